@@ -1,0 +1,58 @@
+"""The exception family: every error a user can cause names the field, the value, what is allowed and the nearest choice."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class ServesimError(Exception):
+    """Base of every error this package raises on purpose. The command line prints it on one line and exits with 2."""
+
+
+class ConfigError(ServesimError):
+    """A setting that cannot be run as written.
+
+    ``field`` is the dotted path as the user would write it after ``--set`` (``deployment.tp``).
+    """
+
+    def __init__(self, field: str, value: object, problem: str, allowed: str = "", hint: str = "") -> None:
+        self.field, self.value, self.problem, self.allowed, self.hint = field, value, problem, allowed, hint
+        text = f"{field}: {problem} (got {value!r})" if field else problem
+        if allowed:
+            text += f"; allowed: {allowed}"
+        if hint:
+            text += f"; {hint}"
+        super().__init__(text)
+
+
+class DataError(ServesimError):
+    """A file that cannot be used: missing, a wrong column, times that run backwards. Names file, row and column."""
+
+    def __init__(self, source: str, problem: str, hint: str = "") -> None:
+        self.source, self.problem = source, problem
+        super().__init__(f"{source}: {problem}" + (f"; {hint}" if hint else ""))
+
+
+class NotModelledError(ConfigError):
+    """A combination the real system allows and this package does not model. Refused, never approximated in silence."""
+
+
+class UnknownNameError(ConfigError):
+    """A name that no registry, profile or folder knows; the message offers the nearest known names."""
+
+    def __init__(self, field: str, name: str, known: Iterable[str]) -> None:
+        names = sorted(known)
+        super().__init__(field, name, "unknown name", ", ".join(names), did_you_mean(name, names))
+
+
+class LawViolation(ServesimError):
+    """A conservation law does not hold after a run: a bug in the package, never the user's fault."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """``did you mean 'x'?`` for the nearest of ``known``, or an empty string when nothing is near."""
+    known = list(known)
+    by_lower = {k.lower(): k for k in known}
+    near = difflib.get_close_matches(name.lower(), list(by_lower), n=1, cutoff=0.6)
+    return f"did you mean {by_lower[near[0]]!r}?" if near else ""

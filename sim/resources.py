@@ -1,0 +1,13 @@
+"""Where `profiles/` and `scenarios/` are: beside the package in a checkout, inside it in an installed wheel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_HERE = Path(__file__).resolve().parent
+
+
+def path(folder: str, *parts: str) -> Path:
+    """Path of a file that travels with the package, e.g. ``path("profiles", "hardware", "h100-sxm.yaml")``."""
+    inside = _HERE / "_data" / folder
+    return (inside if inside.is_dir() else _HERE.parent / folder).joinpath(*parts)
