@@ -1,0 +1,81 @@
+"""One accelerator as the cost model sees it: `Accelerator`, with the source and grade of every figure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from sim.errors import ConfigError
+from sim.hardware.links import Link
+
+Evidence = Literal["measured", "fitted", "datasheet", "estimated"]
+
+
+class Figure(NamedTuple):
+    """Where a number comes from and how far to trust it."""
+
+    value: object
+    source: str
+    evidence: Evidence
+
+
+class Proxy(NamedTuple):
+    """Another accelerator whose measured kernels stand in for this one's, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Accelerator:
+    """A GPU, an NPU die or a CPU: what one rank of a deployment runs on.
+
+    *Units*: bytes, bytes per second, FLOP per second (dense, multiply and add counted as two), watts.
+    ``memory_bytes`` is what the driver reports as total (``cudaMemGetInfo``), less than the number on the box;
+    ``host_bandwidth`` is one direction. ``figures`` holds value, source and evidence under each field's name
+    (``peak_flops.fp8`` for one dtype, ``link.bandwidth`` for the link).
+    """
+
+    name: str
+    title: str
+    vendor: str
+    architecture: str
+    memory_bytes: float
+    memory_bandwidth: float
+    peak_flops: Mapping[str, float] = field(hash=False)
+    sm_count: int  # streaming multiprocessors, AI cores or CPU cores
+    tdp_watts: float
+    idle_watts: float
+    link: Link
+    host_link: str
+    host_bandwidth: float
+    l2_bytes: float = 0.0
+    compute_capability: str = ""  # CUDA only, "9.0"
+    proxy: Proxy | None = None
+    aliases: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    figures: Mapping[str, Figure] = field(default_factory=dict, hash=False, compare=False, repr=False)
+
+    def supports(self, dtype: str) -> bool:
+        """Whether the matrix units multiply this dtype natively."""
+        return dtype in self.peak_flops
+
+    def peak(self, dtype: str) -> float:
+        """Peak dense FLOP/s. Raises `ConfigError` when the matrix units do not know the dtype."""
+        if dtype not in self.peak_flops:
+            raise ConfigError("model.weights", dtype, f"{self.title} has no {dtype} matrix units", ", ".join(sorted(self.peak_flops)))
+        return self.peak_flops[dtype]
+
+    def compute_dtype(self, wanted: str) -> str:
+        """The dtype a kernel for ``wanted`` really multiplies in here: fp8 weights on an A100 are unpacked to 16 bits."""
+        if wanted in self.peak_flops:
+            return wanted
+        for fallback in ("bf16", "fp16", "fp32"):
+            if fallback in self.peak_flops:
+                return fallback
+        raise ConfigError("deployment.accelerator", self.name, f"no peak known for {wanted}")
+
+    @property
+    def memory_gib(self) -> float:
+        return self.memory_bytes / 2**30
