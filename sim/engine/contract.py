@@ -1,0 +1,144 @@
+"""What a scheduler is: a `Params` model, a description of the engine, and compiled functions on its own struct of arrays.
+
+The shared loop (`loop.py`) owns clock, inbox, pipeline of batches in flight, step cost and recording. A scheduler owns decisions.
+Time passes only in the loop, except that a scheduler may move ``s.now`` forward where the real engine sleeps.
+
+**Compiled side.** Declare ``@struct class MyState(EngineState)`` (fields are Numba types) and attach plain functions of exactly these
+names and arguments with ``sim.jit.implement(MyState, plan=…, …)``; helpers they call are decorated with ``@inline``.
+
+``enqueue(s, slot)``
+    A request has arrived (``s.r_arrival[slot] <= s.now``). Put it into the engine's queue, or turn it away:
+    ``record_end(s, slot, s.now, REJECTED); free_slot(s, slot)``.
+``plan(s)``
+    One decision at ``s.now``. Fill place ``p = next_place(s)`` of the ring: ``q_slot[p, i]``, ``q_tok[p, i]`` (new tokens), ``q_aux``,
+    ``q_rows[p]`` and the sums ``q_feat[p]`` (`sim.cost.features`; `clear_place` zeroes them). Returns `NOTHING` (no batch), `EMPTY`
+    (a batch without work that still takes a place in the pipeline) or `BATCH`. Set ``s.more`` if the engine would decide again at once
+    while the pipeline has a free place; set ``s.wake`` if it wants to be called again without an arrival. Update the gauges.
+``complete(s, p)``
+    The batch in place ``p`` has finished at ``s.now``: apply what it means (`emit` tokens, finish, free, insert into caches). Update gauges.
+``steady_steps(s)``
+    For how many further decisions would `plan` build the same pure-decode batch as the last one, with nothing finishing at any of their
+    completions, no admission possible, no memory decision to take? 0 or 1 means: go step by step. All rows of the batch must have
+    received a token at ``s.now`` (the last completion). Arrivals are the loop's business.
+``apply_steady(s, k)``
+    ``k`` such steps have been executed, the last completing at ``s.now``: advance ``r_done`` (+k), ``r_last_token`` (= now), blocks, contexts.
+    With ``depth`` 2 one equal batch is in flight before and after.
+``grow(s, n)``
+    Grow the scheduler's own request columns to ``n`` rows (`grown`).
+
+Request life: inbox → `enqueue` → (`first_scheduled`) → `emit`… → `record_end` → `free_slot` (when no batch in flight refers to it).
+
+**Python side.** A registered class (``@register("engine")``) derived from `Scheduler`. Settings are spelled as the engine spells them.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+from sim.cost.features import N_FEATURES
+from sim.jit import generic, inline
+
+NOTHING = 0
+EMPTY = 1
+BATCH = 2
+
+
+@generic
+def enqueue(s: Any, slot: Any) -> Any:
+    """A request has arrived."""
+
+
+@generic
+def plan(s: Any) -> Any:
+    """One scheduling decision at ``s.now``; returns NOTHING, EMPTY or BATCH."""
+
+
+@generic
+def complete(s: Any, p: Any) -> Any:
+    """The batch in place ``p`` has finished."""
+
+
+@generic
+def steady_steps(s: Any) -> Any:
+    """How many further decisions are surely the same decode batch without a finish."""
+
+
+@generic
+def apply_steady(s: Any, k: Any) -> Any:
+    """``k`` unchanged decode steps have been executed."""
+
+
+@generic
+def grow(s: Any, n: Any) -> Any:
+    """Grow the scheduler's own request columns."""
+
+
+@inline
+def next_place(s):  # type: ignore[no-untyped-def]
+    """Ring place that the next planned batch goes to."""
+    return (s.q_head + s.q_len) % s.q_rows.size
+
+
+@inline
+def clear_place(s, p):  # type: ignore[no-untyped-def]
+    """Zero the rows and sums of a ring place before filling it."""
+    s.q_rows[p] = 0
+    for j in range(N_FEATURES):
+        s.q_feat[p, j] = 0.0
+
+
+class EngineParams(BaseModel):
+    """Base of an engine's settings. ``None`` means: the engine's own default for this model and hardware (see `Scheduler.resolve`)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where an engine runs: what defaults and capacities depend on.
+
+    ``memory`` in bytes per accelerator. ``model`` is a `sim.model.spec.ModelSpec`, ``accelerator`` a `sim.hardware.accelerator.Accelerator`;
+    both may be None in conformance replays, where everything is given.
+    """
+
+    model: Any = None
+    accelerator: Any = None
+    tp: int = 1
+    pp: int = 1
+    dp: int = 1
+    ep: int = 1
+    kv_blocks: int | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+class Scheduler(ABC):
+    """One serving engine in one version line.
+
+    ``models`` names the upstream project, version and modules it mirrors; it is printed with every result. ``not_modelled`` lists
+    what a setting of the real engine can do and this cannot; such settings are refused.
+    """
+
+    name: ClassVar[str]
+    Params: ClassVar[type[EngineParams]]
+    version: ClassVar[str]
+    models: ClassVar[str]
+    not_modelled: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    @abstractmethod
+    def resolve(cls, params: Any, site: Site) -> Any:
+        """Fill settings left open with the engine's defaults for this hardware and model. Raises ConfigError."""
+
+    @classmethod
+    @abstractmethod
+    def new_state(cls, params: Any, site: Site, blocks: int, replica: int, recorder: Any, cost: Any) -> Any:
+        """The compiled state of one replica. ``params`` are resolved, ``blocks`` the KV blocks (or tokens) of the memory budget."""
+
+    @classmethod
+    def max_batch_tokens(cls, params: Any, site: Site) -> int:
+        """Largest number of tokens in one step: the length of the cost tables."""
+        raise NotImplementedError

@@ -1,0 +1,504 @@
+"""The state every serving process has: request columns, inbox, batches in flight, clock, recorder.
+
+Struct of arrays; a *slot* is the row of one request while it is in flight. Columns grow by doubling and slots are reused, so memory
+follows requests in flight. A scheduler declares ``class MyState(EngineState)`` with its own fields beside these.
+"""
+
+from math import inf, log
+from typing import Final
+
+import numpy as np
+
+from sim.cost.features import N_FEATURES, N_PARTS
+from sim.cost.step import StepCost
+from sim.jit import b1, f8, f8s, f8ss, i1s, i4s, i4ss, i8, i8s, i8ss, inline, kernel, new, struct
+
+NAN: Final = np.nan
+INF: Final = inf
+
+FINISHED: Final = 0
+REJECTED: Final = 1  # turned away at the door (429, 503, too long)
+FAILED: Final = 2  # admitted, then given up by the engine
+IN_FLIGHT: Final = 3  # the run ended first
+
+WATCH_FINISH: Final = 1  # flag of a request: return from `advance` when it finishes
+WATCH_FIRST_TOKEN: Final = 2  # … when its first token is out
+
+
+@struct
+class Recorder:
+    """Rows of finished requests and time series of one pool; shared by its replicas.
+
+    ``n`` rows are filled; the owner drains them between calls. Series are [replica, bin] integrals over simulated time; when a run
+    outgrows the bins, neighbours are merged and ``width`` doubles, so memory does not follow the length of the run.
+    """
+
+    n: i8
+    id: i8s
+    replica: i4s
+    arrival: f8s
+    first_scheduled: f8s
+    first_token: f8s
+    finish: f8s
+    prompt: i4s
+    output: i4s
+    cached: i4s
+    preemptions: i4s
+    status: i1s
+    # watched outcomes since the last call of the owner
+    n_watched: i8
+    watched_id: i8s
+    watched_time: f8s
+    watched_replica: i4s
+    # time series
+    series_on: b1
+    width: f8s  # [replica]
+    running: f8ss
+    waiting: f8ss
+    kv_used: f8ss
+    full: f8ss  # time with a waiting queue while the KV cache was the reason (set by the scheduler)
+    covered: f8ss  # simulated time in the bin
+    busy: f8ss
+    steps: f8ss
+    decode_tokens: f8ss
+    prefill_tokens: f8ss
+    # inter-token latency, token-weighted, log bins
+    itl_lo: f8
+    itl_scale: f8
+    itl_hist: f8s
+    itl_sum: f8
+    itl_count: f8
+    itl_max: f8
+    parts: f8ss  # [replica, part] seconds
+    outstanding: i8s  # [replica] submitted − finished: what a gateway counts
+
+
+class EngineState:
+    """Fields common to all schedulers (a scheduler's own state derives from this and is the struct). Times in the unit of the cost model (seconds; integer microseconds in conformance replays)."""
+
+    replica: i8
+    rec: Recorder
+    cost: StepCost
+    # -- clock and loop
+    now: f8  # time of the current decision
+    at_plan: b1  # a decision is due at `now`; otherwise a completion or an arrival is awaited
+    wake: f8  # when an idle scheduler wants to decide again without an arrival (inf: never)
+    multi_step: b1  # advance unchanged decode steps in one stroke
+    more: b1  # set by plan(): with a free place in the pipeline, plan again at once
+    hint: i8  # steps after the current one in which surely nothing finishes (a lower bound, for lazy fleets)
+    # -- batches in flight, a ring of `depth` places
+    depth: i8
+    q_head: i8
+    q_len: i8
+    q_start: f8s
+    q_end: f8s
+    q_rows: i8s
+    q_feat: f8ss  # [place, feature]
+    q_slot: i4ss  # [place, row]
+    q_tok: i4ss  # [place, row] new tokens
+    q_aux: i4ss  # [place, row] the scheduler's own
+    stage_free: f8s  # pipeline stages: when each is free
+    # -- inbox: slots in order of arrival, a ring
+    in_slot: i4s
+    in_head: i8
+    in_len: i8
+    # -- request columns
+    n_slots: i8  # capacity
+    n_free: i8
+    free: i4s  # stack of free slots
+    live: i8
+    r_id: i8s
+    r_arrival: f8s
+    r_prompt: i4s
+    r_output: i4s  # tokens the model will really generate (an EOS comes then if output < max)
+    r_max: i4s  # the client's limit
+    r_priority: i4s
+    r_lora: i4s
+    r_watch: i1s
+    r_out_content: i8s  # content id of the generated tokens
+    r_span: i8s  # first span in the span pool
+    r_spans: i4s  # how many (0: unique content)
+    r_done: i4s  # tokens delivered so far
+    r_first_scheduled: f8s
+    r_first_token: f8s
+    r_last_token: f8s
+    r_cached: i4s
+    r_preempt: i4s
+    # -- span pool (bump allocation, compacted when it grows)
+    sp_n: i8
+    sp_live: i8
+    sp_id: i8s
+    sp_start: i8s
+    sp_len: i8s
+    # -- gauges for the recorder, set by the scheduler at the end of plan() and complete()
+    g_running: i8
+    g_waiting: i8
+    g_kv_used: f8  # blocks (or tokens) in use
+    g_kv_total: f8
+    g_blocked: b1  # the head of the queue waits for KV memory
+    t_gauge: f8  # gauges are integrated up to here
+    n_steps: i8
+    n_preempted: i8
+    scratch: f8s  # [part]
+    # -- event log for replays (off in normal runs): rows of (kind, a, b), the scheduler's own kinds
+    log_on: b1
+    log_n: i8
+    log: i8ss
+
+
+@kernel
+def new_recorder(replicas, bins, width, rows, itl_bins, itl_lo, itl_scale):
+    """An empty recorder. ``bins`` = 0 switches the time series off."""
+    r = new(Recorder)
+    r.n = 0
+    r.id = np.empty(rows, np.int64)
+    r.replica = np.empty(rows, np.int32)
+    r.arrival = np.empty(rows)
+    r.first_scheduled = np.empty(rows)
+    r.first_token = np.empty(rows)
+    r.finish = np.empty(rows)
+    r.prompt = np.empty(rows, np.int32)
+    r.output = np.empty(rows, np.int32)
+    r.cached = np.empty(rows, np.int32)
+    r.preemptions = np.empty(rows, np.int32)
+    r.status = np.empty(rows, np.int8)
+    r.n_watched = 0
+    r.watched_id = np.empty(64, np.int64)
+    r.watched_time = np.empty(64)
+    r.watched_replica = np.empty(64, np.int32)
+    r.series_on = bins > 0
+    r.width = np.full(replicas, width)
+    m = max(bins, 1)
+    r.running = np.zeros((replicas, m))
+    r.waiting = np.zeros((replicas, m))
+    r.kv_used = np.zeros((replicas, m))
+    r.full = np.zeros((replicas, m))
+    r.covered = np.zeros((replicas, m))
+    r.busy = np.zeros((replicas, m))
+    r.steps = np.zeros((replicas, m))
+    r.decode_tokens = np.zeros((replicas, m))
+    r.prefill_tokens = np.zeros((replicas, m))
+    r.itl_lo = itl_lo
+    r.itl_scale = itl_scale
+    r.itl_hist = np.zeros(itl_bins)
+    r.itl_sum = 0.0
+    r.itl_count = 0.0
+    r.itl_max = 0.0
+    r.parts = np.zeros((replicas, N_PARTS))
+    r.outstanding = np.zeros(replicas, np.int64)
+    return r
+
+
+@inline
+def init_engine(s, replica, rec, cost, depth, rows, stages, slots):
+    """Fill the common fields of a new state. ``rows``: largest batch; ``slots``: initial request columns."""
+    s.replica = replica
+    s.rec = rec
+    s.cost = cost
+    s.now = 0.0
+    s.at_plan = False
+    s.wake = INF
+    s.multi_step = True
+    s.more = False
+    s.hint = 0
+    s.depth = depth
+    s.q_head = 0
+    s.q_len = 0
+    places = depth + 1
+    s.q_start = np.zeros(places)
+    s.q_end = np.zeros(places)
+    s.q_rows = np.zeros(places, np.int64)
+    s.q_feat = np.zeros((places, N_FEATURES))
+    s.q_slot = np.zeros((places, rows), np.int32)
+    s.q_tok = np.zeros((places, rows), np.int32)
+    s.q_aux = np.zeros((places, rows), np.int32)
+    s.stage_free = np.zeros(stages)
+    s.in_slot = np.empty(64, np.int32)
+    s.in_head = 0
+    s.in_len = 0
+    s.n_slots = slots
+    s.n_free = slots
+    s.free = np.arange(slots - 1, -1, -1).astype(np.int32)
+    s.live = 0
+    s.r_id = np.zeros(slots, np.int64)
+    s.r_arrival = np.zeros(slots)
+    s.r_prompt = np.zeros(slots, np.int32)
+    s.r_output = np.zeros(slots, np.int32)
+    s.r_max = np.zeros(slots, np.int32)
+    s.r_priority = np.zeros(slots, np.int32)
+    s.r_lora = np.zeros(slots, np.int32)
+    s.r_watch = np.zeros(slots, np.int8)
+    s.r_out_content = np.zeros(slots, np.int64)
+    s.r_span = np.zeros(slots, np.int64)
+    s.r_spans = np.zeros(slots, np.int32)
+    s.r_done = np.zeros(slots, np.int32)
+    s.r_first_scheduled = np.zeros(slots)
+    s.r_first_token = np.zeros(slots)
+    s.r_last_token = np.zeros(slots)
+    s.r_cached = np.zeros(slots, np.int32)
+    s.r_preempt = np.zeros(slots, np.int32)
+    s.sp_n = 0
+    s.sp_live = 0
+    s.sp_id = np.empty(64, np.int64)
+    s.sp_start = np.empty(64, np.int64)
+    s.sp_len = np.empty(64, np.int64)
+    s.g_running = 0
+    s.g_waiting = 0
+    s.g_kv_used = 0.0
+    s.g_kv_total = 1.0
+    s.g_blocked = False
+    s.t_gauge = 0.0
+    s.n_steps = 0
+    s.n_preempted = 0
+    s.scratch = np.zeros(N_PARTS)
+    s.log_on = False
+    s.log_n = 0
+    s.log = np.zeros((8, 3), np.int64)
+
+
+@inline
+def grown(a, n):
+    """A copy of a one-dimensional column with room for ``n`` rows; the new ones are zero."""
+    out = np.zeros(n, a.dtype)
+    out[: a.size] = a
+    return out
+
+
+@inline
+def grow_columns(s):
+    """Double the common request columns; the scheduler's own follow in its `grow`."""
+    old = s.n_slots
+    n = 2 * old
+    s.r_id = grown(s.r_id, n)
+    s.r_arrival = grown(s.r_arrival, n)
+    s.r_prompt = grown(s.r_prompt, n)
+    s.r_output = grown(s.r_output, n)
+    s.r_max = grown(s.r_max, n)
+    s.r_priority = grown(s.r_priority, n)
+    s.r_lora = grown(s.r_lora, n)
+    s.r_watch = grown(s.r_watch, n)
+    s.r_out_content = grown(s.r_out_content, n)
+    s.r_span = grown(s.r_span, n)
+    s.r_spans = grown(s.r_spans, n)
+    s.r_done = grown(s.r_done, n)
+    s.r_first_scheduled = grown(s.r_first_scheduled, n)
+    s.r_first_token = grown(s.r_first_token, n)
+    s.r_last_token = grown(s.r_last_token, n)
+    s.r_cached = grown(s.r_cached, n)
+    s.r_preempt = grown(s.r_preempt, n)
+    s.free = grown(s.free, n)
+    for i in range(n - 1, old - 1, -1):
+        s.free[s.n_free] = i
+        s.n_free += 1
+    s.n_slots = n
+
+
+@inline
+def compact_spans(s, extra):
+    """Move the spans of live requests together; double the pool if that does not make room for ``extra``."""
+    size = s.sp_id.size
+    while size < 2 * (s.sp_live + extra):
+        size *= 2
+    ids = np.empty(size, np.int64)
+    starts = np.empty(size, np.int64)
+    lens = np.empty(size, np.int64)
+    n = 0
+    for slot in range(s.n_slots):
+        k = s.r_spans[slot]
+        if k > 0:
+            o = s.r_span[slot]
+            for j in range(k):
+                ids[n + j] = s.sp_id[o + j]
+                starts[n + j] = s.sp_start[o + j]
+                lens[n + j] = s.sp_len[o + j]
+            s.r_span[slot] = n
+            n += k
+    s.sp_id = ids
+    s.sp_start = starts
+    s.sp_len = lens
+    s.sp_n = n
+
+
+@inline
+def put_spans(s, slot, span_id, span_start, span_len, lo, hi):
+    """Copy spans [lo, hi) of the caller's arrays into the pool for ``slot``."""
+    k = hi - lo
+    s.r_spans[slot] = 0
+    if k == 0:
+        return
+    if s.sp_n + k > s.sp_id.size:
+        compact_spans(s, k)
+    o = s.sp_n
+    for j in range(k):
+        s.sp_id[o + j] = span_id[lo + j]
+        s.sp_start[o + j] = span_start[lo + j]
+        s.sp_len[o + j] = span_len[lo + j]
+    s.r_span[slot] = o
+    s.r_spans[slot] = k
+    s.sp_n += k
+    s.sp_live += k
+
+
+@inline
+def free_slot(s, slot):
+    """Give the row of a request back. Call after `record_end`, when no batch in flight refers to it any more."""
+    s.sp_live -= s.r_spans[slot]
+    s.r_spans[slot] = 0
+    s.free[s.n_free] = slot
+    s.n_free += 1
+    s.live -= 1
+
+
+@inline
+def _watch(s, slot, t):
+    r = s.rec
+    if r.n_watched == r.watched_id.size:
+        r.watched_id = grown(r.watched_id, 2 * r.n_watched)
+        r.watched_time = grown(r.watched_time, 2 * r.n_watched)
+        r.watched_replica = grown(r.watched_replica, 2 * r.n_watched)
+    r.watched_id[r.n_watched] = s.r_id[slot]
+    r.watched_time[r.n_watched] = t
+    r.watched_replica[r.n_watched] = s.replica
+    r.n_watched += 1
+
+
+@inline
+def record_end(s, slot, t, status):
+    """Write the row of a request that leaves the engine at ``t`` (FINISHED, REJECTED, FAILED). Its slot stays taken."""
+    r = s.rec
+    n = r.n
+    if n == r.id.size:
+        m = 2 * n
+        r.id = grown(r.id, m)
+        r.replica = grown(r.replica, m)
+        r.arrival = grown(r.arrival, m)
+        r.first_scheduled = grown(r.first_scheduled, m)
+        r.first_token = grown(r.first_token, m)
+        r.finish = grown(r.finish, m)
+        r.prompt = grown(r.prompt, m)
+        r.output = grown(r.output, m)
+        r.cached = grown(r.cached, m)
+        r.preemptions = grown(r.preemptions, m)
+        r.status = grown(r.status, m)
+    r.id[n] = s.r_id[slot]
+    r.replica[n] = s.replica
+    r.arrival[n] = s.r_arrival[slot]
+    r.first_scheduled[n] = s.r_first_scheduled[slot]
+    r.first_token[n] = s.r_first_token[slot]
+    r.finish[n] = t
+    r.prompt[n] = s.r_prompt[slot]
+    r.output[n] = s.r_done[slot]
+    r.cached[n] = s.r_cached[slot]
+    r.preemptions[n] = s.r_preempt[slot]
+    r.status[n] = status
+    r.n = n + 1
+    r.outstanding[s.replica] -= 1
+    if s.r_watch[slot] & WATCH_FINISH:
+        _watch(s, slot, t)
+
+
+@inline
+def first_scheduled(s, slot):
+    """Note that the request enters a batch now (only the first time counts)."""
+    if np.isnan(s.r_first_scheduled[slot]):
+        s.r_first_scheduled[slot] = s.now
+
+
+@inline
+def log_event(s, kind, a, b):
+    """Note a decision for a replay (only where ``s.log_on``)."""
+    if s.log_on:
+        n = s.log_n
+        if n == s.log.shape[0]:
+            bigger = np.zeros((2 * n, 3), np.int64)
+            bigger[:n] = s.log
+            s.log = bigger
+        s.log[n, 0] = kind
+        s.log[n, 1] = a
+        s.log[n, 2] = b
+        s.log_n = n + 1
+
+
+@inline
+def record_gap(r, gap, weight):
+    """Count ``weight`` inter-token gaps of ``gap``."""
+    r.itl_sum += gap * weight
+    r.itl_count += weight
+    if gap > r.itl_max:
+        r.itl_max = gap
+    if gap > r.itl_lo:
+        k = int(log(gap / r.itl_lo) * r.itl_scale)
+        r.itl_hist[min(k, r.itl_hist.size - 1)] += weight
+    else:
+        r.itl_hist[0] += weight
+
+
+@inline
+def emit(s, slot, t, tokens):
+    """The client gets ``tokens`` new tokens of a request at ``t``, in one chunk."""
+    if s.r_done[slot] == 0:
+        s.r_first_token[slot] = t
+        if s.r_watch[slot] & WATCH_FIRST_TOKEN:
+            _watch(s, slot, t)
+    else:
+        record_gap(s.rec, t - s.r_last_token[slot], 1.0)
+    s.r_last_token[slot] = t
+    s.r_done[slot] += tokens
+
+
+@kernel
+def fold_series(r, i):
+    """Merge neighbouring bins of replica ``i``: the bins now cover twice the time."""
+    m = r.running.shape[1]
+    for a in (r.running, r.waiting, r.kv_used, r.full, r.covered, r.busy, r.steps, r.decode_tokens, r.prefill_tokens):
+        for j in range(m // 2):
+            a[i, j] = a[i, 2 * j] + a[i, 2 * j + 1]
+        for j in range(m // 2, m):
+            a[i, j] = 0.0
+    r.width[i] *= 2.0
+
+
+@inline
+def record_gauges(s, t):
+    """Integrate the gauges from the last call up to ``t``."""
+    r = s.rec
+    if r.series_on and t > s.t_gauge:
+        i = s.replica
+        m = r.running.shape[1]
+        while t >= r.width[i] * m:
+            fold_series(r, i)
+        a = s.t_gauge
+        w = r.width[i]
+        j = int(a / w)
+        while a < t:
+            b = min(t, (j + 1) * w)
+            dt = b - a
+            if dt > 0.0:
+                r.running[i, j] += s.g_running * dt
+                r.waiting[i, j] += s.g_waiting * dt
+                r.kv_used[i, j] += s.g_kv_used * dt
+                r.covered[i, j] += dt
+                if s.g_blocked:
+                    r.full[i, j] += dt
+                a = b
+            j += 1
+            if j >= m:
+                break
+    s.t_gauge = max(s.t_gauge, t)
+
+
+@inline
+def record_step(s, start, end, decode_tokens, prefill_tokens):
+    """Count one executed step in the bin of its start."""
+    r = s.rec
+    s.n_steps += 1
+    if r.series_on:
+        i = s.replica
+        m = r.running.shape[1]
+        while start >= r.width[i] * m:
+            fold_series(r, i)
+        j = int(start / r.width[i])
+        r.busy[i, j] += end - start
+        r.steps[i, j] += 1.0
+        r.decode_tokens[i, j] += decode_tokens
+        r.prefill_tokens[i, j] += prefill_tokens

@@ -1,0 +1,187 @@
+"""Numba set-up: where compiled code is cached, and structs of arrays that also work with the JIT switched off.
+
+Import this before any kernel. The on-disk cache of Numba watches only the file of the cached function, so an edited scheduler would keep
+its old behaviour inside a cached loop: the cache folder is therefore keyed by a digest of every source file of the package.
+
+`NUMBA_DISABLE_JIT=1` runs everything as plain Python for debugging; `NUMBA_BOUNDSCHECK=1` checks every index.
+
+Do not write ``from __future__ import annotations`` in a module that declares a `struct`: its annotations are Numba types.
+"""
+
+import hashlib
+import os
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numba
+from numba import types
+from numba.core import config as _config
+from numba.experimental import structref
+from numba.extending import overload
+from numba.typed import List as _TypedList
+from platformdirs import user_cache_path
+
+JIT: bool = not _config.DISABLE_JIT
+_KEEP_CACHES = 4
+
+f8, i8, i4, i1, b1 = numba.float64, numba.int64, numba.int32, numba.int8, numba.boolean
+f8s, i8s, i4s, i1s = f8[::1], i8[::1], i4[::1], i1[::1]
+f8ss, i8ss, i4ss = f8[:, ::1], i8[:, ::1], i4[:, ::1]
+
+
+def _source_digest() -> str:
+    """Digest of all package sources and Numba's version: an edit recompiles, an unchanged tree hits."""
+    root = Path(__file__).resolve().parent
+    digest = hashlib.sha256(f"{numba.__version__} {sys.version}".encode())
+    for path in sorted(root.rglob("*.py")):
+        if path.relative_to(root).parts[0] in _COMPILED_ROOMS:
+            digest.update(str(path.relative_to(root)).encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+_COMPILED_ROOMS = ("jit.py", "cost", "engine")
+
+
+def _set_cache_folder() -> None:
+    if os.environ.get("NUMBA_CACHE_DIR"):
+        base = Path(os.environ["NUMBA_CACHE_DIR"])
+    else:
+        base = user_cache_path("servesim", appauthor=False) / "numba"
+    folder = base / _source_digest()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        os.utime(folder)
+        _prune(base, folder)
+        probe = folder / f".{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError:  # a read-only home: compile anew in each process rather than fail
+        folder = Path(tempfile.gettempdir()) / "servesim-numba" / folder.name
+        folder.mkdir(parents=True, exist_ok=True)
+    _config.CACHE_DIR = str(folder)
+
+
+def _prune(base: Path, keep: Path) -> None:
+    """Drop caches of older sources, but none used within the last hour (another process may run from it)."""
+    old = sorted((p for p in base.iterdir() if p.is_dir() and p != keep and len(p.name) == 16), key=lambda p: p.stat().st_mtime)
+    for path in old[:-_KEEP_CACHES] if len(old) > _KEEP_CACHES else ():
+        if time.time() - path.stat().st_mtime > 3600:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+if JIT:
+    _set_cache_folder()
+
+
+def kernel(function: Any = None, **options: Any) -> Any:
+    """``@kernel``: compiled on first call and cached on disk. No fast-math: results are the same bytes everywhere."""
+    options = {"cache": True, "error_model": "numpy", "nogil": True} | options
+    return numba.njit(**options)(function) if function is not None else numba.njit(**options)
+
+
+def inline(function: Any) -> Any:
+    """``@inline``: a small helper that is only called from kernels; LLVM inlines it, no cache entry of its own."""
+    return numba.njit(error_model="numpy", nogil=True)(function)
+
+
+def struct(cls: type) -> Any:
+    """Class decorator: a struct of arrays and scalars whose annotations (also inherited ones) are Numba types.
+
+    With the JIT the result is the Numba type itself, to be made inside a kernel with ``new(T)`` and passed to kernels by reference;
+    without it, a plain class with the same fields. Fields are assigned after ``new``; an unassigned one is zero or null.
+    """
+    fields: dict[str, Any] = {}
+    for base in reversed(cls.__mro__):
+        fields.update(base.__dict__.get("__annotations__", {}))
+    if not JIT:
+        return type(cls.__name__, (), {"__slots__": tuple(fields), "__doc__": cls.__doc__, "__module__": cls.__module__})
+    module = sys.modules[cls.__module__]
+
+    def preprocess_fields(self: Any, fields: Any) -> Any:
+        return tuple((name, types.unliteral(ty)) for name, ty in fields)
+
+    def __init__(self: Any, fields: Any) -> None:
+        types.StructRef.__init__(self, fields)
+        self.name = f"{cls.__module__}.{cls.__name__}"  # not the list of all fields: errors and symbols stay readable
+
+    methods = {"preprocess_fields": preprocess_fields, "__init__": __init__, "__module__": cls.__module__}
+    type_class = type(cls.__name__ + "Type", (types.StructRef,), methods)
+    setattr(module, type_class.__name__, type_class)  # the cache index pickles types by this name
+    structref.register(type_class)
+    proxy = type(cls.__name__ + "Proxy", (structref.StructRefProxy,), {"__module__": cls.__module__, "__getattr__": _read_field})
+    structref.define_boxing(type_class, proxy)
+    return type_class(list(fields.items()))
+
+
+_GETTERS: dict[str, Any] = {}
+
+
+def _read_field(proxy: Any, name: str) -> Any:
+    """Read a field from Python: compiles a getter on first use, so for tests and replays, not for hot paths."""
+    if name.startswith("__"):
+        raise AttributeError(name)
+    if name not in _GETTERS:
+        scope: dict[str, Any] = {}
+        exec(f"def get(s): return s.{name}", scope)  # noqa: S102
+        _GETTERS[name] = numba.njit(scope["get"])
+    return _GETTERS[name](proxy)
+
+
+def _python_new(cls: Any) -> Any:
+    return cls()
+
+
+new: Any = structref.new if JIT else _python_new
+
+
+def list_of(s: Any) -> Any:
+    """A list that holds the struct ``s`` and that kernels can append to and index."""
+    return [s]
+
+
+@overload(list_of)
+def _list_of(s: Any) -> Any:
+    item_type = s
+
+    def make(s: Any) -> Any:
+        items = _TypedList.empty_list(item_type)
+        items.append(s)
+        return items
+
+    return make
+
+
+_METHODS: dict[str, dict[Any, Any]] = {}
+
+
+def generic(stub: Any) -> Any:
+    """Declare a kernel function with one implementation per struct type of its first argument; see `implement`."""
+    name = stub.__name__
+    table = _METHODS.setdefault(name, {})
+    if not JIT:
+
+        def dispatch(s: Any, *args: Any) -> Any:
+            return table[type(s)](s, *args)
+
+        dispatch.__doc__ = stub.__doc__
+        return dispatch
+
+    # the overload's signature must equal the stub's, so it is made from the stub's own argument names
+    arguments = stub.__code__.co_varnames[: stub.__code__.co_argcount]
+    scope: dict[str, Any] = {"table": table}
+    exec(f"def choose({', '.join(arguments)}): return table.get({arguments[0]})", scope)  # noqa: S102
+    overload(stub, jit_options={"error_model": "numpy", "nogil": True})(scope["choose"])
+    return stub
+
+
+def implement(struct_type: Any, **functions: Any) -> None:
+    """Attach plain (undecorated) functions to a struct type: ``implement(VllmState, plan=_plan, complete=_complete)``.
+
+    An implementation must have exactly the argument names of the stub.
+    """
+    for name, function in functions.items():
+        _METHODS[name][struct_type] = function
