@@ -31,6 +31,7 @@ _KEEP_CACHES = 4
 f8, i8, i4, i1, b1 = numba.float64, numba.int64, numba.int32, numba.int8, numba.boolean
 f8s, i8s, i4s, i1s = f8[::1], i8[::1], i4[::1], i1[::1]
 f8ss, i8ss, i4ss = f8[:, ::1], i8[:, ::1], i4[:, ::1]
+f8sss = f8[:, :, ::1]
 
 
 def _source_digest() -> str:
@@ -86,6 +87,11 @@ def kernel(function: Any = None, **options: Any) -> Any:
 def inline(function: Any) -> Any:
     """``@inline``: a small helper that is only called from kernels; LLVM inlines it, no cache entry of its own."""
     return numba.njit(error_model="numpy", nogil=True)(function)
+
+
+def flat(function: Any) -> Any:
+    """``@flat``: part of a larger function that is called from one place only; Numba pastes it in before compiling (cheaper than `inline`)."""
+    return numba.njit(error_model="numpy", nogil=True, inline="always")(function)
 
 
 def struct(cls: type) -> Any:

@@ -4,10 +4,9 @@ from math import inf
 
 import numpy as np
 
-from sim.engine.loop import advance, outlook, submit
+from sim.engine.loop import STOPPED, _turn, accept, make_room, outlook
+from sim.engine.state import IN_FLIGHT, SERIES
 from sim.jit import kernel, list_of
-
-_WATCH_ROOM = 1024
 
 
 @kernel
@@ -21,120 +20,86 @@ def _append(states, s):
 
 
 @kernel
-def _submit(states, keys, replica, lo, hi, first_id, watch, columns, spans):
-    s = states[replica]
-    arrival, prompt, output, limit, priority, lora, out_content = columns
-    off, span_id, start, length = spans
-    submit(s, lo, hi, first_id, arrival, prompt, output, limit, priority, lora, out_content, watch, off, span_id, start, length)
-    keys[replica] = min(keys[replica], arrival[lo])
+def _make_room(states, replica, spans):
+    make_room(states[replica], spans)
 
 
 @kernel
-def _submit_routed(states, keys, replica_of, first_id, watch, columns, spans):
-    """Rows of a block to the replicas named in ``replica_of``."""
-    arrival, prompt, output, limit, priority, lora, out_content = columns
-    off, span_id, start, length = spans
-    for i in range(replica_of.size):
-        k = replica_of[i]
-        submit(
-            states[k], i, i + 1, first_id, arrival, prompt, output, limit, priority, lora, out_content, watch, off, span_id, start, length
-        )
-        keys[k] = min(keys[k], arrival[i])
+def _submit(states, keys, replica_of, lo, hi, first_id, watch, columns, spans):
+    """Rows [lo, hi) to the replicas named in ``replica_of`` (of length 1: all to that one). Returns the first row without room, or hi."""
+    one = replica_of.size == 1
+    for i in range(lo, hi):
+        k = replica_of[0 if one else i]
+        if not accept(states[k], i, first_id, watch, columns, spans):
+            return i
+        keys[k] = min(keys[k], columns[0][i])
+    return hi
 
 
 @kernel
-def _advance_all(states, keys, until):
-    """Nobody watches: each replica that may finish something goes to ``until`` on its own."""
-    for i in range(keys.size):
-        if keys[i] <= until:
-            advance(states[i], until)
-            keys[i] = outlook(states[i])
+def _advance(states, keys, until, watched):
+    """Run all replicas up to ``until``.
 
-
-@kernel
-def _advance_watched(states, keys, until):
-    """In order of time over all replicas; stops at the first watched outcome, with no replica past that time. True if it stopped."""
+    Nobody watches: each replica that may finish something goes there on its own. ``watched``: in order of time over all replicas; stops
+    at the first watched outcome with no replica past that time, and returns True. Of replicas at one time, first all complete, then all
+    decide, so that whoever watches a completion may still send something that these decisions see.
+    """
     n = keys.size
+    last = -inf
     while True:
-        first, bound = 0, inf
-        for i in range(1, n):
-            if keys[i] < keys[first]:
-                first = i
-        t = keys[first]
-        if t > until or t == inf:
-            return False
-        for i in range(n):
-            if i != first and keys[i] < bound:
-                bound = keys[i]
-        if bound > t:  # nobody else can do anything before `bound`
-            stopped = advance(states[first], min(until, bound))
-            moved = keys[first]
-            keys[first] = outlook(states[first])
-            if stopped:
-                return True
-            if keys[first] == moved and t >= until:
+        limit = target = until
+        if watched:
+            limit, bound, ties = keys[0], inf, 1
+            for i in range(1, n):
+                if keys[i] < limit:
+                    bound, limit, ties = limit, keys[i], 1
+                elif keys[i] == limit:
+                    ties += 1
+                elif keys[i] < bound:
+                    bound = keys[i]
+            if limit > until or limit == inf:
                 return False
-            continue
-        stopped = False  # several at the same time: first all completions at t, then all decisions at t
+            if ties == 1:
+                target = min(until, bound)  # nobody else can do anything before `bound`
+            elif limit > last:
+                target = limit
+            else:
+                target = min(until, np.nextafter(limit, inf))
+            last = limit
+        stopped = False
         for i in range(n):
-            if keys[i] == t:
-                stopped |= advance(states[i], t)
-                keys[i] = outlook(states[i])
+            if keys[i] <= limit:
+                s = states[i]
+                seen = s.rec.n_watched
+                while _turn(s, target, s.multi_step) != STOPPED:
+                    if watched and s.rec.n_watched > seen:
+                        stopped = True
+                        break
+                keys[i] = outlook(s)
         if stopped:
             return True
-        if t >= until:
+        if not watched or limit >= until:
             return False
-        after = np.nextafter(t, inf)
-        for i in range(n):
-            if keys[i] == t:
-                stopped |= advance(states[i], after)
-                keys[i] = outlook(states[i])
-        if stopped:
-            return True
 
 
 @kernel
-def _take_watched(rec, ids, times, replicas):
-    n = min(rec.n_watched, ids.size)
-    for i in range(n):
-        ids[i] = rec.watched_id[i]
-        times[i] = rec.watched_time[i]
-        replicas[i] = rec.watched_replica[i]
-    for i in range(n, rec.n_watched):
-        rec.watched_id[i - n] = rec.watched_id[i]
-        rec.watched_time[i - n] = rec.watched_time[i]
-        rec.watched_replica[i - n] = rec.watched_replica[i]
-    rec.n_watched -= n
-    return n
+def _clear_watched(rec):
+    rec.n_watched = 0
 
 
 @kernel
-def _drain(rec):
-    n = rec.n
+def _drained(rec):
+    rec.promised -= rec.n
     rec.n = 0
-    return (
-        rec.id[:n].copy(),
-        rec.replica[:n].copy(),
-        rec.arrival[:n].copy(),
-        rec.first_scheduled[:n].copy(),
-        rec.first_token[:n].copy(),
-        rec.finish[:n].copy(),
-        rec.prompt[:n].copy(),
-        rec.output[:n].copy(),
-        rec.cached[:n].copy(),
-        rec.preemptions[:n].copy(),
-        rec.status[:n].copy(),
-    )
 
 
 @kernel
-def _finished(rec):
-    return rec.n
-
-
-@kernel
-def _outstanding(rec):
-    return rec.outstanding
+def _recorder_view(rec):
+    rows = (rec.id, rec.replica, rec.arrival, rec.first_scheduled, rec.first_token, rec.finish)
+    counts = (rec.prompt, rec.output, rec.cached, rec.preemptions, rec.status)
+    watched = (rec.watched_id, rec.watched_time, rec.watched_replica)
+    sums = (rec.itl_sum, rec.itl_count, rec.itl_max)
+    return rec.n, rec.n_watched, rows, counts, watched, sums, rec.outstanding, rec.width, rec.series, rec.itl_hist, rec.parts
 
 
 @kernel
@@ -162,11 +127,11 @@ def _in_flight(states):
     j = 0
     for k in range(len(states)):
         s = states[k]
-        taken = np.ones(s.n_slots, np.bool_)
+        idle = np.zeros(s.n_slots, np.int32)
         for i in range(s.n_free):
-            taken[s.free[i]] = False
+            idle[s.free[i]] = 1
         for slot in range(s.n_slots):
-            if taken[slot]:
+            if idle[slot] == 0:
                 ids[j] = s.r_id[slot]
                 replica[j] = k
                 times[0, j] = s.r_arrival[slot]
@@ -198,29 +163,6 @@ def _set_multi_step(states, on):
         states[k].multi_step = on
 
 
-@kernel
-def _recorder_arrays(rec):
-    return (
-        rec.width,
-        rec.running,
-        rec.waiting,
-        rec.kv_used,
-        rec.full,
-        rec.covered,
-        rec.busy,
-        rec.steps,
-        rec.decode_tokens,
-        rec.prefill_tokens,
-        rec.itl_hist,
-        rec.parts,
-    )
-
-
-@kernel
-def _itl_totals(rec):
-    return rec.itl_sum, rec.itl_count, rec.itl_max
-
-
 REQUEST_COLUMNS = (
     "id",
     "replica",
@@ -234,13 +176,13 @@ REQUEST_COLUMNS = (
     "preemptions",
     "status",
 )
-_SERIES = ("running", "waiting", "kv_used", "kv_full", "time_s", "busy_s", "steps", "decode_tokens", "prefill_tokens")
 
 
 class EngineGroup:
     """N replicas of one pool, all of one scheduler type, sharing one recorder.
 
-    ``states`` are compiled states that were made with ``recorder``, replica numbers 0…N−1.
+    ``states`` are compiled states that were made with ``recorder``, replica numbers 0…N−1. ``columns`` of a block are the tuple (arrival f8,
+    prompt i4, output i4, limit i4, priority i4, lora i4, out_content i8), ``spans`` the tuple (offsets i8[n+1], id, start, length i8).
     """
 
     def __init__(self, states, recorder):
@@ -250,48 +192,54 @@ class EngineGroup:
             _append(self._states, s)
         self.n = len(states)
         self._keys = np.full(self.n, np.inf)
-        self._ids = np.empty(_WATCH_ROOM, np.int64)
-        self._times = np.empty(_WATCH_ROOM)
-        self._replicas = np.empty(_WATCH_ROOM, np.int32)
+        self._one = np.zeros(1, np.int32)
         self._gauge_rows = np.empty((5, self.n))
+        self.outstanding = _recorder_view(recorder)[6]
+        """i8[n], live: requests submitted to each replica and not yet finished."""
 
     def submit(self, replica, columns, spans, lo, hi, first_id, watch=0):
         """Rows [lo, hi) of a block to one replica. Their arrival times must not precede what the replica already has."""
-        _submit(self._states, self._keys, replica, lo, hi, first_id, watch, columns, spans)
+        self._one[0] = replica
+        self._submit(self._one, columns, spans, lo, hi, first_id, watch)
 
     def submit_routed(self, replica_of, columns, spans, first_id, watch=0):
         """A whole block, each row to its replica (i4 array)."""
-        _submit_routed(self._states, self._keys, replica_of, first_id, watch, columns, spans)
+        self._submit(replica_of, columns, spans, 0, columns[0].size, first_id, watch)
+
+    def _submit(self, replica_of, columns, spans, lo, hi, first_id, watch):
+        while True:
+            lo = _submit(self._states, self._keys, replica_of, lo, hi, first_id, watch, columns, spans)
+            if lo >= hi:
+                return
+            pieces = int(spans[0][lo + 1] - spans[0][lo]) if spans[1].size else 0
+            _make_room(self._states, int(replica_of[lo if replica_of.size > 1 else 0]), pieces)
 
     def advance(self, until, watched):
         """Run to ``until``; with ``watched`` stop at the first watched outcome (True)."""
-        if watched:
-            return _advance_watched(self._states, self._keys, until)
-        _advance_all(self._states, self._keys, until)
-        return False
+        return _advance(self._states, self._keys, until, watched)
 
     def next_event(self):
         """A time before which nothing that anyone could see happens here."""
         return float(self._keys.min())
 
     def take_watched(self):
-        """Watched outcomes since the last call: (ids, times, replicas), views valid until the next call."""
-        n = _take_watched(self._recorder, self._ids, self._times, self._replicas)
-        return self._ids[:n], self._times[:n], self._replicas[:n]
-
-    @property
-    def outstanding(self):
-        """i8[n], live: requests submitted to each replica and not yet finished."""
-        return _outstanding(self._recorder)
+        """Watched outcomes since the last call: (ids, times, replicas)."""
+        view = _recorder_view(self._recorder)
+        n = view[1]
+        _clear_watched(self._recorder)
+        return tuple(a[:n].copy() for a in view[4])
 
     @property
     def finished(self):
         """Rows in the recorder, not yet drained."""
-        return _finished(self._recorder)
+        return int(_recorder_view(self._recorder)[0])
 
     def drain(self):
         """Finished rows since the last drain, as a dict of columns (see `REQUEST_COLUMNS`)."""
-        return dict(zip(REQUEST_COLUMNS, _drain(self._recorder), strict=True))
+        view = _recorder_view(self._recorder)
+        columns = {name: a[: view[0]].copy() for name, a in zip(REQUEST_COLUMNS, view[2] + view[3], strict=True)}
+        _drained(self._recorder)
+        return columns
 
     def gauges(self):
         """f8[5, n]: running, waiting, kv_used, kv_total, clock of each replica, as of its last decision."""
@@ -303,12 +251,12 @@ class EngineGroup:
         ids, replica, times, counts = _in_flight(self._states)
         nan = np.full(ids.size, np.nan)
         values = (ids, replica, times[0], times[1], times[2], nan, counts[0], counts[1], counts[2], counts[3])
-        return dict(zip(REQUEST_COLUMNS, (*values, np.full(ids.size, 3, np.int8)), strict=True))
+        return dict(zip(REQUEST_COLUMNS, (*values, np.full(ids.size, IN_FLIGHT, np.int32)), strict=True))
 
     def totals(self):
         """Steps, preemptions, the last simulated time, and the sums of inter-token gaps."""
         steps, preempted, last = _totals(self._states)
-        itl_sum, itl_count, itl_max = _itl_totals(self._recorder)
+        itl_sum, itl_count, itl_max = _recorder_view(self._recorder)[5]
         return {
             "steps": int(steps),
             "preemptions": int(preempted),
@@ -319,19 +267,20 @@ class EngineGroup:
         }
 
     def series(self):
-        """Time series [replica, bin] (integrals; all brought to the widest replica's bins), ITL histogram, parts."""
-        arrays = _recorder_arrays(self._recorder)
-        width, rows = arrays[0], [a.copy() for a in arrays[1:10]]
+        """Time series (dict of [replica, bin] integrals; all brought to the widest replica's bins), ITL histogram, parts [replica, part]."""
+        view = _recorder_view(self._recorder)
+        width, series = view[7], view[8].copy()
         top = width.max()
+        m = series.shape[1]
+        half = m // 2
         for i in range(self.n):
             w = width[i]
             while w < top:
-                for a in rows:
-                    half = a.shape[1] // 2
-                    a[i, :half] = a[i, : 2 * half].reshape(half, 2).sum(axis=1)
-                    a[i, half:] = 0.0
+                series[i, :half] = series[i, : 2 * half].reshape(half, 2, -1).sum(axis=1)
+                series[i, half:] = 0.0
                 w *= 2
-        return dict(zip(_SERIES, rows, strict=True)) | {"width_s": float(top)}, arrays[10].copy(), arrays[11].copy()
+        named = {name: series[:, :, k] for k, name in enumerate(SERIES)}
+        return named | {"width_s": float(top)}, view[9].copy(), view[10].copy()
 
     def set_multi_step(self, on):
         """Switch the one-stroke advance of unchanged decode steps (for tests: the result is the same)."""

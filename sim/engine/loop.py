@@ -11,57 +11,41 @@ import numpy as np
 from sim.cost.features import DECODE_CTX, DECODE_ROWS, DECODE_TOKENS, PREFILL_TOKENS
 from sim.cost.step import step_time
 from sim.engine.contract import BATCH, NOTHING, apply_steady, complete, enqueue, grow, next_place, plan, steady_steps
-from sim.engine.state import grow_columns, put_spans, record_gap, record_gauges, record_step
-from sim.jit import inline, kernel
+from sim.engine.state import compact_spans, grow_columns, put_spans, record_gap, record_gauges, record_step, reserve
+from sim.jit import flat, inline, kernel
 
 NAN = np.nan
 _SURE = 0.75  # safety on the outlook: step times may fall by a quarter within a run before it is no lower bound
 
 
-@inline
+@flat
 def _next_arrival(s):
-    if s.in_len == 0:
-        return inf
-    return s.r_arrival[s.in_slot[s.in_head]]
+    return s.r_arrival[s.in_slot[s.in_head]] if s.in_len > 0 else inf
 
 
-@inline
-def _ingest(s):
-    while s.in_len > 0:
-        slot = s.in_slot[s.in_head]
-        if s.r_arrival[slot] > s.now:
-            break
-        s.in_head = (s.in_head + 1) % s.in_slot.size
-        s.in_len -= 1
-        enqueue(s, slot)
-
-
-@inline
-def _launch(s, p):
-    """Start the batch in place ``p``: it passes the pipeline stages one after the other."""
+@flat
+def _launch(s):
+    """Start the batch just planned: it passes the pipeline stages one after the other."""
+    p = (s.q_head + s.q_len) % s.q_rows.size
     dt = step_time(s.cost, s.q_feat[p], s.rec.parts[s.replica])
     stages = s.stage_free.size
-    t = s.now
-    if stages == 1:
-        t = max(t, s.stage_free[0])
-        s.q_start[p] = t
-        t += dt
-        s.stage_free[0] = t
-    else:
+    share = dt
+    if stages > 1:
         share = dt // stages if s.cost.kind == 0 else dt / stages
-        for k in range(stages):
-            t = max(t, s.stage_free[k])
-            if k == 0:
-                s.q_start[p] = t
-            t += share if k < stages - 1 else dt - share * (stages - 1)
-            s.stage_free[k] = t
+    t = s.now
+    for k in range(stages):
+        t = max(t, s.stage_free[k])
+        if k == 0:
+            s.q_start[p] = t
+        t += share if k < stages - 1 else dt - share * (stages - 1)
+        s.stage_free[k] = t
     s.q_end[p] = t
+    s.q_len += 1
     if dt > 0.0:
         record_step(s, s.q_start[p], t, s.q_feat[p, DECODE_TOKENS], s.q_feat[p, PREFILL_TOKENS])
-    s.q_len += 1
 
 
-@inline
+@flat
 def _run_steady(s, k, until):
     """Execute up to ``k`` unchanged decode steps that complete by ``until``; returns how many."""
     places = s.q_rows.size
@@ -77,7 +61,8 @@ def _run_steady(s, k, until):
     done = 0
     while done < k and now < until and arrival > now:
         feat[DECODE_CTX] += rows
-        parts[:] = 0.0
+        for j in range(parts.size):
+            parts[j] = 0.0
         next_start = max(now, end)
         next_end = next_start + step_time(s.cost, feat, parts)
         # this decision leads to the completion of its own batch (depth 1) or of the batch already in flight (depth 2)
@@ -96,10 +81,7 @@ def _run_steady(s, k, until):
         s.stage_free[0] = end
         s.q_start[last] = start
         s.q_end[last] = end
-        record_gauges(s, now)
-        s.now = now
-        apply_steady(s, done)
-    return done
+    return done, now
 
 
 STOPPED = 0
@@ -110,58 +92,56 @@ WOKEN = 3
 
 @inline
 def _turn(s, until, steady):
-    """One event of the engine: a decision, a completion, or waking up. STOPPED if the next one lies beyond ``until``."""
-    if s.at_plan:
-        if s.now >= until:
-            return STOPPED
-        _ingest(s)
-        k = steady_steps(s) if steady else 0
-        s.hint = k
-        if k > 1 and _run_steady(s, k, until) > 0:
-            return COMPLETED
-        code = plan(s)
-        if code != NOTHING:
-            _launch(s, next_place(s))
-            if s.q_len < s.depth and (code == BATCH or s.more):
-                return PLANNED
-        s.at_plan = False
-        return PLANNED
-    if s.q_len > 0:
-        p = s.q_head
-        t = max(s.now, s.q_end[p])
-        if t > until:
+    """One event of the engine: a decision, a completion, or waking up. STOPPED if the next one lies beyond ``until``.
+
+    Written without calls of its own parts, as each level of calls is compiled anew.
+    """
+    if not s.at_plan:
+        # await a completion, or an arrival or the scheduler's own alarm
+        busy = s.q_len > 0
+        t = max(s.now, s.q_end[s.q_head]) if busy else max(s.now, min(s.wake, _next_arrival(s)))
+        if t > until or (t == until and not busy):
             return STOPPED
         record_gauges(s, t)
         s.now = t
-        s.q_head = (p + 1) % s.q_rows.size
-        s.q_len -= 1
-        complete(s, p)
         s.at_plan = True
-        return COMPLETED
-    t = min(s.wake, _next_arrival(s))
-    if t >= until:
+        if busy:
+            p = s.q_head
+            s.q_head = (p + 1) % s.q_rows.size
+            s.q_len -= 1
+            complete(s, p)
+            return COMPLETED
+        s.wake = inf
+        return WOKEN
+    if s.now >= until:
         return STOPPED
-    record_gauges(s, t)
-    s.now = max(s.now, t)
-    s.wake = inf
-    s.at_plan = True
-    return WOKEN
+    while s.in_len > 0 and s.r_arrival[s.in_slot[s.in_head]] <= s.now:
+        slot = s.in_slot[s.in_head]
+        s.in_head = (s.in_head + 1) % s.in_slot.size
+        s.in_len -= 1
+        enqueue(s, slot)
+    k = steady_steps(s) if steady else 0
+    s.hint = k
+    if k > 1:
+        done, now = _run_steady(s, k, until)
+        if done > 0:
+            record_gauges(s, now)
+            s.now = now
+            apply_steady(s, done)
+            return COMPLETED
+    code = plan(s)
+    if code != NOTHING:
+        _launch(s)
+        if s.q_len < s.depth and (code == BATCH or s.more):
+            return PLANNED
+    s.at_plan = False
+    return PLANNED
 
 
 @kernel
 def turn(s, until):
     """One event, for replays that look at every step: STOPPED, PLANNED, COMPLETED or WOKEN."""
     return _turn(s, until, False)
-
-
-@kernel
-def advance(s, until):
-    """Run one engine up to ``until``. True if it stopped early because a watched request had an outcome at ``s.now``."""
-    while True:
-        if _turn(s, until, s.multi_step) == STOPPED:
-            return False
-        if s.rec.n_watched > 0:
-            return True
 
 
 @inline
@@ -178,51 +158,72 @@ def outlook(s):
     return min(s.wake, _next_arrival(s))
 
 
-@kernel
-def submit(s, lo, hi, first_id, arrival, prompt, output, limit, priority, lora, out_content, watch, span_off, span_id, span_start, span_len):
-    """Hand rows [lo, hi) of the arrays to one engine, in order of arrival, not earlier than any request it already has.
-
-    Ids are ``first_id + row``. Returns the number of rows taken (all of them).
-    """
-    for i in range(lo, hi):
-        if s.n_free == 0:
-            grow_columns(s)
-            grow(s, s.n_slots)
-        s.n_free -= 1
-        slot = s.free[s.n_free]
-        s.live += 1
-        s.r_id[slot] = first_id + i
-        s.r_arrival[slot] = arrival[i]
-        s.r_prompt[slot] = prompt[i]
-        s.r_output[slot] = output[i]
-        s.r_max[slot] = limit[i]
-        s.r_priority[slot] = priority[i]
-        s.r_lora[slot] = lora[i]
-        s.r_out_content[slot] = out_content[i]
-        s.r_watch[slot] = watch
-        s.r_spans[slot] = 0
-        if span_id.size > 0:
-            put_spans(s, slot, span_id, span_start, span_len, span_off[i], span_off[i + 1])
-        s.r_done[slot] = 0
-        s.r_first_scheduled[slot] = NAN
-        s.r_first_token[slot] = NAN
-        s.r_last_token[slot] = NAN
-        s.r_cached[slot] = 0
-        s.r_preempt[slot] = 0
-        _to_inbox(s, slot)
-        s.rec.outstanding[s.replica] += 1
-    return hi - lo
-
-
 @inline
-def _to_inbox(s, slot):
-    n = s.in_slot.size
-    if s.in_len == n:
-        bigger = np.empty(2 * n, np.int32)
-        for j in range(n):
-            bigger[j] = s.in_slot[(s.in_head + j) % n]
-        s.in_slot = bigger
-        s.in_head = 0
-        n *= 2
-    s.in_slot[(s.in_head + s.in_len) % n] = slot
+def accept(s, i, first_id, watch, columns, spans):
+    """Hand row ``i`` of the columns to the engine. False, and nothing done, if there is no room: see `make_room`."""
+    r = s.rec
+    if s.n_free == 0 or r.promised == r.id.size:
+        return False
+    arrival, prompt, output, limit, priority, lora, out_content = columns
+    span_off, span_id, span_start, span_len = spans
+    k = span_off[i + 1] - span_off[i] if span_id.size > 0 else 0
+    if s.sp_n + k > s.sp_id.size:
+        return False
+    s.n_free -= 1
+    slot = s.free[s.n_free]
+    s.live += 1
+    s.r_id[slot] = first_id + i
+    s.r_arrival[slot] = arrival[i]
+    s.r_prompt[slot] = prompt[i]
+    s.r_output[slot] = output[i]
+    s.r_max[slot] = limit[i]
+    s.r_priority[slot] = priority[i]
+    s.r_lora[slot] = lora[i]
+    s.r_out_content[slot] = out_content[i]
+    s.r_watch[slot] = watch
+    s.r_spans[slot] = 0
+    if k > 0:
+        put_spans(s, slot, span_id, span_start, span_len, span_off[i], span_off[i + 1])
+    s.r_done[slot] = 0
+    s.r_first_scheduled[slot] = NAN
+    s.r_first_token[slot] = NAN
+    s.r_last_token[slot] = NAN
+    s.r_cached[slot] = 0
+    s.r_preempt[slot] = 0
+    s.in_slot[(s.in_head + s.in_len) % s.in_slot.size] = slot
     s.in_len += 1
+    r.outstanding[s.replica] += 1
+    r.promised += 1
+    return True
+
+
+@kernel
+def make_room(s, spans):
+    """Room for at least one more request with ``spans`` spans. Rare, hence not in the hot kernels: they never allocate."""
+    if s.rec.promised == s.rec.id.size:
+        reserve(s.rec)
+    if s.n_free == 0:
+        grow_columns(s)
+        grow(s, s.n_slots)
+    if s.sp_n + spans > s.sp_id.size:
+        compact_spans(s, spans)
+
+
+@kernel
+def _submit(s, lo, hi, first_id, watch, columns, spans):
+    for i in range(lo, hi):
+        if not accept(s, i, first_id, watch, columns, spans):
+            return i
+    return hi
+
+
+def submit(s, lo, hi, first_id, columns, spans, watch=0):
+    """Hand rows [lo, hi) of a block to one engine, in order of arrival, not earlier than any request it already has (replays).
+
+    ``columns``: arrival f8, prompt i4, output i4, limit i4, priority i4, lora i4, out_content i8. ``spans``: off i8[n+1], id, start, len i8.
+    Ids are ``first_id + row``.
+    """
+    while lo < hi:
+        lo = _submit(s, lo, hi, first_id, watch, columns, spans)
+        if lo < hi:
+            make_room(s, spans[0][lo + 1] - spans[0][lo] if spans[1].size else 0)

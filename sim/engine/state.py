@@ -11,7 +11,7 @@ import numpy as np
 
 from sim.cost.features import N_FEATURES, N_PARTS
 from sim.cost.step import StepCost
-from sim.jit import b1, f8, f8s, f8ss, i1s, i4s, i4ss, i8, i8s, i8ss, inline, kernel, new, struct
+from sim.jit import b1, f8, f8s, f8ss, f8sss, i4s, i4ss, i8, i8s, i8ss, inline, kernel, new, struct
 
 NAN: Final = np.nan
 INF: Final = inf
@@ -23,6 +23,19 @@ IN_FLIGHT: Final = 3  # the run ended first
 
 WATCH_FINISH: Final = 1  # flag of a request: return from `advance` when it finishes
 WATCH_FIRST_TOKEN: Final = 2  # … when its first token is out
+
+
+# kinds of the time series
+S_RUNNING: Final = 0
+S_WAITING: Final = 1
+S_KV_USED: Final = 2
+S_KV_FULL: Final = 3  # time in which the head of the queue waited for KV memory
+S_COVERED: Final = 4  # simulated time in the bin
+S_BUSY: Final = 5
+S_STEPS: Final = 6
+S_DECODE: Final = 7  # tokens
+S_PREFILL: Final = 8  # tokens
+SERIES: Final = ("running", "waiting", "kv_used", "kv_full", "time_s", "busy_s", "steps", "decode_tokens", "prefill_tokens")
 
 
 @struct
@@ -44,24 +57,17 @@ class Recorder:
     output: i4s
     cached: i4s
     preemptions: i4s
-    status: i1s
+    status: i4s
+    promised: i8  # rows filled or sure to come: `reserve` keeps room for them, so that hot kernels never allocate
     # watched outcomes since the last call of the owner
     n_watched: i8
     watched_id: i8s
     watched_time: f8s
     watched_replica: i4s
-    # time series
+    # time series [replica, bin, kind]: integrals over simulated time of S_RUNNING … S_COVERED, sums of the others
     series_on: b1
-    width: f8s  # [replica]
-    running: f8ss
-    waiting: f8ss
-    kv_used: f8ss
-    full: f8ss  # time with a waiting queue while the KV cache was the reason (set by the scheduler)
-    covered: f8ss  # simulated time in the bin
-    busy: f8ss
-    steps: f8ss
-    decode_tokens: f8ss
-    prefill_tokens: f8ss
+    width: f8s  # [replica] seconds per bin
+    series: f8sss
     # inter-token latency, token-weighted, log bins
     itl_lo: f8
     itl_scale: f8
@@ -114,7 +120,7 @@ class EngineState:
     r_max: i4s  # the client's limit
     r_priority: i4s
     r_lora: i4s
-    r_watch: i1s
+    r_watch: i4s
     r_out_content: i8s  # content id of the generated tokens
     r_span: i8s  # first span in the span pool
     r_spans: i4s  # how many (0: unique content)
@@ -161,23 +167,16 @@ def new_recorder(replicas, bins, width, rows, itl_bins, itl_lo, itl_scale):
     r.output = np.empty(rows, np.int32)
     r.cached = np.empty(rows, np.int32)
     r.preemptions = np.empty(rows, np.int32)
-    r.status = np.empty(rows, np.int8)
+    r.status = np.empty(rows, np.int32)
+    r.promised = 0
     r.n_watched = 0
-    r.watched_id = np.empty(64, np.int64)
-    r.watched_time = np.empty(64)
-    r.watched_replica = np.empty(64, np.int32)
+    r.watched_id = np.empty(2 * rows, np.int64)
+    r.watched_time = np.empty(2 * rows)
+    r.watched_replica = np.empty(2 * rows, np.int32)
     r.series_on = bins > 0
-    r.width = np.full(replicas, width)
-    m = max(bins, 1)
-    r.running = np.zeros((replicas, m))
-    r.waiting = np.zeros((replicas, m))
-    r.kv_used = np.zeros((replicas, m))
-    r.full = np.zeros((replicas, m))
-    r.covered = np.zeros((replicas, m))
-    r.busy = np.zeros((replicas, m))
-    r.steps = np.zeros((replicas, m))
-    r.decode_tokens = np.zeros((replicas, m))
-    r.prefill_tokens = np.zeros((replicas, m))
+    r.width = np.empty(replicas)
+    r.width[:] = width
+    r.series = np.zeros((replicas, max(bins, 1), len(SERIES)))
     r.itl_lo = itl_lo
     r.itl_scale = itl_scale
     r.itl_hist = np.zeros(itl_bins)
@@ -213,12 +212,14 @@ def init_engine(s, replica, rec, cost, depth, rows, stages, slots):
     s.q_tok = np.zeros((places, rows), np.int32)
     s.q_aux = np.zeros((places, rows), np.int32)
     s.stage_free = np.zeros(stages)
-    s.in_slot = np.empty(64, np.int32)
+    s.in_slot = np.empty(slots, np.int32)  # each slot is there at most once
     s.in_head = 0
     s.in_len = 0
     s.n_slots = slots
     s.n_free = slots
-    s.free = np.arange(slots - 1, -1, -1).astype(np.int32)
+    s.free = np.empty(slots, np.int32)
+    for i in range(slots):
+        s.free[i] = slots - 1 - i
     s.live = 0
     s.r_id = np.zeros(slots, np.int64)
     s.r_arrival = np.zeros(slots)
@@ -227,7 +228,7 @@ def init_engine(s, replica, rec, cost, depth, rows, stages, slots):
     s.r_max = np.zeros(slots, np.int32)
     s.r_priority = np.zeros(slots, np.int32)
     s.r_lora = np.zeros(slots, np.int32)
-    s.r_watch = np.zeros(slots, np.int8)
+    s.r_watch = np.zeros(slots, np.int32)
     s.r_out_content = np.zeros(slots, np.int64)
     s.r_span = np.zeros(slots, np.int64)
     s.r_spans = np.zeros(slots, np.int32)
@@ -259,8 +260,11 @@ def init_engine(s, replica, rec, cost, depth, rows, stages, slots):
 @inline
 def grown(a, n):
     """A copy of a one-dimensional column with room for ``n`` rows; the new ones are zero."""
-    out = np.zeros(n, a.dtype)
-    out[: a.size] = a
+    out = np.empty(n, a.dtype)
+    for i in range(a.size):
+        out[i] = a[i]
+    for i in range(a.size, n):
+        out[i] = 0
     return out
 
 
@@ -287,6 +291,11 @@ def grow_columns(s):
     s.r_cached = grown(s.r_cached, n)
     s.r_preempt = grown(s.r_preempt, n)
     s.free = grown(s.free, n)
+    inbox = np.empty(n, np.int32)
+    for j in range(s.in_len):
+        inbox[j] = s.in_slot[(s.in_head + j) % old]
+    s.in_slot = inbox
+    s.in_head = 0
     for i in range(n - 1, old - 1, -1):
         s.free[s.n_free] = i
         s.n_free += 1
@@ -321,13 +330,8 @@ def compact_spans(s, extra):
 
 @inline
 def put_spans(s, slot, span_id, span_start, span_len, lo, hi):
-    """Copy spans [lo, hi) of the caller's arrays into the pool for ``slot``."""
+    """Copy spans [lo, hi) of the caller's arrays into the pool for ``slot``; the caller has seen to it that there is room."""
     k = hi - lo
-    s.r_spans[slot] = 0
-    if k == 0:
-        return
-    if s.sp_n + k > s.sp_id.size:
-        compact_spans(s, k)
     o = s.sp_n
     for j in range(k):
         s.sp_id[o + j] = span_id[lo + j]
@@ -349,17 +353,34 @@ def free_slot(s, slot):
     s.live -= 1
 
 
+@kernel
+def reserve(r):
+    """Double the rows of the recorder."""
+    m = 2 * r.id.size
+    r.id = grown(r.id, m)
+    r.replica = grown(r.replica, m)
+    r.arrival = grown(r.arrival, m)
+    r.first_scheduled = grown(r.first_scheduled, m)
+    r.first_token = grown(r.first_token, m)
+    r.finish = grown(r.finish, m)
+    r.prompt = grown(r.prompt, m)
+    r.output = grown(r.output, m)
+    r.cached = grown(r.cached, m)
+    r.preemptions = grown(r.preemptions, m)
+    r.status = grown(r.status, m)
+    r.watched_id = grown(r.watched_id, 2 * m)
+    r.watched_time = grown(r.watched_time, 2 * m)
+    r.watched_replica = grown(r.watched_replica, 2 * m)
+
+
 @inline
 def _watch(s, slot, t):
     r = s.rec
-    if r.n_watched == r.watched_id.size:
-        r.watched_id = grown(r.watched_id, 2 * r.n_watched)
-        r.watched_time = grown(r.watched_time, 2 * r.n_watched)
-        r.watched_replica = grown(r.watched_replica, 2 * r.n_watched)
-    r.watched_id[r.n_watched] = s.r_id[slot]
-    r.watched_time[r.n_watched] = t
-    r.watched_replica[r.n_watched] = s.replica
-    r.n_watched += 1
+    n = r.n_watched
+    r.watched_id[n] = s.r_id[slot]
+    r.watched_time[n] = t
+    r.watched_replica[n] = s.replica
+    r.n_watched = n + 1
 
 
 @inline
@@ -367,19 +388,6 @@ def record_end(s, slot, t, status):
     """Write the row of a request that leaves the engine at ``t`` (FINISHED, REJECTED, FAILED). Its slot stays taken."""
     r = s.rec
     n = r.n
-    if n == r.id.size:
-        m = 2 * n
-        r.id = grown(r.id, m)
-        r.replica = grown(r.replica, m)
-        r.arrival = grown(r.arrival, m)
-        r.first_scheduled = grown(r.first_scheduled, m)
-        r.first_token = grown(r.first_token, m)
-        r.finish = grown(r.finish, m)
-        r.prompt = grown(r.prompt, m)
-        r.output = grown(r.output, m)
-        r.cached = grown(r.cached, m)
-        r.preemptions = grown(r.preemptions, m)
-        r.status = grown(r.status, m)
     r.id[n] = s.r_id[slot]
     r.replica[n] = s.replica
     r.arrival[n] = s.r_arrival[slot]
@@ -411,7 +419,9 @@ def log_event(s, kind, a, b):
         n = s.log_n
         if n == s.log.shape[0]:
             bigger = np.zeros((2 * n, 3), np.int64)
-            bigger[:n] = s.log
+            for i in range(n):
+                for j in range(3):
+                    bigger[i, j] = s.log[i, j]
             s.log = bigger
         s.log[n, 0] = kind
         s.log[n, 1] = a
@@ -446,45 +456,43 @@ def emit(s, slot, t, tokens):
     s.r_done[slot] += tokens
 
 
-@kernel
-def fold_series(r, i):
-    """Merge neighbouring bins of replica ``i``: the bins now cover twice the time."""
-    m = r.running.shape[1]
-    for a in (r.running, r.waiting, r.kv_used, r.full, r.covered, r.busy, r.steps, r.decode_tokens, r.prefill_tokens):
-        for j in range(m // 2):
-            a[i, j] = a[i, 2 * j] + a[i, 2 * j + 1]
-        for j in range(m // 2, m):
-            a[i, j] = 0.0
-    r.width[i] *= 2.0
+@inline
+def _bin(r, i, t):
+    """Bin of time ``t``. When a run outgrows the bins, neighbours are merged: they now cover twice the time."""
+    a = r.series
+    m = a.shape[1]
+    while t >= r.width[i] * m:
+        for j in range(m):
+            for k in range(a.shape[2]):
+                a[i, j, k] = a[i, 2 * j, k] + a[i, 2 * j + 1, k] if 2 * j + 1 < m else 0.0
+        r.width[i] *= 2.0
+    return int(t / r.width[i])
 
 
 @inline
 def record_gauges(s, t):
     """Integrate the gauges from the last call up to ``t``."""
     r = s.rec
-    if r.series_on and t > s.t_gauge:
-        i = s.replica
-        m = r.running.shape[1]
-        while t >= r.width[i] * m:
-            fold_series(r, i)
-        a = s.t_gauge
-        w = r.width[i]
-        j = int(a / w)
-        while a < t:
-            b = min(t, (j + 1) * w)
-            dt = b - a
-            if dt > 0.0:
-                r.running[i, j] += s.g_running * dt
-                r.waiting[i, j] += s.g_waiting * dt
-                r.kv_used[i, j] += s.g_kv_used * dt
-                r.covered[i, j] += dt
-                if s.g_blocked:
-                    r.full[i, j] += dt
-                a = b
-            j += 1
-            if j >= m:
-                break
-    s.t_gauge = max(s.t_gauge, t)
+    a = s.t_gauge
+    if t <= a:
+        return
+    s.t_gauge = t
+    if not r.series_on:
+        return
+    i = s.replica
+    last = _bin(r, i, t)
+    w = r.width[i]
+    sums = r.series
+    for j in range(int(a / w), last + 1):
+        b = t if j == last else (j + 1) * w
+        dt = b - a
+        sums[i, j, S_RUNNING] += s.g_running * dt
+        sums[i, j, S_WAITING] += s.g_waiting * dt
+        sums[i, j, S_KV_USED] += s.g_kv_used * dt
+        sums[i, j, S_COVERED] += dt
+        if s.g_blocked:
+            sums[i, j, S_KV_FULL] += dt
+        a = b
 
 
 @inline
@@ -494,11 +502,9 @@ def record_step(s, start, end, decode_tokens, prefill_tokens):
     s.n_steps += 1
     if r.series_on:
         i = s.replica
-        m = r.running.shape[1]
-        while start >= r.width[i] * m:
-            fold_series(r, i)
-        j = int(start / r.width[i])
-        r.busy[i, j] += end - start
-        r.steps[i, j] += 1.0
-        r.decode_tokens[i, j] += decode_tokens
-        r.prefill_tokens[i, j] += prefill_tokens
+        j = _bin(r, i, start)
+        sums = r.series
+        sums[i, j, S_BUSY] += end - start
+        sums[i, j, S_STEPS] += 1.0
+        sums[i, j, S_DECODE] += decode_tokens
+        sums[i, j, S_PREFILL] += prefill_tokens
