@@ -92,7 +92,9 @@ def _experts(m: ModelSpec) -> Iterator[Tensor]:
     yield Tensor("expert_gate_up", quant.EXPERT, m.n_experts * m.hidden * m.moe_intermediate * (2 if m.gated_mlp else 1), EXPERTS)
     yield Tensor("expert_down", quant.EXPERT_DOWN, m.n_experts * m.moe_intermediate * m.hidden, EXPERTS)
     if m.mlp_bias:
-        yield Tensor("expert_bias", quant.PLAIN, m.n_experts * (m.moe_intermediate * (2 if m.gated_mlp else 1) + m.hidden), EXPERTS)
+        yield Tensor(
+            "expert_bias", quant.PLAIN, m.n_experts * (m.moe_intermediate * (2 if m.gated_mlp else 1) + m.hidden), EXPERTS
+        )
     if m.shared_intermediate:
         yield Tensor("shared_gate_up", quant.SHARED, m.hidden * m.shared_intermediate * (2 if m.gated_mlp else 1))
         yield Tensor("shared_down", quant.SHARED_DOWN, m.shared_intermediate * m.hidden)
@@ -247,4 +249,12 @@ def moe_shape(m: ModelSpec, tp: int, ep: int, dp: int) -> tuple[int, int, int, i
     if not m.n_experts:
         return None
     width = max(tp * dp, ep)
-    return m.n_experts, -(-m.n_experts // ep), m.top_k, m.hidden, m.moe_intermediate // (width // ep), m.gated_mlp, sum(m.experts_in)
+    return (
+        m.n_experts,
+        -(-m.n_experts // ep),
+        m.top_k,
+        m.hidden,
+        m.moe_intermediate // (width // ep),
+        m.gated_mlp,
+        sum(m.experts_in),
+    )

@@ -18,7 +18,7 @@ LINEAR_ROLES = (ATTENTION, VALUE, MLP, DOWN, EXPERT, EXPERT_DOWN, SHARED, SHARED
 class WeightFormat:
     """Bits per weight, scales and zero points included.
 
-    ``bits`` holds the roles that are quantised; every other tensor stays in the 16-bit dtype of the model (``PLAIN`` always does).
+    ``bits`` holds the roles that are quantised; every other tensor stays in the 16-bit dtype of the model.
     ``compute`` is the dtype of the matrix units (``model``: the model's own 16-bit dtype, weights are unpacked on the way).
     """
 
@@ -60,15 +60,25 @@ _AWQ = 4 + (16 + 4) / 128  # group 128: one 16-bit scale and one 4-bit zero poin
 _FORMATS = (
     WeightFormat("bf16", MappingProxyType({}), "model", "16 bits"),
     WeightFormat("fp16", MappingProxyType({}), "model", "16 bits"),
-    _linear("fp32", 32.0, "fp32", "32 bits"),
-    _linear("fp8", 8 + 32 / 128**2, "fp8", "8 bits and one fp32 scale per 128 × 128 block (DeepSeek, Qwen); less with per-tensor scales"),
+    WeightFormat("fp32", MappingProxyType(dict.fromkeys((*LINEAR_ROLES, EMBEDDING, HEAD, TIED, PLAIN), 32.0)), "fp32", "32 bits"),
+    _linear(
+        "fp8",
+        8 + 32 / 128**2,
+        "fp8",
+        "8 bits and one fp32 scale per 128 × 128 block (DeepSeek, Qwen); less with per-tensor scales",
+    ),
     _linear("w8a8", 8 + 32 / 4096, "int8", "8 bits and one fp32 scale per output channel"),
     _linear("w8a16", 8 + 32 / 4096, "model", "8 bits and one fp32 scale per output channel, 16-bit activations"),
     _linear("w4a8", 4 + 16 / 128, "int8", "4 bits, group 128 with a 16-bit scale"),
     _linear("awq-int4", _AWQ, "model", "AutoAWQ, group 128: 16-bit scale and 4-bit zero point"),
     _linear("gptq-int4", _AWQ, "model", "GPTQ, group 128: 16-bit scale and 4-bit zero point"),
     _linear("gptq-int8", 8 + (16 + 8) / 128, "model", "GPTQ, group 128: 16-bit scale and 8-bit zero point"),
-    _experts("int4-experts", 4 + 16 / 32, "model", "compressed-tensors: experts in 4 bits, group 32 with a 16-bit scale (Kimi-K2-Thinking)"),
+    _experts(
+        "int4-experts",
+        4 + 16 / 32,
+        "model",
+        "compressed-tensors: experts in 4 bits, group 32 with a 16-bit scale (Kimi-K2-Thinking)",
+    ),
     _experts("mxfp4", 4 + 8 / 32, "model", "OCP microscaling: blocks of 32 with an 8-bit exponent; experts only (gpt-oss)"),
     _linear("nvfp4", 4 + 8 / 16, "fp4", "NVIDIA: blocks of 16 with an fp8 scale"),
     _gguf("q8_0", _Q8, _Q8, _Q8),

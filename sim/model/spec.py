@@ -185,7 +185,9 @@ class ModelSpec:
 
     def kv_bytes(self, context: int, tp: int = 1, pp: int = 1) -> float:
         """Bytes one sequence of ``context`` tokens keeps on one GPU: windows forget, linear layers keep a fixed state."""
-        kept = sum(g.layers * g.bytes_per_token * (min(context, g.window) if g.window else context) for g in self.kv_groups(tp, pp))
+        kept = sum(
+            g.layers * g.bytes_per_token * (min(context, g.window) if g.window else context) for g in self.kv_groups(tp, pp)
+        )
         return kept + self.state_bytes(tp, pp)
 
     def state_bytes(self, tp: int = 1, pp: int = 1) -> float:
@@ -219,14 +221,21 @@ class ModelSpec:
             cuttable.append(("linear-attention key heads", self.linear_key_heads))
         for what, number in cuttable:
             if number % tp:
-                raise ConfigError(f"{field}.tp", tp, f"{number} {what} of {self.name} cannot be divided evenly", _divisors(number))
+                raise ConfigError(
+                    f"{field}.tp", tp, f"{number} {what} of {self.name} cannot be divided evenly", _divisors(number)
+                )
         if self.kv_heads and not self.is_mla and max(self.kv_heads, tp) % min(self.kv_heads, tp):
             raise ConfigError(
-                f"{field}.tp", tp, f"{self.kv_heads} key/value heads of {self.name} can be neither divided nor replicated", _divisors(self.heads)
+                f"{field}.tp",
+                tp,
+                f"{self.kv_heads} key/value heads of {self.name} can be neither divided nor replicated",
+                _divisors(self.heads),
             )
         for what, width in (("MLP width", self.intermediate), ("shared-expert width", self.shared_intermediate)):
             if width and width % tp:
-                raise ConfigError(f"{field}.tp", tp, f"{what} {width} of {self.name} cannot be divided evenly", _divisors(self.heads))
+                raise ConfigError(
+                    f"{field}.tp", tp, f"{what} {width} of {self.name} cannot be divided evenly", _divisors(self.heads)
+                )
         if pp > self.layers:
             raise ConfigError(f"{field}.pp", pp, f"{self.name} has only {self.layers} layers", f"1..{self.layers}")
         if ep > 1:
@@ -246,7 +255,9 @@ class ModelSpec:
         if width % ep or ep % tp and tp % ep:
             raise ConfigError(f"{field}.ep", ep, f"does not divide the {tp * dp} GPUs of tp × dp", _divisors(tp * dp))
         if self.moe_intermediate % (width // ep):
-            raise ConfigError(f"{field}.ep", ep, f"expert width {self.moe_intermediate} cannot be divided over {width // ep} GPUs")
+            raise ConfigError(
+                f"{field}.ep", ep, f"expert width {self.moe_intermediate} cannot be divided over {width // ep} GPUs"
+            )
 
 
 def _divisors(number: int) -> str:
