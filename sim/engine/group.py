@@ -26,10 +26,15 @@ def _make_room(states, replica, spans):
 
 @kernel
 def _submit(states, keys, replica_of, lo, hi, first_id, watch, columns, spans):
-    """Rows [lo, hi) to the replicas named in ``replica_of`` (of length 1: all to that one). Returns the first row without room, or hi."""
+    """Rows [lo, hi) to the replicas named in ``replica_of`` (of length 1: all to that one). Returns the first row without room, or hi.
+
+    A negative number is somebody else's row.
+    """
     one = replica_of.size == 1
     for i in range(lo, hi):
         k = replica_of[0 if one else i]
+        if k < 0:
+            continue
         if not accept(states[k], i, first_id, watch, columns, spans):
             return i
         keys[k] = min(keys[k], columns[0][i])
@@ -203,7 +208,7 @@ class EngineGroup:
         self._submit(self._one, columns, spans, lo, hi, first_id, watch)
 
     def submit_routed(self, replica_of, columns, spans, first_id, watch=0):
-        """A whole block, each row to its replica (i4 array)."""
+        """A whole block, each row to its replica (i4 array); negative: not for this group."""
         self._submit(replica_of, columns, spans, 0, columns[0].size, first_id, watch)
 
     def _submit(self, replica_of, columns, spans, lo, hi, first_id, watch):

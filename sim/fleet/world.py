@@ -1,0 +1,234 @@
+"""The world between the engines: SimPy's clock, the gateway, open-loop traffic and closed-loop clients.
+
+Engines run lazily: a compiled call brings them up to the next outside event. Open-loop traffic behind a stateless router needs one SimPy
+event per block of requests; a router that looks at state, or a client that waits for an answer, needs one per request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from math import inf
+from typing import Any
+
+import numpy as np
+import simpy
+from numpy.typing import NDArray
+
+from sim.policy.router import Router
+
+WATCH_FINISH = 1  # as in sim.engine.state, which would load the compiler
+Columns = dict[str, NDArray[Any]]
+
+
+class View:
+    """What routers see (`sim.policy.router.Snapshot`)."""
+
+    def __init__(self, groups: list[Any]) -> None:
+        self._groups = groups
+
+    @property
+    def outstanding(self) -> NDArray[np.int64]:
+        """Live for one pool, joined for several."""
+        if len(self._groups) == 1:
+            return self._groups[0].outstanding  # type: ignore[no-any-return]
+        return np.concatenate([g.outstanding for g in self._groups])
+
+    def gauges(self) -> NDArray[np.float64]:
+        """Of all pools, side by side."""
+        return np.concatenate([g.gauges() for g in self._groups], axis=1)
+
+
+class World:
+    """One run: ``groups`` (an `EngineGroup` per pool) behind one ``router``, fed with ``blocks`` of requests.
+
+    ``concurrency`` > 0: as many clients, each sending the next request ``think_time`` seconds after its last answer; the blocks' arrival
+    times are ignored. ``until``: end of the simulated time. ``on_block(rows)`` is called now and then with the number of requests sent
+    and finished; when it returns True the run stops there.
+    """
+
+    def __init__(
+        self,
+        groups: list[Any],
+        router: Router,
+        blocks: Iterator[Any],
+        *,
+        concurrency: int = 0,
+        think_time: float = 0.0,
+        until: float = inf,
+        on_block: Callable[[int, int], bool] | None = None,
+    ) -> None:
+        self.env = simpy.Environment()
+        self.groups = groups
+        self.router = router
+        self.view = View(groups)
+        self.until = until
+        self.sent = 0
+        self.finished = 0
+        self.stopped = False
+        self._blocks = blocks
+        self._on_block = on_block or (lambda sent, finished: False)
+        self._first = np.cumsum([0, *(g.n for g in groups)])
+        self._pool_of = np.repeat(np.arange(len(groups)), [g.n for g in groups])
+        self._rows: list[Columns] = []
+        self._klass: list[NDArray[np.int32]] = []
+        self._watched = concurrency > 0
+        self._concurrency = concurrency
+        self._think_time = think_time
+        self._block: Any = None
+        self._row = 0
+        self._base = 0  # id of the first row of the current block
+
+    # -- traffic
+
+    def _next_block(self) -> bool:
+        """Take the next block of the traffic; False when there is none, or the run was stopped."""
+        self._collect()
+        if self._block is not None:
+            self._base += len(self._block)
+            self._block = None
+        if self._on_block(self.sent, self.finished):
+            self.stopped = True
+        block = None if self.stopped else next(self._blocks, None)
+        if block is None:
+            return False
+        self._block = block
+        self._row = 0
+        self._klass.append(block.klass)
+        return True
+
+    def _send_block(self) -> None:
+        """The whole block at once, each row to its replica; the engines keep future arrivals in their inboxes."""
+        block = self._block
+        replica = self.router.route(block)
+        columns, spans = block.columns, block.spans
+        for group, first in zip(self.groups, self._first, strict=False):
+            if len(self.groups) == 1:
+                mine = replica if group.n > 1 else np.zeros(1, np.int32)
+            else:
+                inside = (replica >= first) & (replica < first + group.n)
+                mine = np.where(inside, replica - first, -1).astype(np.int32)
+                if len(mine) == 1 and mine[0] < 0:
+                    continue
+            group.submit_routed(mine, columns, spans, self._base)
+        self.sent += len(block)
+
+    def _send_row(self, watch: int) -> None:
+        block, row = self._block, self._row
+        replica = self.router.choose(self.view, block, row)
+        pool = self._pool_of[replica]
+        self.groups[pool].submit(replica - self._first[pool], block.columns, block.spans, row, row + 1, self._base, watch)
+        self.sent += 1
+        self._row = row + 1
+
+    def _open_blocks(self) -> Iterator[simpy.Event]:
+        while self._next_block():
+            yield self._at(float(self._block.arrival_s[0]))
+            if self.env.now >= self.until:
+                return
+            self._send_block()
+
+    def _open_rows(self) -> Iterator[simpy.Event]:
+        env = self.env
+        while self._next_block():
+            block = self._block
+            columns, spans, base = block.columns, block.spans, self._base
+            for row, arrival in enumerate(block.arrival_s.tolist()):
+                if arrival > env.now:
+                    yield env.timeout(arrival - env.now)
+                    if arrival >= self.until or self.stopped:
+                        return
+                    self._advance(arrival)  # the event's time may differ from the arrival in the last bit
+                replica = self.router.choose(self.view, block, row)
+                pool = self._pool_of[replica]
+                self.groups[pool].submit(replica - self._first[pool], columns, spans, row, row + 1, base)
+                self.sent += 1
+
+    def _clients(self) -> Iterator[simpy.Event]:
+        for _ in range(self._concurrency):
+            self._client_sends(None)
+        yield self.env.timeout(0)
+
+    def _client_sends(self, _: simpy.Event | None) -> None:
+        """A client sends the next request of the traffic, now."""
+        now = self.env.now
+        if now >= self.until or (self._block is None or self._row >= len(self._block)) and not self._next_block():
+            return
+        self._block.arrival_s[self._row] = now
+        self._send_row(WATCH_FINISH)
+
+    def _at(self, time: float) -> simpy.Event:
+        return self.env.timeout(max(0.0, time - self.env.now))
+
+    # -- running
+
+    def run(self) -> None:
+        """Until the traffic is over and every engine is idle, or until the end of the simulated time."""
+        env = self.env
+        if self._watched:
+            env.process(self._clients())
+        else:
+            env.process(self._open_blocks() if self.router.stateless else self._open_rows())
+        while not self.stopped:
+            time = min(env.peek(), self.until)
+            if self._advance(time):
+                self._wake_clients()
+                continue
+            if time >= self.until or time == inf:
+                break
+            env.step()
+        self._collect()
+
+    def _advance(self, until: float) -> bool:
+        """Bring every engine up to ``until``; True if a watched request had an outcome before."""
+        if len(self.groups) == 1:
+            return self.groups[0].advance(until, self._watched)  # type: ignore[no-any-return]
+        if not self._watched:
+            for group in self.groups:
+                group.advance(until, False)
+            return False
+        last = -inf
+        while True:  # the same order as within a group: all completions at a time before all decisions
+            keys = [group.next_event() for group in self.groups]
+            first = min(keys)
+            if first > until or first == inf:
+                return False
+            tied = keys.count(first) > 1
+            later = min((k for k in keys if k > first), default=inf)
+            target = min(until, later if not tied else first if first > last else float(np.nextafter(first, inf)))
+            last = first
+            if any([group.advance(target, True) for group, key in zip(self.groups, keys, strict=True) if key <= first]):
+                return True
+            if first >= until:
+                return False
+
+    def _wake_clients(self) -> None:
+        for group in self.groups:
+            ids, times, _ = group.take_watched()
+            for t in times[: len(ids)].tolist():
+                self._at(t + self._think_time).callbacks.append(self._client_sends)
+
+    def _collect(self) -> None:
+        """Take the finished rows out of the recorders, so that memory follows requests in flight."""
+        for group, first in zip(self.groups, self._first, strict=False):
+            rows = group.drain()
+            if len(rows["id"]):
+                rows["replica"] += np.int32(first)
+                self.finished += len(rows["id"])
+                self._rows.append(rows)
+
+    # -- results
+
+    def requests(self) -> Columns:
+        """All requests, by id: finished ones and those still in flight."""
+        parts = list(self._rows)
+        for group, first in zip(self.groups, self._first, strict=False):
+            rows = group.in_flight()
+            rows["replica"] += np.int32(first)
+            parts.append(rows)
+        out = {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
+        self._rows = []
+        order = np.argsort(out["id"], kind="stable")
+        for name in out:
+            out[name] = out[name][order]
+        out["klass"] = np.concatenate(self._klass)[out["id"]] if self._klass else np.zeros(0, np.int32)
+        return out

@@ -1,0 +1,1 @@
+"""Routers, one per file; see `sim.policy.router`."""

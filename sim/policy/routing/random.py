@@ -1,0 +1,27 @@
+"""Random: each request to a replica drawn with equal probability."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.policy.router import Router, Snapshot
+from sim.registry import register
+
+
+@register("router")
+class Random(Router):
+    """A replica drawn uniformly."""
+
+    name = "random"
+    stateless = True
+
+    def route(self, block: Any) -> NDArray[np.int32]:
+        """``len(block)`` independent draws."""
+        return self.rng.integers(0, self.replicas, len(block), dtype=np.int32)
+
+    def choose(self, snapshot: Snapshot, block: Any, row: int) -> int:
+        """One draw."""
+        return int(self.rng.integers(0, self.replicas, dtype=np.int32))

@@ -1,0 +1,32 @@
+"""Round robin: replicas in turn, whatever they are doing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.policy.router import Router, Snapshot
+from sim.registry import register
+
+
+@register("router")
+class RoundRobin(Router):
+    """Each request to the next replica."""
+
+    name = "round_robin"
+    stateless = True
+    _next = 0
+
+    def route(self, block: Any) -> NDArray[np.int32]:
+        """The next ``len(block)`` replicas in turn."""
+        turns = (self._next + np.arange(len(block))) % self.replicas
+        self._next = (self._next + len(block)) % self.replicas
+        return turns.astype(np.int32)
+
+    def choose(self, snapshot: Snapshot, block: Any, row: int) -> int:
+        """The next replica."""
+        turn = self._next
+        self._next = (turn + 1) % self.replicas
+        return turn
