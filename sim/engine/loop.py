@@ -11,7 +11,7 @@ import numpy as np
 from sim.cost.features import DECODE_CTX, DECODE_ROWS, DECODE_TOKENS, PREFILL_TOKENS
 from sim.cost.step import step_time
 from sim.engine.contract import BATCH, NOTHING, apply_steady, complete, enqueue, grow, next_place, plan, steady_steps
-from sim.engine.state import compact_spans, grow_columns, put_spans, record_gap, record_gauges, record_step, reserve
+from sim.engine.state import compact_spans, grow_columns, put_spans, record_gap, record_gauges, record_step, record_unseen, reserve
 from sim.jit import flat, inline, kernel
 
 NAN = np.nan
@@ -119,6 +119,7 @@ def _turn(s, until, steady):
         slot = s.in_slot[s.in_head]
         s.in_head = (s.in_head + 1) % s.in_slot.size
         s.in_len -= 1
+        record_unseen(s, s.now - s.r_arrival[slot])
         enqueue(s, slot)
     k = steady_steps(s) if steady else 0
     s.hint = k

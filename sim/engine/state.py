@@ -508,3 +508,13 @@ def record_step(s, start, end, decode_tokens, prefill_tokens):
         sums[i, j, S_STEPS] += 1.0
         sums[i, j, S_DECODE] += decode_tokens
         sums[i, j, S_PREFILL] += prefill_tokens
+
+
+@inline
+def record_unseen(s, wait):
+    """Count the time a request has waited in the inbox, between its arrival and the decision that saw it first."""
+    r = s.rec
+    if r.series_on and wait > 0.0:
+        i = s.replica
+        j = _bin(r, i, s.now)
+        r.series[i, j, S_WAITING] += wait

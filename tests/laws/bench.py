@@ -1,0 +1,41 @@
+"""A one-engine bench for laws: the static engine with a linear step cost behind the real world loop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from sim.cost.features import PREFILL_TOKENS
+from sim.cost.step import new_linear_cost
+from sim.engine.contract import Site
+from sim.engine.group import EngineGroup
+from sim.engine.schedulers.static import Static, StaticParams
+from sim.engine.state import new_recorder
+from sim.fleet.world import World
+from sim.registry import lookup
+from sim.workload.streams import stream
+from sim.workload.table import RequestBlock
+
+
+def group(replicas: int, batch: int, base: float, per_token: float, bins: int = 0) -> EngineGroup:
+    """Static engines whose prefill step lasts ``base + per_token · prompt``; with outputs of one token that is the service time."""
+    recorder = new_recorder(replicas, bins, 1.0, 1024, 64, 1e-4, 4.0)
+    cost = new_linear_cost(np.array([base, base]), np.array([PREFILL_TOKENS]), np.array([[0.0], [per_token]]))
+    params = StaticParams(max_batch_size=batch, response="when_done")
+    return EngineGroup([Static.new_state(params, Site(), 0, i, recorder, cost) for i in range(replicas)], recorder)
+
+
+def blocks(arrival: Any, prompt: Any, output: Any, rows: int = 5000) -> Iterator[RequestBlock]:
+    """The requests in blocks."""
+    whole = RequestBlock.of(arrival, prompt, output)
+    return iter([whole[lo : lo + rows] for lo in range(0, len(whole), rows)])
+
+
+def run(groups: list[EngineGroup], traffic: Iterator[RequestBlock], router: str = "round_robin", **how: Any) -> tuple[World, Any]:
+    """A finished world and its request columns."""
+    cls = lookup("router", router)
+    world = World(groups, cls(cls.Params(), sum(g.n for g in groups), stream(0, "router")), traffic, **how)
+    world.run()
+    return world, world.requests()
