@@ -1,0 +1,58 @@
+"""Per-request latencies and their statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from sim.metrics.histogram import quantiles
+
+Array = npt.NDArray[Any]
+
+PERCENTILES: Final = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0, "p999": 99.9}
+STATISTICS: Final = ("count", "mean", "std", "min", *PERCENTILES, "max")
+
+
+def derive(columns: Mapping[str, Array]) -> dict[str, Array]:
+    """``ttft_s, tpot_s, e2e_s, queue_s`` (f8[n]) by `definitions`; NaN where a request has none."""
+    arrival = columns["arrival_s"]
+    ttft = columns["first_token_s"] - arrival
+    e2e = columns["finish_s"] - arrival
+    e2e[columns["status"] != 0] = np.nan
+    steps = columns["output_tokens"] - 1.0
+    steps[steps <= 0] = np.nan
+    return {"ttft_s": ttft, "tpot_s": (e2e - ttft) / steps, "e2e_s": e2e, "queue_s": columns["first_scheduled_s"] - arrival}
+
+
+def number(value: Any) -> float | None:
+    """A float that JSON can hold: None for NaN and infinity."""
+    value = float(value)
+    return value if np.isfinite(value) else None
+
+
+def describe(values: Array) -> dict[str, Any]:
+    """Count, mean, standard deviation, extremes and percentiles (linear interpolation) of the values that are not NaN."""
+    values = values[~np.isnan(values)]
+    out: dict[str, Any] = dict.fromkeys(STATISTICS)
+    out["count"] = int(values.size)
+    if values.size:
+        out["mean"], out["std"] = float(values.mean()), float(values.std())
+        found = np.percentile(values, [0.0, *PERCENTILES.values(), 100.0], overwrite_input=True)
+        out.update(zip(("min", *PERCENTILES, "max"), map(float, found), strict=True))
+    return out
+
+
+def describe_itl(hist: Array, totals: Mapping[str, float]) -> dict[str, Any]:
+    """The same for inter-token latency, from its histogram and the recorder's exact sums; ``std`` and ``min`` are not kept."""
+    out: dict[str, Any] = dict.fromkeys(STATISTICS)
+    count = float(totals.get("itl_count", hist.sum()))
+    out["count"] = int(count)
+    if count > 0:
+        largest = float(totals["itl_max_s"])
+        out["mean"], out["max"] = float(totals["itl_sum_s"]) / count, largest
+        found = quantiles(hist, [q / 100 for q in PERCENTILES.values()], largest)
+        out.update(zip(PERCENTILES, found, strict=True))
+    return out

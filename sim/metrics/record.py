@@ -1,0 +1,98 @@
+"""What a run leaves behind: raw arrays from the recorder, before any statistic."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from sim.metrics.slo import Slo
+
+Array = npt.NDArray[Any]
+
+FINISHED: Final = 0
+REJECTED: Final = 1
+FAILED: Final = 2
+IN_FLIGHT: Final = 3
+
+REQUEST_COLUMNS: Final = (
+    "id",
+    "klass",
+    "replica",
+    "arrival_s",
+    "first_scheduled_s",
+    "first_token_s",
+    "finish_s",
+    "prompt_tokens",
+    "output_tokens",
+    "cached_tokens",
+    "preemptions",
+    "status",
+)
+SERIES: Final = ("time_s", "running", "waiting", "kv_used", "kv_full", "busy_s", "steps", "decode_tokens", "prefill_tokens")
+PARTS: Final = ("linear_compute", "linear_memory", "attention_prefill", "attention_decode", "communication", "host", "other")
+
+
+@dataclass
+class RunRecord:
+    """Raw arrays of one run.
+
+    ``requests``: columns `REQUEST_COLUMNS`, any order of rows; times in seconds, NaN where it did not happen; status 0 finished,
+    1 rejected, 2 failed, 3 in flight; ``klass`` and ``cached_tokens`` may be absent.
+    ``series``: `SERIES`, each f8[replica, bin], integrals over the bin (``running`` … ``kv_full`` × seconds), and ``width_s``;
+    empty when the scenario switched it off. ``kv_total``: f8[replica], the unit of ``kv_used``.
+    ``itl_hist``: see `histogram`. ``parts``: f8[replica, part] seconds, columns `part_names`.
+    ``totals``: ``steps, preemptions, last_s, itl_sum_s, itl_count, itl_max_s`` and optionally ``injected``.
+    ``evidence``: rows ``{"what": …, "grade": …, "source": …}``; ``context``: facts for the head of a report (``model``,
+    ``accelerator``, ``engine``, ``deployment``, ``traffic`` …) in the order in which they are printed.
+    ``complete``: False when the run was interrupted.
+    """
+
+    requests: Mapping[str, Array]
+    totals: Mapping[str, float]
+    itl_hist: Array
+    parts: Array
+    series: Mapping[str, Any] = field(default_factory=dict)
+    kv_total: Array | None = None
+    part_names: Sequence[str] = PARTS
+    name: str = ""
+    seed: int = 0
+    slo: Slo = field(default_factory=Slo)
+    class_slo: Mapping[int, Slo] = field(default_factory=dict)
+    class_names: Sequence[str] = ()
+    replica_names: Sequence[str] = ()
+    accelerators: int = 1
+    context: Mapping[str, Any] = field(default_factory=dict)
+    scenario: str = ""
+    evidence: Sequence[Mapping[str, Any]] = ()
+    warnings: Sequence[str] = ()
+    complete: bool = True
+
+
+def fold(a: Array, times: int = 1) -> Array:
+    """Merge neighbouring bins ``times`` times: [replica, bin] → [replica, ⌈bin / 2^times⌉]."""
+    for _ in range(times):
+        if a.shape[1] % 2:
+            a = np.concatenate([a, np.zeros((a.shape[0], 1))], axis=1)
+        a = a[:, 0::2] + a[:, 1::2]
+    return a
+
+
+def join_series(pools: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Series of several pools as one, replicas in the order given; bin widths must be powers of two of one width."""
+    pools = [p for p in pools if p]
+    if not pools:
+        return {}
+    width = max(float(p["width_s"]) for p in pools)
+    folded = []
+    for p in pools:
+        times = round(np.log2(width / float(p["width_s"])))
+        folded.append({k: fold(np.asarray(p[k]), times) for k in SERIES})
+    bins = max(p["time_s"].shape[1] for p in folded)
+    out: dict[str, Any] = {"width_s": width}
+    for key in SERIES:
+        out[key] = np.concatenate([np.pad(p[key], ((0, 0), (0, bins - p[key].shape[1]))) for p in folded])
+    return out

@@ -1,0 +1,108 @@
+"""The answer of a run: request table, time series, summary; saved to and loaded from a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sim.metrics.latency import derive
+from sim.metrics.record import REQUEST_COLUMNS, RunRecord
+from sim.metrics.series import table
+from sim.metrics.summary import summarise_run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Array = npt.NDArray[Any]
+
+
+@dataclass
+class Result:
+    """One run.
+
+    ``columns``: the request table as arrays, by id: `record.REQUEST_COLUMNS` and ``ttft_s, tpot_s, e2e_s, queue_s, slo_met``.
+    ``series``: the time series as arrays (`series.COLUMNS`). ``itl_hist``: see `histogram`. ``scenario``: resolved YAML.
+    ``renderer``: makes the HTML report that `save` writes beside the tables (``sim.report.html.render``); None writes none.
+    """
+
+    summary: dict[str, Any]
+    columns: dict[str, Array]
+    series: dict[str, Array]
+    itl_hist: Array
+    scenario: str = ""
+    renderer: Callable[[Result], str] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def name(self) -> str:
+        """Name of the scenario."""
+        return str(self.summary["name"])
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a reader must know before he trusts the numbers."""
+        return list(self.summary["warnings"])
+
+    @property
+    def evidence(self) -> list[dict[str, Any]]:
+        """What the numbers rest on, and how good that is."""
+        return list(self.summary["evidence"])
+
+    @cached_property
+    def requests(self) -> pd.DataFrame:
+        """One row per request (shares memory with ``columns``)."""
+        import pandas as pd
+
+        return pd.DataFrame(self.columns, copy=False)
+
+    @cached_property
+    def timeseries(self) -> pd.DataFrame:
+        """One row per replica and time bin."""
+        import pandas as pd
+
+        return pd.DataFrame(self.series, copy=False)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write everything to ``folder``, all or nothing; an earlier result there is replaced. Raises ConfigError, OSError."""
+        from sim.metrics.store import save
+
+        return save(self, Path(folder))
+
+    def __str__(self) -> str:
+        s = self.summary
+        return (
+            f"{s['name']}: {s['requests']['finished']:,} of {s['requests']['injected']:,} requests. {s['bottleneck']['sentence']}"
+        )
+
+
+def summarise(record: RunRecord, warmup_s: float = 0.0, renderer: Callable[[Result], str] | None = None) -> Result:
+    """The result of a run. ``warmup_s``: leave out requests that arrive within so many seconds of the first one."""
+    columns = _sorted(record.requests)
+    columns |= derive(columns)
+    summary, ok = summarise_run(record, columns, warmup_s)
+    columns["slo_met"] = ok
+    return Result(summary, columns, table(record.series, record.kv_total), np.asarray(record.itl_hist), record.scenario, renderer)
+
+
+def _sorted(raw: Mapping[str, Array]) -> dict[str, Array]:
+    ids = raw["id"]
+    columns = {k: np.asarray(raw[k]) for k in REQUEST_COLUMNS if k in raw}
+    for missing in ("klass", "cached_tokens", "preemptions"):
+        columns.setdefault(missing, np.zeros(ids.size, np.int32))
+    columns = {k: columns[k] for k in REQUEST_COLUMNS}
+    if ids.size > 1 and not bool((ids[1:] > ids[:-1]).all()):
+        order = np.argsort(ids, kind="stable")
+        columns = {k: v[order] for k, v in columns.items()}
+    return columns
+
+
+def load_result(folder: str | Path) -> Result:
+    """A result that `Result.save` wrote. Raises DataError."""
+    from sim.metrics.store import load
+
+    return load(Path(folder))

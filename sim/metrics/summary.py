@@ -1,0 +1,227 @@
+"""The numbers of a run as one nested dict that is ready for JSON: seconds, tokens and shares; no NaN, None instead."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from sim.metrics import bottleneck
+from sim.metrics.groups import group_rows, named, replica_load
+from sim.metrics.latency import describe, describe_itl, number
+from sim.metrics.record import FAILED, IN_FLIGHT, REJECTED, RunRecord
+from sim.metrics.slo import met, share
+
+Array = npt.NDArray[Any]
+
+FORMAT: Final = "servesim-result/1"
+
+
+def summarise_run(record: RunRecord, columns: Mapping[str, Array], warmup_s: float = 0.0) -> tuple[dict[str, Any], Array]:
+    """(summary, b1[n]: who met all targets). ``columns``: requests with the derived latencies.
+
+    ``warmup_s``: requests that arrive within so many seconds of the first one count only in ``requests.injected``, ITL,
+    utilisation, bottleneck and series.
+    """
+    status, arrival = columns["status"], columns["arrival_s"]
+    n = int(status.size)
+    start = (float(arrival.min()) if n else 0.0) + warmup_s
+    counted = status != IN_FLIGHT
+    if warmup_s > 0:
+        counted &= arrival >= start
+    finished = counted & (status == 0)
+    n_finished = int(np.count_nonzero(finished))
+    cut_off = int(np.count_nonzero(status == IN_FLIGHT))
+    last = float(np.fmax.reduce(columns["finish_s"][counted], initial=start))
+    if cut_off:
+        last = max(last, float(record.totals.get("last_s", last)))
+    duration = max(last - start, 0.0)
+    rejected, failed = (int(np.count_nonzero(counted & (status == s))) for s in (REJECTED, FAILED))
+
+    everyone = n_finished == n
+
+    def pick(a: Array) -> Array:
+        return a if everyone else a[finished]
+
+    latency = {key: describe(pick(columns[key])) for key in ("ttft_s", "tpot_s", "e2e_s", "queue_s")}
+    latency["itl_s"] = describe_itl(record.itl_hist, record.totals)
+    latency = {key: latency[key] for key in ("ttft_s", "tpot_s", "itl_s", "e2e_s", "queue_s")}
+
+    ok, slo = _slo(record, columns, counted, finished, duration)
+    slo["unserved"] = (rejected + failed) / (n_finished + rejected + failed) if n_finished + rejected + failed else None
+    prompt, output = (float(pick(columns[k]).sum(dtype=np.int64)) for k in ("prompt_tokens", "output_tokens"))
+    cached = float(pick(columns["cached_tokens"]).sum(dtype=np.int64))
+
+    replicas = record.parts.shape[0]
+    horizon = float(record.totals.get("last_s", last))
+    load = replica_load(record.series, record.kv_total, record.parts, horizon)
+    summary: dict[str, Any] = {
+        "format": FORMAT,
+        "name": record.name,
+        "seed": record.seed,
+        "complete": record.complete,
+        "context": dict(record.context) | {"replicas": replicas, "accelerators": record.accelerators},
+        "requests": {
+            "injected": n,
+            "finished": n_finished,
+            "rejected": rejected,
+            "failed": failed,
+            "in_flight": cut_off,
+            "warmup": n - cut_off - n_finished - rejected - failed,
+        },
+        "warmup_s": warmup_s,
+        "duration_s": duration,
+        "simulated_s": horizon,
+        "latency": latency,
+        "throughput": _throughput(n_finished, prompt, output, duration, record.accelerators),
+        "slo": slo,
+        "utilisation": _utilisation(record, load, horizon),
+        "tokens": {
+            "prompt": int(prompt),
+            "output": int(output),
+            "cached": int(cached),
+            "cached_share": cached / prompt if prompt else None,
+        },
+        "preemptions": int(record.totals.get("preemptions", columns["preemptions"].sum())),
+        "steps": int(record.totals.get("steps", 0)),
+    }
+    summary["bottleneck"] = _bottleneck(record, columns, summary)
+    groups = _groups(record, columns, ok, counted)
+    summary["classes"] = groups["classes"]
+    summary["replicas"] = [a | b for a, b in zip(groups["replicas"], load, strict=True)]
+    summary["evidence"] = [dict(row) for row in record.evidence]
+    summary["warnings"] = list(record.warnings) + _warnings(record, summary)
+    return summary, ok
+
+
+def _slo(
+    record: RunRecord, columns: Mapping[str, Array], counted: Array, finished: Array, duration: float
+) -> tuple[Array, dict[str, Any]]:
+    targets = record.slo.targets()
+    verdicts = met(columns, targets)
+    for klass, slo in record.class_slo.items():  # a class with targets of its own
+        rows = columns["klass"] == klass
+        own = met({k: columns[k][rows] for k in ("status", "output_tokens", "ttft_s", "tpot_s", "e2e_s")}, slo.targets())
+        for key, ok in own.items():
+            verdicts.setdefault(key, verdicts["joint"].copy())[rows] = ok
+    ok = verdicts["joint"]
+    joint = share(ok, counted)
+    wanted = bool(targets or record.class_slo)
+    good = ok & finished
+    return ok, {
+        "targets": targets,
+        "class_targets": {_name(record.class_names, k): s.targets() for k, s in sorted(record.class_slo.items())},
+        "required": record.slo.attainment if wanted else None,
+        "attainment": {key: share(v, counted) for key, v in verdicts.items()} if wanted else {},
+        "met": joint >= record.slo.attainment if wanted and joint is not None else None,
+        "goodput_requests_per_s": float(np.count_nonzero(good)) / duration if wanted and duration > 0 else None,
+        "goodput_output_tokens_per_s": float(columns["output_tokens"][good].sum()) / duration
+        if wanted and duration > 0
+        else None,
+    }
+
+
+def _name(names: Any, k: int) -> str:
+    return str(names[k]) if k < len(names) else str(k)
+
+
+def _throughput(finished: int, prompt: float, output: float, duration: float, accelerators: int) -> dict[str, float | None]:
+    def rate(amount: float) -> float | None:
+        return amount / duration if duration > 0 else None
+
+    return {
+        "requests_per_s": rate(finished),
+        "output_tokens_per_s": rate(output),
+        "prompt_tokens_per_s": rate(prompt),
+        "total_tokens_per_s": rate(prompt + output),
+        "output_tokens_per_s_per_accelerator": rate(output / max(accelerators, 1)),
+    }
+
+
+def _utilisation(record: RunRecord, load: list[dict[str, Any]], horizon: float) -> dict[str, float | None]:
+    def over(key: str, how: Any) -> float | None:
+        values = [row[key] for row in load if row.get(key) is not None]
+        return float(how(values)) if values else None
+
+    busy = over("busy", np.mean)
+    series = record.series
+    total = float(series["time_s"].sum()) if series else 0.0
+    blocked = float(series["kv_full"].sum()) / total if total > 0 else None
+    compute = bottleneck.time_shares(record.parts, record.part_names, busy or 0.0)["compute"]
+    steps = float(record.totals.get("steps", 0))
+    return {
+        "busy": busy,
+        "compute": compute,
+        "kv_mean": over("kv_mean", np.mean),
+        "kv_peak": over("kv_peak", np.max),
+        "kv_blocked": blocked,
+        "running_mean": over("running_mean", np.sum),
+        "waiting_mean": over("waiting_mean", np.sum),
+        "step_time_mean_s": float(record.parts.sum()) / steps if steps else None,
+        "batch_tokens_mean": float(series["decode_tokens"].sum() + series["prefill_tokens"].sum()) / steps
+        if series and steps
+        else None,
+    }
+
+
+def _bottleneck(record: RunRecord, columns: Mapping[str, Array], summary: Mapping[str, Any]) -> dict[str, Any]:
+    use, latency = summary["utilisation"], summary["latency"]
+    shares = bottleneck.time_shares(record.parts, record.part_names, use["busy"] or 0.0)
+    e2e, ttft, queue = (latency[k]["mean"] for k in ("e2e_s", "ttft_s", "queue_s"))
+    stages: dict[str, float | None] = {"queue": None, "prefill": None, "decode": None}
+    if e2e:
+        stages = {"queue": queue / e2e, "prefill": (ttft - queue) / e2e, "decode": (e2e - ttft) / e2e}
+    grows = bottleneck.queue_grows(columns)
+    facts = {
+        "finished": summary["requests"]["finished"],
+        "shares": shares,
+        "busy": use["busy"] or 0.0,
+        "kv_blocked": use["kv_blocked"],
+        "preemptions": summary["preemptions"],
+        "queue_share": stages["queue"] or 0.0,
+        "queue_grows": grows,
+    }
+    limit, sentence = bottleneck.judge(facts)
+    return {
+        "limit": limit,
+        "sentence": sentence,
+        "shares": shares,
+        "parts_s": dict(zip(record.part_names, map(float, record.parts.sum(axis=0)), strict=True)),
+        "request_time": {k: number(v) if v is not None else None for k, v in stages.items()},
+        "kv_blocked": use["kv_blocked"],
+        "queue_grows": grows,
+    }
+
+
+def _groups(record: RunRecord, columns: Mapping[str, Array], ok: Array, counted: Array) -> dict[str, list[dict[str, Any]]]:
+    klass, replica = columns["klass"], columns["replica"]
+    classes = max(int(klass.max()) + 1 if klass.size else 1, len(record.class_names))
+    replicas = record.parts.shape[0]
+    rows = group_rows(columns, klass, ok, counted, classes)
+    routed = replica >= 0  # a request that the gateway turned away has no replica
+    if routed.all():
+        by_replica = group_rows(columns, replica, ok, counted, replicas)
+    else:
+        kept = {k: columns[k][routed] for k in ("status", "output_tokens", "ttft_s", "tpot_s", "e2e_s")}
+        by_replica = group_rows(kept, replica[routed], ok[routed], counted[routed], replicas)
+    return {"classes": named(rows, "klass", record.class_names), "replicas": named(by_replica, "replica", record.replica_names)}
+
+
+def _warnings(record: RunRecord, summary: Mapping[str, Any]) -> list[str]:
+    out = []
+    if not record.complete:
+        out.append("The run was interrupted: these are the requests simulated so far.")
+    r = summary["requests"]
+    if r["rejected"] + r["failed"]:
+        out.append(
+            f"{r['rejected']:,} requests were rejected and {r['failed']:,} failed; they count as misses and have no latency."
+        )
+    if r["in_flight"] and record.complete:
+        out.append(f"{r['in_flight']:,} requests were still in flight when the run ended; they count nowhere.")
+    if 0 < r["finished"] < 1000:
+        out.append(
+            f"Only {r['finished']:,} requests finished: p99.9 is close to the maximum; use at least 10,000 requests for tails."
+        )
+    return out
