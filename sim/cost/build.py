@@ -1,0 +1,334 @@
+"""Building a step cost: the operators of every layer, tabulated once per (model, accelerator, layout, engine profile)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.cost import step
+from sim.cost.evidence import Evidence, merge_notes
+from sim.cost.kernels import Gemm, Kernels
+from sim.cost.layout import Layout
+from sim.cost.profile import EngineProfile
+from sim.cost.step import COMMS, COMPUTE, FLOOR, MEMORY, SMALL, grid_point
+from sim.errors import ConfigError, NotModelledError
+from sim.hardware.accelerator import Accelerator
+from sim.model.quant import MLP
+from sim.model.spec import ModelSpec
+
+MAX_TABLE = 16384  # tokens: beyond, every GEMM is compute bound and time is linear
+MAX_SAMPLED = 1024
+ROWS_GRID = 4 * 11 + 1  # up to 2,048 rows
+CONTEXT_GRID = 4 * 20 + 1  # up to 1,048,576 tokens
+_SMALL_EFFICIENCY = (
+    0.75  # share of memory bandwidth that norms, activations and rotary embeddings reach (assumed in the operator study)
+)
+_BLOCK_SCALED = ("deepseek", "qwen3", "minimax", "glm", "kimi")  # published fp8 checkpoints with one scale per 128 × 128 weights
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Arrays of a `step.StepCost` of kind 1, for the compiled cost and for its plain twin."""
+
+    layers: Floats
+    layers_prompt: Floats
+    head: Floats
+    decode: Floats
+    prefill: Floats
+    decode_window: Floats
+    prefill_window: Floats
+    constants: Floats
+    stage_share: Floats
+
+
+def build_step_cost(
+    model: ModelSpec, accelerator: Accelerator, layout: Layout, engine_profile: EngineProfile, max_tokens: int
+) -> tuple[Any, Evidence]:
+    """The compiled cost of one engine step and what it rests on. ``max_tokens``: most tokens of one step. Raises `ConfigError`."""
+    tables, evidence = build_tables(model, accelerator, layout, engine_profile, max_tokens)
+    t = tables
+    arrays = (
+        t.layers,
+        t.layers_prompt,
+        t.head,
+        t.decode,
+        t.prefill,
+        t.decode_window,
+        t.prefill_window,
+        t.constants,
+        t.stage_share,
+    )
+    return step.new_table_cost(*arrays), evidence
+
+
+def build_tables(
+    model: ModelSpec, accelerator: Accelerator, layout: Layout, profile: EngineProfile, max_tokens: int
+) -> tuple[Tables, Evidence]:
+    """The arrays of a step cost, without compiling anything."""
+    if max_tokens < 1:
+        raise ConfigError("max_tokens", max_tokens, "must be at least 1")
+    model.check_parallelism(layout.tp, layout.pp, layout.ep, layout.dp)
+    return _Builder(model, accelerator, layout, profile, max_tokens).build()
+
+
+class _Builder:
+    def __init__(
+        self, model: ModelSpec, accelerator: Accelerator, layout: Layout, profile: EngineProfile, max_tokens: int
+    ) -> None:
+        self.m, self.a, self.layout, self.profile = model, accelerator, layout, profile
+        self.kernels = Kernels(accelerator, profile.kernels)
+        self.link = layout.link or accelerator.link
+        if layout.tp > 1 and self.link.bandwidth <= 0.0:
+            raise ConfigError("deployment.tp", layout.tp, f"{accelerator.title} has no link to other accelerators", "1")
+        self.tokens = max_tokens
+        self.fmt = gemm_format(model, accelerator)
+        self.half = Gemm("bf16", ("gemm.bf16",), "bf16", 2.0, 2.0)
+        self.notes: list[str] = []
+        self.where: dict[str, tuple[str, float]] = {}
+
+    def build(self) -> tuple[Tables, Evidence]:
+        layers, layers_prompt = self._layers()
+        decode, decode_window, prefill, prefill_window, window, full, windowed = self._attention()
+        head = self._head()
+        constants = self._constants(decode, decode_window, full, windowed, window)
+        tables = Tables(
+            layers, layers_prompt, head, decode, prefill, decode_window, prefill_window, constants, self._stage_share()
+        )
+        return tables, self._evidence(layers)
+
+    # ---- everything but attention
+
+    def _sizes(self) -> Floats:
+        """Token counts at which operators are evaluated; between them the table is filled linearly."""
+        n = min(self.tokens, MAX_TABLE)
+        dense = np.arange(1, min(n, 1024) + 1)
+        if n <= 1024:
+            return dense.astype(float)
+        # kernels change at multiples of the tile: keep both sides of each
+        edges = np.arange(1088, n + 1, 64)
+        return np.unique(np.concatenate([dense, edges, edges[:-1] + 1, [n]])).astype(float)
+
+    def _layers(self) -> tuple[Floats, Floats]:
+        m, tp = self.m, self.layout.tp
+        sizes = self._sizes()
+        columns = np.zeros((sizes.size, 5))
+        reduced = 0
+        for shape in m.linear_shapes(tp):
+            fmt = self.fmt if shape.quantised else self.half
+            t = self.kernels.gemm("linear layers", fmt, sizes, shape.n, shape.k)
+            self._add(columns, t, shape.repeat * shape.layers)
+            reduced += shape.repeat * shape.layers if shape.all_reduce else 0
+        moe = m.moe_shape(tp, self.layout.ep, self.layout.dp)
+        if moe is not None:
+            self._experts(columns, sizes, moe)
+            reduced += moe.layers if self.layout.ep <= 1 and self.layout.dp == 1 else 0
+        if tp > 1:
+            size = sizes * m.hidden * 2.0
+            columns[:, COMMS] += reduced * self.kernels.all_reduce(
+                size, tp, self.link, self.layout.network, self.layout.node_size
+            )
+        if self.layout.pp > 1:
+            hop = self.layout.network if tp * self.layout.pp > self.layout.node_size and self.layout.network else self.link
+            columns[:, COMMS] += (self.layout.pp - 1) * self.kernels.send(sizes * m.hidden * 2.0 / tp, hop)
+        self._small_kernels(columns, sizes)
+        decode = self._fill(columns, sizes, self.profile.graph_sizes)
+        return decode, decode if self.profile.graph_prefill else self._fill(columns, sizes, ())
+
+    def _add(self, columns: Floats, t: Any, times: float) -> None:
+        """Split a kernel's time into compute and memory in proportion to its two terms."""
+        share = t.compute / np.maximum(t.compute + t.memory, 1e-30)
+        share = np.where(t.compute > t.memory, np.maximum(share, 0.5), share)
+        columns[:, COMPUTE] += times * t.total * share
+        columns[:, MEMORY] += times * t.total * (1.0 - share)
+
+    def _experts(self, columns: Floats, sizes: Floats, moe: Any) -> None:
+        m, layout = self.m, self.layout
+        everyone = sizes * layout.dp  # data-parallel ranks step together, each with as many tokens
+        fmt = expert_format(m, self.a)
+        t = self.kernels.moe(fmt, everyone, moe.hidden, moe.intermediate, moe.experts, moe.top_k, max(layout.ep, 1), moe.gated)
+        self._add(columns, t, moe.layers)
+        group = max(layout.tp * layout.dp, layout.ep)
+        if layout.ep <= 1 and layout.dp == 1:
+            return
+        if layout.dp == 1:  # experts spread over the ranks of one attention group: every rank has every token, results are summed
+            size = sizes * m.hidden * 2.0
+            columns[:, COMMS] += moe.layers * self.kernels.all_reduce(size, group, self.link, layout.network, layout.node_size)
+            return
+        act = 1.0 if fmt.act_bytes < 2.0 else 2.0
+        copies = min(moe.top_k, group) if self.profile.all_to_all == "deepep" else group
+        there = self.kernels.all_to_all(
+            sizes / layout.tp * copies * m.hidden * act, group, self.link, layout.network, layout.node_size
+        )
+        back = self.kernels.all_to_all(
+            sizes / layout.tp * copies * m.hidden * 2.0, group, self.link, layout.network, layout.node_size
+        )
+        columns[:, COMMS] += moe.layers * (there + back)
+        self.notes.append("data-parallel ranks that share experts are taken to have equally many tokens in every step")
+
+    def _small_kernels(self, columns: Floats, sizes: Floats) -> None:
+        """Norms, rotary embedding, activation: a launch each, and the bytes they move."""
+        m, tp = self.m, self.layout.tp
+        moe = sum(m.experts_in)
+        width = m.intermediate / tp * (3.0 if m.gated_mlp else 2.0)
+        heads = (m.heads // tp + 2 * -(-m.kv_heads // tp)) * m.head_dim
+        per_token = m.layers * (8.0 * m.hidden + 2.0 * heads) + (m.layers - moe) * width
+        launches = self.profile.small_kernels_per_layer * m.layers + 2.0 * moe
+        columns[:, SMALL] += launches * self.profile.small_kernel + sizes * per_token * 2.0 / (
+            _SMALL_EFFICIENCY * self.a.memory_bandwidth
+        )
+
+    def _fill(self, columns: Floats, sizes: Floats, graphs: tuple[int, ...]) -> Floats:
+        """The table by token count, padded to captured graph sizes; FLOOR where kernels are launched one by one."""
+        n = int(sizes[-1])
+        wanted = np.arange(0, n + 1)
+        captured = np.array([g for g in graphs if g <= n], dtype=int)
+        largest = captured[-1] if captured.size else 0
+        computed = wanted.copy()
+        if captured.size:
+            computed[: largest + 1] = captured[np.searchsorted(captured, wanted[: largest + 1])]
+        table = np.column_stack([np.interp(computed, sizes, columns[:, j]) for j in range(5)])
+        table[:, FLOOR] = np.where(wanted > largest, self.profile.eager_layer * self.m.layers, 0.0)
+        table[0] = 0.0
+        return np.ascontiguousarray(table)
+
+    def _head(self) -> Floats:
+        m, tp = self.m, self.layout.tp
+        rows = np.arange(1, MAX_SAMPLED + 1, dtype=float)
+        columns = np.zeros((rows.size, 5))
+        shape = m.head_shape(tp)
+        fmt = self.fmt if m.format.bits.get("head") else self.half
+        self._add(columns, self.kernels.gemm("output head", fmt, rows, shape.n, shape.k), 1.0)
+        columns[:, SMALL] += self.profile.sampler_step + self.profile.sampler_row * rows
+        if tp > 1:  # logits are gathered: half an all-reduce
+            size = rows * shape.n * tp * 2.0
+            columns[:, COMMS] += 0.5 * self.kernels.all_reduce(size, tp, self.link, self.layout.network, self.layout.node_size)
+        return np.vstack([np.zeros((1, 5)), columns])
+
+    # ---- attention
+
+    def _attention(self) -> tuple[Any, ...]:
+        m, tp = self.m, self.layout.tp
+        rows = np.array([grid_point(i) for i in range(ROWS_GRID)])[:, None]
+        context = np.array([grid_point(i) for i in range(CONTEXT_GRID)])[None, :]
+        heads, kv_heads = m.heads // tp, max(-(-m.kv_heads // tp), 1)
+        kv = "fp8" if m.kv_element_bytes <= 1.1 else "bf16"
+        if m.is_mla:
+            decode = self.kernels.latent_decode(rows, context, heads, m.kv_lora_rank, m.qk_rope_head_dim, kv, m.kv_element_bytes)
+            prefill = self.kernels.latent_prefill(rows, context, heads, kv)
+        else:
+            decode = self.kernels.decode(rows, context, heads, kv_heads, m.head_dim, kv, m.kv_element_bytes)
+            prefill = self.kernels.prefill(rows, context, heads, kv_heads, m.head_dim, m.v_head_dim, kv)
+        kinds = m.kinds
+        full = kinds.count("full")
+        windowed = kinds.count("sliding") + kinds.count("chunked")
+        window = float(m.window) if windowed else 0.0
+        if "chunked" in kinds:
+            window = max(window / 2.0, 1.0)
+            self.notes.append("chunked attention looks back half a chunk on average")
+        if m.is_mla and m.index_top_k:  # sparse attention: keys of a token are chosen, at most index_top_k
+            full, windowed, window = 0, m.layers, float(m.index_top_k)
+            self.notes.append(
+                "sparse attention: time of dense attention over the chosen tokens; the indexer reads its key of every token"
+            )
+        decode, prefill = (
+            np.broadcast_to(decode, (ROWS_GRID, CONTEXT_GRID)),
+            np.broadcast_to(prefill, (ROWS_GRID, CONTEXT_GRID)),
+        )
+        as_table = np.ascontiguousarray
+        tables = (as_table(decode * full), as_table(decode * windowed), as_table(prefill * full), as_table(prefill * windowed))
+        return (*tables, window, full, windowed)
+
+    # ---- constants
+
+    def _constants(self, decode: Floats, decode_window: Floats, full: int, windowed: int, window: float) -> Floats:
+        m, p, tp = self.m, self.profile, self.layout.tp
+        k = np.zeros(step.N_CONSTANTS)
+        k[step.HOST_STEP] = p.host_step + p.host_scale_tp * (tp - 1)
+        k[step.HOST_ROW], k[step.HOST_PREFILL_ROW], k[step.HOST_TOKEN] = (p.host_row, p.host_prefill_row, p.host_token)
+        k[step.HOST_OVERLAP], k[step.HOST_GAP] = float(p.overlap), p.overlap_gap
+        k[step.DECODE_FLOOR] = decode[0, 0] + decode_window[0, 0]
+        k[step.MIXED_FACTOR], k[step.MIXED_ROW] = p.mixed_factor, p.mixed_row * m.layers
+        k[step.SPLIT_PREFILL] = float(p.separate_attention)
+        k[step.FULL_SHARE], k[step.WINDOW_SHARE], k[step.WINDOW] = (float(full), float(windowed), window)
+        k[step.CONTEXT_TOKEN] = 0.05  # a verified draft token reads the same keys: only the compute grows
+        if "linear" in m.kinds:  # recurrent state is read and written once per row (decode) or per chunk of 64 tokens (prompt)
+            state = 2.0 * m.state_bytes(tp, self.layout.pp) / (0.6 * self.a.memory_bandwidth)
+            k[step.DECODE_ROW_STATE], k[step.PREFILL_TOKEN_STATE] = state, state / 64.0
+            self.notes.append("linear attention: bytes of recurrent state over 60 % of memory bandwidth (no kernels measured)")
+        k[step.BLOCK_COPY] = 16 * m.kv_bytes_per_token(tp, self.layout.pp) / max(0.7 * self.a.host_bandwidth, 1.0)
+        return k
+
+    def _stage_share(self) -> Floats:
+        ranges = self.m.stages(self.layout.pp)
+        return np.array([(last - first) / self.m.layers for first, last in ranges])
+
+    # ---- evidence
+
+    def _evidence(self, layers: Floats) -> Evidence:
+        used = self.kernels.used
+        host = self.profile.figures.get("host_step")
+        used["host"] = (
+            (host.evidence, f"profiles/engines/{self.profile.engine}.yaml line {self.profile.line}: {host.source}")
+            if host
+            else ("estimated", "")
+        )
+        used["small kernels"] = ("estimated", "launch time and bytes over 75 % of memory bandwidth")
+        where: dict[str, tuple[str, float]] = {
+            "prefill attention": ("attention_prefill", 1.0),
+            "decode attention": ("attention_decode", 1.0),
+            "all-reduce": ("communication", 1.0),
+            "all-to-all": ("communication", 1.0),
+            "stage hand-over": ("communication", 0.05),
+            "host": ("host", 1.0),
+            "small kernels": ("other", 1.0),
+        }
+        experts = 0.8 if self.m.is_moe else 0.0
+        operators = [*self.kernels.operators(where)]
+        for part in ("linear_compute", "linear_memory"):
+            operators += self.kernels.operators({"linear layers": (part, 1.0 - experts), "experts": (part, experts)})
+        ranges = {"rows": 2048.0, "context": 131072.0, "tokens": float(MAX_TABLE)}
+        if self.kernels.base == "ascend-910b":
+            ranges |= {"rows": 128.0, "context": 16384.0}
+        return Evidence(tuple(operators), ranges, merge_notes(self.kernels.notes, self.notes, self.m.warnings))
+
+
+def gemm_format(m: ModelSpec, a: Accelerator) -> Gemm:
+    """How the quantised linear layers of a model run on an accelerator."""
+    form = m.format
+    weight = form.bytes_of(MLP)
+    if weight >= 2.0:
+        return Gemm("bf16", ("gemm.bf16",), "bf16", 2.0, 2.0)
+    if form.compute == "fp8":
+        if not a.supports("fp8"):
+            return Gemm("fp8 weights unpacked to 16 bits", ("gemm.fp8_wo", "gemm.bf16"), "bf16", weight, 2.0)
+        if m.architecture.lower().startswith(_BLOCK_SCALED) or m.name.lower().startswith(_BLOCK_SCALED):
+            return Gemm("fp8 with block scales", ("gemm.fp8_block", "gemm.fp8", "gemm.bf16"), "fp8", 1.0, 1.0)
+        return Gemm("fp8", ("gemm.fp8", "gemm.fp8_block", "gemm.bf16"), "fp8", 1.0, 1.0)
+    if form.compute == "int8" and a.supports("int8"):
+        return Gemm("int8", ("gemm.int8", "gemm.fp8", "gemm.bf16"), "int8", weight, 1.0)
+    if form.compute == "fp4" and not a.supports("fp4"):
+        raise NotModelledError("model.weights", form.name, f"{a.title} has no 4-bit matrix units", "fp8, awq-int4, mxfp4")
+    return Gemm(
+        f"{form.name}, unpacked to 16 bits", (f"gemm.int{'4' if weight < 0.8 else '8_wo'}", "gemm.bf16"), "bf16", weight, 2.0
+    )
+
+
+def expert_format(m: ModelSpec, a: Accelerator) -> Gemm:
+    """How the routed experts run."""
+    weight = m.format.bytes_of("expert")
+    if m.format.name == "mxfp4":
+        return Gemm("mxfp4 experts", ("moe.mxfp4", "moe.int4", "moe.bf16"), "bf16", weight, 2.0)
+    if weight >= 2.0:
+        return Gemm("bf16 experts", ("moe.bf16",), "bf16", 2.0, 2.0)
+    if m.format.compute == "fp8" and a.supports("fp8"):
+        block = m.architecture.lower().startswith(_BLOCK_SCALED) or m.name.lower().startswith(_BLOCK_SCALED)
+        tables = ("moe.fp8_block", "moe.fp8") if block else ("moe.fp8", "moe.fp8_block")
+        return Gemm("fp8 experts", (*tables, "moe.bf16"), "fp8", 1.0, 1.0)
+    if m.format.compute == "int8":
+        return Gemm("int8 experts", ("moe.int8", "moe.fp8", "moe.bf16"), "int8", weight, 1.0)
+    return Gemm("weight-only experts", ("moe.int4" if weight < 0.8 else "moe.int8_wo", "moe.bf16"), "bf16", weight, 2.0)

@@ -1,0 +1,125 @@
+"""Engine profiles: what the host side of an engine costs, by version line (`profiles/engines/<engine>.yaml`)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import yaml
+
+from sim.errors import ConfigError, DataError, UnknownNameError
+from sim.hardware.accelerator import Figure
+from sim.resources import path
+
+
+@dataclass(frozen=True)
+class EngineProfile:
+    """One version line of one engine.
+
+    *Units*: seconds. ``host_step`` per step, ``host_row`` per row, ``host_prefill_row`` per row with prompt tokens, ``host_token`` per
+    token, ``sampler_row`` device time per sampled row; with ``overlap`` the host prepares the next step while the device works and only
+    ``overlap_gap`` shows. ``graph_sizes`` are the token counts that graphs are captured for: a batch is padded to the next one, beyond the
+    last one kernels are launched one by one, ``eager_layer`` seconds a layer. ``graph_prefill`` says whether steps with prompt
+    tokens use graphs too. ``client_request`` and ``client_first_token`` are what a client sees besides the engine: HTTP and tokenising
+    before, detokenising and sending after; ``client_token`` for every further token. ``host_scale_tp`` further seconds per step for each rank beyond the first.
+    ``mixed_factor`` is how much longer decode attention takes in a step that also computes prompts. ``figures`` has source and grade of each.
+    """
+
+    engine: str
+    line: str
+    kernels: str
+    title: str
+    host_step: float
+    host_row: float
+    host_prefill_row: float
+    host_token: float
+    host_scale_tp: float
+    overlap: bool
+    overlap_gap: float
+    graph_sizes: tuple[int, ...]
+    graph_prefill: bool
+    eager_layer: float
+    sampler_step: float
+    sampler_row: float
+    mixed_factor: float
+    mixed_row: float
+    separate_attention: bool  # prompt and decode rows run in two kernels
+    small_kernel: float
+    small_kernels_per_layer: float
+    client_request: float
+    client_first_token: float
+    client_token: float
+    client_prompt_token: float
+    all_to_all: str  # "allgather" | "deepep"
+    figures: Mapping[str, Figure] = field(default_factory=dict, hash=False, compare=False, repr=False)
+
+    def padded(self, tokens: int) -> int:
+        """Tokens that are computed for a batch of ``tokens``: the next captured size, or the batch itself beyond the last."""
+        for size in self.graph_sizes:
+            if size >= tokens:
+                return size
+        return tokens
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(x) for x in re.findall(r"\d+", text)[:3])
+
+
+@lru_cache(maxsize=16)
+def _read(engine: str) -> dict[str, Any]:
+    folder = path("profiles", "engines")
+    known = sorted(p.stem for p in folder.glob("*.yaml"))
+    if engine not in known:
+        raise UnknownNameError("deployment.engine.name", engine, known)
+    data = yaml.safe_load((folder / f"{engine}.yaml").read_text())
+    if not isinstance(data, dict) or not data.get("lines"):
+        raise DataError(str(folder / f"{engine}.yaml"), "has no version lines")
+    return data
+
+
+def engine_profiles() -> list[str]:
+    """Names of all engine profiles."""
+    return sorted(p.stem for p in path("profiles", "engines").glob("*.yaml"))
+
+
+@lru_cache(maxsize=64)
+def load_engine_profile(name: str, version: str | None = None) -> EngineProfile:
+    """The line of an engine that ``version`` belongs to (None: the newest). Raises `ConfigError`.
+
+    A line begins at its ``from`` version; its figures replace those of the lines before it.
+    """
+    data = _read(name)
+    figures: dict[str, Any] = {}
+    line = ""
+    wanted = _version(version) if version else None
+    if version and not wanted:
+        raise ConfigError("deployment.engine.version", version, "is not a version", "such as '0.15.1'")
+    for entry in data["lines"]:
+        if line and wanted is not None and _version(str(entry["from"])) > wanted:
+            break
+        figures |= {k: v for k, v in entry.items() if k != "from"}
+        line = str(entry["from"])
+    plain: dict[str, Any] = {}
+    graded: dict[str, Figure] = {}
+    for key, value in figures.items():
+        if isinstance(value, dict):
+            plain[key] = value["value"]
+            graded[key] = Figure(value["value"], value.get("source", ""), value.get("evidence", "estimated"))
+        else:
+            plain[key] = value
+    plain["graph_sizes"] = tuple(_sizes(plain.get("graph_sizes") or ()))
+    try:
+        return EngineProfile(engine=name, line=line, title=data.get("title", name), figures=graded, **plain)
+    except TypeError as error:
+        raise DataError(f"profiles/engines/{name}.yaml", str(error)) from error
+
+
+def _sizes(entries: Any) -> list[int]:
+    """``[1, 2, 4, {from: 8, to: 256, step: 8}]`` → all sizes."""
+    out: list[int] = []
+    for e in entries:
+        out += range(e["from"], e["to"] + 1, e["step"]) if isinstance(e, dict) else [e]
+    return sorted(set(out))
