@@ -1,0 +1,55 @@
+"""servesim: a discrete-event simulator of LLM serving clusters. This module is the whole public API; it loads lazily.
+
+>>> import sim
+>>> result = sim.run(sim.load("quickstart"))          # doctest: +SKIP
+>>> result.summary["ttft_s"]["p99"], result.requests   # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sim.config import Scenario as Scenario
+    from sim.config import load as load
+    from sim.config import loads as loads
+    from sim.metrics.capacity import CapacityAnswer as CapacityAnswer
+    from sim.metrics.result import Result as Result
+    from sim.metrics.result import load_result as load_result
+    from sim.study.capacity import capacity as capacity
+    from sim.study.compare import compare as compare
+    from sim.study.single import simulate as run
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "Scenario": "sim.config",
+    "load": "sim.config",
+    "loads": "sim.config",
+    "run": "sim.study.single:simulate",
+    "capacity": "sim.study.capacity",
+    "compare": "sim.study.compare",
+    "Result": "sim.metrics.result",
+    "load_result": "sim.metrics.result",
+    "CapacityAnswer": "sim.metrics.capacity",
+    "ServesimError": "sim.errors",
+    "ConfigError": "sim.errors",
+    "DataError": "sim.errors",
+    "NotModelledError": "sim.errors",
+}
+__all__ = [*_WHERE, "__version__"]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    where = _WHERE.get(name)
+    if where is None:
+        raise AttributeError(f"module 'sim' has no attribute {name!r}")
+    module, _, attribute = where.partition(":")
+    value = getattr(import_module(module), attribute or name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,55 @@
+"""Does our engine decide as the real one did? Replays recordings of real schedulers; one module per engine.
+
+A module ``sim/study/conformance/<engine>.py`` has ``check(path) -> Iterator[Case]`` for one recording and, where not every JSON file of a
+folder is a recording of its own, ``recordings(folder) -> list[Path]``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from sim.errors import DataError, UnknownNameError
+from sim.study.conformance.base import Case, Difference
+
+__all__ = ["Case", "Difference", "check", "engines"]
+
+_SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
+
+
+def engines() -> list[str]:
+    """Engines whose recordings can be replayed."""
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name != "base")
+
+
+def check(engine: str, paths: Sequence[Path]) -> Iterator[Case]:
+    """Replay every recording that the paths name, in order.
+
+    *Raises*: `UnknownNameError` for an engine without a replay, `DataError` for a path that is missing or holds no recording.
+    """
+    name = engine.lower().replace(".", "").replace("-", "_")
+    if name not in engines():
+        raise UnknownNameError("engine", engine, engines())
+    module = importlib.import_module(f"{__name__}.{name}")
+    files = [file for path in paths for file in _files(module, Path(path))]
+    for file in files:
+        yield from module.check(file)
+
+
+def _files(module: Any, path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise DataError(str(path), "no such file or folder")
+    choose = getattr(module, "recordings", _all)
+    files: list[Path] = choose(path)
+    if not files:
+        raise DataError(str(path), "holds no recording", f"expected files that end in {', '.join(_SUFFIXES)}")
+    return files
+
+
+def _all(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.rglob("*") if p.is_file() and p.name.endswith(_SUFFIXES))

@@ -1,0 +1,119 @@
+"""How much does a deployment hold? The highest rate under an SLO, or the fewest replicas for a rate, by bisection.
+
+Every probe is a whole run of the scenario with the same requests and the same random numbers, arrivals stretched to the probed rate: what
+differs between two probes is the load alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+from sim.errors import ConfigError
+from sim.metrics.capacity import CapacityAnswer, Probe
+from sim.study.single import simulate
+from sim.study.vary import offered_rate, pools_of, with_rate, with_replicas
+
+_WIDEST = 2.0**20  # how far from the scenario's own rate the search goes
+
+Progress = Callable[[int, int | None, str], Any]
+
+
+def capacity(
+    scenario: Any,
+    find: Literal["rate", "replicas"] = "rate",
+    *,
+    tolerance: float = 0.02,
+    max_replicas: int = 4096,
+    on_probe: Callable[[Probe], None] | None = None,
+    progress: Progress | None = None,
+) -> CapacityAnswer:
+    """The highest request rate that the deployment holds under its SLO, or the fewest replicas that hold the scenario's rate.
+
+    ``tolerance``: relative width of the last bracket of the rate. ``on_probe`` is called after every run,
+    ``progress(done, total, label)`` during it.
+
+    *Raises*: `ConfigError` when the scenario has no SLO, when the rate of its traffic cannot be set (closed loop), or when ``replicas``
+    are asked of several pools.
+    """
+    if not scenario.slo.targets():
+        raise ConfigError("slo", None, "is needed: capacity is the load up to which it holds", "for example slo: {ttft: 1s, tpot: 50ms}")
+    if scenario.traffic.closed_loop is not None:
+        raise ConfigError(
+            "traffic.closed_loop", scenario.traffic.closed_loop.concurrency, "has no rate to search for", "open-loop traffic"
+        )
+    if not 0.0 < tolerance < 1.0:
+        raise ConfigError("tolerance", tolerance, "must lie between 0 and 1")
+    probes: list[Probe] = []
+
+    def probe(value: float, changed: Any) -> bool:
+        unit = "requests/s" if find == "rate" else "replicas"
+        label = f"probe {len(probes) + 1}: {value:.4g} {unit}"
+        inner = (lambda done, total: progress(done, total, label)) if progress else None
+        shot = Probe(value, simulate(changed, progress=inner).summary)
+        probes.append(shot)
+        if on_probe:
+            on_probe(shot)
+        return shot.held
+
+    if find == "rate":
+        answer = _highest(lambda rate: probe(rate, with_rate(scenario, rate)), offered_rate(scenario), tolerance)
+        pools = pools_of(scenario)
+        total = sum(p.replicas for p in pools)
+        bound = f"{total} replica{'s' if total != 1 else ''}"
+    else:
+        pools = pools_of(scenario)
+        if len(pools) != 1:
+            raise ConfigError("pools", len(pools), "cannot be scaled all at once", "one deployment")
+        answer = _fewest(lambda n: probe(n, with_replicas(scenario, n)), pools[0].replicas, max_replicas)
+        bound = f"{offered_rate(scenario):.4g} requests/s"
+        tolerance = 0.0
+    warnings = tuple(dict.fromkeys(w for p in probes if p.held for w in p.summary["warnings"]))
+    probes.sort(key=lambda p: p.value)
+    return CapacityAnswer(scenario.name, find, answer, probes, bound, tolerance, warnings)
+
+
+def _highest(holds: Callable[[float], bool], start: float, tolerance: float) -> float | None:
+    """Bracket by doubling or halving from ``start``, then bisect the ratio."""
+    good, bad = (start, None) if holds(start) else (None, start)
+    while bad is None and good is not None and good < start * _WIDEST:
+        if holds(2.0 * good):
+            good *= 2.0
+        else:
+            bad = 2.0 * good
+    while good is None and bad is not None:
+        if bad < start / _WIDEST:
+            return None
+        if holds(bad / 2.0):
+            good = bad / 2.0
+        else:
+            bad /= 2.0
+    if good is None or bad is None:
+        return good
+    while bad / good > 1.0 + tolerance:
+        middle = (good * bad) ** 0.5
+        if holds(middle):
+            good = middle
+        else:
+            bad = middle
+    return good
+
+
+def _fewest(holds: Callable[[int], bool], start: int, most: int) -> float | None:
+    """Bracket by doubling or halving from ``start``, then bisect the integers."""
+    good, bad = (start, 0) if holds(start) else (0, start)
+    while good == 0:
+        if bad >= most:
+            return None
+        step = min(2 * bad, most)
+        if holds(step):
+            good = step
+        else:
+            bad = step
+    while good - bad > 1:
+        middle = (good + bad) // 2
+        if holds(middle):
+            good = middle
+        else:
+            bad = middle
+    return float(good)
