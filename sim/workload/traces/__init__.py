@@ -1,0 +1,1 @@
+"""Trace readers, one registered class per file: any format in, one `RequestBlock` out."""

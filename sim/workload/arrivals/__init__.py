@@ -1,0 +1,1 @@
+"""Arrival processes, one registered class per file."""

@@ -1,0 +1,63 @@
+"""What an arrival process is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from sim.units import Rate
+from sim.workload.settings import Params
+from sim.workload.table import BLOCK_ROWS
+
+
+class ArrivalParams(Params):
+    """Settings that every process with a rate has."""
+
+    rate: Rate = Field(description="mean arrivals per second over the whole traffic, such as 8/s")
+
+
+class Arrival:
+    """When requests arrive. Subclasses are registered with ``@register("arrival")`` and carry ``name`` and ``Params``.
+
+    A process is an endless stream: `times` yields sorted chunks of seconds from 0, drawn from ``rng`` alone. Changing the rate keeps the
+    order and the shape of the arrivals and stretches time, so that a search over rates sees the same requests.
+    """
+
+    name: ClassVar[str]
+    Params: ClassVar[type[Params]] = ArrivalParams
+
+    def __init__(self, params: Any) -> None:
+        self.params = params
+
+    @property
+    def rate(self) -> float:
+        """Mean arrivals per second."""
+        return float(self.params.rate)
+
+    def with_rate(self, rate: float) -> Self:
+        """The same process at another mean rate."""
+        return type(self)(self.params.model_copy(update={"rate": float(rate)}))
+
+    def times(self, rng: np.random.Generator) -> Iterator[NDArray[np.float64]]:
+        """Endless chunks of arrival times in seconds, sorted within and across chunks."""
+        raise NotImplementedError
+
+
+class Renewal(Arrival):
+    """A process of independent gaps; the first arrival comes one gap after 0."""
+
+    def gaps(self, rng: np.random.Generator, n: int) -> NDArray[np.float64]:
+        """``n`` gaps of mean 1."""
+        raise NotImplementedError
+
+    def times(self, rng: np.random.Generator) -> Iterator[NDArray[np.float64]]:
+        """Endless chunks of arrival times in seconds."""
+        last = 0.0
+        while True:
+            units = last + np.cumsum(self.gaps(rng, BLOCK_ROWS))
+            last = float(units[-1])
+            yield units / self.rate

@@ -1,0 +1,63 @@
+"""What traffic is: an ordered stream of requests in blocks."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Self
+
+from sim.errors import ConfigError
+from sim.workload.table import BLOCK_ROWS, RequestBlock, reblock
+
+if TYPE_CHECKING:
+    from sim.workload.closed_loop import ClosedLoop
+
+LARGEST_BLOCK = 65_536
+
+
+class Traffic:
+    """Requests of one scenario. `blocks` can be called any number of times and always yields the same requests."""
+
+    total: int | None = None
+    """How many requests there are; None when the traffic never ends."""
+    max_prompt_tokens: int | None = None
+    """No prompt is longer than this; None when unbounded."""
+    max_tokens: int | None = None
+    """No request's prompt + output is longer than this (the context length it needs); None when unbounded."""
+    closed_loop: ClosedLoop | None = None
+    """Set when clients wait for their answers: ask it for requests and ignore the arrival times of `blocks`."""
+
+    @property
+    def mean_rate(self) -> float:
+        """Mean arrivals per second; NaN when there is none (a single request), infinite when all arrive at once."""
+        raise NotImplementedError
+
+    def blocks(self, rows: int = BLOCK_ROWS) -> Iterator[RequestBlock]:
+        """All requests in order of arrival, in blocks of at most ``rows``; the requests do not depend on ``rows``."""
+        if not 1 <= rows <= LARGEST_BLOCK:
+            raise ConfigError("rows", rows, "is no block size", f"1 to {LARGEST_BLOCK}")
+        return reblock(self._chunks(), rows)
+
+    def with_rate(self, rate: float) -> Traffic:
+        """The same requests at another mean rate: lengths, contents and order stay, time stretches."""
+        if self.closed_loop is not None:
+            raise ConfigError("traffic.closed_loop", self.closed_loop.concurrency, "waiting clients have no rate to set")
+        if not 0 < rate < float("inf"):
+            raise ConfigError("rate", rate, "must be a finite rate above 0")
+        return self._with_rate(rate)
+
+    def with_closed_loop(self, closed_loop: ClosedLoop) -> Self:
+        """The same requests, asked for by waiting clients."""
+        changed = copy.copy(self)
+        changed.closed_loop = closed_loop
+        return changed
+
+    def conversations(self) -> Iterator[RequestBlock]:
+        """The same requests with the turns of each session side by side, for clients that wait; arrival times mean nothing."""
+        return self._chunks()
+
+    def _chunks(self) -> Iterator[RequestBlock]:
+        raise NotImplementedError
+
+    def _with_rate(self, rate: float) -> Traffic:
+        raise NotImplementedError

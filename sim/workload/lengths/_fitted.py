@@ -1,0 +1,37 @@
+"""Lengths fitted to a public trace; the tables are in ``profiles/traffic/<name>.yaml`` with their source."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from sim.resources import path
+from sim.workload.lengths._base import Length, Pairs
+from sim.workload.lengths._quantiles import QuantileTable
+
+
+class Fitted(Length):
+    """A built-in distribution: a subclass needs no more than its ``name``, which is also the name of its profile."""
+
+    def __init__(self, params: Any) -> None:
+        super().__init__(params)
+        self.profile = load_profile(self.name)
+        self._table = QuantileTable.model_validate(self.profile["quantiles"])
+
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """The longest in the trace."""
+        return self._table.bounds
+
+    def draw(self, rng: np.random.Generator, n: int) -> Pairs:
+        """``n`` pairs."""
+        return self._table.draw(rng, n)
+
+
+def load_profile(name: str) -> dict[str, Any]:
+    """A file of ``profiles/traffic``: name, source, licence, facts about the arrivals, quantiles."""
+    import yaml
+
+    loaded: dict[str, Any] = yaml.safe_load(path("profiles", "traffic", f"{name}.yaml").read_text("utf-8"))
+    return loaded

@@ -1,0 +1,75 @@
+"""Lengths as someone measured them: a file of pairs, or quantile tables written into the scenario."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from sim.registry import register
+from sim.workload.lengths._base import Length, LengthParams, Pairs
+from sim.workload.lengths._quantiles import QuantileTable
+
+
+class EmpiricalParams(LengthParams):
+    """Settings of empirical lengths: exactly one of ``path`` and ``quantiles``."""
+
+    path: str | None = Field(
+        default=None, description="CSV (gzip allowed) or Parquet file with a column each for prompt and output tokens"
+    )
+    prompt_column: str | None = Field(
+        default=None, description="its column of prompt tokens; found by the usual names when absent"
+    )
+    output_column: str | None = Field(
+        default=None, description="its column of output tokens; found by the usual names when absent"
+    )
+    quantiles: QuantileTable | None = Field(default=None, description="quantile tables instead of a file")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.path is None) == (self.quantiles is None):
+            raise ValueError("needs exactly one of path and quantiles")
+        return self
+
+
+@register("length")
+class Empirical(Length):
+    """Pairs drawn with replacement from a file (prompt and output stay together), or drawn from quantile tables."""
+
+    name = "empirical"
+    Params = EmpiricalParams
+
+    def __init__(self, params: Any) -> None:
+        super().__init__(params)
+        self._pairs = None if params.path is None else _read(params)
+
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """The largest values of the data."""
+        if self._pairs is None:
+            largest: tuple[int, int] = self.params.quantiles.bounds
+            return largest
+        return int(self._pairs[0].max()), int(self._pairs[1].max())
+
+    def draw(self, rng: np.random.Generator, n: int) -> Pairs:
+        """``n`` pairs."""
+        if self._pairs is None:
+            drawn: Pairs = self.params.quantiles.draw(rng, n)
+            return drawn
+        row = rng.integers(0, len(self._pairs[0]), n)
+        return self._pairs[0][row], self._pairs[1][row]
+
+
+def _read(params: EmpiricalParams) -> Pairs:
+    from sim.workload.traces._columns import OUTPUT, PROMPT, read_csv, read_parquet, tokens
+    from sim.workload.traces._source import Source
+
+    source = Source(Path(str(params.path)))
+    wanted = {
+        "prompt": PROMPT if params.prompt_column is None else (params.prompt_column,),
+        "output": OUTPUT if params.output_column is None else (params.output_column,),
+    }
+    table = read_parquet(source, wanted) if source.data[:4] == b"PAR1" else read_csv(source, wanted)
+    return tokens(source, table["prompt"]).astype(np.int64), tokens(source, table["output"]).astype(np.int64)

@@ -1,0 +1,72 @@
+"""Requests from a trace file: cut, limited, and played at another speed."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+
+import numpy as np
+
+from sim.errors import ConfigError
+from sim.workload.base import Traffic
+from sim.workload.table import BLOCK_ROWS, RequestBlock
+
+
+class RecordedTraffic(Traffic):
+    """A trace held in memory (about 50 bytes per request, and 24 per span)."""
+
+    def __init__(self, block: RequestBlock, speed: float = 1.0) -> None:
+        self._block = block
+        self._speed = speed
+        self.total = len(block)
+        self.max_prompt_tokens = int(block.prompt_tokens.max())
+        self.max_tokens = int((block.prompt_tokens.astype(np.int64) + block.output_tokens).max())
+
+    @property
+    def mean_rate(self) -> float:
+        """Arrivals after the first one, over the time from the first to the last."""
+        return natural_rate(self._block) * self._speed
+
+    def _with_rate(self, rate: float) -> Traffic:
+        changed = copy.copy(self)
+        changed._speed = speed_for(self._block, rate)
+        return changed
+
+    def _chunks(self) -> Iterator[RequestBlock]:
+        for lo in range(0, len(self._block), BLOCK_ROWS):
+            block = self._block[lo : lo + BLOCK_ROWS]
+            block.arrival_s = block.arrival_s / self._speed
+            yield block
+
+
+def natural_rate(block: RequestBlock) -> float:
+    """Mean rate of a block as recorded, requests per second."""
+    if len(block) < 2:
+        return float("nan")
+    span = float(block.arrival_s[-1] - block.arrival_s[0])
+    return (len(block) - 1) / span if span > 0 else float("inf")
+
+
+def speed_for(block: RequestBlock, rate: float) -> float:
+    """By how much to speed the trace up so that its mean rate is ``rate``. Raises `ConfigError` when it has no rate of its own."""
+    natural = natural_rate(block)
+    if not np.isfinite(natural):
+        raise ConfigError("traffic.trace.rate", rate, "cannot be set: the requests of this trace all arrive at one time")
+    return rate / natural
+
+
+def cut(block: RequestBlock, window: tuple[float, float] | None, limit: int | None, path: str) -> RequestBlock:
+    """Requests that arrive in [start, end) seconds from the first one, counted from ``start``; then the first ``limit`` of them."""
+    if window is not None:
+        start, end = window
+        if not 0 <= start < end:
+            raise ConfigError("traffic.trace.window", list(window), "must be [start, end] with 0 <= start < end")
+        lo, hi = np.searchsorted(block.arrival_s, [start, end])
+        if lo == hi:
+            last = float(block.arrival_s[-1])
+            raise ConfigError(
+                "traffic.trace.window", list(window), f"no request of {path} arrives then; its last one comes at {last:.6g} s"
+            )
+        block = block[int(lo) : int(hi)]
+        block.arrival_s = block.arrival_s - start
+    return block if limit is None else block[:limit]

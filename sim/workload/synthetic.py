@@ -1,0 +1,54 @@
+"""Single requests from an arrival process, a length distribution and, if asked for, shared prefixes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+
+from sim.workload.arrivals._base import Arrival
+from sim.workload.base import Traffic
+from sim.workload.lengths._base import Length
+from sim.workload.prefixes import Prefixes, prefixed_spans
+from sim.workload.streams import stream
+from sim.workload.table import RequestBlock
+
+
+class SyntheticTraffic(Traffic):
+    """Independent requests. A shared prefix comes on top of the drawn prompt length."""
+
+    def __init__(
+        self, arrival: Arrival, length: Length, requests: int | None, seed: int, prefixes: Prefixes | None = None, max_tokens: int | None = None
+    ) -> None:  # fmt: skip
+        self._arrival, self._length, self._prefixes, self._seed = arrival, length, prefixes, seed
+        self._client_limit = max_tokens
+        self.total = requests
+        self._shared = 0 if prefixes is None else prefixes.params.shared_tokens
+        largest = length.largest_prompt, length.largest_total
+        self.max_prompt_tokens, self.max_tokens = (None if x is None else x + self._shared for x in largest)
+
+    @property
+    def mean_rate(self) -> float:
+        """Mean arrivals per second of the process."""
+        return self._arrival.rate
+
+    def _with_rate(self, rate: float) -> Traffic:
+        changed = copy.copy(self)
+        changed._arrival = self._arrival.with_rate(rate)
+        return changed
+
+    def _chunks(self) -> Iterator[RequestBlock]:
+        times = self._arrival.times(stream(self._seed, "arrivals"))
+        pairs = self._length.pairs(stream(self._seed, "lengths"))
+        groups = stream(self._seed, "prefixes")
+        first = 0
+        for arrival, (prompt, output) in zip(times, pairs, strict=False):
+            n = len(arrival) if self.total is None else min(len(arrival), self.total - first)
+            if n <= 0:
+                return
+            arrival, prompt, output = arrival[:n], prompt[:n], output[:n]
+            spans = None
+            if self._prefixes is not None:
+                spans = prefixed_spans(self._prefixes.draw(groups, n), self._shared, prompt, first)
+                prompt = prompt + self._shared
+            yield RequestBlock.of(arrival, prompt, output, first, spans=spans).limited(self._client_limit)
+            first += n

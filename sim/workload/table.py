@@ -1,0 +1,216 @@
+"""`RequestBlock`: a run of requests as a struct of arrays, the only form in which traffic travels through the package."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sim.errors import DataError
+from sim.workload import content
+
+MAX_TOKENS = 2**30 - 1
+"""Longest prompt or output: prompt + output must fit 32 bits."""
+
+BLOCK_ROWS = 16_384
+"""Rows in which sources draw and hand out requests; memory is proportional to it."""
+
+MOST_SPANS = 1 << 20
+"""A block with more spans than this is handed out before it has all its rows."""
+
+_DTYPES = {
+    "arrival_s": np.float64,
+    "prompt_tokens": np.int32,
+    "output_tokens": np.int32,
+    "max_tokens": np.int32,
+    "priority": np.int32,
+    "session": np.int64,
+    "lora": np.int32,
+    "klass": np.int32,
+    "out_content": np.int64,
+}
+_SPANS = ("span_off", "span_id", "span_start", "span_len")
+
+
+@dataclass(slots=True)
+class RequestBlock:
+    """``n`` requests in order of arrival.
+
+    *Shape*: every column [n], except ``span_off`` [n+1] and the span columns [``span_off[n]``].
+    A request's prompt is the concatenation of its spans (content id, start, length); no spans at all means content that nobody shares.
+    Spans are canonical: two adjacent spans never continue each other within one content id.
+    """
+
+    arrival_s: NDArray[np.float64]
+    """Seconds from the start of the traffic, sorted."""
+    prompt_tokens: NDArray[np.int32]
+    output_tokens: NDArray[np.int32]
+    """Tokens that will really be generated."""
+    max_tokens: NDArray[np.int32]
+    """The client's limit on generated tokens, at least ``output_tokens``."""
+    priority: NDArray[np.int32]
+    """As the engine reads it; 0 unless the traffic says otherwise."""
+    session: NDArray[np.int64]
+    """−1: none."""
+    lora: NDArray[np.int32]
+    """0: the base model."""
+    klass: NDArray[np.int32]
+    """Client class, 0 unless the traffic mixes classes."""
+    out_content: NDArray[np.int64]
+    """Content id of the generated tokens, unique."""
+    span_off: NDArray[np.int64]
+    span_id: NDArray[np.int64]
+    span_start: NDArray[np.int64]
+    span_len: NDArray[np.int64]
+
+    @classmethod
+    def of(
+        cls, arrival_s: ArrayLike, prompt_tokens: ArrayLike, output_tokens: ArrayLike, first: int = 0, **columns: Any
+    ) -> RequestBlock:
+        """A block from what differs; the other columns get their defaults. ``first`` is the number of the first request.
+
+        ``spans=(off, id, start, length)`` gives the prompts' content.
+        """
+        arrival = np.ascontiguousarray(arrival_s, np.float64)
+        n = len(arrival)
+        off, ids, start, length = columns.pop("spans", None) or (np.zeros(n + 1, np.int64), (), (), ())
+        given: dict[str, Any] = {
+            "arrival_s": arrival,
+            "prompt_tokens": prompt_tokens,
+            "output_tokens": output_tokens,
+            "max_tokens": output_tokens,
+            "priority": np.zeros(n),
+            "session": np.full(n, -1),
+            "lora": np.zeros(n),
+            "klass": np.zeros(n),
+            "out_content": content.OUTPUT + first + np.arange(n),
+        }
+        given |= columns
+        arrays = {name: np.ascontiguousarray(given.pop(name), dtype) for name, dtype in _DTYPES.items()}
+        if given:
+            raise TypeError(f"no such column: {', '.join(given)}")
+        spans: dict[str, Any] = {name: np.ascontiguousarray(x, np.int64) for name, x in zip(_SPANS, (off, ids, start, length), strict=True)}
+        return cls(**arrays, **spans)
+
+    @classmethod
+    def concat(cls, blocks: Sequence[RequestBlock]) -> RequestBlock:
+        """One block of all rows, in the order given."""
+        if len(blocks) == 1:
+            return blocks[0]
+        if not blocks:
+            return cls.of((), (), ())
+        columns: dict[str, Any] = {name: np.concatenate([getattr(b, name) for b in blocks]) for name in (*_DTYPES, *_SPANS[1:])}
+        base = np.cumsum([0, *(len(b.span_id) for b in blocks)])
+        columns["span_off"] = np.concatenate(
+            [b.span_off[(i > 0) :] + at for i, (b, at) in enumerate(zip(blocks, base[:-1], strict=True))]
+        )
+        return cls(**columns)
+
+    def __len__(self) -> int:
+        return len(self.arrival_s)
+
+    def __getitem__(self, rows: slice) -> RequestBlock:
+        """Rows ``[lo:hi]`` as views (``span_off`` is copied, to start at 0)."""
+        lo, hi, step = rows.indices(len(self))
+        if step != 1:
+            raise ValueError("a block is sliced in steps of 1")
+        hi = max(lo, hi)
+        a, b = self.span_off[lo], self.span_off[hi]
+        columns: dict[str, Any] = {name: getattr(self, name)[lo:hi] for name in _DTYPES}
+        columns["span_off"] = self.span_off[lo : hi + 1] - a
+        columns |= {name: getattr(self, name)[a:b] for name in _SPANS[1:]}
+        return RequestBlock(**columns)
+
+    @property
+    def columns(self) -> tuple[NDArray[Any], ...]:
+        """Arrival, prompt, output, limit, priority, LoRA and output content, in the order an engine takes them."""
+        return (
+            self.arrival_s,
+            self.prompt_tokens,
+            self.output_tokens,
+            self.max_tokens,
+            self.priority,
+            self.lora,
+            self.out_content,
+        )
+
+    @property
+    def spans(self) -> tuple[NDArray[np.int64], ...]:
+        """Offsets, content ids, starts and lengths, in the order an engine takes them."""
+        return self.span_off, self.span_id, self.span_start, self.span_len
+
+    def limited(self, max_tokens: int | None) -> RequestBlock:
+        """The same requests under a client limit of ``max_tokens`` generated tokens; longer outputs end there. None: unchanged."""
+        if max_tokens is None:
+            return self
+        changed = {f.name: getattr(self, f.name) for f in fields(self)}
+        changed["output_tokens"] = np.minimum(self.output_tokens, np.int32(max_tokens))
+        changed["max_tokens"] = np.full(len(self), max_tokens, np.int32)
+        return RequestBlock(**changed)
+
+    def validate(self, source: str = "requests") -> RequestBlock:
+        """Itself, when every promise above holds. Raises `DataError` naming the first row that breaks one."""
+        n = len(self)
+        for name, dtype in (*_DTYPES.items(), *((s, np.int64) for s in _SPANS)):
+            column = getattr(self, name)
+            want = n if name in _DTYPES else n + 1 if name == "span_off" else len(self.span_id)
+            if column.shape != (want,) or column.dtype != dtype:
+                raise DataError(
+                    source, f"column {name!r} must be {np.dtype(dtype)}[{want}], is {column.dtype}{list(column.shape)}"
+                )
+        a = self.arrival_s
+        _refuse(source, "arrival_s", a, ~(np.isfinite(a) & (a >= 0)), "must be a finite time of at least 0")
+        _refuse(source, "arrival_s", a, np.concatenate([np.zeros(min(n, 1), bool), np.diff(a) < 0]), "must not run backwards")
+        for name in ("prompt_tokens", "output_tokens"):
+            x = getattr(self, name)
+            _refuse(source, name, x, (x < 1) | (x > MAX_TOKENS), f"must be in [1, {MAX_TOKENS}]")
+        _refuse(source, "max_tokens", self.max_tokens, self.max_tokens < self.output_tokens, "must be at least output_tokens")
+        _refuse(source, "lora", self.lora, self.lora < 0, "must be at least 0")
+        self._validate_spans(source)
+        return self
+
+    def _validate_spans(self, source: str) -> None:
+        off, ids, start, length = self.spans
+        per_row = np.diff(off)
+        if off[0] != 0 or off[-1] != len(ids) or (per_row < 0).any():
+            raise DataError(source, "column 'span_off' must rise from 0 to the number of spans")
+        row = np.repeat(np.arange(len(self)), per_row)
+        _refuse(source, "span_len", length, length < 1, "must be at least 1", row)
+        _refuse(source, "span_start", start, start < 0, "must be at least 0", row)
+        _refuse(source, "span_id", ids, ids < 0, "must be at least 0", row)
+        total = np.zeros(len(self), np.int64)
+        np.add.at(total, row, length)
+        wrong = (per_row > 0) & (total != self.prompt_tokens)
+        _refuse(source, "span_len", total, wrong, "spans must add up to prompt_tokens")
+        joins = (row[1:] == row[:-1]) & (ids[1:] == ids[:-1]) & (start[1:] == start[:-1] + length[:-1])
+        _refuse(source, "span_id", ids[1:], joins, "adjacent spans that continue each other must be merged", row[1:])
+
+
+def _refuse(source: str, column: str, x: Any, bad: Any, rule: str, row: Any = None) -> None:
+    if bad.any():
+        i = int(np.argmax(bad))
+        raise DataError(source, f"row {i if row is None else row[i]}, column {column!r}: {rule} (got {x[i].item()!r})")
+
+
+def reblock(blocks: Iterable[RequestBlock], rows: int) -> Iterator[RequestBlock]:
+    """The same requests in blocks of ``rows``, fewer at the end and where prompts have very many spans."""
+    held: list[RequestBlock] = []
+    count = spans = 0
+    for block in blocks:
+        if not held and len(block) == rows:
+            yield block
+            continue
+        held.append(block)
+        count, spans = count + len(block), spans + len(block.span_id)
+        if count < rows and spans < MOST_SPANS:
+            continue
+        whole = RequestBlock.concat(held)
+        cut = count - count % rows if spans < MOST_SPANS else count
+        yield from (whole[lo : min(lo + rows, cut)] for lo in range(0, cut, rows))
+        held, count = ([whole[cut:]], count - cut) if cut < count else ([], 0)
+        spans = sum(len(b.span_id) for b in held)
+    if count:
+        yield RequestBlock.concat(held)
