@@ -13,7 +13,7 @@ from sim.cost.evidence import Evidence, merge_notes
 from sim.cost.kernels import Gemm, Kernels
 from sim.cost.layout import Layout
 from sim.cost.profile import EngineProfile
-from sim.cost.step import COMMS, COMPUTE, FLOOR, MEMORY, SMALL, grid_point
+from sim.cost.step import COMMS, COMPUTE, CONTEXT_GRID, FLOOR, MEMORY, ROWS_GRID, SMALL, grid_point
 from sim.errors import ConfigError, NotModelledError
 from sim.hardware.accelerator import Accelerator
 from sim.model.quant import MLP
@@ -21,8 +21,6 @@ from sim.model.spec import ModelSpec
 
 MAX_TABLE = 16384  # tokens: beyond, every GEMM is compute bound and time is linear
 MAX_SAMPLED = 1024
-ROWS_GRID = 4 * 11 + 1  # up to 2,048 rows
-CONTEXT_GRID = 4 * 20 + 1  # up to 1,048,576 tokens
 _SMALL_EFFICIENCY = (
     0.75  # share of memory bandwidth that norms, activations and rotary embeddings reach (assumed in the operator study)
 )
@@ -45,25 +43,24 @@ class Tables:
     constants: Floats
     stage_share: Floats
 
+    def packed(self) -> tuple[Any, ...]:
+        """Arguments of `step.new_table_cost`."""
+        surfaces = (self.decode, self.prefill, self.decode_window, self.prefill_window)
+        head = [self.constants, *surfaces, self.layers]
+        prompt = step.LAYERS if self.layers_prompt is self.layers else step.LAYERS + self.layers.size
+        if self.layers_prompt is not self.layers:
+            head.append(self.layers_prompt)
+        at = sum(a.size for a in head)
+        data = np.concatenate([a.ravel() for a in (*head, self.head)])
+        return data, step.LAYERS, prompt, self.layers.shape[0] - 1, at, self.head.shape[0] - 1, self.stage_share
+
 
 def build_step_cost(
     model: ModelSpec, accelerator: Accelerator, layout: Layout, engine_profile: EngineProfile, max_tokens: int
 ) -> tuple[Any, Evidence]:
     """The compiled cost of one engine step and what it rests on. ``max_tokens``: most tokens of one step. Raises `ConfigError`."""
     tables, evidence = build_tables(model, accelerator, layout, engine_profile, max_tokens)
-    t = tables
-    arrays = (
-        t.layers,
-        t.layers_prompt,
-        t.head,
-        t.decode,
-        t.prefill,
-        t.decode_window,
-        t.prefill_window,
-        t.constants,
-        t.stage_share,
-    )
-    return step.new_table_cost(*arrays), evidence
+    return step.new_table_cost(*tables.packed()), evidence
 
 
 def build_tables(
