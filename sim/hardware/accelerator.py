@@ -64,7 +64,9 @@ class Accelerator:
     def peak(self, dtype: str) -> float:
         """Peak dense FLOP/s. Raises `ConfigError` when the matrix units do not know the dtype."""
         if dtype not in self.peak_flops:
-            raise ConfigError("model.weights", dtype, f"{self.title} has no {dtype} matrix units", ", ".join(sorted(self.peak_flops)))
+            raise ConfigError(
+                "model.weights", dtype, f"{self.title} has no {dtype} matrix units", ", ".join(sorted(self.peak_flops))
+            )
         return self.peak_flops[dtype]
 
     def compute_dtype(self, wanted: str) -> str:
