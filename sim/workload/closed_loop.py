@@ -10,8 +10,9 @@ from sim.workload.table import RequestBlock
 class ClosedLoop:
     """What each of ``concurrency`` clients asks next. A source of data only: the fleet decides when.
 
-    Single requests are handed out in their order, to whoever asks. A session belongs to the client that began it: its turns come one by
-    one, then the client begins the next session. What is handed out depends on the order of asking only, never on time.
+    Single requests are handed out in their order, to whoever asks. A session belongs to the client that began it: its turns
+    come one by one, then the client begins the next session. What is handed out depends on the order of asking only, never on
+    time.
     """
 
     def __init__(self, concurrency: int, think_time: float, traffic: Traffic) -> None:

@@ -1,6 +1,7 @@
 """Fits a length distribution to a trace and writes it as a profile.
 
-``python -m sim.workload.fit TRACE.csv.gz OUT.yaml --name azure-2023-conv --source … --licence …`` made the files in ``profiles/traffic``.
+``python -m sim.workload.fit TRACE.csv.gz OUT.yaml --name azure-2023-conv --source … --licence …`` made the files in
+``profiles/traffic``.
 """
 
 from __future__ import annotations

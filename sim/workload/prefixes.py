@@ -40,7 +40,7 @@ class Prefixes:
 
 
 def prefixed_spans(group: NDArray[np.int64], shared: int, prompt: NDArray[np.int64], first: int) -> tuple[NDArray[np.int64], ...]:
-    """Spans of prompts made of a shared prefix and ``prompt`` tokens of their own; ``first`` is the number of the first request."""
+    """Spans of prompts: a shared prefix, then ``prompt`` tokens of their own; ``first`` numbers the first request."""
     n = len(group)
     ids = np.column_stack([content.SHARED + group, content.PROMPT + first + np.arange(n)]).ravel()
     length = np.column_stack([np.full(n, shared), prompt]).ravel()

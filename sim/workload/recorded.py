@@ -48,7 +48,7 @@ def natural_rate(block: RequestBlock) -> float:
 
 
 def speed_for(block: RequestBlock, rate: float) -> float:
-    """By how much to speed the trace up so that its mean rate is ``rate``. Raises `ConfigError` when it has no rate of its own."""
+    """Speed-up that gives the trace a mean rate of ``rate``. Raises `ConfigError` when it has no rate of its own."""
     natural = natural_rate(block)
     if not np.isfinite(natural):
         raise ConfigError("traffic.trace.rate", rate, "cannot be set: the requests of this trace all arrive at one time")
@@ -56,7 +56,7 @@ def speed_for(block: RequestBlock, rate: float) -> float:
 
 
 def cut(block: RequestBlock, window: tuple[float, float] | None, limit: int | None, path: str) -> RequestBlock:
-    """Requests that arrive in [start, end) seconds from the first one, counted from ``start``; then the first ``limit`` of them."""
+    """The first ``limit`` requests that arrive in [start, end) seconds from the first of all, counted from ``start``."""
     if window is not None:
         start, end = window
         if not 0 <= start < end:

@@ -89,9 +89,9 @@ class SessionTraffic(Traffic):
     """Sessions of several turns. Every turn draws a pair of lengths: the user's new tokens and the answer.
 
     The arrival process starts sessions, at its rate divided by the mean number of turns, so that the rate stays one of requests.
-    In open loop a turn arrives a think time after the *arrival* of the turn before, whether that one has been answered or not; in closed
-    loop it arrives after the answer. Setting another rate moves the sessions' starts and leaves think times as they are.
-    Memory is proportional to the sessions under way, not to all of them.
+    In open loop a turn arrives a think time after the *arrival* of the turn before, whether that one has been answered or not;
+    in closed loop it arrives after the answer. Setting another rate moves the sessions' starts and leaves think times as they
+    are. Memory is proportional to the sessions under way, not to all of them.
     """
 
     def __init__(

@@ -17,8 +17,14 @@ class SyntheticTraffic(Traffic):
     """Independent requests. A shared prefix comes on top of the drawn prompt length."""
 
     def __init__(
-        self, arrival: Arrival, length: Length, requests: int | None, seed: int, prefixes: Prefixes | None = None, max_tokens: int | None = None
-    ) -> None:  # fmt: skip
+        self,
+        arrival: Arrival,
+        length: Length,
+        requests: int | None,
+        seed: int,
+        prefixes: Prefixes | None = None,
+        max_tokens: int | None = None,
+    ) -> None:
         self._arrival, self._length, self._prefixes, self._seed = arrival, length, prefixes, seed
         self._client_limit = max_tokens
         self.total = requests

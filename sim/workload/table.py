@@ -40,8 +40,8 @@ class RequestBlock:
     """``n`` requests in order of arrival.
 
     *Shape*: every column [n], except ``span_off`` [n+1] and the span columns [``span_off[n]``].
-    A request's prompt is the concatenation of its spans (content id, start, length); no spans at all means content that nobody shares.
-    Spans are canonical: two adjacent spans never continue each other within one content id.
+    A request's prompt is the concatenation of its spans (content id, start, length); no spans at all means content that nobody
+    shares. Spans are canonical: two adjacent spans never continue each other within one content id.
     """
 
     arrival_s: NDArray[np.float64]
@@ -92,7 +92,8 @@ class RequestBlock:
         arrays = {name: np.ascontiguousarray(given.pop(name), dtype) for name, dtype in _DTYPES.items()}
         if given:
             raise TypeError(f"no such column: {', '.join(given)}")
-        spans: dict[str, Any] = {name: np.ascontiguousarray(x, np.int64) for name, x in zip(_SPANS, (off, ids, start, length), strict=True)}
+        given_spans = zip(_SPANS, (off, ids, start, length), strict=True)
+        spans: dict[str, Any] = {name: np.ascontiguousarray(x, np.int64) for name, x in given_spans}
         return cls(**arrays, **spans)
 
     @classmethod
@@ -143,7 +144,7 @@ class RequestBlock:
         return self.span_off, self.span_id, self.span_start, self.span_len
 
     def limited(self, max_tokens: int | None) -> RequestBlock:
-        """The same requests under a client limit of ``max_tokens`` generated tokens; longer outputs end there. None: unchanged."""
+        """The same requests under a client limit of ``max_tokens``, where longer outputs end. None: unchanged."""
         if max_tokens is None:
             return self
         changed = {f.name: getattr(self, f.name) for f in fields(self)}

@@ -23,8 +23,8 @@ class ArrivalParams(Params):
 class Arrival:
     """When requests arrive. Subclasses are registered with ``@register("arrival")`` and carry ``name`` and ``Params``.
 
-    A process is an endless stream: `times` yields sorted chunks of seconds from 0, drawn from ``rng`` alone. Changing the rate keeps the
-    order and the shape of the arrivals and stretches time, so that a search over rates sees the same requests.
+    A process is an endless stream: `times` yields sorted chunks of seconds from 0, drawn from ``rng`` alone. Changing the rate
+    keeps the order and the shape of the arrivals and stretches time, so that a search over rates sees the same requests.
     """
 
     name: ClassVar[str]

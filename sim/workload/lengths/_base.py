@@ -33,7 +33,8 @@ class LengthParams(Params):
 class Length:
     """How long prompts and outputs are. Subclasses are registered with ``@register("length")`` and carry ``name`` and ``Params``.
 
-    A subclass draws pairs (`draw`) and knows the largest values it can draw (`bounds`); the limits of `LengthParams` are applied here.
+    A subclass draws pairs (`draw`) and knows the largest values it can draw (`bounds`); the limits of `LengthParams` are
+    applied here.
     """
 
     name: ClassVar[str]

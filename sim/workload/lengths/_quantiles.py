@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Annotated, Self
 
 import numpy as np
@@ -14,7 +15,7 @@ from sim.workload.table import MAX_TOKENS
 
 
 def _rising(values: tuple[float, ...]) -> tuple[float, ...]:
-    if any(not math.isfinite(x) for x in values) or any(b < a for a, b in zip(values, values[1:], strict=False)):
+    if any(not math.isfinite(x) for x in values) or any(b < a for a, b in pairwise(values)):
         raise ValueError("must be finite and must not fall")
     return values
 

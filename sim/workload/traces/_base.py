@@ -16,8 +16,8 @@ class TraceParams(Params):
 class Trace:
     """Reads one format. Subclasses are registered with ``@register("trace")`` and carry ``name`` and ``Params``.
 
-    `read` returns every request of the file, arrivals in seconds from its first one. Anything in the file that cannot be used raises
-    `DataError` with line, column and value; anything that it says and that is not modelled raises `NotModelledError`.
+    `read` returns every request of the file, arrivals in seconds from its first one. Anything in the file that cannot be used
+    raises `DataError` with line, column and value; anything that it says and that is not modelled raises `NotModelledError`.
     """
 
     name: ClassVar[str]

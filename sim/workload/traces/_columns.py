@@ -48,9 +48,15 @@ def read_csv(source: Source, wanted: Wanted, optional: Wanted | None = None, tex
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
             frame = pd.read_csv(
-                io.BytesIO(source.data), names=header, header=0, dtype=dtypes, index_col=False, low_memory=False, keep_default_na=False,
+                io.BytesIO(source.data),
+                names=header,
+                header=0,
+                dtype=dtypes,
+                index_col=False,
+                keep_default_na=False,
                 na_values=[""],
-            )  # fmt: skip
+                low_memory=False,
+            )
     except (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError, ValueError, OverflowError) as error:
         source.fail(f"is not a CSV table ({' '.join(str(error).split())})")
     source.header_lines = 1

@@ -16,7 +16,7 @@ from sim.workload.traces._source import Source
 
 @register("trace")
 class Azure2023(Trace):
-    """``TIMESTAMP,ContextTokens,GeneratedTokens`` with time stamps such as ``2023-11-16 18:17:03.9799600`` (no zone, or an offset).
+    """``TIMESTAMP,ContextTokens,GeneratedTokens`` with stamps such as ``2023-11-16 18:17:03.9799600`` (no zone, or an offset).
 
     Also reads copies whose columns were renamed to ``arrival_s,input_tokens,output_tokens``.
 

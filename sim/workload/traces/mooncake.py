@@ -43,9 +43,9 @@ class MooncakeParams(Params):
 class Mooncake(Trace):
     """One JSON object per line: ``timestamp`` (ms), ``input_length``, ``output_length``, ``hash_ids`` (gzip allowed).
 
-    An id stands for its block *and everything before it*, so equal ids are equal prefixes; each becomes one span, the last one perhaps
-    shorter. Generated tokens have no ids in the format: a later prompt that repeats them does not find them in the cache.
-    Also reads copies in CSV with ``arrival_s,input_tokens,output_tokens,hash_ids``.
+    An id stands for its block *and everything before it*, so equal ids are equal prefixes; each becomes one span, the last one
+    perhaps shorter. Generated tokens have no ids in the format: a later prompt that repeats them does not find them in the
+    cache. Also reads copies in CSV with ``arrival_s,input_tokens,output_tokens,hash_ids``.
 
     *Source*: github.com/kvcache-ai/Mooncake, FAST25-release/traces.
     """
