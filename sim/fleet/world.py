@@ -18,6 +18,8 @@ from sim.policy.router import Router
 
 WATCH_FINISH = 1  # as in sim.engine.state, which would load the compiler
 Columns = dict[str, NDArray[Any]]
+_LOOK_UP = 4096  # answers of clients between two looks at the recorders
+_NONE = np.zeros(0, np.int32)
 
 
 class View:
@@ -39,23 +41,20 @@ class View:
 
 
 class World:
-    """One run: ``groups`` (an `EngineGroup` per pool) behind one ``router``, fed with ``blocks`` of requests.
+    """One run: ``groups`` (an `EngineGroup` per pool) behind one ``router``, fed with ``traffic`` (a `sim.workload.base.Traffic`).
 
-    ``concurrency`` > 0: as many clients, each sending the next request ``think_time`` seconds after its last answer; the blocks' arrival
-    times are ignored. ``until``: end of the simulated time. ``on_block(rows)`` is called now and then with the number of requests sent
-    and finished; when it returns True the run stops there.
+    Where the traffic has a ``closed_loop``, its clients send the next request some thinking time after the last answer. ``until``: end of
+    the simulated time. ``progress(sent, finished)`` is called now and then; when it returns True the run stops there.
     """
 
     def __init__(
         self,
         groups: list[Any],
         router: Router,
-        blocks: Iterator[Any],
+        traffic: Any,
         *,
-        concurrency: int = 0,
-        think_time: float = 0.0,
         until: float = inf,
-        on_block: Callable[[int, int], bool] | None = None,
+        progress: Callable[[int, int], Any] | None = None,
     ) -> None:
         self.env = simpy.Environment()
         self.groups = groups
@@ -65,34 +64,31 @@ class World:
         self.sent = 0
         self.finished = 0
         self.stopped = False
-        self._blocks = blocks
-        self._on_block = on_block or (lambda sent, finished: False)
+        self._clients = traffic.closed_loop.fresh() if traffic.closed_loop is not None else None
+        self._blocks = traffic.blocks() if self._clients is None else iter(())
+        self._progress = progress or (lambda sent, finished: False)
         self._first = np.cumsum([0, *(g.n for g in groups)])
         self._pool_of = np.repeat(np.arange(len(groups)), [g.n for g in groups])
         self._rows: list[Columns] = []
         self._klass: list[NDArray[np.int32]] = []
-        self._watched = concurrency > 0
-        self._concurrency = concurrency
-        self._think_time = think_time
+        self._watched = self._clients is not None
+        self._client_of: dict[int, int] = {}
+        self._sent_klass: list[int] = []
         self._block: Any = None
-        self._row = 0
         self._base = 0  # id of the first row of the current block
 
     # -- traffic
 
     def _next_block(self) -> bool:
         """Take the next block of the traffic; False when there is none, or the run was stopped."""
-        self._collect()
+        self._look_up()
         if self._block is not None:
             self._base += len(self._block)
             self._block = None
-        if self._on_block(self.sent, self.finished):
-            self.stopped = True
         block = None if self.stopped else next(self._blocks, None)
         if block is None:
             return False
         self._block = block
-        self._row = 0
         self._klass.append(block.klass)
         return True
 
@@ -111,14 +107,6 @@ class World:
                     continue
             group.submit_routed(mine, columns, spans, self._base)
         self.sent += len(block)
-
-    def _send_row(self, watch: int) -> None:
-        block, row = self._block, self._row
-        replica = self.router.choose(self.view, block, row)
-        pool = self._pool_of[replica]
-        self.groups[pool].submit(replica - self._first[pool], block.columns, block.spans, row, row + 1, self._base, watch)
-        self.sent += 1
-        self._row = row + 1
 
     def _open_blocks(self) -> Iterator[simpy.Event]:
         while self._next_block():
@@ -143,18 +131,27 @@ class World:
                 self.groups[pool].submit(replica - self._first[pool], columns, spans, row, row + 1, base)
                 self.sent += 1
 
-    def _clients(self) -> Iterator[simpy.Event]:
-        for _ in range(self._concurrency):
-            self._client_sends(None)
-        yield self.env.timeout(0)
-
-    def _client_sends(self, _: simpy.Event | None) -> None:
-        """A client sends the next request of the traffic, now."""
+    def _client_sends(self, client: int) -> None:
+        """A client sends the next request of its own, now."""
         now = self.env.now
-        if now >= self.until or (self._block is None or self._row >= len(self._block)) and not self._next_block():
+        if now >= self.until or self.stopped:
             return
-        self._block.arrival_s[self._row] = now
-        self._send_row(WATCH_FINISH)
+        request = self._clients.next(client)  # type: ignore[union-attr]
+        if request is None:
+            return
+        block, row = request
+        block.arrival_s[row] = now
+        replica = self.router.choose(self.view, block, row)
+        pool = self._pool_of[replica]
+        number = self.sent
+        self.groups[pool].submit(
+            replica - self._first[pool], block.columns, block.spans, row, row + 1, number - row, WATCH_FINISH
+        )
+        self._client_of[number] = client
+        self._sent_klass.append(int(block.klass[row]))
+        self.sent = number + 1
+        if self.sent % _LOOK_UP == 0:
+            self._look_up()
 
     def _at(self, time: float) -> simpy.Event:
         return self.env.timeout(max(0.0, time - self.env.now))
@@ -164,8 +161,9 @@ class World:
     def run(self) -> None:
         """Until the traffic is over and every engine is idle, or until the end of the simulated time."""
         env = self.env
-        if self._watched:
-            env.process(self._clients())
+        if self._clients is not None:
+            for client in range(self._clients.concurrency):
+                self._send_later(client, 0.0)
         else:
             env.process(self._open_blocks() if self.router.stateless else self._open_rows())
         while not self.stopped:
@@ -204,8 +202,16 @@ class World:
     def _wake_clients(self) -> None:
         for group in self.groups:
             ids, times, _ = group.take_watched()
-            for t in times[: len(ids)].tolist():
-                self._at(t + self._think_time).callbacks.append(self._client_sends)
+            for number, t in zip(ids.tolist(), times.tolist(), strict=True):
+                self._send_later(self._client_of.pop(number), t + self._clients.think_time)  # type: ignore[union-attr]
+
+    def _send_later(self, client: int, time: float) -> None:
+        self._at(time).callbacks.append(lambda _: self._client_sends(client))
+
+    def _look_up(self) -> None:
+        self._collect()
+        if self._progress(self.sent, self.finished):
+            self.stopped = True
 
     def _collect(self) -> None:
         """Take the finished rows out of the recorders, so that memory follows requests in flight."""
@@ -230,5 +236,6 @@ class World:
         order = np.argsort(out["id"], kind="stable")
         for name in out:
             out[name] = out[name][order]
-        out["klass"] = np.concatenate(self._klass)[out["id"]] if self._klass else np.zeros(0, np.int32)
+        klass = np.array(self._sent_klass, np.int32) if self._clients is not None else np.concatenate([*self._klass, _NONE])
+        out["klass"] = klass[out["id"]]
         return out

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,9 @@ from sim.engine.schedulers.static import Static, StaticParams
 from sim.engine.state import new_recorder
 from sim.fleet.world import World
 from sim.registry import lookup
+from sim.workload.base import Traffic
+from sim.workload.closed_loop import ClosedLoop
+from sim.workload.recorded import RecordedTraffic
 from sim.workload.streams import stream
 from sim.workload.table import RequestBlock
 
@@ -27,15 +29,15 @@ def group(replicas: int, batch: int, base: float, per_token: float, bins: int = 
     return EngineGroup([Static.new_state(params, Site(), 0, i, recorder, cost) for i in range(replicas)], recorder)
 
 
-def blocks(arrival: Any, prompt: Any, output: Any, rows: int = 5000) -> Iterator[RequestBlock]:
-    """The requests in blocks."""
-    whole = RequestBlock.of(arrival, prompt, output)
-    return iter([whole[lo : lo + rows] for lo in range(0, len(whole), rows)])
+def traffic(arrival: Any, prompt: Any, output: Any, clients: int = 0, think_time: float = 0.0) -> Traffic:
+    """The requests; with ``clients``, sent by as many waiting ones."""
+    made = RecordedTraffic(RequestBlock.of(arrival, prompt, output), 1.0)
+    return made.with_closed_loop(ClosedLoop(clients, think_time, made)) if clients else made
 
 
-def run(groups: list[EngineGroup], traffic: Iterator[RequestBlock], router: str = "round_robin", **how: Any) -> tuple[World, Any]:
+def run(groups: list[EngineGroup], requests: Traffic, router: str = "round_robin", **how: Any) -> tuple[World, Any]:
     """A finished world and its request columns."""
     cls = lookup("router", router)
-    world = World(groups, cls(cls.Params(), sum(g.n for g in groups), stream(0, "router")), traffic, **how)
+    world = World(groups, cls(cls.Params(), sum(g.n for g in groups), stream(0, "router")), requests, **how)
     world.run()
     return world, world.requests()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.laws.bench import blocks, group, run
+from tests.laws.bench import group, run, traffic
 
 N = 200_000
 
@@ -21,7 +21,7 @@ def waits(requests: dict[str, np.ndarray]) -> np.ndarray:
 @pytest.mark.parametrize("load", [0.3, 0.7, 0.9])
 def test_m_d_1(load: float) -> None:
     """Deterministic service: mean wait ρ·D / 2(1−ρ) (Pollaczek–Khinchine)."""
-    _, r = run([group(1, 1, 0.01, 0.0)], blocks(arrivals(load / 0.01), np.ones(N), np.ones(N)))
+    _, r = run([group(1, 1, 0.01, 0.0)], traffic(arrivals(load / 0.01), np.ones(N), np.ones(N)))
     assert waits(r).mean() == pytest.approx(load * 0.01 / (2 * (1 - load)), rel=0.06)
 
 
@@ -29,7 +29,7 @@ def test_m_d_1(load: float) -> None:
 def test_m_m_1(load: float) -> None:
     """Exponential service, by prompts of exponential length: the time in the system is exponential with mean S/(1−ρ)."""
     prompt = np.maximum(1, np.rint(np.random.default_rng(2).exponential(10_000, N)))
-    _, r = run([group(1, 1, 0.0, 1e-6)], blocks(arrivals(load / 0.01), prompt, np.ones(N)))
+    _, r = run([group(1, 1, 0.0, 1e-6)], traffic(arrivals(load / 0.01), prompt, np.ones(N)))
     time = r["finish_s"] - r["arrival_s"]
     assert time.mean() == pytest.approx(0.01 / (1 - load), rel=0.06)
     assert np.percentile(time, 90) == pytest.approx(0.01 / (1 - load) * np.log(10), rel=0.08)
@@ -38,7 +38,7 @@ def test_m_m_1(load: float) -> None:
 def test_little() -> None:
     """Mean number in the system = rate × mean time in it, from series and request table independently."""
     rate = 80.0
-    world, r = run([group(1, 1, 0.01, 0.0, bins=500)], blocks(arrivals(rate), np.ones(N), np.ones(N)))
+    world, r = run([group(1, 1, 0.01, 0.0, bins=500)], traffic(arrivals(rate), np.ones(N), np.ones(N)))
     series, _, _ = world.groups[0].series()
     time = series["time_s"].sum()
     in_system = (series["running"].sum() + series["waiting"].sum()) / time
@@ -48,14 +48,14 @@ def test_little() -> None:
 def test_a_faster_machine_makes_nobody_wait_longer() -> None:
     """FCFS without preemption: every single request starts no later."""
     prompt = np.random.default_rng(3).integers(1, 2000, N)
-    slow, fast = (run([group(1, 1, 0.002 * f, 1e-6 * f)], blocks(arrivals(200), prompt, np.ones(N)))[1] for f in (1.0, 0.8))
+    slow, fast = (run([group(1, 1, 0.002 * f, 1e-6 * f)], traffic(arrivals(200), prompt, np.ones(N)))[1] for f in (1.0, 0.8))
     assert (fast["first_token_s"] <= slow["first_token_s"] + 1e-9).all()
 
 
 def test_two_pools_behind_one_gateway_are_two_queues() -> None:
     """Splitting a Poisson stream at random gives two M/D/1 queues, whichever pool a replica stands in."""
     pools = [group(1, 1, 0.01, 0.0), group(1, 1, 0.01, 0.0)]
-    _, r = run(pools, blocks(arrivals(160), np.ones(N), np.ones(N)), "random")
+    _, r = run(pools, traffic(arrivals(160), np.ones(N), np.ones(N)), "random")
     assert np.bincount(r["replica"]) == pytest.approx([N / 2, N / 2], rel=0.02)
     assert waits(r).mean() == pytest.approx(0.8 * 0.01 / (2 * 0.2), rel=0.06)
 
@@ -65,14 +65,14 @@ def test_joining_the_shorter_queue_beats_taking_turns_beats_chance() -> None:
     prompt = np.maximum(1, np.rint(np.random.default_rng(2).exponential(10_000, N)))
     mean = {}
     for router in ("least_outstanding", "power_of_two", "round_robin", "random"):
-        _, r = run([group(4, 1, 0.0, 1e-6)], blocks(arrivals(320), prompt, np.ones(N)), router)
+        _, r = run([group(4, 1, 0.0, 1e-6)], traffic(arrivals(320), prompt, np.ones(N)), router)
         mean[router] = waits(r).mean()
     assert mean["least_outstanding"] < mean["power_of_two"] < mean["round_robin"] < mean["random"]
 
 
 def test_closed_loop_machine_repair() -> None:
     """N clients, one server, no thinking: throughput is the server's, and each answer takes N services."""
-    _, r = run([group(1, 1, 0.01, 0.0)], blocks(np.zeros(N), np.ones(N), np.ones(N)), concurrency=8)
+    _, r = run([group(1, 1, 0.01, 0.0)], traffic(np.zeros(N), np.ones(N), np.ones(N), clients=8))
     assert r["finish_s"].max() == pytest.approx(N * 0.01, rel=1e-9)
     assert np.median(r["finish_s"] - r["arrival_s"]) == pytest.approx(0.08, rel=1e-6)
 
@@ -82,7 +82,7 @@ def test_closed_loop_never_has_more_in_the_house_than_clients(pools: int) -> Non
     """Each client waits for its answer, whatever the number of pools."""
     prompt = np.random.default_rng(3).integers(1, 2000, 5000)
     groups = [group(2, 3, 0.002, 1e-6) for _ in range(pools)]
-    _, r = run(groups, blocks(np.zeros(5000), prompt, np.ones(5000)), "least_outstanding", concurrency=7, think_time=0.001)
+    _, r = run(groups, traffic(np.zeros(5000), prompt, np.ones(5000), clients=7, think_time=0.001), "least_outstanding")
     events = np.concatenate([np.stack([r["arrival_s"], np.ones(5000)]), np.stack([r["finish_s"], -np.ones(5000)])], axis=1)
     level = np.cumsum(events[1][np.lexsort((events[1], events[0]))])
     assert level.max() == 7
