@@ -34,7 +34,7 @@ Request life: inbox → `enqueue` → (`first_scheduled`) → `emit`… → `rec
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
@@ -127,6 +127,10 @@ class Scheduler(ABC):
     version: ClassVar[str]
     models: ClassVar[str]
     not_modelled: ClassVar[tuple[str, ...]] = ()
+    rule: ClassVar[type | None] = None
+    """How the engine divides the memory (a class of `sim.cost.memory_rules`); None: it does not manage KV memory."""
+    profile: ClassVar[str | None] = None
+    """Name of the engine's profile of host overheads (`profiles/engines`); None: the engine's own name."""
 
     @classmethod
     @abstractmethod
@@ -137,6 +141,21 @@ class Scheduler(ABC):
     @abstractmethod
     def new_state(cls, params: Any, site: Site, blocks: int, replica: int, recorder: Any, cost: Any) -> Any:
         """The compiled state of one replica. ``params`` are resolved, ``blocks`` the KV blocks (or tokens) of the memory budget."""
+
+    @classmethod
+    def memory_rule(cls, params: Any, site: Site) -> Any:
+        """The rule with the settings it shares, by name, with the (resolved) ``params``; None without one."""
+        if cls.rule is None:
+            return None
+        names = [f.name for f in fields(cls.rule) if f.name not in ("name", "version")]
+        given = {n: getattr(params, n) for n in names if getattr(params, n, None) is not None}
+        return cls.rule(**given)
+
+    @classmethod
+    def max_context(cls, params: Any, site: Site) -> int:
+        """Longest prompt + output that the engine accepts: ``max_model_len`` where it has one, else the model's context."""
+        limit = getattr(params, "max_model_len", None)
+        return int(limit) if limit is not None else int(site.model.max_position)
 
     @classmethod
     def max_batch_tokens(cls, params: Any, site: Site) -> int:
