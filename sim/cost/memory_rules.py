@@ -1,0 +1,235 @@
+"""How each engine family divides an accelerator's memory. One frozen class per family, settings spelled as the engine spells them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sim.cost.memory import (
+    GIB,
+    Deployment,
+    Line,
+    activation_bytes,
+    block_bytes,
+    communication_bytes,
+    graph_bytes,
+    peak_bytes,
+    weights_line,
+)
+from sim.errors import ConfigError
+
+_ACTIVATIONS = "largest tensors of one forward pass, sim/cost/memory.py"
+
+
+def _fraction(field: str, value: float) -> None:
+    if not 0 < value <= 1:
+        raise ConfigError(field, value, "must be a fraction", "above 0, at most 1")
+
+
+def capture_sizes(max_num_seqs: int, max_num_batched_tokens: int, largest: int = 512) -> int:
+    """Number of batch sizes vLLM captures: 1, 2, 4, then steps of 8 below 256 and of 16 above. *Source*: vLLM 0.33 config/vllm.py."""
+    top = min(2 * max_num_seqs, largest, max_num_batched_tokens)
+    return len([s for s in (1, 2, 4) if s <= top]) + len(range(8, min(top, 255) + 1, 8)) + len(range(256, top + 1, 16))
+
+
+@dataclass(frozen=True)
+class VllmRule:
+    """vLLM and vllm-ascend: a fraction of the total, less weights, the peak of a dummy pass and what is not torch's.
+
+    From 0.19 on the estimated CUDA graphs are subtracted too; before, they came out of the fraction that is left over.
+    *Source*: vLLM 0.33 v1/worker/gpu_worker.py:641-757, v1/worker/utils.py:716; server logs of 0.6 to 0.2x.
+    """
+
+    gpu_memory_utilization: float = 0.92
+    max_num_batched_tokens: int = 8192
+    max_num_seqs: int = 256
+    block_size: int = 16
+    enforce_eager: bool = False
+    version: tuple[int, int] = (0, 33)
+    kv_cache_memory_bytes: float | None = None
+    name: str = "vllm"
+
+    def limit(self, d: Deployment) -> Line:
+        _fraction("deployment.engine.gpu_memory_utilization", self.gpu_memory_utilization)
+        size = d.accelerator.memory_bytes * self.gpu_memory_utilization
+        evidence = d.accelerator.figures["memory_bytes"].evidence if "memory_bytes" in d.accelerator.figures else "datasheet"
+        return Line(
+            "limit",
+            size,
+            evidence,
+            f"gpu_memory_utilization {self.gpu_memory_utilization:g} of {d.accelerator.memory_gib:.2f} GiB",
+        )
+
+    def parts(self, d: Deployment) -> list[Line]:
+        ascend = d.accelerator.vendor == "huawei"
+        sampled = 0 if ascend else min(self.max_num_seqs, self.max_num_batched_tokens)  # vllm-ascend profiles without the sampler
+        peak = peak_bytes(d, self.max_num_batched_tokens, sampled)
+        lines = [
+            weights_line(d),
+            Line("activations", peak, "estimated", f"{self.max_num_batched_tokens} tokens, {sampled} sampled; {_ACTIVATIONS}"),
+            Line("runtime", 0.18 * GIB + communication_bytes(d), "fitted", "non-torch memory in vLLM logs; collectives"),
+        ]
+        if not self.enforce_eager and self.version >= (0, 19) and not ascend:
+            sizes = capture_sizes(self.max_num_seqs, self.max_num_batched_tokens)
+            full = capture_sizes(self.max_num_seqs, self.max_num_batched_tokens, min(512, self.max_num_seqs))
+            lines.append(
+                Line(
+                    "CUDA graphs", graph_bytes(d.model, sizes + full, d.pp), "fitted", f"{sizes} piecewise and {full} full graphs"
+                )
+            )
+        return lines
+
+    def kv(self, d: Deployment, room: float) -> Line:
+        if self.kv_cache_memory_bytes is not None:
+            return Line("KV cache", self.kv_cache_memory_bytes, "datasheet", "kv_cache_memory_bytes")
+        return Line("KV cache", max(room, 0.0), "estimated", "what is left")
+
+
+@dataclass(frozen=True)
+class SglangRule:
+    """SGLang: what was free before loading, times ``mem_fraction_static``, less weights; activations and graphs use the rest.
+
+    ``mem_fraction_static=None`` takes SGLang's own default for the card.
+    *Source*: SGLang 0.5.23 arg_groups/memory_hook.py, kv_cache_configurator.py:_profile_available_bytes.
+    """
+
+    mem_fraction_static: float | None = None
+    chunked_prefill_size: int = 8192
+    cuda_graph_max_bs: int = 256
+    block_size: int = 1  # page_size
+    disable_cuda_graph: bool = False
+    max_total_tokens: int | None = None
+    name: str = "sglang"
+
+    def fraction(self, d: Deployment) -> float:
+        """``mem_fraction_static``, given or by SGLang's rule."""
+        if self.mem_fraction_static is not None:
+            _fraction("deployment.engine.mem_fraction_static", self.mem_fraction_static)
+            return self.mem_fraction_static
+        total = d.accelerator.memory_bytes / 2**20
+        reserved = 512 + 1.5 * max(self.chunked_prefill_size, 2048) + d.tp * d.pp / 8 * 1024
+        if not self.disable_cuda_graph:
+            reserved += 2 * self.cuda_graph_max_bs
+        if total > 60 * 1024:
+            reserved = max(reserved, 10240)
+        return max(round((total - reserved) / total, 3), 0.01)
+
+    def limit(self, d: Deployment) -> Line:
+        fraction = self.fraction(d)
+        kept = 0.75 + (1.2 if d.world > 1 and d.accelerator.link.switched else 0.0)  # GiB; from logs of one and of four H100
+        free = d.accelerator.memory_bytes - kept * GIB - (0.0 if d.accelerator.link.switched else communication_bytes(d))
+        return Line(
+            "limit", free * fraction, "estimated", f"mem_fraction_static {fraction:g} of {free / GIB:.2f} GiB free before loading"
+        )
+
+    def parts(self, d: Deployment) -> list[Line]:
+        return [weights_line(d)]
+
+    def kv(self, d: Deployment, room: float) -> Line:
+        if self.max_total_tokens is not None:
+            cap = self.max_total_tokens * block_bytes(d, 1)
+            if cap <= room:
+                return Line("KV cache", cap, "datasheet", f"max_total_tokens {self.max_total_tokens}")
+        return Line(
+            "KV cache", max(room, 0.0), "estimated", "what is left; activations and CUDA graphs use the remaining fraction"
+        )
+
+
+@dataclass(frozen=True)
+class TgiRule:
+    """Text Generation Inference: 0.9 × ``cuda_memory_fraction`` of the total, less all that is in use after the warm-up prefill.
+
+    The router never uses block 0. *Source*: TGI 3.3 server/text_generation_server/models/flash_causal_lm.py warmup.
+    """
+
+    cuda_memory_fraction: float = 1.0
+    max_batch_prefill_tokens: int = 4096
+    block_size: int = 1
+    cuda_graphs: int = 7
+    name: str = "tgi"
+
+    def limit(self, d: Deployment) -> Line:
+        _fraction("deployment.engine.cuda_memory_fraction", self.cuda_memory_fraction)
+        size = 0.9 * self.cuda_memory_fraction * d.accelerator.memory_bytes
+        return Line(
+            "limit",
+            size,
+            "datasheet",
+            f"0.9 × cuda_memory_fraction {self.cuda_memory_fraction:g} of {d.accelerator.memory_gib:.2f} GiB",
+        )
+
+    def parts(self, d: Deployment) -> list[Line]:
+        peak = peak_bytes(d, self.max_batch_prefill_tokens, 1)
+        return [
+            weights_line(d),
+            Line("activations", peak, "estimated", f"warm-up prefill of {self.max_batch_prefill_tokens} tokens; {_ACTIVATIONS}"),
+            Line("runtime", 0.6 * GIB + communication_bytes(d), "estimated", "CUDA context and collectives"),
+        ]
+
+    def kv(self, d: Deployment, room: float) -> Line:
+        return Line("KV cache", max(room, 0.0), "estimated", "what is left after the warm-up")
+
+
+@dataclass(frozen=True)
+class MindieRule:
+    """MindIE: ``npuMemSize`` GB, or (-1) ``NPU_MEMORY_FRACTION`` of the total less weights and run-time use.
+
+    *Source*: MindIE 2.x configuration reference, ``npuMemSize`` and ``NPU_MEMORY_FRACTION`` (default 0.8).
+    """
+
+    npuMemSize: float = -1  # noqa: N815 - spelled as MindIE spells it
+    npu_memory_fraction: float = 0.8
+    maxPrefillTokens: int = 8192  # noqa: N815
+    block_size: int = 128
+    name: str = "mindie"
+
+    def limit(self, d: Deployment) -> Line:
+        _fraction("deployment.engine.npu_memory_fraction", self.npu_memory_fraction)
+        if self.npuMemSize > 0:
+            return Line("limit", d.accelerator.memory_bytes, "datasheet", "whole memory; npuMemSize is given")
+        size = self.npu_memory_fraction * d.accelerator.memory_bytes
+        return Line(
+            "limit", size, "datasheet", f"NPU_MEMORY_FRACTION {self.npu_memory_fraction:g} of {d.accelerator.memory_gib:.2f} GiB"
+        )
+
+    def parts(self, d: Deployment) -> list[Line]:
+        peak = activation_bytes(d.model, self.maxPrefillTokens, d.tp, d.ep, d.dp)
+        return [
+            weights_line(d),
+            Line("activations", peak, "estimated", f"{self.maxPrefillTokens} tokens; {_ACTIVATIONS}"),
+            Line("runtime", 1.0 * GIB + communication_bytes(d), "estimated", "ATB workspace and HCCL buffers; no log found"),
+        ]
+
+    def kv(self, d: Deployment, room: float) -> Line:
+        if self.npuMemSize > 0:
+            return Line("KV cache", self.npuMemSize * GIB, "datasheet", f"npuMemSize {self.npuMemSize:g} GB")
+        return Line("KV cache", max(room, 0.0), "estimated", "what is left")
+
+
+@dataclass(frozen=True)
+class LlamaCppRule:
+    """llama.cpp and Ollama: cells for ``n_ctx`` tokens are allocated at start, whatever remains stays free.
+
+    ``n_ctx`` is the total over all slots. *Source*: llama.cpp src/llama-context.cpp (compute buffer: logits of a micro-batch in fp32 and
+    the widest layer), common/fit.cpp (1 GiB margin).
+    """
+
+    n_ctx: int = 4096
+    n_ubatch: int = 512
+    block_size: int = 1
+    name: str = "llama.cpp"
+
+    def limit(self, d: Deployment) -> Line:
+        return Line(
+            "limit", d.accelerator.memory_bytes, "datasheet", f"{d.accelerator.memory_gib:.2f} GiB of {d.accelerator.title}"
+        )
+
+    def parts(self, d: Deployment) -> list[Line]:
+        compute = self.n_ubatch * 4.0 * max(d.model.vocab, 3 * d.model.intermediate + 4 * d.model.hidden)
+        return [
+            weights_line(d),
+            Line("activations", compute, "estimated", f"compute buffer of {self.n_ubatch} tokens (n_ubatch)"),
+            Line("runtime", 0.3 * GIB, "estimated", "CUDA or Metal context"),
+        ]
+
+    def kv(self, d: Deployment, room: float) -> Line:
+        return Line("KV cache", self.n_ctx * block_bytes(d, 1, self.n_ctx), "datasheet", f"n_ctx {self.n_ctx}")
