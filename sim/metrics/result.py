@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 
+RENDERER: Final = "sim.report.html:render"
+
 
 @dataclass
 class Result:
@@ -28,7 +31,8 @@ class Result:
 
     ``columns``: the request table as arrays, by id: `record.REQUEST_COLUMNS` and ``ttft_s, tpot_s, e2e_s, queue_s, slo_met``.
     ``series``: the time series as arrays (`series.COLUMNS`). ``itl_hist``: see `histogram`. ``scenario``: resolved YAML.
-    ``renderer``: makes the HTML report that `save` writes beside the tables (``sim.report.html.render``); None writes none.
+    ``renderer``: makes the HTML report that `save` writes beside the tables; None writes none. It is named, not imported: reports lie
+    above metrics.
     """
 
     summary: dict[str, Any]
@@ -36,7 +40,7 @@ class Result:
     series: dict[str, Array]
     itl_hist: Array
     scenario: str = ""
-    renderer: Callable[[Result], str] | None = field(default=None, repr=False, compare=False)
+    renderer: Callable[[Result], str] | str | None = field(default=RENDERER, repr=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -73,6 +77,14 @@ class Result:
 
         return save(self, Path(folder))
 
+    def html(self) -> str:
+        """The HTML report; empty without a renderer."""
+        render = self.renderer
+        if isinstance(render, str):
+            module, _, name = render.partition(":")
+            render = getattr(import_module(module), name)
+        return render(self) if callable(render) else ""
+
     def __str__(self) -> str:
         s = self.summary
         return (
@@ -80,7 +92,7 @@ class Result:
         )
 
 
-def summarise(record: RunRecord, warmup_s: float = 0.0, renderer: Callable[[Result], str] | None = None) -> Result:
+def summarise(record: RunRecord, warmup_s: float = 0.0, renderer: Callable[[Result], str] | str | None = RENDERER) -> Result:
     """The result of a run. ``warmup_s``: leave out requests that arrive within so many seconds of the first one."""
     columns = _sorted(record.requests)
     columns |= derive(columns)

@@ -11,7 +11,7 @@ import gzip
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -32,7 +32,15 @@ LARGE_CSV: Final = 100_000
 
 
 def save(result: Result, folder: Path) -> Path:
-    """Write to a sibling folder first, then rename: what bears the name is always whole."""
+    """Write a result; see `write_folder`."""
+    return write_folder(folder, lambda to: _write(result, to))
+
+
+def write_folder(folder: Path, fill: Callable[[Path], None]) -> Path:
+    """``fill`` a sibling folder first, then rename: what bears the name is always whole. Raises ConfigError, OSError.
+
+    ``fill`` must write a ``summary.json`` with a ``format`` of this package, by which a later run knows that it may replace the folder.
+    """
     folder = folder.absolute()
     check_target(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -41,7 +49,7 @@ def save(result: Result, folder: Path) -> Path:
     shutil.rmtree(fresh, ignore_errors=True)
     try:
         fresh.mkdir()
-        _write(result, fresh)
+        fill(fresh)
         if folder.exists():
             folder.rename(old)
         fresh.rename(folder)
@@ -72,7 +80,7 @@ def check_target(folder: Path) -> None:
 def _format(folder: Path) -> str | None:
     try:
         summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-        return str(summary["format"]) if str(summary["format"]).startswith("servesim-result/") else None
+        return str(summary["format"]) if str(summary["format"]).startswith("servesim-") else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -83,10 +91,15 @@ def _write(result: Result, to: Path) -> None:
     used = np.flatnonzero(result.itl_hist)
     bins = edges(result.itl_hist.size)
     write_csv({"from_s": bins[used], "to_s": bins[used + 1], "gaps": result.itl_hist[used]}, to / "itl_histogram.csv")
-    (to / "summary.json").write_text(json.dumps(result.summary, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    write_json(result.summary, to / "summary.json")
     (to / "scenario.yaml").write_text(result.scenario, encoding="utf-8")
     if result.renderer is not None:
-        (to / "report.html").write_text(result.renderer(result), encoding="utf-8")
+        (to / "report.html").write_text(result.html(), encoding="utf-8")
+
+
+def write_json(data: Any, path: Path) -> None:
+    """Indented JSON without NaN."""
+    path.write_text(json.dumps(data, indent=1, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def write_table(columns: Mapping[str, Array], folder: Path, name: str) -> None:

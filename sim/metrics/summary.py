@@ -92,6 +92,7 @@ def summarise_run(record: RunRecord, columns: Mapping[str, Array], warmup_s: flo
     summary["classes"] = groups["classes"]
     summary["replicas"] = [a | b for a, b in zip(groups["replicas"], load, strict=True)]
     summary["evidence"] = [dict(row) for row in record.evidence]
+    summary["evidence_shares"] = _evidence_shares(summary["evidence"], summary["bottleneck"]["parts_s"])
     summary["warnings"] = list(record.warnings) + _warnings(record, summary)
     return summary, ok
 
@@ -207,6 +208,18 @@ def _groups(record: RunRecord, columns: Mapping[str, Array], ok: Array, counted:
         kept = {k: columns[k][routed] for k in ("status", "output_tokens", "ttft_s", "tpot_s", "e2e_s")}
         by_replica = group_rows(kept, replica[routed], ok[routed], counted[routed], replicas)
     return {"classes": named(rows, "klass", record.class_names), "replicas": named(by_replica, "replica", record.replica_names)}
+
+
+def _evidence_shares(rows: list[dict[str, Any]], parts_s: Mapping[str, float]) -> dict[str, float]:
+    """Share of the step time that rests on each grade; rows without a ``part`` of the step do not take part."""
+    weights: dict[str, float] = {}
+    rows = [row for row in rows if row.get("part") in parts_s]
+    for row in rows:
+        whole = sum(float(r.get("share", 1.0)) for r in rows if r["part"] == row["part"])
+        weight = parts_s[row["part"]] * float(row.get("share", 1.0)) / whole if whole else 0.0
+        weights[row["grade"]] = weights.get(row["grade"], 0.0) + weight
+    total = sum(weights.values())
+    return {grade: weight / total for grade, weight in weights.items()} if total else {}
 
 
 def _warnings(record: RunRecord, summary: Mapping[str, Any]) -> list[str]:

@@ -1,0 +1,173 @@
+"""One run as one HTML file: the answer first, then the evidence for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from sim.metrics.bottleneck import WORDS
+from sim.report import page, words
+from sim.report.figures import BLUE, GREEN, GREY, MANY_REPLICAS, ORANGE, PURPLE, run_figures
+
+if TYPE_CHECKING:
+    from sim.metrics.result import Result
+
+_KIND_COLORS: Final = {
+    "compute": BLUE,
+    "memory_bandwidth": "#69a7d9",
+    "communication": PURPLE,
+    "host": ORANGE,
+    "other": GREY,
+    "idle": "#e1e5ec",
+}
+_STAGE_TITLES: Final = {"queue": "queue", "prefill": "prefill (to the first token)", "decode": "decode (the other tokens)"}
+_STAGE_COLORS: Final = {"queue": ORANGE, "prefill": GREEN, "decode": BLUE}
+_SLOWEST: Final = 10
+
+
+def render(result: Result) -> str:
+    """The report as the text of an HTML file (below 6 MB, nearly all of it plotly.js)."""
+    s = result.summary
+    figures = run_figures(result)
+    body = [
+        f'<h1>{page.esc(s["name"] or "Simulation")}</h1><p class="kicker">{page.esc(words.subtitle(s))}</p>',
+        verdict(s),
+        f'<div class="cards">{"".join(_cards(s))}</div>',
+        _warnings(result.warnings),
+        "<h2>Latency</h2>",
+        latency_table(s),
+        "<div style='height:16px'></div>",
+        page.plots(figures["latency"]),
+        "<h2>Where the time went</h2>",
+        _time_went(s),
+    ]
+    if figures["time"]:
+        body += ["<h2>Through the run</h2>", page.plots(figures["time"])]
+    if len(s["classes"]) > 1:
+        body += ["<h2>Request classes</h2>", _groups(s["classes"], "class")]
+    if len(s["replicas"]) > 1:
+        body += [
+            "<h2>Replicas</h2>",
+            page.plots(figures["replicas"]) if figures["replicas"] else "",
+            "<br>",
+            _replicas(s["replicas"]),
+        ]
+    body += ["<h2>Behind the numbers</h2>", page.definitions()]
+    if s["evidence"]:
+        body.append(page.records(f"Evidence: {words.evidence_line(s)}", s["evidence"]))
+    if result.scenario:
+        body.append(page.details("Scenario, resolved: runs again to the same result", f"<pre>{page.esc(result.scenario)}</pre>"))
+    return page.page(f"{s['name'] or 'run'} · servesim", body, [f for group in figures.values() for f in group])
+
+
+def verdict(s: Mapping[str, Any]) -> str:
+    """The headline: whether the SLO holds, and what limits."""
+    state, sentence = words.verdict(s)
+    first, colon, rest = sentence.partition(":")
+    head = f"<strong>{page.esc(first)}:</strong>{page.esc(rest)}" if colon and state != "none" else page.esc(sentence)
+    return f'<div class="verdict {state}"><p>{head}</p><p>{page.esc(s["bottleneck"]["sentence"])}</p></div>'
+
+
+def _cards(s: Mapping[str, Any]) -> list[str]:
+    latency, t, u, slo, r = s["latency"], s["throughput"], s["utilisation"], s["slo"], s["requests"]
+    cards = []
+    if slo["met"] is not None:
+        need = words.required(slo["required"])
+        cards.append(
+            page.card(
+                "SLO attainment",
+                words.percent(slo["attainment"]["joint"], 2),
+                f"{need} required",
+                "good" if slo["met"] else "bad",
+            )
+        )
+    for key, title in (("ttft_s", "TTFT"), ("tpot_s", "TPOT"), ("e2e_s", "End to end")):
+        stats = latency[key]
+        cards.append(page.card(f"{title}, p99", words.seconds(stats["p99"]), f"median {words.seconds(stats['p50'])}"))
+    cards.append(
+        page.card("Requests", f"{words.number(t['requests_per_s'])} /s", f"{r['finished']:,} of {r['injected']:,} finished")
+    )
+    cards.append(
+        page.card(
+            "Output",
+            f"{words.number(t['output_tokens_per_s'])} tokens/s",
+            f"{words.number(t['total_tokens_per_s'])} with prompts",
+        )
+    )
+    if slo["goodput_requests_per_s"] is not None:
+        note = f"{words.number(slo['goodput_output_tokens_per_s'])} output tokens/s"
+        cards.append(page.card("Goodput", f"{words.number(slo['goodput_requests_per_s'])} /s", note))
+    cards.append(page.card("Busy", words.percent(u["busy"], 0), f"mean step {words.seconds(u['step_time_mean_s'])}"))
+    if u["kv_mean"] is not None:
+        note = f"peak {words.percent(u['kv_peak'], 0)}, {s['preemptions']:,} preemptions"
+        cards.append(page.card("KV cache, mean", words.percent(u["kv_mean"], 0), note))
+    if s["tokens"]["cached"]:
+        cards.append(page.card("Prefix cache", words.percent(s["tokens"]["cached_share"]), "of prompt tokens"))
+    return cards
+
+
+def _warnings(warnings: Sequence[str]) -> str:
+    return f'<ul class="warnings">{"".join(f"<li>{page.esc(w)}</li>" for w in warnings)}</ul>' if warnings else ""
+
+
+def latency_table(s: Mapping[str, Any]) -> str:
+    """All percentiles of all latencies."""
+    with_slo = bool(s["slo"]["targets"])
+    head = ["", *words.PERCENTILE_TITLES.values(), *(["SLO", "met"] if with_slo else [])]
+    rows = [
+        [f'{row["title"]} <span class="unit">{row["unit"]}</span>', *(row[p] for p in words.PERCENTILE_TITLES)]
+        + ([row["slo"], row["met"]] if with_slo else [])
+        for row in words.latency_rows(s)
+    ]
+    return page.table(head, rows)
+
+
+def _time_went(s: Mapping[str, Any]) -> str:
+    b = s["bottleneck"]
+    out = page.bar("Time of the replicas", b["shares"], WORDS, _KIND_COLORS)
+    out += page.bar("Time of a request, on average", b["request_time"], _STAGE_TITLES, _STAGE_COLORS)
+    if b["kv_blocked"] is not None:
+        out += (
+            f'<p class="caption">For {words.percent(b["kv_blocked"])} of the time the head of the queue waited for KV memory.</p>'
+        )
+    return f'<section class="panel">{out}</section>'
+
+
+def _groups(rows: Sequence[Mapping[str, Any]], title: str, more: Mapping[str, str] | None = None) -> str:
+    head = [
+        title,
+        "requests",
+        "output tokens",
+        "SLO met",
+        "TTFT p50",
+        "TTFT p99",
+        "TPOT p50",
+        "TPOT p99",
+        "E2E p50",
+        "E2E p99",
+        *(more or {}).values(),
+    ]
+    times = ("ttft_p50_s", "ttft_p99_s", "tpot_p50_s", "tpot_p99_s", "e2e_p50_s", "e2e_p99_s")
+    cells = [
+        [
+            page.esc(r["name"]),
+            f"{r['requests']:,}",
+            f"{r['output_tokens']:,}",
+            words.percent(r["attainment"], 2),
+            *(words.seconds(r[k]) for k in times),
+        ]
+        + [words.percent(r.get(k), 0) for k in more or {}]
+        for r in rows
+    ]
+    return page.table(head, cells)
+
+
+def _replicas(rows: Sequence[Mapping[str, Any]]) -> str:
+    more = {"busy": "busy"} | ({"kv_mean": "KV", "kv_peak": "KV peak"} if "kv_mean" in rows[0] else {})
+    if len(rows) <= MANY_REPLICAS:
+        return _groups(rows, "replica", more)
+    slowest = sorted(rows, key=lambda r: -(r["ttft_p99_s"] or 0.0))[:_SLOWEST]
+    note = (
+        f'<p class="caption">The {_SLOWEST} slowest of {len(rows):,} replicas by p99 TTFT; all of them are in summary.json.</p>'
+    )
+    return note + _groups(slowest, "replica", more)

@@ -1,0 +1,127 @@
+"""One run on one terminal screen."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from rich import box
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from sim.metrics.bottleneck import WORDS
+from sim.report import words
+
+if TYPE_CHECKING:
+    from sim.metrics.result import Result
+
+STYLE: Final = {"holds": ("✔", "bold green"), "misses": ("✘", "bold red"), "none": ("•", "bold")}
+_BAR: Final = {
+    "compute": "blue",
+    "memory_bandwidth": "cyan",
+    "communication": "magenta",
+    "host": "yellow",
+    "other": "bright_black",
+    "idle": "white",
+}
+_BAR_WIDTH: Final = 60
+_MAX_WARNINGS: Final = 2
+
+
+def screen(result: Result) -> Group:
+    """The whole screen: fits 80 × 24."""
+    s = result.summary
+    state, sentence = words.verdict(s)
+    mark, style = STYLE[state]
+    lines: list[Any] = [
+        Text.assemble((s["name"] or "run", "bold"), (f"  {words.subtitle(s)}", "dim")),
+        Text(f"{mark} {sentence}", style=style),
+        latency_table(s),
+        _facts(s),
+        _bar(s["bottleneck"]["shares"]),
+        Text(s["bottleneck"]["sentence"]),
+    ]
+    shown = result.warnings[:_MAX_WARNINGS]
+    lines += [Text(f"! {w}", style="yellow", no_wrap=True, overflow="ellipsis") for w in shown]
+    if len(result.warnings) > len(shown):
+        lines.append(Text(f"! {len(result.warnings) - len(shown)} more warnings in the report", style="yellow"))
+    return Group(*lines)
+
+
+def latency_table(s: Mapping[str, Any]) -> Table:
+    """The latency metrics, one row each; the SLO columns appear when there is one."""
+    with_slo = bool(s["slo"]["targets"])
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    table.add_column("")
+    for title in words.PERCENTILE_TITLES.values():
+        table.add_column(title, justify="right", no_wrap=True)
+    if with_slo:
+        table.add_column("SLO", justify="right", no_wrap=True)
+        table.add_column("met", justify="right", no_wrap=True)
+    for row in words.latency_rows(s):
+        cells = [f"{row['title']} {row['unit']}", *(row[p] for p in words.PERCENTILE_TITLES)]
+        table.add_row(*cells, *([row["slo"], row["met"]] if with_slo else []))
+    return table
+
+
+def _facts(s: Mapping[str, Any]) -> Table:
+    t, u, r, slo = s["throughput"], s["utilisation"], s["requests"], s["slo"]
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(style="dim")
+    table.add_column()
+    rates = [
+        f"{words.number(t['requests_per_s'])} requests/s",
+        f"{words.number(t['output_tokens_per_s'])} output tokens/s",
+        f"{words.number(t['total_tokens_per_s'])} tokens/s",
+    ]
+    table.add_row("Throughput", ", ".join(rates))
+    if slo["goodput_requests_per_s"] is not None:
+        tokens = words.number(slo["goodput_output_tokens_per_s"])
+        table.add_row("Goodput", f"{words.number(slo['goodput_requests_per_s'])} requests/s, {tokens} output tokens/s")
+    counts = [f"{r['finished']:,} finished"]
+    counts += [f"{r[k]:,} {k.replace('_', ' ')}" for k in ("rejected", "failed", "in_flight", "warmup") if r[k]]
+    table.add_row("Requests", ", ".join(counts))
+    use = [f"busy {words.percent(u['busy'], 0)}"]
+    if u["kv_mean"] is not None:
+        use.append(f"KV {words.percent(u['kv_mean'], 0)}, peak {words.percent(u['kv_peak'], 0)}")
+    if u["running_mean"] is not None:
+        use.append(f"running {words.number(u['running_mean'])}, waiting {words.number(u['waiting_mean'])}")
+    table.add_row("Use", "; ".join(use))
+    cached = f"; {words.percent(s['tokens']['cached_share'])} of prompt tokens cached" if s["tokens"]["cached"] else ""
+    table.add_row("Work", f"{s['steps']:,} steps, {s['preemptions']:,} preemptions{cached}")
+    rests = words.evidence_line(s)
+    if rests:
+        table.add_row("Rests on", rests)
+    return table
+
+
+def _bar(shares: Mapping[str, float]) -> Group:
+    bar, legend = Text(), Text()
+    for kind, share in shares.items():
+        if share < 0.005:
+            continue
+        style = _BAR.get(kind, "white")
+        bar.append(("░" if kind == "idle" else "█") * max(1, round(share * _BAR_WIDTH)), style=style)
+        legend.append("■ ", style=style)
+        legend.append(f"{WORDS[kind].split(' and ')[0].split(' between')[0]} {share:.0%}  ")
+    return Group(bar, legend)
+
+
+def text(result: Result, width: int = 80, color: bool = False) -> str:
+    """The screen as a string."""
+    return as_text(screen(result), width, color)
+
+
+def as_text(renderable: Any, width: int = 80, color: bool = False) -> str:
+    """Any rich renderable as a string, lines without trailing spaces."""
+    console = Console(file=io.StringIO(), width=width, force_terminal=color, no_color=not color, legacy_windows=False)
+    with console.capture() as capture:
+        console.print(renderable)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n"
+
+
+def show(result: Result, console: Console | None = None) -> None:
+    """Print the screen."""
+    (console or Console()).print(screen(result))

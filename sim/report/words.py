@@ -1,0 +1,130 @@
+"""Numbers and sentences as every view prints them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from sim.metrics.definitions import LATENCIES, SLO_METRICS, definition
+from sim.units import show_seconds
+
+DASH: Final = "–"
+PERCENTILE_TITLES: Final = {"mean": "mean", "p50": "p50", "p90": "p90", "p95": "p95", "p99": "p99", "p999": "p99.9"}
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """``1234.5`` → ``1,234``, ``12.345`` → ``12.3``: so many significant digits, never an exponent."""
+    if value is None or not math.isfinite(value):
+        return DASH
+    if value == 0:
+        return "0"
+    places = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{places}f}"
+
+
+def percent(value: float | None, places: int = 1) -> str:
+    """``0.1234`` → ``12.3%``; never rounds up to 100% what is below it."""
+    if value is None or not math.isfinite(value):
+        return DASH
+    text = f"{100 * value:.{places}f}"
+    if value < 1 and float(text) >= 100:
+        text = f"{100 - 10.0**-places:.{places}f}"
+    return f"{text}%"
+
+
+def seconds(value: float | None) -> str:
+    """A time in the unit that a person would use."""
+    return show_seconds(value) if value is not None else DASH
+
+
+def unit_of(stats: Mapping[str, Any]) -> tuple[str, float]:
+    """(unit, seconds per unit) in which one row of statistics is printed: ms, or s where its median is a second or more."""
+    middle = stats.get("p50")
+    return ("s", 1.0) if middle is not None and middle >= 1.0 else ("ms", 1e-3)
+
+
+def required(value: float) -> str:
+    """``0.99`` → ``99%``."""
+    return f"{100 * value:.6g}%"
+
+
+def in_unit(value: float | None, scale: float, places: int) -> str:
+    """A cell of such a row; all cells of a row have the same decimals."""
+    return f"{value / scale:,.{places}f}" if value is not None and math.isfinite(value) else DASH
+
+
+def latency_rows(summary: Mapping[str, Any]) -> list[dict[str, str]]:
+    """One row per latency metric: ``title, unit, mean … p999, slo, met``, all text."""
+    slo = summary["slo"]
+    rows = []
+    for key in LATENCIES:
+        stats = summary["latency"][key]
+        unit, scale = unit_of(stats)
+        row = {"key": key, "title": definition(key).title, "unit": unit}
+        places = 1 if (stats["p50"] or 0.0) / scale >= 20 else 2
+        row |= {p: in_unit(stats[p], scale, places) for p in PERCENTILE_TITLES}
+        target = slo["targets"].get(key)
+        row["slo"] = f"≤ {seconds(target)}" if target is not None else ""
+        row["met"] = percent(slo["attainment"].get(key), 2) if target is not None else ""
+        rows.append(row)
+    return rows
+
+
+def targets(summary: Mapping[str, Any]) -> str:
+    """``TTFT ≤ 1 s and TPOT ≤ 50 ms``; empty without targets."""
+    found = summary["slo"]["targets"]
+    texts = [f"{definition(k).title} ≤ {seconds(found[k])}" for k in SLO_METRICS if k in found]
+    if summary["slo"].get("class_targets"):
+        texts.append("the targets of each class")
+    return join(texts)
+
+
+def join(texts: Iterable[str]) -> str:
+    """``a, b and c``."""
+    texts = list(texts)
+    return " and ".join([", ".join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)
+
+
+def verdict(summary: Mapping[str, Any]) -> tuple[str, str]:
+    """(``holds`` | ``misses`` | ``none``, the headline sentence)."""
+    slo, finished = summary["slo"], summary["requests"]["finished"]
+    if slo["met"] is None:
+        if not finished:
+            return "none", "No request finished."
+        ttft, tpot = summary["latency"]["ttft_s"], summary["latency"]["tpot_s"]
+        rate = number(summary["throughput"]["requests_per_s"])
+        return (
+            "none",
+            f"Median TTFT {seconds(ttft['p50'])}, median TPOT {seconds(tpot['p50'])} at {rate} requests/s. No SLO was set.",
+        )
+    joint = slo["attainment"]["joint"]
+    text = f"{percent(joint, 2)} of requests meet {targets(summary)} ({required(slo['required'])} required)."
+    if slo["met"]:
+        return "holds", f"Holds its SLO: {text}"
+    single = {k: v for k, v in slo["attainment"].items() if k != "joint" and v is not None}
+    worst = min(single, key=lambda k: single[k]) if len(single) > 1 else None
+    more = f" {definition(worst).title} is missed most: {percent(single[worst], 2)} meet it." if worst else ""
+    return "misses", f"Misses its SLO: only {text}{more}"
+
+
+def subtitle(summary: Mapping[str, Any]) -> str:
+    """What was simulated, on one line: the facts of the context, and how many requests in how much time."""
+    context = summary["context"]
+    skip = ("replicas", "accelerators")
+    facts = [str(v) for k, v in context.items() if k not in skip and v not in (None, "")]
+    count = context.get("accelerators", 1)
+    if context.get("replicas", 1) > 1 and "deployment" not in context:
+        facts.append(f"{context['replicas']:,} replicas, {count:,} accelerators")
+    facts.append(f"{summary['requests']['injected']:,} requests in {seconds(summary['duration_s'])}")
+    return " · ".join(facts)
+
+
+def evidence_line(summary: Mapping[str, Any]) -> str:
+    """``62% measured, 30% fitted, 8% estimated of the step time``; counts of figures where their shares are unknown; empty for none."""
+    order = ("measured", "fitted", "datasheet", "estimated")
+    shares: dict[str, float] = summary.get("evidence_shares", {})
+    if shares:
+        return ", ".join(f"{shares[g]:.0%} {g}" for g in order if shares.get(g, 0.0) >= 0.005) + " of the step time"
+    grades = [str(row.get("grade", "unknown")) for row in summary["evidence"]]
+    return ", ".join(f"{grades.count(g)} {g}" for g in (*order, "unknown") if g in grades)
