@@ -18,8 +18,10 @@ from sim.cost import forms
 from sim.cost.evidence import Grade, Operator
 from sim.cost.forms import Machine, Times
 from sim.cost.residual import Residual, ShapeGrid
+from sim.errors import ServesimError
 from sim.hardware.accelerator import Accelerator
 from sim.hardware.links import Link
+from sim.hardware.load import load_accelerator
 from sim.resources import path
 
 # Order in which other stacks of the same accelerator are asked for an operator that the own stack lacks.
@@ -70,32 +72,36 @@ def load_stack(name: str) -> dict[str, FittedOperator]:
     return out
 
 
-# Whose kernels stand in for an accelerator that has none of its own and names no proxy: by vendor and compute capability.
-def _default_proxy(a: Accelerator) -> tuple[str, str]:
+# Accelerators with fitted profiles: name → first part of the stack's name.
+MEASURED = {
+    "h100-sxm": "h100-sxm",
+    "h200-sxm": "h200-sxm",
+    "a100-sxm-80g": "a100-sxm",
+    "l40s": "l40s",
+    "h20": "h20",
+    "ascend-910b2": "ascend-910b",
+}
+
+
+def _stand_in(a: Accelerator) -> tuple[str, str]:
+    """Whose kernels stand in for an accelerator without any: its proxy's, the proxy's proxy's …, else the nearest by kind."""
+    seen, here = {a.name}, a
+    while here.proxy and here.proxy.name not in seen:
+        if here.proxy.name in MEASURED:
+            return MEASURED[here.proxy.name], here.proxy.reason
+        seen.add(here.proxy.name)
+        try:
+            here = load_accelerator(here.proxy.name)
+        except ServesimError:
+            break
     if a.vendor.lower().startswith("huawei"):
         return "ascend-910b", "the only Ascend with measured kernels"
-    try:
-        capability = float(a.compute_capability)
-    except ValueError:
-        return "a100-sxm", "no kernels of this vendor measured"
-    if capability >= 9.0:
+    hbm = a.memory_bandwidth >= 1.2e12 and a.vendor.lower() == "nvidia" and a.compute_capability < "8.6"
+    if hbm or a.vendor.lower() != "nvidia":
+        return "a100-sxm", "nearest measured kernels"
+    if a.compute_capability.startswith(("9", "10")):
         return "h100-sxm", "nearest NVIDIA generation with measured kernels"
-    if capability >= 8.9:
-        return "l40s", "same compute capability"
-    return "a100-sxm", "nearest NVIDIA generation with measured kernels"
-
-
-MEASURED = ("h100-sxm", "h200-sxm", "a100-sxm", "l40s", "h20", "ascend-910b")
-
-
-def _measured_name(a: Accelerator) -> str | None:
-    """The name in `MEASURED` that this accelerator is: its own, an alias, or its name less a memory size (``a100-sxm-80g``)."""
-    for name in (a.name, *a.aliases):
-        plain = name.replace("_", "-").lower()
-        for known in MEASURED:
-            if plain == known or plain in (f"{known}-40g", f"{known}-80g", f"{known}-40gb", f"{known}-80gb", f"{known}-measured"):
-                return known
-    return None
+    return "l40s", "nearest GPU with GDDR memory and measured kernels"
 
 
 class Kernels:
@@ -103,16 +109,13 @@ class Kernels:
 
     def __init__(self, accelerator: Accelerator, framework: str) -> None:
         self.accelerator = accelerator
-        own = _measured_name(accelerator)
-        if own:
-            self.base, self.proxy_reason = own, ""
-        elif accelerator.proxy and load_stack_any(accelerator.proxy.name, framework):
-            self.base, self.proxy_reason = (accelerator.proxy.name, accelerator.proxy.reason)
+        if accelerator.name in MEASURED:
+            self.base, self.proxy_reason = MEASURED[accelerator.name], ""
         else:
-            self.base, self.proxy_reason = _default_proxy(accelerator)
+            self.base, self.proxy_reason = _stand_in(accelerator)
         order = (framework, *(s for s in _STACK_ORDER if s != framework))
         self._stacks = [s for s in (load_stack(f"{self.base}.{f}") for f in order) if s]
-        if self.base == "h20":
+        if self.base == "h20":  # only some of its kernels were measured
             self._stacks += [s for s in (load_stack(f"h100-sxm.{f}") for f in order) if s]
         self.used: dict[str, tuple[Grade, str]] = {}
         self.notes: list[str] = []
@@ -130,6 +133,10 @@ class Kernels:
                 if name in stack:
                     return stack[name]
         return None
+
+    def q(self, op: FittedOperator) -> tuple[float, ...]:
+        """Parameters of ``op``; where it stands in without its residual grid, no bandwidth efficiency that only a large cache explains."""
+        return op.q if self.same_machine(op) else (op.q[0], min(op.q[1], 0.9), *op.q[2:])
 
     def machine(self, op: FittedOperator) -> Machine:
         """Where ``op`` is to run: its own reference figures, or this accelerator's if it is a stand-in."""
@@ -170,7 +177,7 @@ class Kernels:
         if unit != op.unit and self.accelerator.supports(unit):
             hw = hw._replace(peak=self.accelerator.peak(unit))
         weight = fmt.weight_bytes
-        t = forms.gemm(op.q, hw, np.asarray(m, float), float(n), float(k), weight, fmt.act_bytes)
+        t = forms.gemm(self.q(op), hw, np.asarray(m, float), float(n), float(k), weight, fmt.act_bytes)
         if exact and isinstance(op.residual, ShapeGrid) and self.same_machine(op):
             scale = np.exp(op.residual.at(np.asarray(n, float), np.asarray(k, float), m))
             t = Times(t.total * scale, t.compute, t.memory)
@@ -183,8 +190,7 @@ class Kernels:
             else f"{fmt.tables[0]} was not measured; bytes and matrix-unit rate of {fmt.name} in the form of {op.name}",
         )
         if not exact:
-            grade, source = self.used[what]
-            self.used[what] = ("estimated", source)
+            self.used[what] = ("estimated", self.used[what][1])
         return t
 
     def prefill(self, rows: Any, length: Any, heads: int, kv_heads: int, dim: int, v_dim: int, kv: str) -> Any:
@@ -193,7 +199,7 @@ class Kernels:
         op = self.find(f"prefill.{kv}.{near}", f"prefill.bf16.{near}", "prefill.bf16.128")
         if op is None:
             raise LookupError("no prefill profile at all")
-        t = forms.prefill(op.q, self.machine(op), rows, length, heads, kv_heads, dim, v_dim).total
+        t = forms.prefill(self.q(op), self.machine(op), rows, length, heads, kv_heads, dim, v_dim).total
         if isinstance(op.residual, Residual) and self.same_machine(op):
             t = t * np.exp(op.residual.at((heads, kv_heads), rows, length))
         self.note("prefill attention", op, near == dim)
@@ -205,7 +211,7 @@ class Kernels:
         op = self.find(f"decode.{kv}.{near}", f"decode.bf16.{near}", "decode.bf16.128")
         if op is None:
             raise LookupError("no decode profile at all")
-        t = forms.decode(op.q, self.machine(op), rows, context, heads, kv_heads, dim, element).total
+        t = forms.decode(self.q(op), self.machine(op), rows, context, heads, kv_heads, dim, element).total
         if isinstance(op.residual, Residual) and self.same_machine(op):
             # parallel work is rows × kv_heads: more KV heads than were measured are like more rows
             most = int(op.residual.keys[:, 1].max())
@@ -219,7 +225,7 @@ class Kernels:
         op = self.find(f"latent_prefill.{kv}", "latent_prefill.bf16")
         if op is None:
             return self.prefill(rows, length, heads, heads, 192, 128, "bf16")
-        t = forms.prefill(op.q, self.machine(op), rows, length, heads, heads, 192, 128).total
+        t = forms.prefill(self.q(op), self.machine(op), rows, length, heads, heads, 192, 128).total
         if isinstance(op.residual, Residual) and self.same_machine(op):
             t = t * np.exp(op.residual.at((heads,), rows, length))
         self.note("prefill attention", op)
@@ -230,7 +236,7 @@ class Kernels:
         op = self.find(f"latent_decode.{kv}", "latent_decode.bf16")
         if op is None:  # no latent kernels of this vendor: ordinary decode of one KV head, all heads in its group
             return self.decode(rows, context, heads, 1, (latent + rope) // 2, kv, element)
-        t = forms.latent_decode(op.q, self.machine(op), rows, context, heads, latent, rope, element).total
+        t = forms.latent_decode(self.q(op), self.machine(op), rows, context, heads, latent, rope, element).total
         if isinstance(op.residual, Residual) and self.same_machine(op):
             t = t * np.exp(op.residual.at((heads,), rows, context))
         self.note("decode attention", op)
@@ -247,7 +253,9 @@ class Kernels:
         if not exact and self.accelerator.supports(fmt.unit) and fmt.unit != op.unit:
             hw = hw._replace(peak=self.accelerator.peak(fmt.unit))
         element = fmt.weight_bytes
-        t = forms.moe(op.q, hw, np.asarray(tokens, float), hidden, width, experts, top_k, ep, element, 3.0 if gated else 2.0)
+        t = forms.moe(
+            self.q(op), hw, np.asarray(tokens, float), hidden, width, experts, top_k, ep, element, 3.0 if gated else 2.0
+        )
         known = False
         if isinstance(op.residual, Residual) and exact and self.same_machine(op):
             key = (hidden, width, experts, top_k, ep)
@@ -359,11 +367,6 @@ class Gemm:
     unit: str
     weight_bytes: float
     act_bytes: float
-
-
-def load_stack_any(accelerator: str, framework: str) -> bool:
-    """Whether the accelerator has any fitted profile."""
-    return any(load_stack(f"{accelerator}.{f}") for f in (framework, *_STACK_ORDER))
 
 
 def _nearest_dim(dim: int) -> int:
