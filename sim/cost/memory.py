@@ -14,9 +14,10 @@ from sim.model import ModelSpec
 from sim.units import show_bytes
 
 GIB = 2.0**30
-# Bytes per logit of the largest vocabulary a sampler sorts: 16-bit and fp32 logits, sorted values, 64-bit indices and the sort's
-# own buffers. Fitted to the activation peaks vLLM logs for vocabularies of 128,256 (1.19 to 1.44 GiB with 256 sequences).
-SAMPLER_BYTES = 32.0
+# Bytes per logit of the largest batch a sampler sees: 16-bit and fp32 logits, sorted values, 64-bit indices and the sort's buffers;
+# without the sort where FlashInfer samples. Fitted to the activation peaks in vLLM logs: 1.19 GiB (Llama-3.1-8B) and 1.40 GiB (Qwen3-8B)
+# with 256 sequences and the sort, 1.44 GiB (Llama-3.1-8B) and 1.51 GiB (Qwen3-VL-8B) with 1,024 sequences and FlashInfer.
+SORTING_SAMPLER, FLASHINFER_SAMPLER = 37.0, 11.0
 # Graph memory per layer and captured size: 0.32 GiB for 35 sizes and 0.67 GiB for 67 sizes of 32 layers in vLLM logs.
 GRAPH_BYTES = 0.3 * 2**20
 
@@ -188,9 +189,9 @@ def activation_bytes(model: ModelSpec, tokens: int, tp: int = 1, ep: int = 1, dp
     return tokens * 2.0 * (max(inner) + 4 * model.hidden)
 
 
-def peak_bytes(d: Deployment, tokens: int, sampled: int) -> float:
-    """Peak of a pass that ends in sampling: the layers, or hidden states and the sampler's sort, whichever is larger."""
-    sampler = 2.0 * tokens * d.model.hidden + sampled * d.model.vocab * SAMPLER_BYTES
+def peak_bytes(d: Deployment, tokens: int, sampled: int, per_logit: float = SORTING_SAMPLER) -> float:
+    """Peak of a pass that ends in sampling: the layers, or hidden states and the sampler, whichever is larger."""
+    sampler = 2.0 * tokens * d.model.hidden + sampled * d.model.vocab * per_logit
     return max(activation_bytes(d.model, tokens, d.tp, d.ep, d.dp), sampler if sampled else 0.0)
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sim.cost.memory import (
+    FLASHINFER_SAMPLER,
     GIB,
+    SORTING_SAMPLER,
     Deployment,
     Line,
     activation_bytes,
@@ -35,8 +37,10 @@ def capture_sizes(max_num_seqs: int, max_num_batched_tokens: int, largest: int =
 class VllmRule:
     """vLLM and vllm-ascend: a fraction of the total, less weights, the peak of a dummy pass and what is not torch's.
 
-    From 0.19 on the estimated CUDA graphs are subtracted too; before, they came out of the fraction that is left over.
-    *Source*: vLLM 0.33 v1/worker/gpu_worker.py:641-757, v1/worker/utils.py:716; server logs of 0.6 to 0.2x.
+    ``estimate_cuda_graphs`` subtracts the graphs too (None: as the version does; otherwise they use the fraction left over).
+    *Source*: vLLM 0.33 v1/worker/gpu_worker.py:641-757, v1/worker/utils.py:716. From public server logs: the estimate is subtracted
+    from 0.19 on, and no longer by the second model runner (0.28 on); FlashInfer samples from 0.20 on. Both borders are inferred from
+    the dates of the logs.
     """
 
     gpu_memory_utilization: float = 0.92
@@ -46,6 +50,7 @@ class VllmRule:
     enforce_eager: bool = False
     version: tuple[int, int] = (0, 33)
     kv_cache_memory_bytes: float | None = None
+    estimate_cuda_graphs: bool | None = None
     name: str = "vllm"
 
     def limit(self, d: Deployment) -> Line:
@@ -62,13 +67,17 @@ class VllmRule:
     def parts(self, d: Deployment) -> list[Line]:
         ascend = d.accelerator.vendor == "huawei"
         sampled = 0 if ascend else min(self.max_num_seqs, self.max_num_batched_tokens)  # vllm-ascend profiles without the sampler
-        peak = peak_bytes(d, self.max_num_batched_tokens, sampled)
+        per_logit = SORTING_SAMPLER if self.version < (0, 20) else FLASHINFER_SAMPLER
+        peak = peak_bytes(d, self.max_num_batched_tokens, sampled, per_logit)
         lines = [
             weights_line(d),
             Line("activations", peak, "estimated", f"{self.max_num_batched_tokens} tokens, {sampled} sampled; {_ACTIVATIONS}"),
             Line("runtime", 0.18 * GIB + communication_bytes(d), "fitted", "non-torch memory in vLLM logs; collectives"),
         ]
-        if not self.enforce_eager and self.version >= (0, 19) and not ascend:
+        estimate = self.estimate_cuda_graphs
+        if estimate is None:
+            estimate = (0, 19) <= self.version < (0, 28) and not ascend
+        if estimate and not self.enforce_eager:
             sizes = capture_sizes(self.max_num_seqs, self.max_num_batched_tokens)
             full = capture_sizes(self.max_num_seqs, self.max_num_batched_tokens, min(512, self.max_num_seqs))
             lines.append(
@@ -176,9 +185,9 @@ class MindieRule:
     *Source*: MindIE 2.x configuration reference, ``npuMemSize`` and ``NPU_MEMORY_FRACTION`` (default 0.8).
     """
 
-    npuMemSize: float = -1  # noqa: N815 - spelled as MindIE spells it
+    npuMemSize: float = -1
     npu_memory_fraction: float = 0.8
-    maxPrefillTokens: int = 8192  # noqa: N815
+    maxPrefillTokens: int = 8192
     block_size: int = 128
     name: str = "mindie"
 

@@ -1,0 +1,130 @@
+"""The memory budget: against blocks real servers logged, and its own laws."""
+
+import json
+import statistics
+from pathlib import Path
+
+import pytest
+
+from sim.cost.memory import GIB, Budget, Rule, activation_bytes, memory_budget
+from sim.cost.memory_rules import LlamaCppRule, MindieRule, SglangRule, TgiRule, VllmRule, capture_sizes
+from sim.errors import ConfigError
+from sim.hardware import load_accelerator
+from sim.model import load_model
+
+POINTS = Path(__file__).resolve().parents[3] / "shared" / "data" / "measured" / "points"
+RULES: list[Rule] = [VllmRule(), SglangRule(), TgiRule(), MindieRule(), LlamaCppRule()]
+
+
+def budget(model: str, accelerator: str, rule: Rule, weights: str = "auto", kv_cache: str = "auto", **cut: int) -> Budget:
+    return memory_budget(load_model(model, weights, kv_cache), load_accelerator(accelerator), rule, **cut)
+
+
+@pytest.mark.skipif(not POINTS.is_dir(), reason="the measured deployments are not beside this checkout")
+def test_blocks_of_measured_servers_within_three_per_cent() -> None:
+    errors = {}
+    for file in POINTS.glob("*/points.jsonl"):
+        point = json.loads(file.read_text().splitlines()[0])
+        if not point.get("kv_blocks") or point["engine"]["name"] != "vllm":
+            continue
+        settings = point["engine"]["settings"]
+        major, minor = (int(part) for part in point["engine"]["version"].split(".")[:2])
+        names = ("gpu_memory_utilization", "max_num_batched_tokens", "max_num_seqs")
+        rule = VllmRule(**{name: settings[name] for name in names}, block_size=point["block_size"], version=(major, minor))
+        width = {k: point["parallelism"][k] for k in ("tp", "pp", "dp", "ep")}
+        found = budget(point["model"], point["accelerator"], rule, point["weights"], point["kv_cache"], **width)
+        errors[file.parent.name] = abs(found.kv_blocks / point["kv_blocks"] - 1)
+
+    assert len(errors) >= 4
+    assert statistics.median(errors.values()) < 0.005, errors
+    assert max(errors.values()) < 0.03, errors
+
+
+@pytest.mark.parametrize(
+    ("model", "accelerator", "rule", "tokens"),
+    [
+        # public server logs: Ascend 910B 64 GB, and an 80 GB card (79.25 GiB)
+        ("qwen3-0.6b", "ascend-910b3", VllmRule(0.92, 8192, 256), 514_688),
+        ("llama-3.1-8b", "h100", VllmRule(0.92, 8192, 1024), 460_496),
+    ],
+)
+def test_tokens_of_public_logs(model: str, accelerator: str, rule: Rule, tokens: int) -> None:
+    assert budget(model, accelerator, rule).kv_tokens == pytest.approx(tokens, rel=0.01)
+
+
+def test_sglang_tokens_of_a_public_log() -> None:
+    found = budget("qwen3-235b-a22b", "h100", SglangRule(mem_fraction_static=0.93), weights="fp8", tp=4)
+
+    assert found.kv_tokens == pytest.approx(367_404, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("model", "tokens", "gib"), [("qwen2.5-1.5b", 32_768, 2.02), ("qwen2.5-7b", 32_768, 4.35), ("qwen3-0.6b", 8192, 0.22)]
+)
+def test_activation_peaks_of_public_logs(model: str, tokens: int, gib: float) -> None:
+    assert activation_bytes(load_model(model), tokens) / GIB == pytest.approx(gib, rel=0.08)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
+def test_lines_add_up(rule: Rule) -> None:
+    found = budget("qwen3-8b", "h100", rule)
+
+    assert sum(line.bytes for line in found.lines) <= found.limit_bytes * (1 + 1e-9)
+    assert found.kv_blocks * found.bytes_per_block <= found.kv_bytes < (found.kv_blocks + 1) * found.bytes_per_block
+    assert found.rows()[-1][0] == "KV blocks"
+    assert found.estimated
+    assert all(line.evidence in ("measured", "fitted", "datasheet", "estimated") and line.source for line in found.lines)
+
+
+@pytest.mark.parametrize("rule", RULES[:4], ids=lambda rule: rule.name)
+def test_more_gpus_and_smaller_formats_leave_more(rule: Rule) -> None:
+    one, two = budget("qwen3-8b", "h100", rule), budget("qwen3-8b", "h100", rule, tp=2)
+
+    assert two.kv_tokens > 2 * one.kv_tokens
+    assert budget("qwen3-8b", "h100", rule, weights="fp8").kv_tokens > one.kv_tokens
+    assert budget("qwen3-8b", "h100", rule, kv_cache="fp8").kv_tokens == pytest.approx(2 * one.kv_tokens, rel=1e-3)
+
+
+def test_a_window_makes_room_and_the_latent_is_not_cut() -> None:
+    gemma = load_model("gemma-3-27b")
+    short, long = (
+        memory_budget(gemma, load_accelerator("h100"), VllmRule(), max_model_len=length).kv_tokens for length in (1024, 32_768)
+    )
+
+    assert long > 3 * short
+    deepseek = budget("deepseek-v3", "h200", VllmRule(), tp=8)
+    assert deepseek.bytes_per_block == 16 * 61 * 576 * 2
+
+
+def test_a_model_that_does_not_fit_lists_the_lines() -> None:
+    with pytest.raises(ConfigError, match="does not fit.*weights 131.42 GiB.*leaves -") as caught:
+        budget("llama-3.1-70b", "h100", VllmRule())
+
+    assert "use more GPUs" in str(caught.value)
+    with pytest.raises(ConfigError, match="does not fit"):
+        budget("llama-3-8b", "rtx-4090", LlamaCppRule(n_ctx=131_072))
+    with pytest.raises(ConfigError, match="max_model_len: one such sequence does not fit"):
+        budget("llama-3.1-8b", "rtx-3090", VllmRule(), max_model_len=131_072)
+    with pytest.raises(ConfigError, match="gpu_memory_utilization: must be a fraction"):
+        budget("qwen3-8b", "h100", VllmRule(gpu_memory_utilization=1.2))
+
+
+def test_a_pinned_count_is_measured() -> None:
+    pinned = budget("qwen3-8b", "h100", VllmRule()).pinned(1000)
+
+    assert (pinned.kv_blocks, pinned.estimated) == (1000, False)
+    assert pinned.kv_bytes == 1000 * pinned.bytes_per_block
+    assert "more than" in pinned.pinned(10_000_000).warnings[0]
+    with pytest.raises(ConfigError, match="kv_blocks"):
+        pinned.pinned(0)
+
+
+def test_settings_that_fix_the_cache() -> None:
+    assert budget("qwen3-8b", "h100", VllmRule(kv_cache_memory_bytes=8 * GIB)).kv_bytes == 8 * GIB
+    assert budget("qwen3-8b", "h100", SglangRule(max_total_tokens=1000)).kv_tokens == 1000
+    assert budget("qwen3-8b", "ascend-910b3", MindieRule(npuMemSize=8)).kv_bytes == 8 * GIB
+    assert budget("llama-3-8b", "rtx-4090", LlamaCppRule(n_ctx=8192), weights="q4_k_m").kv_tokens == 8192
+
+
+def test_captured_sizes_are_those_of_the_engine() -> None:
+    assert [capture_sizes(n, 8192) for n in (256, 1024, 16)] == [51, 51, 7]

@@ -1,0 +1,104 @@
+"""Reading a Hugging Face ``config.json``: what is found, and what a bad file gets."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sim.errors import ConfigError, DataError, NotModelledError, UnknownNameError
+from sim.model import load_model, spec_from_config
+
+LLAMA: dict[str, Any] = {
+    "model_type": "llama",
+    "architectures": ["LlamaForCausalLM"],
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "vocab_size": 128256,
+    "max_position_embeddings": 131072,
+    "torch_dtype": "bfloat16",
+}
+
+
+def test_a_path_gives_the_same_model_as_the_built_in_name(tmp_path: Path) -> None:
+    folder = tmp_path / "my-llama"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(LLAMA))
+
+    by_file, by_folder = load_model(str(folder / "config.json")), load_model(str(folder))
+
+    assert by_file == by_folder
+    assert by_file.name == "my-llama"
+    assert by_file.architecture == "LlamaForCausalLM"
+    assert by_file.param_count() == load_model("llama-3.1-8b").param_count()
+
+
+@pytest.mark.parametrize("key", ["hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size", "intermediate_size"])
+def test_a_missing_key_is_named(key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"model\.config\.{key}: is missing in the config of mine"):
+        spec_from_config({k: v for k, v in LLAMA.items() if k != key}, "mine")
+
+
+@pytest.mark.parametrize("value", ["4096", -1, 0, 4096.5, True])
+def test_a_number_that_is_none_is_refused(value: object) -> None:
+    with pytest.raises(ConfigError, match=r"model\.config\.hidden_size: must be a whole number of at least 1"):
+        spec_from_config({**LLAMA, "hidden_size": value}, "mine")
+
+
+def test_a_family_key_that_is_missing_is_named() -> None:
+    with pytest.raises(ConfigError, match="'num_local_experts' is missing for model_type 'mixtral'"):
+        spec_from_config({**LLAMA, "model_type": "mixtral"}, "mine")
+
+
+def test_files_that_are_no_config(tmp_path: Path) -> None:
+    (tmp_path / "broken.json").write_text("{")
+    (tmp_path / "list.json").write_text("[]")
+
+    with pytest.raises(DataError, match="no such file"):
+        load_model(str(tmp_path / "absent.json"))
+    with pytest.raises(DataError, match="no readable JSON"):
+        load_model(str(tmp_path / "broken.json"))
+    with pytest.raises(DataError, match="one JSON object"):
+        load_model(str(tmp_path / "list.json"))
+    with pytest.raises(ConfigError, match="built-in name or the path"):
+        load_model(" ")
+
+
+@pytest.mark.parametrize("extra", [{"is_encoder_decoder": True}, {"ssm_cfg": {}}, {"layer_types": ["mamba"] * 32}])
+def test_other_architectures_are_refused(extra: dict[str, Any]) -> None:
+    with pytest.raises(NotModelledError):
+        spec_from_config({**LLAMA, **extra}, "mine")
+
+
+def test_an_unknown_family_is_read_with_a_warning() -> None:
+    model = spec_from_config({**LLAMA, "model_type": "newcomer"}, "mine")
+
+    assert "newcomer" in model.warnings[0]
+    assert model.param_count() == load_model("llama-3.1-8b").param_count()
+
+
+@pytest.mark.parametrize(
+    ("quantization", "weights"),
+    [
+        ({"quant_method": "fp8"}, "fp8"),
+        ({"quant_method": "awq", "bits": 4}, "awq-int4"),
+        ({"quant_method": "gptq", "bits": 8}, "gptq-int8"),
+        ({"quant_method": "compressed-tensors", "format": "float-quantized"}, "fp8"),
+        ({"quant_method": "compressed-tensors", "format": "int-quantized"}, "w8a8"),
+        ({"quant_method": "modelopt", "quant_algo": "NVFP4"}, "nvfp4"),
+    ],
+)
+def test_the_number_format_of_a_checkpoint_is_found(quantization: dict[str, Any], weights: str) -> None:
+    assert spec_from_config({**LLAMA, "quantization_config": quantization}, "mine").weights == weights
+
+
+def test_unknown_number_formats() -> None:
+    with pytest.raises(NotModelledError, match="bitsandbytes"):
+        spec_from_config({**LLAMA, "quantization_config": {"quant_method": "bitsandbytes"}}, "mine")
+    with pytest.raises(UnknownNameError, match="did you mean 'fp8'"):
+        load_model("qwen3-8b", weights="fp88")
+    with pytest.raises(UnknownNameError, match="model.kv_cache"):
+        load_model("qwen3-8b", kv_cache="int3")
