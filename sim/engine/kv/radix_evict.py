@@ -1,0 +1,88 @@
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, misc, valid-type"
+"""Eviction from a radix cache: whole unlocked leaves, in the order of a strategy, until enough tokens are free.
+
+The heap is lazy: for every strategy but ``mru`` a node's sort key only grows, so an entry put in with an older key is a lower bound and
+is corrected when it reaches the top. Source: SGLang 0.5.23 ``mem_cache/evict_policy.py``, ``unified_radix_cache.py: evict_for_alloc``.
+"""
+
+from sim.engine.kv.radix import MRU, ROOT, candidate, order_a, table_drop
+from sim.jit import kernel
+
+
+@kernel
+def _sink(t, x, a, b):
+    """Put an entry at the root of the heap and let it sink."""
+    n = t.h_n
+    i = 0
+    while True:
+        k = 2 * i + 1
+        if k >= n:
+            break
+        if k + 1 < n and (t.h_a[k + 1] < t.h_a[k] or (t.h_a[k + 1] == t.h_a[k] and t.h_b[k + 1] < t.h_b[k])):
+            k += 1
+        if a < t.h_a[k] or (a == t.h_a[k] and b <= t.h_b[k]):
+            break
+        t.h_node[i] = t.h_node[k]
+        t.h_a[i] = t.h_a[k]
+        t.h_b[i] = t.h_b[k]
+        i = k
+    t.h_node[i] = x
+    t.h_a[i] = a
+    t.h_b[i] = b
+
+
+@kernel
+def _rebuild(t):
+    """Collect the candidates anew (``mru``: keys fall, so old entries are no bound)."""
+    n = t.h_n
+    for i in range(n):
+        t.in_heap[t.h_node[i]] = 0
+    t.h_n = 0
+    nodes = t.h_node[:n].copy()
+    for i in range(n):
+        if t.lock[nodes[i]] == 0 and t.kids[nodes[i]] == 0:
+            candidate(t, nodes[i])
+
+
+@kernel
+def evict_until(t, need):
+    """Evict whole leaves until ``need`` tokens are free or nothing is left to evict."""
+    if t.off or t.free >= need:
+        return
+    if t.policy == MRU:
+        _rebuild(t)
+    while t.h_n > 0 and t.free < need:
+        x = int(t.h_node[0])
+        live = t.lock[x] == 0 and t.kids[x] == 0
+        if live:
+            a, b = order_a(t, x), t.last[x]
+            if a != t.h_a[0] or b != t.h_b[0]:
+                _sink(t, x, a, b)
+                continue
+        t.in_heap[x] = 0
+        t.h_n -= 1
+        n = t.h_n
+        if n > 0:
+            _sink(t, t.h_node[n], t.h_a[n], t.h_b[n])
+        if live:
+            _evict(t, x)
+
+
+@kernel
+def _evict(t, x):
+    t.free += t.size[x]
+    t.evicted += t.size[x]
+    t.evictable -= t.size[x]
+    table_drop(t, x)
+    c = int(t.run[x])
+    while c >= 0:
+        after = int(t.c_next[c])
+        t.c_next[c] = t.c_free
+        t.c_free = c
+        c = after
+    up = int(t.parent[x])
+    t.free_node[t.n_free] = x
+    t.n_free += 1
+    t.kids[up] -= 1
+    if up != ROOT and t.kids[up] == 0 and t.lock[up] == 0:
+        candidate(t, up)

@@ -1,0 +1,177 @@
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, misc, valid-type"
+"""SGLang 0.5.23, one scheduler process, decision by decision.
+
+**What is modelled** (upstream modules under ``sglang/srt/``)
+
+- Overlap and normal event loop, `managers/scheduler.py: event_loop_overlap, event_loop_normal`: under overlap a decision is taken one
+  forward early, length finishes in flight are skipped, a stop token costs one wasted decode row.
+- Radix cache exact to the token or page with splits, locks, hit counts and lru, lfu, slru, fifo, mru, filo, priority eviction,
+  `mem_cache/unified_radix_cache.py`, `unified_cache/unified_tree_core.py`, `mem_cache/evict_policy.py`.
+- Queue order fcfs, lpm, dfs-weight, lof, random, hrrn, shortest-prefill-first, priorities, refresh of waiting prefixes,
+  `managers/schedule_policy.py: SchedulePolicy`.
+- Admission budgets, chunked prefill, ``max_prefill_tokens``, ``prefill_max_requests``, ``min_free_slots_delay``,
+  ``prefill_decode_interval``, preemption by priority, `managers/schedule_policy.py: PrefillAdder`, `mem_cache/prefill_budget.py`.
+- ``new_token_ratio`` with its decay and reset, retraction, mixed chunks, `managers/schedule_batch.py`,
+  `managers/scheduler_components/new_token_ratio_tracker.py`, `batch_result_processor.py`.
+- Limits of intake (``context_length``, ``max_queued_requests``), defaults by GPU memory, `arg_groups/memory_hook.py`.
+- Speculative decoding as a number of accepted tokens per step (drawn per request and position with ``speculative_accept_rate``) and the
+  KV reserve it needs, `allocation_sizing.py`. Read from the source, not checked against recordings.
+
+**What is not**: pipeline parallelism, DP attention, P/D disaggregation, hierarchical cache, adapter limits (``max_loras_per_batch``;
+adapters do separate the cache), the prefill delayer, ``routing-key`` order, tlru eviction, ``truncation_align``. They are refused.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+
+from sim.engine.contract import Scheduler, Site
+from sim.engine.kv.radix import POLICIES
+from sim.engine.schedulers.sglang import params as settings
+from sim.engine.schedulers.sglang.params import SglangParams
+from sim.engine.schedulers.sglang.state import SCHEDULE_POLICIES, SglangState, init_sglang
+from sim.engine.schedulers.sglang.step import apply_decodes, complete_batch, enqueue_request, grow_columns_sglang, plan_batch, steady_decodes
+from sim.errors import ConfigError
+from sim.jit import implement, kernel, new
+from sim.registry import register
+
+
+def _enqueue(s, slot):
+    enqueue_request(s, slot)
+
+
+def _grow(s, n):
+    grow_columns_sglang(s, n)
+
+
+implement(
+    SglangState,
+    enqueue=_enqueue,
+    plan=plan_batch,
+    complete=complete_batch,
+    steady_steps=steady_decodes,
+    apply_steady=apply_decodes,
+    grow=_grow,
+)
+
+
+@kernel
+def _new_state(replica, rec, cost, numbers, ratios, flags, mt):
+    """See `Sglang.new_state` for the order of the arguments."""
+    s = new(SglangState)
+    kv, page, rows, depth = numbers[0], numbers[1], numbers[2], numbers[3]
+    init_sglang(s, replica, rec, cost, kv, page, rows, depth, numbers[4], numbers[5], flags[0] == 1, mt)
+    s.chunk = numbers[6]
+    s.max_prefill = numbers[7]
+    s.prefill_max_requests = numbers[8]
+    s.interval = numbers[9]
+    s.interval_min_bs = numbers[10]
+    s.min_free_slots = numbers[11]
+    s.max_queued = numbers[12]
+    s.priority_sign = numbers[13]
+    s.threshold = numbers[14]
+    s.max_req_len = numbers[15]
+    s.spec_reserve = numbers[16]
+    s.spec_steps = numbers[17]
+    s.spec_draft = numbers[18]
+    s.spec_seed = numbers[19]
+    s.init_ratio = ratios[0]
+    s.min_ratio = ratios[1]
+    s.decay = ratios[2]
+    s.spec_accept = ratios[3]
+    s.ratio = s.init_ratio
+    s.mixed = flags[1] == 1
+    s.priority_on = flags[2] == 1
+    s.preempt_on = flags[3] == 1
+    s.retract_by_priority = flags[4] == 1
+    s.ignore_eos = flags[5] == 1
+    s.out_at_prompt = flags[6] == 1
+    return s
+
+
+@register("engine")
+class Sglang(Scheduler):
+    """SGLang: radix cache, overlap schedule, prefill-first batches."""
+
+    name = "sglang"
+    Params = SglangParams
+    version = "0.5.23"
+    models = "SGLang 0.5.23: managers/{scheduler,schedule_policy,schedule_batch}.py, mem_cache/unified_radix_cache.py, mem_cache/allocation.py"
+    not_modelled = (
+        "pipeline parallelism",
+        "DP attention",
+        "P/D disaggregation",
+        "hierarchical cache",
+        "max_loras_per_batch",
+        "prefill delayer",
+        "scheduler_recv_interval > 1",
+    )
+
+    @classmethod
+    def resolve(cls, params: SglangParams, site: Site) -> SglangParams:
+        """Server arguments with SGLang's defaults for the GPU and the model."""
+        return settings.resolve(params, site)
+
+    @classmethod
+    def new_state(cls, params: SglangParams, site: Site, blocks: int, replica: int, recorder: Any, cost: Any) -> Any:
+        """One scheduler process. ``blocks``: KV pages of ``page_size`` tokens."""
+        p = params
+        page = p.page_size
+        tokens = blocks * page
+        if p.max_total_tokens is not None:
+            tokens = min(tokens, p.max_total_tokens // page * page)
+        if tokens < 2 * page or tokens < 16:
+            raise ConfigError("deployment.kv_blocks", blocks, "the KV pool is too small to serve anything")
+        rows = settings.max_running(p, tokens)
+        slots = min(p.min_free_slots_delay or 0, rows)
+        init = min(0.7 * p.schedule_conservativeness, 1.0)
+        low = min(init * 0.14, 1.0)
+        speculative = p.speculative_algorithm is not None
+        draft = max(p.speculative_eagle_topk * p.speculative_num_steps, p.speculative_num_draft_tokens)
+        numbers = [
+            tokens,
+            page,
+            rows,
+            1 if p.disable_overlap_schedule else 2,
+            SCHEDULE_POLICIES.index(p.schedule_policy),
+            POLICIES.index(p.radix_eviction_policy),
+            max(p.chunked_prefill_size or 0, 0),
+            p.max_prefill_tokens,
+            p.prefill_max_requests or 0,
+            p.prefill_decode_interval,
+            p.prefill_decode_interval_min_bs,
+            slots if slots > 1 else 0,
+            p.max_queued_requests or 0,
+            -1 if p.schedule_low_priority_values_first else 1,
+            p.priority_scheduling_preemption_threshold,
+            min((p.context_length or 131072) - 1, tokens - 1),
+            2 * draft if speculative else 0,
+            p.speculative_num_steps if speculative else 0,
+            p.speculative_num_draft_tokens if speculative else 0,
+            p.random_seed,
+        ]
+        flags = [
+            p.disable_radix_cache,
+            p.enable_mixed_chunk and (p.chunked_prefill_size or 0) > 0,
+            p.enable_priority_scheduling,
+            p.enable_priority_scheduling and not p.disable_priority_preemption,
+            p.retraction_policy == "priority",
+            p.ignore_eos,
+            bool(site.extra.get("out_at_prompt", False)),
+        ]
+        ratios = np.array([init, low, (init - low) / 600, p.speculative_accept_rate])
+        twister = np.array(random.Random(p.random_seed).getstate()[1][:624], np.int64)  # noqa: S311 - what upstream's shuffle draws from
+        return _new_state(replica, recorder, cost, np.array(numbers, np.int64), ratios, np.array(flags, np.int64), twister)
+
+    @classmethod
+    def max_batch_tokens(cls, params: SglangParams, site: Site) -> int:
+        """Chunks and decode rows of one batch; without chunking a single prompt may be as long as the context."""
+        rows = params.max_running_requests or 4096
+        rows *= params.speculative_num_draft_tokens if params.speculative_algorithm else 1
+        chunk = params.chunked_prefill_size or 8192
+        if chunk < 0:
+            chunk = max(params.max_prefill_tokens, params.context_length or 131072)
+        return chunk + rows

@@ -1,0 +1,168 @@
+"""Server arguments of SGLang that change scheduling, and their defaults by GPU memory (``arg_groups/memory_hook.py``)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from sim.engine.contract import EngineParams, Site
+from sim.errors import ConfigError, NotModelledError
+
+MIB = 1 << 20
+_UNKNOWN_GPU = (4096, 160, 160)
+# GPU memory below MiB: chunked_prefill_size, largest decode graph for tp < 4 and tp >= 4
+_BY_MEMORY = (
+    (20 * 1024, 2048, 8, 8),
+    (35 * 1024, 4096, 48, 160),
+    (60 * 1024, 4096, 32, 160),
+    (160 * 1024, 8192, 256, 512),
+    (1 << 60, 16384, 512, 512),
+)
+
+
+class SglangParams(EngineParams):
+    """Settings as ``python -m sglang.launch_server`` spells them; None is SGLang's own default for the GPU and model."""
+
+    schedule_policy: Literal["fcfs", "lpm", "dfs-weight", "lof", "random", "hrrn", "shortest-prefill-first"] = Field(
+        "fcfs", description="order of the waiting queue"
+    )
+    schedule_conservativeness: float = Field(1.0, ge=0.0, description="scales the expected output length of running requests")
+    chunked_prefill_size: int | None = Field(None, ge=-1, description="most prompt tokens in one batch; -1 switches chunking off")
+    max_prefill_tokens: int = Field(16384, ge=1, description="input budget of a prefill batch; the first request may exceed it")
+    max_running_requests: int | None = Field(None, ge=1, description="most requests running at once")
+    max_total_tokens: int | None = Field(None, ge=1, description="cap of the KV pool in tokens")
+    max_queued_requests: int | None = Field(None, ge=1, description="waiting requests beyond which new ones are turned away")
+    context_length: int | None = Field(None, ge=1, description="longest prompt and output together; default from the model")
+    page_size: int = Field(1, ge=1, le=1024, description="tokens per KV page")
+    mem_fraction_static: float | None = Field(None, gt=0.0, lt=1.0, description="share of GPU memory for weights and KV pool")
+    disable_radix_cache: bool = Field(False, description="no prefix caching")
+    radix_eviction_policy: Literal["lru", "lfu", "slru", "fifo", "mru", "filo", "priority"] = Field(
+        "lru", description="which unused leaf of the radix tree goes first"
+    )
+    disable_overlap_schedule: bool = Field(False, description="decide the next batch only when the last one is done")
+    enable_mixed_chunk: bool = Field(False, description="running requests decode in the same batch as prompt chunks")
+    prefill_max_requests: int | None = Field(None, ge=1, description="most requests in one prefill batch")
+    prefill_decode_interval: int = Field(0, ge=0, description="decisions after a prefill batch that make no other")
+    prefill_decode_interval_min_bs: int = Field(0, ge=0, description="running requests below which the interval does not apply")
+    min_free_slots_delay: int | None = Field(None, ge=1, description="free places to wait for before the next prefill batch")
+    enable_priority_scheduling: bool = Field(False, description="order the queue by request priority")
+    schedule_low_priority_values_first: bool = Field(False, description="the lower value goes first")
+    priority_scheduling_preemption_threshold: int = Field(10, ge=0, description="priority difference that allows preemption")
+    disable_priority_preemption: bool = Field(False, description="priorities order the queue only")
+    retraction_policy: Literal["length", "priority"] = Field("length", description="whom to retract first when KV memory runs out")
+    num_continuous_decode_steps: int = Field(1, ge=1, description="accepted and without effect in 0.5.23")
+    ignore_eos: bool = Field(False, description="clients send ignore_eos (as benchmarks do), which reserves the full output")
+    random_seed: int = Field(0, ge=0, description="seed of the random policy and of draft acceptance")
+    speculative_algorithm: Literal["EAGLE", "EAGLE3", "NEXTN", "STANDALONE", "NGRAM"] | None = Field(
+        None, description="speculative decoding; speculative_accept_rate says how well it works"
+    )
+    speculative_num_steps: int = Field(3, ge=1, le=64, description="draft tokens in a row")
+    speculative_eagle_topk: int = Field(1, ge=1, le=64, description="branches per draft step")
+    speculative_num_draft_tokens: int = Field(4, ge=2, le=256, description="tokens verified per request and step")
+    speculative_accept_rate: float = Field(0.7, ge=0.0, le=1.0, description="probability that the next draft token is accepted")
+    cuda_graph_max_bs: int | None = Field(None, ge=1, description="largest decode batch run as a CUDA graph")
+    disable_cuda_graph: bool = Field(False, description="no CUDA graphs: decode batches are not padded")
+    # accepted so that a server's command line can be copied, refused where they switch something on
+    enable_dp_attention: bool = Field(False, description="not modelled")
+    pp_max_micro_batch_size: int | None = Field(None, ge=1, description="not modelled (needs pp > 1)")
+    enable_hierarchical_cache: bool = Field(False, description="not modelled")
+    enable_lora: bool = Field(False, description="not modelled")
+    disaggregation_mode: Literal["null", "prefill", "decode"] = Field("null", description="not modelled")
+    enable_prefill_delayer: bool = Field(False, description="not modelled (needs DP attention)")
+    scheduler_recv_interval: int = Field(1, ge=1, description="only 1 is modelled")
+
+
+def refuse(params: SglangParams, site: Site) -> None:
+    """Raise for combinations that SGLang refuses (`ConfigError`) or that are not modelled (`NotModelledError`)."""
+    flags = ("enable_dp_attention", "enable_hierarchical_cache", "enable_lora", "enable_prefill_delayer")
+    for name in flags:
+        if getattr(params, name):
+            raise NotModelledError(f"engine.{name}", True, "not modelled for SGLang", "false")
+    if params.disaggregation_mode != "null":
+        raise NotModelledError("engine.disaggregation_mode", params.disaggregation_mode, "not modelled for SGLang", "null")
+    if params.scheduler_recv_interval != 1:
+        raise NotModelledError("engine.scheduler_recv_interval", params.scheduler_recv_interval, "not modelled", "1")
+    if params.pp_max_micro_batch_size is not None:
+        raise NotModelledError("engine.pp_max_micro_batch_size", params.pp_max_micro_batch_size, "not modelled", "unset")
+    if site.pp > 1:
+        raise NotModelledError("deployment.pp", site.pp, "pipeline parallelism is not modelled for SGLang", "1")
+    if params.speculative_algorithm and params.enable_mixed_chunk:
+        raise NotModelledError("engine.enable_mixed_chunk", True, "mixed chunks with speculative decoding are not modelled", "false")
+    if params.disable_radix_cache and params.schedule_policy == "shortest-prefill-first":
+        raise ConfigError("engine.schedule_policy", params.schedule_policy, "needs the radix cache", "fcfs, lof, random")
+    if params.enable_priority_scheduling and params.schedule_policy not in ("fcfs", "lof"):
+        raise ConfigError("engine.schedule_policy", params.schedule_policy, "priority scheduling needs another policy", "fcfs, lof")
+    if params.enable_mixed_chunk and params.chunked_prefill_size == -1:
+        raise ConfigError("engine.enable_mixed_chunk", True, "needs chunked prefill (chunked_prefill_size > 0)")
+    if params.retraction_policy == "priority" and not params.enable_priority_scheduling:
+        raise ConfigError("engine.retraction_policy", "priority", "needs enable_priority_scheduling")
+
+
+def _memory_mib(site: Site) -> float:
+    return float(site.accelerator.memory_bytes) / MIB if site.accelerator is not None else 0.0
+
+
+def defaults_by_memory(site: Site) -> tuple[int, int]:
+    """(chunked_prefill_size, largest decode graph) for the GPU. *Source*: ``handle_gpu_memory_settings``."""
+    mib = _memory_mib(site)
+    chunk, small, large = _UNKNOWN_GPU
+    if mib > 0:
+        chunk, small, large = next(row[1:] for row in _BY_MEMORY if mib < row[0])
+    return chunk, small if site.tp < 4 else large
+
+
+def decode_graph_sizes(max_bs: int, speculative: bool = False) -> list[int]:
+    """Batch sizes that decode graphs are captured for, ascending; a decode batch is padded to the next one."""
+    if speculative:
+        sizes = [*range(1, 9), *range(10, 33, 2), *range(40, 65, 4), *range(72, 257, 8), *range(272, max_bs + 1, 16)]
+    else:
+        sizes = [1, 2, 4, 8, 12, *range(16, 257, 8), *range(272, 512, 16), *range(512, max_bs + 1, 32)]
+    return sorted({s for s in sizes if s <= max_bs} | {max_bs})
+
+
+def mem_fraction_static(chunk: int, max_bs: int, graphs: bool, site: Site) -> float:
+    """Share of GPU memory for weights and KV pool when it is left open.
+
+    Reserved MiB = 512 + 1.5·max(chunk, 2048) + tp·pp/8·1024 + 2·max_bs for decode graphs + 8 for each prefill graph; at least 10 GiB
+    on GPUs above 60 GiB. *Source*: ``handle_gpu_memory_settings`` (dense models, no DP attention).
+    """
+    mib = _memory_mib(site)
+    if mib <= 0:
+        return 0.88
+    reserved = 512 + 1.5 * max(chunk, 2048) + site.tp * site.pp / 8 * 1024
+    if graphs:
+        reserved += 2 * max_bs
+    if mib > 60 * 1024:
+        reserved = max(reserved, 10240)
+    return round((mib - reserved) / mib, 3)
+
+
+def resolve(params: SglangParams, site: Site) -> SglangParams:
+    """Every default filled in except ``max_running_requests``, which needs the size of the KV pool."""
+    refuse(params, site)
+    chunk, max_bs = defaults_by_memory(site)
+    new: dict[str, Any] = {}
+    if params.chunked_prefill_size is None:
+        new["chunked_prefill_size"] = chunk
+    elif params.chunked_prefill_size == 0:
+        new["chunked_prefill_size"] = -1
+    chunk = new.get("chunked_prefill_size", params.chunked_prefill_size)
+    if 0 < chunk < params.page_size or (chunk > 0 and chunk % params.page_size):
+        raise ConfigError("engine.chunked_prefill_size", chunk, f"must be a multiple of page_size {params.page_size}")
+    if params.cuda_graph_max_bs is None:
+        new["cuda_graph_max_bs"] = min(max_bs, params.max_running_requests or max_bs)
+    if params.context_length is None:
+        new["context_length"] = site.model.max_position if site.model is not None else 131072
+    if params.mem_fraction_static is None:
+        new["mem_fraction_static"] = mem_fraction_static(chunk, new.get("cuda_graph_max_bs", max_bs), not params.disable_cuda_graph, site)
+    if params.disable_radix_cache and params.schedule_policy in ("lpm", "dfs-weight", "hrrn"):
+        new["schedule_policy"] = "fcfs"
+    return params.model_copy(update=new)
+
+
+def max_running(params: SglangParams, tokens: int) -> int:
+    """``resolve_max_num_reqs``: the user's value or clamp(tokens / context · 512, 2048, 4096), and at most half the pool's tokens."""
+    context = params.context_length or 131072
+    limit = params.max_running_requests or min(max(int(tokens / context * 512), 2048), 4096)
+    return max(1, min(limit, tokens // 2))

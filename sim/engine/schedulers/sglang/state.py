@@ -1,0 +1,265 @@
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, misc, valid-type"
+"""The state of one SGLang scheduler process (one DP rank). Lengths in tokens."""
+
+from typing import Final
+
+import numpy as np
+
+from sim.engine.kv.radix import Radix, new_radix
+from sim.engine.state import EngineState, grown, init_engine
+from sim.jit import b1, f8, f8s, i4s, i8, i8s, inline, kernel, new, struct
+
+FCFS, LPM, DFS_WEIGHT, LOF, RANDOM, HRRN, SHORTEST = range(7)
+SCHEDULE_POLICIES: Final = ("fcfs", "lpm", "dfs-weight", "lof", "random", "hrrn", "shortest-prefill-first")
+
+NONE, EXTEND, MIXED, DECODE = range(4)  # forward modes of a batch
+MODES: Final = ("none", "extend", "mixed", "decode")
+
+CLIP_MAX_NEW: Final = 4096  # schedule_policy.py: CLIP_MAX_NEW_TOKENS
+RETRACT_STEPS: Final = 20  # SGLANG_RETRACT_DECODE_STEPS
+IGNORE_EOS: Final = 4  # flag of a request beside WATCH_*: sent with ignore_eos
+
+LOG_RETRACT, LOG_PREEMPT, LOG_FINISH = 1, 2, 3
+
+
+@struct
+class SglangState(EngineState):
+    """Waiting queue, running batch, the one chunked request, the radix tree and the settings that decisions look at."""
+
+    tree: Radix
+    queue_tree: Radix  # page-1 tree of the waiting queue (in-batch prefix caching)
+    # -- settings
+    kv_tokens: i8
+    page: i8
+    max_running: i8
+    chunk: i8  # chunked_prefill_size, 0: off
+    max_prefill: i8
+    prefill_max_requests: i8  # 0: no limit
+    interval: i8  # prefill_decode_interval
+    interval_min_bs: i8
+    min_free_slots: i8  # 0: off
+    max_queued: i8  # 0: no limit
+    policy: i8
+    overlap: b1
+    mixed: b1
+    priority_on: b1
+    preempt_on: b1
+    priority_sign: i8  # +1: the higher value goes first
+    threshold: i8
+    retract_by_priority: b1
+    ignore_eos: b1  # every request
+    out_at_prompt: b1  # generated tokens are numbered from the prompt's length (recordings), not from 0
+    max_req_len: i8
+    init_ratio: f8
+    min_ratio: f8
+    decay: f8
+    # -- speculative decoding
+    spec_reserve: i8  # tokens of KV reserved beyond the committed ones, 0: off
+    spec_steps: i8  # most draft tokens that one step can accept
+    spec_draft: i8  # tokens verified per row and step
+    spec_accept: f8  # probability that the next draft token is accepted
+    spec_seed: i8
+    # -- new_token_ratio and counters
+    ratio: f8
+    processed: i8  # processed_tokens_counter
+    calls: i8  # calls of calc_priority that may refresh waiting prefixes
+    stamp: i8  # wait_queue_entry_time
+    interval_left: i8
+    rows_free: i8  # rows of req_to_token
+    # -- waiting queue: a window of `w_slot`
+    w_slot: i4s
+    w_lo: i8
+    w_hi: i8
+    # -- running batch
+    run: i4s
+    n_run: i8
+    run_full: b1  # batch_is_full
+    run_extend: i8  # extend_num_tokens of the batch object that founded it
+    chunked: i8  # slot, −1: none
+    # -- the batch launched by the last decision (place −1: none) and what is noted per ring place
+    last: i8
+    p_mode: i8s
+    p_prefills: i8s  # leading rows that are prompts
+    p_chunked: i8s
+    p_extend: i8s
+    # -- finished requests whose slot a batch in flight may still name
+    planned: i8  # number of batches planned
+    z_n: i8
+    z_slot: i4s
+    z_after: i8s
+    n_ended: i8  # finished since the running batch was last filtered
+    same: i8  # successive decode batches with the same rows
+    least_left: i8  # least number of tokens to a finish in the running batch, −1: unknown
+    # -- PrefillAdder
+    can: i4s
+    n_can: i8
+    new_chunked: i8  # the request this pass cuts, −1: none
+    a_input: i8
+    a_chunk: i8
+    a_total: f8
+    a_current: i8
+    x_n: i8  # sorted (tokens left, tokens held) of the exact admission for ignore_eos without a cache
+    x_left: f8s
+    x_held: i8s
+    pre_slot: i4s  # preempted in this pass
+    n_pre: i8
+    pick: i4s  # scratch
+    # -- scratch of the queue order
+    o_slot: i4s
+    o_a: f8s
+    o_b: f8s
+    o_rank: i4s
+    o_tmp: i4s
+    d_weight: i4s  # per tree node, zero between passes
+    d_child: i4s
+    d_next: i4s
+    d_touched: i4s
+    mt: i8s  # Mersenne Twister of the `random` policy
+    mt_i: i8
+    # -- request columns
+    r_max_new: i4s
+    r_pre: i4s  # prefix_len: tokens whose KV exists
+    r_end: i4s  # extend_end
+    r_fill: i4s  # length of the ids known at the last refresh
+    r_own: i4s  # cache_protected_len: tokens the tree owns
+    r_ins: i4s  # inserted_len: for hit counts
+    r_com: i4s  # kv_committed_len
+    r_alloc: i4s  # allocated beyond r_com by speculation (else equal)
+    r_node: i4s  # node of the last match
+    r_lock: i4s  # node this request holds, −1: none
+    r_hit: i4s  # matched prefix, less than the length
+    r_middle: i4s  # inflight_middle_chunks
+    r_stamp: i8s
+    r_processed: i8s  # processed_tokens_counter at entry to the queue
+    r_batch: i8s  # number of the last batch it is in
+    r_row: i4s  # holds a row of req_to_token
+    r_ended: i4s
+    r_retracted: i4s
+
+
+@inline
+def total_len(s, slot):
+    """Tokens of prompt and output."""
+    return int(s.r_prompt[slot]) + int(s.r_done[slot])
+
+
+@inline
+def ceil_page(s, n):
+    """Round up to whole pages."""
+    return (n + s.page - 1) // s.page * s.page
+
+
+@inline
+def ignores_eos(s, slot):
+    """Whether the request was sent with ignore_eos."""
+    return s.ignore_eos or (s.r_watch[slot] & IGNORE_EOS) != 0
+
+
+@kernel
+def init_sglang(s, replica, rec, cost, kv_tokens, page, max_running, depth, policy, eviction, off, mt):
+    """Fill a new state; the settings not passed start at their neutral values."""
+    init_engine(s, replica, rec, cost, depth, max_running + 2, 1, 64)
+    s.tree = new_radix(page, kv_tokens, eviction, off, 256)
+    s.queue_tree = new_radix(1, 1, 0, off, 16)
+    s.kv_tokens = kv_tokens
+    s.page = page
+    s.max_running = max_running
+    s.policy = policy
+    s.overlap = depth == 2
+    s.priority_sign = 1
+    s.rows_free = max_running
+    s.calls = 0
+    s.stamp = 0
+    s.processed = 0
+    s.interval_left = 0
+    s.planned = 0
+    s.w_slot = np.empty(128, np.int32)  # a window of twice the slots, moved back when it reaches the end
+    s.w_lo = 0
+    s.w_hi = 0
+    rows = max_running + 2
+    s.run = np.empty(rows, np.int32)
+    s.n_run = 0
+    s.run_full = False
+    s.run_extend = 0
+    s.chunked = -1
+    s.last = -1
+    places = depth + 1
+    s.p_mode = np.zeros(places, np.int64)
+    s.p_prefills = np.zeros(places, np.int64)
+    s.p_chunked = np.zeros(places, np.int64)
+    s.p_extend = np.zeros(places, np.int64)
+    s.z_n = 0
+    s.z_slot = np.empty(2 * rows, np.int32)
+    s.z_after = np.empty(2 * rows, np.int64)
+    s.n_ended = 0
+    s.same = 0
+    s.least_left = -1
+    s.can = np.empty(rows, np.int32)
+    s.n_can = 0
+    s.new_chunked = -1
+    s.x_n = 0
+    s.x_left = np.empty(2 * rows)
+    s.x_held = np.empty(2 * rows, np.int64)
+    s.pre_slot = np.empty(rows, np.int32)
+    s.n_pre = 0
+    s.pick = np.empty(rows, np.int32)
+    s.o_slot = np.empty(64, np.int32)
+    s.o_a = np.empty(64)
+    s.o_b = np.empty(64)
+    s.o_rank = np.empty(64, np.int32)
+    s.o_tmp = np.empty(64, np.int32)
+    s.d_weight = np.zeros(256, np.int32)
+    s.d_child = np.zeros(256, np.int32)
+    s.d_next = np.zeros(256, np.int32)
+    s.d_touched = np.zeros(256, np.int32)
+    s.mt = mt
+    s.mt_i = 624
+    s.g_kv_total = float(kv_tokens)
+    n = 64
+    s.r_max_new = np.zeros(n, np.int32)
+    s.r_pre = np.zeros(n, np.int32)
+    s.r_end = np.zeros(n, np.int32)
+    s.r_fill = np.zeros(n, np.int32)
+    s.r_own = np.zeros(n, np.int32)
+    s.r_ins = np.zeros(n, np.int32)
+    s.r_com = np.zeros(n, np.int32)
+    s.r_alloc = np.zeros(n, np.int32)
+    s.r_node = np.zeros(n, np.int32)
+    s.r_lock = np.zeros(n, np.int32)
+    s.r_hit = np.zeros(n, np.int32)
+    s.r_middle = np.zeros(n, np.int32)
+    s.r_row = np.zeros(n, np.int32)
+    s.r_ended = np.zeros(n, np.int32)
+    s.r_retracted = np.zeros(n, np.int32)
+    s.r_stamp = np.zeros(n, np.int64)
+    s.r_processed = np.zeros(n, np.int64)
+    s.r_batch = np.zeros(n, np.int64)
+
+
+@kernel
+def grow_sglang(s, n):
+    """Grow everything whose size follows the number of slots."""
+    s.r_max_new = grown(s.r_max_new, n)
+    s.r_pre = grown(s.r_pre, n)
+    s.r_end = grown(s.r_end, n)
+    s.r_fill = grown(s.r_fill, n)
+    s.r_own = grown(s.r_own, n)
+    s.r_ins = grown(s.r_ins, n)
+    s.r_com = grown(s.r_com, n)
+    s.r_alloc = grown(s.r_alloc, n)
+    s.r_node = grown(s.r_node, n)
+    s.r_lock = grown(s.r_lock, n)
+    s.r_hit = grown(s.r_hit, n)
+    s.r_middle = grown(s.r_middle, n)
+    s.r_row = grown(s.r_row, n)
+    s.r_ended = grown(s.r_ended, n)
+    s.r_retracted = grown(s.r_retracted, n)
+    s.r_stamp = grown(s.r_stamp, n)
+    s.r_processed = grown(s.r_processed, n)
+    s.r_batch = grown(s.r_batch, n)
+    s.w_slot = grown(s.w_slot, 2 * n)
+    s.o_slot = grown(s.o_slot, n)
+    s.o_rank = grown(s.o_rank, n)
+    s.o_tmp = grown(s.o_tmp, n)
+    s.o_a = grown(s.o_a, n)
+    s.o_b = grown(s.o_b, n)
