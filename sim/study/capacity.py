@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from sim.errors import ConfigError
 from sim.metrics.capacity import CapacityAnswer, Probe
-from sim.study.single import simulate
-from sim.study.vary import offered_rate, pools_of, with_rate, with_replicas
+from sim.metrics.slo import Slo
+from sim.study.single import Study
 
 _WIDEST = 2.0**20  # how far from the scenario's own rate the search goes
 
@@ -36,37 +36,35 @@ def capacity(
     *Raises*: `ConfigError` when the scenario has no SLO, when the rate of its traffic cannot be set (closed loop), or when ``replicas``
     are asked of several pools.
     """
-    if not scenario.slo.targets():
+    if not Slo.of(scenario.slo).targets():
         raise ConfigError("slo", None, "is needed: capacity is the load up to which it holds", "for example slo: {ttft: 1s, tpot: 50ms}")
-    if scenario.traffic.closed_loop is not None:
-        raise ConfigError(
-            "traffic.closed_loop", scenario.traffic.closed_loop.concurrency, "has no rate to search for", "open-loop traffic"
-        )
     if not 0.0 < tolerance < 1.0:
         raise ConfigError("tolerance", tolerance, "must lie between 0 and 1")
+    study = Study(scenario)
+    if study.traffic.closed_loop is not None:
+        clients = study.traffic.closed_loop.concurrency
+        raise ConfigError("traffic.closed_loop", clients, "has no rate to search for", "open-loop traffic")
+    offered = study.traffic.mean_rate
+    total = sum(p.replicas for p in study.plans)
     probes: list[Probe] = []
 
-    def probe(value: float, changed: Any) -> bool:
-        unit = "requests/s" if find == "rate" else "replicas"
-        label = f"probe {len(probes) + 1}: {value:.4g} {unit}"
+    def holds(**load: Any) -> bool:
+        ((what, value),) = load.items()
+        label = f"probe {len(probes) + 1}: {value:.4g} {'requests/s' if what == 'rate' else what}"
         inner = (lambda done, total: progress(done, total, label)) if progress else None
-        shot = Probe(value, simulate(changed, progress=inner).summary)
-        probes.append(shot)
+        probes.append(Probe(value, study.run(**load, progress=inner).summary))
         if on_probe:
-            on_probe(shot)
-        return shot.held
+            on_probe(probes[-1])
+        return probes[-1].held
 
     if find == "rate":
-        answer = _highest(lambda rate: probe(rate, with_rate(scenario, rate)), offered_rate(scenario), tolerance)
-        pools = pools_of(scenario)
-        total = sum(p.replicas for p in pools)
+        answer = _highest(lambda rate: holds(rate=rate), offered, tolerance)
         bound = f"{total} replica{'s' if total != 1 else ''}"
     else:
-        pools = pools_of(scenario)
-        if len(pools) != 1:
-            raise ConfigError("pools", len(pools), "cannot be scaled all at once", "one deployment")
-        answer = _fewest(lambda n: probe(n, with_replicas(scenario, n)), pools[0].replicas, max_replicas)
-        bound = f"{offered_rate(scenario):.4g} requests/s"
+        if len(study.plans) != 1:
+            raise ConfigError("pools", len(study.plans), "cannot be scaled all at once", "one deployment")
+        answer = _fewest(lambda n: holds(replicas=n), total, max_replicas)
+        bound = f"{offered:.4g} requests/s"
         tolerance = 0.0
     warnings = tuple(dict.fromkeys(w for p in probes if p.held for w in p.summary["warnings"]))
     probes.sort(key=lambda p: p.value)

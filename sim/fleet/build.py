@@ -1,0 +1,104 @@
+"""From a scenario to the pools of a run: model, accelerator, memory, step cost, engines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sim import registry
+from sim.cost.build import build_step_cost
+from sim.cost.evidence import Evidence
+from sim.cost.layout import Layout
+from sim.cost.memory import Budget, memory_budget
+from sim.cost.profile import EngineProfile, load_engine_profile
+from sim.engine.contract import Scheduler, Site
+from sim.engine.group import EngineGroup
+from sim.engine.state import new_recorder
+from sim.hardware import Accelerator, load_accelerator
+from sim.model import ModelSpec, load_model
+
+_ROWS = 1024  # first size of the recorder; it grows
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One pool, resolved but not yet built: everything that can be wrong with a deployment is found while planning."""
+
+    name: str
+    field: str
+    replicas: int
+    model: ModelSpec
+    accelerator: Accelerator
+    layout: Layout
+    scheduler: type[Scheduler]
+    params: Any
+    site: Site
+    budget: Budget | None
+    profile: EngineProfile
+    cost: Any
+    evidence: Evidence
+
+    @property
+    def accelerators(self) -> int:
+        """Accelerators of the whole pool."""
+        return self.replicas * self.layout.tp * self.layout.pp * self.layout.dp
+
+    @property
+    def kv_blocks(self) -> int:
+        """KV blocks of one replica; 0 where the engine does not manage KV memory."""
+        return self.budget.kv_blocks if self.budget else 0
+
+    @property
+    def max_context(self) -> int:
+        """Longest prompt + output of a request."""
+        return min(self.scheduler.max_context(self.params, self.site), self.model.max_position)
+
+    def build(self, bins: int, width: float, histogram: tuple[int, float, float]) -> EngineGroup:
+        """The engines. ``bins`` of ``width`` seconds per time series; ``histogram`` of ITL: bins, lowest edge, bins per factor e."""
+        recorder = new_recorder(self.replicas, bins, width, _ROWS, *histogram)
+        new_state = self.scheduler.new_state
+        states = [new_state(self.params, self.site, self.kv_blocks, i, recorder, self.cost) for i in range(self.replicas)]
+        return EngineGroup(states, recorder)
+
+
+def plan(scenario: Any) -> list[Plan]:
+    """The pools of a scenario. Raises `ConfigError` (and its kin) for whatever cannot be deployed."""
+    wanted = scenario.model
+    model = load_model(wanted.config or wanted.name, weights=wanted.weights, kv_cache=wanted.kv_cache)
+    pools = scenario.pools
+    if pools is None:
+        return [_plan(scenario.deployment, model, "main", "deployment")]
+    return [_plan(pool, model, pool.name, f"pools[{i}]") for i, pool in enumerate(pools)]
+
+
+def _plan(section: Any, model: ModelSpec, name: str, field: str) -> Plan:
+    accelerator = load_accelerator(section.accelerator, f"{field}.accelerator")
+    layout = Layout(tp=section.tp, pp=section.pp, dp=section.dp, ep=section.ep)
+    model.check_parallelism(layout.tp, layout.pp, layout.ep, layout.dp, field)
+    scheduler, given = engine_of(section.engine, f"{field}.engine")
+    site = Site(model, accelerator, layout.tp, layout.pp, layout.dp, layout.ep, section.kv_blocks)
+    params = scheduler.resolve(given, site)
+    budget = _budget(scheduler, params, site, field)
+    profile = load_engine_profile(scheduler.profile or scheduler.name, getattr(params, "version", None))
+    cost, evidence = build_step_cost(model, accelerator, layout, profile, scheduler.max_batch_tokens(params, site))
+    return Plan(name, field, section.replicas, model, accelerator, layout, scheduler, params, site, budget, profile, cost, evidence)
+
+
+def engine_of(section: Any, field: str) -> tuple[type[Scheduler], Any]:
+    """The scheduler class of an ``engine`` section and its validated settings."""
+    from sim.config import settings
+
+    settings_given: Mapping[str, Any] = dict(section.settings)
+    scheduler: type[Scheduler] = registry.lookup("engine", section.name, f"{field}.name")
+    return scheduler, settings(scheduler.Params, settings_given, field)
+
+
+def _budget(scheduler: type[Scheduler], params: Any, site: Site, field: str) -> Budget | None:
+    rule = scheduler.memory_rule(params, site)
+    if rule is None:
+        return None
+    pinned = site.kv_blocks
+    context = scheduler.max_context(params, site) if pinned is None else None
+    budget = memory_budget(site.model, site.accelerator, rule, site.tp, site.pp, site.ep, site.dp, context, field)
+    return budget if pinned is None else budget.pinned(pinned, f"{field}.kv_blocks")

@@ -1,0 +1,120 @@
+"""One run: plan the pools, feed them, take the raw arrays out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import inf, isfinite
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim import registry
+from sim.errors import ConfigError, DataError
+from sim.fleet.build import Plan
+from sim.fleet.world import World
+from sim.workload.base import Traffic
+from sim.workload.streams import stream
+
+Array = NDArray[Any]
+
+
+@dataclass
+class Raw:
+    """What a run leaves: request columns by id, one entry per pool of (series, ITL histogram, parts, totals), KV capacity per replica."""
+
+    requests: dict[str, Array]
+    series: list[dict[str, Any]]
+    itl_hist: Array
+    parts: Array
+    kv_total: Array
+    totals: dict[str, float]
+    sent: int
+    complete: bool
+
+
+def execute(
+    plans: Sequence[Plan],
+    traffic: Traffic,
+    router: Any,
+    seed: int,
+    *,
+    bins: int,
+    histogram: tuple[int, float, float],
+    until: float = inf,
+    progress: Callable[[int, int], Any] | None = None,
+    multi_step: bool = True,
+) -> Raw:
+    """Run the traffic through the pools. ``router``: section with ``name`` and settings. Raises `ConfigError`, `DataError`."""
+    check_lengths(plans, traffic)
+    groups = [p.build(bins, _first_width(traffic, bins), histogram) for p in plans]
+    for group in groups:
+        group.set_multi_step(multi_step)
+    replicas = sum(p.replicas for p in plans)
+    world = World(groups, make_router(router, replicas, seed), traffic, until=until, progress=progress)
+    world.run()
+    requests = world.requests()
+    _client_side(plans, requests)
+    series, hists, parts = zip(*(g.series() for g in groups), strict=True)
+    totals = [g.totals() for g in groups]
+    together = {k: sum(t[k] for t in totals) for k in totals[0]}
+    for key in ("last_s", "itl_max_s"):
+        together[key] = max(t[key] for t in totals)
+    kv = np.concatenate([g.gauges()[3] for g in groups])
+    return Raw(
+        requests, list(series) if bins else [], sum(hists), np.concatenate(parts), kv, together, world.sent, not world.stopped
+    )
+
+
+def make_router(section: Any, replicas: int, seed: int) -> Any:
+    """The router of a scenario's ``router`` section. Raises `ConfigError`."""
+    from sim.config import settings
+
+    cls = registry.lookup("router", section.name, "router.name")
+    return cls(settings(cls.Params, section.settings, "router"), replicas, stream(seed, "router"))
+
+
+def check_lengths(plans: Sequence[Plan], traffic: Traffic) -> None:
+    """Refuse traffic with requests that the engines would never accept. Raises `DataError` with the first one."""
+    tightest = min(plans, key=lambda p: p.max_context)
+    limit = tightest.max_context
+    if traffic.max_tokens is not None and traffic.max_tokens <= limit:
+        return
+    if traffic.total is None:
+        raise ConfigError("traffic.synthetic.requests", None, "is needed: this traffic never ends", "a number of requests")
+    at = 0
+    for block in traffic.blocks():
+        tokens = block.prompt_tokens.astype(np.int64) + block.output_tokens
+        if (tokens > limit).any():
+            row = int(np.argmax(tokens > limit))
+            raise DataError(
+                "traffic",
+                f"request {at + row} has {block.prompt_tokens[row]} prompt + {block.output_tokens[row]} output tokens; "
+                f"{tightest.scheduler.name} accepts {limit} (model context {tightest.model.max_position})",
+                "use a model with a longer context, or traffic.too_long: skip",
+            )
+        at += len(block)
+
+
+def _first_width(traffic: Traffic, bins: int) -> float:
+    """Seconds per bin such that the expected run fills about half of the bins; a power of two, so that pools can be joined."""
+    rate = traffic.mean_rate
+    if bins == 0 or traffic.total is None or not isfinite(rate) or rate <= 0:
+        return 0.125
+    return float(2.0 ** max(np.floor(np.log2(traffic.total / rate / bins)), -7))
+
+
+def _client_side(plans: Sequence[Plan], requests: dict[str, Array]) -> None:
+    """Add what a client sees besides the engine: connection and tokenising before, detokenising and sending after.
+
+    The times are shifted, not simulated: the API servers are taken to have cores enough.
+    """
+    bounds = np.cumsum([0, *(p.replicas for p in plans)])
+    for p, lo, hi in zip(plans, bounds, bounds[1:], strict=False):
+        mine = slice(None) if len(plans) == 1 else (requests["replica"] >= lo) & (requests["replica"] < hi)
+        k = p.profile
+        before = k.client_request + k.client_prompt_token * requests["prompt_tokens"][mine]
+        requests["first_scheduled_s"][mine] += before
+        requests["first_token_s"][mine] += before + k.client_first_token
+        requests["finish_s"][mine] += before + k.client_first_token

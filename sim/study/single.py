@@ -1,0 +1,146 @@
+"""One scenario, one result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import inf
+from typing import Any
+
+import numpy as np
+
+from sim.fleet.build import Plan, plan
+from sim.fleet.run import Raw, execute
+from sim.metrics.histogram import ITL_BINS, ITL_LO, ITL_SCALE
+from sim.metrics.record import RunRecord, join_series
+from sim.metrics.result import Result, summarise
+from sim.metrics.slo import Slo
+from sim.workload import build_traffic
+from sim.workload.base import Traffic
+
+Progress = Callable[[int, int | None], Any]
+
+
+class Study:
+    """A scenario made ready: pools planned, traffic built. `run` may be called many times, each from the same start.
+
+    *Raises* `ConfigError` and its kin for everything that can be wrong with the scenario, before anything runs.
+    """
+
+    def __init__(self, scenario: Any) -> None:
+        self.scenario = scenario
+        self.plans = plan(scenario)
+        self.traffic: Traffic = build_traffic(scenario.traffic, scenario.seed)
+
+    def run(
+        self, *, rate: float | None = None, replicas: int | None = None, progress: Progress | None = None, multi_step: bool = True
+    ) -> Result:
+        """One run; ``rate`` (requests/s) and ``replicas`` (of a single pool) replace the scenario's.
+
+        ``progress(done, total)`` is called now and then; when it returns True the run stops early and the result says so.
+        """
+        s = self.scenario
+        plans = self.plans
+        if replicas is not None:
+            from dataclasses import replace
+
+            plans = [replace(plans[0], replicas=replicas)]
+        traffic = self.traffic if rate is None else self.traffic.with_rate(rate)
+        total = traffic.total
+        raw = execute(
+            plans,
+            traffic,
+            s.router,
+            s.seed,
+            bins=s.record.max_points if s.record.timeseries else 0,
+            histogram=(ITL_BINS, ITL_LO, ITL_SCALE),
+            until=inf if s.until is None else s.until,
+            progress=(lambda sent, finished: progress(finished, total)) if progress else None,
+            multi_step=multi_step,
+        )
+        return summarise(_record(s, plans, traffic, raw), s.warmup, _renderer)
+
+
+def simulate(scenario: Any, *, progress: Progress | None = None) -> Result:
+    """Run a scenario (see `sim.load`) and return its `Result`. Raises `ServesimError` for whatever is wrong with it."""
+    return Study(scenario).run(progress=progress)
+
+
+def _renderer(result: Result) -> str:
+    from sim.report.html import render
+
+    return render(result)
+
+
+def _record(scenario: Any, plans: Sequence[Plan], traffic: Traffic, raw: Raw) -> RunRecord:
+    from sim.config import to_yaml
+
+    names = [p.name if len(plans) > 1 else "replica" for p in plans for _ in range(p.replicas)]
+    numbers = [i for p in plans for i in range(p.replicas)]
+    return RunRecord(
+        requests=raw.requests,
+        totals=raw.totals | {"injected": raw.sent},
+        itl_hist=raw.itl_hist,
+        parts=raw.parts,
+        series=join_series(raw.series),
+        kv_total=raw.kv_total,
+        name=scenario.name,
+        seed=scenario.seed,
+        slo=Slo.of(scenario.slo),
+        replica_names=[f"{name} {i}" for name, i in zip(names, numbers, strict=True)],
+        accelerators=sum(p.accelerators for p in plans),
+        context=_context(plans, traffic),
+        scenario=to_yaml(scenario),
+        evidence=_evidence(plans, raw),
+        warnings=_warnings(plans, raw),
+        complete=raw.complete,
+    )
+
+
+def _context(plans: Sequence[Plan], traffic: Traffic) -> dict[str, Any]:
+    """Facts for the head of a report."""
+    facts: dict[str, Any] = {"model": plans[0].model.name}
+    for p in plans:
+        at = f" ({p.name})" if len(plans) > 1 else ""
+        cut = ", ".join(f"{k} {v}" for k in ("tp", "pp", "dp", "ep") if (v := getattr(p.layout, k)) > 1)
+        facts[f"deployment{at}"] = f"{p.replicas} × {p.accelerator.title}" + (f" ({cut})" if cut else "")
+        facts[f"engine{at}"] = f"{p.scheduler.name} {p.scheduler.version}: {p.scheduler.models}"
+        if p.budget:
+            kv = "pinned" if not p.budget.estimated else "estimated"
+            facts[f"KV cache{at}"] = f"{p.budget.kv_blocks:,} blocks of {p.budget.block_size} tokens per replica ({kv})"
+    facts["traffic"] = f"{traffic.total:,} requests" if traffic.total else "without end"
+    return facts
+
+
+def _evidence(plans: Sequence[Plan], raw: Raw) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    first = 0
+    for p in plans:
+        parts = raw.parts[first : first + p.replicas].sum(axis=0)
+        first += p.replicas
+        at = f" ({p.name})" if len(plans) > 1 else ""
+        for grade, share in p.evidence.shares(parts).items():
+            if share > 0.0005:
+                sources = dict.fromkeys(o.source for o in p.evidence.operators if o.grade == grade and o.source)
+                rows.append({"what": f"{share:.0%} of step time{at}", "grade": grade, "source": "; ".join(list(sources)[:3])})
+        if p.budget:
+            rows += [
+                {"what": f"memory: {line.name}{at}", "grade": line.evidence, "source": line.source} for line in p.budget.lines
+            ]
+    return rows
+
+
+def _warnings(plans: Sequence[Plan], raw: Raw) -> list[str]:
+    out: list[str] = []
+    for p in plans:
+        out += p.evidence.notes
+        if p.budget:
+            out += p.budget.warnings
+    r = raw.requests
+    if len(r["id"]):
+        longest = float((r["prompt_tokens"].astype(np.int64) + r["output_tokens"]).max())
+        for p in plans:
+            out += p.evidence.warnings(context=longest, tokens=float(p.scheduler.max_batch_tokens(p.params, p.site)))
+    stuck = int((r["status"] == 3).sum())
+    if stuck and raw.complete:
+        out.append(f"{stuck:,} requests were still in the engines when the run ended")
+    return list(dict.fromkeys(out))
