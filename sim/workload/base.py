@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Self
 
 from sim.errors import ConfigError
+from sim.workload.arrivals._base import FASTEST, SLOWEST
 from sim.workload.table import BLOCK_ROWS, RequestBlock, reblock
 
 if TYPE_CHECKING:
@@ -42,8 +43,8 @@ class Traffic:
         """The same requests at another mean rate: lengths, contents and order stay, time stretches."""
         if self.closed_loop is not None:
             raise ConfigError("traffic.closed_loop", self.closed_loop.concurrency, "waiting clients have no rate to set")
-        if not 0 < rate < float("inf"):
-            raise ConfigError("rate", rate, "must be a finite rate above 0")
+        if not SLOWEST <= rate <= FASTEST:
+            raise ConfigError("rate", rate, f"must be in [{SLOWEST:g}, {FASTEST:g}] requests per second")
         return self._with_rate(rate)
 
     def with_closed_loop(self, closed_loop: ClosedLoop) -> Self:

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from sim.workload.recorded import natural_rate
 from sim.workload.table import RequestBlock
 
-_TAIL = (0.0005, 0.001, 0.002)
+_TAIL = (0.0002, 0.0005, 0.001, 0.0015, 0.002, 0.0025, 0.003, 0.004)
 PROBABILITIES = (0.0, *_TAIL, *(round(0.005 * i, 3) for i in range(1, 200)), *(1 - p for p in reversed(_TAIL)), 1.0)
 """Every half per cent, finer in the tails: the tables reproduce a trace's distribution within half a per cent of probability."""
 

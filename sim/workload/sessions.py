@@ -33,6 +33,12 @@ def _turn_bounds(turns: int | tuple[int, int]) -> int | tuple[int, int]:
     return turns
 
 
+def _not_tiny(cv: float) -> float:
+    if 0 < cv < 0.001:
+        raise ValueError("must be 0 or in [0.001, 100]")
+    return cv
+
+
 class SessionParams(Params):
     """Multi-turn sessions of synthetic traffic."""
 
@@ -41,13 +47,13 @@ class SessionParams(Params):
     )
     think_time: Seconds = Field(
         default=0.0,
+        le=1e9,
         description="mean time from one turn's arrival to the next one's: the answer is read and a new message written meanwhile",
     )
-    think_cv: float = Field(
+    think_cv: Annotated[float, AfterValidator(_not_tiny)] = Field(
         default=1.0,
         ge=0,
         le=100,
-        allow_inf_nan=False,
         description="coefficient of variation of the think time (gamma): 0 fixed, 1 exponential",
     )
     max_context: int | None = Field(
@@ -250,6 +256,6 @@ def _whole_sessions(turns: _Turns, rows: int) -> Iterator[tuple[int, int]]:
     ends = np.append(np.flatnonzero(turns.turn == 0)[1:], len(turns))
     first = 0
     while first < len(turns):
-        last = int(ends[min(np.searchsorted(ends, first + rows), len(ends) - 1)])
+        last = int(ends[min(int(np.searchsorted(ends, first + rows)), len(ends) - 1)])
         yield first, last
         first = last

@@ -8,6 +8,7 @@ from typing import Any
 
 from sim.errors import ConfigError
 from sim.units import parse_rate, parse_seconds
+from sim.workload.arrivals._base import FASTEST, SLOWEST
 from sim.workload.base import Traffic
 from sim.workload.closed_loop import ClosedLoop
 from sim.workload.prefixes import Prefixes, PrefixParams
@@ -77,15 +78,15 @@ def _recorded(section: Any) -> Traffic:
 
 def _speed(block: Any, section: Mapping[str, Any], field: str) -> float:
     scale = 1.0 if section.get("rate_scale") is None else section["rate_scale"]
-    if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 < scale < float("inf"):
-        raise ConfigError(f"{field}.rate_scale", scale, "must be a finite number above 0")
+    if isinstance(scale, bool) or not isinstance(scale, int | float) or not 1e-6 <= scale <= 1e6:
+        raise ConfigError(f"{field}.rate_scale", scale, "must be a number in [1e-6, 1e6]")
     if section.get("rate") is None:
         return float(scale)
     if scale != 1.0:
         raise ConfigError(f"{field}.rate_scale", scale, "cannot be given together with rate")
     rate = _quantity(parse_rate, section["rate"], f"{field}.rate")
-    if rate <= 0:
-        raise ConfigError(f"{field}.rate", section["rate"], "must be above 0")
+    if not SLOWEST <= rate <= FASTEST:
+        raise ConfigError(f"{field}.rate", section["rate"], f"must be in [{SLOWEST:g}/s, {FASTEST:g}/s]")
     return speed_for(block, rate)
 
 

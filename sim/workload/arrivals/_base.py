@@ -13,11 +13,13 @@ from sim.units import Rate
 from sim.workload.settings import Params
 from sim.workload.table import BLOCK_ROWS
 
+SLOWEST, FASTEST = 1e-9, 1e9  # arrivals per second between which no time overflows
+
 
 class ArrivalParams(Params):
     """Settings that every process with a rate has."""
 
-    rate: Rate = Field(description="mean arrivals per second over the whole traffic, such as 8/s")
+    rate: Rate = Field(ge=SLOWEST, le=FASTEST, description="mean arrivals per second over the whole traffic, such as 8/s")
 
 
 class Arrival:

@@ -14,9 +14,8 @@ class GammaParams(ArrivalParams):
     """Settings of gamma arrivals."""
 
     cv: float = Field(
-        gt=0,
+        ge=0.001,
         le=1000,
-        allow_inf_nan=False,
         description="coefficient of variation of the gaps: 1 is Poisson, above 1 bursty, below 1 smooth; "
         "vLLM's --burstiness is 1/cv²",
     )

@@ -12,6 +12,7 @@ from sim.errors import DataError, did_you_mean
 
 _GZIP = b"\x1f\x8b"
 _PARQUET = b"PAR1"
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class Source:
@@ -36,6 +37,7 @@ class Source:
             self.fail("is not a whole gzip file")
         except OSError as error:
             self.fail(f"cannot be read ({error.strerror or error})")
+        raw = raw.removeprefix(_BYTE_ORDER_MARK)
         if not raw.strip():
             self.fail("is empty")
         if raw[:4] != _PARQUET:
@@ -45,7 +47,7 @@ class Source:
                 raw.decode("utf-8")
             except UnicodeDecodeError:
                 self.fail("is not a text file in UTF-8")
-        return raw.removeprefix(b"\xef\xbb\xbf")
+        return raw
 
     def line(self, row: int) -> int:
         """Line number, from 1, of data row ``row``, from 0; blank lines hold no rows."""

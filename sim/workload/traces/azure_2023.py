@@ -49,7 +49,7 @@ def _seconds(source: Source, column: Column) -> NDArray[np.float64]:
     stamps = pd.to_datetime(column.values, format="ISO8601", utc=True, errors="coerce")
     bad = stamps.isna().to_numpy()
     if not bad.all():
-        bad |= ((stamps.dt.year < 1970) | (stamps.dt.year > 2261)).to_numpy()  # what nanoseconds in 64 bits can hold
+        bad = bad | ((stamps.dt.year < 1970) | (stamps.dt.year > 2261)).to_numpy()  # what nanoseconds in 64 bits can hold
     if bad.any():
         row = int(np.argmax(bad))
         value = column.values.iloc[row]
