@@ -46,7 +46,8 @@ class RunRecord:
     empty when the scenario switched it off. ``kv_total``: f8[replica], the unit of ``kv_used``.
     ``itl_hist``: see `histogram`. ``parts``: f8[replica, part] seconds, columns `part_names`.
     ``totals``: ``steps, preemptions, last_s, itl_sum_s, itl_count, itl_max_s`` and optionally ``injected``.
-    ``evidence``: rows ``{"name": …, "part": …, "grade": …, "source": …, "share": …}`` (share of the time of that part); ``context``: facts for the head of a report (``model``,
+    ``evidence``: rows ``{"name": …, "part": …, "grade": …, "source": …, "share": …}``, share of the time of that part.
+    ``context``: facts for the head of a report (``model``,
     ``accelerator``, ``engine``, ``deployment``, ``traffic`` …) in the order in which they are printed.
     ``complete``: False when the run was interrupted.
     """

@@ -31,8 +31,8 @@ class Result:
 
     ``columns``: the request table as arrays, by id: `record.REQUEST_COLUMNS` and ``ttft_s, tpot_s, e2e_s, queue_s, slo_met``.
     ``series``: the time series as arrays (`series.COLUMNS`). ``itl_hist``: see `histogram`. ``scenario``: resolved YAML.
-    ``renderer``: makes the HTML report that `save` writes beside the tables; None writes none. It is named, not imported: reports lie
-    above metrics.
+    ``renderer``: makes the HTML report that `save` writes beside the tables (None: none). It is named, not imported, because
+    reports lie above metrics.
     """
 
     summary: dict[str, Any]

@@ -39,7 +39,7 @@ def save(result: Result, folder: Path) -> Path:
 def write_folder(folder: Path, fill: Callable[[Path], None]) -> Path:
     """``fill`` a sibling folder first, then rename: what bears the name is always whole. Raises ConfigError, OSError.
 
-    ``fill`` must write a ``summary.json`` with a ``format`` of this package, by which a later run knows that it may replace the folder.
+    ``fill`` must write a ``summary.json`` with a ``format`` of this package: a later run may then replace the folder.
     """
     folder = folder.absolute()
     check_target(folder)

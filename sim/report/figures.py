@@ -208,18 +208,17 @@ def _latency_over_time(result: Result) -> Figure | None:
     curves = [
         line(t, rounded(v), n, color) for v, n, color in zip(found, ("p50", "p90", "p99"), (BLUE, GREEN, ORANGE), strict=True)
     ]
-    shapes = []
+    positive = found[np.isfinite(found) & (found > 0)]
+    top, shapes = float(positive.max(initial=1e-3)), []
     target = result.summary["slo"]["targets"].get("ttft_s")
-    if target is not None and target < 20 * np.nanmax(found):
+    if target is not None and target < 20 * top:
+        top = max(top, target)
         shape = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": target, "y1": target}
         shapes.append(shape | {"line": {"color": RED, "width": 1.5, "dash": "dash"}})
-    spec = {
-        "data": curves,
-        "layout": layout("arrival time (s)", "TTFT (s)", yaxis={"type": "log", "tickformat": "~g"}, shapes=shapes),
-    }
-    return Figure(
-        "ttft-time", "TTFT through the run", "Percentiles of the requests that arrived in each interval; dashed: SLO.", spec
-    )
+    axis = time_axis(float(positive.min(initial=top)), top)
+    spec = {"data": curves, "layout": layout("arrival time (s)", "TTFT", yaxis=axis, shapes=shapes)}
+    caption = "Percentiles of the requests that arrived in each interval; dashed: SLO."
+    return Figure("ttft-time", "TTFT through the run", caption, spec)
 
 
 def replica_figures(result: Result, rows: int = 150, points: int = 160) -> list[Figure]:

@@ -12,7 +12,7 @@ from sim.report.figures import BLUE, GREEN, GREY, MANY_REPLICAS, ORANGE, PURPLE,
 if TYPE_CHECKING:
     from sim.metrics.result import Result
 
-_KIND_COLORS: Final = {
+KIND_COLORS: Final = {
     "compute": BLUE,
     "memory_bandwidth": "#69a7d9",
     "communication": PURPLE,
@@ -124,7 +124,7 @@ def latency_table(s: Mapping[str, Any]) -> str:
 
 def _time_went(s: Mapping[str, Any]) -> str:
     b = s["bottleneck"]
-    out = page.bar("Time of the replicas", b["shares"], WORDS, _KIND_COLORS)
+    out = page.bar("Time of the replicas", b["shares"], WORDS, KIND_COLORS)
     out += page.bar("Time of a request, on average", b["request_time"], _STAGE_TITLES, _STAGE_COLORS)
     if b["kv_blocked"] is not None:
         out += (

@@ -54,7 +54,7 @@ def page(title: str, body: Iterable[str], figures: Sequence[Figure]) -> str:
         '<link rel="icon" href="data:,">',
         f"<style>\n{css}</style>\n</head>\n<body>\n<main>",
         *body,
-        f"<footer>Made by {made_by}. Plots: drag to zoom, double-click to go back. The file works offline and sends nothing.</footer>\n</main>",
+        f"<footer>Made by {made_by}. Drag to zoom, double-click to go back. Works offline, sends nothing.</footer>\n</main>",
     ]
     if figures:
         specs = json.dumps({f.name: f.spec for f in figures}, separators=(",", ":"), allow_nan=False, ensure_ascii=False)

@@ -11,7 +11,6 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from sim.metrics.bottleneck import WORDS
 from sim.report import words
 
 if TYPE_CHECKING:
@@ -19,12 +18,12 @@ if TYPE_CHECKING:
 
 STYLE: Final = {"holds": ("✔", "bold green"), "misses": ("✘", "bold red"), "none": ("•", "bold")}
 _BAR: Final = {
-    "compute": "blue",
-    "memory_bandwidth": "cyan",
-    "communication": "magenta",
-    "host": "yellow",
-    "other": "bright_black",
-    "idle": "white",
+    "compute": ("compute", "blue"),
+    "memory_bandwidth": ("memory", "cyan"),
+    "communication": ("network", "magenta"),
+    "host": ("host", "yellow"),
+    "other": ("other", "bright_black"),
+    "idle": ("idle", "white"),
 }
 _BAR_WIDTH: Final = 60
 _MAX_WARNINGS: Final = 2
@@ -102,10 +101,10 @@ def _bar(shares: Mapping[str, float]) -> Group:
     for kind, share in shares.items():
         if share < 0.005:
             continue
-        style = _BAR.get(kind, "white")
+        title, style = _BAR[kind]
         bar.append(("░" if kind == "idle" else "█") * max(1, round(share * _BAR_WIDTH)), style=style)
         legend.append("■ ", style=style)
-        legend.append(f"{WORDS[kind].split(' and ')[0].split(' between')[0]} {share:.0%}  ")
+        legend.append(f"{title} {share:.0%}  ")
     return Group(bar, legend)
 
 

@@ -121,7 +121,7 @@ def subtitle(summary: Mapping[str, Any]) -> str:
 
 
 def evidence_line(summary: Mapping[str, Any]) -> str:
-    """``62% measured, 30% fitted, 8% estimated of the step time``; counts of figures where their shares are unknown; empty for none."""
+    """``62% measured, 30% fitted, 8% estimated of the step time``; counts of figures where shares are unknown."""
     order = ("measured", "fitted", "datasheet", "estimated")
     shares: dict[str, float] = summary.get("evidence_shares", {})
     if shares:
