@@ -115,9 +115,14 @@ def test_sections(arrival, lengths, more):
 
 @SLOW
 @given(
-    seed=st.integers(0, 5), turns=st.integers(1, 9), rate=st.floats(0.01, 1000), think=st.floats(0, 100), cv=st.just(0.0) | st.floats(0.001, 5),
-    requests=st.integers(1, 300), rows=st.integers(1, 400),
-)  # fmt: skip
+    seed=st.integers(0, 5),
+    turns=st.integers(1, 9),
+    rate=st.floats(0.01, 1000),
+    think=st.floats(0, 100),
+    cv=st.just(0.0) | st.floats(0.001, 5),
+    requests=st.integers(1, 300),
+    rows=st.integers(1, 400),
+)
 def test_any_sessions_keep_the_promises_of_a_block(seed, turns, rate, think, cv, requests, rows):
     section = {
         "arrival": {"process": "poisson", "rate": rate},
