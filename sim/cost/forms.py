@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 PARAMETERS = {
-    "gemm": ("compute_efficiency", "bandwidth_efficiency", "floor_us", "p", "wave_exponent", "k_half"),
+    "gemm": ("compute_efficiency", "bandwidth_efficiency", "floor_us", "p", "wave_exponent", "k_half"),  # and tile_m where it is not 64
     "prefill": ("compute_efficiency", "bandwidth_efficiency", "floor_us", "length_half", "p"),
     "decode": (
         "compute_efficiency",
@@ -49,8 +49,9 @@ class Times(NamedTuple):
 
 def gemm(q: Any, hw: Machine, m: Any, n: Any, k: Any, weight_bytes: float = 2.0, act_bytes: float = 2.0) -> Times:
     """``m × k`` times ``k × n``: tiles of 64 × 128, a wave of tiles fills the multiprocessors. Bytes are per element; output in 16 bits."""
-    mm, nn = np.ceil(m / TILE_M) * TILE_M, np.ceil(n / TILE_N) * TILE_N
-    waves = mm / TILE_M * nn / TILE_N / hw.sm
+    tile = q[6] if len(q) > 6 else TILE_M
+    mm, nn = np.ceil(m / tile) * tile, np.ceil(n / TILE_N) * TILE_N
+    waves = mm / tile * nn / TILE_N / hw.sm
     filled = waves / np.ceil(waves)
     compute = 2.0 * mm * nn * k / (hw.peak * q[0]) * filled ** -q[4] * (1.0 + q[5] / k)
     memory = (act_bytes * m * k + weight_bytes * n * k + 2.0 * m * n) / (hw.bandwidth * q[1])

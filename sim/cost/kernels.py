@@ -109,7 +109,9 @@ class Kernels:
 
     def __init__(self, accelerator: Accelerator, framework: str) -> None:
         self.accelerator = accelerator
-        if accelerator.name in MEASURED:
+        if framework == "llama.cpp":
+            self.base, self.proxy_reason = "any", ""
+        elif accelerator.name in MEASURED:
             self.base, self.proxy_reason = MEASURED[accelerator.name], ""
         else:
             self.base, self.proxy_reason = _stand_in(accelerator)
@@ -134,13 +136,17 @@ class Kernels:
                     return stack[name]
         return None
 
+    def _own(self, op: FittedOperator) -> bool:
+        """Whether ``op`` was measured on this accelerator (or, for kernels fitted to many, on any)."""
+        return op.stack.startswith(f"{self.base}.") and not self.proxy_reason
+
     def q(self, op: FittedOperator) -> tuple[float, ...]:
         """Parameters of ``op``; where it stands in without its residual grid, no bandwidth efficiency that only a large cache explains."""
         return op.q if self.same_machine(op) else (op.q[0], min(op.q[1], 0.9), *op.q[2:])
 
     def machine(self, op: FittedOperator) -> Machine:
         """Where ``op`` is to run: its own reference figures, or this accelerator's if it is a stand-in."""
-        if op.stack.startswith(f"{self.base}.") and not self.proxy_reason:
+        if self._own(op) and self.base != "any":
             return op.machine
         a = self.accelerator
         return Machine(a.peak(a.compute_dtype(op.unit)), a.memory_bandwidth, float(a.sm_count))
@@ -150,14 +156,14 @@ class Kernels:
         if op is None:
             self.used[what] = ("estimated", why or "no measurement of any accelerator")
             return
-        own = op.stack.startswith(f"{self.base}.") and not self.proxy_reason
+        own = self._own(op)
         grade: Grade = "estimated" if not own else "measured" if exact and op.residual is not None else "fitted"
         reason = "" if own else f", scaled to {self.accelerator.name} by datasheet"
         self.used[what] = (grade, f"profiles/fitted/{op.stack}.yaml {op.name}{reason}{'; ' + why if why else ''}")
 
     def same_machine(self, op: FittedOperator) -> bool:
         """Whether residuals of ``op`` mean something here: same accelerator or the same generation of one vendor."""
-        if op.stack.startswith(f"{self.base}.") and not self.proxy_reason:
+        if self._own(op):
             return True
         here = self.accelerator.compute_capability
         return (
