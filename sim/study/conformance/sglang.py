@@ -116,7 +116,7 @@ def start(recording: dict[str, Any]) -> tuple[Any, dict[int, str]]:
     """A scheduler that has the recording's requests in its inbox, and the request names by our numbers."""
     meta = recording["meta"]
     params, blocks = settings(meta)
-    site = Site(extra={"out_at_prompt": True})
+    site = Site(extra={"recording": True})
     params = Sglang.resolve(params, site)
     dur = meta["scenario"]["dur"]
     a, b, c = (round(dur[key] * _MICRO) for key in "abc")

@@ -39,22 +39,14 @@ from sim.jit import implement, kernel, new
 from sim.registry import register
 
 
-def _enqueue(s, slot):
-    enqueue_request(s, slot)
-
-
-def _grow(s, n):
-    grow_columns_sglang(s, n)
-
-
 implement(
     SglangState,
-    enqueue=_enqueue,
+    enqueue=enqueue_request,
     plan=plan_batch,
     complete=complete_batch,
     steady_steps=steady_decodes,
     apply_steady=apply_decodes,
-    grow=_grow,
+    grow=grow_columns_sglang,
 )
 
 
@@ -89,6 +81,8 @@ def _new_state(replica, rec, cost, numbers, ratios, flags, mt):
     s.retract_by_priority = flags[4] == 1
     s.ignore_eos = flags[5] == 1
     s.out_at_prompt = flags[6] == 1
+    s.recorded_clock = flags[6] == 1
+    s.idle_seen = False
     return s
 
 
@@ -160,7 +154,7 @@ class Sglang(Scheduler):
             p.enable_priority_scheduling and not p.disable_priority_preemption,
             p.retraction_policy == "priority",
             p.ignore_eos,
-            bool(site.extra.get("out_at_prompt", False)),
+            bool(site.extra.get("recording", False)),
         ]
         ratios = np.array([init, low, (init - low) / 600, p.speculative_accept_rate])
         twister = np.array(random.Random(p.random_seed).getstate()[1][:624], np.int64)  # noqa: S311 - what upstream's shuffle draws from

@@ -49,6 +49,8 @@ class SglangState(EngineState):
     retract_by_priority: b1
     ignore_eos: b1  # every request
     out_at_prompt: b1  # generated tokens are numbered from the prompt's length (recordings), not from 0
+    recorded_clock: b1  # replays: see `step._idle`
+    idle_seen: b1
     max_req_len: i8
     init_ratio: f8
     min_ratio: f8

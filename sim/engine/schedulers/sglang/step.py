@@ -65,7 +65,6 @@ def _lowest_waiting(s):
     return worst
 
 
-@kernel
 def enqueue_request(s, slot):
     """``_handle_generate_request``: too long a prompt or too long a queue turns a request away; limits cut ``max_new_tokens``."""
     prompt = int(s.r_prompt[slot])
@@ -343,11 +342,24 @@ def _update_running(s):
     return True
 
 
+@inline
+def _empty(s):
+    return s.n_run == 0 and s.chunked < 0 and s.q_len == 0 and s.w_hi == s.w_lo
+
+
 @kernel
 def _idle(s):
-    """``on_idle``: nothing anywhere, so the ratio starts anew."""
-    if s.n_run == 0 and s.chunked < 0 and s.q_len == 0 and s.w_hi == s.w_lo:
+    """``on_idle``: nothing anywhere, so the ratio starts anew.
+
+    A real server passes here over and over while it waits. The clock of the recordings jumps to the next arrival instead and makes one
+    such pass in every other idle period (under overlap; beside the one that finds the batch empty in the normal loop).
+    """
+    if _empty(s):
         s.ratio = s.init_ratio
+        if s.recorded_clock and not s.overlap:
+            s.idle_seen = not s.idle_seen
+            if s.idle_seen and s.interval_left > 0:
+                s.interval_left -= 1
 
 
 def plan_batch(s):
@@ -355,6 +367,10 @@ def plan_batch(s):
     s.tree.evicted = 0
     before = s.last
     _merge_last(s)
+    if s.recorded_clock and s.overlap and before < 0 and _empty(s):
+        s.idle_seen = not s.idle_seen
+        if not s.idle_seen:
+            return NOTHING
     n = 0
     deferred = s.interval_left > 0
     if deferred:
