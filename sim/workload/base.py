@@ -47,6 +47,19 @@ class Traffic:
             raise ConfigError("rate", rate, f"must be in [{SLOWEST:g}, {FASTEST:g}] requests per second")
         return self._with_rate(rate)
 
+    def up_to(self, max_total_tokens: int) -> Traffic:
+        """The same traffic for a server that accepts no more than ``max_total_tokens`` of prompt + output.
+
+        Longer recorded requests are left out; synthetic ones are drawn again; sessions end before the turn that is too long.
+        Raises `ConfigError` when nothing is left.
+        """
+        if self.max_tokens is not None and self.max_tokens <= max_total_tokens:
+            return self
+        changed = self._up_to(max_total_tokens)
+        if self.closed_loop is None:
+            return changed
+        return changed.with_closed_loop(self.closed_loop.over(changed))
+
     def with_closed_loop(self, closed_loop: ClosedLoop) -> Self:
         """The same requests, asked for by waiting clients."""
         changed = copy.copy(self)
@@ -58,6 +71,9 @@ class Traffic:
         return self._chunks()
 
     def _chunks(self) -> Iterator[RequestBlock]:
+        raise NotImplementedError
+
+    def _up_to(self, max_total_tokens: int) -> Traffic:
         raise NotImplementedError
 
     def _with_rate(self, rate: float) -> Traffic:

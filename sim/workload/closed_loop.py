@@ -27,7 +27,11 @@ class ClosedLoop:
 
     def fresh(self) -> ClosedLoop:
         """The same clients with nothing asked yet."""
-        return ClosedLoop(self.concurrency, self.think_time, self._traffic)
+        return self.over(self._traffic)
+
+    def over(self, traffic: Traffic) -> ClosedLoop:
+        """The same clients asking for the requests of ``traffic``."""
+        return ClosedLoop(self.concurrency, self.think_time, traffic)
 
     def next(self, client: int) -> tuple[RequestBlock, int] | None:
         """The next request of a client as (block, row), or None when there are no more.

@@ -32,6 +32,13 @@ class RecordedTraffic(Traffic):
         changed._speed = speed_for(self._block, rate)
         return changed
 
+    def _up_to(self, max_total_tokens: int) -> Traffic:
+        block = self._block
+        keep = block.prompt_tokens.astype(np.int64) + block.output_tokens <= max_total_tokens
+        if not keep.any():
+            raise ConfigError("traffic.trace", max_total_tokens, "no request of the trace is this short")
+        return RecordedTraffic(block.where(keep), self._speed)
+
     def _chunks(self) -> Iterator[RequestBlock]:
         for lo in range(0, len(self._block), BLOCK_ROWS):
             block = self._block[lo : lo + BLOCK_ROWS]

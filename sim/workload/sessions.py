@@ -148,6 +148,10 @@ class SessionTraffic(Traffic):
         changed._arrival = self._arrival.with_rate(rate)
         return changed
 
+    def _up_to(self, max_total_tokens: int) -> Traffic:
+        params = self._params.model_copy(update={"max_context": max_total_tokens})
+        return SessionTraffic(self._arrival, self._length, self.total, self._seed, params, self._prefixes, self._client_limit)
+
     def conversations(self) -> Iterator[RequestBlock]:
         """Whole sessions, one after the other."""
         for turns in self._sessions(self.total, self._mean_turns):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 
+from sim.errors import ConfigError
 from sim.workload.arrivals._base import Arrival
 from sim.workload.base import Traffic
 from sim.workload.lengths._base import Length
@@ -41,6 +42,14 @@ class SyntheticTraffic(Traffic):
         changed = copy.copy(self)
         changed._arrival = self._arrival.with_rate(rate)
         return changed
+
+    def _up_to(self, max_total_tokens: int) -> Traffic:
+        if max_total_tokens < self._shared + 2:
+            raise ConfigError(
+                "traffic.synthetic.prefixes.shared_tokens", self._shared, f"leaves no room within {max_total_tokens} tokens"
+            )
+        length = self._length.within(max_total_tokens - self._shared)
+        return SyntheticTraffic(self._arrival, length, self.total, self._seed, self._prefixes, self._client_limit)
 
     def _chunks(self) -> Iterator[RequestBlock]:
         times = self._arrival.times(stream(self._seed, "arrivals"))

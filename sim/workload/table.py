@@ -125,6 +125,14 @@ class RequestBlock:
         columns |= {name: getattr(self, name)[a:b] for name in _SPANS[1:]}
         return RequestBlock(**columns)
 
+    def where(self, keep: NDArray[np.bool_]) -> RequestBlock:
+        """A new block of the rows for which ``keep`` [n] holds."""
+        count = np.diff(self.span_off)
+        columns: dict[str, Any] = {name: getattr(self, name)[keep] for name in _DTYPES}
+        columns["span_off"] = np.concatenate([[0], np.cumsum(count[keep])])
+        columns |= {name: getattr(self, name)[np.repeat(keep, count)] for name in _SPANS[1:]}
+        return RequestBlock(**columns)
+
     @property
     def columns(self) -> tuple[NDArray[Any], ...]:
         """Arrival, prompt, output, limit, priority, LoRA and output content, in the order an engine takes them."""

@@ -221,3 +221,20 @@ def test_a_class_in_a_users_file(synthetic, tmp_path):
     arrival = whole(synthetic(arrival={"process": f"{path}:Pairs", "rate": 1}, requests=4)).arrival_s
 
     assert arrival.tolist() == [0, 2, 2, 4]
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"prefixes": {"shared_tokens": 50}}, {"sessions": {"turns": 4}, "prefixes": {"shared_tokens": 50}}]
+)
+@pytest.mark.parametrize("closed_loop", [None, {"concurrency": 2}])
+def test_traffic_for_a_short_context(synthetic, settings, closed_loop):
+    lengths = {"kind": "uniform", "prompt_tokens": [1, 100], "output_tokens": [1, 100]}
+    traffic = synthetic(lengths=lengths, closed_loop=closed_loop, **settings).up_to(130)
+    block = whole(traffic)
+
+    assert len(block) == 1000 == traffic.total
+    assert (block.prompt_tokens + block.output_tokens).max() <= 130 == traffic.max_tokens
+    if closed_loop:
+        assert as_bytes(traffic.closed_loop.next(0)[0]) == as_bytes(next(traffic.conversations()))
+    with pytest.raises(ConfigError):
+        whole(traffic.up_to(1))

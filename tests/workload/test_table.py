@@ -22,6 +22,14 @@ def test_a_block_is_the_join_of_its_slices():
         assert as_bytes(block) == as_bytes(RequestBlock.concat([block[:cut].validate(), block[cut:].validate()]))
 
 
+def test_rows_are_chosen_with_their_spans():
+    block = block_with_spans()
+    keep = np.array([True, False, True, True, False, False, True])
+
+    want = RequestBlock.concat([block[i : i + 1] for i in np.flatnonzero(keep)])
+    assert as_bytes(block.where(keep).validate()) == as_bytes(want)
+
+
 def test_a_slice_shares_its_columns():
     block = block_with_spans()
 

@@ -132,6 +132,18 @@ def test_window_limit_and_rate(read):
     assert whole(read(PLAIN, window=[3, None])).arrival_s[0] == 1
 
 
+def test_requests_that_are_too_long_are_left_out(read):
+    traffic = read(PLAIN, rate_scale=2)
+    short = traffic.up_to(107)
+
+    assert whole(short).prompt_tokens.tolist() == [100, 101, 102, 103]
+    assert (short.total, short.max_tokens) == (4, 107)
+    assert short.mean_rate == pytest.approx(1)
+    assert traffic.up_to(1000) is traffic
+    with pytest.raises(ConfigError, match="this short"):
+        traffic.up_to(50)
+
+
 def test_client_limit(read):
     assert whole(read(PLAIN, max_tokens=5)).output_tokens.max() == 5
 
