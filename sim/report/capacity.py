@@ -136,7 +136,10 @@ def _figures(answer: CapacityAnswer) -> list[Figure]:
             "% of requests",
             [line(x, rounded(np.array(share, float)), "all targets", BLUE)],
             [level(100 * slo["required"])],
-            {"range": [0, 101]},
+            {
+                "range": [max(0.0, 10 * (min((v for v in share if v is not None), default=0.0) // 10) - 10), 101],
+                "rangemode": "normal",
+            },
         ),
         plot(
             "goodput",

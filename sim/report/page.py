@@ -105,7 +105,7 @@ def bar(title: str, shares: Mapping[str, float | None], titles: Mapping[str, str
         f'<i style="width:{100 * v:.2f}%;background:{colors[k]}" title="{esc(titles[k])} {v:.1%}"></i>' for k, v in found.items()
     )
     legend = "".join(
-        f'<span><span class="dot" style="background:{colors[k]}"></span>{esc(titles[k])} <b>{100 * v:.1f} %</b></span>'
+        f'<span><span class="dot" style="background:{colors[k]}"></span>{esc(titles[k])} <b>{100 * v:.1f}%</b></span>'
         for k, v in found.items()
     )
     return f'<div class="split"><h3>{esc(title)}</h3><div class="bar">{strips}</div><div class="legend">{legend}</div></div>'

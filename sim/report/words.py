@@ -62,7 +62,7 @@ def latency_rows(summary: Mapping[str, Any]) -> list[dict[str, str]]:
         stats = summary["latency"][key]
         unit, scale = unit_of(stats)
         row = {"key": key, "title": definition(key).title, "unit": unit}
-        places = 1 if (stats["p50"] or 0.0) / scale >= 20 else 2
+        places = 1 if (stats["p99"] or 0.0) / scale >= 100 else 2
         row |= {p: in_unit(stats[p], scale, places) for p in PERCENTILE_TITLES}
         target = slo["targets"].get(key)
         row["slo"] = f"≤ {seconds(target)}" if target is not None else ""

@@ -1,0 +1,33 @@
+"""Formats of other tools."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sim.metrics.result import Result, summarise
+from sim.report.exports import vllm_bench, write_requests_csv, write_vllm_bench
+from tests.metrics.records import four_requests
+
+
+def test_vllm_bench_by_hand() -> None:
+    out = vllm_bench(summarise(four_requests()), detailed=True)
+
+    assert (out["completed"], out["failed"], out["num_prompts"]) == (3, 1, 4)
+    assert out["duration"] == pytest.approx(10.0)
+    assert out["mean_ttft_ms"] == pytest.approx(900.0)
+    assert out["median_e2el_ms"] == pytest.approx(2500.0)
+    assert out["request_goodput"] is None
+    assert out["max_concurrent_requests"] == 3
+    assert out["ttfts"] == pytest.approx([0.5, 2.0, 0.2, 0.0])
+    assert out["errors"] == ["", "", "", "rejected"]
+    assert "std_itl_ms" not in out
+
+
+def test_files(wave: Result, tmp_path: Path) -> None:
+    data = json.loads(write_vllm_bench(wave, tmp_path / "bench.json", detailed=True).read_text())
+
+    assert len(data["latencies"]) == data["completed"] == 4000
+    assert data["p99.9_tpot_ms"] >= data["p99_tpot_ms"]
+    lines = write_requests_csv(wave, tmp_path / "requests.csv").read_text().splitlines()
+    assert len(lines) == 4001

@@ -1,0 +1,109 @@
+"""What is printed fits the screen and says what the numbers say."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sim.metrics.capacity import CapacityAnswer, Probe
+from sim.metrics.result import Result
+from sim.metrics.slo import Slo
+from sim.report import capacity, compare, terminal, words
+
+Maker = Callable[..., Result]
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_one_screen(wave: Result, width: int) -> None:
+    lines = terminal.text(wave, width).splitlines()
+
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= width
+
+
+def test_a_large_fleet_fits_as_well(make_result: Maker) -> None:
+    many = make_result(5000, 1000, 50, load=2.0, warnings=["a long warning " * 20] * 5)
+    lines = terminal.text(many, 100).splitlines()
+
+    assert len(lines) <= 26
+    assert "3 more warnings in the report" in lines[-1]
+
+
+def test_numbers_and_units(wave: Result) -> None:
+    screen = terminal.text(wave)
+    ttft = wave.summary["latency"]["ttft_s"]
+
+    assert "Holds its SLO: 99.62% of requests meet TTFT ≤ 1 s, TPOT ≤ 50 ms and E2E ≤ 30 s" in screen
+    assert f"TTFT ms   {1e3 * ttft['mean']:.1f}" in screen
+    assert "E2E s" in screen
+
+
+def test_without_slo(make_result: Maker) -> None:
+    screen = terminal.text(make_result(1000, slo=Slo()))
+
+    assert "No SLO was set" in screen
+    assert "Goodput" not in screen
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(None, "–"), (0.99999, "99.9%"), (1.0, "100.0%"), (0.1234, "12.3%"), (float("nan"), "–"), (0.0, "0.0%")]
+)
+def test_percent_never_rounds_up_to_all(value: float | None, text: str) -> None:
+    assert words.percent(value) == text
+
+
+@pytest.mark.parametrize(("value", "text"), [(1234.5, "1,234"), (12.345, "12.3"), (0.01234, "0.0123"), (0, "0"), (None, "–")])
+def test_numbers_without_exponents(value: float | None, text: str) -> None:
+    assert words.number(value) == text
+
+
+def test_evidence_by_time(make_result: Maker) -> None:
+    rows = [
+        {"name": "GEMM", "part": "linear_compute", "grade": "measured", "source": "grid"},
+        {"name": "GEMM", "part": "linear_memory", "grade": "measured", "source": "grid"},
+        {"name": "host", "part": "host", "grade": "estimated", "source": "guess"},
+    ]
+    s = make_result(500, evidence=rows).summary
+
+    assert s["evidence_shares"] == pytest.approx({"measured": 0.63 / 0.73, "estimated": 0.1 / 0.73})
+    assert words.evidence_line(s) == "86% measured, 14% estimated of the step time"
+
+
+def test_comparison_marks_the_best(make_result: Maker, tmp_path: Path) -> None:
+    results = [make_result(1500, load=load, name=name) for name, load in (("small", 1.3), ("large", 0.8))]
+    screen = terminal.as_text(compare.screen(results))
+
+    assert next(line for line in screen.splitlines() if line.startswith("TTFT p99")).rstrip().split()[-3] == "★"
+    assert "Lowest p99 TTFT: large" in " ".join(screen.split())
+    many = terminal.as_text(compare.screen([make_result(300, name=f"run-{i}") for i in range(6)]), 100)
+    assert len(many.splitlines()) < 20
+    assert {p.name for p in compare.save(results, tmp_path / "c").iterdir()} == {"compare.csv", "report.html", "summary.json"}
+    compare.save(results, tmp_path / "c")
+
+
+def _answer(make_result: Maker, answer: float | None = 16.0) -> CapacityAnswer:
+    probes = [Probe(16 * load, make_result(1500, load=load).summary) for load in (2.0, 0.5, 1.0, 1.2)]
+    return CapacityAnswer("quickstart", "rate", answer, probes, "1 replica", 0.02, ("KV blocks are an estimate",))
+
+
+def test_capacity_screen(make_result: Maker, tmp_path: Path) -> None:
+    answer = _answer(make_result)
+    lines = terminal.as_text(capacity.screen(answer), 90).splitlines()
+
+    assert lines[0] == "quickstart holds its SLO up to 16 requests/s with 1 replica (to within 2.0%)."
+    assert [line.split()[1] for line in lines[4:8]] == ["✔", "✔", "✘", "✘"]
+    assert len(lines) <= 24
+    assert {p.name for p in capacity.save(answer, tmp_path / "c").iterdir()} == {"probes.csv", "report.html", "summary.json"}
+
+
+def test_capacity_without_an_answer(make_result: Maker) -> None:
+    answer = _answer(make_result, None)
+
+    assert "does not hold its SLO with 1 replica at any probed rate" in answer.sentence()
+    assert "misses" in capacity.render(answer)
+
+
+def test_replicas_question(make_result: Maker) -> None:
+    answer = CapacityAnswer("big", "replicas", 3.0, _answer(make_result).probes, "24 requests/s")
+
+    assert answer.sentence() == "big needs 3 replicas for 24 requests/s."
