@@ -1,0 +1,18 @@
+"""What the user asks for: frozen sections, read from YAML, written back resolved. No behaviour."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sim.config.load import built_in, load, loads, to_yaml
+from sim.config.scenario import Scenario
+from sim.config.validate import settings
+
+__all__ = ["Scenario", "built_in", "load", "loads", "schema", "settings", "to_yaml"]
+
+
+def schema() -> dict[str, Any]:
+    """JSON schema of a scenario file; loads every registered class."""
+    from sim.config.json_schema import schema as make
+
+    return make()

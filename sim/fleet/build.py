@@ -99,6 +99,7 @@ def _budget(scheduler: type[Scheduler], params: Any, site: Site, field: str) -> 
     if rule is None:
         return None
     pinned = site.kv_blocks
-    context = scheduler.max_context(params, site) if pinned is None else None
+    # as the engines do when they start: one request of the longest length must fit
+    context = getattr(params, "max_model_len", None) if pinned is None else None
     budget = memory_budget(site.model, site.accelerator, rule, site.tp, site.pp, site.ep, site.dp, context, field)
     return budget if pinned is None else budget.pinned(pinned, f"{field}.kv_blocks")

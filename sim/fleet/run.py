@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import inf, isfinite
 from typing import Any
@@ -11,11 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim import registry
-from sim.errors import ConfigError, DataError
+from sim.errors import DataError
 from sim.fleet.build import Plan
 from sim.fleet.world import World
 from sim.workload.base import Traffic
+from sim.workload.closed_loop import ClosedLoop
 from sim.workload.streams import stream
+from sim.workload.table import RequestBlock
 
 Array = NDArray[Any]
 
@@ -47,7 +49,6 @@ def execute(
     multi_step: bool = True,
 ) -> Raw:
     """Run the traffic through the pools. ``router``: section with ``name`` and settings. Raises `ConfigError`, `DataError`."""
-    check_lengths(plans, traffic)
     groups = [p.build(bins, _first_width(traffic, bins), histogram) for p in plans]
     for group in groups:
         group.set_multi_step(multi_step)
@@ -75,26 +76,61 @@ def make_router(section: Any, replicas: int, seed: int) -> Any:
     return cls(settings(cls.Params, section.settings, "router"), replicas, stream(seed, "router"))
 
 
-def check_lengths(plans: Sequence[Plan], traffic: Traffic) -> None:
-    """Refuse traffic with requests that the engines would never accept. Raises `DataError` with the first one."""
+def fitting(plans: Sequence[Plan], traffic: Traffic, too_long: str) -> tuple[Traffic, int]:
+    """The traffic without requests that the engines would never accept, and how many those are.
+
+    ``too_long`` ``"error"``: raises `DataError` with the first one instead.
+    """
     tightest = min(plans, key=lambda p: p.max_context)
     limit = tightest.max_context
     if traffic.max_tokens is not None and traffic.max_tokens <= limit:
-        return
-    if traffic.total is None:
-        raise ConfigError("traffic.synthetic.requests", None, "is needed: this traffic never ends", "a number of requests")
-    at = 0
+        return traffic, 0
+    at = dropped = 0
     for block in traffic.blocks():
         tokens = block.prompt_tokens.astype(np.int64) + block.output_tokens
-        if (tokens > limit).any():
+        over = int(np.count_nonzero(tokens > limit))
+        if over and too_long == "error":
             row = int(np.argmax(tokens > limit))
             raise DataError(
                 "traffic",
                 f"request {at + row} has {block.prompt_tokens[row]} prompt + {block.output_tokens[row]} output tokens; "
                 f"{tightest.scheduler.name} accepts {limit} (model context {tightest.model.max_position})",
-                "use a model with a longer context, or traffic.too_long: skip",
+                "use a model with a longer context, or traffic.too_long=skip",
             )
+        dropped += over
         at += len(block)
+    return (Shorter(traffic, limit, at - dropped), dropped) if dropped else (traffic, 0)
+
+
+class Shorter(Traffic):
+    """Another traffic without requests of more than ``limit`` tokens."""
+
+    def __init__(self, traffic: Traffic, limit: int, total: int) -> None:
+        self._traffic, self._limit, self.total = traffic, limit, total
+        self.max_tokens = limit
+        self.max_prompt_tokens = traffic.max_prompt_tokens
+        if traffic.closed_loop is not None:
+            self.closed_loop = ClosedLoop(traffic.closed_loop.concurrency, traffic.closed_loop.think_time, self)
+
+    @property
+    def mean_rate(self) -> float:
+        """That of all requests: skipped ones leave a gap."""
+        return self._traffic.mean_rate
+
+    def _with_rate(self, rate: float) -> Traffic:
+        return Shorter(self._traffic.with_rate(rate), self._limit, self.total or 0)
+
+    def _chunks(self) -> Iterator[RequestBlock]:
+        return (self._cut(block) for block in self._traffic.blocks())
+
+    def conversations(self) -> Iterator[RequestBlock]:
+        """Turns that are too long are left out of their sessions."""
+        return (self._cut(block) for block in self._traffic.conversations())
+
+    def _cut(self, block: RequestBlock) -> RequestBlock:
+        keep = block.prompt_tokens.astype(np.int64) + block.output_tokens <= self._limit
+        runs = np.flatnonzero(np.diff(np.concatenate([[False], keep, [False]])))
+        return RequestBlock.concat([block[lo:hi] for lo, hi in zip(runs[::2].tolist(), runs[1::2].tolist(), strict=True)])
 
 
 def _first_width(traffic: Traffic, bins: int) -> float:

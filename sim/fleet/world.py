@@ -125,7 +125,8 @@ class World:
                     yield env.timeout(arrival - env.now)
                     if arrival >= self.until or self.stopped:
                         return
-                    self._advance(arrival)  # the event's time may differ from the arrival in the last bit
+                    if env.now != arrival:  # rounding of the delay, in the last bit
+                        self._advance(arrival)
                 replica = self.router.choose(self.view, block, row)
                 pool = self._pool_of[replica]
                 self.groups[pool].submit(replica - self._first[pool], columns, spans, row, row + 1, base)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sim.fleet.build import Plan, plan
-from sim.fleet.run import Raw, execute
+from sim.fleet.run import Raw, execute, fitting
 from sim.metrics.histogram import ITL_BINS, ITL_LO, ITL_SCALE
 from sim.metrics.record import RunRecord, join_series
 from sim.metrics.result import Result, summarise
@@ -29,7 +29,8 @@ class Study:
     def __init__(self, scenario: Any) -> None:
         self.scenario = scenario
         self.plans = plan(scenario)
-        self.traffic: Traffic = build_traffic(scenario.traffic, scenario.seed)
+        traffic = build_traffic(scenario.traffic, scenario.seed)
+        self.traffic, self.skipped = fitting(self.plans, traffic, scenario.traffic.too_long)
 
     def run(
         self, *, rate: float | None = None, replicas: int | None = None, progress: Progress | None = None, multi_step: bool = True
@@ -57,7 +58,7 @@ class Study:
             progress=(lambda sent, finished: progress(finished, total)) if progress else None,
             multi_step=multi_step,
         )
-        return summarise(_record(s, plans, traffic, raw), s.warmup, _renderer)
+        return summarise(_record(s, plans, traffic, raw, self.skipped), s.warmup, _renderer)
 
 
 def simulate(scenario: Any, *, progress: Progress | None = None) -> Result:
@@ -71,7 +72,7 @@ def _renderer(result: Result) -> str:
     return render(result)
 
 
-def _record(scenario: Any, plans: Sequence[Plan], traffic: Traffic, raw: Raw) -> RunRecord:
+def _record(scenario: Any, plans: Sequence[Plan], traffic: Traffic, raw: Raw, skipped: int) -> RunRecord:
     from sim.config import to_yaml
 
     names = [p.name if len(plans) > 1 else "replica" for p in plans for _ in range(p.replicas)]
@@ -91,7 +92,7 @@ def _record(scenario: Any, plans: Sequence[Plan], traffic: Traffic, raw: Raw) ->
         context=_context(plans, traffic),
         scenario=to_yaml(scenario),
         evidence=_evidence(plans, raw),
-        warnings=_warnings(plans, raw),
+        warnings=_warnings(plans, raw, skipped),
         complete=raw.complete,
     )
 
@@ -129,8 +130,8 @@ def _evidence(plans: Sequence[Plan], raw: Raw) -> list[dict[str, Any]]:
     return rows
 
 
-def _warnings(plans: Sequence[Plan], raw: Raw) -> list[str]:
-    out: list[str] = []
+def _warnings(plans: Sequence[Plan], raw: Raw, skipped: int) -> list[str]:
+    out: list[str] = [f"{skipped:,} requests too long for the model's context were skipped"] if skipped else []
     for p in plans:
         out += p.evidence.notes
         if p.budget:

@@ -1,0 +1,70 @@
+"""What all sections share: frozen, unknown keys refused, bare names allowed where a section is mostly a name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, model_validator
+
+Count = Annotated[StrictInt, Field(ge=1, le=2**31 - 1)]
+"""A whole number of at least 1; ``true`` and ``2.0`` are not."""
+
+
+class Section(BaseModel):
+    """Base of every section."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Named(BaseModel):
+    """A name and the settings of what bears it: ``{name: vllm, max_num_seqs: 64}``, or just ``vllm``.
+
+    The settings are checked against the `Params` of the registered class when the run is planned; here they are any mapping.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    key: ClassVar[str] = "name"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return {cls.key: value}
+        if not isinstance(value, Mapping):
+            raise ValueError(f"must be a name, or a mapping with {cls.key!r} and settings")
+        bad = [k for k in value if not isinstance(k, str)]
+        if bad:
+            raise ValueError(f"settings must have names, not {bad[0]!r}")
+        return value
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Everything but the name."""
+        return dict(self.model_extra or {})
+
+
+class Engine(Named):
+    """The serving engine and its settings, spelled as the engine spells them."""
+
+    name: str = Field(description="name of the engine, or path/to/file.py:Class of your own")
+
+
+class Router(Named):
+    """How requests are spread over the replicas."""
+
+    name: str = Field(description="name of the router, or path/to/file.py:Class of your own")
+
+
+class Arrival(Named):
+    """When requests arrive."""
+
+    key: ClassVar[str] = "process"
+    process: str = Field(description="name of the arrival process")
+
+
+class Lengths(Named):
+    """How long prompts and outputs are."""
+
+    key: ClassVar[str] = "kind"
+    kind: str = Field(description="name of the length distribution")

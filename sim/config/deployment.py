@@ -1,0 +1,26 @@
+"""The ``deployment`` section: one pool of equal replicas; ``pools`` is a list of them."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from sim.config.base import Count, Engine, Section
+
+
+class Deployment(Section):
+    """Replicas of one engine on one kind of accelerator."""
+
+    accelerator: str = Field(description="name of an accelerator profile, such as h100-sxm, or the path of a YAML of your own")
+    tp: Count = Field(1, description="tensor-parallel width")
+    pp: Count = Field(1, description="pipeline stages")
+    dp: Count = Field(1, description="data-parallel attention ranks of one engine")
+    ep: Count = Field(1, description="expert-parallel width")
+    replicas: Count = Field(1, description="number of engines")
+    engine: Engine = Field(description="the serving engine and its settings")
+    kv_blocks: Count | None = Field(None, description="KV blocks per replica as a real server logged them, instead of the estimate")
+
+
+class Pool(Deployment):
+    """One pool of several."""
+
+    name: str = Field(min_length=1, description="name of the pool, unique")

@@ -1,0 +1,129 @@
+"""From a file, a built-in name or a text to a `Scenario`, and back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from sim.config.scenario import Scenario
+from sim.config.text import dump, parse
+from sim.config.validate import settings
+from sim.errors import ConfigError, DataError, did_you_mean
+from sim.resources import path as resource
+
+_BARE = {"arrival": "process", "lengths": "kind"}  # what a bare string means in these sections; elsewhere: the name
+_STEP = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
+
+
+def load(path: str | Path, overrides: Iterable[str] = ()) -> Scenario:
+    """The scenario of a file, or of a built-in name (``quickstart``), with ``overrides`` such as ``deployment.tp=2`` applied.
+
+    Relative paths inside it count from the scenario's folder. *Raises*: `DataError` for a file that cannot be read, `ConfigError` for
+    whatever is wrong in it.
+    """
+    file = _find(path)
+    try:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise DataError(str(file), "is no text file") from None
+    except OSError as error:
+        raise DataError(str(file), f"cannot be read: {error.strerror or error}") from None
+    return loads(text, overrides, str(path), file.resolve().parent)
+
+
+def loads(text: str, overrides: Iterable[str] = (), source: str = "scenario", folder: Path | None = None) -> Scenario:
+    """The scenario of a YAML text; relative paths count from ``folder`` (default: the working directory)."""
+    raw = parse(text, source)
+    if not isinstance(raw, dict):
+        raise DataError(source, "must be a mapping with model, traffic and deployment")
+    for override in overrides:
+        _override(raw, override)
+    if "name" not in raw and source != "scenario":
+        raw["name"] = Path(source).stem
+    scenario = settings(Scenario, raw)
+    return _rooted(scenario, folder or Path.cwd())
+
+
+def to_yaml(scenario: Scenario) -> str:
+    """The scenario with every default written out; it loads back to an equal scenario."""
+    return dump(scenario.model_dump(mode="json", exclude_none=True))
+
+
+def built_in() -> list[tuple[str, str]]:
+    """Names of the built-in scenarios, and the question each one answers."""
+    out = []
+    for file in sorted(resource("scenarios").rglob("*.yaml")):
+        question = parse(file.read_text(encoding="utf-8"), file.name).get("question", "")
+        out.append((file.stem, question))
+    return out
+
+
+def _find(path: str | Path) -> Path:
+    file = Path(path).expanduser()
+    if file.is_dir():
+        raise DataError(str(path), "is a folder", "give a scenario file, or the name of a built-in one")
+    if file.exists():
+        return file
+    shipped = {f.stem: f for f in resource("scenarios").rglob("*.yaml")}
+    if str(path) in shipped:
+        return shipped[str(path)]
+    known = did_you_mean(file.stem, shipped) or f"built-in scenarios: {', '.join(sorted(shipped))}"
+    raise DataError(str(path), "no such file and no built-in scenario", known)
+
+
+def _override(raw: dict[str, Any], override: str) -> None:
+    field, equals, value = override.partition("=")
+    field = field.strip()
+    steps = [int(m[2]) if m[2] else m[1] for m in _STEP.finditer(field)]
+    if not equals or not steps or isinstance(steps[0], int):
+        raise ConfigError("--set", override, "must be path=value", "such as deployment.tp=2")
+    here: Any = raw
+    for i, step in enumerate(steps[:-1]):
+        inside = _get(here, step, field)
+        if isinstance(inside, str):
+            inside = {_BARE.get(str(step), "name"): inside}
+        elif inside is None:
+            inside = {}
+        elif not isinstance(inside, dict | list):
+            raise ConfigError(".".join(map(str, steps[: i + 1])), inside, "has no settings inside")
+        _put(here, step, inside, field)
+        here = inside
+    _put(here, steps[-1], parse(value, f"--set {field}") if value.strip() else None, field)
+
+
+def _get(here: Any, step: int | str, field: str) -> Any:
+    if isinstance(here, list):
+        index = int(step) if str(step).isdigit() else -1
+        if not 0 <= index < len(here):
+            raise ConfigError(field, step, "is no place in this list", f"0 to {len(here) - 1}")
+        return here[index]
+    return here.get(step)
+
+
+def _put(here: Any, step: int | str, value: Any, field: str) -> None:
+    if isinstance(here, list):
+        _get(here, step, field)
+        here[int(step)] = value
+    else:
+        here[step] = value
+
+
+def _rooted(scenario: Scenario, folder: Path) -> Scenario:
+    """Relative paths made absolute, from the scenario's folder, else from the working directory."""
+    trace = scenario.traffic.trace
+    if trace is not None:
+        traffic = scenario.traffic.model_copy(update={"trace": trace.model_copy(update={"path": _at(trace.path, folder)})})
+        scenario = scenario.model_copy(update={"traffic": traffic})
+    if scenario.model.config is not None:
+        model = scenario.model.model_copy(update={"config": _at(scenario.model.config, folder)})
+        scenario = scenario.model_copy(update={"model": model})
+    return scenario
+
+
+def _at(name: str, folder: Path) -> str:
+    file = Path(name).expanduser()
+    if file.is_absolute():
+        return str(file)
+    return str(folder / file if (folder / file).exists() or not file.exists() else file.resolve())

@@ -1,0 +1,57 @@
+"""YAML in and out: no aliases, no duplicate keys, no surprises."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from sim.errors import DataError
+
+_LARGEST = 1 << 20
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses aliases (a small file could expand without end), keys given twice, and nesting without end."""
+
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.events.AliasEvent):
+            raise yaml.composer.ComposerError(None, None, "aliases are not allowed", self.peek_event().start_mark)
+        self.depth += 1
+        if self.depth > 50:
+            raise yaml.composer.ComposerError(None, None, "nested too deeply", self.peek_event().start_mark)
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        seen = set()
+        for key, _ in node.value:
+            name = self.construct_object(key, deep=True)
+            if isinstance(name, list | dict):
+                raise yaml.constructor.ConstructorError(None, None, "a key must be a name", key.start_mark)
+            if name in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{name!r} is given twice", key.start_mark)
+            seen.add(name)
+        return super().construct_mapping(node, deep)
+
+
+def parse(text: str, source: str) -> Any:
+    """The value of a YAML text. Raises `DataError` with line and column."""
+    if len(text) > _LARGEST:
+        raise DataError(source, f"is no scenario: {len(text):,} characters", f"at most {_LARGEST:,}")
+    try:
+        return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise DataError(source, f"{where}{error.problem or error.context}") from None
+    except (yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:
+        raise DataError(source, f"is no YAML: {str(error).splitlines()[0]}") from None
+
+
+def dump(data: Any) -> str:
+    """YAML in the order of the fields."""
+    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120, default_flow_style=False)

@@ -1,0 +1,59 @@
+"""The ``traffic`` section: who asks what and when."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from sim.config.base import Arrival, Count, Lengths, Section
+from sim.units import Rate, Seconds
+
+
+class Synthetic(Section):
+    """Traffic drawn from distributions."""
+
+    arrival: Arrival = Field(description="arrival process, such as {process: poisson, rate: 8/s}")
+    lengths: Lengths = Field(description="prompt and output lengths, such as azure-2023-conv")
+    requests: Count = Field(10_000, description="number of requests")
+    max_tokens: Count | None = Field(None, description="the clients' limit on generated tokens; longer outputs end there")
+    prefixes: dict[str, Any] | None = Field(None, description="shared system prompts: {groups, shared_tokens, zipf}")
+    sessions: dict[str, Any] | None = Field(None, description="multi-turn sessions: {turns, think_time, …}")
+
+
+class Trace(Section):
+    """Traffic from a recorded trace."""
+
+    format: str = Field(description="format of the file: azure-2023, mooncake, csv")
+    path: str = Field(description="the file, relative to the scenario's folder")
+    rate_scale: float = Field(1.0, gt=0, allow_inf_nan=False, description="play the trace so many times faster")
+    rate: Rate | None = Field(None, description="play the trace at this mean rate")
+    window: tuple[Seconds | None, Seconds | None] | None = Field(None, description="only requests of this time, [start, end]")
+    limit: Count | None = Field(None, description="only the first so many requests")
+    max_tokens: Count | None = Field(None, description="the clients' limit on generated tokens; longer outputs end there")
+    settings: dict[str, Any] = Field(default_factory=dict, description="settings of the format's reader")
+
+
+class ClosedLoop(Section):
+    """Clients that wait for an answer before they ask again; the arrival times of the traffic are ignored."""
+
+    concurrency: Count = Field(description="number of clients")
+    think_time: Seconds = Field(0.0, description="time from an answer to the client's next request")
+
+
+class Traffic(Section):
+    """Exactly one source, ``synthetic`` or ``trace``."""
+
+    synthetic: Synthetic | None = None
+    trace: Trace | None = None
+    closed_loop: ClosedLoop | None = None
+    too_long: Literal["error", "skip"] = Field("error", description="what becomes of requests longer than the model's context")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Traffic:
+        if (self.synthetic is None) == (self.trace is None):
+            raise ValueError("needs exactly one source: synthetic or trace")
+        return self
+
+
+

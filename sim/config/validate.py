@@ -1,0 +1,75 @@
+"""From pydantic's errors to one `ConfigError`: the dotted field, the value, what is allowed, the nearest valid key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from sim.errors import ConfigError, did_you_mean
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def settings(model: type[M], data: Mapping[str, Any], field: str = "") -> M:
+    """``model`` of ``data``. Raises `ConfigError` for the first thing wrong, named from ``field`` on."""
+    try:
+        return model.model_validate(dict(data))
+    except ValidationError as error:
+        raise _translate(model, error, field) from None
+
+
+def _translate(model: type[BaseModel], error: ValidationError, field: str) -> ConfigError:
+    first = min(error.errors(include_url=False), key=lambda e: e["type"] != "extra_forbidden")  # a misspelt key explains a missing one
+    where = _dotted(field, first["loc"])
+    value = first["input"]
+    if first["type"] == "extra_forbidden":
+        known = _keys(model, first["loc"][:-1])
+        return ConfigError(where, value, "unknown setting", ", ".join(known), did_you_mean(str(first["loc"][-1]), known))
+    if first["type"] == "missing":
+        return ConfigError(where, None, "is required")
+    message = first["msg"].removeprefix("Value error, ")
+    allowed = ""
+    if first["type"] in ("literal_error", "enum"):
+        allowed = str(first.get("ctx", {}).get("expected", ""))
+        message = "is not one of the choices"
+    elif message.startswith("Input should be "):
+        message = "must be " + message.removeprefix("Input should be ")
+    return ConfigError(where or "scenario", value if not isinstance(value, Mapping) else _short(value), message, allowed)
+
+
+def _short(value: Mapping[Any, Any]) -> dict[Any, Any]:
+    return {k: "…" if isinstance(v, Mapping | list) else v for k, v in list(value.items())[:4]}
+
+
+def _dotted(field: str, loc: Sequence[int | str]) -> str:
+    text = field
+    for part in loc:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        elif not part.startswith(("function-", "tagged-", "constrained-")):
+            text += f".{part}" if text else part
+    return text
+
+
+def _keys(model: type[BaseModel], loc: Sequence[int | str]) -> list[str]:
+    """Names of the fields at a place inside a model."""
+    here: Any = model
+    for part in loc:
+        if isinstance(here, type) and issubclass(here, BaseModel) and part in here.model_fields:
+            here = _model_in(here.model_fields[str(part)].annotation)
+    return list(here.model_fields) if isinstance(here, type) and issubclass(here, BaseModel) else []
+
+
+def _model_in(annotation: Any) -> Any:
+    """The model inside ``X | None``, ``tuple[X, ...]``, ``Annotated[X, …]``."""
+    if isinstance(annotation, type) and get_origin(annotation) is None:
+        return annotation
+    if get_origin(annotation) in (Union, UnionType, tuple, list, Annotated):
+        for inside in get_args(annotation):
+            found = _model_in(inside)
+            if isinstance(found, type) and issubclass(found, BaseModel):
+                return found
+    return annotation
