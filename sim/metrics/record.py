@@ -97,3 +97,24 @@ def join_series(pools: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     for key in SERIES:
         out[key] = np.concatenate([np.pad(p[key], ((0, 0), (0, bins - p[key].shape[1]))) for p in folded])
     return out
+
+
+def join_totals(pools: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Totals of several pools as one: times and extremes by their maximum, everything else summed."""
+    out: dict[str, float] = {}
+    for totals in pools:
+        for key, value in totals.items():
+            out[key] = max(out.get(key, value), value) if key in ("last_s", "itl_max_s") else out.get(key, 0) + value
+    return out
+
+
+def collect(groups: Sequence[Any]) -> dict[str, Any]:
+    """``series, itl_hist, parts, totals, kv_total`` of a `RunRecord` from the engine groups of a run, replicas in the order given."""
+    found = [g.series() for g in groups]
+    return {
+        "series": join_series([series for series, _, _ in found]),
+        "itl_hist": np.sum([hist for _, hist, _ in found], axis=0),
+        "parts": np.concatenate([parts for _, _, parts in found]),
+        "totals": join_totals([g.totals() for g in groups]),
+        "kv_total": np.concatenate([np.array(g.gauges()[3]) for g in groups]),
+    }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -94,6 +94,8 @@ class Result:
 
 def summarise(record: RunRecord, warmup_s: float = 0.0, renderer: Callable[[Result], str] | str | None = RENDERER) -> Result:
     """The result of a run. ``warmup_s``: leave out requests that arrive within so many seconds of the first one."""
+    if record.series and not np.any(record.series["time_s"]):  # the recorder had its time series switched off
+        record = replace(record, series={})
     columns = _sorted(record.requests)
     columns |= derive(columns)
     summary, ok = summarise_run(record, columns, warmup_s)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sim.metrics.record import SERIES, fold, join_series
+from sim.metrics.record import SERIES, collect, fold, join_series
 from sim.metrics.series import COLUMNS, fleet, table
 from tests.metrics.records import four_requests
 
@@ -23,6 +23,33 @@ def test_pools_with_different_widths_join() -> None:
 
     assert joined["width_s"] == 5.0
     assert joined["time_s"].tolist() == [[5, 0], [5, 5], [4, 4]]
+
+
+class _Group:
+    """What an engine group says at the end of a run."""
+
+    def __init__(self, last: float) -> None:
+        self.last = last
+
+    def series(self) -> tuple[dict[str, object], np.ndarray, np.ndarray]:
+        r = four_requests()
+        return dict(r.series), r.itl_hist, r.parts
+
+    def totals(self) -> dict[str, float]:
+        return {"steps": 3, "last_s": self.last, "itl_max_s": 0.1}
+
+    def gauges(self) -> np.ndarray:
+        return np.full((5, 2), 100.0)
+
+
+def test_collect_joins_groups() -> None:
+    found = collect([_Group(8.0), _Group(10.0)])
+
+    assert found["totals"] == {"steps": 6, "last_s": 10.0, "itl_max_s": 0.1}
+    assert found["parts"].shape == (4, 7)
+    assert found["kv_total"].tolist() == [100.0] * 4
+    assert found["itl_hist"].sum() == 2 * 43
+    assert found["series"]["time_s"].shape == (4, 2)
 
 
 def test_table_of_many_rows_is_folded() -> None:

@@ -82,6 +82,16 @@ def test_utilisation_and_shares_by_hand() -> None:
     assert b["limit"] == "kv_capacity"
 
 
+def test_switched_off_series_are_no_series() -> None:
+    record = four_requests()
+    record.series = {k: np.zeros((2, 1)) for k in record.series} | {"width_s": 1.0}
+
+    use = summarise(record).summary["utilisation"]
+
+    assert use["busy"] == pytest.approx((0.3 + 0.8) / 2)
+    assert use["kv_mean"] is None
+
+
 def test_groups_by_hand() -> None:
     s = summarise(four_requests(slo=Slo(ttft=1.0))).summary
 
