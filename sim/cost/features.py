@@ -34,12 +34,4 @@ PART_COMMUNICATION: Final = 4
 PART_HOST: Final = 5
 PART_OTHER: Final = 6
 N_PARTS: Final = 7
-PARTS: Final = (
-    "linear_compute",
-    "linear_memory",
-    "attention_prefill",
-    "attention_decode",
-    "communication",
-    "host",
-    "other",
-)
+PARTS: Final = ("linear_compute", "linear_memory", "attention_prefill", "attention_decode", "communication", "host", "other")

@@ -13,7 +13,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 PARAMETERS = {
-    "gemm": ("compute_efficiency", "bandwidth_efficiency", "floor_us", "p", "wave_exponent", "k_half"),  # and tile_m where it is not 64
+    "gemm": (
+        "compute_efficiency",
+        "bandwidth_efficiency",
+        "floor_us",
+        "p",
+        "wave_exponent",
+        "k_half",
+    ),  # and tile_m where it is not 64
     "prefill": ("compute_efficiency", "bandwidth_efficiency", "floor_us", "length_half", "p"),
     "decode": (
         "compute_efficiency",
