@@ -109,7 +109,7 @@ def join_totals(pools: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def collect(groups: Sequence[Any]) -> dict[str, Any]:
-    """``series, itl_hist, parts, totals, kv_total`` of a `RunRecord` from the engine groups of a run, replicas in the order given."""
+    """``series, itl_hist, parts, totals, kv_total`` of a `RunRecord` from the engine groups of a run, in that order."""
     found = [g.series() for g in groups]
     return {
         "series": join_series([series for series, _, _ in found]),
