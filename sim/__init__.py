@@ -38,7 +38,7 @@ _WHERE = {
     "DataError": "sim.errors",
     "NotModelledError": "sim.errors",
 }
-__all__ = [*_WHERE, "__version__"]  # noqa: PLE0604
+__all__ = [*_WHERE, "__version__"]
 
 
 def __getattr__(name: str) -> Any:

@@ -25,12 +25,14 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Scenario = Annotated[str, typer.Argument(metavar="SCENARIO", help="A scenario file, or the name of a built-in one (see `servesim scenarios`).")]
+Scenario = Annotated[
+    str, typer.Argument(metavar="SCENARIO", help="A scenario file, or the name of a built-in one (see `servesim scenarios`).")
+]
 Overrides = Annotated[
-    Optional[list[str]],  # noqa: UP045
+    Optional[list[str]],
     typer.Option("--set", "-s", metavar="PATH=VALUE", help="Change one setting, e.g. deployment.replicas=2. Repeatable."),
 ]
-Out = Annotated[Optional[Path], typer.Option("--out", "-o", help="Folder of the result [default: servesim-results/NAME].")]  # noqa: UP045
+Out = Annotated[Optional[Path], typer.Option("--out", "-o", help="Folder of the result [default: servesim-results/NAME].")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 NoSave = Annotated[bool, typer.Option("--no-save", help="Print only, write nothing.")]
 
@@ -40,7 +42,7 @@ def run(
     scenario: Scenario,
     set_: Overrides = None,
     out: Out = None,
-    seed: Annotated[Optional[int], typer.Option(help="Seed of all random streams, instead of the scenario's.")] = None,  # noqa: UP045
+    seed: Annotated[Optional[int], typer.Option(help="Seed of all random streams, instead of the scenario's.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON instead of tables.")] = False,
     quiet: Quiet = False,
     no_save: NoSave = False,
@@ -71,7 +73,9 @@ def run(
 def capacity(
     scenario: Scenario,
     set_: Overrides = None,
-    replicas: Annotated[bool, typer.Option("--replicas", help="Find the fewest replicas for the scenario's rate instead of the highest rate.")] = False,
+    replicas: Annotated[
+        bool, typer.Option("--replicas", help="Find the fewest replicas for the scenario's rate instead of the highest rate.")
+    ] = False,
     tolerance: Annotated[float, typer.Option(help="Relative width of the last bracket of the rate.")] = 0.02,
     out: Out = None,
     json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
@@ -100,7 +104,9 @@ def capacity(
 def compare(
     scenarios: Annotated[list[str], typer.Argument(metavar="SCENARIO…", help="Two or more scenario files or built-in names.")],
     set_: Overrides = None,
-    own_traffic: Annotated[bool, typer.Option("--own-traffic", help="Let each scenario keep its own traffic instead of the first one's.")] = False,
+    own_traffic: Annotated[
+        bool, typer.Option("--own-traffic", help="Let each scenario keep its own traffic instead of the first one's.")
+    ] = False,
     out: Out = None,
     json: Annotated[bool, typer.Option("--json", help="Print the summaries as JSON.")] = False,
     quiet: Quiet = False,

@@ -17,7 +17,9 @@ class Deployment(Section):
     ep: Count = Field(1, description="expert-parallel width")
     replicas: Count = Field(1, description="number of engines")
     engine: Engine = Field(description="the serving engine and its settings")
-    kv_blocks: Count | None = Field(None, description="KV blocks per replica as a real server logged them, instead of the estimate")
+    kv_blocks: Count | None = Field(
+        None, description="KV blocks per replica as a real server logged them, instead of the estimate"
+    )
 
 
 class Pool(Deployment):

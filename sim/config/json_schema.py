@@ -7,7 +7,12 @@ from typing import Any
 from sim import registry
 from sim.config.scenario import Scenario
 
-_KINDS = {"Engine": ("engine", "name"), "Router": ("router", "name"), "Arrival": ("arrival", "process"), "Lengths": ("length", "kind")}
+_KINDS = {
+    "Engine": ("engine", "name"),
+    "Router": ("router", "name"),
+    "Arrival": ("arrival", "process"),
+    "Lengths": ("length", "kind"),
+}
 
 
 def schema() -> dict[str, Any]:

@@ -15,7 +15,9 @@ class Model(Section):
 
     name: str | None = Field(None, description="built-in model name or Hugging Face id")
     config: str | None = Field(None, description="path of a Hugging Face config.json, instead of a name")
-    weights: str = Field("auto", description="number format of the weights: auto (the checkpoint's own), bf16, fp8, w8a8, int4, …")
+    weights: str = Field(
+        "auto", description="number format of the weights: auto (the checkpoint's own), bf16, fp8, w8a8, int4, …"
+    )
     kv_cache: str = Field("auto", description="number format of keys and values: auto, bf16, fp8, …")
 
     @model_validator(mode="before")

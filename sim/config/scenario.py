@@ -55,5 +55,3 @@ class Scenario(Section):
             if names.count(name) > 1:
                 raise ValueError(f"two pools are named {name!r}")
         return self
-
-

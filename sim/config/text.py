@@ -43,7 +43,7 @@ def parse(text: str, source: str) -> Any:
     if len(text) > _LARGEST:
         raise DataError(source, f"is no scenario: {len(text):,} characters", f"at most {_LARGEST:,}")
     try:
-        return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+        return yaml.load(text, _Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""

@@ -54,6 +54,3 @@ class Traffic(Section):
         if (self.synthetic is None) == (self.trace is None):
             raise ValueError("needs exactly one source: synthetic or trace")
         return self
-
-
-

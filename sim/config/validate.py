@@ -22,7 +22,9 @@ def settings(model: type[M], data: Mapping[str, Any], field: str = "") -> M:
 
 
 def _translate(model: type[BaseModel], error: ValidationError, field: str) -> ConfigError:
-    first = min(error.errors(include_url=False), key=lambda e: e["type"] != "extra_forbidden")  # a misspelt key explains a missing one
+    first = min(
+        error.errors(include_url=False), key=lambda e: e["type"] != "extra_forbidden"
+    )  # a misspelt key explains a missing one
     where = _dotted(field, first["loc"])
     value = first["input"]
     if first["type"] == "extra_forbidden":

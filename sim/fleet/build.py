@@ -82,7 +82,9 @@ def _plan(section: Any, model: ModelSpec, name: str, field: str) -> Plan:
     budget = _budget(scheduler, params, site, field)
     profile = load_engine_profile(scheduler.profile or scheduler.name, getattr(params, "version", None))
     cost, evidence = build_step_cost(model, accelerator, layout, profile, scheduler.max_batch_tokens(params, site))
-    return Plan(name, field, section.replicas, model, accelerator, layout, scheduler, params, site, budget, profile, cost, evidence)
+    return Plan(
+        name, field, section.replicas, model, accelerator, layout, scheduler, params, site, budget, profile, cost, evidence
+    )
 
 
 def engine_of(section: Any, field: str) -> tuple[type[Scheduler], Any]:

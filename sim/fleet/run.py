@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf, isfinite
 from typing import Any
@@ -15,9 +15,7 @@ from sim.errors import DataError
 from sim.fleet.build import Plan
 from sim.fleet.world import World
 from sim.workload.base import Traffic
-from sim.workload.closed_loop import ClosedLoop
 from sim.workload.streams import stream
-from sim.workload.table import RequestBlock
 
 Array = NDArray[Any]
 
@@ -76,20 +74,18 @@ def make_router(section: Any, replicas: int, seed: int) -> Any:
     return cls(settings(cls.Params, section.settings, "router"), replicas, stream(seed, "router"))
 
 
-def fitting(plans: Sequence[Plan], traffic: Traffic, too_long: str) -> tuple[Traffic, int]:
-    """The traffic without requests that the engines would never accept, and how many those are.
-
-    ``too_long`` ``"error"``: raises `DataError` with the first one instead.
-    """
+def fitting(plans: Sequence[Plan], traffic: Traffic, too_long: str) -> Traffic:
+    """The traffic cut to what the engines accept (``too_long`` ``"skip"``), or a `DataError` with the first request that is too long."""
     tightest = min(plans, key=lambda p: p.max_context)
     limit = tightest.max_context
     if traffic.max_tokens is not None and traffic.max_tokens <= limit:
-        return traffic, 0
-    at = dropped = 0
+        return traffic
+    if too_long == "skip":
+        return traffic.up_to(limit)
+    at = 0
     for block in traffic.blocks():
         tokens = block.prompt_tokens.astype(np.int64) + block.output_tokens
-        over = int(np.count_nonzero(tokens > limit))
-        if over and too_long == "error":
+        if (tokens > limit).any():
             row = int(np.argmax(tokens > limit))
             raise DataError(
                 "traffic",
@@ -97,40 +93,8 @@ def fitting(plans: Sequence[Plan], traffic: Traffic, too_long: str) -> tuple[Tra
                 f"{tightest.scheduler.name} accepts {limit} (model context {tightest.model.max_position})",
                 "use a model with a longer context, or traffic.too_long=skip",
             )
-        dropped += over
         at += len(block)
-    return (Shorter(traffic, limit, at - dropped), dropped) if dropped else (traffic, 0)
-
-
-class Shorter(Traffic):
-    """Another traffic without requests of more than ``limit`` tokens."""
-
-    def __init__(self, traffic: Traffic, limit: int, total: int) -> None:
-        self._traffic, self._limit, self.total = traffic, limit, total
-        self.max_tokens = limit
-        self.max_prompt_tokens = traffic.max_prompt_tokens
-        if traffic.closed_loop is not None:
-            self.closed_loop = ClosedLoop(traffic.closed_loop.concurrency, traffic.closed_loop.think_time, self)
-
-    @property
-    def mean_rate(self) -> float:
-        """That of all requests: skipped ones leave a gap."""
-        return self._traffic.mean_rate
-
-    def _with_rate(self, rate: float) -> Traffic:
-        return Shorter(self._traffic.with_rate(rate), self._limit, self.total or 0)
-
-    def _chunks(self) -> Iterator[RequestBlock]:
-        return (self._cut(block) for block in self._traffic.blocks())
-
-    def conversations(self) -> Iterator[RequestBlock]:
-        """Turns that are too long are left out of their sessions."""
-        return (self._cut(block) for block in self._traffic.conversations())
-
-    def _cut(self, block: RequestBlock) -> RequestBlock:
-        keep = block.prompt_tokens.astype(np.int64) + block.output_tokens <= self._limit
-        runs = np.flatnonzero(np.diff(np.concatenate([[False], keep, [False]])))
-        return RequestBlock.concat([block[lo:hi] for lo, hi in zip(runs[::2].tolist(), runs[1::2].tolist(), strict=True)])
+    return traffic
 
 
 def _first_width(traffic: Traffic, bins: int) -> float:

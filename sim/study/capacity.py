@@ -37,7 +37,9 @@ def capacity(
     are asked of several pools.
     """
     if not Slo.of(scenario.slo).targets():
-        raise ConfigError("slo", None, "is needed: capacity is the load up to which it holds", "for example slo: {ttft: 1s, tpot: 50ms}")
+        raise ConfigError(
+            "slo", None, "is needed: capacity is the load up to which it holds", "for example slo: {ttft: 1s, tpot: 50ms}"
+        )
     if not 0.0 < tolerance < 1.0:
         raise ConfigError("tolerance", tolerance, "must lie between 0 and 1")
     study = Study(scenario)

@@ -30,7 +30,7 @@ class Study:
         self.scenario = scenario
         self.plans = plan(scenario)
         traffic = build_traffic(scenario.traffic, scenario.seed)
-        self.traffic, self.skipped = fitting(self.plans, traffic, scenario.traffic.too_long)
+        self.traffic = fitting(self.plans, traffic, scenario.traffic.too_long)
 
     def run(
         self, *, rate: float | None = None, replicas: int | None = None, progress: Progress | None = None, multi_step: bool = True
@@ -58,7 +58,7 @@ class Study:
             progress=(lambda sent, finished: progress(finished, total)) if progress else None,
             multi_step=multi_step,
         )
-        return summarise(_record(s, plans, traffic, raw, self.skipped), s.warmup, _renderer)
+        return summarise(_record(s, plans, traffic, raw), s.warmup, _renderer)
 
 
 def simulate(scenario: Any, *, progress: Progress | None = None) -> Result:
@@ -72,7 +72,7 @@ def _renderer(result: Result) -> str:
     return render(result)
 
 
-def _record(scenario: Any, plans: Sequence[Plan], traffic: Traffic, raw: Raw, skipped: int) -> RunRecord:
+def _record(scenario: Any, plans: Sequence[Plan], traffic: Traffic, raw: Raw) -> RunRecord:
     from sim.config import to_yaml
 
     names = [p.name if len(plans) > 1 else "replica" for p in plans for _ in range(p.replicas)]
@@ -92,7 +92,7 @@ def _record(scenario: Any, plans: Sequence[Plan], traffic: Traffic, raw: Raw, sk
         context=_context(plans, traffic),
         scenario=to_yaml(scenario),
         evidence=_evidence(plans, raw),
-        warnings=_warnings(plans, raw, skipped),
+        warnings=_warnings(plans, raw),
         complete=raw.complete,
     )
 
@@ -130,8 +130,8 @@ def _evidence(plans: Sequence[Plan], raw: Raw) -> list[dict[str, Any]]:
     return rows
 
 
-def _warnings(plans: Sequence[Plan], raw: Raw, skipped: int) -> list[str]:
-    out: list[str] = [f"{skipped:,} requests too long for the model's context were skipped"] if skipped else []
+def _warnings(plans: Sequence[Plan], raw: Raw) -> list[str]:
+    out: list[str] = []
     for p in plans:
         out += p.evidence.notes
         if p.budget:

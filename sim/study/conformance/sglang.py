@@ -29,7 +29,24 @@ from sim.jit import kernel
 from sim.study.conformance.base import Case, Difference
 
 _MICRO = 1e6
-_KEYS = ("t", "mode", "ext", "dec", "ndec", "ret", "pre", "ev", "ratio", "avail", "evictable", "protected", "nq", "q", "full", "nrun")
+_KEYS = (
+    "t",
+    "mode",
+    "ext",
+    "dec",
+    "ndec",
+    "ret",
+    "pre",
+    "ev",
+    "ratio",
+    "avail",
+    "evictable",
+    "protected",
+    "nq",
+    "q",
+    "full",
+    "nrun",
+)
 _RESULT_KEYS = ("ts", "te", "fin", "avail2", "evictable2")
 _ROUNDED = ("t", "ts", "te", "ratio")
 _TOLERANCE = 2e-6
@@ -87,7 +104,9 @@ def read(path: Path) -> dict[str, Any]:
         raise DataError(str(path), f"not a recording ({error})") from error
     missing = [key for key in ("meta", "requests", "trace") if not isinstance(recording, dict) or key not in recording]
     if missing:
-        raise DataError(str(path), f"not an SGLang recording: no {', '.join(missing)}", "expected one JSON object with meta, requests, trace")
+        raise DataError(
+            str(path), f"not an SGLang recording: no {', '.join(missing)}", "expected one JSON object with meta, requests, trace"
+        )
     return dict(recording)
 
 
