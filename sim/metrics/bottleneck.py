@@ -92,8 +92,10 @@ def judge(facts: Mapping[str, Any]) -> tuple[str, str]:
             )
         return (
             "queueing",
-            f"Queueing breaks first: {wait} although the replicas are busy only {facts['busy']:.0%} of the time "
-            f"(bursts, or a limit on the batch).{tail}",
+            (
+                f"Queueing breaks first: {wait} although the replicas are busy only {facts['busy']:.0%} of the time "
+                f"(bursts, or a limit on the batch).{tail}"
+            ),
         )
     return (
         top,

@@ -77,7 +77,7 @@ def summarise_run(record: RunRecord, columns: Mapping[str, Array], warmup_s: flo
         "latency": latency,
         "throughput": _throughput(n_finished, prompt, output, duration, record.accelerators),
         "slo": slo,
-        "utilisation": _utilisation(record, load, horizon),
+        "utilisation": _utilisation(record, load),
         "tokens": {
             "prompt": int(prompt),
             "output": int(output),
@@ -141,7 +141,7 @@ def _throughput(finished: int, prompt: float, output: float, duration: float, ac
     }
 
 
-def _utilisation(record: RunRecord, load: list[dict[str, Any]], horizon: float) -> dict[str, float | None]:
+def _utilisation(record: RunRecord, load: list[dict[str, Any]]) -> dict[str, float | None]:
     def over(key: str, how: Any) -> float | None:
         values = [row[key] for row in load if row.get(key) is not None]
         return float(how(values)) if values else None

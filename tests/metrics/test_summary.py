@@ -157,6 +157,7 @@ def test_growing_queue_is_named() -> None:
     assert "above what the deployment serves" in b["sentence"]
 
 
+@pytest.mark.speed
 @pytest.mark.parametrize("replicas", [1, 1000])
 def test_a_million_requests_are_quick(replicas: int) -> None:
     record = many_requests(1_000_000, replicas)
