@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from sim.metrics.result import load_result as load_result
     from sim.study.capacity import capacity as capacity
     from sim.study.compare import compare as compare
-    from sim.study.single import simulate as run
+    from sim.study.single import simulate
+
+    run = simulate
 
 __version__ = "0.1.0"
 

@@ -78,9 +78,9 @@ if JIT:
     _set_cache_folder()
 
 
-def kernel(function: Any = None, **options: Any) -> Any:
+def kernel(function: Any = None, **given: Any) -> Any:
     """``@kernel``: compiled on first call and cached on disk. No fast-math: results are the same bytes everywhere."""
-    options = {"cache": True, "error_model": "numpy", "nogil": True} | options
+    options: dict[str, Any] = {"cache": True, "error_model": "numpy", "nogil": True} | given
     return numba.njit(**options)(function) if function is not None else numba.njit(**options)
 
 

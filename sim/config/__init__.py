@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sim.config.load import built_in, load, loads, to_yaml
+from sim.config.reading import built_in, load, loads, to_yaml
 from sim.config.scenario import Scenario
 from sim.config.validate import settings
 

@@ -78,13 +78,13 @@ def grow(s: Any, n: Any) -> Any:
 
 
 @inline
-def next_place(s):  # type: ignore[no-untyped-def]
+def next_place(s):
     """Ring place that the next planned batch goes to."""
     return (s.q_head + s.q_len) % s.q_rows.size
 
 
 @inline
-def clear_place(s, p):  # type: ignore[no-untyped-def]
+def clear_place(s, p):
     """Zero the rows and sums of a ring place before filling it."""
     s.q_rows[p] = 0
     for j in range(N_FEATURES):

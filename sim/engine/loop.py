@@ -11,7 +11,16 @@ import numpy as np
 from sim.cost.features import DECODE_CTX, DECODE_ROWS, DECODE_TOKENS, PREFILL_TOKENS
 from sim.cost.step import step_time
 from sim.engine.contract import BATCH, NOTHING, apply_steady, complete, enqueue, grow, next_place, plan, steady_steps
-from sim.engine.state import compact_spans, grow_columns, put_spans, record_gap, record_gauges, record_step, record_unseen, reserve
+from sim.engine.state import (
+    compact_spans,
+    grow_columns,
+    put_spans,
+    record_gap,
+    record_gauges,
+    record_step,
+    record_unseen,
+    reserve,
+)
 from sim.jit import flat, inline, kernel
 
 NAN = np.nan

@@ -6,7 +6,7 @@ event per block of requests; a router that looks at state, or a client that wait
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from math import inf
 from typing import Any
 
@@ -108,14 +108,14 @@ class World:
             group.submit_routed(mine, columns, spans, self._base)
         self.sent += len(block)
 
-    def _open_blocks(self) -> Iterator[simpy.Event]:
+    def _open_blocks(self) -> Generator[simpy.Event, Any, None]:
         while self._next_block():
             yield self._at(float(self._block.arrival_s[0]))
             if self.env.now >= self.until:
                 return
             self._send_block()
 
-    def _open_rows(self) -> Iterator[simpy.Event]:
+    def _open_rows(self) -> Generator[simpy.Event, Any, None]:
         env = self.env
         while self._next_block():
             block = self._block
