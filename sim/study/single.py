@@ -17,6 +17,8 @@ from sim.metrics.slo import Slo
 from sim.workload import build_traffic
 from sim.workload.base import Traffic
 
+_SERIES_POINTS = 400_000  # of all replicas together
+
 Progress = Callable[[int, int | None], Any]
 
 
@@ -52,24 +54,23 @@ class Study:
             traffic,
             s.router,
             s.seed,
-            bins=s.record.max_points if s.record.timeseries else 0,
+            bins=_bins(s.record.max_points, sum(p.replicas for p in plans)) if s.record.timeseries else 0,
             histogram=(ITL_BINS, ITL_LO, ITL_SCALE),
             until=inf if s.until is None else s.until,
             progress=(lambda sent, finished: progress(finished, total)) if progress else None,
             multi_step=multi_step,
         )
-        return summarise(_record(s, plans, traffic, raw), s.warmup, _renderer)
+        return summarise(_record(s, plans, traffic, raw), s.warmup)
+
+
+def _bins(wanted: int, replicas: int) -> int:
+    """Points per replica: an even number, fewer where there are many replicas, as memory is replicas × points."""
+    return max(2, min(wanted, max(_SERIES_POINTS // replicas, 50)) // 2 * 2)
 
 
 def simulate(scenario: Any, *, progress: Progress | None = None) -> Result:
     """Run a scenario (see `sim.load`) and return its `Result`. Raises `ServesimError` for whatever is wrong with it."""
     return Study(scenario).run(progress=progress)
-
-
-def _renderer(result: Result) -> str:
-    from sim.report.html import render
-
-    return render(result)
 
 
 def _record(scenario: Any, plans: Sequence[Plan], traffic: Traffic, raw: Raw) -> RunRecord:
