@@ -1,0 +1,393 @@
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+"""TGI's trie of cached prompts: whole blocks, least recently used leaves evicted first.
+
+A node's key is a chain of pieces, runs (content id, start, length) with no two that continue each other: token sequences are equal
+exactly where their pieces are. Children are found by (parent, hash of the first block). ``k`` is a
+`sim.engine.kv.tgi_blocks.TgiBlocks`.
+
+*Source*: text-generation-inference 3.3 (db931fcf) ``backends/v3/src/radix.rs``: find, insert, evict, the access counter and its ties.
+"""
+
+from typing import Final
+
+import numpy as np
+
+from sim.engine.kv.tgi_runs import FREE_LIST, TEMP_LIST, copy_front, grow_lists, move_all, move_front
+from sim.engine.state import grown
+from sim.jit import inline, kernel
+
+ROOT: Final = 0
+NO_NODE: Final = -1
+_LOW: Final = 0x7FFFFFFFFFFFFFFF
+_C1: Final = 0x2545F4914F6CDD1D
+_C2: Final = 0x369DEA0F31A53F85
+
+
+# ---- keys
+
+
+@kernel
+def _grow_pieces(k):
+    n = 2 * k.p_id.size
+    k.p_id = grown(k.p_id, n)
+    k.p_start = grown(k.p_start, n)
+    k.p_len = grown(k.p_len, n)
+    k.p_next = grown(k.p_next, n)
+
+
+@inline
+def add_piece(k, last, content, start, length):
+    """A new piece, linked behind ``last`` (-1: the first one)."""
+    p = k.p_spare
+    if p >= 0:
+        k.p_spare = k.p_next[p]
+    else:
+        if k.p_top == k.p_id.size:
+            _grow_pieces(k)
+        p = k.p_top
+        k.p_top += 1
+    k.p_id[p] = content
+    k.p_start[p] = start
+    k.p_len[p] = length
+    k.p_next[p] = -1
+    if last >= 0:
+        k.p_next[last] = p
+    return p
+
+
+@inline
+def free_key(k, first):
+    """Give a chain of pieces back."""
+    if first >= 0:
+        last = first
+        while k.p_next[last] >= 0:
+            last = k.p_next[last]
+        k.p_next[last] = k.p_spare
+        k.p_spare = first
+
+
+@inline
+def _hash(k, parent, piece, offset):
+    """Hash of a parent and the first block of the key that begins ``offset`` tokens into ``piece``."""
+    h = (int(parent) + 1) * _C2 & _LOW
+    left = k.block
+    while left > 0:
+        n = min(left, k.p_len[piece] - offset)
+        h = ((h ^ int(k.p_id[piece])) * _C1) & _LOW
+        h ^= h >> 29
+        h = ((h ^ (int(k.p_start[piece]) + int(offset))) * _C2) & _LOW
+        h ^= h >> 31
+        h = ((h ^ int(n)) * _C1) & _LOW
+        h ^= h >> 29
+        left -= n
+        offset = 0
+        piece = k.p_next[piece]
+    return h
+
+
+@inline
+def _common(k, node, piece, offset, limit):
+    """Whole blocks, in tokens, that the key of ``node`` shares with the key that begins ``offset`` tokens into ``piece``."""
+    limit = min(limit, k.tokens[node])
+    other = k.chain[node]
+    skip = 0
+    same = 0
+    while same < limit:
+        if k.p_id[other] != k.p_id[piece] or k.p_start[other] + skip != k.p_start[piece] + offset:
+            break
+        n = min(k.p_len[other] - skip, k.p_len[piece] - offset)
+        same += n
+        skip += n
+        offset += n
+        if skip == k.p_len[other]:
+            other = k.p_next[other]
+            skip = 0
+        if offset == k.p_len[piece]:
+            piece = k.p_next[piece]
+            offset = 0
+    return min(same, limit) // k.block * k.block
+
+
+@inline
+def _step(k, piece, offset, n):
+    """The place ``n`` tokens further on in a key."""
+    offset += n
+    while piece >= 0 and offset >= k.p_len[piece]:
+        offset -= k.p_len[piece]
+        piece = k.p_next[piece]
+    return piece, offset
+
+
+# ---- heap of leaves that nobody uses, by (last access, node)
+
+
+@inline
+def _before(k, a, b):
+    return k.last[a] < k.last[b] or (k.last[a] == k.last[b] and a < b)
+
+
+@kernel
+def _settle(k, at):
+    """Move the node at a heap position up or down to where it belongs."""
+    node = k.heap[at]
+    while at > 0 and _before(k, node, k.heap[(at - 1) // 2]):
+        k.heap[at] = k.heap[(at - 1) // 2]
+        k.place[k.heap[at]] = at
+        at = (at - 1) // 2
+    while True:
+        child = 2 * at + 1
+        if child >= k.h_n:
+            break
+        if child + 1 < k.h_n and _before(k, k.heap[child + 1], k.heap[child]):
+            child += 1
+        if not _before(k, k.heap[child], node):
+            break
+        k.heap[at] = k.heap[child]
+        k.place[k.heap[at]] = at
+        at = child
+    k.heap[at] = node
+    k.place[node] = at
+
+
+@inline
+def _leaf_add(k, node):
+    k.heap[k.h_n] = node
+    k.h_n += 1
+    _settle(k, k.h_n - 1)
+
+
+@inline
+def _leaf_remove(k, node):
+    at = k.place[node]
+    k.place[node] = -1
+    k.h_n -= 1
+    if at < k.h_n:
+        k.heap[at] = k.heap[k.h_n]
+        _settle(k, at)
+
+
+@inline
+def _touch(k, node):
+    k.last[node] = k.time
+    if k.place[node] >= 0:
+        _settle(k, k.place[node])
+
+
+@inline
+def trie_incref(k, node):
+    """One more user (a request or a child) of a node."""
+    if node != ROOT:
+        if k.refs[node] == 0 and k.place[node] >= 0:
+            _leaf_remove(k, node)
+        k.refs[node] += 1
+
+
+@inline
+def trie_decref(k, node):
+    """One user less; without any the node may be evicted."""
+    if node != ROOT:
+        k.refs[node] -= 1
+        if k.refs[node] == 0:
+            _leaf_add(k, node)
+
+
+# ---- nodes
+
+
+@kernel
+def _grow_nodes(k):
+    old = k.parent.size
+    n = 2 * old
+    k.spare = grown(k.spare, n)
+    k.parent = grown(k.parent, n)
+    k.chain = grown(k.chain, n)
+    k.tokens = grown(k.tokens, n)
+    k.refs = grown(k.refs, n)
+    k.last = grown(k.last, n)
+    k.hash = grown(k.hash, n)
+    k.chained = grown(k.chained, n)
+    k.place = grown(k.place, n)
+    k.heap = grown(k.heap, n)
+    for i in range(old, n):
+        k.place[i] = -1
+    k.bucket = np.full(2 * n, NO_NODE, np.int32)
+    for i in range(2, old):
+        if k.chain[i] >= 0:
+            b = k.hash[i] & (2 * n - 1)
+            k.chained[i] = k.bucket[b]
+            k.bucket[b] = i
+    if k.track:
+        grow_lists(k, 2 * n)
+
+
+@inline
+def _new_node(k, parent, first, tokens, key_hash):
+    """A node, most recently used; numbers are given again last in, first out."""
+    if k.n_spare > 0:
+        k.n_spare -= 1
+        i = k.spare[k.n_spare]
+    else:
+        if k.n_top == k.parent.size:
+            _grow_nodes(k)
+        i = k.n_top
+        k.n_top += 1
+    k.parent[i] = parent
+    k.chain[i] = first
+    k.tokens[i] = tokens
+    k.refs[i] = 0
+    k.last[i] = k.time
+    k.place[i] = -1
+    _hang(k, i, key_hash)
+    return i
+
+
+@inline
+def _hang(k, i, key_hash):
+    b = key_hash & (k.bucket.size - 1)
+    k.hash[i] = key_hash
+    k.chained[i] = k.bucket[b]
+    k.bucket[b] = i
+
+
+@inline
+def _unhang(k, i):
+    b = k.hash[i] & (k.bucket.size - 1)
+    at = k.bucket[b]
+    if at == i:
+        k.bucket[b] = k.chained[i]
+        return
+    while k.chained[at] != i:
+        at = k.chained[at]
+    k.chained[at] = k.chained[i]
+
+
+@inline
+def _child(k, parent, key_hash):
+    i = k.bucket[key_hash & (k.bucket.size - 1)]
+    while i >= 0 and (k.hash[i] != key_hash or k.parent[i] != parent):
+        i = k.chained[i]
+    return i
+
+
+@kernel
+def _split(k, node, at):
+    """Cut a node after ``at`` tokens. The new one becomes its parent and counts as used now."""
+    first = k.chain[node]
+    piece = first
+    left = at
+    while left > k.p_len[piece]:
+        left -= k.p_len[piece]
+        piece = k.p_next[piece]
+    rest = k.p_next[piece]
+    if left < k.p_len[piece]:
+        tail = add_piece(k, -1, k.p_id[piece], k.p_start[piece] + left, k.p_len[piece] - left)
+        k.p_next[tail] = rest
+        k.p_len[piece] = left
+        rest = tail
+    k.p_next[piece] = -1
+    _unhang(k, node)
+    k.chain[node] = -1  # hangs nowhere while nodes may grow
+    above = _new_node(k, k.parent[node], first, at, k.hash[node])
+    k.refs[above] = 1
+    k.parent[node] = above
+    k.chain[node] = rest
+    k.tokens[node] -= at
+    _hang(k, node, _hash(k, above, rest, 0))
+    if k.track:
+        move_front(k, 2 * node, at // k.block, 2 * above)
+    return above
+
+
+@inline
+def trie_find(k, piece, left, own):
+    """Longest cached prefix, in whole blocks, of a key of ``left`` tokens: returns its node, sets ``matched`` (tokens)."""
+    k.time += 1
+    k.matched = 0
+    node = ROOT
+    offset = 0
+    while left >= k.block:
+        child = _child(k, node, _hash(k, node, piece, offset))
+        if child < 0:
+            break
+        _touch(k, child)
+        same = _common(k, child, piece, offset, left)
+        if k.track:
+            copy_front(k, 2 * child, same // k.block, own)
+        k.matched += same
+        left -= same
+        node = child
+        if left == 0 or same < k.tokens[child]:
+            break
+        piece, offset = _step(k, piece, offset, same)
+    return node
+
+
+@inline
+def trie_insert(k, piece, left, own, prefix):
+    """Cache a key of ``left`` tokens (whole blocks). Returns how many of them were cached already.
+
+    Where blocks are tracked, list ``own`` holds them from token ``prefix`` on; those cached already go to the free list.
+    """
+    k.time += 1
+    node = ROOT
+    offset = 0
+    known = 0
+    while True:
+        key_hash = _hash(k, node, piece, offset)
+        child = _child(k, node, key_hash)
+        if child < 0:
+            first = add_piece(k, -1, k.p_id[piece], k.p_start[piece] + offset, k.p_len[piece] - offset)
+            have = k.p_len[first]
+            last = first
+            piece = k.p_next[piece]
+            while have < left:
+                last = add_piece(k, last, k.p_id[piece], k.p_start[piece], k.p_len[piece])
+                have += k.p_len[piece]
+                piece = k.p_next[piece]
+            child = _new_node(k, node, first, left, key_hash)
+            trie_incref(k, node)
+            _leaf_add(k, child)
+            break
+        _touch(k, child)
+        same = _common(k, child, piece, offset, left)
+        known += same
+        left -= same
+        if left == 0 or same == 0:
+            child = NO_NODE
+            break
+        if same < k.tokens[child]:
+            child = _split(k, child, same)
+        node = child
+        piece, offset = _step(k, piece, offset, same)
+    if k.track:
+        move_front(k, own, max(known - prefix, 0) // k.block, FREE_LIST)
+        if child >= 0:
+            move_front(k, own, left // k.block, 2 * child)
+    return known
+
+
+@inline
+def trie_evict(k, n):
+    """Free ``n`` blocks of leaves that nobody uses, least recently used first; fewer if there are no more."""
+    while n > 0 and k.h_n > 0:
+        i = k.heap[0]
+        have = k.tokens[i] // k.block
+        if n < have:
+            k.tokens[i] -= n * k.block
+            k.free += n
+            if k.track:
+                move_front(k, 2 * i, have - n, TEMP_LIST)
+                move_all(k, 2 * i, FREE_LIST)
+                move_all(k, TEMP_LIST, 2 * i)
+            return
+        _leaf_remove(k, i)
+        _unhang(k, i)
+        free_key(k, k.chain[i])
+        k.chain[i] = -1
+        k.spare[k.n_spare] = i
+        k.n_spare += 1
+        k.free += have
+        n -= have
+        if k.track:
+            move_all(k, 2 * i, FREE_LIST)
+        trie_decref(k, k.parent[i])
