@@ -1,31 +1,30 @@
-"""What is served."""
+"""The ``model`` section."""
 
 from __future__ import annotations
 
-from typing import Any, Self
+from collections.abc import Mapping
+from typing import Any
 
 from pydantic import Field, model_validator
 
-from sim.config.section import Section
+from sim.config.base import Section
 
 
 class Model(Section):
-    """The model: a built-in name or a Hugging Face ``config.json``. A bare string is the name."""
+    """What is served: a built-in name, a Hugging Face id, or the path of a ``config.json``."""
 
-    name: str | None = Field(None, min_length=1, description="built-in name or Hugging Face id, such as llama-3.1-8b")
-    config: str | None = Field(None, min_length=1, description="path of a config.json, or of the folder that holds it")
+    name: str | None = Field(None, description="built-in model name or Hugging Face id")
+    config: str | None = Field(None, description="path of a Hugging Face config.json, instead of a name")
     weights: str = Field(
-        "auto", description="number format of the weights (bf16, fp8, w8a8, awq-int4, …); auto: as the checkpoint has it"
+        "auto", description="number format of the weights: auto (the checkpoint's own), bf16, fp8, w8a8, int4, …"
     )
-    kv_cache: str = Field("auto", description="number format of the KV cache; auto: as the checkpoint has it")
+    kv_cache: str = Field("auto", description="number format of keys and values: auto, bf16, fp8, …")
 
     @model_validator(mode="before")
     @classmethod
     def _bare(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        if (self.name is None) == (self.config is None):
+        if isinstance(value, str):
+            return {"name": value}
+        if isinstance(value, Mapping) and (value.get("name") is None) == (value.get("config") is None):
             raise ValueError("needs exactly one of name and config")
-        return self
+        return value

@@ -1,47 +1,57 @@
-"""A scenario: everything that decides a run."""
+"""The whole scenario."""
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, StrictInt, model_validator
 
-from sim.config.deployment import Deployment, Pool, Router
-from sim.config.goals import Expectation, Record, Slo, Target
+from sim.config.base import Router, Section
+from sim.config.deployment import Deployment, Pool
 from sim.config.model import Model
-from sim.config.section import Section
 from sim.config.traffic import Traffic
 from sim.units import Seconds
 
 
-class Scenario(Section):
-    """One runnable question. The same scenario gives the same result, to the byte."""
+class Slo(Section):
+    """What every request must meet, and the share of requests that must."""
 
-    name: str = Field(
-        "scenario", pattern=r"^\w[\w .+-]*$", max_length=100, description="names the result; default: the file's name"
-    )
-    question: str | None = Field(None, description="what this scenario answers, in words")
-    seed: int = Field(0, ge=0, le=2**63 - 1, description="seed of every random stream")
-    model: Model = Field(description="what is served")
-    traffic: Traffic = Field(description="who sends what and when")
-    deployment: Deployment | None = Field(None, description="what serves it: one pool of replicas")
-    pools: tuple[Pool, ...] | None = Field(None, min_length=1, description="several pools instead of one deployment")
-    router: Router = Field(Router(name="round_robin"), description="which replica gets a request")
-    slo: Slo | None = Field(None, description="targets of latency")
-    record: Record = Field(Record(), description="what is kept")
-    until: Target | None = Field(None, description="simulated time at which the run ends; default: when all requests are done")
-    warmup: Seconds = Field(0.0, description="requests that arrive earlier than this are left out of the statistics")
-    expect: dict[str, Expectation] | None = Field(
-        None, description="figures of the summary, by dotted path, and what they should be"
-    )
+    ttft: Seconds | None = Field(None, gt=0, description="time to first token")
+    tpot: Seconds | None = Field(None, gt=0, description="time per output token after the first")
+    e2e: Seconds | None = Field(None, gt=0, description="end-to-end latency")
+    attainment: float = Field(0.99, gt=0, le=1, description="share of requests that must meet all targets")
+
+
+class Record(Section):
+    """What is recorded."""
+
+    timeseries: bool = Field(True, description="record time series of every replica")
+    max_points: int = Field(2000, ge=2, le=100_000, multiple_of=2, description="most points per time series; memory follows it")
+
+
+class Scenario(Section):
+    """A runnable question."""
+
+    name: str = Field("scenario", min_length=1, max_length=80, pattern=r"^[^/\\\x00-\x1f]+$", description="name of the result")
+    question: str = Field("", description="what this scenario answers")
+    expect: dict[str, Any] = Field(default_factory=dict, description="expected answers, by summary key: {min, max}")
+    seed: StrictInt = Field(0, ge=0, le=2**63 - 1, description="seed of all random streams")
+    model: Model
+    traffic: Traffic
+    deployment: Deployment | None = Field(None, description="one pool of replicas")
+    pools: tuple[Pool, ...] | None = Field(None, min_length=1, description="several pools, instead of a deployment")
+    router: Router = Field(default_factory=lambda: Router(name="round_robin"), validate_default=True)
+    slo: Slo = Field(default_factory=Slo)
+    record: Record = Field(default_factory=Record)
+    until: Seconds | None = Field(None, gt=0, description="end of the simulated time; requests in flight then are cut off")
+    warmup: Seconds = Field(0.0, description="leave requests that arrive within so much time out of the statistics")
 
     @model_validator(mode="after")
-    def _one_deployment(self) -> Self:
+    def _one_place(self) -> Scenario:
         if (self.deployment is None) == (self.pools is None):
             raise ValueError("needs exactly one of deployment and pools")
         names = [p.name for p in self.pools or ()]
-        if len(set(names)) < len(names):
-            raise ValueError(f"pools need names of their own, got {', '.join(names)}")
-        if self.until is not None and self.warmup >= self.until:
-            raise ValueError("warmup must be shorter than until")
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two pools are named {name!r}")
         return self

@@ -1,80 +1,56 @@
-"""Who sends what and when."""
+"""The ``traffic`` section: who asks what and when."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from sim.config.section import Named, Open, Section
+from sim.config.base import Arrival, Count, Lengths, Section
 from sim.units import Rate, Seconds
-
-
-class Arrival(Named):
-    """When requests arrive. A bare string is the process."""
-
-    key: ClassVar[str] = "process"
-    kind: ClassVar[str] = "arrival"
-
-
-class Lengths(Named):
-    """How long prompts and outputs are. A bare string is the kind."""
-
-    key: ClassVar[str] = "kind"
-    kind: ClassVar[str] = "length"
 
 
 class Synthetic(Section):
     """Traffic drawn from distributions."""
 
-    arrival: Arrival = Field(description="when requests arrive")
-    lengths: Lengths = Field(description="how many tokens prompts and outputs have")
-    requests: int | None = Field(None, ge=1, le=10**12, description="how many requests; none: without end, needs until")
-    max_tokens: int | None = Field(
-        None, ge=1, description="the limit of output tokens that every client sends; none: the output itself"
-    )
-    prefixes: dict[str, Any] | None = Field(None, description="system prompts that requests share")
-    sessions: dict[str, Any] | None = Field(None, description="conversations of several turns")
+    arrival: Arrival = Field(description="arrival process, such as {process: poisson, rate: 8/s}")
+    lengths: Lengths = Field(description="prompt and output lengths, such as azure-2023-conv")
+    requests: Count = Field(10_000, description="number of requests")
+    max_tokens: Count | None = Field(None, description="the clients' limit on generated tokens; longer outputs end there")
+    prefixes: dict[str, Any] | None = Field(None, description="shared system prompts: {groups, shared_tokens, zipf}")
+    sessions: dict[str, Any] | None = Field(None, description="multi-turn sessions: {turns, think_time, …}")
 
 
-class Trace(Open):
-    """Traffic recorded elsewhere. Settings of the format stand beside these."""
+class Trace(Section):
+    """Traffic from a recorded trace."""
 
-    key: ClassVar[str] = "format"
-    kind: ClassVar[str] = "trace"
-
-    format: str = Field(min_length=1, description="format of the file")
-    path: str = Field(min_length=1, description="the file; relative to the scenario's folder, then to the working directory")
-    rate_scale: float = Field(1.0, gt=0, allow_inf_nan=False, description="plays the trace this many times as fast")
-    rate: Rate | None = Field(None, description="plays the trace at this mean rate, such as 8/s")
-    window: tuple[Seconds | None, Seconds | None] | None = Field(
-        None, description="[start, end] in the trace's own time, from its first request"
-    )
-    limit: int | None = Field(None, ge=1, description="at most this many requests")
-    max_tokens: int | None = Field(
-        None, ge=1, description="the limit of output tokens that every client sends; none: the output itself"
-    )
+    format: str = Field(description="format of the file: azure-2023, mooncake, csv")
+    path: str = Field(description="the file, relative to the scenario's folder")
+    rate_scale: float = Field(1.0, gt=0, allow_inf_nan=False, description="play the trace so many times faster")
+    rate: Rate | None = Field(None, description="play the trace at this mean rate")
+    window: tuple[Seconds | None, Seconds | None] | None = Field(None, description="only requests of this time, [start, end]")
+    limit: Count | None = Field(None, description="only the first so many requests")
+    max_tokens: Count | None = Field(None, description="the clients' limit on generated tokens; longer outputs end there")
+    settings: dict[str, Any] = Field(default_factory=dict, description="settings of the format's reader")
 
 
 class ClosedLoop(Section):
-    """Clients that wait for their answer before they ask again: the source's requests, at times of their own."""
+    """Clients that wait for an answer before they ask again; the arrival times of the traffic are ignored."""
 
-    concurrency: int = Field(ge=1, le=10_000_000, description="clients")
+    concurrency: Count = Field(description="number of clients")
     think_time: Seconds = Field(0.0, description="time from an answer to the client's next request")
 
 
 class Traffic(Section):
-    """Exactly one source, synthetic or trace; ``closed_loop`` beside it."""
+    """Exactly one source, ``synthetic`` or ``trace``."""
 
-    synthetic: Synthetic | None = Field(None, description="traffic drawn from distributions")
-    trace: Trace | None = Field(None, description="traffic recorded elsewhere")
-    closed_loop: ClosedLoop | None = Field(None, description="waiting clients instead of the source's arrival times")
-    too_long: Literal["refuse", "skip"] = Field(
-        "refuse", description="what to do with requests longer than the engine's context: refuse to run, or leave them out"
-    )
+    synthetic: Synthetic | None = None
+    trace: Trace | None = None
+    closed_loop: ClosedLoop | None = None
+    too_long: Literal["error", "skip"] = Field("error", description="what becomes of requests longer than the model's context")
 
     @model_validator(mode="after")
-    def _one_source(self) -> Self:
+    def _one_source(self) -> Traffic:
         if (self.synthetic is None) == (self.trace is None):
-            raise ValueError("needs exactly one of synthetic and trace")
+            raise ValueError("needs exactly one source: synthetic or trace")
         return self
