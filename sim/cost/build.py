@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from sim.cost import step
 from sim.cost.evidence import Evidence, merge_notes
-from sim.cost.kernels import Gemm, Kernels
+from sim.cost.formats import HALF, expert_format, gemm_format
+from sim.cost.kernels import Kernels
 from sim.cost.layout import Layout
 from sim.cost.profile import EngineProfile
 from sim.cost.step import COMMS, COMPUTE, CONTEXT_GRID, FLOOR, MEMORY, ROWS_GRID, SMALL, grid_point
-from sim.errors import ConfigError, NotModelledError
+from sim.errors import ConfigError
 from sim.hardware.accelerator import Accelerator
-from sim.model.quant import MLP
 from sim.model.spec import ModelSpec
 
 MAX_TABLE = 16384  # tokens: beyond, every GEMM is compute bound and time is linear
@@ -24,7 +24,6 @@ MAX_SAMPLED = 1024
 _SMALL_EFFICIENCY = (
     0.75  # share of memory bandwidth that norms, activations and rotary embeddings reach (assumed in the operator study)
 )
-_BLOCK_SCALED = ("deepseek", "qwen3", "minimax", "glm", "kimi")  # published fp8 checkpoints with one scale per 128 × 128 weights
 
 Floats = NDArray[np.float64]
 
@@ -84,7 +83,6 @@ class _Builder:
             raise ConfigError("deployment.tp", layout.tp, f"{accelerator.title} has no link to other accelerators", "1")
         self.tokens = max_tokens
         self.fmt = gemm_format(model, accelerator)
-        self.half = Gemm("bf16", ("gemm.bf16",), "bf16", 2.0, 2.0)
         self.notes: list[str] = []
         self.where: dict[str, tuple[str, float]] = {}
 
@@ -116,7 +114,7 @@ class _Builder:
         columns = np.zeros((sizes.size, 5))
         reduced = 0
         for shape in m.linear_shapes(tp):
-            fmt = self.fmt if shape.quantised else self.half
+            fmt = self.fmt if shape.quantised else HALF
             t = self.kernels.gemm("linear layers", fmt, sizes, shape.n, shape.k)
             self._add(columns, t, shape.repeat * shape.layers)
             reduced += shape.repeat * shape.layers if shape.all_reduce else 0
@@ -147,7 +145,8 @@ class _Builder:
         m, layout = self.m, self.layout
         everyone = sizes * layout.dp  # data-parallel ranks step together, each with as many tokens
         fmt = expert_format(m, self.a)
-        t = self.kernels.moe(fmt, everyone, moe.hidden, moe.intermediate, moe.experts, moe.top_k, max(layout.ep, 1), moe.gated)
+        grouped = layout.ep > 1 and self.profile.all_to_all == "deepep"
+        t = self.kernels.moe(fmt, everyone, moe, max(layout.ep, 1), grouped)
         self._add(columns, t, moe.layers)
         group = max(layout.tp * layout.dp, layout.ep)
         if layout.ep <= 1 and layout.dp == 1:
@@ -156,14 +155,13 @@ class _Builder:
             size = sizes * m.hidden * 2.0
             columns[:, COMMS] += moe.layers * self.kernels.all_reduce(size, group, self.link, layout.network, layout.node_size)
             return
-        act = 1.0 if fmt.act_bytes < 2.0 else 2.0
-        copies = min(moe.top_k, group) if self.profile.all_to_all == "deepep" else group
-        there = self.kernels.all_to_all(
-            sizes / layout.tp * copies * m.hidden * act, group, self.link, layout.network, layout.node_size
-        )
-        back = self.kernels.all_to_all(
-            sizes / layout.tp * copies * m.hidden * 2.0, group, self.link, layout.network, layout.node_size
-        )
+        here = sizes / layout.tp  # each rank of an attention group sends its share of the tokens
+        where = (group, self.link, layout.network, layout.node_size)
+        if grouped:
+            there = self.kernels.all_to_all(here, m.hidden * (1.0 if fmt.act_bytes < 2.0 else 2.0), moe.top_k, *where)
+            back = self.kernels.all_to_all(here, m.hidden * 2.0, moe.top_k, *where)
+        else:
+            there = back = self.kernels.gather(here * m.hidden * 2.0, *where)
         columns[:, COMMS] += moe.layers * (there + back)
         self.notes.append("data-parallel ranks that share experts are taken to have equally many tokens in every step")
 
@@ -198,7 +196,7 @@ class _Builder:
         rows = np.arange(1, MAX_SAMPLED + 1, dtype=float)
         columns = np.zeros((rows.size, 5))
         shape = m.head_shape(tp)
-        fmt = self.fmt if m.format.bits.get("head") else self.half
+        fmt = self.fmt if m.format.bits.get("head") else HALF
         self._add(columns, self.kernels.gemm("output head", fmt, rows, shape.n, shape.k), 1.0)
         columns[:, SMALL] += self.profile.sampler_step + self.profile.sampler_row * rows
         if tp > 1:  # logits are gathered: half an all-reduce
@@ -292,40 +290,3 @@ class _Builder:
         if self.kernels.base == "ascend-910b":
             ranges |= {"rows": 128.0, "context": 16384.0}
         return Evidence(tuple(operators), ranges, merge_notes(self.kernels.notes, self.notes, self.m.warnings))
-
-
-def gemm_format(m: ModelSpec, a: Accelerator) -> Gemm:
-    """How the quantised linear layers of a model run on an accelerator."""
-    form = m.format
-    weight = form.bytes_of(MLP)
-    if weight >= 2.0:
-        return Gemm("bf16", ("gemm.bf16",), "bf16", 2.0, 2.0)
-    if form.compute == "fp8":
-        if not a.supports("fp8"):
-            return Gemm("fp8 weights unpacked to 16 bits", ("gemm.fp8_wo", "gemm.bf16"), "bf16", weight, 2.0)
-        if m.architecture.lower().startswith(_BLOCK_SCALED) or m.name.lower().startswith(_BLOCK_SCALED):
-            return Gemm("fp8 with block scales", ("gemm.fp8_block", "gemm.fp8", "gemm.bf16"), "fp8", 1.0, 1.0)
-        return Gemm("fp8", ("gemm.fp8", "gemm.fp8_block", "gemm.bf16"), "fp8", 1.0, 1.0)
-    if form.compute == "int8" and a.supports("int8"):
-        return Gemm("int8", ("gemm.int8", "gemm.fp8", "gemm.bf16"), "int8", weight, 1.0)
-    if form.compute == "fp4" and not a.supports("fp4"):
-        raise NotModelledError("model.weights", form.name, f"{a.title} has no 4-bit matrix units", "fp8, awq-int4, mxfp4")
-    return Gemm(
-        f"{form.name}, unpacked to 16 bits", (f"gemm.int{'4' if weight < 0.8 else '8_wo'}", "gemm.bf16"), "bf16", weight, 2.0
-    )
-
-
-def expert_format(m: ModelSpec, a: Accelerator) -> Gemm:
-    """How the routed experts run."""
-    weight = m.format.bytes_of("expert")
-    if m.format.name == "mxfp4":
-        return Gemm("mxfp4 experts", ("moe.mxfp4", "moe.int4", "moe.bf16"), "bf16", weight, 2.0)
-    if weight >= 2.0:
-        return Gemm("bf16 experts", ("moe.bf16",), "bf16", 2.0, 2.0)
-    if m.format.compute == "fp8" and a.supports("fp8"):
-        block = m.architecture.lower().startswith(_BLOCK_SCALED) or m.name.lower().startswith(_BLOCK_SCALED)
-        tables = ("moe.fp8_block", "moe.fp8") if block else ("moe.fp8", "moe.fp8_block")
-        return Gemm("fp8 experts", (*tables, "moe.bf16"), "fp8", 1.0, 1.0)
-    if m.format.compute == "int8":
-        return Gemm("int8 experts", ("moe.int8", "moe.fp8", "moe.bf16"), "int8", weight, 1.0)
-    return Gemm("weight-only experts", ("moe.int4" if weight < 0.8 else "moe.int8_wo", "moe.bf16"), "bf16", weight, 2.0)

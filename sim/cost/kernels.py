@@ -7,104 +7,22 @@ with NumPy arrays, and records what the answer rests on.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import yaml
 
 from sim.cost import forms
-from sim.cost.evidence import Grade, Operator
+from sim.cost.collectives import Collectives
+from sim.cost.evidence import Operator
+from sim.cost.formats import Gemm
 from sim.cost.forms import Machine, Times
 from sim.cost.residual import Residual, ShapeGrid
-from sim.errors import ServesimError
-from sim.hardware.accelerator import Accelerator
-from sim.hardware.links import Link
-from sim.hardware.load import load_accelerator
-from sim.resources import path
-
-# Order in which other stacks of the same accelerator are asked for an operator that the own stack lacks.
-_STACK_ORDER = ("vllm", "sglang", "vllm-ascend")
-_NO_RESIDUAL: Any = 0.0
+from sim.cost.stack import MEASURED, STACK_ORDER, FittedOperator, load_stack, stand_in
+from sim.hardware.accelerator import Accelerator, Evidence
+from sim.model.spec import MoeShape
 
 
-@dataclass(frozen=True)
-class FittedOperator:
-    """One entry of a fitted profile: parameters of the form, and the residual grid where there is one."""
-
-    stack: str
-    name: str
-    q: tuple[float, ...]
-    unit: str
-    reference: Mapping[str, Any] = field(hash=False)
-    error: Mapping[str, Any] = field(hash=False)
-    residual: Residual | ShapeGrid | None = None
-
-    @property
-    def machine(self) -> Machine:
-        """The accelerator it was measured on."""
-        return Machine(self.reference["peak"][self.unit], self.reference["bandwidth"], self.reference["sm"])
-
-
-@lru_cache(maxsize=32)
-def load_stack(name: str) -> dict[str, FittedOperator]:
-    """Operators of a fitted profile; empty if there is none of that name."""
-    text = path("profiles", "fitted", f"{name}.yaml")
-    if not text.is_file():
-        return {}
-    data = yaml.load(text.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    grids = path("profiles", "fitted", f"{name}.npz")
-    arrays: dict[str, Any] = {}
-    if grids.is_file():
-        with np.load(grids) as file:
-            arrays = {k: file[k] for k in file.files}
-    out: dict[str, FittedOperator] = {}
-    for key, entry in data["operators"].items():
-        axes = tuple(arrays[f"{key}/axis{i}"].astype(float) for i in range(4) if f"{key}/axis{i}" in arrays)
-        residual: Residual | ShapeGrid | None = None
-        if f"{key}/keys" in arrays:
-            residual = Residual(arrays[f"{key}/keys"].astype(float), axes, arrays[f"{key}/values"])
-        elif axes:
-            residual = ShapeGrid(axes, arrays[f"{key}/values"])
-        q = tuple(entry["parameters"].values())
-        out[key] = FittedOperator(name, key, q, entry.get("unit", "bf16"), data["reference"], entry.get("error", {}), residual)
-    return out
-
-
-# Accelerators with fitted profiles: name → first part of the stack's name.
-MEASURED = {
-    "h100-sxm": "h100-sxm",
-    "h200-sxm": "h200-sxm",
-    "a100-sxm-80g": "a100-sxm",
-    "l40s": "l40s",
-    "h20": "h20",
-    "ascend-910b2": "ascend-910b",
-}
-
-
-def _stand_in(a: Accelerator) -> tuple[str, str]:
-    """Whose kernels stand in for an accelerator without any: its proxy's, the proxy's proxy's …, else the nearest by kind."""
-    seen, here = {a.name}, a
-    while here.proxy and here.proxy.name not in seen:
-        if here.proxy.name in MEASURED:
-            return MEASURED[here.proxy.name], here.proxy.reason
-        seen.add(here.proxy.name)
-        try:
-            here = load_accelerator(here.proxy.name)
-        except ServesimError:
-            break
-    if a.vendor.lower().startswith("huawei"):
-        return "ascend-910b", "the only Ascend with measured kernels"
-    hbm = a.memory_bandwidth >= 1.2e12 and a.vendor.lower() == "nvidia" and a.compute_capability < "8.6"
-    if hbm or a.vendor.lower() != "nvidia":
-        return "a100-sxm", "nearest measured kernels"
-    if a.compute_capability.startswith(("9", "10")):
-        return "h100-sxm", "nearest NVIDIA generation with measured kernels"
-    return "l40s", "nearest GPU with GDDR memory and measured kernels"
-
-
-class Kernels:
+class Kernels(Collectives):
     """Operator times on ``accelerator`` with the kernels of ``framework`` (``vllm``, ``sglang``, ``vllm-ascend``)."""
 
     def __init__(self, accelerator: Accelerator, framework: str) -> None:
@@ -114,12 +32,12 @@ class Kernels:
         elif accelerator.name in MEASURED:
             self.base, self.proxy_reason = MEASURED[accelerator.name], ""
         else:
-            self.base, self.proxy_reason = _stand_in(accelerator)
-        order = (framework, *(s for s in _STACK_ORDER if s != framework))
+            self.base, self.proxy_reason = stand_in(accelerator)
+        order = (framework, *(s for s in STACK_ORDER if s != framework))
         self._stacks = [s for s in (load_stack(f"{self.base}.{f}") for f in order) if s]
         if self.base == "h20":  # only some of its kernels were measured
             self._stacks += [s for s in (load_stack(f"h100-sxm.{f}") for f in order) if s]
-        self.used: dict[str, tuple[Grade, str]] = {}
+        self.used: dict[str, tuple[Evidence, str]] = {}
         self.notes: list[str] = []
         if self.proxy_reason:
             self.notes.append(
@@ -157,7 +75,7 @@ class Kernels:
             self.used[what] = ("estimated", why or "no measurement of any accelerator")
             return
         own = self._own(op)
-        grade: Grade = "estimated" if not own else "measured" if exact and op.residual is not None else "fitted"
+        grade: Evidence = "estimated" if not own else "measured" if exact and op.residual is not None else "fitted"
         reason = "" if own else f", scaled to {self.accelerator.name} by datasheet"
         self.used[what] = (grade, f"profiles/fitted/{op.stack}.yaml {op.name}{reason}{'; ' + why if why else ''}")
 
@@ -248,23 +166,26 @@ class Kernels:
         self.note("decode attention", op)
         return t
 
-    def moe(self, fmt: Gemm, tokens: Any, hidden: int, width: int, experts: int, top_k: int, ep: int, gated: bool) -> Times:
-        """Seconds of the routed experts of one rank; ``tokens`` of the whole expert-parallel group."""
+    def moe(self, fmt: Gemm, tokens: Any, shape: MoeShape, ep: int, grouped: bool = False) -> Times:
+        """Seconds of the routed experts of one rank.
+
+        ``tokens`` of the whole expert-parallel group; ``grouped``: grouped GEMMs behind an all-to-all instead of fused kernels.
+        """
         names = [f"moe.{t.split('.', 1)[1]}" for t in fmt.tables]
+        if grouped:
+            names = [names[0].replace("moe.", "moe_ep."), *names]
         op = self.find(*names)
         if op is None:
             raise LookupError("no MoE profile at all")
-        exact = op.name == names[0]
+        exact = op.name in (names[0], names[int(grouped)])
         hw = self.machine(op)
         if not exact and self.accelerator.supports(fmt.unit) and fmt.unit != op.unit:
             hw = hw._replace(peak=self.accelerator.peak(fmt.unit))
-        element = fmt.weight_bytes
-        t = forms.moe(
-            self.q(op), hw, np.asarray(tokens, float), hidden, width, experts, top_k, ep, element, 3.0 if gated else 2.0
-        )
+        gates = 3.0 if shape.gated else 2.0
+        key = (shape.hidden, shape.intermediate, shape.experts, shape.top_k, ep)
+        t = forms.moe(self.q(op), hw, np.asarray(tokens, float), *key, fmt.weight_bytes, gates)
         known = False
         if isinstance(op.residual, Residual) and exact and self.same_machine(op):
-            key = (hidden, width, experts, top_k, ep)
             known = op.residual.known(key)
             t = Times(t.total * np.exp(op.residual.at(key, tokens)), t.compute, t.memory)
         self.note("experts", op, known, "" if known else "expert shape between measured shapes")
@@ -272,107 +193,9 @@ class Kernels:
             self.used["experts"] = ("estimated", self.used["experts"][1] + f"; {names[0]} was not measured")
         return t
 
-    def all_reduce(self, size: Any, ranks: int, link: Link, network: Link | None, node: int) -> Any:
-        """Seconds to add up ``size`` bytes over ``ranks`` accelerators, ``node`` of them in a node."""
-        size = np.asarray(size, float)
-        if ranks <= 1:
-            return np.zeros_like(size)
-        inside = min(ranks, node, link.domain)
-        t = self._node_all_reduce(size, inside, link)
-        nodes = -(-ranks // inside)
-        if nodes > 1:
-            wire = network or Link("rdma", 50e9, 20e-6)
-            t = (
-                t
-                + 2.0 * wire.latency * np.ceil(np.log2(nodes))
-                + 2.0 * (nodes - 1) / nodes * size / (0.72 * wire.bandwidth * inside)
-            )
-            self.used["all-reduce"] = ("estimated", "ring within the node, then between nodes at 72 % of the line rate")
-        return t
-
-    def _node_all_reduce(self, size: Any, ranks: int, link: Link) -> Any:
-        if ranks <= 1:
-            return np.zeros_like(size)
-        op = self.find("all_reduce") if link.kind in ("nvswitch", "nvlink", "pcie") else None
-        reference = None if op is None else float(op.reference["link"])
-        own = self.accelerator.link
-        if (
-            op is not None
-            and reference is not None
-            and link is own
-            and not self.proxy_reason
-            and isinstance(op.residual, Residual)
-        ):
-            self.note("all-reduce", op, op.residual.known((ranks,)))
-            known = min(max(ranks, 2), 8)
-            return forms.all_reduce(op.q, size, known) * np.exp(op.residual.at((known,), np.maximum(size, 1.0)))
-        if link.kind in ("nvswitch", "nvlink", "ub", "icn"):
-            op = load_stack("h100-sxm.vllm").get("all_reduce")
-            speed = link.group_bandwidth(ranks) / 450e9
-            why = "two-regime form of H100 scaled by link bandwidth"
-        elif link.kind == "pcie":
-            op = load_stack("l40s.vllm").get("all_reduce")
-            speed = link.bandwidth / 31.5e9
-            why = "PCIe all-reduce of L40S scaled by link bandwidth"
-        else:
-            op = None
-        if op is None:
-            # no measurement: ring at 72 % of what the group can send, two latencies
-            self.used["all-reduce"] = (
-                "estimated",
-                f"ring over {link.kind} at 72 % of its bandwidth; latency {link.latency * 1e6:.0f} µs",
-            )
-            return link.latency + 2.0 * (ranks - 1) / ranks * size / (0.72 * link.group_bandwidth(ranks))
-        q = list(op.q)
-        q[2], q[5] = q[2] * speed, q[5] * speed
-        self.note("all-reduce", op, False, why)
-        self.used["all-reduce"] = ("estimated", self.used["all-reduce"][1])
-        t = forms.all_reduce(q, size, ranks)
-        return (
-            t * np.exp(op.residual.at((min(ranks, 8),), np.maximum(size, 1.0)))
-            if link.kind == "pcie" and isinstance(op.residual, Residual)
-            else t
-        )
-
-    def all_to_all(self, size: Any, ranks: int, link: Link, network: Link | None, node: int) -> Any:
-        """Seconds in which every rank sends ``size`` bytes in all to its peers, evenly."""
-        size = np.asarray(size, float)
-        if ranks <= 1:
-            return np.zeros_like(size)
-        inside = min(ranks, node, link.domain)
-        near = (inside - 1) / ranks * size / (0.72 * link.group_bandwidth(inside)) if inside > 1 else 0.0
-        t = 10e-6 + near
-        if ranks > inside:
-            wire = network or Link("rdma", 50e9, 20e-6)
-            t = wire.latency + np.maximum(near, (ranks - inside) / ranks * size / (0.85 * wire.bandwidth))
-        self.used["all-to-all"] = (
-            "estimated",
-            "bytes over bandwidth: 72 % of the link inside a node, 85 % of the line rate between nodes",
-        )
-        return t
-
-    def send(self, size: Any, link: Link) -> Any:
-        """Seconds of one point-to-point message."""
-        self.used["stage hand-over"] = (
-            "fitted" if link.kind.startswith("nv") else "estimated",
-            f"{link.kind}: latency and 80 % of bandwidth",
-        )
-        return link.latency + np.asarray(size, float) / (0.8 * link.bandwidth)
-
     def operators(self, parts: Mapping[str, tuple[str, float]]) -> tuple[Operator, ...]:
         """What was used, as evidence: ``parts`` gives (part, share of it) for each operator."""
         return tuple(Operator(name, part, *self.used[name], share) for name, (part, share) in parts.items() if name in self.used)
-
-
-@dataclass(frozen=True)
-class Gemm:
-    """A GEMM format: fitted tables to look in (best first), matrix-unit dtype, bytes per weight and per activation."""
-
-    name: str
-    tables: tuple[str, ...]
-    unit: str
-    weight_bytes: float
-    act_bytes: float
 
 
 def _nearest_dim(dim: int) -> int:

@@ -9,12 +9,13 @@ import pytest
 from sim.cost.fit import operators
 from sim.cost.fit.core import median
 from sim.cost.fit.stacks import STACKS, _half
-from sim.cost.kernels import Gemm, Kernels, load_stack
+from sim.cost.formats import HALF
+from sim.cost.kernels import Kernels
 from sim.cost.residual import Residual, multilinear, pack
+from sim.cost.stack import load_stack
 from sim.hardware import load_accelerator
 from tests.cost.common import SHARED, needs_kernels
 
-HALF = Gemm("bf16", ("gemm.bf16",), "bf16", 2.0, 2.0)
 # (system, framework, version) → held-out errors (median, p90) of the operator study, form e, per cent
 GEMM = {"h100-sxm.vllm": (2.8, 10.2), "a100-sxm.vllm": (3.2, 13.0)}
 DECODE = {"h100-sxm.vllm": (1.2, 3.9), "a100-sxm.vllm": (1.9, 26.0)}

@@ -146,11 +146,22 @@ def latent_decode(data: pd.DataFrame, hw: Machine, element: float, check: bool) 
     return _surface(d, predict, start, low, high, ["heads"], ["batch", "context"], check, "latent_decode")
 
 
-def moe(data: pd.DataFrame, hw: Machine, element: float, check: bool) -> Result:
+def _chance(tokens: Any, experts: Any, top_k: Any) -> Any:
+    """From perfectly even to independent routing: even routing of few tokens wakes as many experts as it can, chance wakes fewer.
+
+    Nine tenths of the time go with the experts that are read (the rest is launching).
+    """
+    woken = forms.active_experts(tokens, experts, top_k) / np.minimum(tokens * top_k, experts)
+    return 0.1 + 0.9 * woken
+
+
+def moe(data: pd.DataFrame, hw: Machine, element: float, check: bool, even: bool = False) -> Result:
     """Routed experts by token count, for shapes (hidden, width on a rank, experts, top_k, ep)."""
     d = data[data.tokens <= 32768].assign(width=data.inter / data.tp)
     keys = ["hidden", "width", "experts", "topk", "ep"]
     d = median(d, [*keys, "tokens"])
+    if even:
+        d["seconds"] *= _chance(d.tokens, d.experts, d.topk)
 
     def predict(q: Any, x: pd.DataFrame) -> Any:
         c = {k: x[k].to_numpy(float) for k in (*keys, "tokens")}
@@ -167,7 +178,7 @@ def all_reduce(data: pd.DataFrame) -> Result:
     def predict(q: Any, x: pd.DataFrame) -> Any:
         return forms.all_reduce(q, x.bytes.to_numpy(float), x.gpus.to_numpy(float))
 
-    low, high = [0, 0, 0.5, 0, 0, 0.5], [60, 10, 2000, 100, 20, 2000]
+    low, high = [0.0, 0.0, 0.5, 0.0, 0.0, 0.5], [60.0, 10.0, 2000.0, 100.0, 20.0, 2000.0]
     start = [4.0, 0.5, 150.0, 10.0, 1.0, 250.0]
     q = fit(lambda p: predict(p, d), start, low, high, d.seconds.to_numpy())
     out = grid(d, ["gpus"], ["bytes"], np.log(d.seconds.to_numpy() / predict(q, d)))

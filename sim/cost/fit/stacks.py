@@ -23,12 +23,15 @@ _H20 = {"peak": {"bf16": 148e12, "fp8": 296e12}, "bandwidth": 4.0e12, "sm": 78, 
 # Block-scaled GEMMs of 0.24 were timed without graphs (60 µs floor), its fp8 experts by a path slower than 16 bits: 0.19 has both right.
 _VLLM_019 = {"gemm.fp8_block": "0.19.0", "moe.fp8": "0.19.0"}
 
+# Experts behind an all-to-all run grouped GEMMs (DeepGEMM); those of TensorRT-LLM are the nearest that were measured.
+_GROUPED = ("trtllm", "1.3.0rc20")
+
 # reference: the figures that the efficiencies are relative to
 STACKS: dict[str, dict[str, Any]] = {
     "h100-sxm.vllm": {"system": "h100_sxm", "framework": "vllm", "version": "0.24.0", "dtypes": _VLLM_019, "reference": _H100},
-    "h100-sxm.sglang": {"system": "h100_sxm", "framework": "sglang", "version": "0.5.14", "reference": _H100},
+    "h100-sxm.sglang": {"system": "h100_sxm", "framework": "sglang", "version": "0.5.14", "moe_ep": _GROUPED, "reference": _H100},
     "h200-sxm.vllm": {"system": "h200_sxm", "framework": "vllm", "version": "0.24.0", "dtypes": _VLLM_019, "reference": _H200},
-    "h200-sxm.sglang": {"system": "h200_sxm", "framework": "sglang", "version": "0.5.14", "reference": _H200},
+    "h200-sxm.sglang": {"system": "h200_sxm", "framework": "sglang", "version": "0.5.14", "moe_ep": _GROUPED, "reference": _H200},
     "a100-sxm.vllm": {"system": "a100_sxm", "framework": "vllm", "version": "0.14.0", "reference": _A100},
     "a100-sxm.sglang": {"system": "a100_sxm", "framework": "sglang", "version": "0.5.10", "reference": _A100},
     "l40s.vllm": {
@@ -59,7 +62,7 @@ KV_DTYPES = {"bfloat16": ("bf16", 2.0), "fp8": ("fp8", 1.0)}
 
 Results = dict[str, dict[str, Any]]
 # Routing of the measured experts, best first: real models route nearly evenly over the tokens of a batch (whole steps of Mixtral agree
-# with the even tables within 3 %, with power-law ones they come out 10 to 20 % too slow).
+# with the even tables within 3 %, with power-law ones they come out 10 to 20 % too slow); `operators.moe` makes it even by chance.
 _ROUTING = ("balanced", "power_law_1.01", "power_law_1.2", "unknown")
 
 
@@ -76,6 +79,11 @@ def fit_stack(name: str, stack: dict[str, Any], folder: Path, out: Path, check: 
     """Fit every operator that was measured for this stack and write ``NAME.npz`` and ``NAME.yaml``."""
     results = _by_dtype(stack, folder, "gemm", check) | _attention(stack, folder, check) | _latent(stack, folder, check)
     results |= _by_dtype(stack, folder, "moe", check)
+    if "moe_ep" in stack:  # grouped GEMMs behind an all-to-all
+        other = stack | {"moe": stack["moe_ep"], "dtypes": {}}
+        results |= {
+            k.replace("moe.", "moe_ep."): r for k, r in _by_dtype(other, folder, "moe", check).items() if k == "moe.fp8_block"
+        }
     d = _select(pd.read_parquet(folder / "collectives.parquet"), stack, "collectives")
     d = d[(d.collective == "all_reduce") & d.backend.astype(str).str.contains("graph") & d.dtype.isin(["half", "bfloat16"])]
     if len(d):
@@ -94,13 +102,15 @@ def _by_dtype(stack: dict[str, Any], folder: Path, table: str, check: bool) -> R
     out: Results = {}
     for dtype, (label, unit, weight, act) in GEMM_DTYPES.items():
         version = stack.get("dtypes", {}).get(f"{table}.{label}", stack["version"])
-        d = _select(everything[everything.dtype.astype(str) == dtype], stack | {"version": version}, table)
+        rows = everything[everything.dtype.astype(str) == dtype]
+        d = _select(rows, stack | {"version": version}, table)
         if version is None or len(d) < 40:
             continue
         hw = _half(stack)._replace(peak=stack["reference"]["peak"][unit])
         if table == "moe":
             routing = next(r for r in _ROUTING if (d.distribution.astype(str) == r).any())
-            result = operators.moe(d[d.distribution.astype(str) == routing], hw, weight, check) | {"routing": routing}
+            result = operators.moe(d[d.distribution.astype(str) == routing], hw, weight, check, routing == "balanced")
+            result |= {"routing": routing}
         else:
             result = operators.gemm(d, hw, weight, act, check)
         out[f"{table}.{label}"] = result | {"unit": unit, "version": version, "weight_bytes": weight, "act_bytes": act}
