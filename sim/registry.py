@@ -51,10 +51,19 @@ def lookup(kind: str, name: str, field: str = "") -> Any:
     if name not in _registered.get(kind, {}):
         if ".py:" in name:
             return _from_file(name, field or kind)
+        _guess(kind, name)
+    if name not in _registered[kind]:
         _scan(kind)
     if name not in _registered[kind]:
         raise UnknownNameError(field or kind, name, _registered[kind])
     return _registered[kind][name]
+
+
+def _guess(kind: str, name: str) -> None:
+    """Import the module that bears the name, so that one name does not cost loading the whole room."""
+    for module in {name.replace("-", "_").replace(".", "_"), name.replace("-", "").replace(".", "")}:
+        if module.isidentifier() and importlib.util.find_spec(f"{ROOMS[kind]}.{module}") is not None:
+            importlib.import_module(f"{ROOMS[kind]}.{module}")
 
 
 def _scan(kind: str) -> None:

@@ -1,0 +1,139 @@
+"""`servesim run`: what a new user meets."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.cli.conftest import Command
+
+SMALL = ("--set", "traffic.synthetic.requests=300")
+
+
+def test_a_run_prints_one_screen_and_saves_everything(servesim: Command, tmp_path: Path) -> None:
+    done = servesim("run", "quickstart", *SMALL)
+    assert done.code == 0, done.err
+    assert "TTFT" in done.out
+    assert len(done.out.splitlines()) <= 40
+    folder = tmp_path / "servesim-results" / "quickstart"
+    names = {p.name for p in folder.iterdir()}
+    assert {"requests.parquet", "requests.csv", "timeseries.parquet", "summary.json", "scenario.yaml", "report.html"} <= names
+    table = pd.read_parquet(folder / "requests.parquet")
+    assert len(table) == 300
+    assert (table["ttft_s"] > 0).all()
+
+
+def test_the_resolved_scenario_runs_again_to_the_same_bytes(servesim: Command, tmp_path: Path) -> None:
+    assert servesim("run", "quickstart", *SMALL, "--out", "a").code == 0
+    assert servesim("run", "a/scenario.yaml", "--out", "b").code == 0
+    for name in ("requests.parquet", "requests.csv", "timeseries.csv", "summary.json", "scenario.yaml", "report.html"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
+
+
+def test_json_is_json_and_nothing_else(servesim: Command) -> None:
+    done = servesim("run", "quickstart", *SMALL, "--json", "--no-save")
+    assert json.loads(done.out)["requests"]["finished"] == 300
+
+
+def test_another_seed_gives_other_requests_and_the_same_seed_the_same(servesim: Command) -> None:
+    first, again, other = (
+        json.loads(servesim("run", "quickstart", *SMALL, "--json", "--no-save", "--seed", s).out)["latency"] for s in (1, 1, 2)
+    )
+    assert first == again != other
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("nothing.yaml",), "no such file"),
+        (("quickstrt",), "did you mean 'quickstart'"),
+        (("quickstart", "--set", "model=llama-3.1-9b"), "did you mean 'llama-3.1-8b'"),
+        (("quickstart", "--set", "deployment.accelerator=h100-sxmm"), "did you mean 'h100-sxm'"),
+        (("quickstart", "--set", "deployment.engine=vlm"), "did you mean 'vllm'"),
+        (("quickstart", "--set", "deployment.engine.max_num_seq=3"), "did you mean 'max_num_seqs'"),
+        (("quickstart", "--set", "deployment.tp=3"), "deployment.tp"),
+        (("quickstart", "--set", "model=llama-3.1-405b"), "does not fit"),
+        (("quickstart", "--set", "slo.ttft=soon"), "slo.ttft: must be a time"),
+        (("quickstart", "--set", "traffic.synthetic.arrival.rate=-1"), "rate"),
+        (("quickstart", "--set", "traffic.synthetic.arrival.rate=nan"), "rate"),
+        (("quickstart", "--set", "traffic.synthetic.requests=0"), "requests"),
+        (("quickstart", "--set", "router=round_robbin"), "did you mean 'round_robin'"),
+        (("quickstart", "--set", "model=llama-2-7b"), "too_long"),
+        (("quickstart", "--set", "deploymnt.tp=2"), "did you mean 'deployment'"),
+        (("quickstart", "--sett", "x=1"), "--set"),
+    ],
+)
+def test_bad_input_gets_one_error_and_writes_nothing(servesim: Command, tmp_path: Path, arguments: tuple[str, ...], says: str) -> None:
+    done = servesim("run", *arguments)
+    assert done.code == 2
+    assert says in done.err
+    assert "Traceback" not in done.err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ("", "empty"),
+        ("TIMESTAMP,ContextTokens\n2023-11-16 18:15:46.6805900,374\n", "GeneratedTokens"),
+        ("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.6805900,-4,10\n", "ContextTokens"),
+        ("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.6805900,0,10\n", "ContextTokens"),
+        ("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.6805900,nan,10\n", "ContextTokens"),
+        ("TIMESTAMP,ContextTokens,GeneratedTokens\nyesterday,5,10\n", "TIMESTAMP"),
+        (
+            "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:47.0000000,5,10\n2023-11-16 18:15:46.0000000,5,10\n",
+            "line 3",
+        ),
+        ("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.6805900,200000,10\n", "200000"),
+    ],
+)
+def test_a_bad_trace_is_named_with_its_line_or_column(servesim: Command, tmp_path: Path, rows: str, says: str) -> None:
+    (tmp_path / "trace.csv").write_text(rows)
+    trace = "{format: azure-2023, path: trace.csv}"
+    done = servesim("run", "quickstart", "--set", "traffic.synthetic=null", "--set", f"traffic.trace={trace}")
+    assert done.code == 2
+    assert says in done.err
+    assert [p.name for p in tmp_path.iterdir()] == ["trace.csv"]
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(servesim: Command, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("dear")
+    done = servesim("run", "quickstart", *SMALL, "--out", "mine")
+    assert done.code == 2
+    assert [p.name for p in (tmp_path / "mine").iterdir()] == ["letter.txt"]
+
+
+def test_help_is_light() -> None:
+    code = "import sys; from sim.cli import main; sys.argv = ['servesim', '--help']\ntry: main()\nexcept SystemExit: pass\n"
+    code += "heavy = {'numba', 'pandas', 'plotly', 'scipy', 'pyarrow', 'numpy'} & set(sys.modules); assert not heavy, heavy"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "capacity" in done.stdout
+
+
+def test_interrupting_saves_what_there_is_and_says_where(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "sim.cli", "run", "quickstart", "--set", "traffic.synthetic.requests=30000000", "--set"]
+    root = Path(__file__).parents[2]
+    process = subprocess.Popen(
+        [*command, "record.timeseries=false"], cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": str(root)},
+    )  # fmt: skip
+    time.sleep(12)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "partial result is in" in err
+    folder = tmp_path / "servesim-results" / "quickstart"
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["requests"]["finished"] > 0
+    assert [p.name for p in folder.parent.iterdir()] == ["quickstart"]
+    assert "TTFT" in out
