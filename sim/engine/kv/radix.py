@@ -6,14 +6,15 @@ continue each other; so two sequences are equal exactly where their runs are. An
 through one hash table by (parent, hash of the edge's first page).
 
 Source of the semantics: SGLang 0.5.23 ``mem_cache/unified_cache/unified_tree_core.py`` (match, insert, split, locks, hit counts,
-the access counter). Eviction: `radix_evict`. Usage: build a key with `key_clear` and `key_add`, then `radix_match` or `radix_insert`.
+the access counter). Eviction: `radix_evict`. Usage: build a key with `key_clear` and `key_add`, then `radix_walk` to match or to insert.
 """
 
 from typing import Final
 
 import numpy as np
 
-from sim.jit import b1, f8, f8s, i4s, i8, i8s, inline, kernel, new, struct
+from sim.engine.outline import addresses, outlined
+from sim.jit import b1, f8, f8s, flat, i4s, i8, i8s, inline, kernel, new, struct
 
 ROOT: Final = 0
 _LOW: Final = 0x7FFFFFFFFFFFFFFF
@@ -28,6 +29,7 @@ POLICIES: Final = ("lru", "lfu", "slru", "fifo", "mru", "filo", "priority")
 class Radix:
     """One tree, its key buffer and the token pool it shares with private (uncached) tokens. Sizes in tokens."""
 
+    fn: i8s
     page: i8
     policy: i8
     off: b1  # the cache is disabled: nothing ever matches, only `free` counts
@@ -53,6 +55,7 @@ class Radix:
     order: i8s  # position among siblings (insertion order)
     # runs of the edges, linked
     c_free: i8
+    c_spare: i8  # runs on the free list
     c_top: i8
     c_id: i8s
     c_start: i8s
@@ -72,20 +75,14 @@ class Radix:
     k_id: i8s
     k_start: i8s
     k_len: i8s
-    # outcome of the last `radix_insert`
-    end: i8
-
-
-@inline
-def _tick(t):
-    t.tick += 1.0
-    return t.tick
+    end: i8  # where the last walk ended
 
 
 @kernel
-def new_radix(page, tokens, policy, off, nodes):
+def new_radix(fn, page, tokens, policy, off, nodes):
     """An empty tree over a pool of ``tokens`` (floored to whole pages); ``nodes``: initial capacity, a power of two."""
     t = new(Radix)
+    t.fn = fn
     t.page = page
     t.policy = policy
     t.off = off
@@ -133,6 +130,7 @@ def radix_clear(t, tokens):
     t.h_n = 0
     t.c_free = -1
     t.c_top = 0
+    t.c_spare = 0
     t.n_free = 0
     for i in range(t.parent.size - 1, 0, -1):
         t.free_node[t.n_free] = i
@@ -180,6 +178,13 @@ def _wider_f8(a):
 # -- keys
 
 
+def radix_functions():
+    """What `new_radix` wants as ``fn`` (the eviction functions are in another module)."""
+    import sim.engine.kv.radix_evict  # noqa: F401, PLC0415
+
+    return addresses(Radix)
+
+
 @inline
 def key_clear(t, space):
     """Start a key in a name space (0: the common one)."""
@@ -187,11 +192,12 @@ def key_clear(t, space):
     t.k_space = space
 
 
-@kernel
+@outlined(Radix)
 def _key_grow(t):
     t.k_id = _wider_i8(t.k_id)
     t.k_start = _wider_i8(t.k_start)
     t.k_len = _wider_i8(t.k_len)
+    return 0
 
 
 @inline
@@ -218,7 +224,7 @@ def _mix(h, x):
     return h ^ (h >> 29)
 
 
-@inline
+@flat
 def _page_hash(t, parent, ki, ko):
     """Hash of the first page of the key from run ``ki``, offset ``ko``, as a child of ``parent``."""
     h = _mix(parent + 1, t.k_space if parent == ROOT else 0)
@@ -234,7 +240,7 @@ def _page_hash(t, parent, ki, ko):
     return h
 
 
-@inline
+@flat
 def _edge_hash(t, parent, c):
     """Hash of the first page of an edge that starts with run ``c``, as a child of ``parent`` (not the root)."""
     h = _mix(parent + 1, 0)
@@ -252,14 +258,14 @@ def _edge_hash(t, parent, c):
 # -- hash table of children: open addressing, linear probing
 
 
-@inline
+@flat
 def _find(t, parent, h):
     mask = t.table.size - 1
     i = h & mask
     while t.table[i] >= 0:
         c = t.table[i]
         if t.hash[c] == h and t.parent[c] == parent:
-            return int(c)
+            return c + 0
         i = (i + 1) & mask
     return -1
 
@@ -299,10 +305,55 @@ def table_drop(t, node):
     t.table[i] = -1
 
 
+# -- eviction candidates (see `radix_evict`)
+
+
+@inline
+def order_a(t, x):
+    """First sort key of eviction: the leaf with the smallest goes first."""
+    p = t.policy
+    if p == LRU:
+        return t.last[x]
+    if p == LFU:
+        return float(t.hits[x])
+    if p == SLRU:
+        return 1.0 if t.hits[x] >= 2 else 0.0
+    if p == FIFO:
+        return t.born[x]
+    if p == MRU:
+        return -t.last[x]
+    if p == FILO:
+        return -t.born[x]
+    return t.prio[x]
+
+
+@outlined(Radix)
+def candidate(t, x):
+    """Note that ``x`` may be evicted (an unlocked leaf). Entries are checked when they come to the top."""
+    if t.in_heap[x] == 1:
+        return 0
+    t.in_heap[x] = 1
+    a, b = order_a(t, x), t.last[x]
+    i = t.h_n
+    t.h_n += 1
+    while i > 0:
+        up = (i - 1) >> 1
+        if t.h_a[up] < a or (t.h_a[up] == a and t.h_b[up] <= b):
+            break
+        t.h_node[i] = t.h_node[up]
+        t.h_a[i] = t.h_a[up]
+        t.h_b[i] = t.h_b[up]
+        i = up
+    t.h_node[i] = x
+    t.h_a[i] = a
+    t.h_b[i] = b
+    return 0
+
+
 # -- nodes and runs
 
 
-@kernel
+@outlined(Radix)
 def _grow_nodes(t):
     old = t.parent.size
     t.free_node = _wider_i4(t.free_node)
@@ -331,41 +382,25 @@ def _grow_nodes(t):
     for i in range(2 * old - 1, old - 1, -1):
         t.free_node[t.n_free] = i
         t.n_free += 1
+    return 0
 
 
-@inline
-def _new_node(t, parent):
-    if t.n_free == 0:
-        _grow_nodes(t)
-    t.n_free -= 1
-    x = int(t.free_node[t.n_free])
-    t.parent[x] = parent
-    t.lock[x] = 0
-    t.hits[x] = 0
-    t.kids[x] = 0
-    t.prio[x] = 0.0
-    t.last[x] = _tick(t)
-    t.born[x] = _tick(t)
-    t.in_heap[x] = 0
-    return x
-
-
-@kernel
+@outlined(Radix)
 def _grow_runs(t):
     t.c_id = _wider_i8(t.c_id)
     t.c_start = _wider_i8(t.c_start)
     t.c_len = _wider_i8(t.c_len)
     t.c_next = _wider_i4(t.c_next)
+    return 0
 
 
 @inline
 def _new_run(t, content, start, length):
     c = t.c_free
     if c >= 0:
-        t.c_free = int(t.c_next[c])
+        t.c_free = t.c_next[c] + 0
+        t.c_spare -= 1
     else:
-        if t.c_top == t.c_id.size:
-            _grow_runs(t)
         c = t.c_top
         t.c_top += 1
     t.c_id[c] = content
@@ -375,29 +410,44 @@ def _new_run(t, content, start, length):
     return c
 
 
-@kernel
+@inline
+def _new_node(t, parent, prio, size, h, order):
+    """A node without runs. There must be room (`radix_walk` sees to it)."""
+    t.n_free -= 1
+    x = t.free_node[t.n_free] + 0
+    t.parent[x] = parent
+    t.lock[x] = 0
+    t.hits[x] = 0
+    t.kids[x] = 0
+    t.in_heap[x] = 0
+    t.prio[x] = prio
+    t.size[x] = size
+    t.hash[x] = h
+    t.order[x] = order
+    t.tick += 2.0
+    t.last[x] = t.tick - 1.0
+    t.born[x] = t.tick
+    return x
+
+
+@flat
 def _split(t, child, k):
     """Cut an edge after ``k`` tokens; returns the new upper node. The lower part keeps its number."""
-    x = _new_node(t, t.parent[child])
+    x = _new_node(t, t.parent[child] + 0, t.prio[child], k, t.hash[child], t.order[child])
     t.lock[x] = t.lock[child]
     t.hits[x] = t.hits[child]
     t.born[x] = t.born[child]
-    t.prio[x] = t.prio[child]
-    t.hash[x] = t.hash[child]
-    t.order[x] = t.order[child]
     t.table[_table_place(t, child)] = x
-    t.size[x] = k
     t.size[child] -= k
     t.kids[x] = 1
-    c = int(t.run[child])
+    c = t.run[child] + 0
     t.run[x] = c
     left = k
     while t.c_len[c] < left:
         left -= t.c_len[c]
-        c = int(t.c_next[c])
-    if t.c_len[c] == left:
-        rest = int(t.c_next[c])
-    else:
+        c = t.c_next[c] + 0
+    rest = t.c_next[c] + 0
+    if t.c_len[c] > left:
         rest = _new_run(t, t.c_id[c], t.c_start[c] + left, t.c_len[c] - left)
         t.c_next[rest] = t.c_next[c]
         t.c_len[c] = left
@@ -407,14 +457,15 @@ def _split(t, child, k):
     t.order[child] = 0
     t.hash[child] = _edge_hash(t, x, rest)
     _table_put(t, child)
-    t.last[child] = _tick(t)
+    t.tick += 1.0
+    t.last[child] = t.tick
     return x
 
 
-@inline
+@flat
 def _common(t, node, ki, ko, limit):
     """Tokens that the edge of ``node`` has in common with the key from run ``ki``, offset ``ko``; whole pages."""
-    c = t.run[node]
+    c = t.run[node] + 0
     co = 0
     m = 0
     while c >= 0 and m < limit:
@@ -427,7 +478,7 @@ def _common(t, node, ki, ko, limit):
         co += n
         ko += n
         if n == a:
-            c = t.c_next[c]
+            c = t.c_next[c] + 0
             co = 0
         if n == b:
             ki += 1
@@ -435,49 +486,48 @@ def _common(t, node, ki, ko, limit):
     return m // t.page * t.page
 
 
-@kernel
-def radix_match(t, n):
-    """Longest cached prefix of the first ``n`` tokens of the key: (length, node). Touches the path and may split its last edge."""
-    n = n // t.page * t.page
-    if t.off or n == 0:
-        return 0, ROOT
-    node, o, ki, ko = ROOT, 0, 0, 0
-    while o < n:
-        c = _find(t, node, _page_hash(t, node, ki, ko))
-        if c < 0:
-            break
-        m = _common(t, c, ki, ko, n - o)
-        if m == 0:
-            break
-        o += m
-        if m < t.size[c]:
-            node = _split(t, c, m)
-            break
-        node = c
-        left = m
-        while left > 0 and left >= t.k_len[ki] - ko:
-            left -= t.k_len[ki] - ko
-            ki += 1
-            ko = 0
-        ko += left
-    x = node
-    stamp = _tick(t)
-    while x >= 0:
-        t.last[x] = stamp
-        stamp -= 1e-5
-        x = int(t.parent[x])
-    return o, node
+@flat
+def _new_leaf(t, node, n, ki, ko, h, prio):
+    """A leaf below ``node`` with the next ``n`` tokens of the key."""
+    t.seq += 1
+    x = _new_node(t, node, prio, n, h, t.seq)
+    _table_put(t, x)
+    t.kids[node] += 1
+    tail = -1
+    while n > 0:
+        m = min(n, t.k_len[ki] - ko)
+        c = _new_run(t, t.k_id[ki], t.k_start[ki] + ko, m)
+        if tail < 0:
+            t.run[x] = c
+        else:
+            t.c_next[tail] = c
+        tail = c
+        n -= m
+        ki += 1
+        ko = 0
+    return x
 
 
-@kernel
-def radix_insert(t, n, owned, counted, prio):
-    """Put the first ``n`` (whole pages) tokens of the key into the tree; ``t.end`` is the node they end at. Returns the length that was there.
+@outlined(Radix)
+def radix_walk(t, n, insert, owned, counted, prio):
+    """Follow the first ``n`` tokens of the key (whole pages) as far as they are cached; returns that length, ``t.end`` is the last node.
 
-    Copies of tokens the tree already had are freed, except the first ``owned``, which are the tree's own. A node counts a hit if it ends
-    beyond ``counted``.
+    Without ``insert`` this is a match: it touches the path and may split its last edge. With it the rest becomes a new leaf, and copies of
+    tokens the tree already had are freed, except the first ``owned``, which are the tree's own. A node counts a hit if it ends beyond
+    ``counted``.
     """
-    t.last[ROOT] = _tick(t)
-    node, o, ki, ko = ROOT, 0, 0, 0
+    n = n // t.page * t.page
+    t.end = ROOT
+    if t.off or n == 0:
+        return 0
+    if t.n_free < 2:
+        _grow_nodes(t)
+    while t.c_top + t.k_n + 2 > t.c_id.size + t.c_spare:
+        _grow_runs(t)
+    if insert == 1:
+        t.tick += 1.0
+        t.last[ROOT] = t.tick
+    node, o, ki, ko = 0, 0, 0, 0
     h = 0
     while o < n:
         h = _page_hash(t, node, ki, ko)
@@ -487,117 +537,64 @@ def radix_insert(t, n, owned, counted, prio):
         m = _common(t, c, ki, ko, n - o)
         if m == 0:
             break
-        t.last[c] = _tick(t)
-        if m < t.size[c]:
+        if insert == 1:
+            t.tick += 1.0
+            t.last[c] = t.tick
+        cut = m < t.size[c]
+        if cut:
             c = _split(t, c, m)
-        t.prio[c] = max(t.prio[c], prio)
-        t.free += max(0, m - max(0, owned - o))
-        if o + m > counted:
-            t.hits[c] += 1
+        if insert == 1:
+            t.prio[c] = max(t.prio[c], float(prio))
+            t.free += max(0, m - max(0, owned - o))
+            if o + m > counted:
+                t.hits[c] += 1
         node = c
         o += m
+        if cut and insert == 0:
+            break
         left = m
         while left > 0 and left >= t.k_len[ki] - ko:
             left -= t.k_len[ki] - ko
             ki += 1
             ko = 0
         ko += left
-    matched = o
-    if o < n:
-        x = _new_node(t, node)
-        t.prio[x] = prio
-        t.size[x] = n - o
-        t.hash[x] = h
-        t.seq += 1
-        t.order[x] = t.seq
-        _table_put(t, x)
-        t.kids[node] += 1
-        tail = -1
-        left = n - o
-        while left > 0:
-            m = min(left, t.k_len[ki] - ko)
-            c = _new_run(t, t.k_id[ki], t.k_start[ki] + ko, m)
-            if tail < 0:
-                t.run[x] = c
-            else:
-                t.c_next[tail] = c
-            tail = c
-            left -= m
-            ki += 1
-            ko = 0
+    t.end = node
+    if insert == 0:
+        t.tick += 1.0
+        stamp = t.tick
+        while node >= 0:
+            t.last[node] = stamp
+            stamp -= 1e-5
+            node = t.parent[node] + 0
+    elif o < n:
+        x = _new_leaf(t, node, n - o, ki, ko, h, float(prio))
         t.evictable += n - o
         if n > counted:
             t.hits[x] = 1
         candidate(t, x)
-        node = x
-    t.end = node
-    return matched
+        t.end = x
+    return o
 
 
-@inline
-def order_a(t, x):
-    """First sort key of eviction: the leaf with the smallest goes first."""
-    p = t.policy
-    if p == LRU:
-        return t.last[x]
-    if p == LFU:
-        return float(t.hits[x])
-    if p == SLRU:
-        return 1.0 if t.hits[x] >= 2 else 0.0
-    if p == FIFO:
-        return t.born[x]
-    if p == MRU:
-        return -t.last[x]
-    if p == FILO:
-        return -t.born[x]
-    return t.prio[x]
-
-
-@kernel
-def candidate(t, x):
-    """Note that ``x`` may be evicted (an unlocked leaf). Entries are checked when they come to the top."""
-    if t.in_heap[x] == 1:
-        return
-    t.in_heap[x] = 1
-    a, b = order_a(t, x), t.last[x]
-    i = t.h_n
-    t.h_n += 1
-    while i > 0:
-        up = (i - 1) >> 1
-        if t.h_a[up] < a or (t.h_a[up] == a and t.h_b[up] <= b):
-            break
-        t.h_node[i] = t.h_node[up]
-        t.h_a[i] = t.h_a[up]
-        t.h_b[i] = t.h_b[up]
-        i = up
-    t.h_node[i] = x
-    t.h_a[i] = a
-    t.h_b[i] = b
-
-
-@kernel
-def radix_lock(t, x):
-    """Protect the path from ``x`` to the root from eviction."""
+@outlined(Radix)
+def radix_move(t, old, new):
+    """Protect the path from ``new`` to the root from eviction instead of that from ``old`` (−1: none)."""
     if t.off:
-        return
-    while x != ROOT:
-        if t.lock[x] == 0:
-            t.evictable -= t.size[x]
-            t.protected += t.size[x]
-        t.lock[x] += 1
-        x = int(t.parent[x])
-
-
-@kernel
-def radix_unlock(t, x):
-    """Undo one `radix_lock`; −1 is nothing."""
-    if t.off or x < 0:
-        return
-    while x != ROOT:
+        return 0
+    x = old
+    while x > ROOT:
         t.lock[x] -= 1
         if t.lock[x] == 0:
             t.evictable += t.size[x]
             t.protected -= t.size[x]
             if t.kids[x] == 0:
                 candidate(t, x)
-        x = int(t.parent[x])
+        x = t.parent[x] + 0
+    x = new
+    while x > ROOT:
+        if t.lock[x] == 0:
+            t.evictable -= t.size[x]
+            t.protected += t.size[x]
+        t.lock[x] += 1
+        x = t.parent[x] + 0
+    return 0

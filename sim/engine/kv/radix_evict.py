@@ -5,14 +5,16 @@ The heap is lazy: for every strategy but ``mru`` a node's sort key only grows, s
 is corrected when it reaches the top. Source: SGLang 0.5.23 ``mem_cache/evict_policy.py``, ``unified_radix_cache.py: evict_for_alloc``.
 """
 
-from sim.engine.kv.radix import MRU, ROOT, candidate, order_a, table_drop
-from sim.jit import kernel
+from sim.engine.kv.radix import MRU, ROOT, Radix, candidate, order_a, table_drop
+from sim.engine.outline import outlined
+from sim.jit import flat
 
 
-@kernel
-def _sink(t, x, a, b):
-    """Put an entry at the root of the heap and let it sink."""
+@outlined(Radix)
+def _sink(t):
+    """Let the last entry, which lies beyond the end of the heap, take the place of the top and sink."""
     n = t.h_n
+    x, a, b = t.h_node[n], t.h_a[n], t.h_b[n]
     i = 0
     while True:
         k = 2 * i + 1
@@ -29,60 +31,63 @@ def _sink(t, x, a, b):
     t.h_node[i] = x
     t.h_a[i] = a
     t.h_b[i] = b
+    return 0
 
 
-@kernel
+@outlined(Radix)
 def _rebuild(t):
     """Collect the candidates anew (``mru``: keys fall, so old entries are no bound)."""
     n = t.h_n
+    t.h_n = 0
     for i in range(n):
         t.in_heap[t.h_node[i]] = 0
-    t.h_n = 0
-    nodes = t.h_node[:n].copy()
-    for i in range(n):
-        if t.lock[nodes[i]] == 0 and t.kids[nodes[i]] == 0:
-            candidate(t, nodes[i])
+    for i in range(n):  # entry i is read before position h_n ≤ i is written
+        x = t.h_node[i] + 0
+        if t.lock[x] == 0 and t.kids[x] == 0:
+            candidate(t, x)
+    return 0
 
 
-@kernel
-def evict_until(t, need):
-    """Evict whole leaves until ``need`` tokens are free or nothing is left to evict."""
-    if t.off or t.free >= need:
-        return
-    if t.policy == MRU:
-        _rebuild(t)
-    while t.h_n > 0 and t.free < need:
-        x = int(t.h_node[0])
-        live = t.lock[x] == 0 and t.kids[x] == 0
-        if live:
-            a, b = order_a(t, x), t.last[x]
-            if a != t.h_a[0] or b != t.h_b[0]:
-                _sink(t, x, a, b)
-                continue
-        t.in_heap[x] = 0
-        t.h_n -= 1
-        n = t.h_n
-        if n > 0:
-            _sink(t, t.h_node[n], t.h_a[n], t.h_b[n])
-        if live:
-            _evict(t, x)
-
-
-@kernel
+@flat
 def _evict(t, x):
     t.free += t.size[x]
     t.evicted += t.size[x]
     t.evictable -= t.size[x]
     table_drop(t, x)
-    c = int(t.run[x])
+    c = t.run[x] + 0
     while c >= 0:
-        after = int(t.c_next[c])
+        after = t.c_next[c] + 0
         t.c_next[c] = t.c_free
         t.c_free = c
+        t.c_spare += 1
         c = after
-    up = int(t.parent[x])
+    up = t.parent[x] + 0
     t.free_node[t.n_free] = x
     t.n_free += 1
     t.kids[up] -= 1
     if up != ROOT and t.kids[up] == 0 and t.lock[up] == 0:
         candidate(t, up)
+
+
+@outlined(Radix)
+def evict_until(t, need):
+    """Evict whole leaves until ``need`` tokens are free or nothing is left to evict."""
+    if t.off or t.free >= need:
+        return 0
+    if t.policy == MRU:
+        _rebuild(t)
+    while t.h_n > 0 and t.free < need:
+        x = t.h_node[0] + 0
+        live = t.lock[x] == 0 and t.kids[x] == 0
+        a, b = order_a(t, x), t.last[x]
+        t.h_n -= 1
+        if live and (a != t.h_a[0] or b != t.h_b[0]):  # touched since: sort it in anew
+            t.in_heap[x] = 0
+            _sink(t)
+            candidate(t, x)
+            continue
+        t.in_heap[x] = 0
+        _sink(t)
+        if live:
+            _evict(t, x)
+    return 0

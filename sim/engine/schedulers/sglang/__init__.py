@@ -29,11 +29,12 @@ from typing import Any
 import numpy as np
 
 from sim.engine.contract import Scheduler, Site
-from sim.engine.kv.radix import POLICIES
+from sim.engine.kv.radix import POLICIES, radix_functions
+from sim.engine.outline import addresses
 from sim.engine.schedulers.sglang import params as settings
+from sim.engine.schedulers.sglang import step
 from sim.engine.schedulers.sglang.params import SglangParams
 from sim.engine.schedulers.sglang.state import SCHEDULE_POLICIES, SglangState, init_sglang
-from sim.engine.schedulers.sglang.step import apply_decodes, complete_batch, enqueue_request, grow_columns_sglang, plan_batch, steady_decodes
 from sim.errors import ConfigError
 from sim.jit import implement, kernel, new
 from sim.registry import register
@@ -41,21 +42,21 @@ from sim.registry import register
 
 implement(
     SglangState,
-    enqueue=enqueue_request,
-    plan=plan_batch,
-    complete=complete_batch,
-    steady_steps=steady_decodes,
-    apply_steady=apply_decodes,
-    grow=grow_columns_sglang,
+    enqueue=step.enqueue,
+    plan=step.plan,
+    complete=step.complete,
+    steady_steps=step.steady_steps,
+    apply_steady=step.apply_steady,
+    grow=step.grow,
 )
 
 
 @kernel
-def _new_state(replica, rec, cost, numbers, ratios, flags, mt):
+def _new_state(fn, tree_fn, replica, rec, cost, numbers, ratios, flags, mt):
     """See `Sglang.new_state` for the order of the arguments."""
     s = new(SglangState)
     kv, page, rows, depth = numbers[0], numbers[1], numbers[2], numbers[3]
-    init_sglang(s, replica, rec, cost, kv, page, rows, depth, numbers[4], numbers[5], flags[0] == 1, mt)
+    init_sglang(s, fn, tree_fn, replica, rec, cost, kv, page, rows, depth, numbers[4], numbers[5], flags[0] == 1, mt)
     s.chunk = numbers[6]
     s.max_prefill = numbers[7]
     s.prefill_max_requests = numbers[8]
@@ -158,7 +159,8 @@ class Sglang(Scheduler):
         ]
         ratios = np.array([init, low, (init - low) / 600, p.speculative_accept_rate])
         twister = np.array(random.Random(p.random_seed).getstate()[1][:624], np.int64)  # noqa: S311 - what upstream's shuffle draws from
-        return _new_state(replica, recorder, cost, np.array(numbers, np.int64), ratios, np.array(flags, np.int64), twister)
+        arrays = (np.array(numbers, np.int64), ratios, np.array(flags, np.int64), twister)
+        return _new_state(addresses(SglangState), radix_functions(), replica, recorder, cost, *arrays)
 
     @classmethod
     def max_batch_tokens(cls, params: SglangParams, site: Site) -> int:

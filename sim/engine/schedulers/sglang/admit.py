@@ -7,19 +7,21 @@ Source: SGLang 0.5.23 ``managers/schedule_policy.py: PrefillAdder``, ``mem_cache
 
 from typing import Final
 
-from sim.engine.kv.radix import radix_lock, radix_unlock
+from sim.engine.kv.radix import radix_move
+from sim.engine.outline import outlined
 from sim.engine.schedulers.sglang.memory import enqueue_waiting, release_retracted
 from sim.engine.schedulers.sglang.order import match_waiting, order_waiting
 from sim.engine.schedulers.sglang.state import (
     CLIP_MAX_NEW,
     LOG_PREEMPT,
     SHORTEST,
+    SglangState,
     ceil_page,
     ignores_eos,
     total_len,
 )
 from sim.engine.state import log_event
-from sim.jit import inline, kernel
+from sim.jit import flat, inline
 
 CONTINUE: Final = 0
 NO_TOKEN: Final = 1
@@ -34,7 +36,7 @@ def _ratio_of(s, slot):
 @inline
 def reserved(s, slot):
     """Tokens a running request is expected to generate still."""
-    return min(int(s.r_max_new[slot]) - int(s.r_done[slot]), CLIP_MAX_NEW) * _ratio_of(s, slot)
+    return min(s.r_max_new[slot] - s.r_done[slot] + 0, CLIP_MAX_NEW) * _ratio_of(s, slot)
 
 
 @inline
@@ -70,7 +72,7 @@ def _charge(s, slot, extend, max_new):
     s.a_chunk -= e
 
 
-@inline
+@flat
 def _open_budget(s):
     mixed = s.n_run if s.mixed else 0
     total = 0.0
@@ -85,13 +87,13 @@ def _open_budget(s):
     s.x_n = -1
 
 
-@kernel
+@outlined(SglangState)
 def _add_chunked(s):
     """``add_chunked_req``: the request whose prompt is partly computed goes first and always progresses."""
     slot = s.chunked
     n = total_len(s, slot)
     s.r_fill[slot] = n
-    left = n - int(s.r_pre[slot])
+    left = n - s.r_pre[slot]
     room = min(s.a_chunk, int(_left_total(s)))
     if room <= 0:
         room = s.a_chunk
@@ -99,7 +101,7 @@ def _add_chunked(s):
         held = 0  # shortest_prefill_chunk_limit: leave room for the shorter prompts that wait
         for i in range(s.w_lo, s.w_hi):
             x = s.w_slot[i]
-            w = max(1, total_len(s, x) - int(s.r_hit[x]))
+            w = max(1, total_len(s, x) - s.r_hit[x])
             c = ceil_page(s, w)
             if w >= left or held + c > s.a_chunk - s.page:
                 break
@@ -107,9 +109,10 @@ def _add_chunked(s):
         if held > 0:
             room = min(room, (s.a_chunk - held) // s.page * s.page)
     cut = left > room
-    _charge(s, slot, min(left, room), 0 if cut else min(int(s.r_max_new[slot]), CLIP_MAX_NEW))
+    _charge(s, slot, min(left, room), 0 if cut else min(s.r_max_new[slot] + 0, CLIP_MAX_NEW))
     if not cut:
         s.chunked = -1
+    return 0
 
 
 @inline
@@ -128,10 +131,10 @@ def _exact_put(s, i, left, held):
     s.x_n += 1
 
 
-@kernel
+@outlined(SglangState)
 def _add_ignore_eos(s, slot):
     """``add_one_req_ignore_eos`` (no cache): walk through the finishes to come and see that memory never runs out."""
-    left = total_len(s, slot) - int(s.r_pre[slot])
+    left = total_len(s, slot) - s.r_pre[slot]
     paged = ceil_page(s, left) + s.page
     if paged > min(float(_left_current(s)), _left_total(s)):
         return NO_TOKEN
@@ -140,9 +143,9 @@ def _add_ignore_eos(s, slot):
         for k in range(-1, s.n_run + s.n_can):
             x = slot
             if k >= s.n_run:
-                x = int(s.can[k - s.n_run])
+                x = s.can[k - s.n_run] + 0
             elif k >= 0:
-                x = int(s.run[k])
+                x = s.run[k] + 0
             a, b = _exact_state(s, x)
             if a > 0:
                 i = s.x_n
@@ -164,7 +167,7 @@ def _add_ignore_eos(s, slot):
             return NO_TOKEN
         freed += s.x_held[i]
     if s.chunk <= 0 or left <= s.a_chunk:
-        _charge(s, slot, left, min(int(s.r_max_new[slot]), CLIP_MAX_NEW))
+        _charge(s, slot, left, min(s.r_max_new[slot] + 0, CLIP_MAX_NEW))
     elif s.a_chunk <= 0:
         return OTHER
     else:
@@ -173,7 +176,7 @@ def _add_ignore_eos(s, slot):
     return _verdict(s)
 
 
-@kernel
+@outlined(SglangState)
 def _add_one(s, slot):
     """``add_one_req``: CONTINUE, or why the pass ends."""
     n = total_len(s, slot)
@@ -184,11 +187,11 @@ def _add_one(s, slot):
         return OTHER
     if s.tree.off and ignores_eos(s, slot):
         return _add_ignore_eos(s, slot)
-    max_new = int(s.r_max_new[slot])
-    left = n - int(s.r_pre[slot])
-    total = left + min(max(max_new - int(s.r_done[slot]), 0), CLIP_MAX_NEW) + s.page
-    node = int(s.r_node[slot])
-    radix_lock(s.tree, node)  # the prefix must not be evicted for its own user
+    max_new = s.r_max_new[slot] + 0
+    left = n - s.r_pre[slot]
+    total = left + min(max(max_new - s.r_done[slot], 0), CLIP_MAX_NEW) + s.page
+    node = s.r_node[slot] + 0
+    radix_move(s.tree, -1, node)  # the prefix must not be evicted for its own user
     verdict = CONTINUE
     extend = left
     max_new = min(max_new, CLIP_MAX_NEW)
@@ -198,7 +201,7 @@ def _add_one(s, slot):
     elif s.chunk <= 0 and s.n_can > 0 and ceil_page(s, left) >= s.a_input:
         verdict = OTHER
     elif cut:
-        pre = int(s.r_pre[slot])
+        pre = s.r_pre[slot] + 0
         extend = (pre + s.a_chunk // s.page * s.page) // s.page * s.page - pre
         if s.chunked >= 0 and s.policy == SHORTEST:
             extend = 0
@@ -206,7 +209,7 @@ def _add_one(s, slot):
         if extend <= 0:
             verdict = OTHER
     if verdict != CONTINUE:
-        radix_unlock(s.tree, node)
+        radix_move(s.tree, node, -1)
         return verdict
     s.r_lock[slot] = node
     if cut:
@@ -215,10 +218,10 @@ def _add_one(s, slot):
     return _verdict(s)
 
 
-@kernel
+@outlined(SglangState)
 def _try_preempt(s, slot):
     """``preempt_to_schedule``: take rows from running requests of clearly lower priority, lowest first, newest first."""
-    need = total_len(s, slot) - int(s.r_pre[slot]) + min(int(s.r_max_new[slot]), CLIP_MAX_NEW) - _left_total(s)
+    need = total_len(s, slot) - s.r_pre[slot] + min(s.r_max_new[slot] + 0, CLIP_MAX_NEW) - _left_total(s)
     mine = s.r_priority[slot] * s.priority_sign
     k = 0
     while k < s.n_run:  # pick the next victim until their reservations cover the need
@@ -236,7 +239,7 @@ def _try_preempt(s, slot):
                 a = (s.r_priority[x] - s.r_priority[best]) * s.priority_sign
                 if a > 0 or (a == 0 and s.r_stamp[x] < s.r_stamp[best]):
                     continue
-            best = x
+            best = x + 0
         if best < 0 or mine - s.r_priority[best] * s.priority_sign <= s.threshold:
             break
         s.pick[k] = best
@@ -245,7 +248,7 @@ def _try_preempt(s, slot):
         if need <= 0:
             break
     if k == 0 or need > 0:
-        return False
+        return 0
     m = 0
     count = 0
     rows = s.n_run
@@ -266,7 +269,7 @@ def _try_preempt(s, slot):
     for j in range(k):
         s.pre_slot[s.n_pre] = s.pick[j]
         s.n_pre += 1
-    return True
+    return 1
 
 
 @inline
@@ -274,7 +277,7 @@ def _allocatable(s, held):
     return min(s.max_running - s.n_run, max(s.rows_free + held, 0))
 
 
-@kernel
+@outlined(SglangState)
 def admit(s):
     """One pass over the queue. Fills ``can`` (requests whose next extend is r_pre … r_end), takes them off the queue; returns how many."""
     s.n_can = 0
@@ -303,7 +306,7 @@ def admit(s):
         slot = s.w_slot[i]
         if s.n_can >= _allocatable(s, held):
             s.run_full = True
-        if s.run_full and not (s.preempt_on and _try_preempt(s, slot)):
+        if s.run_full and not (s.preempt_on and _try_preempt(s, slot) == 1):
             break
         verdict = _add_one(s, slot)
         if s.n_can > 0 and s.can[s.n_can - 1] == slot:

@@ -5,34 +5,35 @@ Source: SGLang 0.5.23 ``mem_cache/unified_radix_cache.py: checkpoint_into_tree``
 ``managers/schedule_batch.py: release_req``.
 """
 
-from sim.engine.kv.radix import key_add, key_clear, radix_insert, radix_lock, radix_unlock
+from sim.engine.kv.radix import key_add, key_clear, radix_move, radix_walk
 from sim.engine.kv.radix_evict import evict_until
-from sim.engine.schedulers.sglang.state import RETRACT_STEPS, ceil_page, total_len
-from sim.jit import inline, kernel
+from sim.engine.schedulers.sglang.state import RETRACT_STEPS, SglangState, ceil_page, total_len
+from sim.engine.outline import outlined
+from sim.jit import inline
 
 
-@kernel
-def set_key(s, t, slot, n):
-    """Make the first ``n`` tokens of prompt and output the key of tree ``t``. A prompt without spans is unique content."""
-    key_clear(t, int(s.r_lora[slot]))
+@outlined(SglangState)
+def set_key(s, queue, slot, n):
+    """Make the first ``n`` tokens of prompt and output the key of the tree (1: of the queue's). No spans: unique content."""
+    t = s.queue_tree if queue == 1 else s.tree
+    key_clear(t, s.r_lora[slot] + 0)
     left = n
     k = s.r_spans[slot]
     if k == 0:
-        m = min(left, int(s.r_prompt[slot]))
-        key_add(t, -1 - s.r_id[slot], 0, m)
-        left -= m
+        key_add(t, -1 - s.r_id[slot], 0, min(left, s.r_prompt[slot] + 0))
+        left -= s.r_prompt[slot]
     o = s.r_span[slot]
     for j in range(k):
         if left <= 0:
             break
-        m = min(left, s.sp_len[o + j])
-        key_add(t, s.sp_id[o + j], s.sp_start[o + j], m)
-        left -= m
+        key_add(t, s.sp_id[o + j], s.sp_start[o + j], min(left, s.sp_len[o + j]))
+        left -= s.sp_len[o + j]
     if left > 0:
-        key_add(t, s.r_out_content[slot], int(s.r_prompt[slot]) if s.out_at_prompt else 0, left)
+        key_add(t, s.r_out_content[slot], s.r_prompt[slot] + 0 if s.out_at_prompt else 0, left)
+    return 0
 
 
-@kernel
+@outlined(SglangState)
 def checkpoint_upto(s, slot, upto):
     """Insert the first ``upto`` tokens, whole pages, and hold their node instead of the old one.
 
@@ -40,49 +41,50 @@ def checkpoint_upto(s, slot, upto):
     splits the leaf at the prompt's end, so that a follow-up that shares only the prompt does not keep the answer alive.
     """
     t = s.tree
-    upto = min(upto, int(s.r_fill[slot]))
+    upto = min(upto, s.r_fill[slot] + 0)
     if t.off or upto <= 0:
-        return
+        return 0
     n = upto // s.page * s.page
-    set_key(s, t, slot, n)
-    prio = float(s.r_priority[slot])
-    radix_insert(t, n, int(s.r_own[slot]), int(s.r_ins[slot]), prio)
+    set_key(s, 0, slot, n)
+    prio = s.r_priority[slot] + 0
+    radix_walk(t, n, 1, s.r_own[slot], s.r_ins[slot], prio)
     node = t.end
     s.r_ins[slot] = max(s.r_ins[slot], n)
     prompt = s.r_prompt[slot] // s.page * s.page
     if 0 < prompt < n:
-        radix_insert(t, prompt, prompt, prompt, prio + 1.0)
-    radix_unlock(t, int(s.r_lock[slot]))
-    radix_lock(t, node)
+        radix_walk(t, prompt, 1, prompt, prompt, prio + 1)
+    radix_move(t, s.r_lock[slot], node)
     s.r_lock[slot] = node
     s.r_own[slot] = n
     s.r_node[slot] = node
+    return 0
 
 
 @inline
 def checkpoint(s, slot):
     """Insert what the last forward pass has computed."""
-    checkpoint_upto(s, slot, int(s.r_end[slot]))
+    checkpoint_upto(s, slot, s.r_end[slot])
     s.r_pre[slot] = s.r_end[slot]
 
 
-@kernel
+@outlined(SglangState)
 def release(s, slot, insert):
     """Give up all KV of a request; with ``insert`` (it has ended) its tokens stay in the cache, evictable."""
     s.r_fill[slot] = total_len(s, slot)
-    if insert:
-        checkpoint_upto(s, slot, min(int(s.r_com[slot]), total_len(s, slot)))
-    s.tree.free += ceil_page(s, int(s.r_alloc[slot])) - s.r_own[slot]
-    radix_unlock(s.tree, int(s.r_lock[slot]))
+    if insert == 1:
+        checkpoint_upto(s, slot, min(s.r_com[slot] + 0, total_len(s, slot)))
+    s.tree.free += ceil_page(s, s.r_alloc[slot] + 0) - s.r_own[slot]
+    radix_move(s.tree, s.r_lock[slot], -1)
     s.r_lock[slot] = -1
     s.r_row[slot] = 0
     s.rows_free += 1
+    return 0
 
 
-@inline
+@outlined(SglangState)
 def release_retracted(s, slot, others):
     """Retract or preempt: nothing is inserted, and 20 tokens for each of the ``others`` are made free."""
-    release(s, slot, False)
+    release(s, slot, 0)
     evict_until(s.tree, others * RETRACT_STEPS)
     s.r_pre[slot] = 0
     s.r_own[slot] = 0
@@ -95,9 +97,10 @@ def release_retracted(s, slot, others):
     s.r_retracted[slot] = 1
     s.r_preempt[slot] += 1
     s.n_preempted += 1
+    return 0
 
 
-@inline
+@outlined(SglangState)
 def enqueue_waiting(s, slot):
     """Append to the waiting queue (new, retracted and preempted requests alike) with a new entry time."""
     if s.w_hi == s.w_slot.size:
@@ -111,52 +114,53 @@ def enqueue_waiting(s, slot):
     s.stamp += 1
     s.r_stamp[slot] = s.stamp
     s.r_processed[slot] = s.processed
+    return 0
 
 
 # -- decode
 
 
-@inline
-def pages_needed(s, slots, n):
-    """Tokens in the new pages that one decode step of these requests takes."""
-    if s.spec_reserve > 0:
-        need = 0
-        for i in range(n):
-            x = slots[i]
-            need += ceil_page(s, max(int(s.r_com[x]) + s.spec_reserve, int(s.r_alloc[x]))) - ceil_page(s, int(s.r_alloc[x]))
-        return need
-    if s.page == 1:
-        return n
+@outlined(SglangState)
+def _pages_needed(s):
+    """Tokens in the new pages that one decode step of the running batch takes."""
     need = 0
-    for i in range(n):
-        if s.r_com[slots[i]] % s.page == 0:
-            need += s.page
+    page = s.page
+    if s.spec_reserve > 0:
+        for i in range(s.n_run):
+            x = s.run[i]
+            need += ceil_page(s, max(s.r_com[x] + s.spec_reserve, s.r_alloc[x] + 0)) - ceil_page(s, s.r_alloc[x] + 0)
+        return need
+    if page == 1:
+        return s.n_run + 0
+    for i in range(s.n_run):
+        if s.r_com[s.run[i]] % page == 0:
+            need += page
     return need
 
 
-@kernel
-def decode_fits(s, slots, n):
-    """``check_decode_mem``: evicts to make room for the next step of these requests; whether there is room."""
-    need = pages_needed(s, slots, n)
+@outlined(SglangState)
+def decode_fits(s):
+    """``check_decode_mem``: evicts to make room for the next step of the running batch; 1 if there is room."""
+    need = _pages_needed(s)
     evict_until(s.tree, need)
-    return s.tree.free >= need
+    return 1 if s.tree.free >= need else 0
 
 
-@kernel
-def prepare_decode(s, slots, n):
-    """Allocate the next step of these requests (``prepare_for_decode``); the eviction beforehand counts a page for each."""
-    evict_until(s.tree, n * s.page)
-    if s.spec_reserve > 0:
-        s.tree.free -= pages_needed(s, slots, n)
-        for i in range(n):
-            x = slots[i]
-            s.r_alloc[x] = max(int(s.r_com[x]) + s.spec_reserve, int(s.r_alloc[x]))
-        return
+@outlined(SglangState)
+def prepare_decode(s):
+    """Allocate the next step of the running batch (``prepare_for_decode``); the eviction beforehand counts a page for each."""
     page = s.page
-    for i in range(n):
-        x = slots[i]
-        c = s.r_com[x]
-        if page == 1 or c % page == 0:
-            s.tree.free -= page
-        s.r_com[x] = c + 1
-        s.r_alloc[x] = c + 1
+    t = s.tree
+    evict_until(t, s.n_run * page)
+    t.free -= _pages_needed(s)
+    if s.spec_reserve > 0:
+        for i in range(s.n_run):
+            x = s.run[i]
+            s.r_alloc[x] = max(s.r_com[x] + s.spec_reserve, s.r_alloc[x] + 0)
+        return 0
+    for i in range(s.n_run):
+        x = s.run[i]
+        c = s.r_com[x] + 1
+        s.r_com[x] = c
+        s.r_alloc[x] = c
+    return 0

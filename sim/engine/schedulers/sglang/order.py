@@ -4,10 +4,12 @@
 from math import inf
 from typing import Final
 
-from sim.engine.kv.radix import LRU, ROOT, radix_clear, radix_insert, radix_match
+from sim.engine.kv.radix import LRU, ROOT, radix_clear, radix_walk
+from sim.engine.outline import outlined
 from sim.engine.schedulers.sglang.memory import set_key
-from sim.engine.schedulers.sglang.state import DFS_WEIGHT, FCFS, HRRN, LOF, LPM, RANDOM, SHORTEST, grown, total_len
-from sim.jit import inline, kernel
+from sim.engine.schedulers.sglang.state import DFS_WEIGHT, FCFS, HRRN, LOF, LPM, RANDOM, SHORTEST, SglangState, total_len
+from sim.engine.state import grown
+from sim.jit import flat
 
 LONG_QUEUE: Final = 128  # beyond it lpm and hrrn fall back to fcfs
 CHECK_THRESHOLD: Final = 32  # IN_BATCH_PREFIX_CACHING_CHECK_THRESHOLD
@@ -16,7 +18,7 @@ REFRESH_EVERY: Final = 32  # calls between two refreshes of waiting prefixes
 _HUGE: Final = 1 << 50
 
 
-@kernel
+@outlined(SglangState)
 def match_waiting(s, slot, limit):
     """Match prompt and output against the tree, up to ``limit`` tokens; sets prefix length and node."""
     n = total_len(s, slot)
@@ -24,14 +26,14 @@ def match_waiting(s, slot, limit):
     s.r_node[slot] = ROOT
     if not s.tree.off:
         limit = min(n, limit)
-        set_key(s, s.tree, slot, limit)
-        length, node = radix_match(s.tree, limit)
-        s.r_pre[slot] = length
-        s.r_node[slot] = node
-    s.r_hit[slot] = min(int(s.r_pre[slot]), n - 1)
+        set_key(s, 0, slot, limit)
+        s.r_pre[slot] = radix_walk(s.tree, limit, 0, 0, 0, 0)
+        s.r_node[slot] = s.tree.end
+    s.r_hit[slot] = min(s.r_pre[slot] + 0, n - 1)
+    return 0
 
 
-@kernel
+@outlined(SglangState)
 def _sort(s, n):
     """Stable merge sort of ``o_slot[:n]`` by (``o_a``, ``o_b``), both given by position; keys are moved along."""
     ordered = True
@@ -40,7 +42,7 @@ def _sort(s, n):
             ordered = False
             break
     if ordered:
-        return
+        return 0
     a, b = s.o_a, s.o_b
     src, dst = s.o_rank, s.o_tmp
     for i in range(n):
@@ -70,9 +72,10 @@ def _sort(s, n):
         dst[i] = s.o_slot[src[i]]
     for i in range(n):
         s.o_slot[i] = dst[i]
+    return 0
 
 
-@inline
+@flat
 def _text_rank(i):
     """A number that orders ids as their decimal strings do (hrrn breaks ties by request id as text)."""
     digits = 1
@@ -86,25 +89,26 @@ def _text_rank(i):
     return float(i * scale * 16 + digits)
 
 
-@kernel
+@outlined(SglangState)
 def _match_queue(s, n):
     """Match every waiting request; ``o_a`` becomes 1 for those that another one before them in the queue should warm the cache for."""
     q = s.queue_tree
-    radix_clear(q, 1)
+    radix_clear(q, q.page)
     for i in range(n):
         slot = s.o_slot[i]
         match_waiting(s, slot, _HUGE)
         s.o_a[i] = 0.0
         if s.r_pre[slot] <= CHECK_THRESHOLD:
             m = total_len(s, slot)
-            set_key(s, q, slot, m)
-            if radix_match(q, m)[0] >= DEPRIORITIZE_THRESHOLD:
+            set_key(s, 1, slot, m)
+            if radix_walk(q, m, 0, 0, 0, 0) >= DEPRIORITIZE_THRESHOLD:
                 s.o_a[i] = 1.0
             else:
-                radix_insert(q, m, _HUGE, 0, 0.0)
+                radix_walk(q, m, 1, _HUGE, 0, 0)
+    return 0
 
 
-@kernel
+@outlined(SglangState)
 def _dfs_order(s, n):
     """dfs-weight: depth first through the tree, the child with most waiting requests below it first; a node's own come after its children."""
     t = s.tree
@@ -120,14 +124,14 @@ def _dfs_order(s, n):
         touched = s.d_touched
     m = 0
     for i in range(n):
-        x = int(s.r_node[s.o_slot[i]])
+        x = s.r_node[s.o_slot[i]] + 0
         while x >= 0:
             if s.d_weight[x] == 0:
                 touched[m] = x
                 m += 1
                 s.d_child[x] = -1
             s.d_weight[x] += 1
-            x = int(t.parent[x])
+            x = t.parent[x] + 0
     # insert each node into its parent's list: heavier first, then as the tree's dictionary has them
     for k in range(m):
         x = touched[k]
@@ -135,10 +139,10 @@ def _dfs_order(s, n):
             continue
         up = t.parent[x]
         before = -1
-        y = s.d_child[up]
+        y = s.d_child[up] + 0
         while y >= 0 and (s.d_weight[y] > s.d_weight[x] or (s.d_weight[y] == s.d_weight[x] and t.order[y] < t.order[x])):
             before = y
-            y = s.d_next[y]
+            y = s.d_next[y] + 0
         s.d_next[x] = y
         if before < 0:
             s.d_child[up] = x
@@ -155,23 +159,24 @@ def _dfs_order(s, n):
     k = 0
     while True:
         while s.d_child[x] >= 0:  # down to the first child that is left, taking it off the list
-            y = int(s.d_child[x])
+            y = s.d_child[x] + 0
             s.d_child[x] = s.d_next[y]
             x = y
-        i = int(s.d_weight[x]) - 1
+        i = s.d_weight[x] - 1
         while i >= 0:
             s.o_tmp[k] = s.o_slot[i]
             k += 1
-            i = int(s.o_rank[i])
+            i = s.o_rank[i] + 0
         s.d_weight[x] = 0
         if x == ROOT:
             break
-        x = int(t.parent[x])
+        x = t.parent[x] + 0
     for i in range(n):
         s.o_slot[i] = s.o_tmp[i]
+    return 0
 
 
-@kernel
+@outlined(SglangState)
 def _random_bits(s, bits):
     """The next ``bits`` ≤ 32 of CPython's ``random`` (MT19937), whose ``shuffle`` the policy uses."""
     mt = s.mt
@@ -189,7 +194,7 @@ def _random_bits(s, bits):
     return y >> (32 - bits)
 
 
-@kernel
+@flat
 def _shuffle(s, n):
     for i in range(n - 1, 0, -1):
         bits = 0
@@ -201,14 +206,14 @@ def _shuffle(s, n):
         s.o_slot[i], s.o_slot[j] = s.o_slot[j], s.o_slot[i]
 
 
-@kernel
+@outlined(SglangState)
 def order_waiting(s):
     """``calc_priority``. With the cache disabled the caller has replaced lpm, dfs-weight and hrrn by fcfs already."""
     n = s.w_hi - s.w_lo
     policy = s.policy
     if policy == FCFS and not s.priority_on and s.calls % REFRESH_EVERY != 0:
         s.calls += 1 if n > 0 and not s.tree.off and s.tree.policy == LRU else 0
-        return
+        return 0
     if n > LONG_QUEUE and (policy == LPM or policy == HRRN):
         policy = FCFS
     lo = s.w_lo
@@ -224,10 +229,10 @@ def order_waiting(s):
             if policy == LPM:
                 s.o_a[i] = inf if later else -float(s.r_hit[slot])
             elif policy == SHORTEST:
-                s.o_a[i] = float(max(1, total_len(s, slot) - int(s.r_hit[slot]))) + (1e15 if later else 0.0)
+                s.o_a[i] = float(max(1, total_len(s, slot) - s.r_hit[slot])) + (1e15 if later else 0.0)
                 s.o_b[i] = float(s.r_stamp[slot])
             elif policy == HRRN:
-                left = int(s.r_prompt[slot]) - int(s.r_hit[slot])
+                left = s.r_prompt[slot] - s.r_hit[slot] + 0
                 s.o_b[i] = _text_rank(s.r_id[slot])
                 if later:
                     s.o_a[i] = inf
@@ -261,6 +266,7 @@ def order_waiting(s):
             for i in range(min(n, 128) - 1, -1, -1):
                 slot = s.w_slot[lo + i]
                 m = total_len(s, slot)
-                set_key(s, s.tree, slot, m)
-                radix_match(s.tree, m)
+                set_key(s, 0, slot, m)
+                radix_walk(s.tree, m, 0, 0, 0, 0)
         s.calls += 1
+    return 0

@@ -50,7 +50,9 @@ class SglangParams(EngineParams):
     schedule_low_priority_values_first: bool = Field(False, description="the lower value goes first")
     priority_scheduling_preemption_threshold: int = Field(10, ge=0, description="priority difference that allows preemption")
     disable_priority_preemption: bool = Field(False, description="priorities order the queue only")
-    retraction_policy: Literal["length", "priority"] = Field("length", description="whom to retract first when KV memory runs out")
+    retraction_policy: Literal["length", "priority"] = Field(
+        "length", description="whom to retract first when KV memory runs out"
+    )
     num_continuous_decode_steps: int = Field(1, ge=1, description="accepted and without effect in 0.5.23")
     ignore_eos: bool = Field(False, description="clients send ignore_eos (as benchmarks do), which reserves the full output")
     random_seed: int = Field(0, ge=0, description="seed of the random policy and of draft acceptance")
@@ -88,11 +90,15 @@ def refuse(params: SglangParams, site: Site) -> None:
     if site.pp > 1:
         raise NotModelledError("deployment.pp", site.pp, "pipeline parallelism is not modelled for SGLang", "1")
     if params.speculative_algorithm and params.enable_mixed_chunk:
-        raise NotModelledError("engine.enable_mixed_chunk", True, "mixed chunks with speculative decoding are not modelled", "false")
+        raise NotModelledError(
+            "engine.enable_mixed_chunk", True, "mixed chunks with speculative decoding are not modelled", "false"
+        )
     if params.disable_radix_cache and params.schedule_policy == "shortest-prefill-first":
         raise ConfigError("engine.schedule_policy", params.schedule_policy, "needs the radix cache", "fcfs, lof, random")
     if params.enable_priority_scheduling and params.schedule_policy not in ("fcfs", "lof"):
-        raise ConfigError("engine.schedule_policy", params.schedule_policy, "priority scheduling needs another policy", "fcfs, lof")
+        raise ConfigError(
+            "engine.schedule_policy", params.schedule_policy, "priority scheduling needs another policy", "fcfs, lof"
+        )
     if params.enable_mixed_chunk and params.chunked_prefill_size == -1:
         raise ConfigError("engine.enable_mixed_chunk", True, "needs chunked prefill (chunked_prefill_size > 0)")
     if params.retraction_policy == "priority" and not params.enable_priority_scheduling:
@@ -155,7 +161,9 @@ def resolve(params: SglangParams, site: Site) -> SglangParams:
     if params.context_length is None:
         new["context_length"] = site.model.max_position if site.model is not None else 131072
     if params.mem_fraction_static is None:
-        new["mem_fraction_static"] = mem_fraction_static(chunk, new.get("cuda_graph_max_bs", max_bs), not params.disable_cuda_graph, site)
+        new["mem_fraction_static"] = mem_fraction_static(
+            chunk, new.get("cuda_graph_max_bs", max_bs), not params.disable_cuda_graph, site
+        )
     if params.disable_radix_cache and params.schedule_policy in ("lpm", "dfs-weight", "hrrn"):
         new["schedule_policy"] = "fcfs"
     return params.model_copy(update=new)

@@ -7,7 +7,7 @@ import numpy as np
 
 from sim.engine.kv.radix import Radix, new_radix
 from sim.engine.state import EngineState, grown, init_engine
-from sim.jit import b1, f8, f8s, i4s, i8, i8s, inline, kernel, new, struct
+from sim.jit import b1, f8, f8s, i4s, i8, i8s, inline, kernel, struct
 
 FCFS, LPM, DFS_WEIGHT, LOF, RANDOM, HRRN, SHORTEST = range(7)
 SCHEDULE_POLICIES: Final = ("fcfs", "lpm", "dfs-weight", "lof", "random", "hrrn", "shortest-prefill-first")
@@ -26,6 +26,7 @@ LOG_RETRACT, LOG_PREEMPT, LOG_FINISH = 1, 2, 3
 class SglangState(EngineState):
     """Waiting queue, running batch, the one chunked request, the radix tree and the settings that decisions look at."""
 
+    fn: i8s  # addresses of the outlined functions
     tree: Radix
     queue_tree: Radix  # page-1 tree of the waiting queue (in-batch prefix caching)
     # -- settings
@@ -142,7 +143,7 @@ class SglangState(EngineState):
 @inline
 def total_len(s, slot):
     """Tokens of prompt and output."""
-    return int(s.r_prompt[slot]) + int(s.r_done[slot])
+    return s.r_prompt[slot] + s.r_done[slot] + 0
 
 
 @inline
@@ -158,11 +159,13 @@ def ignores_eos(s, slot):
 
 
 @kernel
-def init_sglang(s, replica, rec, cost, kv_tokens, page, max_running, depth, policy, eviction, off, mt):
+def init_sglang(s, fn, tree_fn, replica, rec, cost, kv_tokens, page, max_running, depth, policy, eviction, off, mt):
     """Fill a new state; the settings not passed start at their neutral values."""
     init_engine(s, replica, rec, cost, depth, max_running + 2, 1, 64)
-    s.tree = new_radix(page, kv_tokens, eviction, off, 256)
-    s.queue_tree = new_radix(1, 1, 0, off, 16)
+    s.fn = fn
+    one = page // page  # not a literal: it would compile the function a second time
+    s.tree = new_radix(tree_fn, page, kv_tokens, eviction, off, 256)
+    s.queue_tree = new_radix(tree_fn, one, page, page - page, off, 256)
     s.kv_tokens = kv_tokens
     s.page = page
     s.max_running = max_running

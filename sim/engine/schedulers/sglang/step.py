@@ -22,8 +22,16 @@ from sim.cost.features import (
 )
 from sim.engine.contract import BATCH, NOTHING, clear_place, next_place
 from sim.engine.kv.radix_evict import evict_until
+from sim.engine.outline import outlined
 from sim.engine.schedulers.sglang.admit import admit
-from sim.engine.schedulers.sglang.memory import checkpoint, decode_fits, enqueue_waiting, prepare_decode, release, release_retracted
+from sim.engine.schedulers.sglang.memory import (
+    checkpoint,
+    decode_fits,
+    enqueue_waiting,
+    prepare_decode,
+    release,
+    release_retracted,
+)
 from sim.engine.schedulers.sglang.state import (
     DECODE,
     EXTEND,
@@ -31,12 +39,13 @@ from sim.engine.schedulers.sglang.state import (
     LOG_RETRACT,
     MIXED,
     RETRACT_STEPS,
+    SglangState,
     ceil_page,
     grow_sglang,
     total_len,
 )
 from sim.engine.state import FAILED, FINISHED, REJECTED, emit, first_scheduled, free_slot, log_event, record_end
-from sim.jit import inline, kernel
+from sim.jit import flat, inline
 
 
 @inline
@@ -48,13 +57,14 @@ def _gauges(s):
     s.g_kv_used = float(s.kv_tokens - s.tree.free - s.tree.evictable)
 
 
-@kernel
+@outlined(SglangState)
 def _turn_away(s, slot):
     record_end(s, slot, s.now, REJECTED)
     free_slot(s, slot)
+    return 0
 
 
-@kernel
+@outlined(SglangState)
 def _lowest_waiting(s):
     """Position of the waiting request of lowest priority, the newest among equals."""
     worst = s.w_lo
@@ -65,26 +75,27 @@ def _lowest_waiting(s):
     return worst
 
 
+@outlined(SglangState)
 def enqueue_request(s, slot):
     """``_handle_generate_request``: too long a prompt or too long a queue turns a request away; limits cut ``max_new_tokens``."""
-    prompt = int(s.r_prompt[slot])
+    prompt = s.r_prompt[slot] + 0
     if prompt > s.max_req_len - 5:
         _turn_away(s, slot)
-        return
+        return 0
     if s.max_queued > 0 and s.w_hi - s.w_lo >= s.max_queued:
         if not s.priority_on:
             _turn_away(s, slot)
-            return
+            return 0
         worst = _lowest_waiting(s)
         x = s.w_slot[worst]
         if (s.r_priority[slot] - s.r_priority[x]) * s.priority_sign <= 0:
             _turn_away(s, slot)
-            return
+            return 0
         for i in range(worst, s.w_hi - 1):
             s.w_slot[i] = s.w_slot[i + 1]
         s.w_hi -= 1
         _turn_away(s, x)
-    max_new = min(int(s.r_max[slot]), s.max_req_len - prompt - 1)
+    max_new = min(s.r_max[slot] + 0, s.max_req_len - prompt - 1)
     s.r_max_new[slot] = max(0, min(max_new, s.kv_tokens - ceil_page(s, prompt) - s.page - 1))
     s.r_lock[slot] = -1
     s.r_pre[slot] = 0
@@ -102,12 +113,13 @@ def enqueue_request(s, slot):
     s.r_batch[slot] = 0
     enqueue_waiting(s, slot)
     s.g_waiting = s.w_hi - s.w_lo
+    return 0
 
 
 # -- decision
 
 
-@kernel
+@outlined(SglangState)
 def _merge_last(s):
     """Stash the chunked request; move the last prefill batch into the running batch; drop what has finished (steps 2 to 4)."""
     chunked = s.chunked
@@ -154,6 +166,7 @@ def _merge_last(s):
                 s.z_after[m] = s.z_after[j]
                 m += 1
         s.z_n = m
+    return 0
 
 
 @inline
@@ -172,7 +185,7 @@ def _drop_finishing(s):
     return dropped
 
 
-@kernel
+@outlined(SglangState)
 def _extend_place(s, p):
     """Allocate and put the admitted requests into ring place ``p`` (``prepare_for_extend``)."""
     f = s.q_feat[p]
@@ -186,7 +199,7 @@ def _extend_place(s, p):
     evict_until(s.tree, extend if s.page == 1 else extend + s.n_can * s.page)
     for i in range(s.n_can):
         x = s.can[i]
-        pre, end = int(s.r_pre[x]), int(s.r_end[x])
+        pre, end = s.r_pre[x] + 0, s.r_end[x] + 0
         c = end - pre
         s.tree.free -= ceil_page(s, end) - ceil_page(s, pre)
         s.r_com[x] = end
@@ -212,9 +225,10 @@ def _extend_place(s, p):
     s.p_prefills[p] = s.n_can
     s.p_chunked[p] = s.chunked
     s.p_extend[p] = extend
+    return 0
 
 
-@kernel
+@outlined(SglangState)
 def _decode_rows(s, p, at):
     """Append the running requests as decode rows from row ``at``; their memory is prepared."""
     f = s.q_feat[p]
@@ -238,16 +252,17 @@ def _decode_rows(s, p, at):
     f[LORA_ROWS] += lora
     f[DRAFT_TOKENS] = n * s.spec_steps
     s.q_rows[p] = at + n
+    return 0
 
 
-@kernel
+@outlined(SglangState)
 def _mix_running(s, p):
     """``enable_mixed_chunk``: the running requests join the prefill batch if their next token fits."""
     if _drop_finishing(s) > 0:
         s.run_full = False
-    if s.n_run == 0 or not decode_fits(s, s.run, s.n_run):
-        return
-    prepare_decode(s, s.run, s.n_run)
+    if s.n_run == 0 or decode_fits(s) == 0:
+        return 0
+    prepare_decode(s)
     for i in range(s.n_run):
         x = s.run[i]
         s.r_end[x] = s.r_com[x]
@@ -257,9 +272,10 @@ def _mix_running(s, p):
     s.p_extend[p] += s.n_run
     s.n_run = 0
     s.run_extend = 0
+    return 0
 
 
-@kernel
+@outlined(SglangState)
 def _retract(s):
     """``retract_decode``: out go the requests with the fewest outputs, the longest prompt first among equals, until the next step fits."""
     n = s.n_run
@@ -282,17 +298,17 @@ def _retract(s):
             j -= 1
         s.run[j] = x
     first = True
-    while n > 1 and (first or not decode_fits(s, s.run, n)):
+    while n > 1 and (first or decode_fits(s) == 0):
         first = False
         n -= 1
+        s.n_run = n
         x = s.run[n]
         release_retracted(s, x, n)
         enqueue_waiting(s, x)
         log_event(s, LOG_RETRACT, s.r_id[x], 0)
-    s.n_run = n
-    if n == 1 and not decode_fits(s, s.run, 1):  # even the last one does not fit: answered with an error
+    if n == 1 and decode_fits(s) == 0:  # even the last one does not fit: answered with an error
         x = s.run[0]
-        release(s, x, False)
+        release(s, x, 0)
         s.r_ended[x] = 1
         record_end(s, x, s.now, FAILED)
         _hold_slot(s, x)
@@ -303,6 +319,7 @@ def _retract(s):
         outputs += s.r_done[s.run[i]]
         limits += s.r_max_new[s.run[i]]
     s.ratio = min(1.0, (outputs + RETRACT_STEPS * n) / (limits + 1))
+    return 0
 
 
 @inline
@@ -313,7 +330,7 @@ def _hold_slot(s, slot):
     s.z_n += 1
 
 
-@kernel
+@outlined(SglangState)
 def _update_running(s):
     """``update_running_batch``: whether there is a decode batch."""
     n = s.n_run
@@ -322,13 +339,13 @@ def _update_running(s):
         dropped = _drop_finishing(s)
     if s.n_run == 0:
         s.run_full = False
-        return False
-    if not decode_fits(s, s.run, s.n_run):
+        return 0
+    if decode_fits(s) == 0:
         if dropped > 0:
             s.run_full = False
             s.same = 0
             s.least_left = -1
-            return False
+            return 0
         _retract(s)
     else:
         s.ratio = max(s.ratio - s.decay, s.min_ratio)
@@ -337,9 +354,9 @@ def _update_running(s):
         s.same = 0
         s.least_left = -1
     if s.n_run == 0:
-        return False
-    prepare_decode(s, s.run, s.n_run)
-    return True
+        return 0
+    prepare_decode(s)
+    return 1
 
 
 @inline
@@ -347,7 +364,7 @@ def _empty(s):
     return s.n_run == 0 and s.chunked < 0 and s.q_len == 0 and s.w_hi == s.w_lo
 
 
-@kernel
+@flat
 def _idle(s):
     """``on_idle``: nothing anywhere, so the ratio starts anew.
 
@@ -362,7 +379,8 @@ def _idle(s):
                 s.interval_left -= 1
 
 
-def plan_batch(s):
+@outlined(SglangState)
+def _plan(s):
     """One pass of ``get_next_batch_to_run``: prefill first, decode only if there is none."""
     s.tree.evicted = 0
     before = s.last
@@ -390,7 +408,7 @@ def plan_batch(s):
         s.interval_left = s.interval if s.interval > 0 else s.interval_left
         s.same = 0
         s.least_left = -1
-    elif s.n_run > 0 and _update_running(s):
+    elif s.n_run > 0 and _update_running(s) == 1:
         clear_place(s, p)
         mode = DECODE
         s.p_mode[p] = DECODE
@@ -416,11 +434,11 @@ def plan_batch(s):
 # -- result
 
 
-@kernel
+@outlined(SglangState)
 def _accepted(s, slot):
     """Tokens one speculative step yields: the accepted drafts and one more. A hash of request and position, so order does not matter."""
     k = 0
-    h = (int(s.r_id[slot]) * 2097169 + int(s.r_done[slot]) * 40503 + s.spec_seed * 7919 + 1) & 0x7FFFFFFF
+    h = (s.r_id[slot] * 2097169 + s.r_done[slot] * 40503 + s.spec_seed * 7919 + 1) & 0x7FFFFFFF
     while k < s.spec_steps:
         h = (h * 1103515245 + 12345) & 0x7FFFFFFF
         h = h ^ (h >> 13)
@@ -430,17 +448,19 @@ def _accepted(s, slot):
     return k + 1
 
 
-@kernel
+@outlined(SglangState)
 def _finish(s, slot):
     log_event(s, LOG_FINISH, s.r_id[slot], 0)
     s.r_ended[slot] = 1
     s.n_ended += 1
-    release(s, slot, True)
+    release(s, slot, 1)
     record_end(s, slot, s.now, FINISHED)
     _hold_slot(s, slot)
+    return 0
 
 
-def complete_batch(s, p):
+@outlined(SglangState)
+def _complete(s, p):
     """``process_batch_result``: tokens, finishes, checkpoints of finished prefills."""
     decode = s.p_mode[p] == DECODE
     if decode and s.least_left > 0:
@@ -470,12 +490,14 @@ def complete_batch(s, p):
         elif i < prefills:
             checkpoint(s, x)
     _gauges(s)
+    return 0
 
 
 # -- unchanged decode steps in one stroke
 
 
-def steady_decodes(s):
+@outlined(SglangState)
+def _steady_steps(s):
     """Decisions that repeat the last decode batch: no finish, no admission pass, no eviction or retraction."""
     if s.same < s.depth or s.q_len != s.depth - 1 or s.n_ended > 0 or s.chunked >= 0 or s.spec_reserve > 0 or s.z_n > 0:
         return 0
@@ -502,7 +524,8 @@ def steady_decodes(s):
     return min(k, max(rounds, 0) * s.page)
 
 
-def apply_decodes(s, k):
+@outlined(SglangState)
+def _apply_steady(s, k):
     """Advance the running batch by ``k`` steps."""
     now = s.now
     page = s.page
@@ -525,8 +548,37 @@ def apply_decodes(s, k):
             break
         s.ratio = max(s.ratio - s.decay, s.min_ratio)
     _gauges(s)
+    return 0
 
 
-def grow_columns_sglang(s, n):
+# -- what the shared loop calls
+
+
+def enqueue(s, slot):
+    """See `sim.engine.contract`; so with the others."""
+    enqueue_request(s, slot)
+
+
+def plan(s):
+    """One decision."""
+    return _plan(s)
+
+
+def complete(s, p):
+    """One result."""
+    _complete(s, p)
+
+
+def steady_steps(s):
+    """Decisions that repeat the last one."""
+    return _steady_steps(s)
+
+
+def apply_steady(s, k):
+    """Take them in one stroke."""
+    _apply_steady(s, k)
+
+
+def grow(s, n):
     """Request columns follow the slots."""
     grow_sglang(s, n)

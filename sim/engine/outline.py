@@ -1,0 +1,66 @@
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, misc"
+"""Compiled functions that are called by address, so that a caller's compilation does not contain them.
+
+Numba compiles a callee once by itself and once more inside each level of its callers. A function decorated with ``@outlined(T)`` is compiled
+once; a call costs some two nanoseconds. Its first argument is the struct ``T``, which has a field ``fn: i8s`` (from `addresses`); further
+arguments and the result are integers. It cannot raise.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from sim.jit import JIT
+
+_functions: dict[Any, list[Any]] = {}
+_addresses: dict[Any, Any] = {}
+
+if JIT:
+    from llvmlite import ir
+    from numba import cfunc, njit, types
+    from numba.extending import intrinsic
+
+    @intrinsic
+    def _call(typingctx, address, s, *args):
+        """Call the function at ``address`` with a struct and integers."""
+        given = args[0] if len(args) == 1 and isinstance(args[0], types.BaseTuple) else args
+        signature = types.int64(types.int64, s, types.StarArgTuple([types.int64] * len(given)))
+
+        def codegen(context, builder, sig, values):
+            pointer, struct, rest = values
+            parts = [builder.extract_value(rest, k) for k in range(len(given))]
+            kinds = [context.get_value_type(sig.args[1])] + [ir.IntType(64)] * len(parts)
+            function = ir.FunctionType(ir.IntType(64), kinds).as_pointer()
+            return builder.call(builder.inttoptr(pointer, function), [struct, *parts])
+
+        return signature, codegen
+
+
+def outlined(struct_type: Any) -> Any:
+    """Decorator: compile apart, call by address."""
+
+    def wrap(function: Any) -> Any:
+        if not JIT:
+            return function
+        table = _functions.setdefault(struct_type, [])
+        index = len(table)
+        table.append(function)
+        names = function.__code__.co_varnames[1 : function.__code__.co_argcount]
+        arguments = "".join(f", {name}" for name in names)
+        scope: dict[str, Any] = {"call": _call, "index": index}
+        exec(f"def {function.__name__}(s{arguments}): return call(s.fn[{index}], s{arguments})", scope)  # noqa: S102
+        return njit(error_model="numpy", nogil=True, inline="always")(scope[function.__name__])
+
+    return wrap
+
+
+def addresses(struct_type: Any) -> Any:
+    """i8[n]: where the outlined functions of a struct type are, compiled or taken from the cache on first use."""
+    if struct_type not in _addresses:
+        found = []
+        for function in _functions.get(struct_type, []):
+            count = function.__code__.co_argcount - 1
+            signature = types.int64(struct_type, *[types.int64] * count)
+            found.append(cfunc(signature, cache=True, error_model="numpy", nogil=True)(function))
+        _addresses[struct_type] = (np.array([f.address for f in found], np.int64), found)
+    return _addresses[struct_type][0]
