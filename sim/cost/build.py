@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from sim.cost import step
 from sim.cost.evidence import Evidence, merge_notes
+from sim.cost.extras import Extras, extra_constants, pass_seconds
 from sim.cost.formats import HALF, expert_format, gemm_format
 from sim.cost.kernels import Kernels
 from sim.cost.layout import Layout
@@ -24,6 +25,8 @@ MAX_SAMPLED = 1024
 _SMALL_EFFICIENCY = (
     0.75  # share of memory bandwidth that norms, activations and rotary embeddings reach (assumed in the operator study)
 )
+
+NO_EXTRAS = Extras()
 
 Floats = NDArray[np.float64]
 
@@ -55,21 +58,31 @@ class Tables:
 
 
 def build_step_cost(
-    model: ModelSpec, accelerator: Accelerator, layout: Layout, engine_profile: EngineProfile, max_tokens: int
+    model: ModelSpec,
+    accelerator: Accelerator,
+    layout: Layout,
+    engine_profile: EngineProfile,
+    max_tokens: int,
+    extras: Extras = NO_EXTRAS,
 ) -> tuple[Any, Evidence]:
     """The compiled cost of one engine step and what it rests on. ``max_tokens``: most tokens of one step. Raises `ConfigError`."""
-    tables, evidence = build_tables(model, accelerator, layout, engine_profile, max_tokens)
+    tables, evidence = build_tables(model, accelerator, layout, engine_profile, max_tokens, extras)
     return step.new_table_cost(*tables.packed()), evidence
 
 
 def build_tables(
-    model: ModelSpec, accelerator: Accelerator, layout: Layout, profile: EngineProfile, max_tokens: int
+    model: ModelSpec,
+    accelerator: Accelerator,
+    layout: Layout,
+    profile: EngineProfile,
+    max_tokens: int,
+    extras: Extras = NO_EXTRAS,
 ) -> tuple[Tables, Evidence]:
     """The arrays of a step cost, without compiling anything."""
     if max_tokens < 1:
         raise ConfigError("max_tokens", max_tokens, "must be at least 1")
     model.check_parallelism(layout.tp, layout.pp, layout.ep, layout.dp)
-    return _Builder(model, accelerator, layout, profile, max_tokens).build()
+    return _Builder(model, accelerator, layout, profile, max_tokens).build(extras)
 
 
 class _Builder:
@@ -84,17 +97,18 @@ class _Builder:
         self.tokens = max_tokens
         self.fmt = gemm_format(model, accelerator)
         self.notes: list[str] = []
-        self.where: dict[str, tuple[str, float]] = {}
 
-    def build(self) -> tuple[Tables, Evidence]:
+    def build(self, extras: Extras) -> tuple[Tables, Evidence]:
         layers, layers_prompt = self._layers()
         decode, decode_window, prefill, prefill_window, window, full, windowed = self._attention()
         head = self._head()
         constants = self._constants(decode, decode_window, full, windowed, window)
+        for index, value in self._extras(extras, layers, decode + decode_window, head).items():
+            constants[index] = value
         tables = Tables(
             layers, layers_prompt, head, decode, prefill, decode_window, prefill_window, constants, self._stage_share()
         )
-        return tables, self._evidence(layers)
+        return tables, self._evidence()
 
     # ---- everything but attention
 
@@ -258,13 +272,25 @@ class _Builder:
         k[step.BLOCK_COPY] = 16 * m.kv_bytes_per_token(tp, self.layout.pp) / max(0.7 * self.a.host_bandwidth, 1.0)
         return k
 
+    def _extras(self, extras: Extras, layers: Floats, decode: Floats, head: Floats) -> dict[int, float]:
+        share, tables = 1.0 / self.m.layers, (layers, decode, head)  # EAGLE and MTP: one layer like the model's own, and its head
+        if extras.draft_method == "draft_model":
+            if extras.draft is None:
+                raise ConfigError("speculative.draft", None, "method draft_model needs a draft model")
+            d, _ = build_tables(extras.draft, self.a, Layout(tp=self.layout.tp), self.profile, 256)
+            share, tables = 1.0, (d.layers, d.decode + d.decode_window, d.head)
+        if extras != NO_EXTRAS:
+            self.notes.append("drafts, adapters and encoders: estimated from bytes and launches")
+        passes = pass_seconds(*tables, 1, share), pass_seconds(*tables, 64, share)
+        return extra_constants(self.m, self.a, self.layout, self.profile, extras, passes)
+
     def _stage_share(self) -> Floats:
         ranges = self.m.stages(self.layout.pp)
         return np.array([(last - first) / self.m.layers for first, last in ranges])
 
     # ---- evidence
 
-    def _evidence(self, layers: Floats) -> Evidence:
+    def _evidence(self) -> Evidence:
         used = self.kernels.used
         host = self.profile.figures.get("host_step")
         used["host"] = (

@@ -24,7 +24,8 @@ class EngineProfile:
     ``overlap_gap`` shows. ``graph_sizes`` are the token counts that graphs are captured for: a batch is padded to the next one, beyond the
     last one kernels are launched one by one, ``eager_layer`` seconds a layer. ``graph_prefill`` says whether steps with prompt
     tokens use graphs too. ``client_request`` and ``client_first_token`` are what a client sees besides the engine: HTTP and tokenising
-    before, detokenising and sending after; ``client_token`` for every further token. ``host_scale_tp`` further seconds per step for each rank beyond the first.
+    before, detokenising and sending after; ``client_token`` for every further token.
+    ``host_scale_tp`` further seconds per step for each rank beyond the first.
     ``mixed_factor`` is how much longer decode attention takes in a step that also computes prompts. ``figures`` has source and grade of each.
     """
 

@@ -35,9 +35,11 @@ class Residual:
         distance = np.sqrt(((np.log2(self.keys) - np.log2(np.asarray(key, float))) ** 2).sum(axis=1))
         nearest = np.argsort(distance, kind="stable")[:_NEIGHBOURS]
         if distance[nearest[0]] < 1e-9:
-            return self.values[nearest[0]].astype(float) / STEP
+            own: Floats = self.values[nearest[0]].astype(float) / STEP
+            return own
         weight = distance[nearest] ** -2.0
-        return np.tensordot(weight / weight.sum(), self.values[nearest].astype(float) / STEP, axes=1)  # type: ignore[no-any-return]
+        mean: Floats = np.tensordot(weight / weight.sum(), self.values[nearest].astype(float) / STEP, axes=1)
+        return mean
 
     def known(self, key: Any) -> bool:
         """Whether exactly this shape was measured."""

@@ -217,3 +217,14 @@ def step_time(c, feat, parts):
     parts[PART_OTHER] += other
     parts[PART_HOST] += total - device
     return total
+
+
+@inline
+def stage_time(c, feat, total, stage):
+    """Seconds of pipeline ``stage`` of a step that takes ``total``: layers by share, the output head on the last stage (``kind`` 1)."""
+    i = min(int(feat[SAMPLED]), c.n_head)
+    at = c.head + _COLUMNS * i
+    k = c.data
+    head = k[at] + k[at + 1] + k[at + 2] + k[at + 3]
+    t = (total - head) * c.stage_share[stage]
+    return t + head if stage == c.stage_share.size - 1 else t

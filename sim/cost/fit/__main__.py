@@ -19,6 +19,7 @@ from sim.resources import path
 
 
 def main() -> None:
+    """Command line."""
     parser = argparse.ArgumentParser(prog="python -m sim.cost.fit", description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("stacks", nargs="*")

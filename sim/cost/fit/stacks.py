@@ -72,7 +72,8 @@ def _select(data: pd.DataFrame, stack: dict[str, Any], table: str) -> pd.DataFra
     other = stack.get(table)
     if other is not None:
         framework, version = (framework, other) if isinstance(other, str) else other
-    return data[(data.system == stack["system"]) & (data.framework == framework) & (data.version == version)]
+    selected: pd.DataFrame = data[(data.system == stack["system"]) & (data.framework == framework) & (data.version == version)]
+    return selected
 
 
 def fit_stack(name: str, stack: dict[str, Any], folder: Path, out: Path, check: bool) -> None:
