@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from sim.config.reading import built_in, load, loads, to_yaml
+from sim.config.resolving import resolve
 from sim.config.scenario import Scenario
 from sim.config.validate import settings
 
-__all__ = ["Scenario", "built_in", "load", "loads", "schema", "settings", "to_yaml"]
+__all__ = ["Scenario", "built_in", "load", "loads", "resolve", "schema", "settings", "to_yaml"]
 
 
 def schema() -> dict[str, Any]:

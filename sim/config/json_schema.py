@@ -1,10 +1,13 @@
-"""JSON schema of a scenario file, settings of every registered engine, router, arrival process and length distribution included."""
+"""JSON schema of a scenario file, with the settings of every registered engine, router, arrival process, length and trace format."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from pydantic import BaseModel
+
 from sim import registry
+from sim.config.resolving import PARTS, params_of
 from sim.config.scenario import Scenario
 
 _KINDS = {
@@ -13,6 +16,7 @@ _KINDS = {
     "Arrival": ("arrival", "process"),
     "Lengths": ("length", "kind"),
 }
+_OWN = {"type": "string", "pattern": r"\.py:\w+$"}
 
 
 def schema() -> dict[str, Any]:
@@ -21,17 +25,45 @@ def schema() -> dict[str, Any]:
     definitions = out["$defs"]
     for section, (kind, key) in _KINDS.items():
         names = registry.names(kind)
-        choices: list[dict[str, Any]] = [{"type": "string", "enum": names}]
-        for name in names:
-            cls = registry.lookup(kind, name)
-            params = cls.Params.model_json_schema()
-            definitions.update(params.pop("$defs", {}))
-            params["properties"] = {key: {"const": name}} | params.get("properties", {})
-            params["required"] = [key, *params.get("required", [])]
-            params["title"] = name
-            params["description"] = (cls.__doc__ or "").strip().split("\n")[0]
-            choices.append(params)
+        choices: list[dict[str, Any]] = [{"type": "string", "enum": names}, _OWN]
+        choices += [_choice(kind, name, definitions, {key: {"const": name}}, [key]) for name in names]
+        choices.append({"type": "object", "properties": {key: _OWN}, "required": [key]})
         definitions[section] = {"description": definitions[section].get("description", ""), "anyOf": choices}
     definitions["Model"] = {"anyOf": [{"type": "string"}, definitions["Model"]]}
-    definitions["Trace"]["properties"]["format"]["enum"] = registry.names("trace")
+    definitions["Trace"] = _trace(definitions)
+    for part in PARTS:
+        old = definitions["Synthetic"]["properties"][part]
+        kept = {k: old[k] for k in ("description", "title", "default") if k in old}
+        definitions["Synthetic"]["properties"][part] = kept | {
+            "anyOf": [_params(params_of(part), part, definitions), {"type": "null"}]
+        }
     return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | out
+
+
+def _choice(kind: str, name: str, definitions: dict[str, Any], properties: dict[str, Any], required: list[str]) -> dict[str, Any]:
+    cls = registry.lookup(kind, name)
+    params = _params(cls.Params, f"{kind}.{name}", definitions)
+    params["properties"] = properties | params.get("properties", {})
+    params["required"] = [*required, *params.get("required", [])]
+    params["title"] = name
+    params["description"] = (cls.__doc__ or "").strip().split("\n\n")[0].replace("\n", " ")
+    return params
+
+
+def _trace(definitions: dict[str, Any]) -> dict[str, Any]:
+    """One branch for each format, with the settings of its reader."""
+    base = definitions["Trace"]
+    branches = []
+    for name in registry.names("trace"):
+        own = _params(registry.lookup("trace", name).Params, f"trace.{name}", definitions)
+        properties = base["properties"] | {"format": {"const": name}, "settings": own}
+        branches.append(base | {"title": name, "properties": properties})
+    user = base | {"properties": base["properties"] | {"format": _OWN}}
+    return {"description": base.get("description", ""), "anyOf": [*branches, user]}
+
+
+def _params(params: type[BaseModel], prefix: str, definitions: dict[str, Any]) -> dict[str, Any]:
+    """Schema of a settings class; the definitions it needs are added under names of their own."""
+    made = params.model_json_schema(ref_template=f"#/$defs/{prefix}.{{model}}")
+    definitions.update({f"{prefix}.{name}": value for name, value in made.pop("$defs", {}).items()})
+    return made

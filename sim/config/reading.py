@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from sim.config.resolving import resolved
 from sim.config.scenario import Scenario
 from sim.config.text import dump, parse
 from sim.config.validate import settings
@@ -14,6 +15,7 @@ from sim.errors import ConfigError, DataError, did_you_mean
 from sim.resources import path as resource
 
 _BARE = {"arrival": "process", "lengths": "kind"}  # what a bare string means in these sections; elsewhere: the name
+_UNFIT = re.compile(r"^\W|[/\\\x00-\x1f\x7f]")
 _STEP = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
 
 
@@ -41,14 +43,14 @@ def loads(text: str, overrides: Iterable[str] = (), source: str = "scenario", fo
     for override in overrides:
         _override(raw, override)
     if "name" not in raw and source != "scenario":
-        raw["name"] = Path(source).stem
-    scenario = settings(Scenario, raw)
-    return _rooted(scenario, folder or Path.cwd())
+        raw["name"] = _UNFIT.sub("-", Path(source).stem)[:80]
+    _root(raw, folder or Path.cwd())
+    return settings(Scenario, raw)
 
 
 def to_yaml(scenario: Scenario) -> str:
-    """The scenario with every default written out; it loads back to an equal scenario."""
-    return dump(scenario.model_dump(mode="json", exclude_none=True))
+    """The scenario with every default written out: ``loads(to_yaml(s)) == resolve(s)``, and it runs to the same bytes."""
+    return dump(resolved(scenario))
 
 
 def built_in() -> list[tuple[str, str]]:
@@ -61,7 +63,13 @@ def built_in() -> list[tuple[str, str]]:
 
 
 def _find(path: str | Path) -> Path:
-    file = Path(path).expanduser()
+    try:
+        file = Path(path).expanduser()
+        file.stat()
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError, RuntimeError) as error:
+        raise DataError(str(path)[:100], f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
     if file.is_dir():
         raise DataError(str(path), "is a folder", "give a scenario file, or the name of a built-in one")
     if file.exists():
@@ -110,20 +118,39 @@ def _put(here: Any, step: int | str, value: Any, field: str) -> None:
         here[step] = value
 
 
-def _rooted(scenario: Scenario, folder: Path) -> Scenario:
-    """Relative paths made absolute, from the scenario's folder, else from the working directory."""
-    trace = scenario.traffic.trace
-    if trace is not None:
-        traffic = scenario.traffic.model_copy(update={"trace": trace.model_copy(update={"path": _at(trace.path, folder)})})
-        scenario = scenario.model_copy(update={"traffic": traffic})
-    if scenario.model.config is not None:
-        model = scenario.model.model_copy(update={"config": _at(scenario.model.config, folder)})
-        scenario = scenario.model_copy(update={"model": model})
-    return scenario
+def _root(raw: dict[str, Any], folder: Path) -> None:
+    """Relative paths made absolute in place, from the scenario's folder, else from the working directory."""
+    traffic = _inside(raw, "traffic")
+    synthetic, trace, model = _inside(traffic, "synthetic"), _inside(traffic, "trace"), _inside(raw, "model")
+    lengths = _inside(synthetic, "lengths")
+    for section, key in ((trace, "path"), (lengths, "path"), (model, "config")):
+        if isinstance(section.get(key), str):
+            section[key] = _at(section[key], folder)
+    listed = raw.get("pools")
+    pools = [_inside(raw, "deployment"), *(p for p in (listed if isinstance(listed, list) else ()) if isinstance(p, dict))]
+    for pool in pools:
+        if str(pool.get("accelerator")).endswith((".yaml", ".yml")):
+            pool["accelerator"] = _at(str(pool["accelerator"]), folder)
+    named = [(p, "engine", "name") for p in pools] + [(raw, "router", "name")]
+    named += [(synthetic, "arrival", "process"), (synthetic, "lengths", "kind"), (trace, "format", "")]
+    for section, part, key in named:
+        holder, name = (_inside(section, part), key) if isinstance(section.get(part), dict) else (section, part)
+        if isinstance(holder.get(name), str) and ".py:" in holder[name]:
+            file, _, member = holder[name].rpartition(":")
+            holder[name] = f"{_at(file, folder)}:{member}"
+
+
+def _inside(section: dict[str, Any], key: str) -> dict[str, Any]:
+    """The mapping under ``key``; an empty one where there is none (what it is instead, validation says)."""
+    inner = section.get(key)
+    return inner if isinstance(inner, dict) else {}
 
 
 def _at(name: str, folder: Path) -> str:
-    file = Path(name).expanduser()
-    if file.is_absolute():
-        return str(file)
-    return str(folder / file if (folder / file).exists() or not file.exists() else file.resolve())
+    try:
+        file = Path(name).expanduser()
+        if file.is_absolute() or not name:
+            return name if not name else str(file)
+        return str(folder / file if (folder / file).exists() or not file.exists() else file.resolve())
+    except (OSError, ValueError, RuntimeError):
+        return name  # no path at all: whoever opens it says so

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Self
 
 from pydantic import Field, StrictInt, model_validator
 
@@ -29,12 +29,31 @@ class Record(Section):
     max_points: int = Field(2000, ge=2, le=100_000, multiple_of=2, description="most points per time series; memory follows it")
 
 
+class Expectation(Section):
+    """Bounds of one figure of the summary: ``{min, max}``, either alone, or ``{value, tolerance}``."""
+
+    min: float | None = Field(None, allow_inf_nan=False, description="at least")
+    max: float | None = Field(None, allow_inf_nan=False, description="at most")
+    value: float | None = Field(None, allow_inf_nan=False, description="about this")
+    tolerance: float | None = Field(None, ge=0, allow_inf_nan=False, description="relative to value: 0.05 is ±5 %")
+
+    @model_validator(mode="after")
+    def _some_bound(self) -> Self:
+        if (self.value is None) != (self.tolerance is None):
+            raise ValueError("value and tolerance go together")
+        if self.value is None and self.min is None and self.max is None:
+            raise ValueError("needs min, max, or value with tolerance")
+        return self
+
+
 class Scenario(Section):
     """A runnable question."""
 
-    name: str = Field("scenario", min_length=1, max_length=80, pattern=r"^[^/\\\x00-\x1f]+$", description="name of the result")
+    name: str = Field(
+        "scenario", min_length=1, max_length=80, pattern=r"^[^/\\.\x00-\x1f][^/\\\x00-\x1f]*$", description="name of the result"
+    )
     question: str = Field("", description="what this scenario answers")
-    expect: dict[str, Any] = Field(default_factory=dict, description="expected answers, by summary key: {min, max}")
+    expect: dict[str, Expectation] = Field(default_factory=dict, description="expected answers, by dotted path of the summary")
     seed: StrictInt = Field(0, ge=0, le=2**63 - 1, description="seed of all random streams")
     model: Model
     traffic: Traffic

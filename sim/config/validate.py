@@ -32,6 +32,10 @@ def _translate(model: type[BaseModel], error: ValidationError, field: str) -> Co
         return ConfigError(where, value, "unknown setting", ", ".join(known), did_you_mean(str(first["loc"][-1]), known))
     if first["type"] == "missing":
         return ConfigError(where, None, "is required")
+    if first["type"] in ("model_type", "dict_type", "model_attributes_type"):
+        return ConfigError(where or "scenario", value, "must be a mapping", ", ".join(_keys(model, first["loc"])))
+    if first["type"] == "tuple_type":
+        return ConfigError(where, value, "must be a list")
     message = first["msg"].removeprefix("Value error, ")
     allowed = ""
     if first["type"] in ("literal_error", "enum"):
@@ -69,7 +73,7 @@ def _model_in(annotation: Any) -> Any:
     """The model inside ``X | None``, ``tuple[X, ...]``, ``Annotated[X, …]``."""
     if isinstance(annotation, type) and get_origin(annotation) is None:
         return annotation
-    if get_origin(annotation) in (Union, UnionType, tuple, list, Annotated):
+    if get_origin(annotation) in (Union, UnionType, tuple, list, dict, Annotated):
         for inside in get_args(annotation):
             found = _model_in(inside)
             if isinstance(found, type) and issubclass(found, BaseModel):

@@ -1,0 +1,66 @@
+"""A scenario with every default written out: also those of its engine, router and traffic, which only their own classes know."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+from sim import registry
+from sim.config.base import Named
+from sim.config.scenario import Scenario
+from sim.config.validate import settings
+
+PARTS = {"prefixes": "sim.workload.prefixes:PrefixParams", "sessions": "sim.workload.sessions:SessionParams"}
+"""Parts of synthetic traffic that are no choice among classes: the class of their settings, which lives in a room above this one."""
+
+
+def resolve(scenario: Scenario) -> Scenario:
+    """The same scenario, all defaults written. Imports the rooms of the classes that it names.
+
+    *Raises*: `UnknownNameError`, `ConfigError` for names and settings that no registered class accepts.
+    """
+    return Scenario.model_validate(resolved(scenario))
+
+
+def resolved(scenario: Scenario) -> dict[str, Any]:
+    """`resolve` as plain data, ready for YAML. A setting that is none by default is left out."""
+    data = scenario.model_dump(mode="json", exclude_none=True)
+    if scenario.deployment is not None:
+        data["deployment"]["engine"] = _named(scenario.deployment.engine, "engine", "deployment.engine")
+    for i, pool in enumerate(scenario.pools or ()):
+        data["pools"][i]["engine"] = _named(pool.engine, "engine", f"pools[{i}].engine")
+    data["router"] = _named(scenario.router, "router", "router")
+    synthetic, trace = scenario.traffic.synthetic, scenario.traffic.trace
+    if synthetic is not None:
+        into, field = data["traffic"]["synthetic"], "traffic.synthetic"
+        into["arrival"] = _named(synthetic.arrival, "arrival", f"{field}.arrival")
+        into["lengths"] = _named(synthetic.lengths, "length", f"{field}.lengths")
+        for part in PARTS:
+            given = getattr(synthetic, part)
+            if given is not None:
+                into[part] = _filled(params_of(part), given, f"{field}.{part}")
+    if trace is not None:
+        reader = registry.lookup("trace", trace.format, "traffic.trace.format")
+        data["traffic"]["trace"]["settings"] = _filled(reader.Params, trace.settings, "traffic.trace.settings")
+    return data
+
+
+def params_of(part: str) -> type[BaseModel]:
+    """The class of the settings of ``prefixes`` or ``sessions``."""
+    module, _, name = PARTS[part].partition(":")
+    found: type[BaseModel] = getattr(importlib.import_module(module), name)
+    return found
+
+
+def _named(section: Named, kind: str, field: str) -> dict[str, Any]:
+    name = getattr(section, section.key)
+    cls = registry.lookup(kind, name, f"{field}.{section.key}")
+    return {section.key: name} | _filled(cls.Params, section.settings, field)
+
+
+def _filled(params: type[BaseModel], given: Mapping[str, Any], field: str) -> dict[str, Any]:
+    values = settings(params, given, field).model_dump(mode="json")
+    return {k: v for k, v in values.items() if v is not None or params.model_fields[k].default is not None}

@@ -1,0 +1,75 @@
+"""Whatever is written in a scenario, the answer is a scenario or one error of ours."""
+
+import contextlib
+
+import yaml
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+import sim.config as config
+from sim.errors import ServesimError
+from tests.config.conftest import POOLS, TEXT
+
+QUIET = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
+VALUES = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(SCALARS, inner, max_size=3), max_leaves=8
+)
+WORDS = st.sampled_from(
+    "model traffic synthetic trace deployment pools engine name tp slo ttft [0] [9] 0 x arrival lengths path settings window router "
+    "expect record until kind process rate".split()
+)
+
+
+def survives(text, overrides=()):
+    try:
+        s = config.loads(text, overrides)
+        config.loads(config.to_yaml(s))
+    except ServesimError as error:
+        assert str(error)
+
+
+@QUIET
+@given(st.text(max_size=200))
+@example("!!python/object:os.system x")
+@example("a: !!timestamp 2024-99-99")
+@example("a: 2024-99-99")
+@example("a: !!int x")
+@example("a: 1:99:99")
+@example("<<: 3")
+@example("? &a [*a]\n: 1")
+@example("- &a *a")
+@example("a: 0x\nb: 0b2")
+@example("--- 1\n--- 2")
+@example("%YAML 9.9\n---\n1")
+@example("a: " + "9" * 5000)
+def test_any_text(text):
+    survives(text)
+
+
+@QUIET
+@given(st.binary(max_size=80))
+def test_any_bytes(tmp_path_factory, data):
+    file = tmp_path_factory.mktemp("any") / "s.yaml"
+    file.write_bytes(data)
+    with contextlib.suppress(ServesimError):
+        config.load(file)
+
+
+@QUIET
+@given(st.lists(WORDS, min_size=1, max_size=5), VALUES, st.sampled_from([TEXT, POOLS]))
+def test_any_value_in_any_place(words, value, text):
+    path = ".".join(words).replace(".[", "[")
+    survives(text, [f"{path}={yaml.safe_dump(value, default_flow_style=True)}"])
+
+
+@QUIET
+@given(st.dictionaries(WORDS | st.integers(), VALUES, max_size=5))
+def test_any_mapping(data):
+    survives(yaml.safe_dump(data))
+
+
+@QUIET
+@given(st.text(max_size=40))
+def test_any_override(text):
+    survives(TEXT, [text])

@@ -1,0 +1,122 @@
+"""Files, names, relative paths, defaults."""
+
+import pickle
+
+import pytest
+from pydantic import ValidationError
+
+import sim.config as config
+from sim.errors import ConfigError, DataError, ServesimError
+from tests.config.conftest import POOLS, TEXT
+
+
+def test_defaults_and_units(scenario):
+    s = scenario("slo={ttft: 500ms, tpot: 0.05}", "warmup=2min")
+
+    assert (s.seed, s.router.name, s.deployment.tp, s.slo.ttft, s.slo.tpot, s.warmup) == (0, "round_robin", 1, 0.5, 0.05, 120.0)
+    assert s.traffic.synthetic.arrival.settings == {"rate": "8/s"}
+
+
+def test_a_bare_string_is_the_name(scenario):
+    long = scenario("router={name: random}", "deployment.engine={name: static}", "model={name: llama-3.1-8b}")
+
+    assert scenario("router=random", "deployment.engine=static", "model=llama-3.1-8b") == long
+
+
+def test_sections_cannot_be_changed(scenario):
+    with pytest.raises(ValidationError):
+        scenario().deployment.tp = 2
+
+
+def test_scenarios_travel_between_processes(scenario):
+    assert pickle.loads(pickle.dumps(scenario(text=POOLS))) == scenario(text=POOLS)
+
+
+def test_every_built_in_scenario_loads():
+    found = config.built_in()
+
+    assert "quickstart" in dict(found)
+    for name, question in found:
+        assert config.load(name).name == name
+        assert question
+
+
+@pytest.mark.parametrize("name", ["x.yaml", ".hidden.yaml", "ä b.yaml", "1.5.yaml"])
+def test_a_file_names_its_scenario(tmp_path, name):
+    (tmp_path / name).write_text(TEXT)
+
+    assert config.load(tmp_path / name).name.strip("-") in name
+
+
+def test_paths_count_from_the_scenario_then_from_here(tmp_path, monkeypatch):
+    there, here = tmp_path / "there", tmp_path / "here"
+    there.mkdir()
+    here.mkdir()
+    for file in (there / "t.csv", there / "c.json", there / "mine.py", here / "gpu.yaml"):
+        file.touch()
+    monkeypatch.chdir(here)
+    (there / "s.yaml").write_text(
+        "model: {config: c.json}\ntraffic: {trace: {format: csv, path: t.csv}}\n"
+        "deployment: {accelerator: gpu.yaml, engine: 'mine.py:Mine'}\n"
+    )
+    s = config.load("../there/s.yaml")
+
+    assert s.model.config == str(there / "c.json")
+    assert s.traffic.trace.path == str(there / "t.csv")
+    assert s.deployment.accelerator == str(here / "gpu.yaml")
+    assert s.deployment.engine.name == f"{there / 'mine.py'}:Mine"
+
+
+def test_lengths_from_a_file_beside_the_scenario(tmp_path):
+    (tmp_path / "l.csv").touch()
+    (tmp_path / "s.yaml").write_text(TEXT)
+    s = config.load(tmp_path / "s.yaml", ["traffic.synthetic.lengths={kind: empirical, path: l.csv}"])
+
+    assert s.traffic.synthetic.lengths.settings["path"] == str(tmp_path / "l.csv")
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(DataError, match="quickstart"):
+        config.load("quikstart")
+    for path in (tmp_path, tmp_path / "no.yaml", "", "\0", "a" * 5000):
+        with pytest.raises(ServesimError):
+            config.load(path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"\x80\x81PAR1", b"\0\1\2", b"", b"[1, 2]", b"text", b"a: b: c", b"a: 1\na: 2", b"? [x]\n: 1"]
+)
+def test_a_file_that_is_no_scenario(tmp_path, content):
+    file = tmp_path / "s.yaml"
+    file.write_bytes(content)
+
+    with pytest.raises(ServesimError, match=r"s\.yaml"):
+        config.load(file)
+
+
+def test_yaml_bombs_are_refused():
+    with pytest.raises(ServesimError):
+        config.loads("a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\n" + TEXT)
+    with pytest.raises(ServesimError):
+        config.loads("a: &a {b: *a}\n" + TEXT)
+    with pytest.raises(ServesimError):
+        config.loads("a: " + "[" * 5000)
+    with pytest.raises(ServesimError):
+        config.loads("a: " + "x" * 3_000_000)
+
+
+def test_one_source_one_place_unique_names(scenario):
+    for text, overrides in (
+        (TEXT, ["traffic.synthetic=null"]),
+        (TEXT, ["traffic.trace={format: csv, path: x}"]),
+        (TEXT, ["deployment=null"]),
+        (TEXT, ["pools=[{name: a, accelerator: h100-sxm, engine: static}]"]),
+        (POOLS, ["pools[1].name=a"]),
+        (TEXT, ["model={weights: bf16}"]),
+        (TEXT, ["name=../x"]),
+        (TEXT, ["name=.."]),
+        (TEXT, ["expect.ttft_s={}"]),
+        (TEXT, ["expect.ttft_s={value: 1}"]),
+    ):
+        with pytest.raises(ConfigError):
+            scenario(*overrides, text=text)
