@@ -16,8 +16,35 @@ VALUES = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(SCALARS, inner, max_size=3), max_leaves=8
 )
 WORDS = st.sampled_from(
-    "model traffic synthetic trace deployment pools engine name tp slo ttft [0] [9] 0 x arrival lengths path settings window router "
-    "expect record until kind process rate".split()
+    [
+        "model",
+        "traffic",
+        "synthetic",
+        "trace",
+        "deployment",
+        "pools",
+        "engine",
+        "name",
+        "tp",
+        "slo",
+        "ttft",
+        "[0]",
+        "[9]",
+        "0",
+        "x",
+        "arrival",
+        "lengths",
+        "path",
+        "settings",
+        "window",
+        "router",
+        "expect",
+        "record",
+        "until",
+        "kind",
+        "process",
+        "rate",
+    ]
 )
 
 
