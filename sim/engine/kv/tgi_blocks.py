@@ -13,9 +13,9 @@ import numpy as np
 
 from sim.engine.kv.tgi_runs import FREE_LIST, TEMP_LIST, drop_front, grow_lists, move_all, move_front
 from sim.engine.kv.tgi_trie import NO_NODE, ROOT, trie_decref, trie_evict, trie_find, trie_incref, trie_insert
-from sim.jit import b1, i4s, i8, i8s, inline, kernel, new, struct
+from sim.jit import b1, i8, i8s, inline, kernel, new, struct
 
-NO_KEY: Final = -1  # the request's prompt is not looked up nor cached
+NO_KEY: Final = np.int64(-1)  # the request's prompt is not looked up nor cached
 
 
 @struct
@@ -35,33 +35,33 @@ class TgiBlocks:
     matched: i8  # tokens matched by the last `trie_find`
     n_top: i8
     n_spare: i8
-    spare: i4s
-    parent: i4s
-    chain: i4s  # first piece of the node's key
+    spare: i8s
+    parent: i8s
+    chain: i8s  # first piece of the node's key
     tokens: i8s  # length of the node's key
-    refs: i4s
+    refs: i8s
     last: i8s
     hash: i8s
-    chained: i4s  # next node in the hash bucket
-    place: i4s  # position in the heap of leaves, or -1
-    bucket: i4s
+    chained: i8s  # next node in the hash bucket
+    place: i8s  # position in the heap of leaves, or -1
+    bucket: i8s
     h_n: i8
-    heap: i4s
+    heap: i8s
     # pieces of keys: runs (content id, start, length)
     p_top: i8
     p_spare: i8
     p_id: i8s
     p_start: i8s
     p_len: i8s
-    p_next: i4s
+    p_next: i8s
     # lists of block runs: 0 free, 2·node, 2·slot + 1
-    l_head: i4s
-    l_tail: i4s
+    l_head: i8s
+    l_tail: i8s
     x_top: i8
     x_spare: i8
-    x_start: i4s
-    x_len: i4s
-    x_next: i4s
+    x_start: i8s
+    x_len: i8s
+    x_next: i8s
 
 
 @kernel
@@ -80,31 +80,31 @@ def new_tgi_blocks(block, blocks, window, slots, track):
     k.matched = 0
     k.n_top = 2
     k.n_spare = 0
-    k.spare = np.empty(n, np.int32)
-    k.parent = np.zeros(n, np.int32)
-    k.chain = np.full(n, -1, np.int32)
+    k.spare = np.empty(n, np.int64)
+    k.parent = np.zeros(n, np.int64)
+    k.chain = np.full(n, -1, np.int64)
     k.tokens = np.zeros(n, np.int64)
-    k.refs = np.zeros(n, np.int32)
+    k.refs = np.zeros(n, np.int64)
     k.last = np.zeros(n, np.int64)
     k.hash = np.zeros(n, np.int64)
-    k.chained = np.full(n, NO_NODE, np.int32)
-    k.place = np.full(n, -1, np.int32)
-    k.bucket = np.full(2 * n, NO_NODE, np.int32)
+    k.chained = np.full(n, NO_NODE, np.int64)
+    k.place = np.full(n, -1, np.int64)
+    k.bucket = np.full(2 * n, NO_NODE, np.int64)
     k.h_n = 0
-    k.heap = np.empty(n, np.int32)
+    k.heap = np.empty(n, np.int64)
     k.p_top = 0
     k.p_spare = -1
     k.p_id = np.empty(n, np.int64)
     k.p_start = np.empty(n, np.int64)
     k.p_len = np.empty(n, np.int64)
-    k.p_next = np.empty(n, np.int32)
-    k.l_head = np.full(4, -1, np.int32)
-    k.l_tail = np.full(4, -1, np.int32)
+    k.p_next = np.empty(n, np.int64)
+    k.l_head = np.full(4, -1, np.int64)
+    k.l_tail = np.full(4, -1, np.int64)
     k.x_top = 0
     k.x_spare = -1
-    k.x_start = np.empty(4, np.int32)
-    k.x_len = np.empty(4, np.int32)
-    k.x_next = np.empty(4, np.int32)
+    k.x_start = np.empty(4, np.int64)
+    k.x_len = np.empty(4, np.int64)
+    k.x_next = np.empty(4, np.int64)
     if track:
         grow_lists(k, 2 * max(n, slots) + 2)
         if k.total > 0:

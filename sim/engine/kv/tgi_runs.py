@@ -11,8 +11,10 @@ import numpy as np
 from sim.engine.state import grown
 from sim.jit import inline, kernel
 
-FREE_LIST: Final = 0
-TEMP_LIST: Final = 2
+# typed, as a plain constant makes Numba compile its callee once more for each value
+FREE_LIST: Final = np.int64(0)
+TEMP_LIST: Final = np.int64(2)
+NOWHERE: Final = np.int64(-1)
 
 
 @kernel
@@ -20,8 +22,8 @@ def grow_lists(k, n):
     """Room for ``n`` lists."""
     old = k.l_head.size
     if n > old:
-        head = np.full(n, -1, np.int32)
-        tail = np.full(n, -1, np.int32)
+        head = np.full(n, -1, np.int64)
+        tail = np.full(n, -1, np.int64)
         for i in range(old):
             head[i] = k.l_head[i]
             tail[i] = k.l_tail[i]
@@ -87,7 +89,7 @@ def move_all(k, of, to):
 @inline
 def drop_front(k, of, n):
     """Forget the first ``n`` blocks of a list (they live on in another)."""
-    move_front(k, of, n, -1)
+    move_front(k, of, n, NOWHERE)
 
 
 @kernel

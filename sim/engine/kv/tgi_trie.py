@@ -16,8 +16,10 @@ from sim.engine.kv.tgi_runs import FREE_LIST, TEMP_LIST, copy_front, grow_lists,
 from sim.engine.state import grown
 from sim.jit import inline, kernel
 
-ROOT: Final = 0
-NO_NODE: Final = -1
+ROOT: Final = np.int64(0)  # typed, see `tgi_runs`
+NO_NODE: Final = np.int64(-1)
+FIRST: Final = np.int64(-1)  # nothing before this piece
+START: Final = np.int64(0)
 _LOW: Final = 0x7FFFFFFFFFFFFFFF
 _C1: Final = 0x2545F4914F6CDD1D
 _C2: Final = 0x369DEA0F31A53F85
@@ -210,7 +212,7 @@ def _grow_nodes(k):
     k.heap = grown(k.heap, n)
     for i in range(old, n):
         k.place[i] = -1
-    k.bucket = np.full(2 * n, NO_NODE, np.int32)
+    k.bucket = np.full(2 * n, NO_NODE, np.int64)
     for i in range(2, old):
         if k.chain[i] >= 0:
             b = k.hash[i] & (2 * n - 1)
@@ -280,7 +282,7 @@ def _split(k, node, at):
         piece = k.p_next[piece]
     rest = k.p_next[piece]
     if left < k.p_len[piece]:
-        tail = add_piece(k, -1, k.p_id[piece], k.p_start[piece] + left, k.p_len[piece] - left)
+        tail = add_piece(k, FIRST, k.p_id[piece], k.p_start[piece] + left, k.p_len[piece] - left)
         k.p_next[tail] = rest
         k.p_len[piece] = left
         rest = tail
@@ -292,7 +294,7 @@ def _split(k, node, at):
     k.parent[node] = above
     k.chain[node] = rest
     k.tokens[node] -= at
-    _hang(k, node, _hash(k, above, rest, 0))
+    _hang(k, node, _hash(k, above, rest, START))
     if k.track:
         move_front(k, 2 * node, at // k.block, 2 * above)
     return above
@@ -304,7 +306,7 @@ def trie_find(k, piece, left, own):
     k.time += 1
     k.matched = 0
     node = ROOT
-    offset = 0
+    offset = START
     while left >= k.block:
         child = _child(k, node, _hash(k, node, piece, offset))
         if child < 0:
@@ -330,13 +332,13 @@ def trie_insert(k, piece, left, own, prefix):
     """
     k.time += 1
     node = ROOT
-    offset = 0
+    offset = START
     known = 0
     while True:
         key_hash = _hash(k, node, piece, offset)
         child = _child(k, node, key_hash)
         if child < 0:
-            first = add_piece(k, -1, k.p_id[piece], k.p_start[piece] + offset, k.p_len[piece] - offset)
+            first = add_piece(k, FIRST, k.p_id[piece], k.p_start[piece] + offset, k.p_len[piece] - offset)
             have = k.p_len[first]
             last = first
             piece = k.p_next[piece]

@@ -211,7 +211,7 @@ def _complete(s, p):
 @inline
 def _leave(s, slot, gone):
     """A row ends: for good, or to be queued again if it only reached the end of a leg (generate_stream, "Continue request")."""
-    give_blocks(s, slot, True)
+    give_blocks(s, slot, s.v3)  # a finished prompt is cached (v2 caches nothing)
     s.held -= s.t_blocks[slot]
     done = s.r_done[slot]
     if not gone and done < s.r_output[slot]:

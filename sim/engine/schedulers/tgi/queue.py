@@ -5,9 +5,11 @@
 ``backends/v3/src/queue.rs`` State::next_batch, ``backends/v2/src/queue.rs``.
 """
 
+import numpy as np
+
 from sim.engine.kv.tgi_blocks import NO_KEY, allocate, release
 from sim.engine.kv.tgi_runs import drop_front
-from sim.engine.kv.tgi_trie import add_piece, free_key, trie_find
+from sim.engine.kv.tgi_trie import START, add_piece, free_key, trie_find
 from sim.engine.queue import queue_head, queue_pop, queue_push, queue_push_front
 from sim.engine.schedulers.tgi.state import NONE
 from sim.engine.state import FAILED, INF, REJECTED, first_scheduled, free_slot, record_end
@@ -16,12 +18,13 @@ from sim.jit import inline
 
 def enqueue(s, slot):
     """A permit, validation, and the tail of the queue; 429 and 422 are answered at once (generate_stream)."""
+    slot = np.int64(slot)
     at = s.r_arrival[slot]
     in_use = s.in_use
     if at < s.freed_at:
         in_use += s.freed  # given back after this arrival
-    prompt = s.r_prompt[slot]
-    limit = min(s.r_max[slot], s.leg)
+    prompt = np.int64(s.r_prompt[slot])
+    limit = min(np.int64(s.r_max[slot]), s.leg)
     if in_use >= s.permits:
         s.n_overloaded += 1
         record_end(s, slot, at, REJECTED)
@@ -76,14 +79,14 @@ def prompt_key(s, slot):
     first = NO_KEY
     last = NO_KEY
     o = s.r_span[slot]
-    for j in range(o, o + s.r_spans[slot]):
+    for j in range(o, o + np.int64(s.r_spans[slot])):
         last = add_piece(s.kv, last, s.sp_id[j], s.sp_start[j], s.sp_len[j])
         if first == NO_KEY:
             first = last
     if first == NO_KEY:
-        first = last = add_piece(s.kv, last, -1 - s.r_out_content[slot], 0, s.r_prompt[slot])
+        first = last = add_piece(s.kv, last, -1 - s.r_out_content[slot], START, np.int64(s.r_prompt[slot]))
     if s.t_prompt[slot] > s.r_prompt[slot]:
-        add_piece(s.kv, last, s.r_out_content[slot], 0, s.t_prompt[slot] - s.r_prompt[slot])
+        add_piece(s.kv, last, s.r_out_content[slot], START, s.t_prompt[slot] - s.r_prompt[slot])
     return first
 
 
@@ -117,7 +120,7 @@ def next_batch(s, min_size, max_size, prefill_budget, token_budget):
     decode = 0
     blocks = 0
     while s.w_len > 0:
-        slot = queue_head(s)
+        slot = np.int64(queue_head(s))
         if s.t_leaves[slot] <= s.now:
             queue_pop(s)
             record_end(s, slot, s.now, FAILED)
@@ -206,9 +209,9 @@ def next_batch(s, min_size, max_size, prefill_budget, token_budget):
 def stuck_polls(s, k):
     """What ``k`` vain attempts to find blocks for the head of the queue leave behind: a later access time of its cached prefix."""
     if s.v3 and not s.padded:
-        key = prompt_key(s, queue_head(s))
+        key = prompt_key(s, np.int64(queue_head(s)))
         if key != NO_KEY:
-            slot = queue_head(s)
+            slot = np.int64(queue_head(s))
             s.kv.time += k - 1
             trie_find(s.kv, key, s.t_prompt[slot], 2 * slot + 1)
             free_key(s.kv, key)

@@ -2,7 +2,7 @@
 """What replays and tests set that traffic does not have: clients that leave, prompt log-probabilities, the allocator alone."""
 
 from sim.engine.kv.tgi_blocks import NO_KEY, allocate, release
-from sim.engine.kv.tgi_trie import add_piece, free_key
+from sim.engine.kv.tgi_trie import START, add_piece, free_key
 from sim.engine.state import INF
 from sim.jit import inline, kernel
 
@@ -25,7 +25,7 @@ def _key(k, part, keyed):
     n = 0
     if keyed:
         for i in range(part.shape[0]):
-            last = add_piece(k, last, part[i, 0], 0, part[i, 1])
+            last = add_piece(k, last, part[i, 0], START, part[i, 1])
             n += part[i, 1]
             if first == NO_KEY:
                 first = last
@@ -45,5 +45,5 @@ def allocate_pieces(k, slot, tokens, part, keyed):
 def release_pieces(k, slot, blocks, node, prefix, part, keyed):
     """`release` for a prompt of pieces [n, 2]."""
     key, n = _key(k, part, keyed)
-    release(k, slot, blocks, node, prefix, key, n, True)
+    release(k, slot, blocks, node, prefix, key, n, keyed)
     free_key(k, key)

@@ -52,7 +52,7 @@ class TgiState(EngineState):
     w_slot: i4s
     w_head: i8
     w_len: i8
-    again: i4s  # legs that ended in the last forward, to be queued at its end
+    again: i8s  # legs that ended in the last forward, to be queued at its end
     n_again: i8
     notified: b1
     in_use: i8  # permits taken
@@ -68,8 +68,8 @@ class TgiState(EngineState):
     next_batch: i8
     stuck: b1  # the head of the queue found no blocks; nothing has been freed since
     # batch
-    b_slot: i4s
-    b_next: i4s  # next chunk of a row whose prompt is not finished by this forward
+    b_slot: i8s
+    b_next: i8s  # next chunk of a row whose prompt is not finished by this forward
     n: i8
     first: i8  # rows [first, n) take part in the current forward
     added: i8  # rows that the current forward has as newcomers
@@ -85,17 +85,17 @@ class TgiState(EngineState):
     held: i8  # blocks of running requests
     # per slot
     t_leaves: f8s  # when the client leaves (inf: never)
-    t_logprobs: i4s  # 1: prompt log-probabilities are wanted, so no cached prefix
-    t_prompt: i4s  # prompt of the current leg
-    t_limit: i4s  # max_new_tokens of the current leg
-    t_made: i4s  # tokens generated in the current leg
-    t_cache: i4s  # tokens in the KV cache
-    t_input: i4s  # tokens of the next forward
-    t_hit: i4s  # cached tokens at admission, as the model server is told
-    t_chunk: i4s  # first chunk, or NONE
-    t_node: i4s
-    t_prefix: i4s
-    t_blocks: i4s
+    t_logprobs: i8s  # 1: prompt log-probabilities are wanted, so no cached prefix
+    t_prompt: i8s  # prompt of the current leg
+    t_limit: i8s  # max_new_tokens of the current leg
+    t_made: i8s  # tokens generated in the current leg
+    t_cache: i8s  # tokens in the KV cache
+    t_input: i8s  # tokens of the next forward
+    t_hit: i8s  # cached tokens at admission, as the model server is told
+    t_chunk: i8s  # first chunk, or NONE
+    t_node: i8s
+    t_prefix: i8s
+    t_blocks: i8s
 
 
 @kernel
@@ -130,7 +130,7 @@ def new_tgi_state(replica, rec, cost, flags, numbers, ratio, accepted):
     s.w_slot = np.empty(slots, np.int32)
     s.w_head = 0
     s.w_len = 0
-    s.again = np.empty(rows, np.int32)
+    s.again = np.empty(rows, np.int64)
     s.n_again = 0
     s.notified = False
     s.in_use = 0
@@ -144,8 +144,8 @@ def new_tgi_state(replica, rec, cost, flags, numbers, ratio, accepted):
     s.waiting_tokens = 0
     s.next_batch = 0
     s.stuck = False
-    s.b_slot = np.empty(rows, np.int32)
-    s.b_next = np.empty(rows, np.int32)
+    s.b_slot = np.empty(rows, np.int64)
+    s.b_next = np.empty(rows, np.int64)
     s.n = 0
     s.first = 0
     s.added = 0
@@ -160,16 +160,16 @@ def new_tgi_state(replica, rec, cost, flags, numbers, ratio, accepted):
     s.nb_blocks = 0
     s.held = 0
     s.t_leaves = np.full(slots, INF)
-    s.t_logprobs = np.zeros(slots, np.int32)
-    s.t_prompt = np.zeros(slots, np.int32)
-    s.t_limit = np.zeros(slots, np.int32)
-    s.t_made = np.zeros(slots, np.int32)
-    s.t_cache = np.zeros(slots, np.int32)
-    s.t_input = np.zeros(slots, np.int32)
-    s.t_hit = np.zeros(slots, np.int32)
-    s.t_chunk = np.zeros(slots, np.int32)
-    s.t_node = np.zeros(slots, np.int32)
-    s.t_prefix = np.zeros(slots, np.int32)
-    s.t_blocks = np.zeros(slots, np.int32)
+    s.t_logprobs = np.zeros(slots, np.int64)
+    s.t_prompt = np.zeros(slots, np.int64)
+    s.t_limit = np.zeros(slots, np.int64)
+    s.t_made = np.zeros(slots, np.int64)
+    s.t_cache = np.zeros(slots, np.int64)
+    s.t_input = np.zeros(slots, np.int64)
+    s.t_hit = np.zeros(slots, np.int64)
+    s.t_chunk = np.zeros(slots, np.int64)
+    s.t_node = np.zeros(slots, np.int64)
+    s.t_prefix = np.zeros(slots, np.int64)
+    s.t_blocks = np.zeros(slots, np.int64)
     s.g_kv_total = max(token_budget // block - 1, 1) if v3 and not padded else max(token_budget // block, 1)
     return s

@@ -1,0 +1,101 @@
+"""The registered class: from settings to the state of one replica."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+
+from sim.engine.contract import Scheduler, Site
+from sim.engine.schedulers.tgi.params import TgiParams, resolve_params
+from sim.engine.schedulers.tgi.state import NONE, new_tgi_state
+from sim.errors import ConfigError
+from sim.registry import register
+from sim.workload.streams import stream
+
+LEG = 1024
+"""Tokens generated before a request is queued anew (router/src/infer/mod.rs)."""
+_DRAWS = 8191
+_MOST = 2**30
+
+
+@register("engine")
+class Tgi(Scheduler):
+    """Hugging Face Text Generation Inference; see the package's docstring."""
+
+    name = "tgi"
+    aliases = ("text-generation-inference",)
+    Params = TgiParams
+    version = "3.3"
+    models = (
+        "huggingface/text-generation-inference db931fcf (2026-01): backends/v3/src/{queue,backend,block_allocator,radix}.rs, "
+        "backends/v2/src/{queue,backend}.rs, router/src/{infer/mod,validation}.rs, launcher/src/main.rs, "
+        "server/text_generation_server/models/flash_causal_lm.py"
+    )
+    not_modelled: ClassVar[tuple[str, ...]] = (
+        "best_of above 1",
+        "LoRA adapters (they switch prefix caching off)",
+        "prompt log-probabilities (they skip the prefix cache)",
+        "Gaudi, Neuron, TensorRT-LLM and llama.cpp back ends",
+        "encoder-decoder models",
+        "guesses dropped for one step when batches are joined",
+    )
+
+    @classmethod
+    def resolve(cls, params: TgiParams, site: Site) -> TgiParams:
+        """The launcher's defaults for this model and accelerator. Raises ConfigError, NotModelledError."""
+        return resolve_params(params, site)
+
+    @classmethod
+    def new_state(cls, params: TgiParams, site: Site, blocks: int, replica: int, recorder: Any, cost: Any) -> Any:
+        """One server; ``blocks`` KV blocks of ``params.block_size`` tokens, as measured by the warm-up."""
+        p, v3, model = params, params.backend == "v3", site.model
+        prefill = p.max_batch_prefill_tokens or 4096
+        longest = model.max_position if model is not None else _MOST
+        tokens = blocks * p.block_size
+        if not p.flash:
+            tokens = p.max_batch_total_tokens or max(16_000, p.max_total_tokens or 0, prefill)
+        most = p.max_total_tokens
+        if most is None and (p.chunking or not p.flash):
+            most = min(tokens, longest)
+        elif most is None:
+            # the tokens of the warm-up batch, a full prefill budget
+            most = prefill
+            if p.max_input_tokens is not None and p.max_batch_size is not None:
+                most = min(most, p.max_input_tokens * p.max_batch_size)
+        if most > tokens or (p.flash and blocks < 2):
+            raise ConfigError(
+                "deployment.engine.max_total_tokens", most, f"not enough memory: the KV cache holds {tokens} tokens", f"2..{tokens}"
+            )
+        numbers = (
+            p.block_size,
+            model.window if model is not None and not v3 and model.kinds.count("sliding") == model.layers else 0,
+            p.speculate,
+            prefill,
+            tokens,
+            p.max_waiting_tokens,
+            p.max_batch_size or NONE,
+            p.max_concurrent_requests,
+            p.max_input_tokens or most - 1,
+            most,
+            LEG,
+            p.max_concurrent_requests,
+        )
+        flags = (v3, not p.flash, p.chunking, bool(p.prefix_caching), p.phantom_prefix, False)
+        draws = accepted(p.speculate, p.acceptance or 0.0, int(site.extra.get("seed", 0)), replica)
+        return new_tgi_state(replica, recorder, cost, flags, numbers, float(p.waiting_served_ratio), draws)
+
+    @classmethod
+    def max_batch_tokens(cls, params: TgiParams, site: Site) -> int:
+        """A full prefill budget, rounded up to a block, beside every other permit's decode row."""
+        block, rows = params.block_size, params.max_concurrent_requests
+        prefill = params.max_batch_prefill_tokens or 4096
+        return -(-prefill // block) * block + rows * (1 + params.speculate)
+
+
+def accepted(speculate: int, probability: float, seed: int, replica: int) -> Any:
+    """Draws of the tokens a decode step yields: one and the guesses up to the first wrong one. i8[draws]."""
+    if speculate == 0:
+        return np.ones(1, np.int64)
+    right = stream(seed, f"tgi.acceptance.{replica}").random((_DRAWS, speculate)) < probability
+    return 1 + np.cumprod(right, axis=1).sum(axis=1).astype(np.int64)
