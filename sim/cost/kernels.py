@@ -17,7 +17,7 @@ from sim.cost.evidence import Operator
 from sim.cost.formats import Gemm
 from sim.cost.forms import Machine, Times
 from sim.cost.residual import Residual, ShapeGrid
-from sim.cost.stack import MEASURED, STACK_ORDER, FittedOperator, load_stack, stand_in
+from sim.cost.stack import STACK_ORDER, FittedOperator, load_stack, measured_as, stand_in
 from sim.hardware.accelerator import Accelerator, Evidence
 from sim.model.spec import MoeShape
 
@@ -29,8 +29,8 @@ class Kernels(Collectives):
         self.accelerator = accelerator
         if framework == "llama.cpp":
             self.base, self.proxy_reason = "any", ""
-        elif accelerator.name in MEASURED:
-            self.base, self.proxy_reason = MEASURED[accelerator.name], ""
+        elif own := measured_as(accelerator.name):
+            self.base, self.proxy_reason = own, ""
         else:
             self.base, self.proxy_reason = stand_in(accelerator)
         order = (framework, *(s for s in STACK_ORDER if s != framework))
@@ -101,7 +101,12 @@ class Kernels(Collectives):
         if unit != op.unit and self.accelerator.supports(unit):
             hw = hw._replace(peak=self.accelerator.peak(unit))
         weight = fmt.weight_bytes
-        t = forms.gemm(self.q(op), hw, np.asarray(m, float), float(n), float(k), weight, fmt.act_bytes)
+        q = self.q(op)
+        if (
+            not exact and weight < fmt.act_bytes
+        ):  # weights unpacked on the way: Marlin-like kernels, tiles of 16 rows, 70 % of the bandwidth
+            q = (q[0], 0.7 * q[1], *q[2:6], 16.0)
+        t = forms.gemm(q, hw, np.asarray(m, float), float(n), float(k), weight, fmt.act_bytes)
         if exact and isinstance(op.residual, ShapeGrid) and self.same_machine(op):
             scale = np.exp(op.residual.at(np.asarray(n, float), np.asarray(k, float), m))
             t = Times(t.total * scale, t.compute, t.memory)

@@ -75,12 +75,17 @@ MEASURED = {
 }
 
 
+def measured_as(name: str) -> str:
+    """First part of the stack's name of an accelerator with fitted profiles, or an empty string."""
+    return MEASURED.get(name, "") or (name if any(load_stack(f"{name}.{f}") for f in STACK_ORDER) else "")
+
+
 def stand_in(a: Accelerator) -> tuple[str, str]:
     """Whose kernels stand in for an accelerator without any: its proxy's, the proxy's proxy's …, else the nearest by kind."""
     seen, here = {a.name}, a
     while here.proxy and here.proxy.name not in seen:
-        if here.proxy.name in MEASURED:
-            return MEASURED[here.proxy.name], here.proxy.reason
+        if own := measured_as(here.proxy.name):
+            return own, here.proxy.reason
         seen.add(here.proxy.name)
         try:
             here = load_accelerator(here.proxy.name)

@@ -33,7 +33,7 @@ def cost_of(point):
     p, engine = point["parallelism"], point["engine"]
     model = load_model(point["model"], weights=point["weights"], kv_cache=point["kv_cache"] or "auto")
     layout = Layout(tp=p["tp"], pp=p["pp"], dp=p["dp"], ep=p["ep"])
-    profile = load_engine_profile(engine["name"], engine["version"])
+    profile = load_engine_profile(engine["name"], engine["version"]).adapted(engine["settings"].get("async_scheduling"))
     return build_step_cost(model, load_accelerator(point["accelerator"]), layout, profile, 8192)[0]
 
 

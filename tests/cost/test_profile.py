@@ -22,8 +22,8 @@ def test_every_profile_loads_with_sources(name):
 def test_a_version_picks_its_line():
     assert load_engine_profile("vllm", "0.15.1").overlap
     assert not load_engine_profile("vllm", "0.12.0").overlap
-    assert load_engine_profile("vllm", "0.5.4").line == "0.2"
-    assert load_engine_profile("vllm", "0.0.1").line == "0.2"
+    assert load_engine_profile("vllm", "0.5.4").line == "0.2.7"
+    assert load_engine_profile("vllm", "0.0.1").line == "0.1"
     assert load_engine_profile("vllm") == load_engine_profile("vllm", "99")
 
 
@@ -38,3 +38,12 @@ def test_batches_are_padded_to_the_next_captured_size():
     profile = load_engine_profile("tgi")
 
     assert [profile.padded(n) for n in (1, 3, 9, 32, 33)] == [1, 4, 16, 32, 33]
+
+
+def test_settings_of_an_engine_change_its_profile():
+    profile = load_engine_profile("vllm", "0.12")
+
+    assert profile.adapted(overlap=True).overlap
+    assert profile.adapted() == profile
+    assert profile.adapted(graphs=False).graph_sizes == ()
+    assert profile.adapted(graph_sizes=(8, 4)).graph_sizes == (4, 8)

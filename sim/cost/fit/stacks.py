@@ -60,10 +60,17 @@ GEMM_DTYPES = {
 KV_DTYPES = {"bfloat16": ("bf16", 2.0), "fp8": ("fp8", 1.0)}
 
 
+_COLUMNS = ("system", "framework", "version", "dtype", "kv_dtype", "head_dim", "window", "collective", "backend", "distribution")
 Results = dict[str, dict[str, Any]]
 # Routing of the measured experts, best first: real models route nearly evenly over the tokens of a batch (whole steps of Mixtral agree
 # with the even tables within 3 %, with power-law ones they come out 10 to 20 % too slow); `operators.moe` makes it even by chance.
 _ROUTING = ("balanced", "power_law_1.01", "power_law_1.2", "unknown")
+
+
+def _read(folder: Path, table: str) -> pd.DataFrame:
+    """A table of the data folder; an absent one has no rows."""
+    file = folder / f"{table}.parquet"
+    return pd.read_parquet(file) if file.is_file() else pd.DataFrame({c: [] for c in _COLUMNS})
 
 
 def _select(data: pd.DataFrame, stack: dict[str, Any], table: str) -> pd.DataFrame:
@@ -85,7 +92,7 @@ def fit_stack(name: str, stack: dict[str, Any], folder: Path, out: Path, check: 
         results |= {
             k.replace("moe.", "moe_ep."): r for k, r in _by_dtype(other, folder, "moe", check).items() if k == "moe.fp8_block"
         }
-    d = _select(pd.read_parquet(folder / "collectives.parquet"), stack, "collectives")
+    d = _select(_read(folder, "collectives"), stack, "collectives")
     d = d[(d.collective == "all_reduce") & d.backend.astype(str).str.contains("graph") & d.dtype.isin(["half", "bfloat16"])]
     if len(d):
         results["all_reduce"] = operators.all_reduce(d) | {"unit": "bf16"}
@@ -99,7 +106,7 @@ def _half(stack: dict[str, Any]) -> Machine:
 
 def _by_dtype(stack: dict[str, Any], folder: Path, table: str, check: bool) -> Results:
     """GEMM and experts: one operator per number format; ``stack["dtypes"]`` names another version for one format, or None to leave it out."""
-    everything = pd.read_parquet(folder / f"{table}.parquet")
+    everything = _read(folder, table)
     out: Results = {}
     for dtype, (label, unit, weight, act) in GEMM_DTYPES.items():
         version = stack.get("dtypes", {}).get(f"{table}.{label}", stack["version"])
@@ -121,7 +128,7 @@ def _by_dtype(stack: dict[str, Any], folder: Path, table: str, check: bool) -> R
 def _attention(stack: dict[str, Any], folder: Path, check: bool) -> Results:
     out: Results = {}
     for table, kind in (("attention_prefill", "prefill"), ("attention_decode", "decode")):
-        data = _select(pd.read_parquet(folder / f"{table}.parquet"), stack, kind)
+        data = _select(_read(folder, table), stack, kind)
         data = data[data.window == 0]
         for dim in sorted(data.head_dim.unique()):
             for kv, (label, element) in KV_DTYPES.items():
@@ -143,7 +150,7 @@ def _attention(stack: dict[str, Any], folder: Path, check: bool) -> Results:
 def _latent(stack: dict[str, Any], folder: Path, check: bool) -> Results:
     out: Results = {}
     for table, kind in (("mla_prefill", "latent_prefill"), ("mla_decode", "latent_decode")):
-        data = _select(pd.read_parquet(folder / f"{table}.parquet"), stack, "mla")
+        data = _select(_read(folder, table), stack, "mla")
         for kv, (label, element) in KV_DTYPES.items():
             d, hw = data[data.kv_dtype.astype(str) == kv], _half(stack)
             if len(d) >= 40:
