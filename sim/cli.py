@@ -182,12 +182,10 @@ def main() -> None:
     except OSError as error:
         _fail(f"error: {error}", 2)
     except Exception as error:
-        import click
-
-        if isinstance(error, click.ClickException):
+        if hasattr(error, "show") and hasattr(error, "exit_code"):  # a usage error of the command-line library
             error.show()
             sys.exit(2)
-        if isinstance(error, click.exceptions.Abort):
+        if type(error).__name__ == "Abort":
             _fail("interrupted: nothing was written", 130)
         raise
 
