@@ -149,6 +149,8 @@ class Scheduler(ABC):
             return None
         names = [f.name for f in fields(cls.rule) if f.name not in ("name", "version")]
         given = {n: getattr(params, n) for n in names if getattr(params, n, None) is not None}
+        if "block_size" in names and hasattr(params, "page_size"):
+            given["block_size"] = params.page_size
         return cls.rule(**given)
 
     @classmethod

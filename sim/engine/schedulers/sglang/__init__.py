@@ -35,6 +35,7 @@ from sim.engine.schedulers.sglang import params as settings
 from sim.engine.schedulers.sglang import step
 from sim.engine.schedulers.sglang.params import SglangParams
 from sim.engine.schedulers.sglang.state import SCHEDULE_POLICIES, SglangState, init_sglang
+from sim.cost.memory_rules import SglangRule
 from sim.errors import ConfigError
 from sim.jit import implement, kernel, new
 from sim.registry import register
@@ -94,6 +95,7 @@ class Sglang(Scheduler):
     name = "sglang"
     Params = SglangParams
     version = "0.5.23"
+    rule = SglangRule
     models = "SGLang 0.5.23: managers/{scheduler,schedule_policy,schedule_batch}.py, mem_cache/unified_radix_cache.py, mem_cache/allocation.py"
     not_modelled = (
         "pipeline parallelism",
