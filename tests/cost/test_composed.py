@@ -13,19 +13,29 @@ import pytest
 
 from sim.cost.build import build_step_cost
 from sim.cost.layout import Layout
-from sim.cost.profile import load_engine_profile
+from sim.cost.profile import engine_profiles, load_engine_profile
 from sim.hardware import load_accelerator
 from sim.model import load_model
 from tests.cost.common import SHARED, batch, needs_points, seconds
 
-LOOPS = {"infx-h200-vllm-nan-llama-3.1-70b-fp8": (0.07, 60), "aicgap-h100-vllm-0.12.0-qwen3-32b": (0.07, 90)}
+LOOPS = {
+    "infx-h200-vllm-nan-llama-3.1-70b-fp8": (0.045, 60),
+    "aicgap-h100-vllm-0.12.0-qwen3-32b": (0.045, 90),
+    "infx-h": (0.07, 120),
+}
 
 
 def points(prefix):
+    """Operating points of engines that are modelled."""
     for file in sorted((SHARED / "data/measured/points").glob(f"{prefix}*/points.jsonl")):
         for line in file.read_text().splitlines():
             point = json.loads(line)
-            if point["quality"] != "weak" and not point.get("overload") and point["measured"].get("tpot_s"):
+            if (
+                point["engine"]["name"] in engine_profiles()
+                and point["quality"] != "weak"
+                and not point.get("overload")
+                and point["measured"].get("tpot_s")
+            ):
                 yield point
 
 
@@ -50,7 +60,7 @@ def test_closed_loops(prefix):
         cost, traffic = cost_of(point), point["traffic"]
         rows, prompt, output = traffic["concurrency"], mean(traffic["prompt_tokens"]), mean(traffic["output_tokens"])
         decode = seconds(cost, batch(rows, prompt + output / 2))
-        chunk = min(prompt, 2048.0)
+        chunk = min(prompt, 8192.0 - rows)
         mixed = seconds(cost, batch(rows, prompt + output / 2, 1, chunk)) - decode
         wrong.append((decode + (rows - 1) / output * mixed * prompt / chunk) / point["measured"]["tpot_s"]["mean"] - 1.0)
 
