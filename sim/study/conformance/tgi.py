@@ -118,6 +118,7 @@ class Replay:
         _submit(self.s, requests)
 
     def rows(self) -> Iterator[Row]:
+        """Run to the end, yielding forwards, filters and clears as they happen."""
         from sim.engine.loop import COMPLETED, PLANNED, STOPPED, turn
         from sim.engine.schedulers.tgi.state import STEP
 
@@ -148,7 +149,14 @@ class Replay:
                 elif len(left) < len(slots):
                     keep = [int(s.r_id[x]) for x in left]
                     tokens, current = int(s.c_tokens), int(s.c_current)
-                    yield {"t": int(s.now), "op": "filter", "batch_id": own, "keep": keep, "max_tokens": tokens, "current_tokens": current}
+                    yield {
+                        "t": int(s.now),
+                        "op": "filter",
+                        "batch_id": own,
+                        "keep": keep,
+                        "max_tokens": tokens,
+                        "current_tokens": current,
+                    }
 
     def _note(self, out: list[int]) -> None:
         now = int(self.s.now)
@@ -239,7 +247,9 @@ def _scenario(row: Row) -> Case:
     for r, (request, theirs, mine_times) in enumerate(zip(row["requests"], row["token_times_us"], replay.times, strict=True)):
         if request.get("drop") is None and theirs != mine_times:
             at = len(trace)
-            return Case(name, at, at - 1, Difference(at, {"request": r, "token_times_us": theirs}, {"token_times_us": mine_times}))
+            return Case(
+                name, at, at - 1, Difference(at, {"request": r, "token_times_us": theirs}, {"token_times_us": mine_times})
+            )
     return Case(name, len(trace), len(trace))
 
 
@@ -284,7 +294,12 @@ def _operations(row: Row, name: str) -> Case:
                 blocks = _runs(_list(kv, 2 * slot + 1))
                 slots = _runs([(a * block, n * block) for a, n in blocks])
                 n_slots = min(got * block, tokens) if block > 1 else got
-                ours = {"prefix_len": int(kv.a_prefix), "n_slots": int(n_slots), "blocks": blocks, "slots": _cut(slots, int(n_slots))}
+                ours = {
+                    "prefix_len": int(kv.a_prefix),
+                    "n_slots": int(n_slots),
+                    "blocks": blocks,
+                    "slots": _cut(slots, int(n_slots)),
+                }
             theirs = recorded
             if isinstance(recorded, dict):
                 theirs = recorded | {k: _merged(recorded[k]) for k in ("blocks", "slots")}

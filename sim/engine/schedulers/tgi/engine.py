@@ -11,7 +11,7 @@ from sim.engine.schedulers.tgi.params import TgiParams, resolve_params
 from sim.engine.schedulers.tgi.state import NONE, new_tgi_state
 from sim.errors import ConfigError
 from sim.registry import register
-from sim.workload.streams import stream
+from sim.streams import stream
 
 LEG = 1024
 """Tokens generated before a request is queued anew (router/src/infer/mod.rs)."""
@@ -65,7 +65,10 @@ class Tgi(Scheduler):
                 most = min(most, p.max_input_tokens * p.max_batch_size)
         if most > tokens or (p.flash and blocks < 2):
             raise ConfigError(
-                "deployment.engine.max_total_tokens", most, f"not enough memory: the KV cache holds {tokens} tokens", f"2..{tokens}"
+                "deployment.engine.max_total_tokens",
+                most,
+                f"not enough memory: the KV cache holds {tokens} tokens",
+                f"2..{tokens}",
             )
         numbers = (
             p.block_size,

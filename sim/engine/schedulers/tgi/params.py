@@ -7,12 +7,12 @@ from typing import Any, Literal
 from pydantic import Field
 
 from sim.engine.contract import EngineParams, Site
-from sim.engine.schedulers.tgi.prefill import DEFAULT, card_of, prefill_budget
+from sim.engine.schedulers.tgi.prefill import DEFAULT, card_of, family, prefill_budget
 from sim.errors import ConfigError, NotModelledError
 
 Attention = Literal["flashinfer", "flashdecoding", "paged"]
 BLOCK_SIZE: dict[str, int] = {"flashinfer": 1, "flashdecoding": 256, "paged": 16}
-_NO_CHUNKING = ("Gemma3", "Idefics", "Qwen2VL", "Qwen2_5_VL", "Mllama")
+_NO_CHUNKING = ("gemma3", "idefics", "qwen2vl", "qwen25vl", "mllama")
 _FIELD = "deployment.engine"
 
 
@@ -30,17 +30,29 @@ class TgiParams(EngineParams):
         None, ge=1, description="Prompt tokens of one forward; by default what the card computes in a second, at most what fits."
     )
     max_batch_total_tokens: int | None = Field(
-        None, ge=1, description="KV tokens; models with flash attention ignore it and measure (pin `deployment.kv_blocks` instead)."
+        None,
+        ge=1,
+        description="KV tokens; models with flash attention ignore it and measure (pin `deployment.kv_blocks` instead).",
     )
     max_input_tokens: int | None = Field(None, ge=1, description="Longest prompt; longer ones are answered 422.")
     max_total_tokens: int | None = Field(None, ge=2, description="Longest prompt plus (one leg of) output.")
     cuda_memory_fraction: float = Field(1.0, gt=0, le=1, description="Share of the GPU memory that may be used.")
-    attention: Attention | None = Field(None, description="Attention kernels (environment ATTENTION); sets the block size: 1, 256, 16.")
-    prefix_caching: bool | None = Field(None, description="Keep finished prompts for later requests (environment PREFIX_CACHING).")
+    attention: Attention | None = Field(
+        None, description="Attention kernels (environment ATTENTION); sets the block size: 1, 256, 16."
+    )
+    prefix_caching: bool | None = Field(
+        None, description="Keep finished prompts for later requests (environment PREFIX_CACHING)."
+    )
     prefill_chunking: bool = Field(True, description="Split prompts that exceed the budget (environment PREFILL_CHUNKING).")
-    flash: bool = Field(True, description="Whether the model class has flash attention; without it rows are padded to the longest.")
-    speculate: int = Field(0, ge=0, le=64, description="Tokens guessed per step (Medusa heads or n-grams); switches chunking off.")
-    acceptance: float | None = Field(None, ge=0, le=1, description="Probability that a guessed token is right, given those before it.")
+    flash: bool = Field(
+        True, description="Whether the model class has flash attention; without it rows are padded to the longest."
+    )
+    speculate: int = Field(
+        0, ge=0, le=64, description="Tokens guessed per step (Medusa heads or n-grams); switches chunking off."
+    )
+    acceptance: float | None = Field(
+        None, ge=0, le=1, description="Probability that a guessed token is right, given those before it."
+    )
     phantom_prefix: bool = Field(
         True,
         description="As upstream: an entry that had to be put back leaves its prompt in the prefix cache although nobody computed it, "
@@ -65,7 +77,7 @@ def resolve_params(p: TgiParams, site: Site) -> TgiParams:
     _check(p)
     model, accelerator = site.model, site.accelerator
     changes: dict[str, Any] = _attention(p, model, accelerator)
-    if model is not None and model.architecture.startswith(_NO_CHUNKING):
+    if model is not None and family(model).startswith(_NO_CHUNKING):
         changes["prefill_chunking"] = False
     if p.max_batch_prefill_tokens is None:
         changes["max_batch_prefill_tokens"] = DEFAULT
@@ -92,7 +104,7 @@ def _attention(p: TgiParams, model: Any, accelerator: Any) -> dict[str, Any]:
         if model.head_dim not in (64, 128, 256):
             attention = attention or fallback
             caching = False if caching is None else caching
-        elif model.architecture.startswith(("Falcon", "DeepseekV2")):
+        elif family(model).startswith(("falcon", "deepseekv2")):
             attention = attention or fallback
         if not cuda:
             attention = attention or fallback
@@ -100,7 +112,9 @@ def _attention(p: TgiParams, model: Any, accelerator: Any) -> dict[str, Any]:
     if caching is None:
         caching = attention != "paged"
     if caching and attention == "paged":
-        raise ConfigError(f"{_FIELD}.prefix_caching", True, "paged attention has no prefix cache", "false, or attention flashinfer")
+        raise ConfigError(
+            f"{_FIELD}.prefix_caching", True, "paged attention has no prefix cache", "false, or attention flashinfer"
+        )
     return {"attention": attention, "prefix_caching": caching}
 
 
@@ -110,12 +124,16 @@ def _check_site(site: Site) -> None:
             raise NotModelledError(f"deployment.{name}", getattr(site, name), "TGI shards by tensor parallelism only", "1")
     if site.accelerator is not None and site.accelerator.vendor not in ("nvidia", "amd"):
         vendor = site.accelerator.vendor
-        raise NotModelledError("deployment.accelerator", site.accelerator.name, f"TGI on {vendor} is not modelled", "NVIDIA and AMD GPUs")
+        raise NotModelledError(
+            "deployment.accelerator", site.accelerator.name, f"TGI on {vendor} is not modelled", "NVIDIA and AMD GPUs"
+        )
 
 
 def _check(p: TgiParams) -> None:
     if p.max_input_tokens is not None and p.max_total_tokens is not None and p.max_input_tokens >= p.max_total_tokens:
-        raise ConfigError(f"{_FIELD}.max_input_tokens", p.max_input_tokens, "must be below max_total_tokens", f"1..{p.max_total_tokens - 1}")
+        raise ConfigError(
+            f"{_FIELD}.max_input_tokens", p.max_input_tokens, "must be below max_total_tokens", f"1..{p.max_total_tokens - 1}"
+        )
     if p.max_total_tokens is not None and p.max_batch_total_tokens is not None and p.max_total_tokens > p.max_batch_total_tokens:
         raise ConfigError(
             f"{_FIELD}.max_total_tokens", p.max_total_tokens, "exceeds max_batch_total_tokens", f"2..{p.max_batch_total_tokens}"

@@ -15,7 +15,7 @@ import numpy as np
 from sim.model import ModelSpec
 
 DEFAULT = 4096
-_OF_MODEL = MappingProxyType({"Qwen2VL": 10_000, "Qwen2_5_VL": 10_000, "Gemma3": 8_000})
+_OF_FAMILY = MappingProxyType({"qwen2vl": 10_000, "qwen25vl": 10_000, "gemma3": 8_000})
 
 TERAFLOPS = MappingProxyType(
     {"4090": 82, "T4": 65, "L4": 121, "L40": 181, "L40S": 363, "A10G": 125, "A40": 149, "A100": 312, "H100": 900, "H200": 989}
@@ -41,6 +41,11 @@ _CARDS = MappingProxyType(
 )
 
 
+def family(model: ModelSpec) -> str:
+    """The model family as one lower-case word: ``gemma3…`` for ``Gemma3ForCausalLM`` and for ``gemma3_text``."""
+    return model.architecture.lower().replace("_", "")
+
+
 @dataclass(frozen=True)
 class PrefillBudget:
     """The launcher's figures. None: skipped. ``vram`` figures in bytes, the others in tokens."""
@@ -53,7 +58,9 @@ class PrefillBudget:
     default_max_batch_prefill_tokens: int
 
 
-def prefill_budget(model: ModelSpec, card: str | None, vram: float, num_shard: int, cuda_memory_fraction: float = 1.0) -> PrefillBudget:
+def prefill_budget(
+    model: ModelSpec, card: str | None, vram: float, num_shard: int, cuda_memory_fraction: float = 1.0
+) -> PrefillBudget:
     """The default on ``num_shard`` cards of ``vram`` bytes. ``card``: a key of `TERAFLOPS`, or None for one the launcher does not know."""
     layers, hidden, head, inter = model.layers, model.hidden, model.head_dim, model.intermediate
     experts = model.n_experts or 1
@@ -70,10 +77,12 @@ def prefill_budget(model: ModelSpec, card: str | None, vram: float, num_shard: i
     model_vram = 2 * (layers * (3 * inter * experts * hidden + attention) + 2 * hidden * model.vocab)
     maximum = None
     if not model.format.quantised:
-        share = np.float32(int(vram) * num_shard) * np.float32(cuda_memory_fraction) * np.float32(0.95)  # single precision upstream
+        share = (
+            np.float32(int(vram) * num_shard) * np.float32(cuda_memory_fraction) * np.float32(0.95)
+        )  # single precision upstream
         room = int(share) - model_vram
         maximum = room // token_vram if room >= 0 else None
-    fallback = next((n for name, n in _OF_MODEL.items() if model.architecture.startswith(name)), DEFAULT)
+    fallback = next((n for name, n in _OF_FAMILY.items() if family(model).startswith(name)), DEFAULT)
     value = min(x for x in (optimal or fallback, model.max_position, maximum) if x is not None)
     return PrefillBudget(flop, optimal, token_vram, model_vram, maximum, max(value, 1))
 
