@@ -14,6 +14,7 @@ from sim.metrics.histogram import ITL_BINS, ITL_LO, ITL_SCALE
 from sim.metrics.record import RunRecord, join_series
 from sim.metrics.result import Result, summarise
 from sim.metrics.slo import Slo
+from sim.units import show_bytes
 from sim.workload import build_traffic
 from sim.workload.base import Traffic
 
@@ -60,7 +61,7 @@ class Study:
             progress=(lambda sent, finished: progress(finished, total)) if progress else None,
             multi_step=multi_step,
         )
-        return summarise(_record(s, plans, traffic, raw), s.warmup)
+        return summarise(_record(s, plans, raw), s.warmup)
 
 
 def _bins(wanted: int, replicas: int) -> int:
@@ -73,7 +74,7 @@ def simulate(scenario: Any, *, progress: Progress | None = None) -> Result:
     return Study(scenario).run(progress=progress)
 
 
-def _record(scenario: Any, plans: Sequence[Plan], traffic: Traffic, raw: Raw) -> RunRecord:
+def _record(scenario: Any, plans: Sequence[Plan], raw: Raw) -> RunRecord:
     from sim.config import to_yaml
 
     names = [p.name if len(plans) > 1 else "replica" for p in plans for _ in range(p.replicas)]
@@ -90,44 +91,40 @@ def _record(scenario: Any, plans: Sequence[Plan], traffic: Traffic, raw: Raw) ->
         slo=Slo.of(scenario.slo),
         replica_names=[f"{name} {i}" for name, i in zip(names, numbers, strict=True)],
         accelerators=sum(p.accelerators for p in plans),
-        context=_context(plans, traffic),
+        context=_context(plans),
         scenario=to_yaml(scenario),
-        evidence=_evidence(plans, raw),
+        evidence=_evidence(plans),
         warnings=_warnings(plans, raw),
         complete=raw.complete,
     )
 
 
-def _context(plans: Sequence[Plan], traffic: Traffic) -> dict[str, Any]:
+def _context(plans: Sequence[Plan]) -> dict[str, Any]:
     """Facts for the head of a report."""
     facts: dict[str, Any] = {"model": plans[0].model.name}
     for p in plans:
         at = f" ({p.name})" if len(plans) > 1 else ""
         cut = ", ".join(f"{k} {v}" for k in ("tp", "pp", "dp", "ep") if (v := getattr(p.layout, k)) > 1)
         facts[f"deployment{at}"] = f"{p.replicas} × {p.accelerator.title}" + (f" ({cut})" if cut else "")
-        facts[f"engine{at}"] = f"{p.scheduler.name} {p.scheduler.version}: {p.scheduler.models}"
+        facts[f"engine{at}"] = f"{p.scheduler.name} {p.scheduler.version}"
         if p.budget:
             kv = "pinned" if not p.budget.estimated else "estimated"
-            facts[f"KV cache{at}"] = f"{p.budget.kv_blocks:,} blocks of {p.budget.block_size} tokens per replica ({kv})"
-    facts["traffic"] = f"{traffic.total:,} requests" if traffic.total else "without end"
+            facts[f"KV cache{at}"] = f"{p.budget.kv_tokens:,} KV tokens ({kv})"
     return facts
 
 
-def _evidence(plans: Sequence[Plan], raw: Raw) -> list[dict[str, Any]]:
+def _evidence(plans: Sequence[Plan]) -> list[dict[str, Any]]:
+    """What every number rests on: the engine's rules, the operators of a step, the lines of the memory budget."""
     rows: list[dict[str, Any]] = []
-    first = 0
     for p in plans:
-        parts = raw.parts[first : first + p.replicas].sum(axis=0)
-        first += p.replicas
         at = f" ({p.name})" if len(plans) > 1 else ""
-        for grade, share in p.evidence.shares(parts).items():
-            if share > 0.0005:
-                sources = dict.fromkeys(o.source for o in p.evidence.operators if o.grade == grade and o.source)
-                rows.append({"what": f"{share:.0%} of step time{at}", "grade": grade, "source": "; ".join(list(sources)[:3])})
+        rows.append({"what": f"scheduler{at}", "grade": "modelled", "source": p.scheduler.models})
+        for o in p.evidence.operators:
+            rows.append({"what": f"{o.name}{at}", "grade": o.grade, "source": o.source, "part": o.part, "share": o.share})
         if p.budget:
-            rows += [
-                {"what": f"memory: {line.name}{at}", "grade": line.evidence, "source": line.source} for line in p.budget.lines
-            ]
+            for line in p.budget.lines:
+                what = f"memory: {line.name}, {show_bytes(line.bytes)}{at}"
+                rows.append({"what": what, "grade": line.evidence, "source": line.source})
     return rows
 
 
