@@ -186,7 +186,7 @@ class _Builder:
         width = m.intermediate / tp * (3.0 if m.gated_mlp else 2.0)
         heads = (m.heads // tp + 2 * -(-m.kv_heads // tp)) * m.head_dim
         per_token = m.layers * (8.0 * m.hidden + 2.0 * heads) + (m.layers - moe) * width
-        launches = self.profile.small_kernels_per_layer * m.layers + 2.0 * moe
+        launches = self.profile.small_kernels_per_layer * m.layers + 4.0 * moe
         columns[:, SMALL] += launches * self.profile.small_kernel + sizes * per_token * 2.0 / (
             _SMALL_EFFICIENCY * self.a.memory_bandwidth
         )
@@ -239,18 +239,28 @@ class _Builder:
         if "chunked" in kinds:
             window = max(window / 2.0, 1.0)
             self.notes.append("chunked attention looks back half a chunk on average")
-        if m.is_mla and m.index_top_k:  # sparse attention: keys of a token are chosen, at most index_top_k
-            full, windowed, window = 0, m.layers, float(m.index_top_k)
+        if m.is_mla and m.index_top_k:  # sparse attention: an indexer looks at every key, attention at the chosen ones
+            index_decode, index_prefill = self._indexer(rows, context)
+            surfaces = index_decode * m.layers, decode * m.layers, index_prefill * m.layers, prefill * m.layers
             self.notes.append(
-                "sparse attention: time of dense attention over the chosen tokens; the indexer reads its key of every token"
+                "sparse attention: indexer estimated from bytes and FLOPs, then dense attention over the chosen tokens"
             )
-        decode, prefill = (
-            np.broadcast_to(decode, (ROWS_GRID, CONTEXT_GRID)),
-            np.broadcast_to(prefill, (ROWS_GRID, CONTEXT_GRID)),
-        )
-        as_table = np.ascontiguousarray
-        tables = (as_table(decode * full), as_table(decode * windowed), as_table(prefill * full), as_table(prefill * windowed))
-        return (*tables, window, full, windowed)
+            return (*self._full_size(*surfaces), float(m.index_top_k), 1, 1)
+        surfaces = decode * full, decode * windowed, prefill * full, prefill * windowed
+        return (*self._full_size(*surfaces), window, full, windowed)
+
+    @staticmethod
+    def _full_size(*surfaces: Any) -> list[Floats]:
+        return [np.ascontiguousarray(np.broadcast_to(s, (ROWS_GRID, CONTEXT_GRID))) for s in surfaces]
+
+    def _indexer(self, rows: Any, context: Any) -> tuple[Any, Any]:
+        """Scores of every cached token in one layer (DeepSeek V3.2): 8-bit keys, a small dot product per index head; decode and prompt."""
+        m, a = self.m, self.a
+        peak = 0.4 * a.peak(a.compute_dtype("fp8"))
+        flops = 2.0 * m.index_heads * m.index_head_dim
+        seen = rows * context
+        decode = 5e-6 + np.maximum(seen * (m.index_head_dim + 4) / (0.6 * a.memory_bandwidth), seen * flops / peak)
+        return decode, 5e-6 + rows * context**2 / 2.0 * flops / peak
 
     # ---- constants
 

@@ -25,6 +25,7 @@ CASES = [
     ("qwen3-32b", "w8a8", "ascend-910b4", Layout(tp=2), "vllm-ascend"),
     ("llama-3-8b", "q4_k_m", "rtx-4090", Layout(), "llama.cpp"),
     ("qwen2.5-7b", "awq-int4", "a10", Layout(), "tgi"),
+    ("deepseek-v3.2", "fp8", "h200-sxm", Layout(tp=8), "vllm"),
     ("qwen3-next-80b-a3b", "bf16", "h20", Layout(tp=4), "vllm"),
 ]
 
@@ -89,7 +90,7 @@ def test_more_tensor_parallelism_is_faster_and_costs_communication():
 def test_stages_share_the_layers():
     tables, _ = made("llama-3.1-8b", "bf16", "h100-sxm", Layout(pp=3), "vllm")
 
-    assert tables.stage_share == pytest.approx([11 / 32, 11 / 32, 10 / 32]) or tables.stage_share.sum() == pytest.approx(1.0)
+    assert tables.stage_share == pytest.approx([11 / 32, 11 / 32, 10 / 32])
 
 
 def test_decode_batches_are_padded_to_captured_graphs():
@@ -109,3 +110,10 @@ def test_linear_cost_is_what_the_recordings_use():
     assert seconds(cost, batch(4, 10)) == 3.0
     assert seconds(cost, batch(4, 10, 1, 4)) == 4.0
     assert seconds(cost, np.zeros(f.N_FEATURES)) == 0.0
+
+
+def test_sparse_attention_is_cheaper_than_dense_at_long_contexts():
+    sparse = new_table_cost(*made("deepseek-v3.2", "fp8", "h200-sxm", Layout(tp=8), "vllm")[0].packed())
+    dense = new_table_cost(*made("deepseek-v3", "fp8", "h200-sxm", Layout(tp=8), "vllm")[0].packed())
+
+    assert seconds(sparse, batch(32, 100_000)) < 0.8 * seconds(dense, batch(32, 100_000))
