@@ -1,0 +1,1 @@
+"""Many runs: capacity, compare, accuracy, conformance."""

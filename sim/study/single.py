@@ -16,7 +16,6 @@ from sim.metrics.result import Result, summarise
 from sim.metrics.slo import Slo
 from sim.units import show_bytes
 from sim.workload import build_traffic
-from sim.workload.base import Traffic
 
 _SERIES_POINTS = 400_000  # of all replicas together
 

@@ -222,15 +222,19 @@ def _differs(key: str, recorded: Any, ours: Any) -> bool:
     return bool(recorded != ours)
 
 
-def compare(recording: dict[str, Any], name: str) -> Case:
-    """Replay one recording up to the first difference."""
+def compare(recording: dict[str, Any], name: str, without: frozenset[str] = frozenset()) -> Case:
+    """Replay one recording up to the first difference; keys ``without`` are not looked at."""
     trace = recording["trace"]
     ours = replay(recording)
     matched = 0
     for step, recorded in enumerate(trace):
         row = next(ours, {})
         keys = _KEYS if recorded["mode"] == "none" else _KEYS + _RESULT_KEYS
-        wrong = [key for key in keys if (key in recorded or key in row) and _differs(key, recorded.get(key), row.get(key))]
+        wrong = [
+            key
+            for key in keys
+            if key not in without and (key in recorded or key in row) and _differs(key, recorded.get(key), row.get(key))
+        ]
         if wrong:
             wrong = list(dict.fromkeys(["t", "mode", *wrong]))
             difference = Difference(step, {k: recorded.get(k) for k in wrong}, {k: row.get(k) for k in wrong})
