@@ -48,7 +48,7 @@ def outlined(struct_type: Any) -> Any:
         names = function.__code__.co_varnames[1 : function.__code__.co_argcount]
         arguments = "".join(f", {name}" for name in names)
         scope: dict[str, Any] = {"call": _call, "index": index}
-        exec(f"def {function.__name__}(s{arguments}): return call(s.fn[{index}], s{arguments})", scope)  # noqa: S102
+        exec(f"def {function.__name__}(s{arguments}): return call(s.fn[{index}], s{arguments})", scope)
         return njit(error_model="numpy", nogil=True, inline="always")(scope[function.__name__])
 
     return wrap

@@ -180,7 +180,7 @@ def _wider_f8(a):
 
 def radix_functions():
     """What `new_radix` wants as ``fn`` (the eviction functions are in another module)."""
-    import sim.engine.kv.radix_evict  # noqa: F401, PLC0415
+    import sim.engine.kv.radix_evict  # noqa: F401
 
     return addresses(Radix)
 

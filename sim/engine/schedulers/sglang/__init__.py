@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 
+from sim.cost.memory_rules import SglangRule
 from sim.engine.contract import Scheduler, Site
 from sim.engine.kv.radix import POLICIES, radix_functions
 from sim.engine.outline import addresses
@@ -35,11 +36,9 @@ from sim.engine.schedulers.sglang import params as settings
 from sim.engine.schedulers.sglang import step
 from sim.engine.schedulers.sglang.params import SglangParams
 from sim.engine.schedulers.sglang.state import SCHEDULE_POLICIES, SglangState, init_sglang
-from sim.cost.memory_rules import SglangRule
 from sim.errors import ConfigError
 from sim.jit import implement, kernel, new
 from sim.registry import register
-
 
 implement(
     SglangState,
@@ -160,7 +159,7 @@ class Sglang(Scheduler):
             bool(site.extra.get("recording", False)),
         ]
         ratios = np.array([init, low, (init - low) / 600, p.speculative_accept_rate])
-        twister = np.array(random.Random(p.random_seed).getstate()[1][:624], np.int64)  # noqa: S311 - what upstream's shuffle draws from
+        twister = np.array(random.Random(p.random_seed).getstate()[1][:624], np.int64)
         arrays = (np.array(numbers, np.int64), ratios, np.array(flags, np.int64), twister)
         return _new_state(addresses(SglangState), radix_functions(), replica, recorder, cost, *arrays)
 

@@ -7,8 +7,8 @@ Source: SGLang 0.5.23 ``mem_cache/unified_radix_cache.py: checkpoint_into_tree``
 
 from sim.engine.kv.radix import key_add, key_clear, radix_move, radix_walk
 from sim.engine.kv.radix_evict import evict_until
-from sim.engine.schedulers.sglang.state import RETRACT_STEPS, SglangState, ceil_page, total_len
 from sim.engine.outline import outlined
+from sim.engine.schedulers.sglang.state import RETRACT_STEPS, SglangState, ceil_page, total_len
 from sim.jit import inline
 
 

@@ -423,7 +423,7 @@ def _plan(s):
         s.same = 0
         if before < 0 or not s.overlap:
             _idle(s)
-        if s.q_len == 0 and deferred and s.w_hi > s.w_lo:
+        if s.q_len == 0 and deferred and (s.w_hi > s.w_lo or s.chunked >= 0):
             s.wake = s.now  # the real loop spins through the deferred passes
         return NOTHING
     s.last = p

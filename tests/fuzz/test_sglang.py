@@ -1,0 +1,164 @@
+"""SGLang against the executable reference: random settings and traffic, decision by decision; a difference is shrunk before it is shown."""
+
+import importlib.util
+import json
+import random
+
+import pytest
+
+from sim.study.conformance.sglang import compare
+
+NOT_IN_REFERENCE = frozenset({"pre", "avail2", "evictable2"})
+STEPS = 20_000
+STEPS_SLOW = 2_000_000
+
+
+@pytest.fixture(scope="module")
+def reference(request):
+    path = request.config.rootpath.parent / "shared" / "reference" / "sglang.py"
+    if not path.is_file():
+        pytest.skip("the executable reference is not beside this checkout")
+    spec = importlib.util.spec_from_file_location("reference_sglang", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def random_server(r):
+    """Server arguments and pool of one scenario."""
+    page = r.choice([1, 1, 1, 4, 16, 64])
+    priority = r.random() < 0.25
+    disable = r.random() < 0.15
+    policies = ["fcfs", "lof"] if priority else ["fcfs", "lpm", "dfs-weight", "lof", "random", "hrrn", "shortest-prefill-first"]
+    if disable and not priority:
+        policies.remove("shortest-prefill-first")
+    chunk = r.choice([-1, 64, 128, 256, 512, 2048, 8192])
+    arguments = {
+        "schedule_policy": r.choice(policies),
+        "schedule_conservativeness": r.choice([0.1, 0.2, 0.3, 0.5, 1.0, 1.3]),
+        "radix_eviction_policy": r.choice(["lru", "lru", "lfu", "slru", "fifo", "mru", "filo", "priority"]),
+        "disable_radix_cache": disable,
+        "prefill_max_requests": r.choice([None, None, None, 1, 2, 4]),
+        "prefill_decode_interval": r.choice([0, 0, 0, 1, 3]),
+        "min_free_slots_delay": r.choice([None, None, None, 2, 4]),
+        "enable_priority_scheduling": priority,
+        "disable_priority_preemption": r.random() < 0.3,
+        "priority_scheduling_preemption_threshold": r.choice([0, 3, 10]),
+    }
+    arguments = {k: v for k, v in arguments.items() if v is not None}
+    kv = r.choice([640, 1024, 2048, 4096, 16384]) // page * page
+    resolved = {
+        "page_size": page,
+        "chunked_prefill_size": None if chunk < 0 else chunk,
+        "max_prefill_tokens": r.choice([256, 2048, 16384]),
+        "max_running_requests": r.choice([2, 4, 8, 32, 64]),
+        "kv_tokens": kv,
+        "mixed": chunk > 0 and r.random() < 0.35,
+    }
+    scenario = {"server_args": arguments, "dur": {"a": 0.01, "b": 4e-5, "c": 2e-4}, "seed": r.randrange(1000)}
+    return {"scenario": scenario, "overlap": r.random() < 0.65, "resolved": resolved}
+
+
+def random_requests(r, meta):
+    """Traffic with shared prefixes, repeated prompts and several turns."""
+    kv = meta["resolved"]["kv_tokens"]
+    n = r.choice([5, 20, 60, 150])
+    gap = r.choice([0.0, 0.002, 0.02, 0.1, 0.5])
+    longest = max(8, int(kv * r.choice([0.05, 0.2, 0.5, 0.9])) - 80)
+    longest_output = r.choice([2, 10, 40, 120, 300])
+    sharing = r.random()
+    stops = r.choice([0.0, 0.3, 1.0])
+    certain = r.choice([0.0, 0.5, 1.0])
+    requests, sessions, t = [], [], 0.0
+    for i in range(n):
+        t += r.expovariate(1.0) * gap
+        stream = 1000 + i
+        own = r.randint(1, longest)
+        kind = r.random()
+        if kind < sharing and sessions and r.random() < 0.6:
+            stream, length = r.choice(sessions)
+            own = min(length + r.choice([0, r.randint(0, 60)]), kv - 80)
+            prompt = [[stream, 0, own]]
+        elif kind < sharing:
+            shared = min(r.choice([16, 64, 300]), own)
+            prompt = [[r.randint(1, 4), 0, shared]]
+            if own > shared:
+                prompt.append([stream, shared, own - shared])
+        else:
+            prompt = [[stream, 0, own]]
+        out = r.randint(1, longest_output)
+        request = {"id": str(i), "t": round(t, 6), "prompt": prompt, "plen": own, "out": out, "out_stream": stream}
+        request["ignore_eos"] = r.random() < certain
+        if r.random() < stops:
+            request["max_new"] = out + r.choice([0, 1, 20, 500])
+            request["ignore_eos"] = False
+        if meta["scenario"]["server_args"]["enable_priority_scheduling"]:
+            request["priority"] = r.randint(0, 15)
+        if len(prompt) == 1 and prompt[0][0] >= 1000:
+            sessions.append((stream, own + out))
+        requests.append(request)
+    return requests
+
+
+def stuck(trace):
+    """A request that can never be admitted keeps the real loop spinning; the reference gives up after 20 passes."""
+    empty = 0
+    for row in trace:
+        empty = empty + 1 if row["mode"] == "none" else 0
+        if empty >= 20:
+            return True
+    return False
+
+
+def difference(reference, meta, requests):
+    """(steps compared, first difference or None) of one scenario; a scenario that the reference cannot run counts 0 steps."""
+    recording = {"meta": meta, "requests": requests, "trace": []}
+    try:
+        recording["trace"] = json.loads(json.dumps(reference.Sim(recording).run_all()))
+    except (AssertionError, IndexError):
+        return 0, None
+    if len(recording["trace"]) > 100_000 or stuck(recording["trace"]):
+        return 0, None
+    case = compare(recording, "fuzz", NOT_IN_REFERENCE)
+    return case.matched, case.difference
+
+
+def shrink(reference, meta, requests):
+    """Leave out requests while the two still differ."""
+    size = len(requests) // 2
+    while size >= 1:
+        i = 0
+        while i < len(requests):
+            fewer = requests[:i] + requests[i + size :]
+            if fewer and difference(reference, meta, fewer)[1] is not None:
+                requests = fewer
+            else:
+                i += size
+        size //= 2
+    return requests
+
+
+def run(reference, steps, first_seed):
+    """Random scenarios until ``steps`` decisions have been compared."""
+    done, seed = 0, first_seed
+    while done < steps:
+        r = random.Random(seed)
+        meta = random_server(r)
+        requests = random_requests(r, meta)
+        matched, found = difference(reference, meta, requests)
+        if found is not None:
+            requests = shrink(reference, meta, requests)
+            found = difference(reference, meta, requests)[1]
+            pytest.fail(f"seed {seed}: {found}\n{json.dumps(meta)}\n" + "\n".join(json.dumps(q) for q in requests))
+        done += matched
+        seed += 1
+    return seed - first_seed
+
+
+def test_random_scenarios_decide_as_the_reference(reference):
+    assert run(reference, STEPS, 0) > 0
+
+
+@pytest.mark.slow
+def test_many_random_scenarios_decide_as_the_reference(reference):
+    assert run(reference, STEPS_SLOW, 1_000_000) > 0
