@@ -1,0 +1,222 @@
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, misc, valid-type"
+"""Paged KV blocks with a prefix cache of hashed full blocks and one free queue, as in vLLM (``v1/core/block_pool.py``).
+
+Which physical block a request gets decides nothing, so a block without a hash is only counted. What has an identity is an *entry*: a
+block that carries a hash (``e_key``), or, for many blocks that nobody can ask for, a *run* of them (``e_key`` 0, ``e_ref`` = how many).
+The free queue is: ``fresh`` blocks without a hash at the front, then a list of entries in the order in which they were given back.
+With caching off there are only two counters.
+"""
+
+import numpy as np
+
+from sim.jit import b1, i4s, i8, i8s, inline, kernel, new, struct
+
+
+@struct
+class BlockPool:
+    """Entry 0 is the sentinel of the free list; in links 0 means none. Keys are 64-bit hashes, never 0."""
+
+    total: i8  # usable blocks
+    free: i8  # blocks in the free queue
+    caching: b1
+    lifo: b1  # blocks without a hash go back to the front of the queue (else to its end)
+    fresh: i8
+    evicted: i8  # cached blocks whose content was lost, since the start
+    e_key: i8s
+    e_ref: i4s  # requests that hold the block; of a run: its blocks
+    e_next: i4s  # free list, front first
+    e_prev: i4s
+    d_next: i4s  # blocks with the same hash, oldest first
+    d_prev: i4s
+    d_last: i4s  # of the oldest: the newest
+    n_spare: i8
+    spare: i4s
+    mask: i8
+    t_head: i4s  # hash table, open addressing: oldest entry with a key, 0: empty
+
+
+@kernel
+def new_block_pool(blocks, caching, lifo):
+    """A pool of ``blocks`` usable blocks, all free."""
+    b = new(BlockPool)
+    b.total = blocks
+    b.free = blocks
+    b.caching = caching
+    b.lifo = lifo
+    b.fresh = blocks
+    b.evicted = 0
+    n = blocks + 2 if caching else 2  # every entry in use stands for at least one block
+    b.e_key = np.zeros(n, np.int64)
+    b.e_ref = np.zeros(n, np.int32)
+    b.e_next = np.zeros(n, np.int32)
+    b.e_prev = np.zeros(n, np.int32)
+    b.d_next = np.zeros(n, np.int32)
+    b.d_prev = np.zeros(n, np.int32)
+    b.d_last = np.zeros(n, np.int32)
+    b.spare = np.empty(n, np.int32)
+    for i in range(n - 1):
+        b.spare[i] = n - 1 - i
+    b.n_spare = n - 1
+    size = 8
+    while size < 2 * n:
+        size *= 2
+    b.mask = size - 1
+    b.t_head = np.zeros(size, np.int32)
+    return b
+
+
+@inline
+def _append(b, e):
+    """To the end of the free list."""
+    last = b.e_prev[0]
+    b.e_next[last] = e
+    b.e_prev[e] = last
+    b.e_next[e] = 0
+    b.e_prev[0] = e
+
+
+@inline
+def _unlink(b, e):
+    """Out of the free list."""
+    before = b.e_prev[e]
+    after = b.e_next[e]
+    b.e_next[before] = after
+    b.e_prev[after] = before
+
+
+@inline
+def cached_block(b, key):
+    """The oldest block with this hash, 0 if there is none."""
+    i = key & b.mask
+    while True:
+        e = b.t_head[i]
+        if e == 0 or b.e_key[e] == key:
+            return e
+        i = (i + 1) & b.mask
+
+
+@inline
+def put_block(b, key):
+    """A block held by one request becomes full and known by its hash; returns its entry."""
+    b.n_spare -= 1
+    e = b.spare[b.n_spare]
+    b.e_key[e] = key
+    b.e_ref[e] = 1
+    b.d_next[e] = 0
+    b.d_prev[e] = 0
+    b.d_last[e] = e
+    i = key & b.mask
+    while True:
+        oldest = b.t_head[i]
+        if oldest == 0:
+            b.t_head[i] = e
+            return e
+        if b.e_key[oldest] == key:
+            last = b.d_last[oldest]
+            b.d_next[last] = e
+            b.d_prev[e] = last
+            b.d_last[oldest] = e
+            return e
+        i = (i + 1) & b.mask
+
+
+@kernel
+def _forget(b, e):
+    """Take a block's hash away and its entry back."""
+    b.evicted += 1
+    b.n_spare += 1
+    b.spare[b.n_spare - 1] = e
+    before = b.d_prev[e]
+    after = b.d_next[e]
+    mask = b.mask
+    i = b.e_key[e] & mask
+    while b.e_key[b.t_head[i]] != b.e_key[e]:
+        i = (i + 1) & mask
+    if before != 0:
+        b.d_next[before] = after
+        if after != 0:
+            b.d_prev[after] = before
+        else:
+            b.d_last[b.t_head[i]] = before
+        return
+    if after != 0:
+        b.d_prev[after] = 0
+        b.d_last[after] = b.d_last[e]
+        b.t_head[i] = after
+        return
+    # close the gap in the probe sequence
+    j = i
+    while True:
+        j = (j + 1) & mask
+        other = b.t_head[j]
+        if other == 0:
+            break
+        home = b.e_key[other] & mask
+        if ((j - home) & mask) >= ((j - i) & mask):
+            b.t_head[i] = other
+            i = j
+    b.t_head[i] = 0
+
+
+@inline
+def take_blocks(b, n):
+    """Hand out ``n`` blocks from the front of the free queue; there must be as many. Cached ones lose their content."""
+    b.free -= n
+    if not b.caching:
+        return
+    k = min(n, b.fresh)
+    b.fresh -= k
+    n -= k
+    while n > 0:
+        e = b.e_next[0]
+        if b.e_key[e] == 0:
+            k = min(n, b.e_ref[e])
+            b.e_ref[e] -= k
+            n -= k
+            if b.e_ref[e] == 0:
+                _unlink(b, e)
+                b.spare[b.n_spare] = e
+                b.n_spare += 1
+        else:
+            _unlink(b, e)
+            _forget(b, e)
+            n -= 1
+
+
+@inline
+def touch_block(b, e):
+    """One more request holds a cached block."""
+    if b.e_ref[e] == 0:
+        _unlink(b, e)
+        b.free -= 1
+    b.e_ref[e] += 1
+
+
+@inline
+def _give_back_run(b, n):
+    """``n`` blocks that nobody can ask for, to the end of the queue."""
+    if n > 0:
+        b.n_spare -= 1
+        e = b.spare[b.n_spare]
+        b.e_key[e] = 0
+        b.e_ref[e] = n
+        _append(b, e)
+
+
+@inline
+def give_back_blocks(b, plain, unasked, held, row, n):
+    """A request's blocks, last first: ``plain`` without a hash, ``unasked`` with one that no later prompt can have, ``held[row, :n]`` entries."""
+    b.free += plain + unasked
+    if not b.caching:
+        return
+    if b.lifo:
+        b.fresh += plain
+    else:
+        _give_back_run(b, plain)
+    _give_back_run(b, unasked)
+    for i in range(n - 1, -1, -1):
+        e = held[row, i]
+        b.e_ref[e] -= 1
+        if b.e_ref[e] == 0:
+            b.free += 1
+            _append(b, e)

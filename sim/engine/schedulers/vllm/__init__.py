@@ -1,0 +1,177 @@
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, misc, valid-type"
+"""vLLM V1, one engine core, step by step (0.33; older releases as profiles).
+
+**What is modelled** (upstream modules under ``vllm/``)
+
+- One token budget for prompts and outputs, running requests first, chunked prefill, head-of-line admission, full-sequence reserve,
+  watermark, ``max_num_active_seqs``, ``long_prefill_token_threshold`` (also adaptive), ``prefill_schedule_interval`` (local form), adapter
+  limit: `v1/core/sched/scheduler.py`.
+- Preemption by recompute; fcfs and priority queues: `v1/core/sched/request_queue.py`.
+- Paged KV blocks, prefix caching by chained hashes of full blocks exact to the token, free-queue order, eviction, duplicates:
+  `v1/core/{kv_cache_manager,single_type_kv_cache_manager,block_pool,kv_cache_utils}.py`.
+- Synchronous and asynchronous scheduling, batch queue of pipeline parallelism and its stagger: `v1/engine/core.py`,
+  `v1/core/sched/async_scheduler.py`.
+- Speculative decoding (ngram, EAGLE, MTP with one module, draft model): draft slots, lookahead blocks, lookahead hashes, placeholders;
+  the number of accepted drafts is drawn per verify step from ``acceptance_rate``.
+- Prefill and decode side of a disaggregated deployment with a pulling KV connector: `v1/core/sched/scheduler.py`,
+  `distributed/kv_transfer/kv_connector/v1/nixl`.
+- Defaults by hardware, usage and version: `engine/arg_utils.py`, `config/{vllm,scheduler,cache}.py`.
+
+**Versions.** ``version`` switches what changed: asynchronous scheduling by default from 0.14; full-sequence reserve from 0.19; blocks without
+a hash to the front of the free queue from 0.21, also without prefix caching (where the order decides nothing); from 0.24
+``gpu_memory_utilization`` 0.92, watermark, interval, active limit, exemption of a lone request from the threshold, lookahead hashes (before:
+the last block of a hit is computed again when drafting). Numbers above 0.19 are inferred from the dates of the changes.
+
+**What is not**: V0 (0.7 and before), several KV groups (hybrid models cache as if all layers were full attention), multimodal encoders,
+structured output, prompt log-probabilities, offloading and other synchronous connectors, the idle pause of 1 ms without a connector,
+lock-step of mixture-of-experts ranks. Settings for them do not exist here or are refused.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from sim.cost.memory_rules import VllmRule
+from sim.engine.contract import Scheduler, Site
+from sim.engine.schedulers.vllm import params as settings
+from sim.engine.schedulers.vllm.params import VllmParams
+from sim.engine.schedulers.vllm.plan import plan_step
+from sim.engine.schedulers.vllm.state import VllmState, grow_vllm, new_vllm
+from sim.engine.schedulers.vllm.steady import apply_vllm, steady_vllm
+from sim.engine.schedulers.vllm.update import complete_step, enqueue_vllm
+from sim.errors import ConfigError
+from sim.jit import implement
+from sim.registry import register
+from sim.workload.streams import stream
+
+implement(
+    VllmState,
+    enqueue=enqueue_vllm,
+    plan=plan_step,
+    complete=complete_step,
+    steady_steps=steady_vllm,
+    apply_steady=apply_vllm,
+    grow=grow_vllm,
+)
+
+_DRAWS = 4096
+
+
+def accepted_drafts(rate: float | tuple[float, ...], drafts: int, seed: int) -> Any:
+    """i4[_DRAWS]: how many of ``drafts`` are accepted, each only if the one before it was."""
+    rates = list(rate) if isinstance(rate, tuple) else [rate] * drafts
+    rates = (rates + [rates[-1]] * drafts)[:drafts]
+    draws = stream(seed, "vllm.acceptance").random((_DRAWS, drafts)) < np.array(rates)
+    return np.cumprod(draws, axis=1).sum(axis=1).astype(np.int32)
+
+
+@register("engine")
+class Vllm(Scheduler):
+    """vLLM V1: one token budget for everything, paged KV, prefix caching, recompute preemption."""
+
+    name = "vllm"
+    Params = VllmParams
+    version = "0.33.0"
+    models = "vLLM 0.33.0: v1/core/sched/{scheduler,async_scheduler,request_queue}.py, v1/core/{kv_cache_manager,block_pool}.py, v1/engine/core.py"
+    rule = VllmRule
+    not_modelled = (
+        "V0 (0.7 and before)",
+        "several KV groups of hybrid models",
+        "multimodal encoders",
+        "structured output",
+        "stream_interval > 1",
+        "speculation or pipeline parallelism on a disaggregated side",
+    )
+
+    @classmethod
+    def resolve(cls, params: VllmParams, site: Site) -> VllmParams:
+        """Engine arguments with vLLM's defaults for hardware, model and version."""
+        return settings.resolve(params, site)
+
+    @classmethod
+    def memory_rule(cls, params: VllmParams, site: Site) -> Any:
+        """The rule of the version."""
+        return VllmRule(
+            gpu_memory_utilization=params.gpu_memory_utilization or 0.92,
+            max_num_batched_tokens=params.max_num_batched_tokens or 8192,
+            max_num_seqs=params.max_num_seqs or 256,
+            block_size=params.block_size,
+            enforce_eager=params.enforce_eager,
+            version=(0, params.minor),
+            kv_cache_memory_bytes=params.kv_cache_memory_bytes,
+        )
+
+    @classmethod
+    def new_state(cls, params: VllmParams, site: Site, blocks: int, replica: int, recorder: Any, cost: Any) -> Any:
+        """One engine core. ``blocks``: KV blocks including the null block, as vLLM logs them."""
+        p = params
+        blocks = p.num_gpu_blocks_override or blocks
+        usable = blocks - 1
+        if usable * p.block_size < (p.max_model_len or 0) and not site.extra.get("recording"):
+            raise ConfigError(
+                "deployment.kv_blocks",
+                blocks,
+                f"one request of max_model_len {p.max_model_len} does not fit",
+                hint=f"set engine.max_model_len to at most {usable * p.block_size}",
+            )
+        drafts, method, extra = 0, "", site.extra
+        if p.speculative_config is not None:
+            drafts, method = p.speculative_config.num_speculative_tokens, p.speculative_config.method
+        drafting = method in ("eagle", "eagle3", "mtp")
+        lookahead = drafts if drafting or method == "draft_model" else 0
+        ahead_hashes = p.minor >= 24
+        connector = p.kv_transfer_config
+        role = 0 if connector is None else 1 if connector.kv_role == "kv_producer" else 2
+        times = np.array(
+            [connector.transfer_base, connector.transfer_per_token, connector.idle_poll] if connector else [0.0, 0.0, 0.0]
+        )
+        if "accept_pattern" in extra:
+            accept = np.array(extra["accept_pattern"], np.int32)
+        elif p.speculative_config is not None:
+            accept = accepted_drafts(p.speculative_config.acceptance_rate, drafts, int(extra.get("seed", 0)))
+        else:
+            accept = np.zeros(1, np.int32)
+        depth = site.pp + 1 if p.async_scheduling else site.pp
+        numbers = [
+            p.max_num_batched_tokens,
+            p.max_num_active_seqs or p.max_num_seqs,
+            p.max_model_len,
+            p.block_size,
+            int(p.watermark * blocks),
+            p.long_prefill_token_threshold,
+            p.long_prefill_token_threshold_adaptive,
+            p.minor >= 24,
+            p.enable_chunked_prefill,
+            p.scheduler_reserve_full_isl,
+            p.scheduling_policy == "priority",
+            p.async_scheduling,
+            site.pp,
+            p.prefill_schedule_interval,
+            p.max_loras or 0,
+            drafts,
+            lookahead,
+            1 if drafting and ahead_hashes and p.enable_prefix_caching else 0,
+            1 if method == "draft_model" else 0,
+            "accept_pattern" not in extra,
+            role,
+            drafting and not ahead_hashes,
+        ]
+        return new_vllm(
+            replica,
+            recorder,
+            cost,
+            depth,
+            usable,
+            p.enable_prefix_caching,
+            p.minor >= 21,
+            np.array(numbers, np.int64),
+            accept,
+            times,
+        )
+
+    @classmethod
+    def max_batch_tokens(cls, params: VllmParams, site: Site) -> int:
+        """The token budget of a step."""
+        return int(params.max_num_batched_tokens or 8192)

@@ -1,0 +1,219 @@
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, misc, valid-type"
+"""``Scheduler.schedule()``, second part: waiting requests, head of line, until one does not fit."""
+
+from sim.engine.schedulers.vllm.memory import allocate, commit, look_up
+from sim.engine.schedulers.vllm.queues import queue_add, queue_take
+from sim.engine.schedulers.vllm.state import (
+    CACHED,
+    CAP,
+    COMP,
+    DEFERRED,
+    KNOWN,
+    KV_WAIT,
+    LAZY,
+    NEW,
+    PREEMPTED,
+    PREFILLING,
+    PULLED,
+    RECEIVED,
+    REMOTE,
+    RESUMED,
+    RUNNING,
+    STALE,
+    STATUS,
+    WAITING,
+)
+from sim.engine.state import first_scheduled, log_event
+from sim.jit import inline
+
+
+@inline
+def _blocks_to_come(s, slot):
+    """Blocks that a prefill or load under way will still take."""
+    n = min(s.r_x[slot, KNOWN], s.max_len)
+    if s.k_spec > 0:
+        n += 1 + s.k_spec + s.lookahead
+    return max((n + s.block_size - 1) // s.block_size - s.r_x[slot, CAP] // s.block_size, 0)
+
+
+@inline
+def _reserved(s, n_skipped):
+    """Blocks that a remote load must leave: what prefills and loads under way will take, and one step of drafts."""
+    total = 0
+    if s.k_spec > 0:
+        total = (1 + s.k_spec + s.lookahead + s.block_size - 1) // s.block_size
+    for i in range(s.n_run):
+        if s.r_x[s.run[i], PREFILLING] == 1:
+            total += _blocks_to_come(s, s.run[i])
+    q = s.kvq
+    for i in range(q.len):
+        slot = q.slot[(q.head + i) % q.slot.size]
+        if s.r_x[slot, PREFILLING] == 1:
+            total += _blocks_to_come(s, slot)
+    for i in range(n_skipped):
+        if s.r_x[s.skip_k[i], PREFILLING] == 1:
+            total += _blocks_to_come(s, s.skip_k[i])
+    return total
+
+
+@inline
+def _adapter_fits(s, n_loras, lora):
+    """Whether the adapter is loaded, or another may be."""
+    if s.max_loras == 0 or lora == 0 or n_loras < s.max_loras:
+        return True
+    for i in range(n_loras):
+        if s.loras[i] == lora:
+            return True
+    return False
+
+
+@inline
+def _load_adapter(s, n_loras, lora):
+    """Number of distinct adapters with this one."""
+    if s.max_loras == 0 or lora == 0:
+        return n_loras
+    for i in range(n_loras):
+        if s.loras[i] == lora:
+            return n_loras
+    if n_loras < s.loras.size:
+        s.loras[n_loras] = lora
+    return n_loras + 1
+
+
+def admit(s, p, rows, budget, room, threshold, defer, prefills):
+    """Append admitted requests to batch and running list; returns the batch's rows and whether a prompt was among them."""
+    if s.wq.len == 0 and s.kvq.len == 0:
+        s.stuck = False
+        s.g_blocked = False
+        if not defer:
+            s.cap_bound = False
+        return rows, False
+    x = s.r_x
+    scheduled = rows > 0
+    admitted = False
+    n_w = n_k = n_loras = 0
+    stuck = False
+    if s.max_loras > 0:
+        for i in range(s.n_run):
+            n_loras = _load_adapter(s, n_loras, s.r_lora[s.run[i]])
+    blocked = False
+    while budget > 0 and room > s.slots:
+        if s.n_run >= s.max_run:
+            stuck = True
+            break
+        held = s.kvq.len > 0
+        if not held and s.wq.len == 0:
+            break
+        q = s.kvq if held else s.wq
+        slot = q.slot[q.head]
+        status = x[slot, STATUS]
+        ready = True
+        if status == REMOTE:
+            if x[slot, RECEIVED] == 0:
+                ready = False
+            else:
+                commit(s, slot, x[slot, COMP])
+                x[slot, RECEIVED] = 0
+                if x[slot, COMP] == x[slot, KNOWN]:
+                    x[slot, COMP] -= 1
+                x[slot, STATUS] = PREEMPTED if s.r_preempt[slot] > 0 else WAITING
+        if ready and (x[slot, STALE] > 0 or not _adapter_fits(s, n_loras, s.r_lora[slot])):
+            ready = False
+        known = x[slot, KNOWN]
+        comp = x[slot, COMP]
+        hits = ext = 0
+        n = c = 0
+        padded = False
+        if ready:
+            if comp == 0:
+                hits = look_up(s, slot)
+                c = hits * s.block_size
+                if s.role == 2 and x[slot, PULLED] == 0:
+                    ext = max(s.r_prompt[slot] - c, 0)
+            else:
+                c = comp
+            if ext == 0:
+                if defer and c < known - 1:
+                    break
+                space = min(budget, room - s.slots)
+                n = known - c
+                if s.k_spec > 0 and n == 1 and not prefills and (scheduled or c > 0) and c + s.k_spec + 2 <= s.max_len:
+                    if 1 + s.k_spec > space:
+                        break
+                    n = 1 + s.k_spec
+                    padded = True
+                if threshold > 0 and n > threshold:
+                    n = threshold
+                if not s.chunked and n > space:
+                    break
+                n = min(n, space)
+        if not ready or (ext == 0 and n <= 0):
+            queue_take(s, q)
+            if x[slot, DEFERRED] == 0:
+                x[slot, DEFERRED] = 1
+                s.n_deferred += 1
+            if status == REMOTE or comp > 0:
+                s.skip_k[n_k] = slot
+                n_k += 1
+            else:
+                s.skip_w[n_w] = slot
+                n_w += 1
+            continue
+        reserved = _reserved(s, n_k) if ext > 0 else 0
+        if not allocate(s, slot, n, hits, s.full_isl, s.n_run > 0, ext, ext > 0, reserved):
+            blocked = True
+            stuck = (not s.kv.caching or x[slot, LAZY] == 1) and s.role == 0
+            break
+        queue_take(s, q)
+        if s.key_slot == slot:
+            s.key_slot = -1
+        x[slot, PULLED] = 1
+        if ext > 0:
+            s.in_slot_x[s.in_n] = slot
+            s.in_time[s.in_n] = s.now + s.xfer_base + s.xfer_token * ext
+            s.in_n += 1
+            x[slot, STATUS] = REMOTE
+            x[slot, COMP] = c + ext
+            x[slot, PREFILLING] = 1
+            if x[slot, DEFERRED] == 0:
+                x[slot, DEFERRED] = 1
+                s.n_deferred += 1
+            s.skip_k[n_k] = slot
+            n_k += 1
+            log_event(s, KV_WAIT, s.r_id[slot], ext)
+            continue
+        s.run[s.n_run] = slot
+        s.n_run += 1
+        if x[slot, DEFERRED] == 1:
+            x[slot, DEFERRED] = 0
+            s.n_deferred -= 1
+        if c + n < known:
+            x[slot, PREFILLING] = 1
+        if s.r_preempt[slot] == 0:
+            s.r_cached[slot] = c
+            first_scheduled(s, slot)
+        log_event(s, NEW if x[slot, STATUS] == WAITING else RESUMED, s.r_id[slot], c)
+        x[slot, STATUS] = RUNNING
+        x[slot, COMP] = c
+        n_loras = _load_adapter(s, n_loras, s.r_lora[slot])
+        s.q_slot[p, rows] = slot
+        s.q_tok[p, rows] = n
+        s.q_aux[p, rows] = s.k_spec if padded else 0
+        rows += 1
+        budget -= n
+        room -= n + s.slots
+        if c < known - 1:
+            admitted = True
+    # what was passed over goes back in front, in its old order
+    for i in range(n_k - 1, -1, -1):
+        queue_add(s, s.kvq, s.skip_k[i], True)
+    for i in range(n_w - 1, -1, -1):
+        queue_add(s, s.wq, s.skip_w[i], True)
+    if not defer:
+        s.cap_bound = s.wq.len + s.kvq.len > s.n_deferred
+    s.stuck = stuck and n_w == 0 and n_k == 0
+    s.g_blocked = blocked
+    return rows, admitted
+
+
+admit = inline(admit)

@@ -1,0 +1,180 @@
+"""Engine arguments of vLLM that change scheduling, and their defaults by hardware, usage and version (``engine/arg_utils.py``)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from sim.engine.contract import EngineParams, Site
+from sim.errors import ConfigError, NotModelledError
+from sim.units import Bytes, Seconds
+
+GIB = 1 << 30
+LATEST = 33
+OLDEST = 8
+
+
+class SpeculativeConfig(BaseModel):
+    """``--speculative-config``; ``acceptance_rate`` says how well it works on the traffic."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    method: Literal["ngram", "eagle", "eagle3", "mtp", "draft_model"] = Field("eagle", description="how drafts are made")
+    num_speculative_tokens: int = Field(3, ge=1, le=64, description="drafts per step")
+    acceptance_rate: float | tuple[float, ...] = Field(
+        0.7, description="probability that a draft is accepted if the one before it was; or one number per position"
+    )
+
+
+class KVTransferConfig(BaseModel):
+    """``--kv-transfer-config`` of a NIXL-like connector that pulls; the times are what the network takes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kv_role: Literal["kv_producer", "kv_consumer"] = Field(description="prefill side or decode side")
+    transfer_base: Seconds = Field(0.003, ge=0, description="latency of one transfer")
+    transfer_per_token: Seconds = Field(0.0, ge=0, description="time per prompt token transferred")
+    idle_poll: Seconds = Field(
+        0.001, gt=0, description="pause of the core when it has nothing to schedule but something to wait for"
+    )
+
+
+class VllmParams(EngineParams):
+    """Settings as ``vllm serve`` spells them; None is vLLM's own default for the hardware, usage and version."""
+
+    version: str = Field("0.33", pattern=r"^0\.\d+$", description="release whose rules and defaults apply, 0.8 to 0.33")
+    usage_context: Literal["server", "llm_class"] = Field("server", description="API server or offline LLM class: other defaults")
+    performance_mode: Literal["balanced", "interactivity", "throughput"] = Field(
+        "balanced", description="throughput doubles the default batch limits"
+    )
+    max_num_batched_tokens: int | None = Field(None, ge=1, description="most tokens in one step")
+    max_num_seqs: int | None = Field(None, ge=1, description="most requests running at once")
+    max_num_active_seqs: int | None = Field(None, ge=1, description="a lower limit of running requests than max_num_seqs")
+    max_model_len: int | None = Field(None, ge=2, description="longest prompt and output together; default from the model")
+    block_size: int = Field(16, ge=1, le=1024, description="tokens per KV block")
+    gpu_memory_utilization: float | None = Field(None, gt=0.0, le=1.0, description="share of GPU memory that vLLM may use")
+    kv_cache_memory_bytes: Bytes | None = Field(None, gt=0, description="memory of the KV cache, instead of what is left")
+    num_gpu_blocks_override: int | None = Field(None, ge=2, description="number of KV blocks, instead of what fits")
+    enforce_eager: bool = Field(False, description="no CUDA graphs")
+    enable_prefix_caching: bool = Field(True, description="reuse blocks of equal prefixes")
+    enable_chunked_prefill: bool = Field(True, description="a prompt may be computed over several steps")
+    async_scheduling: bool | None = Field(None, description="schedule a step ahead; default on from 0.14")
+    scheduling_policy: Literal["fcfs", "priority"] = Field("fcfs", description="priority: the lower value first")
+    long_prefill_token_threshold: int = Field(0, ge=0, description="most new tokens of one request in a step; 0: no limit")
+    long_prefill_token_threshold_adaptive: bool = Field(False, description="raise the threshold to an equal share of the step")
+    scheduler_reserve_full_isl: bool | None = Field(None, description="admit only what fits whole; default on from 0.19")
+    watermark: float = Field(0.0, ge=0.0, lt=1.0, description="share of blocks that admission leaves free")
+    prefill_schedule_interval: int = Field(1, ge=1, description="prompts only every so many steps while others decode")
+    max_loras: int | None = Field(None, ge=1, description="adapters in one batch; None: adapters do not limit (no LoRA)")
+    speculative_config: SpeculativeConfig | None = Field(None, description="speculative decoding")
+    kv_transfer_config: KVTransferConfig | None = Field(None, description="prefill or decode side of a disaggregated deployment")
+    stream_interval: int = Field(1, ge=1, description="only 1 is modelled")
+    enable_expert_parallel: bool = Field(
+        False, description="experts are spread over the ranks (deployment.ep); no effect on scheduling"
+    )
+
+    @property
+    def minor(self) -> int:
+        """33 of 0.33."""
+        return int(self.version.split(".")[1])
+
+
+def batch_defaults(params: VllmParams, site: Site) -> tuple[int, int]:
+    """Default ``max_num_batched_tokens`` and ``max_num_seqs``. *Source*: EngineArgs.get_batch_defaults, vLLM 0.33."""
+    accelerator = site.accelerator
+    memory = accelerator.memory_bytes if accelerator is not None else 80 * GIB
+    name = accelerator.name if accelerator is not None else ""
+    offline = params.usage_context == "llm_class"
+    if memory >= 160 * GIB:
+        tokens, seqs = 16384, 1024
+    elif memory >= 70 * GIB and not name.startswith(("a100", "gb10")):
+        tokens, seqs = (16384 if offline else 8192), 1024
+    else:
+        tokens, seqs = (8192 if offline else 2048), 256
+    if params.performance_mode == "throughput":
+        tokens, seqs = 2 * tokens, 2 * seqs
+    return tokens, seqs
+
+
+def refuse(params: VllmParams, site: Site) -> None:
+    """Raise for what vLLM refuses (`ConfigError`) or what is not modelled (`NotModelledError`)."""
+    if not OLDEST <= params.minor <= LATEST:
+        why = "V0 (prefill-first, swapping) is not modelled" if params.minor < OLDEST else "this release is not known"
+        raise NotModelledError("engine.version", params.version, why, f"0.{OLDEST} to 0.{LATEST}")
+    if params.stream_interval != 1:
+        raise NotModelledError("engine.stream_interval", params.stream_interval, "chunked streaming is not modelled", "1")
+    if params.performance_mode == "interactivity":
+        raise NotModelledError(
+            "engine.performance_mode", "interactivity", "its own graph sizes are not modelled", "balanced, throughput"
+        )
+    if params.speculative_config is not None and params.kv_transfer_config is not None:
+        raise NotModelledError(
+            "engine.speculative_config", "with kv_transfer_config", "speculation on a disaggregated side", "one of the two"
+        )
+    if site.pp > 1 and params.kv_transfer_config is not None:
+        raise NotModelledError("engine.kv_transfer_config", f"with pp {site.pp}", "pipeline parallel disaggregated sides", "pp 1")
+    if site.pp > 1 and params.async_scheduling and params.minor < 14:
+        raise ConfigError(
+            "engine.async_scheduling", True, "pipeline parallelism needs synchronous scheduling before 0.14", "false"
+        )
+    if params.minor < 24:
+        for name, off in (("watermark", 0.0), ("max_num_active_seqs", None), ("prefill_schedule_interval", 1)):
+            if getattr(params, name) != off:
+                raise ConfigError(
+                    f"engine.{name}", getattr(params, name), f"version {params.version} has no such setting", str(off)
+                )
+
+
+def resolve(params: VllmParams, site: Site) -> VllmParams:
+    """Every default filled in. Raises ConfigError, NotModelledError."""
+    refuse(params, site)
+    p = params
+    new: dict[str, Any] = {}
+    length = p.max_model_len or (site.model.max_position if site.model is not None else 8192)
+    default_tokens, default_seqs = batch_defaults(p, site)
+    tokens = p.max_num_batched_tokens
+    seqs = p.max_num_seqs or min(default_seqs, tokens or default_seqs)
+    if tokens is None:
+        tokens = min(default_tokens, seqs * length)
+        if not p.enable_chunked_prefill:
+            tokens = max(tokens, length)
+        tokens = max(tokens, seqs) if p.max_num_seqs is None else tokens
+    new["max_model_len"] = length
+    new["max_num_batched_tokens"] = tokens
+    new["max_num_seqs"] = seqs
+    if tokens < seqs:
+        raise ConfigError("engine.max_num_batched_tokens", tokens, "must not be below max_num_seqs", f"at least {seqs}")
+    if not p.enable_chunked_prefill and tokens < length:
+        raise ConfigError(
+            "engine.max_num_batched_tokens", tokens, "without chunked prefill must reach max_model_len", f"at least {length}"
+        )
+    if p.max_num_active_seqs is not None and p.max_num_active_seqs > seqs:
+        raise ConfigError("engine.max_num_active_seqs", p.max_num_active_seqs, "must not exceed max_num_seqs", f"at most {seqs}")
+    if p.long_prefill_token_threshold > length:
+        raise ConfigError(
+            "engine.long_prefill_token_threshold", p.long_prefill_token_threshold, "exceeds max_model_len", f"≤ {length}"
+        )
+    if p.async_scheduling is None:
+        new["async_scheduling"] = p.minor >= 14 and not (
+            p.minor < 24 and p.speculative_config is not None and p.speculative_config.method == "ngram"
+        )
+    if p.scheduler_reserve_full_isl is None:
+        new["scheduler_reserve_full_isl"] = p.minor >= 19
+    if p.gpu_memory_utilization is None:
+        new["gpu_memory_utilization"] = 0.92 if p.minor >= 24 else 0.9
+    return params.model_copy(update=new)
+
+
+def capture_sizes(params: VllmParams, blackwell: bool = False) -> list[int]:
+    """Batch sizes that CUDA graphs are captured for, ascending (``VllmConfig._set_cudagraph_sizes``); empty if eager."""
+    if params.enforce_eager or params.max_num_seqs is None or params.max_num_batched_tokens is None:
+        return []
+    k = 1 + (params.speculative_config.num_speculative_tokens if params.speculative_config else 0)
+    seqs, tokens = params.max_num_seqs, params.max_num_batched_tokens
+    top = min(2 * seqs * k, 1024 if blackwell else 512, tokens)
+    sizes = {n for n in (1, 2, 4, *range(8, 256, 8), *range(256, top + 1, 16)) if n <= top}
+    sizes |= {n for n in (tokens, seqs) if n <= top}
+    if k > 1:
+        sizes |= {n * k for n in list(sizes) if n * k <= top}
+    return sorted(sizes)

@@ -1,0 +1,246 @@
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, misc, valid-type"
+"""``Scheduler.schedule()`` (``v1/core/sched/scheduler.py``): running requests first, in list order; then the queue; then bookkeeping."""
+
+from sim.cost.features import (
+    DECODE_CTX,
+    DECODE_ROWS,
+    DECODE_TOKENS,
+    DRAFT_TOKENS,
+    LORA_ROWS,
+    PREFILL_CTX,
+    PREFILL_ROWS,
+    PREFILL_TOKENS,
+    PREFILL_WORK,
+    ROWS,
+    SAMPLED,
+    SPARE,
+    TOKENS,
+)
+from sim.engine.contract import BATCH, EMPTY, NOTHING, clear_place, next_place
+from sim.engine.schedulers.vllm.admit import admit
+from sim.engine.schedulers.vllm.memory import allocate, can_free, preempt
+from sim.engine.schedulers.vllm.state import (
+    CAP,
+    CHUNK,
+    COMP,
+    ELIG,
+    INFL,
+    KNOWN,
+    LAST_SEQ,
+    LIMIT,
+    NEXT,
+    NSPEC,
+    PH,
+    PREEMPTED,
+    PREFILLING,
+    STATUS,
+)
+from sim.jit import inline
+
+
+@inline
+def has_requests(s):
+    """Unfinished requests, finished ones not yet reported to the workers, or blocks that are still being read."""
+    return s.n_run > 0 or s.wq.len > 0 or s.kvq.len > 0 or s.finished_pending or s.n_send > 0
+
+
+@inline
+def _victim(s):
+    """Place in `run` of whom to preempt: the last, or the least urgent and then latest."""
+    if not s.priority:
+        return s.n_run - 1
+    best = 0
+    for j in range(1, s.n_run):
+        a, b = s.run[j], s.run[best]
+        pa, pb = s.r_priority[a], s.r_priority[b]
+        if pa > pb or (pa == pb and s.r_arrival[a] > s.r_arrival[b]):
+            best = j
+    return best
+
+
+def _make_space(s, p, i, rows, slot, n):
+    """Allocate for running request `slot` at place `i`, preempting as long as it does not fit.
+
+    Returns whether it fits, the places removed before it, the batch rows dropped and their tokens.
+    """
+    before = dropped = tokens = 0
+    while not allocate(s, slot, n, 0, False, True, 0, False, 0):
+        j = _victim(s)
+        victim = s.run[j]
+        if not can_free(s, victim):
+            return False, before, dropped, tokens
+        for k in range(j, s.n_run - 1):
+            s.run[k] = s.run[k + 1]
+        s.n_run -= 1
+        if s.priority and j < i - before:
+            before += 1
+            at = -1
+            for k in range(rows - dropped):
+                if s.q_slot[p, k] == victim:
+                    at = k
+            if at >= 0:  # it was scheduled in this step: its tokens go back to the budget
+                tokens += s.q_tok[p, at]
+                dropped += 1
+                for k in range(at, rows - dropped):
+                    s.q_slot[p, k] = s.q_slot[p, k + 1]
+                    s.q_tok[p, k] = s.q_tok[p, k + 1]
+                    s.q_aux[p, k] = s.q_aux[p, k + 1]
+        preempt(s, victim)
+        if victim == slot:
+            return False, before, dropped, tokens
+    return True, before, dropped, tokens
+
+
+_make_space = inline(_make_space)
+
+
+@inline
+def _after(s, p, rows):
+    """Bookkeeping after the decision (``_update_after_schedule``, ``AsyncScheduler``) and the sums of the batch."""
+    x = s.r_x
+    feat = s.q_feat[p]
+    n_decode = decode_tokens = decode_ctx = n_prefill = prefill_tokens = prefill_ctx = sampled = drafting = lora = past = 0
+    work = 0.0
+    for j in range(rows):
+        slot = s.q_slot[p, j]
+        n = s.q_tok[p, j]
+        drafts = s.q_aux[p, j]
+        c = x[slot, COMP]
+        x[slot, COMP] = c + n
+        x[slot, INFL] += n
+        chunk = c + n < x[slot, KNOWN] + x[slot, PH]
+        if chunk:
+            x[slot, CHUNK] = 1
+        else:
+            x[slot, CHUNK] = 0
+            x[slot, PREFILLING] = 0
+            sampled += 1 + drafts
+            drafting += 1
+            if s.is_async:
+                x[slot, PH] += 1 + drafts
+                x[slot, NSPEC] = s.k_spec
+                x[slot, ELIG] = s.step_no + s.pp
+        if s.defer_free:
+            x[slot, LAST_SEQ] = s.seq_s
+        s.q_aux[p, j] = 2 * drafts + (0 if chunk else 1)
+        after = c >= s.r_prompt[slot]
+        if after:
+            past += 1
+        if after and n == 1 + drafts:
+            n_decode += 1
+            decode_tokens += n
+            decode_ctx += c + 1
+        else:
+            n_prefill += 1
+            prefill_tokens += n
+            prefill_ctx += c + n
+            work += float(n) * (c + 0.5 * n)
+        if s.r_lora[slot] > 0:
+            lora += 1
+    s.q_rows[p] = rows
+    feat[TOKENS] = decode_tokens + prefill_tokens
+    feat[DECODE_ROWS] = n_decode
+    feat[DECODE_TOKENS] = decode_tokens
+    feat[DECODE_CTX] = decode_ctx
+    feat[PREFILL_ROWS] = n_prefill
+    feat[PREFILL_TOKENS] = prefill_tokens
+    feat[PREFILL_WORK] = work
+    feat[PREFILL_CTX] = prefill_ctx
+    feat[SAMPLED] = sampled
+    feat[ROWS] = rows
+    feat[DRAFT_TOKENS] = drafting * s.k_spec if s.lookahead > 0 else 0  # ngram proposes on the host
+    feat[LORA_ROWS] = lora
+    feat[SPARE] = past  # rows past their prompt, as recordings count them
+    s.pure = n_decode == rows and rows == s.n_run and s.k_spec == 0
+
+
+def plan_step(s):
+    """One call of ``schedule()``."""
+    if not has_requests(s) or (s.empties > 2 * s.depth + 2 and s.sleep == 0.0):
+        s.executed = False
+        return NOTHING
+    s.step_no += 1
+    p = next_place(s)
+    clear_place(s, p)
+    x = s.r_x
+    budget = room = s.max_tokens
+    waiting = s.wq.len + s.kvq.len
+    threshold = s.threshold if s.n_run + waiting > 1 or not s.lone_exempt else 0
+    if threshold > 0 and s.adaptive:
+        threshold = max(threshold, s.max_tokens // (s.n_run + waiting))
+    defer = False
+    if s.interval > 1 and not s.cap_bound and s.n_exec + 1 - s.last_prefill < s.interval:
+        for i in range(s.n_run):
+            if x[s.run[i], CHUNK] == 0:
+                defer = True
+    rows = 0
+    preempted = prefills = False
+    i = 0
+    while i < s.n_run and budget > 0 and room > s.slots:
+        slot = s.run[i]
+        comp = x[slot, COMP]
+        ph = x[slot, PH]
+        known = x[slot, KNOWN]
+        n_spec = x[slot, NSPEC]
+        # its last token is in flight; pipeline stagger; deferred prefill
+        if (ph > 0 and comp + 2 - ph >= x[slot, LIMIT]) or s.step_no < x[slot, ELIG] or (defer and x[slot, CHUNK] == 1):
+            i += 1
+            continue
+        n = known + n_spec + ph - comp
+        if threshold > 0 and n > threshold:
+            n = threshold
+        n = min(min(n, budget), min(room - s.slots, s.max_len - 1 - comp))
+        if n <= 0:
+            i += 1
+            continue
+        if comp + n + s.lookahead > x[slot, CAP] or min(comp + n, known) >= x[slot, NEXT]:
+            n_before = s.n_preempted
+            ok, before, dropped, tokens = _make_space(s, p, i, rows, slot, n)
+            i -= before
+            rows -= dropped
+            budget += tokens
+            room += tokens + dropped * s.slots
+            if s.n_preempted > n_before:
+                preempted = True
+            if not ok:
+                if s.priority and x[slot, STATUS] == PREEMPTED:
+                    continue
+                break
+        drafts = 0
+        if n_spec > 0:
+            drafts = max(min(n + comp - known - ph, n_spec), 0)
+            x[slot, NSPEC] = 0
+        if x[slot, CHUNK] == 1:
+            prefills = True
+        s.q_slot[p, rows] = slot
+        s.q_tok[p, rows] = n
+        s.q_aux[p, rows] = drafts
+        rows += 1
+        budget -= n
+        room -= n + s.slots
+        i += 1
+    admitted = False
+    if not preempted:
+        rows, admitted = admit(s, p, rows, budget, room, threshold, defer, prefills)
+    if rows > 0:
+        s.n_exec += 1
+        if s.defer_free:
+            s.seq_s += 1
+    if s.interval > 1 and (prefills or admitted):
+        s.last_prefill = s.n_exec
+    _after(s, p, rows)
+    s.finished_pending = False
+    s.executed = rows > 0
+    s.more = has_requests(s)
+    s.g_running = s.n_run
+    s.g_waiting = s.wq.len + s.kvq.len
+    s.g_kv_used = float(s.kv.total - s.kv.free)
+    if rows > 0:
+        s.empties = 0
+        return BATCH
+    if not preempted:
+        # sync: nothing changes before the next arrival; async: batches in flight may still change something
+        s.empties = s.empties + 1 if s.depth > 1 or not s.more else 2 * s.depth + 3
+    if s.more and s.q_len + 1 < s.depth:
+        s.now += s.sleep
+    return EMPTY

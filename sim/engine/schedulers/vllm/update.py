@@ -1,0 +1,232 @@
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, misc, valid-type"
+"""Arrival of a request, and ``Scheduler.update_from_output()``: tokens out, finishes, blocks back."""
+
+from sim.engine.schedulers.vllm.memory import commit, free_deferred, release
+from sim.engine.schedulers.vllm.plan import has_requests
+from sim.engine.schedulers.vllm.queues import queue_add, queue_remove
+from sim.engine.schedulers.vllm.state import (
+    CACHED,
+    CHUNK,
+    COMP,
+    DEFERRED,
+    ENDED,
+    FINISH,
+    HELD,
+    INFL,
+    KNOWN,
+    LAZY,
+    LIMIT,
+    N_X,
+    NEVER,
+    NEXT,
+    NSPEC,
+    OUT,
+    PH,
+    PREFILLING,
+    RECEIVED,
+    RECV_DONE,
+    REMOTE,
+    ROW,
+    RUNNING,
+    SEND_DONE,
+    STALE,
+    STATUS,
+    STOP,
+    VERIFIED,
+)
+from sim.engine.state import FINISHED, REJECTED, emit, free_slot, log_event, record_end, record_gap
+from sim.jit import inline, kernel
+
+
+def enqueue_vllm(s, slot):
+    """A request has arrived. A prompt that leaves no room for an output is refused (HTTP 400, ``v1/engine/input_processor.py``)."""
+    prompt = s.r_prompt[slot]
+    if prompt >= s.max_len or (prompt + s.block_size - 1) // s.block_size > s.kv.total:
+        record_end(s, slot, s.now, REJECTED)
+        free_slot(s, slot)
+        return
+    x = s.r_x
+    for j in range(N_X):
+        x[slot, j] = 0
+    x[slot, KNOWN] = prompt
+    x[slot, LIMIT] = prompt + s.r_max[slot]
+    x[slot, STOP] = min(prompt + min(s.r_output[slot], s.r_max[slot]), s.max_len)
+    x[slot, CACHED] = -1
+    x[slot, ROW] = -1
+    x[slot, NEXT] = NEVER
+    x[slot, LAZY] = 1 if s.r_spans[slot] == 0 else 0
+    if s.key_slot == slot:
+        s.key_slot = -1
+    if s.wq.len == 0 or s.priority:
+        s.stuck = False
+    s.empties = 0
+    queue_add(s, s.wq, slot, False)
+    s.g_waiting = s.wq.len + s.kvq.len
+
+
+@kernel
+def _transfers(s, n_out):
+    """Remote loads that have arrived by now, and of the first ``n_out`` sends those that have been read."""
+    x = s.r_x
+    left = 0
+    for i in range(s.in_n):
+        slot = s.in_slot_x[i]
+        if s.in_time[i] <= s.now:
+            if x[slot, STATUS] == REMOTE:
+                x[slot, RECEIVED] = 1
+            log_event(s, RECV_DONE, s.r_id[slot], 0)
+        else:
+            s.in_slot_x[left] = slot
+            s.in_time[left] = s.in_time[i]
+            left += 1
+    s.in_n = left
+    left = 0
+    for i in range(s.out_n):
+        slot = s.out_slot[i]
+        if i < n_out and s.out_time[i] <= s.now:
+            release(s, slot)
+            x[slot, HELD] = 0
+            s.n_send -= 1
+            log_event(s, SEND_DONE, s.r_id[slot], 0)
+            if x[slot, INFL] == 0:
+                free_slot(s, slot)
+        else:
+            s.out_slot[left] = slot
+            s.out_time[left] = s.out_time[i]
+            left += 1
+    s.out_n = left
+
+
+@inline
+def _accepted(s, slot, drafts):
+    """Drafts that the model agrees with in this verify step."""
+    x = s.r_x
+    v = x[slot, VERIFIED]
+    x[slot, VERIFIED] = v + 1
+    first = s.r_id[slot] * 7919 if s.accept_spread else 0
+    return min(s.accept[(first + v) % s.accept.size], drafts)
+
+
+@inline
+def _finish(s, slot):
+    """It has its last token."""
+    x = s.r_x
+    was_running = x[slot, STATUS] == RUNNING
+    x[slot, STATUS] = ENDED
+    s.finished_pending = True
+    record_end(s, slot, s.now, FINISHED)
+    log_event(s, FINISH, s.r_id[slot], 0)
+    if s.role == 1:
+        s.out_slot[s.out_n] = slot
+        s.out_time[s.out_n] = s.now + s.xfer_base + s.xfer_token * x[slot, COMP]
+        s.out_n += 1
+        s.n_send += 1
+        x[slot, HELD] = 1
+        x[slot, PREFILLING] = 0
+    else:
+        release(s, slot)
+    if not was_running:
+        queue_remove(s, s.wq, slot)
+        queue_remove(s, s.kvq, slot)
+        if x[slot, DEFERRED] == 1:
+            x[slot, DEFERRED] = 0
+            s.n_deferred -= 1
+    if x[slot, INFL] == 0 and x[slot, HELD] == 0:
+        free_slot(s, slot)
+
+
+def complete_step(s, p):
+    """One call of ``update_from_output()`` for the batch in place ``p``."""
+    x = s.r_x
+    now = s.now
+    gap_from = s.t_got
+    rows = s.q_rows[p]
+    n_out = s.out_n
+    if s.defer_free and rows > 0:
+        s.seq_p += 1
+        free_deferred(s)
+    got_rows = 0
+    regular = 0
+    least = NEVER
+    ended = False
+    for j in range(rows):
+        slot = s.q_slot[p, j]
+        n = s.q_tok[p, j]
+        aux = s.q_aux[p, j]
+        x[slot, INFL] -= n
+        stale = x[slot, STALE] > 0
+        if stale:
+            x[slot, STALE] -= n
+        status = x[slot, STATUS]
+        if status == ENDED:
+            if x[slot, INFL] == 0 and x[slot, HELD] == 0:
+                free_slot(s, slot)
+            continue
+        if aux & 1 == 0:
+            continue
+        k = 1
+        drafts = aux >> 1
+        if drafts > 0:
+            accepted = _accepted(s, slot, drafts)
+            k = 1 + accepted
+            if not stale:
+                if x[slot, COMP] > 0:
+                    x[slot, COMP] -= drafts - accepted
+                if x[slot, PH] > 0:
+                    x[slot, PH] -= drafts - accepted
+        had_ph = x[slot, PH] > 0
+        known = x[slot, KNOWN]
+        left = x[slot, STOP] - known
+        got = min(k, left)
+        x[slot, KNOWN] = known + got
+        if not stale:
+            if got == left:
+                x[slot, COMP] -= k - got
+            if had_ph:
+                x[slot, PH] -= k
+            if (had_ph or s.k_spec > 0) and status == RUNNING and x[slot, COMP] - x[slot, INFL] >= x[slot, NEXT]:
+                commit(s, slot, x[slot, COMP] - x[slot, INFL])
+        if s.r_last_token[slot] == gap_from:
+            regular += 1
+            s.r_last_token[slot] = now
+            s.r_done[slot] += got
+        else:
+            emit(s, slot, now, got)
+        got_rows += 1
+        if s.log_on:
+            log_event(s, OUT, s.r_id[slot], got)
+        if got == left:
+            ended = True
+            _finish(s, slot)
+        else:
+            least = min(least, left - got)
+            if x[slot, LAZY] == 0:
+                least = min(least, x[slot, NEXT] - known - got + 1)
+    if regular > 0:
+        record_gap(s.rec, now - gap_from, float(regular))
+    if ended:
+        n_left = 0
+        for j in range(s.n_run):
+            slot = s.run[j]
+            if x[slot, STATUS] == RUNNING:
+                s.run[n_left] = slot
+                n_left += 1
+        s.n_run = n_left
+        s.stuck = False
+    if s.role > 0:
+        _transfers(s, n_out)
+    if s.k_spec > 0 and not s.is_async:
+        for j in range(rows):
+            slot = s.q_slot[p, j]
+            if x[slot, STATUS] != ENDED:
+                x[slot, NSPEC] = 0 if x[slot, CHUNK] == 1 else s.k_spec
+    if rows > 0:
+        s.empties = 0
+    s.got = got_rows
+    s.least = least
+    s.t_got = now
+    s.g_running = s.n_run
+    s.g_waiting = s.wq.len + s.kvq.len
+    s.g_kv_used = float(s.kv.total - s.kv.free)
+    if not s.executed and s.sleep > 0.0 and has_requests(s):
+        s.now += s.sleep
