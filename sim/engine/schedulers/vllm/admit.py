@@ -4,7 +4,6 @@
 from sim.engine.schedulers.vllm.memory import allocate, commit, look_up
 from sim.engine.schedulers.vllm.queues import queue_add, queue_take
 from sim.engine.schedulers.vllm.state import (
-    CACHED,
     CAP,
     COMP,
     DEFERRED,

@@ -5,6 +5,7 @@ import numpy as np
 
 from sim.engine.kv.block_hash import extend_keys, first_key
 from sim.engine.kv.blocks import cached_block, give_back_blocks, put_block, take_blocks, touch_block
+from sim.engine.schedulers.vllm.queues import queue_add
 from sim.engine.schedulers.vllm.state import (
     CACHED,
     CAP,
@@ -25,7 +26,6 @@ from sim.engine.schedulers.vllm.state import (
     STATUS,
     WAITING,
 )
-from sim.engine.schedulers.vllm.queues import queue_add
 from sim.engine.state import log_event
 from sim.jit import inline, kernel
 
