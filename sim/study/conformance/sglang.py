@@ -24,7 +24,7 @@ from sim.engine.schedulers.sglang import Sglang
 from sim.engine.schedulers.sglang.params import SglangParams
 from sim.engine.schedulers.sglang.state import IGNORE_EOS, LOG_FINISH, LOG_PREEMPT, LOG_RETRACT, MODES
 from sim.engine.state import new_recorder
-from sim.errors import DataError
+from sim.errors import ConfigError, DataError
 from sim.jit import kernel
 from sim.study.conformance.base import Case, Difference
 
@@ -219,7 +219,8 @@ def replay(recording: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def _differs(key: str, recorded: Any, ours: Any) -> bool:
     if key in _ROUNDED and recorded is not None and ours is not None:
         return abs(recorded - ours) > _TOLERANCE
-    return bool(recorded != ours)
+    different: bool = recorded != ours
+    return different
 
 
 def compare(recording: dict[str, Any], name: str, without: frozenset[str] = frozenset()) -> Case:
@@ -251,6 +252,8 @@ def check(path: Path) -> Iterator[Case]:
     recording = read(path)
     try:
         case = compare(recording, path.name.removesuffix(".gz").removesuffix(".json"))
-    except (KeyError, TypeError, IndexError) as error:
+    except ConfigError as error:
+        raise DataError(str(path), f"recorded with settings that are not modelled ({error})") from error
+    except (KeyError, TypeError, IndexError, ValueError) as error:
         raise DataError(str(path), f"not an SGLang recording ({type(error).__name__}: {error})") from error
     yield case

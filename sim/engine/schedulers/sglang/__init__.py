@@ -84,6 +84,7 @@ def _new_state(fn, tree_fn, replica, rec, cost, numbers, ratios, flags, mt):
     s.out_at_prompt = flags[6] == 1
     s.recorded_clock = flags[6] == 1
     s.idle_seen = False
+    s.spins = 0
     return s
 
 
@@ -105,6 +106,13 @@ class Sglang(Scheduler):
         "prefill delayer",
         "scheduler_recv_interval > 1",
     )
+
+    rule = SglangRule
+
+    @classmethod
+    def max_context(cls, params: SglangParams, site: Site) -> int:
+        """``context_length``, by default the model's."""
+        return params.context_length or int(site.model.max_position)
 
     @classmethod
     def resolve(cls, params: SglangParams, site: Site) -> SglangParams:

@@ -52,6 +52,7 @@ class SglangState(EngineState):
     out_at_prompt: b1  # generated tokens are numbered from the prompt's length (recordings), not from 0
     recorded_clock: b1  # replays: see `step._idle`
     idle_seen: b1
+    spins: i8
     max_req_len: i8
     init_ratio: f8
     min_ratio: f8

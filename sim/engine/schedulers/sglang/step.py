@@ -6,6 +6,8 @@ Source: SGLang 0.5.23 ``managers/scheduler.py``, ``managers/schedule_batch.py: r
 is taken while the batch before it still runs, so its results are not known; the shared loop takes care of the times.
 """
 
+from typing import Final
+
 from sim.cost.features import (
     DECODE_CTX,
     DECODE_ROWS,
@@ -379,6 +381,20 @@ def _idle(s):
                 s.interval_left -= 1
 
 
+SPINS: Final = 20
+
+
+@flat
+def _recorded_spins(s):
+    """Requests that nothing admits: the recorder's clock gives up after 20 passes and jumps to the next arrival, if there is one."""
+    s.spins += 1
+    if s.q_len == 0 and not _empty(s) and s.spins <= SPINS + (1 if s.in_len == 0 else 0):
+        s.wake = s.now
+    if s.spins > SPINS and s.in_len > 0:
+        s.spins = 0
+        s.idle_seen = False
+
+
 @outlined(SglangState)
 def _plan(s):
     """One pass of ``get_next_batch_to_run``: prefill first, decode only if there is none."""
@@ -425,7 +441,10 @@ def _plan(s):
             _idle(s)
         if s.q_len == 0 and deferred and (s.w_hi > s.w_lo or s.chunked >= 0):
             s.wake = s.now  # the real loop spins through the deferred passes
+        if s.recorded_clock:
+            _recorded_spins(s)
         return NOTHING
+    s.spins = 0
     s.last = p
     s.planned += 1
     return BATCH
