@@ -162,7 +162,7 @@ def outlook(s):
     if s.q_len > 0:
         p = s.q_head
         t = max(s.now, s.q_end[p])
-        if s.hint > 1:
+        if s.hint > 1 and s.in_len == 0:  # whoever waits in the inbox may be gone sooner
             t += _SURE * (s.hint - 1) * (s.q_end[p] - s.q_start[p])
         return t
     return min(s.wake, _next_arrival(s))
