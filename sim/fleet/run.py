@@ -14,6 +14,7 @@ from sim import registry
 from sim.errors import DataError
 from sim.fleet.build import Plan
 from sim.fleet.world import World
+from sim.policy.router import ReplicaFacts
 from sim.workload.base import Traffic
 from sim.workload.streams import stream
 
@@ -32,6 +33,7 @@ class Raw:
     totals: dict[str, float]
     sent: int
     complete: bool
+    notes: list[str]
 
 
 def execute(
@@ -51,7 +53,8 @@ def execute(
     for group in groups:
         group.set_multi_step(multi_step)
     replicas = sum(p.replicas for p in plans)
-    world = World(groups, make_router(router, replicas, seed), traffic, until=until, progress=progress)
+    facts = [_facts(p) for p in plans for _ in range(p.replicas)]
+    world = World(groups, make_router(router, replicas, seed), traffic, until=until, progress=progress, facts=facts)
     world.run()
     requests = world.requests()
     _client_side(plans, requests)
@@ -60,10 +63,25 @@ def execute(
     together = {k: sum(t[k] for t in totals) for k in totals[0]}
     for key in ("last_s", "itl_max_s"):
         together[key] = max(t[key] for t in totals)
+    together |= world.totals()
     kv = np.concatenate([g.gauges()[3] for g in groups])
     return Raw(
-        requests, list(series) if bins else [], sum(hists), np.concatenate(parts), kv, together, world.sent, not world.stopped
+        requests,
+        list(series) if bins else [],
+        sum(hists),
+        np.concatenate(parts),
+        kv,
+        together,
+        world.sent,
+        not world.stopped,
+        world.notes(),
     )
+
+
+def _facts(p: Plan) -> ReplicaFacts:
+    ranks = p.layout.tp * p.layout.pp
+    size = p.budget.block_size if p.budget else 1
+    return ReplicaFacts(size, p.model.kv_bytes_per_token(p.layout.tp, p.layout.pp) * ranks, p.scheduler.name)
 
 
 def make_router(section: Any, replicas: int, seed: int) -> Any:

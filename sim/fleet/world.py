@@ -6,7 +6,7 @@ event per block of requests; a router that looks at state, or a client that wait
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from math import inf
 from typing import Any
 
@@ -14,7 +14,8 @@ import numpy as np
 import simpy
 from numpy.typing import NDArray
 
-from sim.policy.router import Router
+from sim.fleet.gateway import Gateway
+from sim.policy.router import ReplicaFacts, Router
 
 WATCH_FINISH = 1  # as in sim.engine.state, which would load the compiler
 Columns = dict[str, NDArray[Any]]
@@ -25,8 +26,58 @@ _NONE = np.zeros(0, np.int32)
 class View:
     """What routers see (`sim.policy.router.Snapshot`)."""
 
-    def __init__(self, groups: list[Any]) -> None:
+    def __init__(self, groups: list[Any], env: simpy.Environment, facts: Sequence[ReplicaFacts] | None = None) -> None:
         self._groups = groups
+        self._env = env
+        self.replicas = sum(g.n for g in groups)
+        self.facts = list(facts) if facts is not None else [ReplicaFacts()] * self.replicas
+        self._insides: list[Any] = []
+        self._place = [(g, k) for g, group in enumerate(groups) for k in range(group.n)]
+
+    @property
+    def now(self) -> float:
+        """Simulated time."""
+        return float(self._env.now)
+
+    def insides(self) -> list[Any]:
+        """One `sim.engine.handover.Inside` per pool."""
+        if not self._insides:
+            from sim.engine.handover import Inside
+
+            first = np.cumsum([0, *(g.n for g in self._groups)])
+            self._insides = [Inside(g, self.facts[i].block_size) for g, i in zip(self._groups, first, strict=False)]
+        return self._insides
+
+    def inside(self, replica: int) -> tuple[Any, int]:
+        """The inside of a replica's pool and its number there."""
+        group, k = self._place[replica]
+        return self.insides()[group], k
+
+    def sync(self, replica: int) -> None:
+        """Bring the pool of a replica up to now."""
+        self.inside(replica)[0].sync(self.now)
+
+    def look(self) -> dict[str, NDArray[np.float64]]:
+        """Queue and memory of all replicas as of now."""
+        from sim.engine.handover import LOOK
+
+        for inside in self.insides():
+            inside.sync(self.now)
+        rows = np.concatenate([inside.look() for inside in self.insides()])
+        return {name: rows[:, j] for j, name in enumerate(LOOK)}
+
+    def running(self, replica: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Running requests of a replica as of now."""
+        inside, k = self.inside(replica)
+        inside.sync(self.now)
+        rows: tuple[NDArray[np.int64], NDArray[np.float64]] = inside.requests(k)
+        return rows
+
+    def free_blocks(self, replica: int) -> float:
+        """KV blocks of a replica that nobody holds."""
+        inside, k = self.inside(replica)
+        row = inside.look()[k]
+        return float(row[0] - row[1])
 
     @property
     def outstanding(self) -> NDArray[np.int64]:
@@ -55,11 +106,12 @@ class World:
         *,
         until: float = inf,
         progress: Callable[[int, int], Any] | None = None,
+        facts: Sequence[ReplicaFacts] | None = None,
     ) -> None:
         self.env = simpy.Environment()
         self.groups = groups
         self.router = router
-        self.view = View(groups)
+        self.view = View(groups, self.env, facts)
         self.until = until
         self.sent = 0
         self.finished = 0
@@ -76,6 +128,21 @@ class World:
         self._sent_klass: list[int] = []
         self._block: Any = None
         self._base = 0  # id of the first row of the current block
+        self._turn = 0
+        self._came: dict[int, float] = {}  # requests that the gateway kept for a while: when they came
+        self._refused: list[tuple[int, float, float, int]] = []  # id, arrival, end, prompt tokens
+        self._waiting: dict[int, tuple[float, int]] = {}  # requests in the gateway: arrival, prompt tokens
+        self._gateway: Gateway | None = None
+        self._migrator: Any = None
+        router.setup(self.view.facts)
+        if router.gateway is not None:
+            self._gateway = Gateway(self.env, router.gateway, self._schedule, self._in_turn, self._refuse)
+        if router.migration is not None:
+            from sim.fleet.migration import Migrator
+
+            for inside, group_first in zip(self.view.insides(), self._first, strict=False):
+                inside.movable(self.view.facts[group_first].engine)
+            self._migrator = Migrator(self, router.migration)
 
     # -- traffic
 
@@ -127,10 +194,16 @@ class World:
                         return
                     if env.now != arrival:  # rounding of the delay, in the last bit
                         self._advance(arrival)
+                self.sent += 1
+                if self._gateway is not None:
+                    self._hand_in(block, row, base + row, 0)
+                    continue
                 replica = self.router.choose(self.view, block, row)
+                if replica < 0:
+                    self._refuse((block, row, base + row, 0))
+                    continue
                 pool = self._pool_of[replica]
                 self.groups[pool].submit(replica - self._first[pool], columns, spans, row, row + 1, base)
-                self.sent += 1
 
     def _client_sends(self, client: int) -> None:
         """A client sends the next request of its own, now."""
@@ -142,17 +215,69 @@ class World:
             return
         block, row = request
         block.arrival_s[row] = now
-        replica = self.router.choose(self.view, block, row)
-        pool = self._pool_of[replica]
         number = self.sent
-        self.groups[pool].submit(
-            replica - self._first[pool], block.columns, block.spans, row, row + 1, number - row, WATCH_FINISH
-        )
+        self.sent = number + 1
         self._client_of[number] = client
         self._sent_klass.append(int(block.klass[row]))
-        self.sent = number + 1
+        if self._gateway is not None:
+            self._hand_in(block, row, number, WATCH_FINISH)
+        elif not self._schedule((block, row, number, WATCH_FINISH)):
+            self._refuse((block, row, number, WATCH_FINISH))
         if self.sent % _LOOK_UP == 0:
             self._look_up()
+
+    # -- one request: (block, row, id, watch flags)
+
+    def _hand_in(self, block: Any, row: int, number: int, watch: int) -> None:
+        self._waiting[number] = (float(block.arrival_s[row]), int(block.prompt_tokens[row]))
+        self._gateway.arrive((block, row, number, watch), int(block.priority[row]))  # type: ignore[union-attr]
+
+    def _schedule(self, request: tuple[Any, int, int, int]) -> bool:
+        """Ask the router, send the request there; False if it has no replica for it."""
+        replica = self.router.choose(self.view, request[0], request[1])
+        if replica < 0:
+            return False
+        self._submit(request, replica)
+        return True
+
+    def _in_turn(self, request: tuple[Any, int, int, int]) -> bool:
+        replica, self._turn = self._turn, (self._turn + 1) % self.view.replicas
+        self._submit(request, replica)
+        return True
+
+    def _submit(self, request: tuple[Any, int, int, int], replica: int) -> None:
+        block, row, number, watch = request
+        self._waiting.pop(number, None)
+        pool = self._pool_of[replica]
+        group, k = self.groups[pool], replica - self._first[pool]
+        columns, spans = block.columns, block.spans
+        now = self.env.now
+        if block.arrival_s[row] < now and self._gateway is not None:  # engines take requests as of now
+            self._came[number] = float(block.arrival_s[row])
+            arrival = np.full(len(block), now)
+            columns = (arrival, *columns[1:])
+        group.submit(k, columns, spans, row, row + 1, number - row, watch)
+
+    def _refuse(self, request: tuple[Any, int, int, int]) -> None:
+        """Nobody takes it: the client gets an error now."""
+        block, row, number, _ = request
+        self._waiting.pop(number, None)
+        arrival, now = float(block.arrival_s[row]), float(self.env.now)
+        self._refused.append((number, arrival, max(arrival, now), int(block.prompt_tokens[row])))
+        self.finished += 1
+        client = self._client_of.pop(number, None)
+        if client is not None:
+            self._send_later(client, now + self._clients.think_time)  # type: ignore[union-attr]
+
+    def _poll(self) -> Generator[simpy.Event, Any, None]:
+        """The router looks at the replicas at its interval, as long as anything can still happen."""
+        while not self.stopped:
+            moves = self.router.poll(self.view)
+            if self._migrator is not None:
+                self._migrator.start(moves)
+            if self.env.peek() == inf and all(group.next_event() == inf for group in self.groups):
+                return
+            yield self.env.timeout(self.router.interval or inf)
 
     def _at(self, time: float) -> simpy.Event:
         return self.env.timeout(max(0.0, time - self.env.now))
@@ -166,7 +291,9 @@ class World:
             for client in range(self._clients.concurrency):
                 self._send_later(client, 0.0)
         else:
-            env.process(self._open_blocks() if self.router.stateless else self._open_rows())
+            env.process(self._open_blocks() if self.router.stateless and self._gateway is None else self._open_rows())
+        if self.router.interval is not None:
+            env.process(self._poll())
         while not self.stopped:
             time = min(env.peek(), self.until)
             if self._advance(time):
@@ -232,11 +359,44 @@ class World:
             rows = group.in_flight()
             rows["replica"] += np.int32(first)
             parts.append(rows)
+        parts += self._outside(parts[0])
         out = {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
         self._rows = []
         order = np.argsort(out["id"], kind="stable")
         for name in out:
             out[name] = out[name][order]
+        if self._came:
+            late = np.isin(out["id"], list(self._came))
+            out["arrival_s"][late] = [self._came[i] for i in out["id"][late].tolist()]
         klass = np.array(self._sent_klass, np.int32) if self._clients is not None else np.concatenate([*self._klass, _NONE])
         out["klass"] = klass[out["id"]]
+        return out
+
+    def _outside(self, like: Columns) -> list[Columns]:
+        """Rows of requests that are in no engine: refused, in the gateway, or between two replicas."""
+        nan = float("nan")
+        rows = [(i, 0, came, nan, nan, end, prompt, 0, 0, 0, 1) for i, came, end, prompt in self._refused]
+        rows += [(i, 0, came, nan, nan, nan, prompt, 0, 0, 0, 3) for i, (came, prompt) in self._waiting.items()]
+        for source, (counts, times, _) in self._migrator.in_transit() if self._migrator is not None else ():
+            c = counts.tolist()
+            rows.append((c[0], source, *times[:3].tolist(), nan, c[1], c[8], c[9], c[10], 3))
+        if not rows:
+            return []
+        columns = zip(*rows, strict=True)
+        return [{name: np.array(values, like[name].dtype) for name, values in zip(like, columns, strict=True)}]
+
+    def totals(self) -> dict[str, float]:
+        """What happened between the engines: figures with names that begin with ``fleet_``."""
+        out: dict[str, float] = {}
+        if self._gateway is not None:
+            out["fleet_gateway_waited"] = float(self._gateway.waited)
+        if self._gateway is not None or self._refused:
+            out["fleet_gateway_failed"] = float(len(self._refused))
+        return out | (self._migrator.totals() if self._migrator is not None else {})
+
+    def notes(self) -> list[str]:
+        """The same in sentences."""
+        out = list(self._migrator.notes()) if self._migrator is not None else []
+        if self._refused:
+            out.append(f"{len(self._refused):,} requests found no replica in time and failed at the gateway")
         return out

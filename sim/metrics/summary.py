@@ -87,6 +87,9 @@ def summarise_run(record: RunRecord, columns: Mapping[str, Array], warmup_s: flo
         "preemptions": int(record.totals.get("preemptions", columns["preemptions"].sum())),
         "steps": int(record.totals.get("steps", 0)),
     }
+    fleet = {key.removeprefix("fleet_"): value for key, value in record.totals.items() if key.startswith("fleet_")}
+    if fleet:
+        summary["fleet"] = fleet
     summary["bottleneck"] = _bottleneck(record, columns, summary)
     groups = _groups(record, columns, ok, counted)
     summary["classes"] = groups["classes"]

@@ -7,6 +7,8 @@ blocks of future arrivals in one call; the others are asked at every arrival.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -24,6 +26,34 @@ class Snapshot(Protocol):
     def gauges(self) -> NDArray[np.float64]:
         """f8[5, n]: running, waiting, KV in use, KV total, clock of each replica."""
 
+    @property
+    def now(self) -> float:
+        """Simulated time in seconds."""
+
+    def look(self) -> dict[str, NDArray[np.float64]]:
+        """f8[n] by name (``sim.engine.handover.LOOK``): queue and memory of each replica exactly as of now. Costs O(requests in flight)."""
+
+    def running(self, replica: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """i8[m, 4]: id, slot, tokens with KV, tokens delivered of a replica's running requests in order of the batch; f8[m]: when they came."""
+
+
+@dataclass(frozen=True)
+class ReplicaFacts:
+    """What is known of a replica before it serves: tokens per KV block and bytes of KV per token (all ranks)."""
+
+    block_size: int = 16
+    kv_bytes_per_token: float = 0.0
+    engine: str = ""
+
+
+@dataclass(frozen=True)
+class Relocation:
+    """A running request is to move: its id, from which replica to which."""
+
+    request: int
+    source: int
+    destination: int
+
 
 class RouterParams(BaseModel):
     """Base of a router's settings."""
@@ -37,6 +67,12 @@ class Router(ABC):
     name: ClassVar[str]
     Params: ClassVar[type[RouterParams]] = RouterParams
     stateless: ClassVar[bool] = False
+    interval: float | None = None
+    """Seconds between two calls of `poll`; None: never called."""
+    gateway: Any = None
+    """Settings of a gateway that buffers and retries (`sim.fleet.gateway.GatewayParams`); None: a request without a replica is refused."""
+    migration: Any = None
+    """Settings of live migration (`sim.fleet.migration.MigrationParams`); None: running requests stay."""
 
     def __init__(self, params: Any, replicas: int, rng: np.random.Generator) -> None:
         self.params = params
@@ -47,6 +83,14 @@ class Router(ABC):
         """i4[n]: the replica of each row of a request block. Only asked of stateless routers."""
         raise NotImplementedError
 
+    def setup(self, facts: Sequence[ReplicaFacts]) -> None:
+        """Told once before the run what the replicas are. Raises `ConfigError` for what they cannot do."""
+        return
+
+    def poll(self, snapshot: Snapshot) -> Sequence[Relocation]:
+        """Every ``interval`` seconds: take in the state of the replicas, say which running requests should move."""
+        return ()
+
     @abstractmethod
     def choose(self, snapshot: Snapshot, block: Any, row: int) -> int:
-        """The replica for one row of a block, now."""
+        """The replica for one row of a block, now; −1: none can be had."""

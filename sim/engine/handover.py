@@ -1,0 +1,338 @@
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, misc"
+"""What a fleet may do with the inside of an engine: look closely, hold memory, take a running request out and put it into another.
+
+The functions below belong to the contract (`contract.py`) but are optional: a scheduler that has them attaches them with
+``sim.jit.implement`` in a module of its own named in `_MODULES`; asking another for them raises `NotModelledError`. They are compiled only
+where used.
+
+``look(s, out)``
+    Fill ``out`` (f8[len(LOOK)], zeroed) with the queue and memory of the engine as it would report them at its last decision.
+``list_running(s, out)``
+    Slots of the running requests in the order of the batch, into ``out``; returns how many.
+``resident_tokens(s, slot)``
+    Tokens of a request whose KV is in memory.
+``hold(s, blocks, slots)``
+    Take ``blocks`` KV blocks for requests to come, if they are free (watermark respected) and ``slots`` more may run; True if so.
+``unhold(s, blocks)``
+    Give them back.
+``leave(s, slot)``
+    A running request that is in no batch in flight leaves the batch, its blocks are freed.
+``join(s, slot, blocks)``
+    A request whose KV is in ``blocks`` held blocks joins the batch, to decode on; False if the batch is full.
+"""
+
+import importlib
+from typing import Any
+
+import numpy as np
+
+from sim.engine.loop import make_room
+from sim.engine.state import record_gauges
+from sim.errors import NotModelledError
+from sim.jit import _METHODS, JIT, generic, kernel
+
+LOOK = (
+    "total_blocks",
+    "used_blocks",
+    "running",
+    "waiting",
+    "first_waiting_blocks",
+    "waiting_blocks",
+    "last_running_blocks",
+    "preempted",  # since the start
+    "decodes",
+    "waiting_tokens",  # prompt tokens to compute of requests in the queue
+    "prefill_tokens",  # … of running requests
+    "unallocated_tokens",  # … for which no block is held yet
+    "seen_until",  # requests that came up to then are in these counters
+)
+_MODULES = {"VllmState": "sim.engine.schedulers._vllm_handover"}
+
+
+@generic
+def look(s: Any, out: Any) -> Any:
+    """Queue and memory."""
+
+
+@generic
+def list_running(s: Any, out: Any) -> Any:
+    """Running requests."""
+
+
+@generic
+def resident_tokens(s: Any, slot: Any) -> Any:
+    """Tokens with KV in memory."""
+
+
+@generic
+def hold(s: Any, blocks: Any, slots: Any) -> Any:
+    """Take blocks for a request to come."""
+
+
+@generic
+def unhold(s: Any, blocks: Any) -> Any:
+    """Give them back."""
+
+
+@generic
+def leave(s: Any, slot: Any) -> Any:
+    """Out of the batch."""
+
+
+@generic
+def join(s: Any, slot: Any, blocks: Any) -> Any:
+    """Into the batch."""
+
+
+@kernel
+def _look(states, out):
+    for k in range(len(states)):
+        look(states[k], out[k])
+
+
+@kernel
+def _look_common(states, block, out):
+    """For engines without a `look` of their own, from what all have: gauges, and requests that never ran as the queue."""
+    for k in range(len(states)):
+        s = states[k]
+        out[k, 0] = s.g_kv_total
+        out[k, 1] = s.g_kv_used
+        out[k, 2] = s.g_running
+        out[k, 3] = s.g_waiting
+        out[k, 7] = s.n_preempted
+        out[k, 12] = s.now
+        idle = np.zeros(s.n_slots, np.int32)
+        for i in range(s.n_free):
+            idle[s.free[i]] = 1
+        for i in range(s.in_len):
+            idle[s.in_slot[(s.in_head + i) % s.in_slot.size]] = 1
+        first = np.inf
+        for slot in range(s.n_slots):
+            if idle[slot] == 1:
+                continue
+            if np.isnan(s.r_first_scheduled[slot]):
+                n = np.ceil(s.r_prompt[slot] / block)
+                out[k, 5] += n
+                out[k, 9] += s.r_prompt[slot]
+                if s.r_arrival[slot] < first:
+                    first = s.r_arrival[slot]
+                    out[k, 4] = n
+            elif s.r_done[slot] == 0:
+                out[k, 10] += s.r_prompt[slot]
+            else:
+                out[k, 8] += 1
+
+
+@kernel
+def _requests(states, k):
+    """Running requests of one engine in the order of the batch: id, slot, tokens with KV, tokens delivered; and when they came."""
+    s = states[k]
+    slots = np.empty(s.n_slots, np.int64)
+    n = list_running(s, slots)
+    out = np.empty((n, 4), np.int64)
+    came = np.empty(n)
+    for i in range(n):
+        slot = slots[i]
+        out[i, 0] = s.r_id[slot]
+        out[i, 1] = slot
+        out[i, 2] = resident_tokens(s, slot)
+        out[i, 3] = s.r_done[slot]
+        came[i] = s.r_arrival[slot]
+    return out, came
+
+
+@kernel
+def _boundary(states, k):
+    s = states[k]
+    return s.q_end[s.q_head] if s.q_len > 0 else s.now
+
+
+@kernel
+def _in_step(states, k):
+    return states[k].q_len > 0
+
+
+@kernel
+def _depth(states):
+    return states[0].depth
+
+
+@kernel
+def _hold(states, k, blocks, slots):
+    return hold(states[k], blocks, slots)
+
+
+@kernel
+def _unhold(states, k, blocks, t):
+    s = states[k]
+    unhold(s, blocks)
+    if s.q_len == 0 and not s.at_plan:
+        s.wake = min(s.wake, t)
+
+
+@kernel
+def _take_out(states, k, slot, t):
+    s = states[k]
+    record_gauges(s, t)
+    n = s.r_spans[slot]
+    spans = np.empty((n, 3), np.int64)
+    for j in range(n):
+        spans[j, 0] = s.sp_id[s.r_span[slot] + j]
+        spans[j, 1] = s.sp_start[s.r_span[slot] + j]
+        spans[j, 2] = s.sp_len[s.r_span[slot] + j]
+    times = np.empty(4)
+    times[0] = s.r_arrival[slot]
+    times[1] = s.r_first_scheduled[slot]
+    times[2] = s.r_first_token[slot]
+    times[3] = s.r_last_token[slot]
+    counts = np.empty(11, np.int64)
+    counts[0] = s.r_id[slot]
+    counts[1] = s.r_prompt[slot]
+    counts[2] = s.r_output[slot]
+    counts[3] = s.r_max[slot]
+    counts[4] = s.r_priority[slot]
+    counts[5] = s.r_lora[slot]
+    counts[6] = s.r_watch[slot]
+    counts[7] = s.r_out_content[slot]
+    counts[8] = s.r_done[slot]
+    counts[9] = s.r_cached[slot]
+    counts[10] = s.r_preempt[slot]
+    leave(s, slot)
+    s.sp_live -= n
+    s.r_spans[slot] = 0
+    s.free[s.n_free] = slot
+    s.n_free += 1
+    s.live -= 1
+    s.rec.outstanding[s.replica] -= 1
+    s.rec.promised -= 1
+    if s.q_len == 0 and not s.at_plan:
+        s.wake = min(s.wake, t)
+    return counts, times, spans
+
+
+@kernel
+def _put_in(states, k, counts, times, spans, blocks, t):
+    """False, and nothing done, if the batch is full."""
+    s = states[k]
+    n = spans.shape[0]
+    if s.n_free == 0 or s.rec.promised == s.rec.id.size or s.sp_n + n > s.sp_id.size:
+        make_room(s, n)
+    slot = s.free[s.n_free - 1]
+    s.r_id[slot] = counts[0]
+    s.r_prompt[slot] = counts[1]
+    s.r_output[slot] = counts[2]
+    s.r_max[slot] = counts[3]
+    s.r_priority[slot] = counts[4]
+    s.r_lora[slot] = counts[5]
+    s.r_watch[slot] = counts[6]
+    s.r_out_content[slot] = counts[7]
+    s.r_done[slot] = counts[8]
+    s.r_cached[slot] = counts[9]
+    s.r_preempt[slot] = counts[10]
+    s.r_arrival[slot] = times[0]
+    s.r_first_scheduled[slot] = times[1]
+    s.r_first_token[slot] = times[2]
+    s.r_last_token[slot] = times[3]
+    record_gauges(s, t)
+    if not join(s, slot, blocks):
+        return False
+    s.n_free -= 1
+    s.live += 1
+    s.r_span[slot] = s.sp_n
+    s.r_spans[slot] = n
+    for j in range(n):
+        s.sp_id[s.sp_n + j] = spans[j, 0]
+        s.sp_start[s.sp_n + j] = spans[j, 1]
+        s.sp_len[s.sp_n + j] = spans[j, 2]
+    s.sp_n += n
+    s.sp_live += n
+    s.rec.outstanding[s.replica] += 1
+    s.rec.promised += 1
+    if s.q_len == 0 and not s.at_plan:
+        s.wake = min(s.wake, t)
+    return True
+
+
+def _state_type(group: Any) -> Any:
+    """The struct of a group's states, and its name; what a scheduler attached for it is loaded."""
+    states = group._states
+    if JIT:
+        import numba
+
+        kind = numba.typeof(states).item_type
+        name = kind.name.rpartition(".")[2]
+    else:
+        kind = type(states[0])
+        name = kind.__name__
+    if name in _MODULES:
+        importlib.import_module(_MODULES[name])
+    return kind
+
+
+class Inside:
+    """The inside of the engines of one `sim.engine.group.EngineGroup`. ``block_size``: tokens per KV block, for engines without a ``look``."""
+
+    def __init__(self, group: Any, block_size: int = 16) -> None:
+        self._group = group
+        self._kind = _state_type(group)
+        self._block = float(block_size)
+        self._own_look = self._kind in _METHODS["look"]
+        self._rows = np.zeros((group.n, len(LOOK)))
+
+    def movable(self, engine: str) -> None:
+        """Raise `NotModelledError` where running requests cannot be taken out of the engine."""
+        if self._kind not in _METHODS["join"]:
+            raise NotModelledError(
+                "router", engine, "migration of running requests is not modelled for this engine", "vllm, bladellm"
+            )
+        if _depth(self._group._states) > 1:
+            raise NotModelledError(
+                "router", engine, "migration with steps scheduled ahead is not modelled", "engine.async_scheduling=false, pp 1"
+            )
+
+    def sync(self, now: float) -> None:
+        """Bring every engine up to ``now``: lazy ones may be behind. Nothing watched can happen before."""
+        self._group._keys.fill(-np.inf)
+        self._group.advance(now, False)
+
+    def look(self) -> Any:
+        """f8[n, len(LOOK)], valid until the next call."""
+        self._rows.fill(0.0)
+        if self._own_look:
+            _look(self._group._states, self._rows)
+        else:
+            _look_common(self._group._states, self._block, self._rows)
+        return self._rows
+
+    def requests(self, replica: int) -> tuple[Any, Any]:
+        """i8[m, 4]: id, slot, tokens with KV, tokens delivered of the running requests in order of the batch; f8[m]: when they came."""
+        rows, came = _requests(self._group._states, replica)
+        return rows, came
+
+    def boundary(self, replica: int) -> float | None:
+        """When the step under way ends; None between two steps."""
+        states = self._group._states
+        return float(_boundary(states, replica)) if _in_step(states, replica) else None
+
+    def hold(self, replica: int, blocks: int, slots: int = 0) -> bool:
+        """Take KV blocks for a request to come."""
+        return bool(_hold(self._group._states, replica, blocks, slots))
+
+    def unhold(self, replica: int, blocks: int, now: float) -> None:
+        """Give held blocks back."""
+        _unhold(self._group._states, replica, blocks, now)
+        self._group._keys[replica] = -np.inf
+
+    def take_out(self, replica: int, slot: int, now: float) -> Any:
+        """A running request leaves, between two steps; returns what `put_in` wants."""
+        passenger = _take_out(self._group._states, replica, slot, now)
+        self._group._keys[replica] = -np.inf
+        return passenger
+
+    def put_in(self, replica: int, passenger: Any, blocks: int, now: float) -> bool:
+        """It joins another batch, its KV in ``blocks`` held blocks."""
+        counts, times, spans = passenger
+        if not _put_in(self._group._states, replica, counts, times, spans, blocks, now):
+            return False
+        self._group._keys[replica] = -np.inf
+        return True
