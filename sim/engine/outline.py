@@ -13,7 +13,7 @@ import numpy as np
 from sim.jit import JIT
 
 _functions: dict[Any, list[Any]] = {}
-_addresses: dict[Any, Any] = {}
+_compiled_functions: dict[Any, Any] = {}
 
 if JIT:
     from llvmlite import ir
@@ -54,13 +54,18 @@ def outlined(struct_type: Any) -> Any:
     return wrap
 
 
-def addresses(struct_type: Any) -> Any:
-    """i8[n]: where the outlined functions of a struct type are, compiled or taken from the cache on first use."""
-    if struct_type not in _addresses:
-        found = []
-        for function in _functions.get(struct_type, []):
-            count = function.__code__.co_argcount - 1
-            signature = types.int64(struct_type, *[types.int64] * count)
-            found.append(cfunc(signature, cache=True, error_model="numpy", nogil=True)(function))
-        _addresses[struct_type] = (np.array([f.address for f in found], np.int64), found)
-    return _addresses[struct_type][0]
+def addresses(struct_type: Any, without: frozenset[str] = frozenset()) -> Any:
+    """i8[n]: where the outlined functions of a struct type are, compiled or taken from the cache on first use.
+
+    Functions named in ``without`` are left out, as the settings never call them: that saves their compilation.
+    """
+    table = _functions.get(struct_type, [])
+    return np.array([0 if f.__name__ in without else _compiled(struct_type, f).address for f in table], np.int64)
+
+
+def _compiled(struct_type: Any, function: Any) -> Any:
+    if function not in _compiled_functions:
+        count = function.__code__.co_argcount - 1
+        signature = types.int64(struct_type, *[types.int64] * count)
+        _compiled_functions[function] = cfunc(signature, cache=True, error_model="numpy", nogil=True)(function)
+    return _compiled_functions[function]

@@ -178,11 +178,11 @@ def _wider_f8(a):
 # -- keys
 
 
-def radix_functions():
-    """What `new_radix` wants as ``fn`` (the eviction functions are in another module)."""
+def radix_functions(policy):
+    """What `new_radix` wants as ``fn`` for an eviction policy (the eviction functions are in another module)."""
     import sim.engine.kv.radix_evict  # noqa: F401
 
-    return addresses(Radix)
+    return addresses(Radix, frozenset() if policy == MRU else frozenset({"_rebuild"}))
 
 
 @inline

@@ -218,9 +218,8 @@ def replay(recording: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def _differs(key: str, recorded: Any, ours: Any) -> bool:
     if key in _ROUNDED and recorded is not None and ours is not None:
-        return abs(recorded - ours) > _TOLERANCE
-    different: bool = recorded != ours
-    return different
+        return bool(abs(recorded - ours) > _TOLERANCE)
+    return bool(recorded != ours)
 
 
 def compare(recording: dict[str, Any], name: str, without: frozenset[str] = frozenset()) -> Case:

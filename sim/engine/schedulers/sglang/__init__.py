@@ -88,6 +88,23 @@ def _new_state(fn, tree_fn, replica, rec, cost, numbers, ratios, flags, mt):
     return s
 
 
+def _never_called(p):
+    """Outlined functions that these settings cannot reach."""
+    matching = p.schedule_policy in ("lpm", "hrrn", "dfs-weight", "shortest-prefill-first")
+    unused = {
+        "_try_preempt": not p.enable_priority_scheduling or p.disable_priority_preemption,
+        "_lowest_waiting": not p.enable_priority_scheduling or p.max_queued_requests is None,
+        "_add_ignore_eos": not p.disable_radix_cache,
+        "_match_queue": not matching,
+        "_dfs_order": p.schedule_policy != "dfs-weight",
+        "_sort": p.schedule_policy == "fcfs" and not p.enable_priority_scheduling,
+        "_random_bits": p.schedule_policy != "random",
+        "_mix_running": not p.enable_mixed_chunk,
+        "_accepted": p.speculative_algorithm is None,
+    }
+    return frozenset(name for name, never in unused.items() if never)
+
+
 @register("engine")
 class Sglang(Scheduler):
     """SGLang: radix cache, overlap schedule, prefill-first batches."""
@@ -106,8 +123,6 @@ class Sglang(Scheduler):
         "prefill delayer",
         "scheduler_recv_interval > 1",
     )
-
-    rule = SglangRule
 
     @classmethod
     def max_context(cls, params: SglangParams, site: Site) -> int:
@@ -169,7 +184,8 @@ class Sglang(Scheduler):
         ratios = np.array([init, low, (init - low) / 600, p.speculative_accept_rate])
         twister = np.array(random.Random(p.random_seed).getstate()[1][:624], np.int64)
         arrays = (np.array(numbers, np.int64), ratios, np.array(flags, np.int64), twister)
-        return _new_state(addresses(SglangState), radix_functions(), replica, recorder, cost, *arrays)
+        fn = addresses(SglangState, _never_called(p))
+        return _new_state(fn, radix_functions(numbers[5]), replica, recorder, cost, *arrays)
 
     @classmethod
     def max_batch_tokens(cls, params: SglangParams, site: Site) -> int:
