@@ -154,6 +154,20 @@ class Scheduler(ABC):
         return cls.rule(**given)
 
     @classmethod
+    def host(cls, params: Any, profile: Any) -> Any:
+        """The profile of host overheads (`sim.cost.profile`) under these settings: asynchronous scheduling, graphs off."""
+        overlap = getattr(params, "async_scheduling", None)
+        if hasattr(params, "disable_overlap_schedule"):
+            overlap = not params.disable_overlap_schedule
+        eager = getattr(params, "enforce_eager", False) or getattr(params, "disable_cuda_graph", False)
+        return profile.adapted(overlap=overlap, graphs=False if eager else None)
+
+    @classmethod
+    def extras(cls, params: Any, site: Site) -> Any:
+        """What the settings add to a step (`sim.cost.extras.Extras`): drafts, adapters; None: nothing."""
+        return None
+
+    @classmethod
     def max_context(cls, params: Any, site: Site) -> int:
         """Longest prompt + output that the engine accepts: ``max_model_len`` where it has one, else the model's context."""
         limit = getattr(params, "max_model_len", None)

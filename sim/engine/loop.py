@@ -9,7 +9,7 @@ from math import inf
 import numpy as np
 
 from sim.cost.features import DECODE_CTX, DECODE_ROWS, DECODE_TOKENS, PREFILL_TOKENS
-from sim.cost.step import step_time
+from sim.cost.step import stage_time, step_time
 from sim.engine.contract import BATCH, NOTHING, apply_steady, complete, enqueue, grow, next_place, plan, steady_steps
 from sim.engine.state import (
     compact_spans,
@@ -38,15 +38,17 @@ def _launch(s):
     p = (s.q_head + s.q_len) % s.q_rows.size
     dt = step_time(s.cost, s.q_feat[p], s.rec.parts[s.replica])
     stages = s.stage_free.size
-    share = dt
-    if stages > 1:
-        share = dt // stages if s.cost.kind == 0 else dt / stages
+    left = dt
     t = s.now
     for k in range(stages):
         t = max(t, s.stage_free[k])
         if k == 0:
             s.q_start[p] = t
-        t += share if k < stages - 1 else dt - share * (stages - 1)
+        share = left
+        if k < stages - 1:
+            share = dt // stages if s.cost.kind == 0 else stage_time(s.cost, s.q_feat[p], dt, k)
+        left -= share
+        t += share
         s.stage_free[k] = t
     s.q_end[p] = t
     s.q_len += 1

@@ -9,6 +9,7 @@ from typing import Any
 from sim import registry
 from sim.cost.build import build_step_cost
 from sim.cost.evidence import Evidence
+from sim.cost.extras import Extras
 from sim.cost.layout import Layout
 from sim.cost.memory import Budget, memory_budget
 from sim.cost.profile import EngineProfile, load_engine_profile
@@ -81,7 +82,9 @@ def _plan(section: Any, model: ModelSpec, name: str, field: str) -> Plan:
     params = scheduler.resolve(given, site)
     budget = _budget(scheduler, params, site, field)
     profile = load_engine_profile(scheduler.profile or scheduler.name, getattr(params, "version", None))
-    cost, evidence = build_step_cost(model, accelerator, layout, profile, scheduler.max_batch_tokens(params, site))
+    profile = scheduler.host(params, profile)
+    extras = scheduler.extras(params, site) or Extras()
+    cost, evidence = build_step_cost(model, accelerator, layout, profile, scheduler.max_batch_tokens(params, site), extras)
     return Plan(
         name, field, section.replicas, model, accelerator, layout, scheduler, params, site, budget, profile, cost, evidence
     )
