@@ -74,7 +74,9 @@ class Vllm(Scheduler):
     name = "vllm"
     Params = VllmParams
     version = "0.33.0"
-    models = "vLLM 0.33.0: v1/core/sched/{scheduler,async_scheduler,request_queue}.py, v1/core/{kv_cache_manager,block_pool}.py, v1/engine/core.py"
+    models = (
+        "vLLM 0.33.0: v1/core/sched/{scheduler,async_scheduler}.py, v1/core/{kv_cache_manager,block_pool}.py, v1/engine/core.py"
+    )
     rule = VllmRule
     not_modelled = (
         "V0 (0.7 and before)",

@@ -1,7 +1,9 @@
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, misc, valid-type"
 """``Scheduler.schedule()``, second part: waiting requests, head of line, until one does not fit."""
 
-from sim.engine.schedulers.vllm.memory import allocate, commit, look_up
+import numpy as np
+
+from sim.engine.schedulers.vllm.memory import ONE, allocate, commit, look_up
 from sim.engine.schedulers.vllm.queues import queue_add, queue_take
 from sim.engine.schedulers.vllm.state import (
     CAP,
@@ -36,8 +38,8 @@ def _blocks_to_come(s, slot):
 
 
 @inline
-def _reserved(s, n_skipped):
-    """Blocks that a remote load must leave: what prefills and loads under way will take, and one step of drafts."""
+def _reserve(s, n_skipped):
+    """Set the blocks that a remote load must leave: what prefills and loads under way will take, and one step of drafts."""
     total = 0
     if s.k_spec > 0:
         total = (1 + s.k_spec + s.lookahead + s.block_size - 1) // s.block_size
@@ -52,49 +54,55 @@ def _reserved(s, n_skipped):
     for i in range(n_skipped):
         if s.r_x[s.skip_k[i], PREFILLING] == 1:
             total += _blocks_to_come(s, s.skip_k[i])
-    return total
+    s.reserved = total
 
 
 @inline
-def _adapter_fits(s, n_loras, lora):
+def _adapter_fits(s, lora):
     """Whether the adapter is loaded, or another may be."""
-    if s.max_loras == 0 or lora == 0 or n_loras < s.max_loras:
+    if s.max_loras == 0 or lora == 0 or s.n_loras < s.max_loras:
         return True
-    for i in range(n_loras):
+    for i in range(s.n_loras):
         if s.loras[i] == lora:
             return True
     return False
 
 
 @inline
-def _load_adapter(s, n_loras, lora):
-    """Number of distinct adapters with this one."""
+def _load_adapter(s, lora):
+    """One more adapter, unless it is there."""
     if s.max_loras == 0 or lora == 0:
-        return n_loras
-    for i in range(n_loras):
+        return
+    for i in range(s.n_loras):
         if s.loras[i] == lora:
-            return n_loras
-    if n_loras < s.loras.size:
-        s.loras[n_loras] = lora
-    return n_loras + 1
+            return
+    s.loras[s.n_loras] = lora
+    s.n_loras += 1
 
 
-def admit(s, p, rows, budget, room, threshold, defer, prefills):
-    """Append admitted requests to batch and running list; returns the batch's rows and whether a prompt was among them."""
+@inline
+def admit(s):
+    """Append admitted requests to batch and running list; the step so far is in the state."""
+    s.admitted = False
+    defer = s.defer
     if s.wq.len == 0 and s.kvq.len == 0:
         s.stuck = False
         s.g_blocked = False
         if not defer:
             s.cap_bound = False
-        return rows, False
+        return
     x = s.r_x
+    p = s.p
+    rows = s.rows_planned
+    budget, room, threshold = s.budget, s.room, s.threshold_now
     scheduled = rows > 0
-    admitted = False
-    n_w = n_k = n_loras = 0
+    n_w = n_k = np.int64(0)
+    s.n_loras = 0
     stuck = False
+    s.admitting = True
     if s.max_loras > 0:
         for i in range(s.n_run):
-            n_loras = _load_adapter(s, n_loras, s.r_lora[s.run[i]])
+            _load_adapter(s, s.r_lora[s.run[i]])
     blocked = False
     while budget > 0 and room > s.slots:
         if s.n_run >= s.max_run:
@@ -111,24 +119,23 @@ def admit(s, p, rows, budget, room, threshold, defer, prefills):
             if x[slot, RECEIVED] == 0:
                 ready = False
             else:
-                commit(s, slot, x[slot, COMP])
+                commit(s, slot, np.int64(x[slot, COMP]))
                 x[slot, RECEIVED] = 0
                 if x[slot, COMP] == x[slot, KNOWN]:
                     x[slot, COMP] -= 1
                 x[slot, STATUS] = PREEMPTED if s.r_preempt[slot] > 0 else WAITING
-        if ready and (x[slot, STALE] > 0 or not _adapter_fits(s, n_loras, s.r_lora[slot])):
+        if ready and (x[slot, STALE] > 0 or not _adapter_fits(s, s.r_lora[slot])):
             ready = False
-        known = x[slot, KNOWN]
-        comp = x[slot, COMP]
-        hits = ext = 0
-        n = c = 0
+        known = np.int64(x[slot, KNOWN])
+        comp = np.int64(x[slot, COMP])
+        hits = ext = n = c = np.int64(0)
         padded = False
         if ready:
             if comp == 0:
                 hits = look_up(s, slot)
                 c = hits * s.block_size
                 if s.role == 2 and x[slot, PULLED] == 0:
-                    ext = max(s.r_prompt[slot] - c, 0)
+                    ext = max(np.int64(s.r_prompt[slot]) - c, 0)
             else:
                 c = comp
             if ext == 0:
@@ -136,7 +143,7 @@ def admit(s, p, rows, budget, room, threshold, defer, prefills):
                     break
                 space = min(budget, room - s.slots)
                 n = known - c
-                if s.k_spec > 0 and n == 1 and not prefills and (scheduled or c > 0) and c + s.k_spec + 2 <= s.max_len:
+                if s.k_spec > 0 and n == 1 and not s.prefills and (scheduled or c > 0) and c + s.k_spec + 2 <= s.max_len:
                     if 1 + s.k_spec > space:
                         break
                     n = 1 + s.k_spec
@@ -158,8 +165,13 @@ def admit(s, p, rows, budget, room, threshold, defer, prefills):
                 s.skip_w[n_w] = slot
                 n_w += 1
             continue
-        reserved = _reserved(s, n_k) if ext > 0 else 0
-        if not allocate(s, slot, n, hits, s.full_isl, s.n_run > 0, ext, ext > 0, reserved):
+        s.n_hits = hits
+        s.ext = ext
+        s.reserved = 0
+        if ext > 0:
+            n = 0
+            _reserve(s, n_k)
+        if not allocate(s, slot, n):
             blocked = True
             stuck = (not s.kv.caching or x[slot, LAZY] == 1) and s.role == 0
             break
@@ -194,7 +206,7 @@ def admit(s, p, rows, budget, room, threshold, defer, prefills):
         log_event(s, NEW if x[slot, STATUS] == WAITING else RESUMED, s.r_id[slot], c)
         x[slot, STATUS] = RUNNING
         x[slot, COMP] = c
-        n_loras = _load_adapter(s, n_loras, s.r_lora[slot])
+        _load_adapter(s, s.r_lora[slot])
         s.q_slot[p, rows] = slot
         s.q_tok[p, rows] = n
         s.q_aux[p, rows] = s.k_spec if padded else 0
@@ -202,17 +214,14 @@ def admit(s, p, rows, budget, room, threshold, defer, prefills):
         budget -= n
         room -= n + s.slots
         if c < known - 1:
-            admitted = True
+            s.admitted = True
     # what was passed over goes back in front, in its old order
     for i in range(n_k - 1, -1, -1):
-        queue_add(s, s.kvq, s.skip_k[i], True)
+        queue_add(s, s.kvq, s.skip_k[i], ONE)
     for i in range(n_w - 1, -1, -1):
-        queue_add(s, s.wq, s.skip_w[i], True)
+        queue_add(s, s.wq, s.skip_w[i], ONE)
     if not defer:
         s.cap_bound = s.wq.len + s.kvq.len > s.n_deferred
     s.stuck = stuck and n_w == 0 and n_k == 0
     s.g_blocked = blocked
-    return rows, admitted
-
-
-admit = inline(admit)
+    s.rows_planned = rows

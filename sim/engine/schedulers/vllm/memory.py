@@ -29,6 +29,9 @@ from sim.engine.schedulers.vllm.state import (
 from sim.engine.state import log_event
 from sim.jit import inline, kernel
 
+ONE = np.int64(1)  # arguments given as literals would compile the callee once more
+ZERO = np.int64(0)
+
 
 @kernel
 def _more_rows(s):
@@ -69,7 +72,7 @@ def commit(s, slot, tokens):
     """Register the full blocks of the first ``tokens`` tokens; they need not be computed yet."""
     x = s.r_x
     n = min(tokens, x[slot, KNOWN] - s.hash_ahead) // s.block_size
-    have = max(x[slot, CACHED], 0)
+    have = np.int64(max(x[slot, CACHED], 0))
     if s.kv.caching and n > have:
         if x[slot, LAZY] == 0:
             _register(s, slot, have, n)
@@ -103,26 +106,31 @@ def look_up(s, slot):
 
 
 @inline
-def allocate(s, slot, new, n_hits, full, running, ext, load, reserved):
-    """Blocks for ``new`` tokens after those computed, hit and (``ext``) loaded remotely. False, and nothing changed, if there are too few."""
+def allocate(s, slot, new):
+    """Blocks for ``new`` tokens after those computed, hit (``s.n_hits`` blocks) and loaded remotely (``s.ext`` tokens).
+
+    False, and nothing changed, if there are too few. ``s.admitting``: the checks of admission apply; ``s.reserved`` blocks are for others.
+    """
+    n_hits = s.n_hits
+    ext = s.ext
     x = s.r_x
     kv = s.kv
     size = s.block_size
     known = np.int64(x[slot, KNOWN])
     status = x[slot, STATUS]
     spare = kv.free
-    if running and (status == WAITING or status == PREEMPTED):
+    if s.admitting and s.n_run > 0 and (status == WAITING or status == PREEMPTED):
         spare -= s.watermark
     have = x[slot, CAP] // size + n_hits
     for i in range(n_hits):
         if kv.e_ref[s.hits[i]] == 0:
             spare -= 1  # it is handed out like a free one
-    if full and max((min(known, s.max_len) + size - 1) // size - have, 0) > spare:
+    if s.admitting and s.full_isl and max((min(known, s.max_len) + size - 1) // size - have, 0) > spare:
         return False
-    done = x[slot, COMP] + n_hits * size + ext + new
-    total = min(done + (0 if load else s.lookahead), s.max_len)
+    done = np.int64(x[slot, COMP]) + n_hits * size + ext + new
+    total = min(done + (0 if ext > 0 else s.lookahead), s.max_len)
     need = max((total + size - 1) // size - have, 0)
-    if need > spare - reserved:
+    if need > spare - s.reserved:
         return False
     if x[slot, CACHED] < 0:
         x[slot, CACHED] = n_hits
@@ -139,7 +147,7 @@ def allocate(s, slot, new, n_hits, full, running, ext, load, reserved):
         s.r_key[slot] = s.keys[n_hits - 1]
     take_blocks(kv, need)
     x[slot, CAP] = (have + need) * size
-    if not load and min(done, known) >= x[slot, NEXT]:
+    if ext == 0 and min(done, known) >= x[slot, NEXT]:
         commit(s, slot, min(done, known))
     return True
 
@@ -155,7 +163,7 @@ def release(s, slot):
     """Give a request's blocks back, or note them until the steps in flight are through."""
     x = s.r_x
     blocks = x[slot, CAP] // s.block_size
-    cached = max(x[slot, CACHED], 0)
+    cached = np.int64(max(x[slot, CACHED], 0))
     lazy = x[slot, LAZY] == 1
     row = x[slot, ROW]
     x[slot, CAP] = 0
@@ -173,7 +181,8 @@ def release(s, slot):
             s.df[at, 3] = row
             s.df[at, 4] = 0 if lazy else cached
         return
-    give_back_blocks(s.kv, blocks - cached, cached if lazy else 0, s.held, row, 0 if lazy else cached)
+    unasked = cached if lazy else ZERO
+    give_back_blocks(s.kv, blocks - cached, unasked, s.held, row, cached - unasked)
     if row >= 0:
         s.rows[s.n_rows] = row
         s.n_rows += 1
@@ -185,7 +194,7 @@ def free_deferred(s):
     while s.df_len > 0 and s.df[s.df_head, 0] <= s.seq_p:
         i = s.df_head
         row = s.df[i, 3]
-        give_back_blocks(s.kv, s.df[i, 1], s.df[i, 2], s.held, row, s.df[i, 4])
+        give_back_blocks(s.kv, np.int64(s.df[i, 1]), np.int64(s.df[i, 2]), s.held, row, np.int64(s.df[i, 4]))
         if row >= 0:
             s.rows[s.n_rows] = row
             s.n_rows += 1
@@ -200,7 +209,7 @@ def preempt(s, slot):
     if s.kv.caching and x[slot, LAZY] == 1:  # now it can meet its own blocks again: they must be known by their hash
         x[slot, LAZY] = 0
         if x[slot, CACHED] > 0:
-            _register(s, slot, 0, x[slot, CACHED])
+            _register(s, slot, ZERO, np.int64(x[slot, CACHED]))
     release(s, slot)
     x[slot, STATUS] = PREEMPTED
     x[slot, COMP] = 0
@@ -209,6 +218,6 @@ def preempt(s, slot):
     x[slot, PH] = 0
     s.r_preempt[slot] += 1
     s.n_preempted += 1
-    queue_add(s, s.wq, slot, True)
+    queue_add(s, s.wq, slot, ONE)
     s.stuck = False
-    log_event(s, PREEMPTION, s.r_id[slot], 0)
+    log_event(s, PREEMPTION, s.r_id[slot], ZERO)

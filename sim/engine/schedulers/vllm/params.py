@@ -108,12 +108,6 @@ def refuse(params: VllmParams, site: Site) -> None:
         raise NotModelledError(
             "engine.performance_mode", "interactivity", "its own graph sizes are not modelled", "balanced, throughput"
         )
-    if params.speculative_config is not None and params.kv_transfer_config is not None:
-        raise NotModelledError(
-            "engine.speculative_config", "with kv_transfer_config", "speculation on a disaggregated side", "one of the two"
-        )
-    if site.pp > 1 and params.kv_transfer_config is not None:
-        raise NotModelledError("engine.kv_transfer_config", f"with pp {site.pp}", "pipeline parallel disaggregated sides", "pp 1")
     if site.pp > 1 and params.async_scheduling and params.minor < 14:
         raise ConfigError(
             "engine.async_scheduling", True, "pipeline parallelism needs synchronous scheduling before 0.14", "false"

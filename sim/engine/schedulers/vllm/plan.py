@@ -1,6 +1,8 @@
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, misc, valid-type"
 """``Scheduler.schedule()`` (``v1/core/sched/scheduler.py``): running requests first, in list order; then the queue; then bookkeeping."""
 
+import numpy as np
+
 from sim.cost.features import (
     DECODE_CTX,
     DECODE_ROWS,
@@ -58,53 +60,59 @@ def _victim(s):
     return best
 
 
-def _make_space(s, p, i, rows, slot, n):
+@inline
+def _make_space(s, i, slot, n):
     """Allocate for running request `slot` at place `i`, preempting as long as it does not fit.
 
-    Returns whether it fits, the places removed before it, the batch rows dropped and their tokens.
+    Returns whether it fits and how many places before it were vacated.
     """
-    before = dropped = tokens = 0
-    while not allocate(s, slot, n, 0, False, True, 0, False, 0):
+    p = s.p
+    before = np.int64(0)
+    s.admitting = False
+    s.n_hits = s.ext = s.reserved = 0
+    while not allocate(s, slot, n):
         j = _victim(s)
         victim = s.run[j]
         if not can_free(s, victim):
-            return False, before, dropped, tokens
+            return False, before
         for k in range(j, s.n_run - 1):
             s.run[k] = s.run[k + 1]
         s.n_run -= 1
         if s.priority and j < i - before:
             before += 1
             at = -1
-            for k in range(rows - dropped):
+            for k in range(s.rows_planned):
                 if s.q_slot[p, k] == victim:
                     at = k
             if at >= 0:  # it was scheduled in this step: its tokens go back to the budget
-                tokens += s.q_tok[p, at]
-                dropped += 1
-                for k in range(at, rows - dropped):
+                s.budget += s.q_tok[p, at]
+                s.room += s.q_tok[p, at] + s.slots
+                s.rows_planned -= 1
+                for k in range(at, s.rows_planned):
                     s.q_slot[p, k] = s.q_slot[p, k + 1]
                     s.q_tok[p, k] = s.q_tok[p, k + 1]
                     s.q_aux[p, k] = s.q_aux[p, k + 1]
         preempt(s, victim)
         if victim == slot:
-            return False, before, dropped, tokens
-    return True, before, dropped, tokens
-
-
-_make_space = inline(_make_space)
+            return False, before
+    return True, before
 
 
 @inline
-def _after(s, p, rows):
+def _after(s):
     """Bookkeeping after the decision (``_update_after_schedule``, ``AsyncScheduler``) and the sums of the batch."""
-    x = s.r_x
-    feat = s.q_feat[p]
+    x = s.r_x  # arrays are looked up once: each access to a field of the state counts references
+    q_slot, q_tok, q_aux = s.q_slot, s.q_tok, s.q_aux
+    r_prompt, r_lora = s.r_prompt, s.r_lora
+    p = s.p
+    rows = s.rows_planned
+    feat = s.q_feat
     n_decode = decode_tokens = decode_ctx = n_prefill = prefill_tokens = prefill_ctx = sampled = drafting = lora = past = 0
     work = 0.0
     for j in range(rows):
-        slot = s.q_slot[p, j]
-        n = s.q_tok[p, j]
-        drafts = s.q_aux[p, j]
+        slot = q_slot[p, j]
+        n = q_tok[p, j]
+        drafts = q_aux[p, j]
         c = x[slot, COMP]
         x[slot, COMP] = c + n
         x[slot, INFL] += n
@@ -122,8 +130,8 @@ def _after(s, p, rows):
                 x[slot, ELIG] = s.step_no + s.pp
         if s.defer_free:
             x[slot, LAST_SEQ] = s.seq_s
-        s.q_aux[p, j] = 2 * drafts + (0 if chunk else 1)
-        after = c >= s.r_prompt[slot]
+        q_aux[p, j] = 2 * drafts + (0 if chunk else 1)
+        after = c >= r_prompt[slot]
         if after:
             past += 1
         if after and n == 1 + drafts:
@@ -135,22 +143,22 @@ def _after(s, p, rows):
             prefill_tokens += n
             prefill_ctx += c + n
             work += float(n) * (c + 0.5 * n)
-        if s.r_lora[slot] > 0:
+        if r_lora[slot] > 0:
             lora += 1
     s.q_rows[p] = rows
-    feat[TOKENS] = decode_tokens + prefill_tokens
-    feat[DECODE_ROWS] = n_decode
-    feat[DECODE_TOKENS] = decode_tokens
-    feat[DECODE_CTX] = decode_ctx
-    feat[PREFILL_ROWS] = n_prefill
-    feat[PREFILL_TOKENS] = prefill_tokens
-    feat[PREFILL_WORK] = work
-    feat[PREFILL_CTX] = prefill_ctx
-    feat[SAMPLED] = sampled
-    feat[ROWS] = rows
-    feat[DRAFT_TOKENS] = drafting * s.k_spec if s.lookahead > 0 else 0  # ngram proposes on the host
-    feat[LORA_ROWS] = lora
-    feat[SPARE] = past  # rows past their prompt, as recordings count them
+    feat[p, TOKENS] = decode_tokens + prefill_tokens
+    feat[p, DECODE_ROWS] = n_decode
+    feat[p, DECODE_TOKENS] = decode_tokens
+    feat[p, DECODE_CTX] = decode_ctx
+    feat[p, PREFILL_ROWS] = n_prefill
+    feat[p, PREFILL_TOKENS] = prefill_tokens
+    feat[p, PREFILL_WORK] = work
+    feat[p, PREFILL_CTX] = prefill_ctx
+    feat[p, SAMPLED] = sampled
+    feat[p, ROWS] = rows
+    feat[p, DRAFT_TOKENS] = drafting * s.k_spec if s.lookahead > 0 else 0  # ngram proposes on the host
+    feat[p, LORA_ROWS] = lora
+    feat[p, SPARE] = past  # rows past their prompt, as recordings count them
     s.pure = n_decode == rows and rows == s.n_run and s.k_spec == 0
 
 
@@ -162,26 +170,33 @@ def plan_step(s):
     s.step_no += 1
     p = next_place(s)
     clear_place(s, p)
+    s.p = p
     x = s.r_x
+    run = s.run
+    q_slot, q_tok, q_aux = s.q_slot, s.q_tok, s.q_aux
     budget = room = s.max_tokens
     waiting = s.wq.len + s.kvq.len
-    threshold = s.threshold if s.n_run + waiting > 1 or not s.lone_exempt else 0
+    threshold = s.threshold
+    if s.n_run + waiting <= 1 and s.lone_exempt:
+        threshold -= threshold
     if threshold > 0 and s.adaptive:
         threshold = max(threshold, s.max_tokens // (s.n_run + waiting))
-    defer = False
+    s.defer = False
     if s.interval > 1 and not s.cap_bound and s.n_exec + 1 - s.last_prefill < s.interval:
-        for i in range(s.n_run):
-            if x[s.run[i], CHUNK] == 0:
-                defer = True
-    rows = 0
-    preempted = prefills = False
-    i = 0
+        for j in range(s.n_run):
+            if x[run[j], CHUNK] == 0:
+                s.defer = True
+    defer = s.defer
+    preempted_before = s.n_preempted
+    s.prefills = False
+    s.admitted = False
+    rows = i = np.int64(0)
     while i < s.n_run and budget > 0 and room > s.slots:
-        slot = s.run[i]
-        comp = x[slot, COMP]
-        ph = x[slot, PH]
-        known = x[slot, KNOWN]
-        n_spec = x[slot, NSPEC]
+        slot = run[i]
+        comp = np.int64(x[slot, COMP])
+        ph = np.int64(x[slot, PH])
+        known = np.int64(x[slot, KNOWN])
+        n_spec = np.int64(x[slot, NSPEC])
         # its last token is in flight; pipeline stagger; deferred prefill
         if (ph > 0 and comp + 2 - ph >= x[slot, LIMIT]) or s.step_no < x[slot, ELIG] or (defer and x[slot, CHUNK] == 1):
             i += 1
@@ -194,41 +209,39 @@ def plan_step(s):
             i += 1
             continue
         if comp + n + s.lookahead > x[slot, CAP] or min(comp + n, known) >= x[slot, NEXT]:
-            n_before = s.n_preempted
-            ok, before, dropped, tokens = _make_space(s, p, i, rows, slot, n)
+            s.rows_planned, s.budget, s.room = rows, budget, room
+            fits, before = _make_space(s, i, slot, n)
+            rows, budget, room = s.rows_planned, s.budget, s.room
             i -= before
-            rows -= dropped
-            budget += tokens
-            room += tokens + dropped * s.slots
-            if s.n_preempted > n_before:
-                preempted = True
-            if not ok:
+            if not fits:
                 if s.priority and x[slot, STATUS] == PREEMPTED:
                     continue
                 break
-        drafts = 0
+        drafts = np.int64(0)
         if n_spec > 0:
             drafts = max(min(n + comp - known - ph, n_spec), 0)
             x[slot, NSPEC] = 0
         if x[slot, CHUNK] == 1:
-            prefills = True
-        s.q_slot[p, rows] = slot
-        s.q_tok[p, rows] = n
-        s.q_aux[p, rows] = drafts
+            s.prefills = True
+        q_slot[p, rows] = slot
+        q_tok[p, rows] = n
+        q_aux[p, rows] = drafts
         rows += 1
         budget -= n
         room -= n + s.slots
         i += 1
-    admitted = False
+    s.rows_planned, s.budget, s.room, s.threshold_now = rows, budget, room, threshold
+    preempted = s.n_preempted > preempted_before
     if not preempted:
-        rows, admitted = admit(s, p, rows, budget, room, threshold, defer, prefills)
+        admit(s)
+        rows = s.rows_planned
     if rows > 0:
         s.n_exec += 1
         if s.defer_free:
             s.seq_s += 1
-    if s.interval > 1 and (prefills or admitted):
+    if s.interval > 1 and (s.prefills or s.admitted):
         s.last_prefill = s.n_exec
-    _after(s, p, rows)
+    _after(s)
     s.finished_pending = False
     s.executed = rows > 0
     s.more = has_requests(s)

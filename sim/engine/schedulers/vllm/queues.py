@@ -75,14 +75,14 @@ def _sift_down(s, q, i, slot):
 
 @inline
 def queue_add(s, q, slot, front):
-    """At the end (or the front); under the priority policy where it belongs."""
+    """At the end (``front`` 1: at the front); under the priority policy where it belongs."""
     if q.len == q.slot.size:
         _double(q)
     n = q.slot.size
     q.len += 1
     if s.priority:
         _sift_up(s, q, q.len - 1, slot)
-    elif front:
+    elif front == 1:
         q.head = (q.head - 1 + n) % n
         q.slot[q.head] = slot
     else:
@@ -96,7 +96,7 @@ def queue_take(s, q):
     q.len -= 1
     if s.priority:
         if q.len > 0:
-            _sift_down(s, q, 0, q.slot[q.len])
+            _sift_down(s, q, q.head, q.slot[q.len])  # the head of a heap is place 0
     else:
         q.head = (q.head + 1) % q.slot.size
     return slot

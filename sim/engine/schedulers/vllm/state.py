@@ -38,8 +38,8 @@ WAITING, RUNNING, PREEMPTED, ENDED, REMOTE = 0, 1, 2, 3, 4  # STATUS
 
 NEVER = 1 << 30
 
-# kinds of the event log
-NEW, RESUMED, PREEMPTION, KV_WAIT, RECV_DONE, SEND_DONE, OUT, FINISH, FREE_AFTER = 1, 2, 3, 4, 5, 6, 7, 8, 9
+# kinds of the event log; not Python ints, which would compile `log_event` once for each
+NEW, RESUMED, PREEMPTION, KV_WAIT, RECV_DONE, SEND_DONE, OUT, FINISH = (np.int64(i) for i in range(1, 9))
 
 
 @struct
@@ -80,7 +80,8 @@ class VllmState(EngineState):
     skip_k: i4s
     run: i4s
     n_run: i8
-    loras: i4s
+    loras: i4s  # distinct adapters in the batch
+    n_loras: i8
     # -- memory
     kv: BlockPool
     held: i4ss  # [row, block]: entries of the registered blocks
@@ -90,6 +91,20 @@ class VllmState(EngineState):
     keys: i8s  # chain hashes of `key_slot`'s first `n_keys` blocks
     key_slot: i8
     n_keys: i8
+    # -- arguments of `allocate`
+    admitting: b1
+    n_hits: i8
+    ext: i8
+    reserved: i8
+    # -- the step being planned
+    p: i8
+    rows_planned: i8
+    budget: i8
+    room: i8
+    threshold_now: i8
+    defer: b1
+    prefills: b1  # a prompt's chunk of a running request was scheduled
+    admitted: b1  # so was a prompt from the queue
     # -- counters and flags between steps
     step_no: i8
     n_exec: i8  # steps with work
@@ -145,7 +160,7 @@ def new_vllm(replica, rec, cost, depth, blocks, caching, lifo, n, accept, times)
     s.skip_k = np.empty(slots, np.int32)
     s.run = np.empty(s.max_run, np.int32)
     s.n_run = 0
-    s.loras = np.empty(s.max_loras + 1, np.int32)
+    s.loras = np.empty(s.max_run + s.max_loras + 1, np.int32)
     s.kv = new_block_pool(blocks, caching, lifo)
     longest = min((s.max_len + s.block_size - 1) // s.block_size, blocks) + 1
     rows = 8 if caching else 1

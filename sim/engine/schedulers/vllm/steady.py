@@ -1,6 +1,8 @@
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, misc, valid-type"
 """Steps in which every running request decodes one token and nothing else can happen, in one stroke."""
 
+import numpy as np
+
 from sim.engine.kv.blocks import take_blocks
 from sim.engine.schedulers.vllm.state import CACHED, CAP, COMP, KNOWN, LAST_SEQ, LAZY, NEXT
 
@@ -25,19 +27,20 @@ def steady_vllm(s):
 def apply_vllm(s, k):
     """``k`` such steps are done."""
     x = s.r_x
+    run, r_last, r_done = s.run, s.r_last_token, s.r_done
     size = s.block_size
-    need = 0
+    need = np.int64(0)
     if s.defer_free:
         s.seq_s += k
         s.seq_p += k
     for i in range(s.n_run):
-        slot = s.run[i]
+        slot = run[i]
         known = x[slot, KNOWN] + k
         comp = x[slot, COMP] + k
         x[slot, KNOWN] = known
         x[slot, COMP] = comp
-        s.r_done[slot] += k
-        s.r_last_token[slot] = s.now
+        r_done[slot] += k
+        r_last[slot] = s.now
         while x[slot, CAP] < comp:
             x[slot, CAP] += size
             need += 1

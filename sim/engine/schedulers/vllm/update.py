@@ -1,7 +1,9 @@
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, misc, valid-type"
 """Arrival of a request, and ``Scheduler.update_from_output()``: tokens out, finishes, blocks back."""
 
-from sim.engine.schedulers.vllm.memory import commit, free_deferred, release
+import numpy as np
+
+from sim.engine.schedulers.vllm.memory import ZERO, commit, free_deferred, release
 from sim.engine.schedulers.vllm.plan import has_requests
 from sim.engine.schedulers.vllm.queues import queue_add, queue_remove
 from sim.engine.schedulers.vllm.state import (
@@ -60,7 +62,7 @@ def enqueue_vllm(s, slot):
     if s.wq.len == 0 or s.priority:
         s.stuck = False
     s.empties = 0
-    queue_add(s, s.wq, slot, False)
+    queue_add(s, s.wq, slot, ZERO)
     s.g_waiting = s.wq.len + s.kvq.len
 
 
@@ -74,7 +76,7 @@ def _transfers(s, n_out):
         if s.in_time[i] <= s.now:
             if x[slot, STATUS] == REMOTE:
                 x[slot, RECEIVED] = 1
-            log_event(s, RECV_DONE, s.r_id[slot], 0)
+            log_event(s, RECV_DONE, s.r_id[slot], ZERO)
         else:
             s.in_slot_x[left] = slot
             s.in_time[left] = s.in_time[i]
@@ -87,7 +89,7 @@ def _transfers(s, n_out):
             release(s, slot)
             x[slot, HELD] = 0
             s.n_send -= 1
-            log_event(s, SEND_DONE, s.r_id[slot], 0)
+            log_event(s, SEND_DONE, s.r_id[slot], ZERO)
             if x[slot, INFL] == 0:
                 free_slot(s, slot)
         else:
@@ -115,7 +117,7 @@ def _finish(s, slot):
     x[slot, STATUS] = ENDED
     s.finished_pending = True
     record_end(s, slot, s.now, FINISHED)
-    log_event(s, FINISH, s.r_id[slot], 0)
+    log_event(s, FINISH, s.r_id[slot], ZERO)
     if s.role == 1:
         s.out_slot[s.out_n] = slot
         s.out_time[s.out_n] = s.now + s.xfer_base + s.xfer_token * x[slot, COMP]
@@ -138,6 +140,8 @@ def _finish(s, slot):
 def complete_step(s, p):
     """One call of ``update_from_output()`` for the batch in place ``p``."""
     x = s.r_x
+    q_slot, q_tok, q_aux = s.q_slot, s.q_tok, s.q_aux
+    r_last, r_done = s.r_last_token, s.r_done
     now = s.now
     gap_from = s.t_got
     rows = s.q_rows[p]
@@ -150,9 +154,9 @@ def complete_step(s, p):
     least = NEVER
     ended = False
     for j in range(rows):
-        slot = s.q_slot[p, j]
-        n = s.q_tok[p, j]
-        aux = s.q_aux[p, j]
+        slot = q_slot[p, j]
+        n = q_tok[p, j]
+        aux = q_aux[p, j]
         x[slot, INFL] -= n
         stale = x[slot, STALE] > 0
         if stale:
@@ -185,16 +189,16 @@ def complete_step(s, p):
             if had_ph:
                 x[slot, PH] -= k
             if (had_ph or s.k_spec > 0) and status == RUNNING and x[slot, COMP] - x[slot, INFL] >= x[slot, NEXT]:
-                commit(s, slot, x[slot, COMP] - x[slot, INFL])
-        if s.r_last_token[slot] == gap_from:
+                commit(s, slot, np.int64(x[slot, COMP] - x[slot, INFL]))
+        if r_last[slot] == gap_from:
             regular += 1
-            s.r_last_token[slot] = now
-            s.r_done[slot] += got
+            r_last[slot] = now
+            r_done[slot] += got
         else:
             emit(s, slot, now, got)
         got_rows += 1
         if s.log_on:
-            log_event(s, OUT, s.r_id[slot], got)
+            log_event(s, OUT, s.r_id[slot], np.int64(got))
         if got == left:
             ended = True
             _finish(s, slot)
@@ -206,10 +210,11 @@ def complete_step(s, p):
         record_gap(s.rec, now - gap_from, float(regular))
     if ended:
         n_left = 0
+        run = s.run
         for j in range(s.n_run):
-            slot = s.run[j]
+            slot = run[j]
             if x[slot, STATUS] == RUNNING:
-                s.run[n_left] = slot
+                run[n_left] = slot
                 n_left += 1
         s.n_run = n_left
         s.stuck = False
@@ -217,7 +222,7 @@ def complete_step(s, p):
         _transfers(s, n_out)
     if s.k_spec > 0 and not s.is_async:
         for j in range(rows):
-            slot = s.q_slot[p, j]
+            slot = q_slot[p, j]
             if x[slot, STATUS] != ENDED:
                 x[slot, NSPEC] = 0 if x[slot, CHUNK] == 1 else s.k_spec
     if rows > 0:
