@@ -29,7 +29,7 @@ import numpy as np
 from sim.engine.loop import make_room
 from sim.engine.state import record_gauges
 from sim.errors import NotModelledError
-from sim.jit import _METHODS, JIT, generic, kernel
+from sim.jit import _METHODS, JIT, generic, inline, kernel
 
 LOOK = (
     "total_blocks",
@@ -84,10 +84,17 @@ def join(s: Any, slot: Any, blocks: Any) -> Any:
     """Into the batch."""
 
 
+@inline
+def _seen_until(s):
+    """Requests that came up to then have been taken in; the rest is in the inbox and in no counter."""
+    return np.nextafter(s.r_arrival[s.in_slot[s.in_head]], -np.inf) if s.in_len > 0 else np.inf
+
+
 @kernel
 def _look(states, out):
     for k in range(len(states)):
         look(states[k], out[k])
+        out[k, 12] = _seen_until(states[k])
 
 
 @kernel
@@ -100,7 +107,7 @@ def _look_common(states, block, out):
         out[k, 2] = s.g_running
         out[k, 3] = s.g_waiting
         out[k, 7] = s.n_preempted
-        out[k, 12] = s.now
+        out[k, 12] = _seen_until(s)
         idle = np.zeros(s.n_slots, np.int32)
         for i in range(s.n_free):
             idle[s.free[i]] = 1

@@ -34,7 +34,6 @@ def _look(s, out):
     out[2] = s.n_run
     out[3] = s.wq.len + s.kvq.len
     out[7] = s.n_preempted
-    out[12] = s.now
     for part in range(2):
         q = s.kvq if part == 0 else s.wq
         for i in range(q.len):
