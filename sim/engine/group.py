@@ -5,7 +5,7 @@ from math import inf
 import numpy as np
 
 from sim.engine.loop import STOPPED, _turn, accept, make_room, outlook
-from sim.engine.state import IN_FLIGHT, SERIES
+from sim.engine.state import IN_FLIGHT, SERIES, flush_gaps
 from sim.jit import kernel, list_of
 
 
@@ -100,6 +100,7 @@ def _drained(rec):
 
 @kernel
 def _recorder_view(rec):
+    flush_gaps(rec)
     rows = (rec.id, rec.replica, rec.arrival, rec.first_scheduled, rec.first_token, rec.finish)
     counts = (rec.prompt, rec.output, rec.cached, rec.preemptions, rec.status)
     watched = (rec.watched_id, rec.watched_time, rec.watched_replica)

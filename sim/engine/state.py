@@ -75,6 +75,8 @@ class Recorder:
     itl_sum: f8
     itl_count: f8
     itl_max: f8
+    gap: f8  # held back: so many gaps of this length
+    gap_weight: f8
     parts: f8ss  # [replica, part] seconds
     outstanding: i8s  # [replica] submitted − finished: what a gateway counts
 
@@ -183,6 +185,8 @@ def new_recorder(replicas, bins, width, rows, itl_bins, itl_lo, itl_scale):
     r.itl_sum = 0.0
     r.itl_count = 0.0
     r.itl_max = 0.0
+    r.gap = -1.0
+    r.gap_weight = 0.0
     r.parts = np.zeros((replicas, N_PARTS))
     r.outstanding = np.zeros(replicas, np.int64)
     return r
@@ -430,17 +434,28 @@ def log_event(s, kind, a, b):
 
 
 @inline
+def flush_gaps(r):
+    """Put the gaps that were held back into the histogram."""
+    gap, weight = r.gap, r.gap_weight
+    r.gap_weight = 0.0
+    if weight > 0.0:
+        r.itl_sum += gap * weight
+        r.itl_count += weight
+        if gap > r.itl_max:
+            r.itl_max = gap
+        k = 0
+        if gap > r.itl_lo:
+            k = min(int(log(gap / r.itl_lo) * r.itl_scale), r.itl_hist.size - 1)
+        r.itl_hist[k] += weight
+
+
+@inline
 def record_gap(r, gap, weight):
-    """Count ``weight`` inter-token gaps of ``gap``."""
-    r.itl_sum += gap * weight
-    r.itl_count += weight
-    if gap > r.itl_max:
-        r.itl_max = gap
-    if gap > r.itl_lo:
-        k = int(log(gap / r.itl_lo) * r.itl_scale)
-        r.itl_hist[min(k, r.itl_hist.size - 1)] += weight
-    else:
-        r.itl_hist[0] += weight
+    """Count ``weight`` inter-token gaps of ``gap``. The rows of a batch mostly have equal ones: these are counted first, binned later."""
+    if gap != r.gap:
+        flush_gaps(r)
+        r.gap = gap
+    r.gap_weight += weight
 
 
 @inline
