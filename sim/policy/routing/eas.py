@@ -1,8 +1,8 @@
 """The LLM intelligent router of PAI-EAS: LLM Gateway, LLM Scheduler, LLM Agents.
 
-Documented (Alibaba Cloud help pages): the gateway buffers requests when every instance is loaded and goes round robin when the scheduler
-cannot be reached; the agents push waiting requests, KV use and token rates. Assumed: that its scheduler is the one of Llumnix v1 (same names, same
-behaviour), what each policy name compares, and the numbers of the gateway (queue 512, wait 10 s, try every second).
+Documented (Alibaba Cloud help pages): the gateway buffers requests when every instance is loaded and goes round robin when the
+scheduler cannot be reached; the agents push waiting requests, KV use and token rates. Assumed: that its scheduler is the one of Llumnix v1
+(same names, same behaviour), what each policy name compares, and the numbers of the gateway (queue 512, wait 10 s, try every second).
 """
 
 from __future__ import annotations
