@@ -11,9 +11,10 @@ from typing import Final
 
 import numpy as np
 
-from sim.engine.kv.tgi_runs import FREE_LIST, TEMP_LIST, drop_front, grow_lists, move_all, move_front
+from sim.engine.kv.tgi_runs import ALL, FREE_LIST, NOWHERE, TEMP_LIST, move
 from sim.engine.kv.tgi_trie import NO_NODE, ROOT, trie_decref, trie_evict, trie_find, trie_incref, trie_insert
-from sim.jit import b1, i8, i8s, inline, kernel, new, struct
+from sim.engine.outline import outlined
+from sim.jit import b1, i8, i8s, kernel, new, struct
 
 NO_KEY: Final = np.int64(-1)  # the request's prompt is not looked up nor cached
 
@@ -22,6 +23,7 @@ NO_KEY: Final = np.int64(-1)  # the request's prompt is not looked up nor cached
 class TgiBlocks:
     """Free blocks, the trie of cached prompts, and (for replays) which blocks are where. Block 0 is never handed out."""
 
+    fn: i8s  # addresses of the outlined functions
     block: i8  # tokens per block
     window: i8  # sliding window that limits a request's blocks (0: none); only without prefix caching
     total: i8  # usable blocks
@@ -54,21 +56,20 @@ class TgiBlocks:
     p_start: i8s
     p_len: i8s
     p_next: i8s
-    # lists of block runs: 0 free, 2·node, 2·slot + 1
-    l_head: i8s
-    l_tail: i8s
-    x_top: i8
-    x_spare: i8
-    x_start: i8s
-    x_len: i8s
-    x_next: i8s
+    # notes of block moves (from, count, to) between lists 0 (free), 2·node, 2·slot + 1
+    n_notes: i8
+    notes: i8s
 
 
 @kernel
-def new_tgi_blocks(block, blocks, window, slots, track):
-    """An allocator of blocks 1 … ``blocks``−1 of ``block`` tokens. ``slots``: request rows; ``track``: keep block identities."""
+def new_tgi_blocks(fn, block, blocks, window, track):
+    """An allocator of blocks 1 … ``blocks``−1 of ``block`` tokens. ``track``: note where blocks go.
+
+    ``fn``: ``addresses(TgiBlocks)``.
+    """
     k = new(TgiBlocks)
     n = 64
+    k.fn = fn
     k.block = block
     k.window = window
     k.total = max(blocks - 1, 0)
@@ -98,31 +99,17 @@ def new_tgi_blocks(block, blocks, window, slots, track):
     k.p_start = np.empty(n, np.int64)
     k.p_len = np.empty(n, np.int64)
     k.p_next = np.empty(n, np.int64)
-    k.l_head = np.full(4, -1, np.int64)
-    k.l_tail = np.full(4, -1, np.int64)
-    k.x_top = 0
-    k.x_spare = -1
-    k.x_start = np.empty(4, np.int64)
-    k.x_len = np.empty(4, np.int64)
-    k.x_next = np.empty(4, np.int64)
-    if track:
-        grow_lists(k, 2 * max(n, slots) + 2)
-        if k.total > 0:
-            k.x_start[0] = 1
-            k.x_len[0] = k.total
-            k.x_next[0] = -1
-            k.x_top = 1
-            k.l_head[FREE_LIST] = 0
-            k.l_tail[FREE_LIST] = 0
+    k.n_notes = 0
+    k.notes = np.empty(6, np.int64)
     return k
 
 
-@inline
+@outlined(TgiBlocks)
 def allocate(k, slot, tokens, key, length):
     """Reserve blocks for ``tokens`` of the request in ``slot`` whose prompt is ``key`` (pieces; `NO_KEY`) of ``length`` tokens.
 
     Returns the number of blocks and sets ``a_node``, ``a_prefix`` (cached tokens), or returns -1: no room, and whatever was evicted
-    in the attempt stays free.
+    in the attempt stays free; ``a_node`` is where the search ended.
     """
     own = 2 * slot + 1
     node = ROOT
@@ -139,31 +126,33 @@ def allocate(k, slot, tokens, key, length):
     if k.free < need:
         trie_decref(k, node)
         if k.track:
-            drop_front(k, own, prefix // k.block)
-        return -1
+            move(k, own, prefix // k.block, NOWHERE)
+        k.a_node = node
+        return np.int64(-1)
     if k.track:
-        move_front(k, FREE_LIST, k.free - need, TEMP_LIST)
-        move_all(k, FREE_LIST, own)
-        move_all(k, TEMP_LIST, FREE_LIST)
+        move(k, FREE_LIST, k.free - need, TEMP_LIST)
+        move(k, FREE_LIST, ALL, own)
+        move(k, TEMP_LIST, ALL, FREE_LIST)
     k.free -= need
     k.a_node = node
     k.a_prefix = prefix
     return prefix // k.block + need
 
 
-@inline
+@outlined(TgiBlocks)
 def release(k, slot, blocks, node, prefix, key, length, cache):
-    """Give the ``blocks`` of a request back. With ``cache`` its prompt (``key``) stays in the trie, computed or not; no output ever does."""
+    """Give the ``blocks`` of a request back. With ``cache`` 1 its prompt (``key``) stays in the trie, computed or not; no output ever does."""
     own = 2 * slot + 1
     trie_decref(k, node)
     known = prefix  # tokens of the prompt whose blocks the trie has already
     kept = prefix  # tokens of the prompt whose blocks stay in the trie
     if k.track:
-        drop_front(k, own, prefix // k.block)
+        move(k, own, prefix // k.block, NOWHERE)
     aligned = length // k.block * k.block
-    if key != NO_KEY and cache and length > prefix and aligned > 0:
+    if key != NO_KEY and cache == 1 and length > prefix and aligned > 0:
         known = max(trie_insert(k, key, aligned, own, prefix), prefix)
         kept = aligned
     if k.track:
-        move_all(k, own, FREE_LIST)
+        move(k, own, ALL, FREE_LIST)
     k.free += (known - prefix) // k.block + blocks - kept // k.block
+    return np.int64(0)

@@ -1,10 +1,12 @@
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
-"""Lists of blocks as linked runs (first block, count): the free list, the blocks of requests, the blocks of cached prompts.
+"""Which blocks are where, for replays that compare block identities.
 
-For replays that compare block identities. ``k`` is a `sim.engine.kv.tgi_blocks.TgiBlocks` with ``track``.
+Only counts decide anything, so the allocator merely notes how blocks move between its lists (the free list, those of requests, those of
+cached prompts), and only where ``k.track`` asks for it; `BlockLists` follows the notes in plain Python.
 """
 
-from typing import Final
+from collections import deque
+from typing import Any, Final
 
 import numpy as np
 
@@ -15,89 +17,65 @@ from sim.jit import inline, kernel
 FREE_LIST: Final = np.int64(0)
 TEMP_LIST: Final = np.int64(2)
 NOWHERE: Final = np.int64(-1)
+ALL: Final = np.int64(-1)
+COPY: Final = np.int64(-2)  # added to −count: copy instead of moving
 
 
 @kernel
-def grow_lists(k, n):
-    """Room for ``n`` lists."""
-    old = k.l_head.size
-    if n > old:
-        head = np.full(n, -1, np.int64)
-        tail = np.full(n, -1, np.int64)
-        for i in range(old):
-            head[i] = k.l_head[i]
-            tail[i] = k.l_tail[i]
-        k.l_head = head
-        k.l_tail = tail
-
-
-@kernel
-def _append(k, to, start, count):
-    """Add blocks ``start`` … ``start + count − 1`` at the end, merged with the last run where they continue it."""
-    tail = k.l_tail[to]
-    if tail >= 0 and k.x_start[tail] + k.x_len[tail] == start:
-        k.x_len[tail] += count
-        return
-    x = k.x_spare
-    if x >= 0:
-        k.x_spare = k.x_next[x]
-    else:
-        x = k.x_top
-        if x == k.x_start.size:
-            k.x_start = grown(k.x_start, 2 * x)
-            k.x_len = grown(k.x_len, 2 * x)
-            k.x_next = grown(k.x_next, 2 * x)
-        k.x_top = x + 1
-    k.x_start[x] = start
-    k.x_len[x] = count
-    k.x_next[x] = -1
-    if tail >= 0:
-        k.x_next[tail] = x
-    else:
-        k.l_head[to] = x
-    k.l_tail[to] = x
-
-
-@kernel
-def move_front(k, of, n, to):
-    """Move the first ``n`` blocks of one list to the end of another (``to`` < 0: drop them)."""
-    while n > 0:
-        x = k.l_head[of]
-        m = min(n, k.x_len[x])
-        start = k.x_start[x]
-        if m == k.x_len[x]:
-            k.l_head[of] = k.x_next[x]
-            if k.l_head[of] < 0:
-                k.l_tail[of] = -1
-            k.x_next[x] = k.x_spare
-            k.x_spare = x
-        else:
-            k.x_start[x] += m
-            k.x_len[x] -= m
-        if to >= 0:
-            _append(k, to, start, m)
-        n -= m
-
-
-@kernel
-def move_all(k, of, to):
-    """Move everything to the end of another list."""
-    while k.l_head[of] >= 0:
-        move_front(k, of, k.x_len[k.l_head[of]], to)
+def _grow_notes(k):
+    k.notes = grown(k.notes, 2 * k.notes.size)
 
 
 @inline
-def drop_front(k, of, n):
-    """Forget the first ``n`` blocks of a list (they live on in another)."""
-    move_front(k, of, n, NOWHERE)
+def move(k, of, n, to):
+    """Note that the first ``n`` blocks (`ALL`; −2−n: a copy of n) of one list go to the end of another (`NOWHERE`: are forgotten)."""
+    if k.notes.size < k.n_notes + 3:
+        _grow_notes(k)
+    k.notes[k.n_notes] = of
+    k.notes[k.n_notes + 1] = n
+    k.notes[k.n_notes + 2] = to
+    k.n_notes += 3
 
 
 @kernel
-def copy_front(k, of, n, to):
-    """Copy the first ``n`` blocks of one list to the end of another."""
-    x = k.l_head[of]
-    while n > 0:
-        m = min(n, k.x_len[x])
-        _append(k, to, k.x_start[x], m)
-        n -= m
-        x = k.x_next[x]
+def clear_notes(k):
+    """Forget the notes taken so far."""
+    k.n_notes = 0
+
+
+class BlockLists:
+    """Lists of block runs [first block, count], kept up to date by the allocator's notes."""
+
+    def __init__(self, total: int) -> None:
+        self._lists: dict[int, deque[list[int]]] = {int(FREE_LIST): deque([[1, total]] if total > 0 else [])}
+
+    def of(self, which: int) -> list[list[int]]:
+        """Runs of a list."""
+        return [list(run) for run in self._lists.get(which, ())]
+
+    def follow(self, kv: Any) -> None:
+        """Do what has been noted since the last call."""
+        notes = kv.notes[: kv.n_notes].tolist()
+        clear_notes(kv)
+        for i in range(0, len(notes), 3):
+            self._move(*notes[i : i + 3])
+
+    def _move(self, of: int, n: int, to: int) -> None:
+        source = self._lists.setdefault(of, deque())
+        target = self._lists.setdefault(to, deque()) if to >= 0 else deque()
+        if n <= COPY:
+            source, n = deque(list(run) for run in source), int(COPY) - n
+        left = sum(count for _, count in source) if n == ALL else n
+        while left > 0:
+            run = source[0]
+            m = min(left, run[1])
+            if target and target[-1][0] + target[-1][1] == run[0]:
+                target[-1][1] += m
+            else:
+                target.append([run[0], m])
+            if m == run[1]:
+                source.popleft()
+            else:
+                run[0] += m
+                run[1] -= m
+            left -= m

@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from sim.engine.kv.tgi_runs import FREE_LIST, TEMP_LIST, copy_front, grow_lists, move_all, move_front
+from sim.engine.kv.tgi_runs import ALL, COPY, FREE_LIST, TEMP_LIST, move
 from sim.engine.state import grown
 from sim.jit import inline, kernel
 
@@ -218,8 +218,6 @@ def _grow_nodes(k):
             b = k.hash[i] & (2 * n - 1)
             k.chained[i] = k.bucket[b]
             k.bucket[b] = i
-    if k.track:
-        grow_lists(k, 2 * n)
 
 
 @inline
@@ -296,8 +294,17 @@ def _split(k, node, at):
     k.tokens[node] -= at
     _hang(k, node, _hash(k, above, rest, START))
     if k.track:
-        move_front(k, 2 * node, at // k.block, 2 * above)
+        move(k, 2 * node, at // k.block, 2 * above)
     return above
+
+
+@inline
+def touch_path(k, node, polls):
+    """What ``polls`` more searches that all end at ``node`` leave behind."""
+    k.time += polls
+    while node != ROOT:
+        _touch(k, node)
+        node = k.parent[node]
 
 
 @inline
@@ -314,7 +321,7 @@ def trie_find(k, piece, left, own):
         _touch(k, child)
         same = _common(k, child, piece, offset, left)
         if k.track:
-            copy_front(k, 2 * child, same // k.block, own)
+            move(k, 2 * child, COPY - same // k.block, own)
         k.matched += same
         left -= same
         node = child
@@ -362,9 +369,9 @@ def trie_insert(k, piece, left, own, prefix):
         node = child
         piece, offset = _step(k, piece, offset, same)
     if k.track:
-        move_front(k, own, max(known - prefix, 0) // k.block, FREE_LIST)
+        move(k, own, max(known - prefix, 0) // k.block, FREE_LIST)
         if child >= 0:
-            move_front(k, own, left // k.block, 2 * child)
+            move(k, own, left // k.block, 2 * child)
     return known
 
 
@@ -378,9 +385,9 @@ def trie_evict(k, n):
             k.tokens[i] -= n * k.block
             k.free += n
             if k.track:
-                move_front(k, 2 * i, have - n, TEMP_LIST)
-                move_all(k, 2 * i, FREE_LIST)
-                move_all(k, TEMP_LIST, 2 * i)
+                move(k, 2 * i, have - n, TEMP_LIST)
+                move(k, 2 * i, ALL, FREE_LIST)
+                move(k, TEMP_LIST, ALL, 2 * i)
             return
         _leaf_remove(k, i)
         _unhang(k, i)
@@ -391,5 +398,5 @@ def trie_evict(k, n):
         k.free += have
         n -= have
         if k.track:
-            move_all(k, 2 * i, FREE_LIST)
+            move(k, 2 * i, ALL, FREE_LIST)
         trie_decref(k, k.parent[i])

@@ -78,7 +78,10 @@ class Replay:
     def __init__(self, cfg: Row, requests: list[Row], version: int) -> None:
         from sim.cost.features import DECODE_ROWS, PREFILL_TOKENS
         from sim.cost.step import new_linear_cost
-        from sim.engine.schedulers.tgi.state import NONE, new_tgi_state
+        from sim.engine.kv.tgi_blocks import TgiBlocks
+        from sim.engine.kv.tgi_runs import BlockLists
+        from sim.engine.outline import addresses
+        from sim.engine.schedulers.tgi.state import NONE, TgiState, new_tgi_state
         from sim.engine.state import new_recorder
 
         v3, padded = version == 3, bool(cfg.get("requires_padding", 0))
@@ -107,11 +110,14 @@ class Replay:
             0,
             self.recorder,
             cost,
+            addresses(TgiState),
+            addresses(TgiBlocks),
             (v3, padded, chunking, caching, bool(cfg.get("phantom_prefix", True)), v3),
             numbers,
             float(cfg.get("waiting_served_ratio", 0.3)),
             np.ones(1, np.int64),
         )
+        self.blocks = BlockLists(int(self.s.kv.total))
         self.v3, self.block, self.window = v3, block, numbers[1]
         self.requests = requests
         self.times: list[list[int]] = [[] for _ in requests]
@@ -124,6 +130,7 @@ class Replay:
 
         s = self.s
         while (what := turn(s, np.inf)) != STOPPED:
+            self.blocks.follow(s.kv)
             if what == PLANNED and s.q_len == 1:
                 now, op, batch, new = int(s.now), s.op, int(s.batch_id), int(s.new_id)
                 slots = [int(x) for x in s.b_slot[s.first : s.n]]
@@ -180,19 +187,9 @@ class Replay:
             request["n_blocks"] = n
             cycles = -(-tokens // self.window) if self.window else 1
             request["n_slots"] = 0 if s.padded else min(n * self.block * cycles, tokens) if self.block > 1 or self.window else n
-            request["blocks"] = _runs(_list(s.kv, 2 * x + 1))
+            request["blocks"] = self.blocks.of(2 * x + 1)
             requests.append(request)
         return new | {"max_blocks": int(s.nb_blocks), "requests": requests}
-
-
-def _list(kv: Any, which: int) -> list[tuple[int, int]]:
-    """The runs of a block list."""
-    start, length, after = kv.x_start, kv.x_len, kv.x_next
-    out, x = [], int(kv.l_head[which])
-    while x >= 0:
-        out.append((int(start[x]), int(length[x])))
-        x = int(after[x])
-    return out
 
 
 def _submit(s: Any, requests: list[Row]) -> None:
@@ -274,12 +271,15 @@ def _comparable(recorded: Row, ours: Row) -> tuple[Row, Row]:
 
 
 def _operations(row: Row, name: str) -> Case:
-    from sim.engine.kv.tgi_blocks import new_tgi_blocks
+    from sim.engine.kv.tgi_blocks import TgiBlocks, new_tgi_blocks
+    from sim.engine.kv.tgi_runs import BlockLists
+    from sim.engine.outline import addresses
     from sim.engine.schedulers.tgi.replay import allocate_pieces, release_pieces
 
     block = int(row["block_size"])
     ops = row["ops"].split()
-    kv = new_tgi_blocks(block, int(row["n_blocks"]), 0, len(ops) + 1, True)
+    kv = new_tgi_blocks(addresses(TgiBlocks), block, int(row["n_blocks"]), 0, True)
+    lists = BlockLists(int(kv.total))
     taken: list[tuple[int, int, int, int, Any]] = []
     for i, (op, recorded) in enumerate(zip(ops, row["results"], strict=True)):
         what, *arguments = op.split("/")
@@ -291,7 +291,8 @@ def _operations(row: Row, name: str) -> Case:
             taken.append((slot, int(got), int(kv.a_node), int(kv.a_prefix), (part, keyed)))
             ours = None
             if got >= 0:
-                blocks = _runs(_list(kv, 2 * slot + 1))
+                lists.follow(kv)
+                blocks = lists.of(2 * slot + 1)
                 slots = _runs([(a * block, n * block) for a, n in blocks])
                 n_slots = min(got * block, tokens) if block > 1 else got
                 ours = {

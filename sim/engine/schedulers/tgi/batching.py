@@ -21,17 +21,16 @@ from sim.cost.features import (
     TOKENS,
 )
 from sim.engine.contract import BATCH, NOTHING, clear_place, next_place
-from sim.engine.kv.tgi_runs import grow_lists
+from sim.engine.kv.tgi_trie import touch_path
+from sim.engine.outline import outlined
 from sim.engine.schedulers.tgi.queue import (
     enqueue,
-    forget,
-    give_blocks,
+    give_back,
     give_permit,
     next_batch,
-    requeue,
-    stuck_polls,
+    put_out,
 )
-from sim.engine.schedulers.tgi.state import ALONE, DECODE, FIRST, MIXED, NONE, POLL, RUN, STEP, WAIT, TgiState
+from sim.engine.schedulers.tgi.state import AGAIN, ALONE, DECODE, FIRST, GONE, MIXED, NONE, POLL, RUN, STEP, WAIT, TgiState
 from sim.engine.state import FAILED, FINISHED, INF, emit, grown, record_end
 from sim.jit import implement, inline
 
@@ -45,18 +44,17 @@ def _min_waiting(s):
 
 
 def _plan(s):
-    requeue(s)
-    if s.phase == WAIT and s.notified:  # one stored permit of the notification
-        s.notified = False
-        s.phase = POLL
     s.op = STEP
     s.first = 0
     s.added = 0
-    if s.phase != DECODE:
-        # one call of `next_batch` serves both places where the queue is asked
-        tries = 0 if s.phase == WAIT else 1
-        while tries > 0:
-            tries = 0
+    asking = True
+    while asking:
+        asking = False
+        give_back(s)
+        if s.phase == WAIT and s.notified:  # one stored permit of the notification
+            s.notified = False
+            s.phase = POLL
+        if s.phase == POLL or s.phase == RUN:
             least = NONE
             most = s.max_size
             prefill_budget = s.prefill_budget
@@ -77,10 +75,7 @@ def _plan(s):
                     s.op = MIXED if s.chunking else ALONE
             elif s.phase == POLL:
                 s.phase = WAIT
-                if s.notified:
-                    s.notified = False
-                    s.phase = POLL
-                    tries = 1
+                asking = s.notified
     s.g_waiting = s.w_len
     s.g_blocked = s.stuck
     if s.phase == WAIT:
@@ -177,7 +172,7 @@ def _complete(s, p):
                 emit(s, slot, s.now, new)
             left = min(s.t_limit[slot] - made, s.r_output[slot] - s.r_done[slot])
             if gone or left <= 0:
-                _leave(s, slot, gone)
+                _leave(s, slot, np.int64(1 if gone else 0))
                 continue
             soonest = min(soonest, left)
         s.b_slot[j] = slot
@@ -208,28 +203,27 @@ def _complete(s, p):
     s.g_kv_used = s.held
 
 
-@inline
+@outlined(TgiState)
 def _leave(s, slot, gone):
     """A row ends: for good, or to be queued again if it only reached the end of a leg (generate_stream, "Continue request")."""
-    give_blocks(s, slot, s.v3)  # a finished prompt is cached (v2 caches nothing)
+    s.stuck = False
     s.held -= s.t_blocks[slot]
     done = s.r_done[slot]
-    if not gone and done < s.r_output[slot]:
+    what = GONE
+    if gone == 0 and done < s.r_output[slot]:
         limit = min(s.r_max[slot] - done, s.leg)
         prompt = s.r_prompt[slot] + done
-        if limit > 0 and prompt + limit <= s.max_total and prompt <= s.max_input:
-            s.t_prompt[slot] = prompt
-            s.t_limit[slot] = limit
-            s.again[s.n_again] = slot
-            s.n_again += 1
-            return
-    record_end(s, slot, s.now, FAILED if gone else FINISHED)
-    give_permit(s)
-    forget(s, slot)
+        if prompt + limit <= s.max_total and prompt <= s.max_input:
+            what = AGAIN
+    if what == GONE:
+        record_end(s, slot, s.now, FINISHED if gone == 0 else FAILED)
+        give_permit(s)
+    put_out(s, slot, what)
+    return np.int64(0)
 
 
 def _steady_steps(s):
-    if s.phase != RUN or not s.settled or s.speculate > 0 or s.n_again > 0 or s.leavers > 0:
+    if s.phase != RUN or not s.settled or s.speculate > 0 or s.n_out > 0 or s.leavers > 0:
         return 0
     k = s.soonest - 1
     if s.w_len > 0:
@@ -247,7 +241,7 @@ def _steady_steps(s):
 
 def _apply_steady(s, k):
     if s.stuck and s.w_len > 0:
-        stuck_polls(s, k)
+        touch_path(s.kv, s.kv.a_node, k)  # the same vain search at each decision
     for i in range(s.n):
         slot = s.b_slot[i]
         s.t_made[slot] += k
@@ -274,8 +268,6 @@ def _grow(s, n):
     s.t_node = grown(s.t_node, n)
     s.t_prefix = grown(s.t_prefix, n)
     s.t_blocks = grown(s.t_blocks, n)
-    if s.kv.track:
-        grow_lists(s.kv, 2 * n + 2)
 
 
 implement(

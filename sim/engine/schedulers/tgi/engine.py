@@ -7,8 +7,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from sim.engine.contract import Scheduler, Site
+from sim.engine.kv.tgi_blocks import TgiBlocks
+from sim.engine.outline import addresses
 from sim.engine.schedulers.tgi.params import TgiParams, resolve_params
-from sim.engine.schedulers.tgi.state import NONE, new_tgi_state
+from sim.engine.schedulers.tgi.state import NONE, TgiState, new_tgi_state
 from sim.errors import ConfigError
 from sim.registry import register
 from sim.streams import stream
@@ -17,6 +19,7 @@ LEG = 1024
 """Tokens generated before a request is queued anew (router/src/infer/mod.rs)."""
 _DRAWS = 8191
 _MOST = 2**30
+_NO_BLOCKS = frozenset({"allocate", "release"})
 
 
 @register("engine")
@@ -86,7 +89,17 @@ class Tgi(Scheduler):
         )
         flags = (v3, not p.flash, p.chunking, bool(p.prefix_caching), p.phantom_prefix, False)
         draws = accepted(p.speculate, p.acceptance or 0.0, int(site.extra.get("seed", 0)), replica)
-        return new_tgi_state(replica, recorder, cost, flags, numbers, float(p.waiting_served_ratio), draws)
+        return new_tgi_state(
+            replica,
+            recorder,
+            cost,
+            addresses(TgiState),
+            addresses(TgiBlocks, frozenset() if v3 and p.flash else _NO_BLOCKS),
+            flags,
+            numbers,
+            float(p.waiting_served_ratio),
+            draws,
+        )
 
     @classmethod
     def max_batch_tokens(cls, params: TgiParams, site: Site) -> int:

@@ -8,10 +8,10 @@
 import numpy as np
 
 from sim.engine.kv.tgi_blocks import NO_KEY, allocate, release
-from sim.engine.kv.tgi_runs import drop_front
-from sim.engine.kv.tgi_trie import START, add_piece, free_key, trie_find
+from sim.engine.kv.tgi_trie import START, add_piece, free_key
+from sim.engine.outline import outlined
 from sim.engine.queue import queue_head, queue_pop, queue_push, queue_push_front
-from sim.engine.schedulers.tgi.state import NONE
+from sim.engine.schedulers.tgi.state import AGAIN, BACK, GONE, NONE, TgiState
 from sim.engine.state import FAILED, INF, REJECTED, first_scheduled, free_slot, record_end
 from sim.jit import inline
 
@@ -63,15 +63,6 @@ def give_permit(s):
 
 
 @inline
-def requeue(s):
-    """Requests whose leg of 1,024 tokens ended go to the tail of the queue, with what they generated as part of the prompt."""
-    for i in range(s.n_again):
-        queue_push(s, s.again[i])
-        s.notified = True
-    s.n_again = 0
-
-
-@inline
 def prompt_key(s, slot):
     """The pieces of a request's prompt, or NO_KEY where it may not use the prefix cache."""
     if not s.caching or s.t_logprobs[slot] != 0:
@@ -91,16 +82,39 @@ def prompt_key(s, slot):
 
 
 @inline
-def give_blocks(s, slot, cache):
-    """Free what a request holds; ``cache``: as if its prompt had been computed."""
-    if s.v3 and not s.padded:
-        key = prompt_key(s, slot) if cache else NO_KEY
-        release(s.kv, slot, s.t_blocks[slot], s.t_node[slot], s.t_prefix[slot], key, s.t_prompt[slot], cache)
-        free_key(s.kv, key)
-    s.stuck = False
+def put_out(s, slot, what):
+    """Have the blocks of a request given back before the next decision."""
+    s.o_slot[s.n_out] = slot
+    s.o_what[s.n_out] = what
+    s.n_out += 1
 
 
-@inline
+@outlined(TgiState)
+def give_back(s):
+    """Free the blocks of requests that left the batch or were put back. Their prompts stay cached: also those nobody computed.
+
+    A request whose leg of 1,024 tokens ended goes to the tail of the queue with what it generated as part of its prompt.
+    """
+    for i in range(s.n_out):
+        slot = s.o_slot[i]
+        what = s.o_what[i]
+        if s.v3 and not s.padded:
+            cache = np.int64(1 if s.phantom or what != BACK else 0)
+            key = prompt_key(s, slot)
+            release(s.kv, slot, s.t_blocks[slot], s.t_node[slot], s.t_prefix[slot], key, s.t_prompt[slot], cache)
+            free_key(s.kv, key)
+        if what == GONE:
+            forget(s, slot)
+        elif what == AGAIN:
+            s.t_prompt[slot] = s.r_prompt[slot] + s.r_done[slot]
+            s.t_limit[slot] = min(s.r_max[slot] - s.r_done[slot], s.leg)
+            queue_push(s, slot)
+            s.notified = True
+    s.n_out = 0
+    return np.int64(0)
+
+
+@outlined(TgiState)
 def next_batch(s, min_size, max_size, prefill_budget, token_budget):
     """Form a batch from the head of the queue: its rows are put behind the present ones. Returns how many; 0: none.
 
@@ -109,9 +123,9 @@ def next_batch(s, min_size, max_size, prefill_budget, token_budget):
     """
     s.stuck = False
     if s.v3 and (prefill_budget == 0 or token_budget == 0):
-        return 0
+        return np.int64(0)
     if s.w_len == 0 or s.w_len < min_size or max_size == 0:
-        return 0
+        return np.int64(0)
     block = s.block
     prefill_budget = (prefill_budget + block - 1) // block * block
     n = s.n
@@ -164,7 +178,7 @@ def next_batch(s, min_size, max_size, prefill_budget, token_budget):
                 if s.chunking and prefill_budget > prefill:
                     chunk = prefill_budget - prefill
                 else:
-                    give_blocks(s, slot, s.phantom)
+                    put_out(s, slot, BACK)
                     break
             else:
                 prefill += length - hit
@@ -182,10 +196,11 @@ def next_batch(s, min_size, max_size, prefill_budget, token_budget):
     if count < min_size:
         for i in range(n - 1, s.n - 1, -1):
             queue_push_front(s, s.b_slot[i])
-            give_blocks(s, s.b_slot[i], s.phantom)
-        return 0
+            if s.v3 and not s.padded:
+                put_out(s, s.b_slot[i], BACK)
+        return np.int64(0)
     if count == 0:
-        return 0
+        return np.int64(0)
     s.added = count
     s.new_id = s.next_batch
     s.next_batch += 1
@@ -203,17 +218,3 @@ def next_batch(s, min_size, max_size, prefill_budget, token_budget):
         for i in range(s.n, n):
             s.t_input[s.b_slot[i]] = longest
     return count
-
-
-@inline
-def stuck_polls(s, k):
-    """What ``k`` vain attempts to find blocks for the head of the queue leave behind: a later access time of its cached prefix."""
-    if s.v3 and not s.padded:
-        key = prompt_key(s, np.int64(queue_head(s)))
-        if key != NO_KEY:
-            slot = np.int64(queue_head(s))
-            s.kv.time += k - 1
-            trie_find(s.kv, key, s.t_prompt[slot], 2 * slot + 1)
-            free_key(s.kv, key)
-            if s.kv.track:
-                drop_front(s.kv, 2 * slot + 1, s.kv.matched // s.block)

@@ -1,6 +1,8 @@
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 """What replays and tests set that traffic does not have: clients that leave, prompt log-probabilities, the allocator alone."""
 
+import numpy as np
+
 from sim.engine.kv.tgi_blocks import NO_KEY, allocate, release
 from sim.engine.kv.tgi_trie import START, add_piece, free_key
 from sim.engine.state import INF
@@ -45,5 +47,5 @@ def allocate_pieces(k, slot, tokens, part, keyed):
 def release_pieces(k, slot, blocks, node, prefix, part, keyed):
     """`release` for a prompt of pieces [n, 2]."""
     key, n = _key(k, part, keyed)
-    release(k, slot, blocks, node, prefix, key, n, keyed)
+    release(k, slot, blocks, node, prefix, key, n, np.int64(1))
     free_key(k, key)

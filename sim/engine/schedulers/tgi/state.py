@@ -17,6 +17,11 @@ POLL: Final = 1  # no batch: the queue is asked for a first one
 RUN: Final = 2  # a batch exists: the queue is asked for newcomers
 DECODE: Final = 3  # newcomers have just been prefilled: a decode follows without asking
 
+# what becomes of a request whose blocks are given back
+GONE: Final = 0  # it has ended
+AGAIN: Final = 1  # a leg has ended: to the tail of the queue
+BACK: Final = 2  # it was put back to the head of the queue
+
 # what the last forward was
 FIRST: Final = 0  # prefill without a batch
 MIXED: Final = 1  # prefill of newcomers together with the running rows (chunking)
@@ -28,6 +33,7 @@ STEP: Final = 3  # decode
 class TgiState(EngineState):
     """Queue, batch and settings. Rows of the batch are in the order of the model server; per-slot columns begin with ``t_``."""
 
+    fn: i8s  # addresses of the outlined functions
     kv: TgiBlocks
     # settings
     v3: b1
@@ -52,8 +58,9 @@ class TgiState(EngineState):
     w_slot: i4s
     w_head: i8
     w_len: i8
-    again: i8s  # legs that ended in the last forward, to be queued at its end
-    n_again: i8
+    o_slot: i8s  # requests whose blocks are given back before the next decision, in this order
+    o_what: i8s
+    n_out: i8
     notified: b1
     in_use: i8  # permits taken
     freed: i8  # permits given back at `freed_at`
@@ -99,8 +106,12 @@ class TgiState(EngineState):
 
 
 @kernel
-def new_tgi_state(replica, rec, cost, flags, numbers, ratio, accepted):
-    """One server. ``flags``: v3, padded, chunking, caching, phantom, track; ``numbers``: see below."""
+def new_tgi_state(replica, rec, cost, fn, kv_fn, flags, numbers, ratio, accepted):
+    """One server.
+
+    ``fn``, ``kv_fn``: `addresses` of `TgiState` and `TgiBlocks`; ``flags``: v3, padded, chunking, caching, phantom, track;
+    ``numbers``: as unpacked below.
+    """
     v3, padded, chunking, caching, phantom, track = flags
     block, window, speculate, prefill_budget, token_budget, max_waiting, max_size, permits, max_input, max_total, leg, rows = (
         numbers
@@ -108,7 +119,8 @@ def new_tgi_state(replica, rec, cost, flags, numbers, ratio, accepted):
     s = new(TgiState)
     slots = 64
     init_engine(s, replica, rec, cost, 1, 1, 1, slots)
-    s.kv = new_tgi_blocks(block, token_budget // block, window, slots, track)
+    s.kv = new_tgi_blocks(kv_fn, block, token_budget // block, window, track)
+    s.fn = fn
     s.v3 = v3
     s.padded = padded
     s.chunking = chunking
@@ -130,8 +142,9 @@ def new_tgi_state(replica, rec, cost, flags, numbers, ratio, accepted):
     s.w_slot = np.empty(slots, np.int32)
     s.w_head = 0
     s.w_len = 0
-    s.again = np.empty(rows, np.int64)
-    s.n_again = 0
+    s.o_slot = np.empty(rows, np.int64)
+    s.o_what = np.empty(rows, np.int64)
+    s.n_out = 0
     s.notified = False
     s.in_use = 0
     s.freed = 0
