@@ -73,7 +73,7 @@ def release(s, slot, insert):
     s.r_fill[slot] = total_len(s, slot)
     if insert == 1:
         checkpoint_upto(s, slot, min(s.r_com[slot] + 0, total_len(s, slot)))
-    s.tree.free += ceil_page(s, s.r_alloc[slot] + 0) - s.r_own[slot]
+    s.tree.free += ceil_page(s, max(s.r_alloc[slot], s.r_com[slot]) + 0) - s.r_own[slot]
     radix_move(s.tree, s.r_lock[slot], -1)
     s.r_lock[slot] = -1
     s.r_row[slot] = 0
@@ -159,8 +159,5 @@ def prepare_decode(s):
             s.r_alloc[x] = max(s.r_com[x] + s.spec_reserve, s.r_alloc[x] + 0)
         return 0
     for i in range(s.n_run):
-        x = s.run[i]
-        c = s.r_com[x] + 1
-        s.r_com[x] = c
-        s.r_alloc[x] = c
+        s.r_com[s.run[i]] += 1
     return 0

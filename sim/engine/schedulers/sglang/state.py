@@ -93,7 +93,9 @@ class SglangState(EngineState):
     z_after: i8s
     n_ended: i8  # finished since the running batch was last filtered
     same: i8  # successive decode batches with the same rows
-    least_left: i8  # least number of tokens to a finish in the running batch, −1: unknown
+    least_left: i8  # no running request is nearer to its end than so many tokens
+    chain: i8  # number of the first of the decode batches in a row that the running requests are in
+    adapters: b1  # some request has used one
     # -- PrefillAdder
     can: i4s
     n_can: i8
@@ -128,7 +130,7 @@ class SglangState(EngineState):
     r_own: i4s  # cache_protected_len: tokens the tree owns
     r_ins: i4s  # inserted_len: for hit counts
     r_com: i4s  # kv_committed_len
-    r_alloc: i4s  # allocated beyond r_com by speculation (else equal)
+    r_alloc: i4s  # allocated beyond r_com by speculation (else what the last extend allocated)
     r_node: i4s  # node of the last match
     r_lock: i4s  # node this request holds, −1: none
     r_hit: i4s  # matched prefix, less than the length
@@ -199,7 +201,9 @@ def init_sglang(s, fn, tree_fn, replica, rec, cost, kv_tokens, page, max_running
     s.z_after = np.empty(2 * rows, np.int64)
     s.n_ended = 0
     s.same = 0
-    s.least_left = -1
+    s.least_left = 0
+    s.chain = 0
+    s.adapters = False
     s.can = np.empty(rows, np.int32)
     s.n_can = 0
     s.new_chunked = -1

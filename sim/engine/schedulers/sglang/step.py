@@ -98,6 +98,7 @@ def enqueue_request(s, slot):
         s.w_hi -= 1
         _turn_away(s, x)
     max_new = min(s.r_max[slot] + 0, s.max_req_len - prompt - 1)
+    s.adapters = s.adapters or s.r_lora[slot] > 0
     s.r_max_new[slot] = max(0, min(max_new, s.kv_tokens - ceil_page(s, prompt) - s.page - 1))
     s.r_lock[slot] = -1
     s.r_pre[slot] = 0
@@ -137,6 +138,7 @@ def _merge_last(s):
             if s.r_ended[x] == 0 and x != chunked and x != s.p_chunked[p]:
                 s.run[s.n_run + kept] = x
                 kept += 1
+                s.least_left = min(s.least_left, min(s.r_output[x], s.r_max_new[x]) - s.r_done[x] + 0)
         if kept < rows:
             s.run_full = False
         if kept > 0 and founded:  # the running batch becomes the object of the last one
@@ -144,7 +146,6 @@ def _merge_last(s):
             s.run_extend = s.p_extend[p]
         s.n_run += kept
         s.same = 0
-        s.least_left = -1
     if s.n_ended > 0:
         m = 0
         for i in range(s.n_run):
@@ -155,7 +156,6 @@ def _merge_last(s):
         if m < s.n_run:
             s.run_full = False
             s.same = 0
-            s.least_left = -1
         s.n_run = m
         s.n_ended = 0
     if s.z_n > 0:  # slots of the finished that no batch in flight names any more
@@ -174,14 +174,21 @@ def _merge_last(s):
 @inline
 def _drop_finishing(s):
     """``_reqs_finishing_inflight``: rows whose last token is being computed by the batch in flight; how many were dropped."""
-    if not s.overlap or s.q_len == 0:
-        return 0
+    since = 1 << 40  # rows from this batch number on are in flight
+    if s.overlap and s.q_len > 0:
+        since = s.planned
+        if s.last >= 0 and s.p_mode[s.last] == DECODE:
+            since = s.chain
     m = 0
+    least = 1 << 40
     for i in range(s.n_run):
         x = s.run[i]
-        if s.r_done[x] + 1 < s.r_max_new[x] or s.r_batch[x] != s.planned:
+        done = s.r_done[x]
+        if done + 1 < s.r_max_new[x] or s.r_batch[x] < since:
             s.run[m] = x
             m += 1
+            least = min(least, min(s.r_output[x], s.r_max_new[x]) - done + 0)
+    s.least_left = least
     dropped = s.n_run - m
     s.n_run = m
     return dropped
@@ -236,14 +243,19 @@ def _decode_rows(s, p, at):
     f = s.q_feat[p]
     ctx = 0
     lora = 0
-    number = s.planned + 1
-    for i in range(s.n_run):
+    n = s.n_run
+    chained = at == 0 and s.last >= 0 and s.p_mode[s.last] == DECODE
+    if not chained:
+        s.chain = s.planned + 1
+        for i in range(n):
+            s.r_batch[s.run[i]] = s.planned + 1
+    for i in range(n):
         x = s.run[i]
         s.q_slot[p, at + i] = x
-        s.r_batch[x] = number
         ctx += s.r_com[x]
-        lora += 1 if s.r_lora[x] > 0 else 0
-    n = s.n_run
+    if s.adapters:
+        for i in range(n):
+            lora += 1 if s.r_lora[s.run[i]] > 0 else 0
     per_row = max(1, s.spec_draft)
     f[DECODE_ROWS] = n
     f[DECODE_TOKENS] = n * per_row
@@ -337,7 +349,7 @@ def _update_running(s):
     """``update_running_batch``: whether there is a decode batch."""
     n = s.n_run
     dropped = 0
-    if s.same == 0 or s.least_left < 0 or s.least_left <= 1:
+    if s.least_left <= 1:
         dropped = _drop_finishing(s)
     if s.n_run == 0:
         s.run_full = False
@@ -346,7 +358,6 @@ def _update_running(s):
         if dropped > 0:
             s.run_full = False
             s.same = 0
-            s.least_left = -1
             return 0
         _retract(s)
     else:
@@ -354,7 +365,6 @@ def _update_running(s):
     if s.n_run < n:
         s.run_full = False
         s.same = 0
-        s.least_left = -1
     if s.n_run == 0:
         return 0
     prepare_decode(s)
@@ -423,7 +433,6 @@ def _plan(s):
         s.processed += s.p_extend[p]
         s.interval_left = s.interval if s.interval > 0 else s.interval_left
         s.same = 0
-        s.least_left = -1
     elif s.n_run > 0 and _update_running(s) == 1:
         clear_place(s, p)
         mode = DECODE
@@ -482,8 +491,7 @@ def _finish(s, slot):
 def _complete(s, p):
     """``process_batch_result``: tokens, finishes, checkpoints of finished prefills."""
     decode = s.p_mode[p] == DECODE
-    if decode and s.least_left > 0:
-        s.least_left -= 1
+    s.least_left -= 1
     prefills = s.p_prefills[p]
     now = s.now
     for i in range(s.q_rows[p]):
@@ -529,12 +537,6 @@ def _steady_steps(s):
             if k <= 1:
                 return 0
     n = s.n_run
-    if s.least_left < 0:
-        least = 1 << 40
-        for i in range(n):
-            x = s.run[i]
-            least = min(least, min(s.r_output[x], s.r_max_new[x]) - s.r_done[x])
-        s.least_left = least
     k = min(k, s.least_left - 1)
     free = s.tree.free
     if s.page == 1:
@@ -555,7 +557,6 @@ def _apply_steady(s, k):
         s.r_done[x] += k
         s.r_last_token[x] = now
         s.r_com[x] = c + k
-        s.r_alloc[x] = c + k
         if page > 1:
             pages += (c + k + page - 1) // page - (c + page - 1) // page
     s.tree.free -= pages * page if page > 1 else s.n_run * k
