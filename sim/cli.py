@@ -169,11 +169,10 @@ def conformance(
 def main() -> None:
     """Entry point: errors of ours become one line and exit code 2."""
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)  # of `typer.Exit`, else what the command returned: None
+        sys.exit(code if isinstance(code, int) else 0)
     except ServesimError as error:
         _fail(f"error: {error}", 2)
-    except typer.Exit as done:
-        sys.exit(done.exit_code)
     except KeyboardInterrupt:
         _fail("interrupted: nothing was written", 130)
     except BrokenPipeError:
