@@ -158,7 +158,7 @@ def admit(s):
             if x[slot, DEFERRED] == 0:
                 x[slot, DEFERRED] = 1
                 s.n_deferred += 1
-            if status == REMOTE or comp > 0:
+            if x[slot, STATUS] == REMOTE or comp > 0:
                 s.skip_k[n_k] = slot
                 n_k += 1
             else:

@@ -19,8 +19,9 @@ from sim.cost.features import (
     TOKENS,
 )
 from sim.engine.contract import BATCH, EMPTY, NOTHING, clear_place, next_place
+from sim.engine.kv.blocks import take_blocks
 from sim.engine.schedulers.vllm.admit import admit
-from sim.engine.schedulers.vllm.memory import allocate, can_free, preempt
+from sim.engine.schedulers.vllm.memory import allocate, can_free, commit, preempt
 from sim.engine.schedulers.vllm.state import (
     CAP,
     CHUNK,
@@ -35,6 +36,7 @@ from sim.engine.schedulers.vllm.state import (
     PH,
     PREEMPTED,
     PREFILLING,
+    PROMPT,
     STATUS,
 )
 from sim.jit import inline
@@ -88,6 +90,10 @@ def _make_space(s, i, slot, n):
                 s.budget += s.q_tok[p, at]
                 s.room += s.q_tok[p, at] + s.slots
                 s.rows_planned -= 1
+                if at < s.lean:
+                    s.lean -= 1
+                    s.lean_ctx -= s.r_x[victim, COMP]
+                    s.r_x[victim, INFL] -= 1
                 for k in range(at, s.rows_planned):
                     s.q_slot[p, k] = s.q_slot[p, k + 1]
                     s.q_tok[p, k] = s.q_tok[p, k + 1]
@@ -99,6 +105,64 @@ def _make_space(s, i, slot, n):
 
 
 @inline
+def _decode_rows(s):
+    """The leading rows of the list that decode one token, in one pass with their bookkeeping; stops at the first other one.
+
+    Same decisions as the loop of `plan_step` and `_after`, which do the rest. Only where nothing but blocks can get in the way: without
+    speculation, pipeline stages, adapters, threshold, deferral or a connector.
+    """
+    x = s.r_x
+    run = s.run
+    p = s.p
+    q_slot, q_tok, q_aux = s.q_slot, s.q_tok, s.q_aux
+    kv = s.kv
+    size = s.block_size
+    is_async = s.is_async
+    longest = s.max_len - 1
+    n_run = min(s.n_run, s.max_tokens)
+    free = kv.free  # a lower bound: what is taken is settled at the end
+    taken = np.int64(0)
+    rows = np.int64(0)
+    ctx = np.int64(0)
+    i = np.int64(0)
+    while i < n_run:
+        slot = run[i]
+        comp = np.int64(x[slot, COMP])
+        ph = np.int64(x[slot, PH])
+        known = np.int64(x[slot, KNOWN])
+        if known + ph - comp != 1 or x[slot, CHUNK] == 1 or comp < x[slot, PROMPT]:
+            break
+        if (ph > 0 and comp + 2 - ph >= x[slot, LIMIT]) or comp >= longest:
+            i += 1
+            continue
+        comp += 1
+        if comp > x[slot, CAP]:
+            if taken == free:
+                break
+            taken += 1
+            x[slot, CAP] += size
+        if min(comp, known) >= x[slot, NEXT]:
+            take_blocks(kv, taken)  # blocks change hands in the order of the list
+            free -= taken
+            taken = np.int64(0)
+            commit(s, slot, min(comp, known))
+        x[slot, COMP] = comp
+        x[slot, INFL] += 1
+        if is_async:
+            x[slot, PH] = ph + 1
+        ctx += comp
+        q_slot[p, rows] = slot
+        q_tok[p, rows] = 1
+        q_aux[p, rows] = 1
+        rows += 1
+        i += 1
+    take_blocks(kv, taken)
+    s.lean = rows
+    s.lean_ctx = ctx
+    return i
+
+
+@inline
 def _after(s):
     """Bookkeeping after the decision (``_update_after_schedule``, ``AsyncScheduler``) and the sums of the batch."""
     x = s.r_x  # arrays are looked up once: each access to a field of the state counts references
@@ -107,9 +171,11 @@ def _after(s):
     p = s.p
     rows = s.rows_planned
     feat = s.q_feat
-    n_decode = decode_tokens = decode_ctx = n_prefill = prefill_tokens = prefill_ctx = sampled = drafting = lora = past = 0
+    n_prefill = prefill_tokens = prefill_ctx = lora = np.int64(0)
+    n_decode = decode_tokens = sampled = drafting = past = s.lean
+    decode_ctx = s.lean_ctx
     work = 0.0
-    for j in range(rows):
+    for j in range(s.lean, rows):
         slot = q_slot[p, j]
         n = q_tok[p, j]
         drafts = q_aux[p, j]
@@ -191,6 +257,12 @@ def plan_step(s):
     s.prefills = False
     s.admitted = False
     rows = i = np.int64(0)
+    s.lean = s.lean_ctx = 0
+    if s.pp == 1 and s.k_spec == 0 and s.role == 0 and threshold == 0 and not defer and not s.any_lora:
+        i = _decode_rows(s)
+        rows = s.lean
+        budget -= rows
+        room -= rows
     while i < s.n_run and budget > 0 and room > s.slots:
         slot = run[i]
         comp = np.int64(x[slot, COMP])

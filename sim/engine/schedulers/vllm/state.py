@@ -8,31 +8,32 @@ from sim.engine.schedulers.vllm.queues import SlotQueue, new_slot_queue
 from sim.engine.state import EngineState, grown, init_engine
 from sim.jit import b1, f8, f8s, i4s, i4ss, i8, i8s, kernel, new, struct
 
-# columns of `r_x`; tokens unless said otherwise
+# columns of `r_x`; tokens unless said otherwise; the first 16 are what every step looks at (one cache line)
 COMP = 0  # num_computed_tokens, advanced when a step is scheduled
 KNOWN = 1  # prompt and outputs appended so far
 PH = 2  # num_output_placeholders (async scheduling)
-NSPEC = 3  # len(spec_token_ids)
-INFL = 4  # in steps scheduled and not yet processed
-STALE = 5  # part of INFL that was in flight at a preemption
-CHUNK = 6  # 1: its last step sampled nothing
-STATUS = 7
-CAP = 8  # what the blocks held have room for
-NEXT = 9  # from this many tokens on, one more full block can be registered
-LIMIT = 10  # prompt + max_tokens
-STOP = 11  # prompt + outputs at which it really ends
-ELIG = 12  # number of the step from which it may decode again (pipeline parallel)
-CACHED = 13  # blocks registered, -1: holds nothing
-ROW = 14  # row of `held`, -1: none
-LAZY = 15  # 1: nobody else can ask for its blocks, so they are only counted
-VERIFIED = 16  # verify steps so far
-PULLED = 17  # 1: its KV has been asked for remotely, or need not be
-RECEIVED = 18
-LAST_SEQ = 19  # number of the last step it was scheduled in (deferred frees)
-PREFILLING = 20  # 1: in the set of prefills and loads under way
-DEFERRED = 21  # 1: was passed over in the queue since it last ran
-HELD = 22  # 1: finished, but another engine still reads its blocks
-N_X = 24
+INFL = 3  # in steps scheduled and not yet processed
+CHUNK = 4  # 1: its last step sampled nothing
+STATUS = 5
+CAP = 6  # what the blocks held have room for
+NEXT = 7  # from this many tokens on, one more full block can be registered
+LIMIT = 8  # prompt + max_tokens
+STOP = 9  # prompt + outputs at which it really ends
+STALE = 10  # part of INFL that was in flight at a preemption
+LAZY = 11  # 1: nobody else can ask for its blocks, so they are only counted
+PROMPT = 12
+NSPEC = 13  # len(spec_token_ids)
+CACHED = 14  # blocks registered, -1: holds nothing
+ELIG = 15  # number of the step from which it may decode again (pipeline parallel)
+ROW = 16  # row of `held`, -1: none
+VERIFIED = 17  # verify steps so far
+PULLED = 18  # 1: its KV has been asked for remotely, or need not be
+RECEIVED = 19
+LAST_SEQ = 20  # number of the last step it was scheduled in (deferred frees)
+PREFILLING = 21  # 1: in the set of prefills and loads under way
+DEFERRED = 22  # 1: was passed over in the queue since it last ran
+HELD = 23  # 1: finished, but another engine still reads its blocks
+N_X = 32
 
 WAITING, RUNNING, PREEMPTED, ENDED, REMOTE = 0, 1, 2, 3, 4  # STATUS
 
@@ -105,6 +106,9 @@ class VllmState(EngineState):
     defer: b1
     prefills: b1  # a prompt's chunk of a running request was scheduled
     admitted: b1  # so was a prompt from the queue
+    lean: i8  # leading rows whose bookkeeping is done, see `plan._decode_rows`
+    lean_ctx: i8
+    any_lora: b1
     # -- counters and flags between steps
     step_no: i8
     n_exec: i8  # steps with work
@@ -173,6 +177,9 @@ def new_vllm(replica, rec, cost, depth, blocks, caching, lifo, n, accept, times)
     s.keys = np.empty(longest + 1, np.int64)
     s.key_slot = -1
     s.n_keys = 0
+    s.lean = 0
+    s.lean_ctx = 0
+    s.any_lora = False
     s.step_no = 0
     s.n_exec = 0
     s.last_prefill = -s.interval

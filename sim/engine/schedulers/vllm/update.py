@@ -3,7 +3,7 @@
 
 import numpy as np
 
-from sim.engine.schedulers.vllm.memory import ZERO, commit, free_deferred, release
+from sim.engine.schedulers.vllm.memory import ONE, ZERO, commit, free_deferred, release
 from sim.engine.schedulers.vllm.plan import has_requests
 from sim.engine.schedulers.vllm.queues import queue_add, queue_remove
 from sim.engine.schedulers.vllm.state import (
@@ -25,6 +25,7 @@ from sim.engine.schedulers.vllm.state import (
     OUT,
     PH,
     PREFILLING,
+    PROMPT,
     RECEIVED,
     RECV_DONE,
     REMOTE,
@@ -51,12 +52,15 @@ def enqueue_vllm(s, slot):
     for j in range(N_X):
         x[slot, j] = 0
     x[slot, KNOWN] = prompt
+    x[slot, PROMPT] = prompt
+    if s.r_lora[slot] > 0:
+        s.any_lora = True
     x[slot, LIMIT] = prompt + s.r_max[slot]
     x[slot, STOP] = min(prompt + min(s.r_output[slot], s.r_max[slot]), s.max_len)
     x[slot, CACHED] = -1
     x[slot, ROW] = -1
     x[slot, NEXT] = NEVER
-    x[slot, LAZY] = 1 if s.r_spans[slot] == 0 else 0
+    x[slot, LAZY] = 1 if s.r_spans[slot] == 0 or not s.kv.caching else 0
     if s.key_slot == slot:
         s.key_slot = -1
     if s.wq.len == 0 or s.priority:
@@ -152,12 +156,36 @@ def complete_step(s, p):
     got_rows = 0
     regular = 0
     least = NEVER
+    k_spec = s.k_spec
+    log_on = s.log_on
     ended = False
     for j in range(rows):
         slot = q_slot[p, j]
         n = q_tok[p, j]
         aux = q_aux[p, j]
         x[slot, INFL] -= n
+        if aux == 1 and x[slot, STATUS] == RUNNING and x[slot, STALE] == 0 and k_spec == 0 and not log_on:
+            # the common case: one more token, which is not the last
+            known = x[slot, KNOWN] + 1
+            left = x[slot, STOP] - known
+            if left > 0:
+                x[slot, KNOWN] = known
+                if x[slot, PH] > 0:
+                    x[slot, PH] -= 1
+                    if x[slot, COMP] - x[slot, INFL] >= x[slot, NEXT]:
+                        commit(s, slot, np.int64(x[slot, COMP] - x[slot, INFL]))
+                if r_last[slot] == gap_from:
+                    regular += 1
+                    r_last[slot] = now
+                    r_done[slot] += 1
+                else:
+                    emit(s, slot, now, ONE)
+                if x[slot, LAZY] == 0:
+                    left = min(left, x[slot, NEXT] - known + 1)
+                if left < least:
+                    least = left
+                got_rows += 1
+                continue
         stale = x[slot, STALE] > 0
         if stale:
             x[slot, STALE] -= n
@@ -195,7 +223,7 @@ def complete_step(s, p):
             r_last[slot] = now
             r_done[slot] += got
         else:
-            emit(s, slot, now, got)
+            emit(s, slot, now, np.int64(got))
         got_rows += 1
         if s.log_on:
             log_event(s, OUT, s.r_id[slot], np.int64(got))
