@@ -1,0 +1,1 @@
+"""Autoscaling rules: metrics in, a number of replicas out."""
