@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from sim.cost.memory_rules import TgiRule
 from sim.engine.contract import Scheduler, Site
 from sim.engine.kv.tgi_blocks import TgiBlocks
 from sim.engine.outline import addresses
@@ -27,6 +28,7 @@ class Tgi(Scheduler):
     """Hugging Face Text Generation Inference; see the package's docstring."""
 
     name = "tgi"
+    rule = TgiRule
     aliases = ("text-generation-inference",)
     Params = TgiParams
     version = "3.3"
