@@ -71,9 +71,9 @@ class EasScaler:
         wish = min(max(desired(current, metrics, p.targets), p.min), p.max)
         if not self._wishes:
             self._wishes.append((now, current))  # what is there was wanted once
-        self._wishes.append((now, wish))
-        while self._wishes[0][0] < now - p.scale_in_stabilization:
+        while self._wishes and self._wishes[0][0] <= now - p.scale_in_stabilization:
             self._wishes.popleft()
+        self._wishes.append((now, wish))
         if wish > current:
             self._more_since = now if self._more_since is None else self._more_since
             return wish if now - self._more_since >= p.scale_out_delay else current
