@@ -1,0 +1,71 @@
+"""The llama.cpp server as a registered engine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sim.cost.memory_rules import LlamaCppRule
+from sim.engine.contract import Scheduler, Site
+from sim.engine.schedulers.llamacpp.params import LlamaCppParams, resolve_params
+from sim.engine.schedulers.llamacpp.state import new_llamacpp_state
+from sim.registry import register
+
+MIB = 2**20
+
+
+@register("engine")
+class LlamaCpp(Scheduler):
+    """llama-server: slots with longest-common-prefix choice, decode before prompts, context shift, prompt cache in RAM."""
+
+    name = "llamacpp"
+    Params = LlamaCppParams
+    version = "0c1e570"
+    models = (
+        "llama.cpp 0c1e570 (llama-cpp-python 0.3.36): tools/server/server-context.cpp, server-queue.cpp, server-task.cpp, common/fit.cpp"
+    )
+    not_modelled = (
+        "layers on the CPU",
+        "cache_reuse",
+        "context checkpoints of sliding-window and recurrent models",
+        "speculative decoding",
+        "several completions of one prompt (n_cmpl)",
+        "embedding and reranking tasks",
+        "micro-batches as steps of their own",
+    )
+    rule = LlamaCppRule
+    profile = "llama.cpp"
+
+    @classmethod
+    def resolve(cls, params: LlamaCppParams, site: Site) -> LlamaCppParams:
+        """Slots, context and batch as the server starts with."""
+        return resolve_params(params, site)
+
+    @classmethod
+    def new_state(cls, params: LlamaCppParams, site: Site, blocks: int, replica: int, recorder: Any, cost: Any) -> Any:
+        """One server; its KV cache is ``n_ctx`` tokens, whatever else would fit."""
+        return server_state(params, site, replica, recorder, cost)
+
+    @classmethod
+    def max_context(cls, params: LlamaCppParams, site: Site) -> int:
+        """Context of one slot."""
+        limit = params.slot_ctx
+        return limit if site.model is None else min(limit, int(site.model.max_position))
+
+    @classmethod
+    def max_batch_tokens(cls, params: LlamaCppParams, site: Site) -> int:
+        """``n_batch``, and one token of each slot."""
+        return max(params.n_batch, params.n_parallel)
+
+
+def server_state(params: LlamaCppParams, site: Site, replica: int, recorder: Any, cost: Any, truncate: int = 0, ctx: int | None = None) -> Any:
+    """The compiled state of one server; ``ctx``: a slot's context, where it is known.
+
+    ``truncate`` 1: prompts are cut to the context as Ollama does before it asks the server.
+    """
+    p = params
+    ctx = LlamaCpp.max_context(p, site) if ctx is None else ctx
+    token_bytes = 0.0 if site.model is None else float(site.model.kv_bytes_per_token())
+    numbers = (p.n_parallel, ctx, p.n_ctx, p.n_batch, p.n_keep, p.n_discard, truncate)
+    flags = (bool(p.kv_unified), p.ctx_shift, p.cache_prompt, p.cache_ram_mib != 0, p.cache_idle_slots)
+    ram_limit = float(p.cache_ram_mib) * MIB if p.cache_ram_mib > 0 else -1.0
+    return new_llamacpp_state(replica, recorder, cost, numbers, flags, p.slot_prompt_similarity, ram_limit, token_bytes)

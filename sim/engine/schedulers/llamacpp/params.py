@@ -1,0 +1,107 @@
+"""Settings of ``llama-server``, spelled as in ``common_params``, and the defaults it takes by model and hardware."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from sim.engine.contract import EngineParams, Site
+from sim.engine.schedulers.llamacpp.fit import fit_context, fit_layers
+from sim.errors import ConfigError, NotModelledError
+
+_FIELD = "deployment.engine"
+PAD = 256  # contexts are rounded up to a multiple of this
+
+
+class LlamaCppParams(EngineParams):
+    """Settings of the llama.cpp server; the long option is in each description."""
+
+    n_parallel: int = Field(-1, ge=-1, le=256, description="Slots (--parallel); -1: four, with a unified KV cache.")
+    n_ctx: int = Field(0, ge=0, description="Context of all slots together (--ctx-size); 0: the model's, less what does not fit.")
+    n_batch: int = Field(2048, ge=1, description="Most tokens of one step (--batch-size).")
+    n_ubatch: int = Field(512, ge=1, description="Tokens computed at once (--ubatch-size): sizes the compute buffer.")
+    kv_unified: bool | None = Field(None, description="Slots share one KV cache (--kv-unified); by default with automatic slots.")
+    ctx_shift: bool = Field(False, description="Drop the older half of a full context instead of ending (--context-shift).")
+    n_keep: int = Field(0, ge=-1, description="Tokens that a context shift keeps (--keep); -1: the prompt.")
+    n_discard: int = Field(0, ge=0, description="Tokens that a context shift drops; 0: half.")
+    slot_prompt_similarity: float = Field(
+        0.1, ge=0, le=1, description="Share of the prompt that a slot must hold to be chosen for it (--slot-prompt-similarity)."
+    )
+    cache_prompt: bool = Field(True, description="Reuse what the slot holds (--cache-prompt).")
+    cache_ram_mib: int = Field(8192, ge=-1, description="Prompt cache in RAM in MiB (--cache-ram); 0: none, -1: by tokens.")
+    cache_idle_slots: bool = Field(True, description="Save idle slots to the prompt cache at each launch (--cache-idle-slots).")
+    n_cache_reuse: int = Field(0, ge=0, description="Chunk size for reuse by shifting (--cache-reuse); only 0 is modelled.")
+    swa_full: bool = Field(False, description="Full-size cache for sliding-window layers (--swa-full), so that any prefix is reusable.")
+    cont_batching: bool = Field(True, description="Prompts join running batches (--cont-batching); only true is modelled.")
+    n_gpu_layers: int = Field(-1, ge=-1, description="Layers on the accelerator (--n-gpu-layers); -1: as many as fit.")
+    n_predict: int = Field(-1, ge=-1, description="Most tokens to generate (--predict); -1: the client's limit. Only -1 is modelled.")
+
+    @property
+    def slot_ctx(self) -> int:
+        """Context of one slot, before the cap at the model's own; only meaningful once resolved."""
+        if self.kv_unified:
+            return self.n_ctx
+        return -(-(self.n_ctx // self.n_parallel) // PAD) * PAD
+
+
+def resolve_params(p: LlamaCppParams, site: Site) -> LlamaCppParams:
+    """``server.cpp`` (automatic slots), ``llama_context`` (padding) and ``common/fit.cpp``. Raises ConfigError."""
+    _check(p, site)
+    changes: dict[str, Any] = {}
+    auto = p.n_parallel < 1
+    changes["n_parallel"] = slots = 4 if auto else p.n_parallel
+    changes["kv_unified"] = unified = auto if p.kv_unified is None else p.kv_unified
+    n_ctx = p.n_ctx
+    if n_ctx == 0:
+        if site.model is None:
+            raise ConfigError(f"{_FIELD}.n_ctx", 0, "needs a model to take its context from", "1 or more")
+        n_ctx = fit_context(site.model, site.accelerator, 1 if unified else slots, p.n_ubatch, site.tp)
+    n_ctx = -(-n_ctx // PAD) * PAD
+    changes["n_ctx"] = n_ctx
+    changes["n_batch"] = min(p.n_batch, n_ctx)
+    changes["n_ubatch"] = min(p.n_ubatch, p.n_batch)
+    resolved = p.model_copy(update=changes)
+    if not unified:
+        resolved = resolved.model_copy(update={"n_ctx": resolved.slot_ctx * slots})
+    _check_offload(resolved, site)
+    return resolved
+
+
+def _check_offload(p: LlamaCppParams, site: Site) -> None:
+    if site.model is None or site.accelerator is None or site.accelerator.name.startswith("cpu"):
+        return
+    layers = site.model.layers + 1
+    fit = fit_layers(site.model, site.accelerator, p.n_ctx, p.n_ubatch, site.tp)
+    wanted = fit.n_gpu_layers if p.n_gpu_layers < 0 else min(p.n_gpu_layers, layers)
+    if wanted < layers:
+        raise NotModelledError(
+            f"{_FIELD}.n_gpu_layers",
+            wanted,
+            f"only {wanted} of {layers} layers on {site.accelerator.name}, and the time of layers on the CPU is not modelled",
+            f"{layers}",
+            "a smaller n_ctx, fewer weight bits or more memory",
+        )
+
+
+def _check(p: LlamaCppParams, site: Site) -> None:
+    for name in ("pp", "dp", "ep"):
+        if getattr(site, name) > 1:
+            raise NotModelledError(f"deployment.{name}", getattr(site, name), "llama.cpp splits one model over the cards of one host", "1")
+    if p.n_cache_reuse:
+        raise NotModelledError(f"{_FIELD}.n_cache_reuse", p.n_cache_reuse, "reuse of shifted chunks is not modelled", "0")
+    if not p.cont_batching:
+        raise NotModelledError(f"{_FIELD}.cont_batching", False, "batches that wait for each other are not modelled", "true")
+    if p.n_predict != -1:
+        raise NotModelledError(f"{_FIELD}.n_predict", p.n_predict, "the limit is the traffic's", "-1")
+    model = site.model
+    if model is None or not p.cache_prompt:
+        return
+    if model.is_hybrid:
+        raise NotModelledError(
+            f"{_FIELD}.cache_prompt", True, "checkpoints of recurrent layers are not modelled, so nothing can be reused", "false"
+        )
+    if "sliding" in model.kinds and not p.swa_full:
+        raise NotModelledError(
+            f"{_FIELD}.swa_full", False, "checkpoints of sliding-window caches are not modelled", "true, or cache_prompt: false"
+        )

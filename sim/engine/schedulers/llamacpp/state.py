@@ -1,0 +1,168 @@
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, misc, valid-type"
+"""State of one llama-server: task queue, deferred tasks, slots with what their cache holds, prompt cache in RAM."""
+
+from typing import Final
+
+import numpy as np
+
+from sim.engine.kv.token_lists import TokenLists, new_token_lists, take_list
+from sim.engine.state import EngineState, grown, init_engine
+from sim.jit import b1, f8, f8s, i4s, i8, i8s, kernel, new, struct
+
+NONE: Final = -1
+
+IDLE: Final = 0
+PROMPT: Final = 1  # the prompt is not wholly in the cache yet
+GENERATING: Final = 2
+
+# kinds of the event log
+EV_LAUNCH: Final = 1  # request id, server slot
+EV_PROMPT: Final = 2  # server slot, tokens; preceded by EV_AT
+EV_GENERATE: Final = 3  # server slot, 1
+EV_AT: Final = 4  # first position of the next EV_PROMPT or EV_GENERATE, step
+
+
+@struct
+class LlamaCppState(EngineState):
+    """Per-slot columns begin with ``c_`` (a *server slot*); ``e_`` are the entries of the prompt cache, oldest first."""
+
+    # settings
+    slots: i8
+    ctx: i8  # tokens per slot
+    cells: i8  # tokens of the whole KV cache
+    n_batch: i8
+    n_keep: i8  # negative: the whole prompt
+    n_discard: i8
+    keep_of: i8s  # n_keep by request id, for replays; beyond its end `n_keep`
+    similarity: f8  # slot_prompt_similarity
+    unified: b1
+    shift: b1
+    caching: b1  # cache_prompt
+    ram: b1
+    save_idle: b1  # cache_idle_slots
+    ram_limit: f8  # bytes; negative: by tokens
+    token_bytes: f8
+    truncate: i8  # prompts beyond the context: 0 rejected, 1 cut as Ollama does before the server sees them
+    # queues of request slots
+    w_slot: i4s
+    w_head: i8
+    w_len: i8
+    d_first: i8
+    d_last: i8
+    d_len: i8
+    next: i4s  # deferred task after this one
+    # slots
+    lists: TokenLists
+    scratch_list: i8
+    spare_list: i8
+    clock: i8
+    n_idle: i8
+    n_prompt: i8
+    n_generating: i8
+    pure: b1  # the last batch was one token of each generating slot, and none has been released since
+    full: b1  # the batch in flight does not fit into the KV cache
+    c_slot: i4s
+    c_phase: i8s
+    c_list: i8s
+    c_prompt: i8s  # tokens of the prompt as the server sees it
+    c_past: i8s  # of which were in the cache
+    c_tok: i8s  # tokens in the KV cache
+    c_gen: i8s  # generated tokens that the list already holds
+    c_started: i8s
+    c_sent: i8s  # tokens in the batch in flight
+    c_used: i8s  # when released
+    c_lora: i8s
+    c_keep: i8s
+    c_entry: i8s  # entry of the prompt cache that holds what the idle slot holds, or NONE
+    # prompt cache
+    e_list: i8s
+    n_entries: i8
+    e_tokens: i8
+    cut_prompts: i8
+
+
+@kernel
+def new_llamacpp_state(replica, rec, cost, numbers, flags, similarity, ram_limit, token_bytes):
+    """One server. ``numbers``: slots, ctx, cells, n_batch, n_keep, n_discard, truncate; ``flags``: unified, shift, caching, ram, save_idle."""
+    slots, ctx, cells, n_batch, n_keep, n_discard, truncate = numbers
+    unified, shift, caching, ram, save_idle = flags
+    s = new(LlamaCppState)
+    init_engine(s, replica, rec, cost, 1, slots, 1, 64)
+    s.slots = slots
+    s.ctx = ctx
+    s.cells = cells
+    s.n_batch = n_batch
+    s.n_keep = n_keep
+    s.n_discard = n_discard
+    s.keep_of = np.zeros(0, np.int64)
+    s.similarity = similarity
+    s.unified = unified
+    s.shift = shift
+    s.caching = caching
+    s.ram = ram
+    s.save_idle = save_idle
+    s.ram_limit = ram_limit
+    s.token_bytes = token_bytes
+    s.truncate = truncate
+    s.w_slot = np.empty(64, np.int32)
+    s.w_head = 0
+    s.w_len = 0
+    s.d_first = NONE
+    s.d_last = NONE
+    s.d_len = 0
+    s.next = np.zeros(64, np.int32)
+    s.lists = new_token_lists(slots + 8)
+    s.scratch_list = take_list(s.lists)
+    s.spare_list = take_list(s.lists)
+    s.clock = 0
+    s.n_idle = slots
+    s.n_prompt = 0
+    s.n_generating = 0
+    s.pure = False
+    s.full = False
+    s.c_slot = np.zeros(slots, np.int32)
+    s.c_phase = np.zeros(slots, np.int64)
+    s.c_list = np.zeros(slots, np.int64)
+    s.c_prompt = np.zeros(slots, np.int64)
+    s.c_past = np.zeros(slots, np.int64)
+    s.c_tok = np.zeros(slots, np.int64)
+    s.c_gen = np.zeros(slots, np.int64)
+    s.c_started = np.zeros(slots, np.int64)
+    s.c_sent = np.zeros(slots, np.int64)
+    s.c_used = np.zeros(slots, np.int64)
+    s.c_lora = np.zeros(slots, np.int64)
+    s.c_keep = np.zeros(slots, np.int64)
+    s.c_entry = np.zeros(slots, np.int64)
+    for c in range(slots):
+        s.c_slot[c] = NONE
+        s.c_list[c] = take_list(s.lists)
+        s.c_used[c] = NONE
+        s.c_entry[c] = NONE
+    s.e_list = np.empty(16, np.int64)
+    s.n_entries = 0
+    s.e_tokens = 0
+    s.cut_prompts = 0
+    s.g_kv_total = cells
+    return s
+
+
+@kernel
+def log_on(s):
+    """Switch the event log on, for replays."""
+    s.log_on = True
+
+
+@kernel
+def log_view(s):
+    """The event log so far."""
+    return s.log[: s.log_n]
+
+
+@kernel
+def set_keep(s, keep):
+    """``n_keep`` of each request by its id, for replays."""
+    s.keep_of = keep
+
+
+def _grow(s, n):
+    s.next = grown(s.next, n)

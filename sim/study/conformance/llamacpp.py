@@ -1,0 +1,219 @@
+"""Replay of recorded batches and slot choices of a real llama-server.
+
+A recording is a pair of files, ``NAME.json`` (command line, requests, what clients saw) and ``NAME.steps.jsonl`` (one row per batch), each
+possibly gzipped. It was made in wall time, so the step at which a task starts is taken from it; which slot it gets and what every batch
+holds is ours. A task that starts beside others may have waited for a slot (deferred) or just have come: every number of deferred ones is
+tried, as the recording does not say.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+
+from sim.errors import DataError
+from sim.study.conformance.base import Case, Difference
+
+Row = dict[str, Any]
+_STEPS = ".steps.jsonl"
+_OUTPUT = 1 << 20  # content ids of generated tokens begin here; prompt tokens are below
+_RUNS = 256  # replays of one recording at most
+
+
+def recordings(folder: Path) -> list[Path]:
+    """The recordings of a folder, by their file of steps."""
+    return sorted(p for p in folder.rglob("*") if p.name.endswith((_STEPS, _STEPS + ".gz")))
+
+
+def check(path: Path) -> Iterator[Case]:
+    """Replay one recording, named by either of its files. Raises `DataError` for a file that is no such recording."""
+    base = path.name.removesuffix(".gz").removesuffix(_STEPS).removesuffix(".json")
+    try:
+        run = json.loads(_read(path.parent, base + ".json"))
+        steps = [json.loads(line) for line in _read(path.parent, base + _STEPS).splitlines() if line]
+        yield _Recording(base, run, steps).case()
+    except (KeyError, TypeError, ValueError, IndexError, StopIteration) as error:
+        raise DataError(str(path), f"not a recording of llama-server: {type(error).__name__} {error}") from error
+
+
+def _read(folder: Path, name: str) -> str:
+    for path in (folder / name, folder / f"{name}.gz"):
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise DataError(str(path), f"cannot be read: {error}") from error
+        return (gzip.decompress(data) if path.suffix == ".gz" else data).decode()
+    raise DataError(str(folder / name), "is missing; a recording has two files")
+
+
+@lru_cache(maxsize=1 << 16)
+def _token(seed: int) -> int:
+    """The pseudo-random prompts of the recordings: one generator per token."""
+    return Random(seed).randrange(300, 4000)
+
+
+def _prompt(spec: list[list[int]]) -> list[int]:
+    tokens = [1]
+    for n, (seed, length) in enumerate(spec):
+        tokens += [_token(seed * 7919 + i) for i in range(length if n else length - 1)]
+    return tokens
+
+
+class _Recording:
+    """One run of the server and our replays of it."""
+
+    def __init__(self, name: str, run: Row, steps: list[Row]) -> None:
+        self.name, self.run, self.steps = name, run, steps
+        self.requests: list[Row] = run["requests"]
+        self.prompts = [_prompt(r["prompt_spec"]) for r in self.requests]
+        self.slot, self.starts = self._tasks()
+        self.refused = self._refused()
+
+    def _tasks(self) -> tuple[dict[int, int], dict[int, list[int]]]:
+        """Slot of each request, and which requests start before each step, in the order of their task ids."""
+        first: dict[tuple[int, int], int] = {}
+        for k, row in enumerate(self.steps):
+            for slot, task in row["slots"]:
+                first.setdefault((slot, task), k)
+        served = [r for r in self.run["records"] if r.get("status") == 200 and r.get("timings")]
+        slots: dict[int, int] = {}
+        starts: dict[int, list[tuple[int, int]]] = {}
+        for slot in sorted({s for s, _ in first}):
+            tasks = sorted((k, task) for (s, task), k in first.items() if s == slot)
+            mine = sorted((r for r in served if r["id_slot"] == slot), key=lambda r: r["tok_us"][0] if r["tok_us"] else r["t_stop"])
+            for (k, task), record in zip(tasks, mine, strict=True):
+                slots[record["i"]] = slot
+                starts.setdefault(k, []).append((task, record["i"]))
+        return slots, {k: [i for _, i in sorted(v)] for k, v in starts.items()}
+
+    def _refused(self) -> dict[int, list[int]]:
+        """Requests answered 400, by the step before which they came."""
+        out: dict[int, list[int]] = {}
+        for record in self.run["records"]:
+            if record.get("status") == 400:
+                k = sum(row["t1"] <= record["t_send"] for row in self.steps)
+                out.setdefault(k, []).append(record["i"])
+        return out
+
+    def case(self) -> Case:
+        """The best replay: that of the longest agreement."""
+        options = {k: [0, *range(2, len(v) + 1)] for k, v in self.starts.items() if len(v) > 1}
+        chosen = dict.fromkeys(options, 0)
+        best: tuple[int, Difference | None] = (-1, None)
+        for _ in range(_RUNS):
+            matched, difference = self._compare(self._replay({k: options[k][chosen[k]] for k in options}))
+            best = max(best, (matched, difference), key=lambda b: b[0])
+            # the last step with an open choice at or before the difference: take its next, and the first of those behind it
+            open_ = [k for k in options if k <= matched and chosen[k] + 1 < len(options[k])]
+            if difference is None or not open_:
+                break
+            last = max(open_)
+            chosen = {k: 0 if k > last else n + (k == last) for k, n in chosen.items()}
+        if best[1] is None and (wrong := self._refusals()) is not None:
+            best = (len(self.steps), wrong)
+        return Case(self.name, len(self.steps), best[0], best[1])
+
+    def _compare(self, ours: list[Row]) -> tuple[int, Difference | None]:
+        for k, row in enumerate(self.steps):
+            mine = ours[k] if k < len(ours) else {"runs": [], "launched": []}
+            theirs = {"runs": row["runs"], "launched": sorted([i, self.slot[i]] for i in self.starts.get(k, []))}
+            mine = {"runs": mine["runs"], "launched": sorted(x for x in mine["launched"] if x[0] in self.slot)}
+            if theirs != mine:
+                return k, Difference(k, theirs, mine)
+        if len(ours) > len(self.steps):
+            return len(self.steps), Difference(len(self.steps), {}, ours[len(self.steps)])
+        return len(self.steps), None
+
+    def _refusals(self) -> Difference | None:
+        theirs = sorted(i for v in self.refused.values() for i in v)
+        return None if theirs == self._rejected else Difference(len(self.steps), {"refused": theirs}, {"refused": self._rejected})
+
+    def _order(self, deferred: dict[int, int]) -> list[tuple[int, int]]:
+        """(time, request): step k is decided at time k; deferred ones came while the step before ran."""
+        out: list[tuple[int, int, int]] = []
+        for k, requests in self.starts.items():
+            out += [(k - 1, 2, i) if n < deferred.get(k, 0) and k > 0 else (k, 0, i) for n, i in enumerate(requests)]
+        out += [(k, 1, i) for k, requests in self.refused.items() for i in requests]
+        by_task = {i: n for n, i in enumerate(i for k in sorted(self.starts) for i in self.starts[k])}
+        return [(t, i) for t, _, i in sorted(out, key=lambda x: (x[0], x[1], by_task.get(x[2], -1)))]
+
+    def _replay(self, deferred: dict[int, int]) -> list[Row]:
+        from sim.cost.features import TOKENS
+        from sim.cost.step import new_linear_cost
+        from sim.engine.contract import Site
+        from sim.engine.loop import STOPPED, submit, turn
+        from sim.engine.schedulers.llamacpp.engine import server_state
+        from sim.engine.schedulers.llamacpp.state import log_on, log_view, set_keep
+        from sim.engine.state import new_recorder
+
+        rec = new_recorder(1, 0, 1.0, 1024, 8, 1.0, 1.0)
+        cost = new_linear_cost(np.ones(3), np.array([TOKENS]), np.zeros((3, 1)))
+        params, keep = self._params()
+        s = server_state(params, Site(), 0, rec, cost, ctx=self.run["n_ctx_slot"])
+        log_on(s)
+        order = self._order(deferred)
+        requests = [self.requests[i] for _, i in order]
+        set_keep(s, np.array([r.get("n_keep", keep) for r in requests], np.int64))
+        prompts = [self.prompts[i] for _, i in order]
+        n = np.array([r["n"] for r in requests], np.int32)
+        zero = np.zeros(len(order), np.int32)
+        lengths = np.array([len(p) for p in prompts], np.int32)
+        out_content = _OUTPUT + np.arange(len(order), dtype=np.int64)
+        columns = (np.array([float(t) for t, _ in order]), lengths, n, n, zero, zero, out_content)
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        ids = np.array([t for p in prompts for t in p], np.int64)  # a token is a content of its own: the prompts agree by chance too
+        submit(s, 0, len(order), 0, columns, (offsets, ids, np.zeros_like(ids), np.ones_like(ids)))
+        for _ in range(3 * len(self.steps) + 100):
+            if turn(s, 1e18) == STOPPED:
+                break
+        self._rejected = sorted(order[int(rec.id[j])][1] for j in range(int(rec.n)) if rec.status[j] == 1)
+        return self._batches(log_view(s), [i for _, i in order])
+
+    def _params(self) -> tuple[Any, int]:
+        from sim.engine.schedulers.llamacpp import LlamaCppParams
+
+        words = self.run["cmd"].split()
+
+        def option(*names: str, default: int) -> int:
+            return next((int(words[words.index(x) + 1]) for x in names if x in words), default)
+
+        slots, unified = self.run["total_slots"], "-kvu" in words or "--kv-unified" in words or "-np" not in words
+        ctx = self.run["n_ctx_slot"]
+        total = option("-c", "--ctx-size", default=ctx) if unified else ctx * slots
+        params = LlamaCppParams(
+            n_parallel=slots,
+            n_ctx=total,
+            n_batch=option("-b", "--batch-size", default=2048),
+            kv_unified=unified,
+            ctx_shift="--context-shift" in words,
+            cache_ram_mib=option("-cram", "--cache-ram", default=8192),
+        )
+        return params, option("--keep", default=0)
+
+    def _batches(self, log: Any, request: list[int]) -> list[Row]:
+        from sim.engine.schedulers.llamacpp.state import EV_AT, EV_LAUNCH, EV_PROMPT
+
+        rows: list[Row] = []
+        launched: list[list[int]] = []
+        at, step = 0, -1
+        for kind, a, b in log.tolist():
+            if kind == EV_LAUNCH:
+                launched.append([request[a], b])
+            elif kind == EV_AT:
+                at = a
+                if b != step:
+                    step = b
+                    rows.append({"runs": [], "launched": launched})
+                    launched = []
+            else:
+                rows[-1]["runs"].append([a, "p" if kind == EV_PROMPT else "g", at, b])
+        return rows
