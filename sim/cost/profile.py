@@ -70,6 +70,10 @@ class EngineProfile:
             changes |= {"graph_sizes": (), "eager_layer": max(self.eager_layer, _EAGER_LAYER)}
         return replace(self, **changes)
 
+    def changed(self, figures: Mapping[str, float]) -> EngineProfile:
+        """The profile with other values for some of its figures."""
+        return replace(self, **dict(figures)) if figures else self
+
     def padded(self, tokens: int) -> int:
         """Tokens that are computed for a batch of ``tokens``: the next captured size, or the batch itself beyond the last."""
         for size in self.graph_sizes:

@@ -1,0 +1,114 @@
+"""From an operating point to a planned deployment: names, settings, engine profile."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from sim import registry
+from sim.cost.build import build_step_cost
+from sim.cost.extras import Extras
+from sim.cost.profile import EngineProfile, load_engine_profile
+from sim.errors import ConfigError, NotModelledError
+from sim.fleet.build import Plan, plan
+from sim.study.accuracy.lengths import longest
+from sim.study.accuracy.point import Point
+from sim.study.accuracy.versions import release
+
+Overrides = Mapping[tuple[str, str], Mapping[str, float]]
+"""Figures to try instead of those of a profile: (engine, line) → name → value."""
+
+# Settings that change neither scheduling nor the cost that is modelled.
+_WITHOUT_EFFECT = {
+    "attention_backend", "cpu_kv_offload", "swap_space", "kv_cache_dtype", "enable_torch_compile", "device", "cudagraph_mode",
+    "speculative_draft_model_path",
+}  # fmt: skip
+
+
+def check(point: Point) -> None:
+    """Raise `NotModelledError` for what cannot be simulated, before anything is built."""
+    if point.engine not in registry.names("engine"):
+        raise NotModelledError("engine", point.engine, "is not modelled", ", ".join(registry.names("engine")))
+    if point.disaggregated:
+        raise NotModelledError("parallelism.pd", "prefill/decode", "disaggregated points are not simulated here")
+    spec = point.settings.get("speculative")
+    if spec is not None and not (spec.get("accept_rate") or spec.get("accept_length")):
+        raise NotModelledError("settings.speculative", spec, "the share of accepted drafts is not known")
+    if spec is not None:
+        raise NotModelledError("settings.speculative", spec, "points with drafts are not simulated here")
+
+
+def profile_of(point: Point, overrides: Overrides | None = None) -> EngineProfile:
+    """The engine profile of the point's version line, with overrides applied."""
+    name = registry.lookup("engine", point.engine).profile or point.engine
+    profile = load_engine_profile(name, release(point.engine, point.version, point.assumed))
+    return profile.changed((overrides or {}).get((name, profile.line), {}))
+
+
+def planned(point: Point, overrides: Overrides | None = None) -> Plan:
+    """The point's one replica. Raises `ConfigError` and its kin for what cannot be deployed or is not modelled."""
+    from sim.config import settings
+    from sim.config.scenario import Scenario
+
+    if point.scenario is not None:
+        return plan(point.scenario)[0]
+    given = _settings(point)
+    deployment: dict[str, Any] = {k: getattr(point, k) for k in ("accelerator", "tp", "pp", "dp", "ep")}
+    deployment["engine"] = {"name": point.engine, **given}
+    if point.kv_blocks:
+        deployment["kv_blocks"] = point.kv_blocks
+    raw = {
+        "model": {"name": point.model, "weights": point.weights, "kv_cache": point.kv_cache},
+        "traffic": {"synthetic": {"arrival": {"process": "constant", "rate": 1.0}, "lengths": {"kind": "fixed", "prompt": 1, "output": 1}}},
+        "deployment": deployment,
+    }
+    try:
+        made = plan(settings(Scenario, raw))[0]
+    except NotModelledError:
+        raise
+    except ConfigError as error:
+        # a server started with the model's whole context would not have come up: take the traffic's
+        limit = {"vllm": "max_model_len", "vllm-ascend": "max_model_len", "sglang": "context_length"}.get(point.engine)
+        if limit is None or limit in given or not error.field.endswith(("max_model_len", "kv_blocks")):
+            raise
+        deployment["engine"][limit] = _longest(point)
+        made = plan(settings(Scenario, raw))[0]
+    profile = made.scheduler.host(made.params, profile_of(point, overrides))
+    return made if profile == made.profile else _with_profile(made, profile)
+
+
+def _with_profile(made: Plan, profile: EngineProfile) -> Plan:
+    tokens = made.scheduler.max_batch_tokens(made.params, made.site)
+    extras = made.scheduler.extras(made.params, made.site) or Extras()
+    cost, evidence = build_step_cost(made.model, made.accelerator, made.layout, profile, tokens, extras)
+    return replace(made, profile=profile, cost=cost, evidence=evidence)
+
+
+def _settings(point: Point) -> dict[str, Any]:
+    known = set(registry.lookup("engine", point.engine).Params.model_fields)
+    given: dict[str, Any] = {}
+    for name, value in point.settings.items():
+        if name in _WITHOUT_EFFECT:
+            continue
+        if name not in known:
+            raise NotModelledError(f"settings.{name}", value, f"is not modelled for {point.engine}")
+        given[name] = value
+    version = release(point.engine, point.version, point.assumed)
+    if "version" in known and version is not None:
+        given["version"] = ".".join(version.split(".")[:2])
+    if "block_size" in known and point.block_size:
+        given["block_size"] = point.block_size
+    if "ignore_eos" in known:
+        t = point.traffic
+        given["ignore_eos"] = not isinstance(t.get("output_tokens"), Mapping) or "uniform" in t["output_tokens"]
+    return given
+
+
+def _longest(point: Point) -> int:
+    t = point.traffic
+    if t["kind"] == "trace":
+        from sim.study.accuracy.traffic import traffic_of
+
+        return int(traffic_of(point).max_tokens or 8192)
+    return longest(t["prompt_tokens"]) + longest(t["output_tokens"])

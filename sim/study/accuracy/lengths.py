@@ -1,0 +1,43 @@
+"""Lengths of an operating point: a number, a range, or a data set of which only the mean is known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.errors import NotModelledError
+
+# ShareGPT V3 as `vllm bench serve` samples it (prompts of 4 to 1,024 tokens, together at most 2,048): log-normal within those limits,
+# scaled to the mean that the run reports. Spread (sigma of the logarithm) of prompts and of outputs, estimated from published histograms.
+_SHAREGPT = {"prompt": (1.4, 1024), "output": (1.15, 1024)}
+
+
+def draw(spec: Any, n: int, rng: np.random.Generator, role: str) -> NDArray[np.int32]:
+    """i4[n]. ``role``: prompt or output. Raises `NotModelledError` for a data set whose shape is not known."""
+    if isinstance(spec, int | float):
+        return np.full(n, int(spec), np.int32)
+    if "uniform" in spec:
+        low, high = spec["uniform"]
+        return rng.integers(int(low), int(high) + 1, n).astype(np.int32)
+    if spec.get("trace") == "sharegpt" and spec.get("mean"):
+        return _sharegpt(float(spec["mean"]), n, rng, *_SHAREGPT[role])
+    raise NotModelledError("traffic lengths", spec, "only the name of a data set is known, not its lengths", "a number, uniform, sharegpt")
+
+
+def _sharegpt(mean: float, n: int, rng: np.random.Generator, sigma: float, most: int) -> NDArray[np.int32]:
+    """Log-normal between 4 and ``most``, with the wanted mean: the scale is found by bisection on the same draws."""
+    shape = np.exp(sigma * rng.standard_normal(n))
+    low, high = 1e-2, 1e5
+    for _ in range(60):
+        middle = (low * high) ** 0.5
+        low, high = (middle, high) if np.clip(middle * shape, 4, most).mean() < mean else (low, middle)
+    return np.clip(np.rint(low * shape), 4, most).astype(np.int32)
+
+
+def longest(spec: Any) -> int:
+    """Upper bound of a length."""
+    if isinstance(spec, int | float):
+        return int(spec)
+    return int(spec["uniform"][1]) if "uniform" in spec else 1024

@@ -1,0 +1,118 @@
+"""One measured operating point: everything needed to simulate it, and what was measured."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from sim.errors import DataError
+
+QUALITIES = ("good", "fair", "weak")
+LATENCIES = ("ttft_s", "tpot_s", "itl_s", "e2e_s", "step_s")
+
+
+@dataclass(frozen=True)
+class Point:
+    """A row of a ``points.jsonl`` (see `read_folder`), or a user's own benchmark result.
+
+    ``measured`` maps ``ttft_s.mean``, ``output_tokens_per_s`` … to seconds or per second. ``inside`` says that the figures were taken
+    inside the engine, without what a client adds. ``traffic`` and ``window`` are as in the file; a ``trace`` may carry its requests in
+    ``columns`` instead of a file. ``settings`` are the engine's, by its own names.
+    """
+
+    id: str
+    model: str
+    engine: str
+    version: str | None
+    accelerator: str
+    traffic: Mapping[str, Any]
+    measured: Mapping[str, float]
+    weights: str = "auto"
+    kv_cache: str = "auto"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    tp: int = 1
+    pp: int = 1
+    dp: int = 1
+    ep: int = 1
+    nodes: int = 1
+    disaggregated: bool = False
+    kv_blocks: int | None = None
+    block_size: int | None = None
+    window: Mapping[str, Any] = field(default_factory=dict)
+    quality: str = "fair"
+    overload: bool = False
+    assumed: tuple[str, ...] = ()
+    inside: bool = False
+    folder: Path = Path()
+    columns: Mapping[str, Any] | None = None
+    scenario: Any = None
+
+    @property
+    def deployment(self) -> str:
+        """The part of the id that names the deployment."""
+        return self.id.rpartition("/")[0] or self.id
+
+
+def read_folder(folder: Path) -> Iterator[Point]:
+    """Points of one deployment: ``points.jsonl`` beside an optional ``deployment.json``. Raises `DataError`."""
+    file = folder / "points.jsonl"
+    inside = _inside(folder / "deployment.json")
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(str(file), f"cannot be read: {error}") from None
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                raw = json.loads(line)
+                yield replace(parse(raw, folder), inside=inside)
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+                raise DataError(f"{file}:{number}", f"is no operating point: {what}") from None
+
+
+def _inside(file: Path) -> bool:
+    try:
+        told = json.loads(file.read_text(encoding="utf-8")).get("metrics", {}).get("ttft_s", "")
+    except (OSError, ValueError, AttributeError):
+        return False
+    return str(told).startswith("engine")
+
+
+def parse(raw: Mapping[str, Any], folder: Path) -> Point:
+    """One point from its mapping."""
+    engine, parallel = raw["engine"], raw.get("parallelism") or {}
+    measured: dict[str, float] = {}
+    for key, value in raw["measured"].items():
+        if isinstance(value, Mapping):
+            measured |= {f"{key}.{stat}": float(x) for stat, x in value.items() if x is not None}
+        elif value is not None:
+            measured[key] = float(value)
+    quality = raw.get("quality", "fair")
+    if quality not in QUALITIES:
+        raise ValueError(f"quality {quality!r} is none of {', '.join(QUALITIES)}")
+    return Point(
+        id=str(raw["id"]),
+        model=str(raw["model"]),
+        engine=str(engine["name"]),
+        version=engine.get("version"),
+        accelerator=str(raw["accelerator"]),
+        traffic=raw["traffic"],
+        measured=measured,
+        weights=raw.get("weights") or "auto",
+        kv_cache=raw.get("kv_cache") or "auto",
+        settings=engine.get("settings") or {},
+        **{k: int(parallel.get(k) or 1) for k in ("tp", "pp", "dp", "ep")},
+        nodes=int(raw.get("nodes") or 1),
+        disaggregated="pd" in parallel,
+        kv_blocks=raw.get("kv_blocks"),
+        block_size=raw.get("block_size"),
+        window=raw.get("window") or {},
+        quality=quality,
+        overload=bool(raw.get("overload")),
+        assumed=tuple(raw.get("assumed") or ()),
+        folder=folder,
+    )

@@ -1,0 +1,90 @@
+"""One operating point simulated: the same figures that were measured, over the same requests."""
+
+from __future__ import annotations
+
+from math import inf
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from sim.errors import NotModelledError
+from sim.fleet.build import Plan
+from sim.fleet.run import execute, fitting
+from sim.metrics.histogram import ITL_BINS, ITL_LO, ITL_SCALE
+from sim.metrics.latency import derive, describe_itl
+from sim.study.accuracy import batch
+from sim.study.accuracy.deploy import Overrides, check, planned, profile_of
+from sim.study.accuracy.point import Point
+from sim.study.accuracy.traffic import stage_starts, traffic_of
+
+_STATISTICS = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0}
+
+
+def predict(point: Point, overrides: Overrides | None = None, seed: int = 0) -> dict[str, float]:
+    """Predicted values of everything that was measured. Raises `ConfigError` and its kin for a point that cannot be simulated."""
+    check(point)
+    if point.traffic["kind"] == "static_batch":
+        values = batch.static_batch(point, profile_of(point, overrides))
+    else:
+        values = _simulated(point, planned(point, overrides), seed)
+    return {k: values[k] for k in point.measured if k in values and np.isfinite(values[k])}
+
+
+def _simulated(point: Point, plan: Plan, seed: int) -> dict[str, float]:
+    client = plan.profile
+    prompt = point.traffic.get("prompt_tokens")
+    mean = float(prompt) if isinstance(prompt, int | float) else 0.0
+    outside = client.client_request + client.client_prompt_token * mean + client.client_first_token
+    traffic = traffic_of(point, seed, 0.0 if point.inside else outside)
+    traffic = fitting([plan], traffic, "error")
+    router = SimpleNamespace(name="round_robin", settings={})
+    raw = execute([plan], traffic, router, seed, bins=0, histogram=(ITL_BINS, ITL_LO, ITL_SCALE), until=inf)
+    requests = {k: v[_window(point, raw.requests)] for k, v in raw.requests.items()}
+    if point.inside:
+        _strip_client(plan, requests)
+    if not (requests["status"] == 0).any():
+        raise NotModelledError("traffic", point.id, "no request of the measured window finishes")
+    values: dict[str, float] = {}
+    for key, sample in derive({k: v.copy() for k, v in requests.items()}).items():
+        sample = sample[~np.isnan(sample)]
+        if sample.size:
+            values[f"{key}.mean"] = float(sample.mean())
+            values |= {f"{key}.{s}": float(np.percentile(sample, q)) for s, q in _STATISTICS.items()}
+    if not point.window:
+        values |= {f"itl_s.{k}": float(v) for k, v in describe_itl(raw.itl_hist, raw.totals).items() if v is not None}
+    return values | _throughput(requests)
+
+
+def _throughput(requests: dict[str, Any]) -> dict[str, float]:
+    done = requests["status"] == 0
+    span = float(requests["finish_s"][done].max() - requests["arrival_s"].min())
+    return {
+        "requests_per_s": float(done.sum()) / span,
+        "output_tokens_per_s": float(requests["output_tokens"][done].sum()) / span,
+        "input_tokens_per_s": float(requests["prompt_tokens"][done].sum()) / span,
+        "makespan_s": span,
+    }
+
+
+def _window(point: Point, requests: dict[str, Any]) -> Any:
+    """Which requests the figures cover."""
+    arrival = requests["arrival_s"]
+    keep = np.ones(len(arrival), bool)
+    w = point.window
+    if "stage" in w:
+        starts = stage_starts(point.traffic)
+        keep &= (arrival >= starts[w["stage"]]) & (arrival < starts[w["stage"] + 1])
+    keep &= (arrival >= w.get("after_s", 0.0)) & (arrival <= w.get("before_s", inf))
+    if "skip_first" in w:
+        keep[np.argsort(arrival, kind="stable")[: int(w["skip_first"])]] = False
+    return keep
+
+
+def _strip_client(plan: Plan, requests: dict[str, Any]) -> None:
+    """Take off again what `sim.fleet.run` adds for the client: these figures were measured inside the engine."""
+    k = plan.profile
+    before = k.client_request + k.client_prompt_token * requests["prompt_tokens"]
+    requests["first_scheduled_s"] -= before
+    requests["first_token_s"] -= before + k.client_first_token
+    requests["finish_s"] -= before + k.client_first_token

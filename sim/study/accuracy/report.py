@@ -1,0 +1,140 @@
+"""All points of some folders simulated: the report."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sim.errors import ConfigError, ServesimError, did_you_mean
+from sim.study.accuracy.deploy import Overrides
+from sim.study.accuracy.errors import GROUPS, TARGETS, Outcome, Row, rows
+from sim.study.accuracy.point import QUALITIES, Point
+from sim.study.accuracy.predict import predict
+from sim.study.accuracy.reading import read_points
+
+Progress = Callable[[int, int | None], Any]
+
+
+@dataclass(frozen=True)
+class AccuracyReport:
+    """Predictions beside measurements. ``skipped`` points were left out by the choice of quality and overload."""
+
+    outcomes: tuple[Outcome, ...]
+    skipped: int = 0
+
+    @property
+    def simulated(self) -> list[Outcome]:
+        """Points with a prediction."""
+        return [o for o in self.outcomes if not o.reason]
+
+    @property
+    def refused(self) -> list[Outcome]:
+        """Points that could not be simulated."""
+        return [o for o in self.outcomes if o.reason]
+
+    def rows(self, by: str | None = None, metrics: Sequence[str] | None = None) -> list[Row]:
+        """Error table, see `errors.rows`."""
+        if by is not None and by not in GROUPS:
+            raise ConfigError("by", by, "is no grouping", ", ".join(GROUPS), did_you_mean(by, GROUPS))
+        return rows(self.simulated, by, metrics)
+
+    def reasons(self) -> list[tuple[str, str, int]]:
+        """(engine, reason, points) of what was not simulated, most first."""
+        count = Counter((o.point.engine, o.reason) for o in self.refused)
+        return [(engine, reason, n) for (engine, reason), n in count.most_common()]
+
+    def worst(self, n: int, metrics: Sequence[str] = tuple(TARGETS)) -> list[tuple[Outcome, str, float]]:
+        """The ``n`` largest errors among ``metrics``: (outcome, metric, error)."""
+        found = [(o, m, e) for o in self.simulated for m, e in o.errors().items() if m in metrics]
+        return sorted(found, key=lambda x: -abs(x[2]))[:n]
+
+    def targets(self) -> list[tuple[Row, float, bool]]:
+        """(row, aim, reached) for every metric that has an aim."""
+        return [(r, TARGETS[r.metric], r.median <= TARGETS[r.metric]) for r in self.rows() if r.metric in TARGETS]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for a file."""
+        return {
+            "format": "servesim-accuracy/1",
+            "points": len(self.outcomes),
+            "simulated": len(self.simulated),
+            "skipped": self.skipped,
+            "errors": [r.as_dict() for r in self.rows()],
+            **{f"by_{g}": [r.as_dict() for r in self.rows(g)] for g in ("engine", "version", "accelerator", "family", "quality")},
+            "not_simulated": [{"engine": e, "reason": r, "points": n} for e, r, n in self.reasons()],
+        }
+
+    def table(self) -> Iterator[dict[str, Any]]:
+        """One mapping per point and metric, for a CSV file."""
+        for o in self.outcomes:
+            p = o.point
+            head = {
+                "id": p.id, "engine": p.engine, "version": p.version, "model": p.model, "weights": p.weights, "accelerator": p.accelerator,
+                "tp": p.tp, "pp": p.pp, "dp": p.dp, "ep": p.ep, "traffic": p.traffic["kind"], "quality": p.quality, "overload": p.overload,
+            }  # fmt: skip
+            errors = o.errors()
+            for metric, measured in p.measured.items():
+                value = o.predicted.get(metric)
+                yield head | {
+                    "metric": metric, "measured": measured, "predicted": value, "error": errors.get(metric), "not_simulated": o.reason,
+                }  # fmt: skip
+
+
+def accuracy(
+    paths: Iterable[str | Path],
+    *,
+    engine: str | None = None,
+    accelerator: str | None = None,
+    model: str | None = None,
+    qualities: Sequence[str] = ("good", "fair"),
+    overload: bool = False,
+    scenario: Any = None,
+    overrides: Overrides | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> AccuracyReport:
+    """Simulate every operating point under ``paths`` and compare.
+
+    ``paths``: folders of points (``points.jsonl``), ``vllm bench serve --save-detailed`` JSON, per-request CSV; for the last two ``scenario``
+    says what was deployed. ``engine``, ``accelerator``, ``model`` choose points by a part of the name.
+    Raises `DataError` for files that cannot be read; points that cannot be simulated are in the report with the reason.
+    """
+    for q in qualities:
+        if q not in QUALITIES:
+            raise ConfigError("quality", q, "is no quality", ", ".join(QUALITIES), did_you_mean(q, QUALITIES))
+    every = list(read_points(paths, scenario))
+    wanted = [p for p in every if _matches(p, engine, accelerator, model)]
+    chosen = [p for p in wanted if p.quality in qualities and (overload or not p.overload)]
+    outcomes = []
+    for i, point in enumerate(chosen):
+        outcomes.append(outcome(point, overrides, seed))
+        if progress and progress(i + 1, len(chosen)):
+            break
+    return AccuracyReport(tuple(outcomes), len(wanted) - len(chosen))
+
+
+def outcome(point: Point, overrides: Overrides | None = None, seed: int = 0) -> Outcome:
+    """One point simulated, or the reason why not."""
+    try:
+        predicted = predict(point, overrides, seed)
+    except ServesimError as error:
+        return Outcome(point, {}, _short(error))
+    return Outcome(point, predicted, "" if predicted else "nothing of what was measured is predicted")
+
+
+def _short(error: ServesimError) -> str:
+    text = getattr(error, "problem", "") or str(error)
+    field = getattr(error, "field", "") or getattr(error, "source", "")
+    value = getattr(error, "value", None)
+    shown = f" {value}" if isinstance(value, str | int | float) else ""
+    return f"{field}{shown}: {text}"[:200] if field else text[:200]
+
+
+def _matches(p: Point, engine: str | None, accelerator: str | None, model: str | None) -> bool:
+    def part(wanted: str | None, name: str) -> bool:
+        return wanted is None or wanted.lower().replace("_", "-") in name.lower().replace("_", "-")
+
+    return (engine is None or p.engine == engine) and part(accelerator, p.accelerator) and part(model, p.model)

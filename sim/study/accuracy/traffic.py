@@ -1,0 +1,144 @@
+"""Traffic of an operating point: traces, closed loops, stages of a rate, bursts."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sim.errors import DataError, NotModelledError
+from sim.study.accuracy.lengths import draw
+from sim.study.accuracy.point import Point
+from sim.workload import content
+from sim.workload.base import Traffic
+from sim.workload.closed_loop import ClosedLoop
+from sim.workload.recorded import RecordedTraffic
+from sim.workload.streams import stream
+from sim.workload.table import RequestBlock
+
+_PREFIX_GROUPS = 10  # prompts of a ``unique_prompts`` run fall into so many groups with a common prefix
+
+
+def traffic_of(point: Point, seed: int = 0, pause: float = 0.0) -> Traffic:
+    """The requests of a point. ``pause``: seconds between an answer and the next request of a closed-loop client.
+
+    Warm-up requests are left out: they leave nothing behind that matters. Raises `NotModelledError`, `DataError`.
+    """
+    t = point.traffic
+    kind = t["kind"]
+    if kind == "trace":
+        return RecordedTraffic(_recorded(point))
+    if kind == "closed_loop":
+        if t.get("max_rate"):
+            raise NotModelledError("traffic.max_rate", t["max_rate"], "a closed loop with a limited rate of issue is not modelled")
+        block = _recorded(point) if point.columns is not None else _drawn(t, np.zeros(int(t["num_requests"])), seed)
+        made = RecordedTraffic(block)
+        return made.with_closed_loop(ClosedLoop(int(t["concurrency"]), pause, made))
+    if kind == "stages":
+        return RecordedTraffic(_drawn(t, _stages(t, seed), seed))
+    if kind == "burst":
+        return RecordedTraffic(_drawn(t, np.zeros(int(t["num_requests"])), seed))
+    raise DataError(point.id, f"unknown kind of traffic {kind!r}", "trace, closed_loop, stages, burst, static_batch")
+
+
+def stage_starts(traffic: Mapping[str, Any]) -> list[float]:
+    """Seconds at which the stages begin, and the end of the last."""
+    return [float(x) for x in np.cumsum([0.0, *(s["duration"] for s in traffic["stages"])])]
+
+
+def _stages(t: Mapping[str, Any], seed: int) -> Any:
+    rng = stream(seed, "accuracy.arrivals")
+    parts = []
+    for start, stage in zip(stage_starts(t), t["stages"], strict=False):
+        n = round(stage["rate"] * stage["duration"])
+        if t.get("arrival") == "poisson":
+            gaps = rng.exponential(1.0 / stage["rate"], n)
+            at = np.cumsum(gaps) - gaps[0] if n else gaps
+            parts.append(start + at[at < stage["duration"]])
+        else:
+            parts.append(start + np.arange(n) / stage["rate"])
+    arrivals = np.concatenate(parts)
+    return arrivals[: int(t["num_requests"])] if t.get("num_requests") else arrivals
+
+
+def _drawn(t: Mapping[str, Any], arrivals: Any, seed: int) -> RequestBlock:
+    n = len(arrivals)
+    prompt = draw(t["prompt_tokens"], n, stream(seed, "accuracy.prompts"), "prompt")
+    output = draw(t["output_tokens"], n, stream(seed, "accuracy.outputs"), "output")
+    unique, shared = t.get("unique_prompts"), t.get("prefix_tokens")
+    if not unique and not shared:
+        return RequestBlock.of(arrivals, prompt, output)
+    number = np.arange(n) % int(unique or n)
+    group = number % _PREFIX_GROUPS if unique else np.zeros(n, np.int64)
+    prefix = np.minimum(int(shared or 0), prompt - 1)
+    return RequestBlock.of(arrivals, prompt, output, spans=_spans(prompt, number, group, prefix))
+
+
+def _spans(prompt: Any, number: Any, group: Any, prefix: Any) -> tuple[Any, Any, Any, Any]:
+    """A shared prefix (where there is one), then the prompt's own text."""
+    n = len(prompt)
+    count = 1 + (prefix > 0)
+    off = np.concatenate([[0], np.cumsum(count)])
+    ids, start, length = (np.zeros(off[-1], np.int64) for _ in range(3))
+    last = off[1:] - 1
+    ids[last], length[last] = content.PROMPT + number, prompt - prefix
+    first = off[:-1][prefix > 0]
+    ids[first], length[first] = content.SHARED + np.asarray(group)[prefix > 0], prefix[prefix > 0]
+    assert len(off) == n + 1
+    return off, ids, start, length
+
+
+def _recorded(point: Point) -> RequestBlock:
+    columns = dict(point.columns) if point.columns is not None else read_requests(point.folder / str(point.traffic["file"]))
+    order = np.argsort(columns["arrival_s"], kind="stable")
+    columns = {k: np.asarray(v)[order] for k, v in columns.items()}
+    prompt, output = columns["prompt_tokens"].astype(np.int64), np.maximum(columns["output_tokens"].astype(np.int64), 1)
+    if "prompt_id" not in columns:
+        return RequestBlock.of(columns["arrival_s"] - columns["arrival_s"][0], prompt, output)
+    number = np.where(columns["prompt_id"] >= 0, columns["prompt_id"], (1 << 40) + np.arange(len(prompt)))
+    prefix = np.where(columns["prefix_id"] >= 0, np.minimum(columns["prefix_tokens"], prompt - 1), 0)
+    spans = _spans(prompt, number, columns["prefix_id"], np.maximum(prefix, 0))
+    return RequestBlock.of(columns["arrival_s"], prompt, output, spans=spans)
+
+
+def read_requests(file: Path) -> dict[str, Any]:
+    """Columns of a per-request CSV (plain or gz): ``arrival_s, prompt_tokens, output_tokens`` and, where known, ``prompt_id, prefix_id,
+    prefix_tokens`` (−1: unknown), ``ttft_s, e2e_s`` (NaN: unknown). Raises `DataError`.
+    """
+    try:
+        opened = gzip.open(file, "rt", encoding="utf-8") if file.suffix == ".gz" else file.open(encoding="utf-8")
+        with opened as lines:
+            rows = list(csv.DictReader(lines))
+    except (OSError, UnicodeDecodeError, EOFError) as error:
+        raise DataError(str(file), f"cannot be read: {error}") from None
+    if not rows:
+        raise DataError(str(file), "has no requests")
+    out: dict[str, Any] = {}
+    for name, missing in (("arrival_s", None), ("prompt_tokens", None), ("output_tokens", None), *_OPTIONAL):
+        if missing is None and name not in rows[0]:
+            raise DataError(str(file), f"column {name!r} is missing")
+        if name in rows[0]:
+            try:
+                out[name] = np.array([float(r[name]) if r[name] not in ("", None) else _gap(missing, file, name) for r in rows])
+            except ValueError as error:
+                raise DataError(str(file), f"column {name!r}: {error}") from None
+    for name in ("prompt_tokens", "output_tokens", "prompt_id", "prefix_id", "prefix_tokens"):
+        if name in out:
+            out[name] = out[name].astype(np.int64)
+    if "prompt_id" in out:
+        for name in ("prefix_id", "prefix_tokens"):
+            out.setdefault(name, np.full(len(rows), -1))
+    return out
+
+
+_OPTIONAL = (("prompt_id", -1.0), ("prefix_id", -1.0), ("prefix_tokens", -1.0), ("ttft_s", np.nan), ("e2e_s", np.nan))
+
+
+def _gap(missing: float | None, file: Path, name: str) -> float:
+    if missing is None:
+        raise DataError(str(file), f"column {name!r} has an empty cell")
+    return missing
