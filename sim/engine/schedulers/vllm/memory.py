@@ -52,10 +52,11 @@ def _more_rows(s):
 def _register(s, slot, first, n):
     """Blocks [first, n) become known by their hash, in this order."""
     x = s.r_x
+    keys = s.keys
     if s.key_slot != slot or s.n_keys < n:
-        s.key_slot = -1  # the keys of another request may be overwritten
+        keys = s.new_keys
         parent = s.r_key[slot] if first > 0 else first_key(s.r_lora[slot])
-        extend_keys(s, slot, first, n, parent, s.keys)
+        extend_keys(s, slot, first, n, parent, keys)
     if x[slot, ROW] < 0:
         if s.n_rows == 0:
             _more_rows(s)
@@ -63,8 +64,8 @@ def _register(s, slot, first, n):
         x[slot, ROW] = s.rows[s.n_rows]
     row = x[slot, ROW]
     for i in range(first, n):
-        s.held[row, i] = put_block(s.kv, s.keys[i])
-    s.r_key[slot] = s.keys[n - 1]
+        s.held[row, i] = put_block(s.kv, keys[i])
+    s.r_key[slot] = keys[n - 1]
 
 
 @inline

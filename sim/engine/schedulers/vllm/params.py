@@ -108,6 +108,13 @@ def refuse(params: VllmParams, site: Site) -> None:
         raise NotModelledError(
             "engine.performance_mode", "interactivity", "its own graph sizes are not modelled", "balanced, throughput"
         )
+    if params.kv_transfer_config is not None and not site.extra.get("recording"):
+        if params.speculative_config is not None:
+            raise NotModelledError(
+                "engine.speculative_config", "set", "speculation on a disaggregated side is not modelled", "null"
+            )
+        if site.pp > 1:
+            raise NotModelledError("deployment.pp", site.pp, "pipeline stages on a disaggregated side are not modelled", "1")
     if site.pp > 1 and params.async_scheduling and params.minor < 14:
         raise ConfigError(
             "engine.async_scheduling", True, "pipeline parallelism needs synchronous scheduling before 0.14", "false"

@@ -230,7 +230,9 @@ def _after(s):
 
 def plan_step(s):
     """One call of ``schedule()``."""
-    if not has_requests(s) or (s.empties > 2 * s.depth + 2 and s.sleep == 0.0):
+    # nothing more will change by itself: wait for the next arrival instead of asking again and again
+    waiting = s.in_n > 0 or s.n_send > 0 or s.df_len > 0
+    if not has_requests(s) or (s.empties > 2 * s.depth + 2 and not waiting):
         s.executed = False
         return NOTHING
     s.step_no += 1

@@ -90,6 +90,7 @@ class VllmState(EngineState):
     n_rows: i8
     hits: i4s
     keys: i8s  # chain hashes of `key_slot`'s first `n_keys` blocks
+    new_keys: i8s
     key_slot: i8
     n_keys: i8
     # -- arguments of `allocate`
@@ -175,6 +176,7 @@ def new_vllm(replica, rec, cost, depth, blocks, caching, lifo, n, accept, times)
     s.n_rows = rows
     s.hits = np.empty(longest, np.int32)
     s.keys = np.empty(longest + 1, np.int64)
+    s.new_keys = np.empty(longest + 1, np.int64)
     s.key_slot = -1
     s.n_keys = 0
     s.lean = 0

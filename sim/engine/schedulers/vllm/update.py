@@ -74,6 +74,7 @@ def enqueue_vllm(s, slot):
 def _transfers(s, n_out):
     """Remote loads that have arrived by now, and of the first ``n_out`` sends those that have been read."""
     x = s.r_x
+    before = s.in_n + s.out_n
     left = 0
     for i in range(s.in_n):
         slot = s.in_slot_x[i]
@@ -101,6 +102,8 @@ def _transfers(s, n_out):
             s.out_time[left] = s.out_time[i]
             left += 1
     s.out_n = left
+    if s.in_n + s.out_n < before:
+        s.empties = 0
 
 
 @inline
