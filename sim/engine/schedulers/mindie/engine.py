@@ -1,0 +1,175 @@
+"""The registered class: from settings to the state of one replica."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+
+from sim.cost.extras import Extras
+from sim.cost.memory import GIB, Deployment, block_bytes
+from sim.cost.memory_rules import MindieRule
+from sim.engine.contract import Scheduler, Site
+from sim.engine.outline import addresses
+from sim.engine.schedulers.mindie.params import MindieParams, resolve_params
+from sim.engine.schedulers.mindie.state import LATENCY, MindieState, grow_mindie, new_mindie
+from sim.engine.schedulers.mindie.steady import apply_mindie, steady_mindie
+from sim.engine.schedulers.mindie.step import complete_mindie, enqueue_mindie, plan_mindie
+from sim.errors import ConfigError
+from sim.jit import implement
+from sim.registry import register
+from sim.streams import stream
+
+implement(
+    MindieState,
+    enqueue=enqueue_mindie,
+    plan=plan_mindie,
+    complete=complete_mindie,
+    steady_steps=steady_mindie,
+    apply_steady=apply_mindie,
+    grow=grow_mindie,
+)
+
+_DRAWS = 8191
+_RESERVED = 0.05  # of all blocks: below, only decodes are scheduled (PRESERVED_FACTOR_FOR_DECODE)
+_USUAL_DELAY = 5000  # µs
+_EARLY = 1e-7  # seconds of rounding that a wait in floating point is forgiven
+
+
+def never_called(p: MindieParams) -> frozenset[str]:
+    """Outlined functions that these settings cannot reach: they are not compiled."""
+    speculates, caches = p.gamma > 0, bool(p.enablePrefixCache)
+    unused = {
+        "mixed_round": not p.enableChunkedPrefill,
+        "prefill_round": bool(p.enableChunkedPrefill),
+        "decode_round": bool(p.enableChunkedPrefill),
+        "_least_laxity": p.stageSelectPolicy != LATENCY,
+        "learn": p.stageSelectPolicy != LATENCY,
+        "adjust": not p.dynamicBatchSizeEnable,
+        "_hold_places": not speculates,
+        "_look_up": not caches,
+        "_allocate_cached": not caches,
+        "_append_cached": not caches,
+    }
+    return frozenset(name for name, never in unused.items() if never)
+
+
+@register("engine")
+class Mindie(Scheduler):
+    """Huawei MindIE: separate prefill and decode batches, or chunked prefill; see the package's docstring."""
+
+    name = "mindie"
+    aliases = ("mindie-llm", "mindie-service")
+    Params = MindieParams
+    version = "2.3"
+    models = (
+        "Ascend/MindIE-LLM 8b4871ad (2026-04-23): src/scheduler/{scheduler.cpp,policy,latency_predictor}, src/block_manager, "
+        "src/engine/llm_engine.cpp, src/server/conf/config.json"
+    )
+    rule = MindieRule
+    not_modelled: ClassVar[tuple[str, ...]] = (
+        "several DP ranks in lock-step, pipeline stages, sequence and context parallelism",
+        "roles P, D and flex of a disaggregated deployment",
+        "asynchronous scheduling",
+        "layerwise (edge-cloud) serving",
+        "swapping together with the prefix cache",
+        "a KV pool shared between servers",
+        "beam search and parallel sampling",
+        "response smoothing",
+    )
+
+    @classmethod
+    def resolve(cls, params: MindieParams, site: Site) -> MindieParams:
+        """Settings as MindIE's configuration manager completes and checks them. Raises ConfigError, NotModelledError."""
+        return resolve_params(params, site)
+
+    @classmethod
+    def max_context(cls, params: MindieParams, site: Site) -> int:
+        """``maxSeqLen``."""
+        return params.maxSeqLen
+
+    @classmethod
+    def max_batch_tokens(cls, params: MindieParams, site: Site) -> int:
+        """A full prefill budget, or every decode row with its guesses."""
+        rows = params.maxBatchSize * (1 + params.gamma)
+        return params.token_budget + rows if params.enableChunkedPrefill else max(params.token_budget, rows)
+
+    @classmethod
+    def extras(cls, params: MindieParams, site: Site) -> Any:
+        """Guesses of speculative decoding."""
+        if params.gamma == 0 or params.plugin_params is None:
+            return None
+        return Extras(draft_method="mtp" if "mtp" in params.plugin_params.names else "ngram", draft_tokens=params.gamma)
+
+    @classmethod
+    def new_state(cls, params: MindieParams, site: Site, blocks: int, replica: int, recorder: Any, cost: Any) -> Any:
+        """One server; ``blocks`` KV blocks. ``site.extra`` of a replay: ``recording``, ``gamma``, ``cpu_blocks``, ``longest``."""
+        p, extra = params, site.extra
+        recorded = bool(extra.get("recording"))
+        if not recorded and blocks * p.cacheBlockSize < p.maxSeqLen:
+            raise ConfigError(
+                "deployment.kv_blocks",
+                blocks,
+                f"one request of maxSeqLen {p.maxSeqLen} does not fit",
+                hint=f"set engine.maxSeqLen to at most {blocks * p.cacheBlockSize}",
+            )
+        gamma = int(extra.get("gamma", p.gamma))
+        longest = int(extra.get("longest", p.maxSeqLen))
+        second = 1e6 if recorded else 1.0
+        delay = p.maxQueueDelayMicroseconds * 1e-6 * second
+        numbers = [
+            p.cacheBlockSize,
+            p.maxPrefillBatchSize,
+            p.maxBatchSize,
+            p.token_budget,
+            p.maxSeqLen if not recorded else longest,
+            p.maxInputTokenLen if not recorded else longest,
+            p.maxIterTimes if not recorded else longest,
+            p.maxQueueDelayMicroseconds > _USUAL_DELAY,
+            p.maxFirstTokenWaitTime,
+            p.maxPreemptCount,
+            p.stageSelectPolicy,
+            p.prefillTimeMsPerReq,
+            p.decodeTimeMsPerReq,
+            gamma,
+            bool(p.enableChunkedPrefill),
+            p.prefillChunkSize or p.maxPrefillTokens,
+            p.longPrefillTokenThreshold,
+            p.maxLongPartialPrefills,
+            p.dynamicBatchSizeEnable,
+            bool(p.enablePrefixCache),
+            0,
+            host_blocks(p, site),
+            int(_RESERVED * blocks),
+            p.maxSeqLen,
+        ]
+        times = [round(delay) if recorded else delay - _EARLY, 1e-3 * second, p.prefillExpectedTime, p.decodeExpectedTime]
+        rate = p.plugin_params.acceptance_rate if p.plugin_params is not None and not recorded else None
+        return new_mindie(
+            addresses(MindieState, never_called(p) if "gamma" not in extra else frozenset()),
+            replica,
+            recorder,
+            cost,
+            blocks,
+            np.array(numbers, np.int64),
+            np.array(times, np.float64),
+            accepted(gamma, rate or 0.0, int(extra.get("seed", 0)), replica),
+        )
+
+
+def host_blocks(p: MindieParams, site: Site) -> int:
+    """KV blocks that ``cpuMemSize`` holds."""
+    if "cpu_blocks" in site.extra:
+        return int(site.extra["cpu_blocks"])
+    if p.cpuMemSize == 0 or site.model is None:
+        return 0
+    d = Deployment(site.model, site.accelerator, site.tp, site.pp, site.ep, site.dp)
+    return int(p.cpuMemSize * GIB // block_bytes(d, p.cacheBlockSize))
+
+
+def accepted(gamma: int, probability: float, seed: int, replica: int) -> Any:
+    """i4[draws]: guesses of a step that are right, up to the first wrong one."""
+    if gamma == 0 or probability == 0.0:
+        return np.zeros(1, np.int32)
+    right = stream(seed, f"mindie.acceptance.{replica}").random((_DRAWS, gamma)) < probability
+    return np.cumprod(right, axis=1).sum(axis=1).astype(np.int32)

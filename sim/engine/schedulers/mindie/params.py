@@ -1,0 +1,187 @@
+"""Settings of MindIE spelled as in its ``config.json`` (ScheduleConfig, ModelDeployConfig, ModelConfig), and what it makes of them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from sim.engine.contract import EngineParams, Site
+from sim.errors import ConfigError, NotModelledError
+
+FIELD = "deployment.engine"
+
+
+class PluginParams(BaseModel):
+    """``plugin_params``: which plugins run. ``acceptance_rate`` says how well speculation works on the traffic."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    plugin_type: str = Field(description="Names joined by commas: prefix_cache, splitfuse, mtp, la, memory_decoding.")
+    num_speculative_tokens: int = Field(1, ge=1, le=16, description="mtp: tokens guessed per step.")
+    level: int = Field(4, ge=3, le=16, description="la: N-gram length N.")
+    window: int = Field(5, ge=1, le=16, description="la: window W.")
+    guess_set_size: int = Field(5, ge=1, le=16, description="la: guess set size G.")
+    decoding_length: int = Field(16, ge=1, le=16, description="memory_decoding: tokens guessed per step.")
+    acceptance_rate: float | None = Field(
+        None, ge=0, le=1, description="Probability that a guessed token is right if the one before it was (not MindIE's own)."
+    )
+
+    @property
+    def names(self) -> set[str]:
+        """The plugins."""
+        return {name.strip() for name in self.plugin_type.split(",") if name.strip()}
+
+    @property
+    def gamma(self) -> int:
+        """Look-ahead slots of a sequence (speculationGamma)."""
+        if "mtp" in self.names:
+            return self.num_speculative_tokens
+        if "la" in self.names:
+            return (self.level - 1) * (self.window + self.guess_set_size)
+        return self.decoding_length if "memory_decoding" in self.names else 0
+
+
+PLUGINS = {"prefix_cache", "splitfuse", "mtp", "la", "memory_decoding"}
+_SPECULATION = {"mtp", "la", "memory_decoding"}
+
+
+class MindieParams(EngineParams):
+    """Settings of one MindIE server; the defaults are those of its ``config.json``."""
+
+    templateType: Literal["Standard", "Mix"] = Field("Standard", description="Mix: chunked prefill (with the splitfuse plugin).")
+    cacheBlockSize: int = Field(128, ge=1, le=128, description="Tokens per KV block.")
+    maxPrefillBatchSize: int = Field(50, ge=0, description="Most requests in a prefill batch; 0: maxBatchSize.")
+    maxPrefillTokens: int = Field(
+        8192, ge=1, description="Most tokens in a prefill batch; in effect at least maxSeqLen, except with chunked prefill."
+    )
+    prefillTimeMsPerReq: int = Field(150, ge=0, le=1000, description="supportSelectBatch: assumed cost of a prefill, ms.")
+    decodeTimeMsPerReq: int = Field(50, ge=0, le=1000, description="supportSelectBatch: assumed worth of a decode, ms.")
+    prefillPolicyType: int = Field(0, ge=0, le=3, description="Only 0, first come first served.")
+    decodePolicyType: int = Field(0, ge=0, le=3, description="Only 0, first come first served.")
+    maxBatchSize: int = Field(
+        200, ge=1, le=819200, description="Most requests in a decode batch; more may be running and take turns."
+    )
+    maxIterTimes: int = Field(512, ge=1, description="Most tokens generated for a request.")
+    maxPreemptCount: int = Field(
+        0, ge=0, description="Most requests swapped to host memory per round; others are computed again. Needs cpuMemSize."
+    )
+    supportSelectBatch: bool = Field(False, description="Choose prefill or decode by throughput (stageSelectPolicy 1).")
+    stageSelectPolicy: int = Field(0, ge=0, le=3, description="0 prefill first, 1 throughput, 2 least laxity.")
+    maxQueueDelayMicroseconds: int = Field(5000, ge=500, le=1_000_000, description="Wait of a request before its prefill, µs.")
+    maxFirstTokenWaitTime: int = Field(
+        2500, ge=0, le=3_600_000, description="After so many ms a request that finds no room has a running one preempted."
+    )
+    dynamicBatchSizeEnable: bool = Field(False, description="Adapt maxBatchSize to decodeExpectedTime.")
+    prefillExpectedTime: int = Field(1500, ge=0, description="Target of the time to first token, ms.")
+    decodeExpectedTime: int = Field(50, ge=0, description="Target of the time per output token, ms.")
+    bufferResponseEnabled: bool = Field(False, description="Only false: responses are not smoothed.")
+    enableChunkedPrefill: bool | None = Field(None, description="Chunked prefill; by default as templateType and plugins say.")
+    prefillChunkSize: int = Field(0, ge=0, description="Largest chunk of a prompt; 0: maxPrefillTokens.")
+    maxNumPartialPrefills: int = Field(64, ge=1, description="Partial prefills at once; without effect, as upstream.")
+    maxLongPartialPrefills: int = Field(8, ge=1, description="Long prompts in prefill at once.")
+    longPrefillTokenThreshold: int = Field(1024, ge=1, description="Prompts with more tokens to compute are long.")
+    enablePrefixCache: bool | None = Field(None, description="Keep full blocks for equal prefixes; by default as plugins say.")
+    maxSeqLen: int = Field(2560, ge=2, description="Most tokens of a request, prompt and output; generation stops there.")
+    maxInputTokenLen: int = Field(2048, ge=1, description="Longest prompt; longer ones are refused.")
+    npuMemSize: float = Field(-1, ge=-1, description="GB of KV cache per NPU; −1: what NPU_MEMORY_FRACTION leaves.")
+    cpuMemSize: float = Field(0, ge=0, description="GB of host memory per NPU for swapped requests.")
+    npu_memory_fraction: float = Field(0.8, gt=0, le=1, description="Environment variable NPU_MEMORY_FRACTION.")
+    plugin_params: PluginParams | None = Field(None, description="Plugins, also as JSON text.")
+    async_scheduling: bool = Field(False, description="Environment variable MINDIE_ASYNC_SCHEDULING_ENABLE; only false.")
+
+    @field_validator("plugin_params", mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        return (json.loads(value) if value.strip() else None) if isinstance(value, str) else value
+
+    @property
+    def block_size(self) -> int:
+        """Tokens per KV block."""
+        return self.cacheBlockSize
+
+    @property
+    def gamma(self) -> int:
+        """Look-ahead slots of a sequence."""
+        return self.plugin_params.gamma if self.plugin_params is not None else 0
+
+    @property
+    def token_budget(self) -> int:
+        """Most tokens of a round."""
+        return self.maxPrefillTokens if self.enableChunkedPrefill else max(self.maxSeqLen, self.maxPrefillTokens)
+
+
+def resolve_params(p: MindieParams, site: Site) -> MindieParams:
+    """Every setting filled in as MindIE does. Raises ConfigError, NotModelledError."""
+    _refuse(p, site)
+    plugins = p.plugin_params.names if p.plugin_params is not None else set()
+    new: dict[str, Any] = {
+        "enableChunkedPrefill": p.enableChunkedPrefill
+        if p.enableChunkedPrefill is not None
+        else p.templateType == "Mix" or "splitfuse" in plugins,
+        "enablePrefixCache": p.enablePrefixCache if p.enablePrefixCache is not None else "prefix_cache" in plugins,
+        "maxPrefillBatchSize": p.maxPrefillBatchSize or p.maxBatchSize,
+        "stageSelectPolicy": 1 if p.supportSelectBatch else p.stageSelectPolicy,
+    }
+    q = p.model_copy(update=new)
+    _check(q)
+    return q
+
+
+def _refuse(p: MindieParams, site: Site) -> None:
+    for name in ("pp", "dp"):
+        if getattr(site, name) > 1:
+            what = "pipeline stages are" if name == "pp" else "the lock-step of DP ranks is"
+            raise NotModelledError(f"deployment.{name}", getattr(site, name), f"{what} not modelled for MindIE", "1")
+    if site.accelerator is not None and site.accelerator.vendor != "huawei":
+        raise NotModelledError("deployment.accelerator", site.accelerator.name, "MindIE runs on Ascend NPUs", "an Ascend NPU")
+    if p.stageSelectPolicy == 3:
+        raise NotModelledError(f"{FIELD}.stageSelectPolicy", 3, "layerwise edge-cloud serving is not modelled", "0, 1, 2")
+    for name in ("prefillPolicyType", "decodePolicyType"):
+        if getattr(p, name) != 0:
+            raise ConfigError(f"{FIELD}.{name}", getattr(p, name), "MindIE supports first come first served only", "0")
+    for name, why in (("bufferResponseEnabled", "smoothed responses are"), ("async_scheduling", "asynchronous scheduling is")):
+        if getattr(p, name):
+            raise NotModelledError(f"{FIELD}.{name}", True, f"{why} not modelled", "false")
+
+
+def _check(p: MindieParams) -> None:
+    plugins = p.plugin_params.names if p.plugin_params is not None else set()
+    if plugins - PLUGINS:
+        raise ConfigError(
+            f"{FIELD}.plugin_params.plugin_type",
+            ",".join(sorted(plugins - PLUGINS)),
+            "unknown plugin",
+            ", ".join(sorted(PLUGINS)),
+        )
+    if len(plugins & _SPECULATION) > 1:
+        raise ConfigError(f"{FIELD}.plugin_params.plugin_type", ",".join(sorted(plugins)), "one way to speculate at a time")
+    if p.gamma > 0 and p.plugin_params is not None and p.plugin_params.acceptance_rate is None:
+        raise ConfigError(
+            f"{FIELD}.plugin_params.acceptance_rate", None, "speculation needs the probability that a guess is right", "0..1"
+        )
+    if p.maxInputTokenLen >= p.maxSeqLen:
+        raise ConfigError(f"{FIELD}.maxInputTokenLen", p.maxInputTokenLen, "must be below maxSeqLen", f"1..{p.maxSeqLen - 1}")
+    if p.maxPrefillTokens < p.maxInputTokenLen and not p.enableChunkedPrefill:
+        raise ConfigError(
+            f"{FIELD}.maxPrefillTokens", p.maxPrefillTokens, "must reach maxInputTokenLen", f"at least {p.maxInputTokenLen}"
+        )
+    if p.maxIterTimes >= p.maxSeqLen:
+        raise ConfigError(f"{FIELD}.maxIterTimes", p.maxIterTimes, "must be below maxSeqLen", f"1..{p.maxSeqLen - 1}")
+    if p.maxPrefillBatchSize > p.maxBatchSize:
+        raise ConfigError(
+            f"{FIELD}.maxPrefillBatchSize", p.maxPrefillBatchSize, "must not exceed maxBatchSize", f"0..{p.maxBatchSize}"
+        )
+    if p.maxPreemptCount > p.maxBatchSize:
+        raise ConfigError(f"{FIELD}.maxPreemptCount", p.maxPreemptCount, "must not exceed maxBatchSize", f"0..{p.maxBatchSize}")
+    if p.maxPreemptCount > 0 and p.cpuMemSize == 0:
+        raise ConfigError(f"{FIELD}.maxPreemptCount", p.maxPreemptCount, "swapping needs host memory", "0", "set cpuMemSize")
+    if p.maxPreemptCount > 0 and p.enablePrefixCache:
+        raise NotModelledError(
+            f"{FIELD}.maxPreemptCount", p.maxPreemptCount, "swapping with the prefix cache is not modelled", "0"
+        )
+    if p.dynamicBatchSizeEnable and p.enableChunkedPrefill:
+        raise NotModelledError(
+            f"{FIELD}.dynamicBatchSizeEnable", True, "a dynamic batch size with chunked prefill is not modelled", "false"
+        )
