@@ -222,7 +222,7 @@ class EngineGroup:
 
     def advance(self, until, watched):
         """Run to ``until``; with ``watched`` stop at the first watched outcome (True)."""
-        return _advance(self._states, self._keys, until, watched)
+        return _advance(self._states, self._keys, float(until), watched)
 
     def next_event(self):
         """A time before which nothing that anyone could see happens here."""
