@@ -8,8 +8,9 @@ from typing import Final
 
 import numpy as np
 
+from sim.engine.outline import outlined
 from sim.engine.state import grown
-from sim.jit import i8, i8s, inline, new, struct
+from sim.jit import i8, i8s, inline, kernel, new, struct
 
 NO_LIST: Final = -1
 
@@ -18,6 +19,7 @@ NO_LIST: Final = -1
 class TokenLists:
     """``l_tok`` tokens of list ``l`` in spans [l_off, l_off + l_n) of the pool, which has kept room for ``l_cap``."""
 
+    fn: i8s  # addresses of the outlined functions
     l_off: i8s
     l_n: i8s
     l_cap: i8s
@@ -30,10 +32,11 @@ class TokenLists:
     len: i8s
 
 
-@inline
-def new_token_lists(lists):
-    """``lists`` empty lists; none of them taken."""
+@kernel
+def new_token_lists(fn, lists):
+    """``lists`` empty lists; none of them taken. ``fn``: ``addresses(TokenLists)``."""
     t = new(TokenLists)
+    t.fn = fn
     t.l_off = np.zeros(lists, np.int64)
     t.l_n = np.zeros(lists, np.int64)
     t.l_cap = np.zeros(lists, np.int64)
@@ -49,7 +52,7 @@ def new_token_lists(lists):
     return t
 
 
-@inline
+@outlined(TokenLists)
 def take_list(t):
     """A new empty list."""
     if t.n_free == 0:
@@ -83,11 +86,11 @@ def drop_list(t, a):
     t.n_free += 1
 
 
-@inline
+@outlined(TokenLists)
 def room_for(t, a, spans):
     """Room for ``spans`` spans in list ``a``."""
     if spans <= t.l_cap[a]:
-        return
+        return 0
     want = 4
     while want < spans:
         want *= 2
@@ -119,6 +122,7 @@ def room_for(t, a, spans):
     t.l_off[a] = o
     t.l_cap[a] = want
     t.used = o + want
+    return want
 
 
 @inline
@@ -136,7 +140,7 @@ def append_span(t, a, ident, start, length):
     t.l_n[a] = n + 1
 
 
-@inline
+@outlined(TokenLists)
 def common_prefix(t, a, b):
     """Tokens that lists ``a`` and ``b`` share from the beginning, however they are cut into spans."""
     i, j = t.l_off[a], t.l_off[b]
@@ -167,7 +171,7 @@ def swap_lists(t, a, b):
     t.l_tok[a], t.l_tok[b] = t.l_tok[b], t.l_tok[a]
 
 
-@inline
+@outlined(TokenLists)
 def cut_out(t, a, keep, discard, spare):
     """Remove tokens [keep, keep + discard) of list ``a``; the content of list ``spare`` is lost."""
     clear_list(t, spare)
@@ -183,9 +187,10 @@ def cut_out(t, a, keep, discard, spare):
             append_span(t, spare, t.id[j], t.start[j] + gone, length - gone)
         at += length
     swap_lists(t, a, spare)
+    return discard
 
 
-@inline
+@outlined(TokenLists)
 def copy_list(t, a, b):
     """Make list ``b`` equal to list ``a``."""
     n = t.l_n[a]
@@ -197,11 +202,12 @@ def copy_list(t, a, b):
         t.len[q + j] = t.len[p + j]
     t.l_n[b] = n
     t.l_tok[b] = t.l_tok[a]
+    return n
 
 
 @inline
 def put_prompt(s, t, a, slot):
-    """Make list ``a`` the prompt of the request in ``slot`` of state ``s``; without spans its content is nobody else's."""
+    """Make list ``a`` of ``t`` the prompt of the request in ``slot`` of state ``s``; without spans its content is nobody else's."""
     clear_list(t, a)
     k = s.r_spans[slot]
     room_for(t, a, k + 3)

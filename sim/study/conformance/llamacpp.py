@@ -89,7 +89,9 @@ class _Recording:
         starts: dict[int, list[tuple[int, int]]] = {}
         for slot in sorted({s for s, _ in first}):
             tasks = sorted((k, task) for (s, task), k in first.items() if s == slot)
-            mine = sorted((r for r in served if r["id_slot"] == slot), key=lambda r: r["tok_us"][0] if r["tok_us"] else r["t_stop"])
+            mine = sorted(
+                (r for r in served if r["id_slot"] == slot), key=lambda r: r["tok_us"][0] if r["tok_us"] else r["t_stop"]
+            )
             for (k, task), record in zip(tasks, mine, strict=True):
                 slots[record["i"]] = slot
                 starts.setdefault(k, []).append((task, record["i"]))
@@ -170,7 +172,9 @@ class _Recording:
         out_content = _OUTPUT + np.arange(len(order), dtype=np.int64)
         columns = (np.array([float(t) for t, _ in order]), lengths, n, n, zero, zero, out_content)
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        ids = np.array([t for p in prompts for t in p], np.int64)  # a token is a content of its own: the prompts agree by chance too
+        ids = np.array(
+            [t for p in prompts for t in p], np.int64
+        )  # a token is a content of its own: the prompts agree by chance too
         submit(s, 0, len(order), 0, columns, (offsets, ids, np.zeros_like(ids), np.ones_like(ids)))
         for _ in range(3 * len(self.steps) + 100):
             if turn(s, 1e18) == STOPPED:

@@ -6,8 +6,10 @@ from typing import Any
 
 from sim.cost.memory_rules import LlamaCppRule
 from sim.engine.contract import Scheduler, Site
+from sim.engine.kv.token_lists import TokenLists, new_token_lists
+from sim.engine.outline import addresses
 from sim.engine.schedulers.llamacpp.params import LlamaCppParams, resolve_params
-from sim.engine.schedulers.llamacpp.state import new_llamacpp_state
+from sim.engine.schedulers.llamacpp.state import LlamaCppState, new_llamacpp_state
 from sim.registry import register
 
 MIB = 2**20
@@ -20,9 +22,7 @@ class LlamaCpp(Scheduler):
     name = "llamacpp"
     Params = LlamaCppParams
     version = "0c1e570"
-    models = (
-        "llama.cpp 0c1e570 (llama-cpp-python 0.3.36): tools/server/server-context.cpp, server-queue.cpp, server-task.cpp, common/fit.cpp"
-    )
+    models = "llama.cpp 0c1e570 (llama-cpp-python 0.3.36): tools/server/server-context.cpp, server-queue.cpp, server-task.cpp, common/fit.cpp"
     not_modelled = (
         "layers on the CPU",
         "cache_reuse",
@@ -57,7 +57,9 @@ class LlamaCpp(Scheduler):
         return max(params.n_batch, params.n_parallel)
 
 
-def server_state(params: LlamaCppParams, site: Site, replica: int, recorder: Any, cost: Any, truncate: int = 0, ctx: int | None = None) -> Any:
+def server_state(
+    params: LlamaCppParams, site: Site, replica: int, recorder: Any, cost: Any, truncate: int = 0, ctx: int | None = None
+) -> Any:
     """The compiled state of one server; ``ctx``: a slot's context, where it is known.
 
     ``truncate`` 1: prompts are cut to the context as Ollama does before it asks the server.
@@ -68,4 +70,7 @@ def server_state(params: LlamaCppParams, site: Site, replica: int, recorder: Any
     numbers = (p.n_parallel, ctx, p.n_ctx, p.n_batch, p.n_keep, p.n_discard, truncate)
     flags = (bool(p.kv_unified), p.ctx_shift, p.cache_prompt, p.cache_ram_mib != 0, p.cache_idle_slots)
     ram_limit = float(p.cache_ram_mib) * MIB if p.cache_ram_mib > 0 else -1.0
-    return new_llamacpp_state(replica, recorder, cost, numbers, flags, p.slot_prompt_similarity, ram_limit, token_bytes)
+    lists = new_token_lists(addresses(TokenLists), p.n_parallel + 8)
+    return new_llamacpp_state(
+        replica, recorder, cost, addresses(LlamaCppState), lists, numbers, flags, p.slot_prompt_similarity, ram_limit, token_bytes
+    )

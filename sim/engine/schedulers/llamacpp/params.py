@@ -32,10 +32,14 @@ class LlamaCppParams(EngineParams):
     cache_ram_mib: int = Field(8192, ge=-1, description="Prompt cache in RAM in MiB (--cache-ram); 0: none, -1: by tokens.")
     cache_idle_slots: bool = Field(True, description="Save idle slots to the prompt cache at each launch (--cache-idle-slots).")
     n_cache_reuse: int = Field(0, ge=0, description="Chunk size for reuse by shifting (--cache-reuse); only 0 is modelled.")
-    swa_full: bool = Field(False, description="Full-size cache for sliding-window layers (--swa-full), so that any prefix is reusable.")
+    swa_full: bool = Field(
+        False, description="Full-size cache for sliding-window layers (--swa-full), so that any prefix is reusable."
+    )
     cont_batching: bool = Field(True, description="Prompts join running batches (--cont-batching); only true is modelled.")
     n_gpu_layers: int = Field(-1, ge=-1, description="Layers on the accelerator (--n-gpu-layers); -1: as many as fit.")
-    n_predict: int = Field(-1, ge=-1, description="Most tokens to generate (--predict); -1: the client's limit. Only -1 is modelled.")
+    n_predict: int = Field(
+        -1, ge=-1, description="Most tokens to generate (--predict); -1: the client's limit. Only -1 is modelled."
+    )
 
     @property
     def slot_ctx(self) -> int:
@@ -87,7 +91,9 @@ def _check_offload(p: LlamaCppParams, site: Site) -> None:
 def _check(p: LlamaCppParams, site: Site) -> None:
     for name in ("pp", "dp", "ep"):
         if getattr(site, name) > 1:
-            raise NotModelledError(f"deployment.{name}", getattr(site, name), "llama.cpp splits one model over the cards of one host", "1")
+            raise NotModelledError(
+                f"deployment.{name}", getattr(site, name), "llama.cpp splits one model over the cards of one host", "1"
+            )
     if p.n_cache_reuse:
         raise NotModelledError(f"{_FIELD}.n_cache_reuse", p.n_cache_reuse, "reuse of shifted chunks is not modelled", "0")
     if not p.cont_batching:

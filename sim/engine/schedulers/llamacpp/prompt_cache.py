@@ -7,15 +7,17 @@
 import numpy as np
 
 from sim.engine.kv.token_lists import NO_LIST, clear_list, common_prefix, copy_list, drop_list, swap_lists, take_list
-from sim.engine.schedulers.llamacpp.state import NONE
+from sim.engine.outline import outlined
+from sim.engine.schedulers.llamacpp.state import NONE, LlamaCppState
 from sim.engine.state import grown
 from sim.jit import inline
 
 _MIN_KEPT = np.float32(0.25)  # share of an entry that the prompt must repeat
 
 
-@inline
-def _remove(s, i):
+@outlined(LlamaCppState)
+def remove_entry(s, i):
+    """Drop entry ``i``."""
     e = s.e_list[i]
     s.e_tokens -= s.lists.l_tok[e]
     for c in range(s.slots):
@@ -25,23 +27,24 @@ def _remove(s, i):
     for j in range(i + 1, s.n_entries):
         s.e_list[j - 1] = s.e_list[j]
     s.n_entries -= 1
+    return e
 
 
-@inline
+@outlined(LlamaCppState)
 def save_slot(s, c):
     """``prompt_save``: an entry for what slot ``c`` holds, unless one holds it already; entries that it continues are dropped."""
     t = s.lists
     a = s.c_list[c]
     n = t.l_tok[a]
     if n == 0 or s.c_entry[c] != NONE:
-        return
+        return 0
     for i in range(s.n_entries):
         if common_prefix(t, s.e_list[i], a) == n:
             s.c_entry[c] = s.e_list[i]
-            return
+            return 0
     for i in range(s.n_entries - 1, -1, -1):
         if common_prefix(t, s.e_list[i], a) == t.l_tok[s.e_list[i]]:
-            _remove(s, i)
+            remove_entry(s, i)
     e = take_list(t)
     copy_list(t, a, e)
     if s.n_entries == s.e_list.size:
@@ -50,6 +53,7 @@ def save_slot(s, c):
     s.n_entries += 1
     s.e_tokens += n
     s.c_entry[c] = e
+    return 1
 
 
 @inline
@@ -75,7 +79,7 @@ def load_entry(s, c):
         s.e_tokens -= t.l_tok[e]  # what follows removes an entry that is empty by then
         swap_lists(t, a, e)
         clear_list(t, e)
-        _remove(s, best)
+        remove_entry(s, best)
         s.c_tok[c] = t.l_tok[a]
         s.c_entry[c] = NONE
 
@@ -89,4 +93,4 @@ def trim_cache(s):
                 return
         elif s.e_tokens <= s.cells:
             return
-        _remove(s, 0)
+        remove_entry(s, 0)

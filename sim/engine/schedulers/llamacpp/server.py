@@ -19,6 +19,7 @@ from sim.cost.features import (
 )
 from sim.engine.contract import BATCH, NOTHING, clear_place, next_place
 from sim.engine.kv.token_lists import append_span, clear_list, cut_out, room_for
+from sim.engine.outline import outlined
 from sim.engine.queue import queue_pop
 from sim.engine.schedulers.llamacpp.slots import _enqueue, launch, release
 from sim.engine.schedulers.llamacpp.state import (
@@ -36,7 +37,7 @@ from sim.engine.state import FAILED, FINISHED, REJECTED, emit, log_event
 from sim.jit import implement, inline
 
 
-@inline
+@outlined(LlamaCppState)
 def _note_generated(s, c):
     """Bring the list of slot ``c`` up to date: all generated tokens but the last sampled one are in the cache."""
     slot = s.c_slot[c]
@@ -46,9 +47,10 @@ def _note_generated(s, c):
         room_for(s.lists, a, s.lists.l_n[a] + 1)
         append_span(s.lists, a, s.r_out_content[slot], s.c_gen[c], new)
         s.c_gen[c] += new
+    return new
 
 
-@inline
+@outlined(LlamaCppState)
 def _shift(s, c):
     """Context shift: after the first ``n_keep`` tokens (and BOS), half of the rest goes."""
     _note_generated(s, c)
@@ -59,6 +61,7 @@ def _shift(s, c):
     if discard > 0:
         cut_out(s.lists, s.c_list[c], keep, discard, s.spare_list)
         s.c_tok[c] = n - discard
+    return discard
 
 
 @inline
@@ -116,7 +119,8 @@ def _make_cells(s):
     return used <= s.cells
 
 
-def _plan(s):
+@outlined(LlamaCppState)
+def _plan_batch(s):
     p = next_place(s)
     f = s.q_feat[p]
     n = 0
@@ -189,17 +193,28 @@ def _take_tokens(s):
             release(s, c, FINISHED)
 
 
-def _complete(s, p):
+@outlined(LlamaCppState)
+def _complete_batch(s):
     if s.full:
         _fail_all(s)
     else:
         _take_tokens(s)
     s.g_running = s.slots - s.n_idle
     s.g_waiting = s.w_len + s.d_len
+    return 0
 
 
-def _steady_steps(s):
-    if not s.pure or s.w_len > 0:
+def _plan(s):
+    return _plan_batch(s)
+
+
+def _complete(s, p):
+    _complete_batch(s)
+
+
+@outlined(LlamaCppState)
+def _unchanged(s):
+    if s.w_len > 0:
         return 0
     k = 1 << 30
     used = 0
@@ -211,6 +226,10 @@ def _steady_steps(s):
     if s.unified:
         k = min(k, (s.cells - used) // s.n_generating)
     return k
+
+
+def _steady_steps(s):
+    return _unchanged(s) if s.pure else 0
 
 
 def _apply_steady(s, k):

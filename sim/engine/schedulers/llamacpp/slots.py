@@ -8,9 +8,10 @@ server-queue.cpp ``pop_deferred_task``; Ollama 0.33 llm/llama_server.go ``comple
 import numpy as np
 
 from sim.engine.kv.token_lists import clear_list, common_prefix, cut_out, put_prompt, swap_lists
+from sim.engine.outline import outlined
 from sim.engine.queue import queue_push, queue_push_front
 from sim.engine.schedulers.llamacpp.prompt_cache import load_entry, save_slot, trim_cache
-from sim.engine.schedulers.llamacpp.state import EV_LAUNCH, IDLE, NONE, PROMPT
+from sim.engine.schedulers.llamacpp.state import EV_LAUNCH, IDLE, NONE, PROMPT, LlamaCppState
 from sim.engine.state import first_scheduled, free_slot, log_event, record_end
 from sim.jit import inline
 
@@ -65,12 +66,12 @@ def _choose(s):
     return found, common_prefix(t, s.c_list[found], prompt), False
 
 
-@inline
+@outlined(LlamaCppState)
 def launch(s, slot):
-    """A task gets a slot, or is deferred until one is released."""
+    """A task gets a slot, or is deferred until one is released. Returns 1 or 0."""
     if s.n_idle == 0:
         _defer(s, slot)
-        return
+        return 0
     t = s.lists
     ident = s.r_id[slot]
     keep = s.keep_of[ident] if ident < s.keep_of.size else s.n_keep
@@ -115,9 +116,10 @@ def launch(s, slot):
                     s.c_tok[k] = 0
                     s.c_entry[k] = NONE
         trim_cache(s)
+    return 1
 
 
-@inline
+@outlined(LlamaCppState)
 def release(s, c, status):
     """The request in slot ``c`` has ended; the oldest deferred task goes to the front of the queue."""
     slot = s.c_slot[c]
@@ -135,3 +137,4 @@ def release(s, c, status):
         s.d_first = s.next[first]
         s.d_len -= 1
         queue_push_front(s, first)
+    return slot

@@ -5,9 +5,9 @@ from typing import Final
 
 import numpy as np
 
-from sim.engine.kv.token_lists import TokenLists, new_token_lists, take_list
+from sim.engine.kv.token_lists import TokenLists, take_list
 from sim.engine.state import EngineState, grown, init_engine
-from sim.jit import b1, f8, f8s, i4s, i8, i8s, kernel, new, struct
+from sim.jit import b1, f8, i4s, i8, i8s, kernel, new, struct
 
 NONE: Final = -1
 
@@ -26,6 +26,7 @@ EV_AT: Final = 4  # first position of the next EV_PROMPT or EV_GENERATE, step
 class LlamaCppState(EngineState):
     """Per-slot columns begin with ``c_`` (a *server slot*); ``e_`` are the entries of the prompt cache, oldest first."""
 
+    fn: i8s  # addresses of the outlined functions
     # settings
     slots: i8
     ctx: i8  # tokens per slot
@@ -82,12 +83,17 @@ class LlamaCppState(EngineState):
 
 
 @kernel
-def new_llamacpp_state(replica, rec, cost, numbers, flags, similarity, ram_limit, token_bytes):
-    """One server. ``numbers``: slots, ctx, cells, n_batch, n_keep, n_discard, truncate; ``flags``: unified, shift, caching, ram, save_idle."""
+def new_llamacpp_state(replica, rec, cost, fn, lists, numbers, flags, similarity, ram_limit, token_bytes):
+    """One server. ``numbers``: slots, ctx, cells, n_batch, n_keep, n_discard, truncate; ``flags``: unified, shift, caching, ram, save_idle.
+
+    ``fn``: ``addresses(LlamaCppState)``; ``lists``: some token lists, more than ``slots`` + 2.
+    """
     slots, ctx, cells, n_batch, n_keep, n_discard, truncate = numbers
     unified, shift, caching, ram, save_idle = flags
     s = new(LlamaCppState)
     init_engine(s, replica, rec, cost, 1, slots, 1, 64)
+    s.fn = fn
+    s.lists = lists
     s.slots = slots
     s.ctx = ctx
     s.cells = cells
@@ -111,7 +117,6 @@ def new_llamacpp_state(replica, rec, cost, numbers, flags, similarity, ram_limit
     s.d_last = NONE
     s.d_len = 0
     s.next = np.zeros(64, np.int32)
-    s.lists = new_token_lists(slots + 8)
     s.scratch_list = take_list(s.lists)
     s.spare_list = take_list(s.lists)
     s.clock = 0
