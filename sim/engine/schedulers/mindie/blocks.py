@@ -167,8 +167,10 @@ def append(s, slot):
     """The table takes up the tokens that have come since; room for the next and for look-ahead slots."""
     x = s.x
     tokens = length(s, slot)
-    need = max(blocks_for(s, tokens + s.gamma) - x[slot, CAP] // s.block_size, 0)
-    x[slot, CAP] += need * s.block_size
+    need = 0
+    if tokens + s.gamma > x[slot, CAP]:
+        need = blocks_for(s, tokens + s.gamma) - x[slot, CAP] // s.block_size
+        x[slot, CAP] += need * s.block_size
     x[slot, TABLE] = tokens
     if s.caching:
         _append_cached(s, slot, need)

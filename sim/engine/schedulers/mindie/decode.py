@@ -164,7 +164,6 @@ def decode_round(s, p):
     rows = 0
     swaps = 0
     contexts = 0
-    blocks = 0
     while head < tail:
         if rows + 1 > s.max_tokens or rows + 1 > s.mb:
             break
@@ -175,7 +174,6 @@ def decode_round(s, p):
             append(s, slot)
             x[slot, CHUNK] = 1
             contexts += np.int64(s.r_prompt[slot]) + s.r_done[slot]
-            blocks += x[slot, CAP] // s.block_size
             s.left[rows] = slot
             rows += 1
     running = rows
@@ -194,7 +192,6 @@ def decode_round(s, p):
             copied += swap_in(s, slot)
             x[slot, CHUNK] = 1
             contexts += np.int64(s.r_prompt[slot]) + s.r_done[slot]
-            blocks += x[slot, CAP] // s.block_size
             s.left[rows] = slot
             rows += 1
             taken += 1
@@ -210,5 +207,8 @@ def decode_round(s, p):
     if rows > 0:
         decode_features(s, p, rows, contexts)
     s.stat_tokens = rows
-    s.stat_blocks = blocks
+    s.stat_blocks = 0
+    if s.policy == LATENCY:
+        for i in range(rows):
+            s.stat_blocks += x[s.left[i], CAP] // s.block_size
     return rows

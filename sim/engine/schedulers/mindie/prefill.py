@@ -15,16 +15,31 @@ from sim.jit import inline, kernel
 
 @kernel
 def sort_by_id(s, a, lo, hi):
-    """Order slots [lo, hi) by sequence id; they nearly are."""
-    x = s.x
-    for i in range(lo + 1, hi):
-        slot = a[i]
-        key = x[slot, SEQ]
-        j = i - 1
-        while j >= lo and x[a[j], SEQ] > key:
-            a[j + 1] = a[j]
-            j -= 1
-        a[j + 1] = slot
+    """Order slots [lo, hi) by sequence id. They are a few ascending runs, which are merged one after the other."""
+    x, tmp = s.x, s.tmp
+    end = lo + 1
+    while end < hi:
+        if x[a[end], SEQ] > x[a[end - 1], SEQ]:
+            end += 1
+            continue
+        stop = end + 1  # the next run is [end, stop)
+        while stop < hi and x[a[stop], SEQ] > x[a[stop - 1], SEQ]:
+            stop += 1
+        n = stop - end
+        for i in range(n):
+            tmp[i] = a[end + i]
+        i = end - 1
+        j = n - 1
+        to = stop - 1
+        while j >= 0:
+            if i >= lo and x[a[i], SEQ] > x[tmp[j], SEQ]:
+                a[to] = a[i]
+                i -= 1
+            else:
+                a[to] = tmp[j]
+                j -= 1
+            to -= 1
+        end = stop
 
 
 @kernel

@@ -111,6 +111,7 @@ class MindieState(EngineState):
     cand: i4s
     cand2: i4s
     left: i4s
+    tmp: i4s
     x: i4ss
     r_key: i8s  # hash of the last hashed block
     next_seq: i8
@@ -224,6 +225,7 @@ def new_mindie(fn, replica, rec, cost, blocks, n, times, accepted):
     s.cand = np.empty(128, np.int32)
     s.cand2 = np.empty(128, np.int32)
     s.left = np.empty(128, np.int32)
+    s.tmp = np.empty(128, np.int32)
     s.x = np.zeros((64, COLUMNS), np.int32)
     s.r_key = np.zeros(64, np.int64)
     s.next_seq = 0
@@ -289,3 +291,4 @@ def grow_mindie(s, n):
     s.cand = np.empty(2 * n, np.int32)
     s.cand2 = np.empty(2 * n, np.int32)
     s.left = np.empty(2 * n, np.int32)
+    s.tmp = np.empty(2 * n, np.int32)

@@ -184,15 +184,17 @@ def _complete_plain(s, rows):
     now = s.now
     least = np.int64(1 << 30)
     ended = False
-    before = now
-    same = 0.0
+    gap = other = 0.0  # the two latest different gaps and how many rows had them
+    same = others = 0.0
     for at in range(s.n_run - rows, s.n_run):
         slot = run[at]
-        if last[slot] != before:
-            if same > 0.0:
-                record_gap(s.rec, now - before, same)
-            before = last[slot]
-            same = 0.0
+        waited = now - last[slot]
+        if waited != gap:
+            if others > 0.0 and waited != other:
+                record_gap(s.rec, other, others)
+                others = 0.0
+            gap, other = waited, gap
+            same, others = others, same
         same += 1.0
         last[slot] = now
         done[slot] += 1
@@ -203,7 +205,9 @@ def _complete_plain(s, rows):
         elif left < least:
             least = left
     if same > 0.0:
-        record_gap(s.rec, now - before, same)
+        record_gap(s.rec, gap, same)
+    if others > 0.0:
+        record_gap(s.rec, other, others)
     s.least = least
     s.pure = -1.0 if ended or rows != s.n_run else now
 
