@@ -39,6 +39,7 @@ class Migrator:
         self.down_times: list[float] = []
         self.copied_blocks = 0
         self.worse = 0
+        self.relieved = 0
 
     def start(self, moves: Any) -> None:
         """Begin what can begin: both sides below their concurrency, the request not under way yet."""
@@ -109,7 +110,8 @@ class Migrator:
             return self._abort(move, held, "no_memory")
         held += need
         stopped = self._env.now
-        freed = view.free_blocks(move.source), view.free_blocks(move.destination)
+        free = view.free_blocks(move.source), view.free_blocks(move.destination)
+        blocked = view.look()["waiting"][move.source] > 0
         passenger = source.take_out(here, slot, stopped)
         self._in_transit[move.request] = (move.source, passenger)
         yield from self._copy(move, need)
@@ -122,7 +124,8 @@ class Migrator:
         del self._in_transit[move.request]
         self.down_times.append(self._env.now - stopped)
         self._moves[move.request] += 1
-        self.worse += freed[1] < freed[0]
+        self.worse += free[1] < free[0]
+        self.relieved += bool(blocked)
         return "moved"
 
     def _step_end(self, replica: int) -> Generator[Any, Any, None]:
@@ -161,6 +164,7 @@ class Migrator:
             "fleet_migrations": float(self.outcomes["moved"]),
             "fleet_migrations_aborted": float(sum(self.outcomes.values()) - self.outcomes["moved"]),
             "fleet_migrations_to_fuller": float(self.worse),
+            "fleet_migrations_relieving": float(self.relieved),
             "fleet_requests_moved_again": float(sum(n > 1 for n in self._moves.values())),
             "fleet_migration_downtime_mean_s": float(down.mean()),
             "fleet_migration_downtime_max_s": float(down.max()),
@@ -183,6 +187,11 @@ class Migrator:
         if given_up:
             words = ", ".join(f"{k.replace('_', ' ')} {n:,}" for k, n in sorted(given_up.items()))
             out.append(f"migrations given up: {words}")
+        if self.relieved:
+            out.append(
+                f"{self.relieved:,} of {moved:,} migrations left a replica in whose queue requests waited: "
+                "free KV memory that was scattered over replicas was brought together"
+            )
         if moved and self.worse > 0.3 * moved:
             out.append(
                 f"{self.worse:,} of {moved:,} migrations went to a replica with fewer free KV blocks than the one they left: "

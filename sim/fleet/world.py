@@ -21,6 +21,7 @@ WATCH_FINISH = 1  # as in sim.engine.state, which would load the compiler
 Columns = dict[str, NDArray[Any]]
 _LOOK_UP = 4096  # answers of clients between two looks at the recorders
 _NONE = np.zeros(0, np.int32)
+_ROUNDING = 1e-12  # of SimPy's clock, which adds up delays
 
 
 class View:
@@ -250,12 +251,12 @@ class World:
         self._waiting.pop(number, None)
         pool = self._pool_of[replica]
         group, k = self.groups[pool], replica - self._first[pool]
-        columns, spans = block.columns, block.spans
-        now = self.env.now
-        if block.arrival_s[row] < now and self._gateway is not None:  # engines take requests as of now
-            self._came[number] = float(block.arrival_s[row])
-            arrival = np.full(len(block), now)
-            columns = (arrival, *columns[1:])
+        columns, spans, arrival = block.columns, block.spans, float(block.arrival_s[row])
+        if self.env.now - arrival > _ROUNDING * max(1.0, arrival):  # engines take requests as of now
+            self._came[number] = arrival
+            columns = (np.array([self.env.now]), *(c[row : row + 1] for c in columns[1:]))
+            spans = (spans[0][row : row + 2], *spans[1:])
+            row = 0
         group.submit(k, columns, spans, row, row + 1, number - row, watch)
 
     def _refuse(self, request: tuple[Any, int, int, int]) -> None:
@@ -347,8 +348,15 @@ class World:
             rows = group.drain()
             if len(rows["id"]):
                 rows["replica"] += np.int32(first)
+                self._restore(rows)
                 self.finished += len(rows["id"])
                 self._rows.append(rows)
+
+    def _restore(self, rows: Columns) -> None:
+        """Requests that the gateway kept came earlier than the engine got them."""
+        if self._came:
+            for i in np.flatnonzero(np.isin(rows["id"], list(self._came))).tolist():
+                rows["arrival_s"][i] = self._came.pop(int(rows["id"][i]))
 
     # -- results
 
@@ -358,6 +366,7 @@ class World:
         for group, first in zip(self.groups, self._first, strict=False):
             rows = group.in_flight()
             rows["replica"] += np.int32(first)
+            self._restore(rows)
             parts.append(rows)
         parts += self._outside(parts[0])
         out = {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
@@ -365,9 +374,6 @@ class World:
         order = np.argsort(out["id"], kind="stable")
         for name in out:
             out[name] = out[name][order]
-        if self._came:
-            late = np.isin(out["id"], list(self._came))
-            out["arrival_s"][late] = [self._came[i] for i in out["id"][late].tolist()]
         klass = np.array(self._sent_klass, np.int32) if self._clients is not None else np.concatenate([*self._klass, _NONE])
         out["klass"] = klass[out["id"]]
         return out

@@ -1,5 +1,10 @@
 """Running requests move between replicas, and nothing is lost, doubled or leaked."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,6 +15,7 @@ from sim.fleet.run import _facts, make_router
 from sim.fleet.world import World
 from sim.study.single import Study
 
+ROOT = Path(__file__).resolve().parents[2]
 RESCUE = "pai-migration-rescue"
 SMALL = ("traffic.synthetic.requests=250",)
 EAGER = ("router.migrate_out_threshold=40", "router.max_migration_concurrency=3", *SMALL)
@@ -58,6 +64,49 @@ def test_steps_in_one_stroke_change_nothing():
     pd.testing.assert_frame_equal(strokes.requests, steps.requests, check_exact=True)
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_steps_in_one_stroke_change_nothing_whatever_the_settings(seed):
+    rng = np.random.default_rng(seed)
+    settings = (
+        f"seed={seed}",
+        f"router.migrate_out_threshold={rng.choice([-3, 5, 30, 80])}",
+        f"router.request_migration_policy={rng.choice(['LCR', 'SR', 'LR'])}",
+        f"router.migration_bandwidth={rng.choice(['100MB', '2GB', '50GB'])}",
+        f"router.migration_last_stage_max_blocks={rng.choice([1, 4, 16, 200])}",
+        f"router.max_migration_concurrency={rng.integers(1, 5)}",
+        f"deployment.kv_blocks={rng.choice([2010, 2400, 5000])}",
+        f"deployment.engine.disable_prompt_cache={rng.choice(['true', 'false'])}",
+        f"traffic.synthetic.arrival.rate={rng.integers(2, 8)}/s",
+        "traffic.synthetic.requests=120",
+    )
+    s = study(*settings)
+    strokes, steps = s.run(multi_step=True), s.run(multi_step=False)
+
+    assert strokes.summary["fleet"] == steps.summary["fleet"]
+    assert strokes.summary["requests"]["finished"] == 120
+    pd.testing.assert_frame_equal(strokes.requests, steps.requests, check_exact=True)
+
+
+def test_compiled_and_plain_are_the_same():
+    code = (
+        "import sim, json; from sim.study.single import Study; "
+        f"r = Study(sim.load({RESCUE!r}, overrides={(*EAGER[:2], 'traffic.synthetic.requests=200')!r})).run(); "
+        "print(json.dumps([r.summary['fleet'], r.requests['finish_s'].sum().hex()]))"
+    )
+    outputs = [
+        subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=os.environ | {"PYTHONPATH": str(ROOT)} | extra,
+        ).stdout
+        for extra in ({}, {"NUMBA_DISABLE_JIT": "1"})
+    ]
+
+    assert outputs[0] == outputs[1] != ""
+
+
 def test_clients_that_wait_for_answers_get_them_wherever_their_request_went():
     result = study(*EAGER, "traffic.closed_loop={concurrency: 60, think_time: 1s}").run()
 
@@ -71,6 +120,7 @@ def test_migration_rescues_scattered_memory():
     assert on["latency"]["ttft_s"]["p99"] < 0.6 * off["latency"]["ttft_s"]["p99"]
     assert on["latency"]["itl_s"]["max"] < 0.5 * off["latency"]["itl_s"]["max"]
     assert any("migration moved" in w for w in on["warnings"])
+    assert any("scattered over replicas was brought together" in w for w in on["warnings"])
 
 
 def test_migration_without_need_does_harm_and_the_report_says_why():

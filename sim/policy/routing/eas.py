@@ -36,7 +36,7 @@ class EasParams(RouterParams):
     policy: Literal["prefix-cache", "llm-metric-based", "least-request", "least-token"] = Field(
         "prefix-cache", description="how requests are spread"
     )
-    status_interval: Seconds = Field(0.5, gt=0, description="time between two reports of an agent (assumed)")
+    status_interval: Seconds = Field(0.05, gt=0, description="time between two reports of an agent (assumed: as Llumnix v1)")
     load_threshold: float = Field(8192.0, gt=0, description="prompt tokens to compute from which on an instance counts as loaded")
     gateway: GatewayParams = Field(default_factory=_gateway, description="buffering and retry")
 
