@@ -40,6 +40,9 @@ def loads(text: str, overrides: Iterable[str] = (), source: str = "scenario", fo
     raw = parse(text, source)
     if not isinstance(raw, dict):
         raise DataError(source, "must be a mapping with model, traffic and deployment")
+    overrides = list(overrides)
+    if overrides:
+        raw.pop("expect", None)  # what is expected is expected of the scenario as written
     for override in overrides:
         _override(raw, override)
     if "name" not in raw and source != "scenario":
@@ -131,6 +134,8 @@ def _root(raw: dict[str, Any], folder: Path) -> None:
     for pool in pools:
         if str(pool.get("accelerator")).endswith((".yaml", ".yml")):
             pool["accelerator"] = _at(str(pool["accelerator"]), folder)
+        if str(pool.get("profile")).endswith((".yaml", ".yml")):
+            pool["profile"] = _at(str(pool["profile"]), folder)
     named = [(p, "engine", "name") for p in pools] + [(raw, "router", "name")]
     named += [(synthetic, "arrival", "process"), (synthetic, "lengths", "kind"), (trace, "format", "")]
     for section, part, key in named:

@@ -145,6 +145,8 @@ class _Builder:
             hop = self.layout.network if tp * self.layout.pp > self.layout.node_size and self.layout.network else self.link
             columns[:, COMMS] += (self.layout.pp - 1) * self.kernels.send(sizes * m.hidden * 2.0 / tp, hop)
         self._small_kernels(columns, sizes)
+        columns[:, (COMPUTE, MEMORY)] *= self.profile.gemm_scale
+        columns[:, COMMS] *= self.profile.comms_scale
         decode = self._fill(columns, sizes, self.profile.graph_sizes)
         return decode, decode if self.profile.graph_prefill else self._fill(columns, sizes, ())
 
@@ -201,9 +203,13 @@ class _Builder:
         if captured.size:
             computed[: largest + 1] = captured[np.searchsorted(captured, wanted[: largest + 1])]
         table = np.column_stack([np.interp(computed, sizes, columns[:, j]) for j in range(5)])
-        table[:, FLOOR] = np.where(wanted > largest, self.profile.eager_layer * self.m.layers, 0.0)
+        table[:, FLOOR] = np.where(wanted > largest, self._eager(), 0.0)
         table[0] = 0.0
         return np.ascontiguousarray(table)
+
+    def _eager(self) -> float:
+        """Seconds to launch the kernels of all layers one by one."""
+        return self.profile.eager_layer * self.m.layers + self.profile.eager_expert_layer * sum(self.m.experts_in)
 
     def _head(self) -> Floats:
         m, tp = self.m, self.layout.tp
@@ -211,11 +217,11 @@ class _Builder:
         columns = np.zeros((rows.size, 5))
         shape = m.head_shape(tp)
         fmt = self.fmt if m.format.bits.get("head") else HALF
-        self._add(columns, self.kernels.gemm("output head", fmt, rows, shape.n, shape.k), 1.0)
+        self._add(columns, self.kernels.gemm("output head", fmt, rows, shape.n, shape.k), self.profile.gemm_scale)
         columns[:, SMALL] += self.profile.sampler_step + self.profile.sampler_row * rows
         if tp > 1:  # logits are gathered: half an all-reduce
             size = rows * shape.n * tp * 2.0
-            columns[:, COMMS] += 0.5 * self.kernels.all_reduce(size, tp, self.link, self.layout.network, self.layout.node_size)
+            columns[:, COMMS] += 0.5 * self.profile.comms_scale * self.kernels.all_reduce(size, tp, self.link, self.layout.network, self.layout.node_size)
         return np.vstack([np.zeros((1, 5)), columns])
 
     # ---- attention
@@ -249,9 +255,9 @@ class _Builder:
         surfaces = decode * full, decode * windowed, prefill * full, prefill * windowed
         return (*self._full_size(*surfaces), window, full, windowed)
 
-    @staticmethod
-    def _full_size(*surfaces: Any) -> list[Floats]:
-        return [np.ascontiguousarray(np.broadcast_to(s, (ROWS_GRID, CONTEXT_GRID))) for s in surfaces]
+    def _full_size(self, *surfaces: Any) -> list[Floats]:
+        scale = self.profile.attention_scale
+        return [np.ascontiguousarray(np.broadcast_to(s * scale, (ROWS_GRID, CONTEXT_GRID))) for s in surfaces]
 
     def _indexer(self, rows: Any, context: Any) -> tuple[Any, Any]:
         """Scores of every cached token in one layer (DeepSeek V3.2): 8-bit keys, a small dot product per index head; decode and prompt."""

@@ -32,7 +32,7 @@ def plain_step_time(tables: Tables, feat: Any) -> tuple[float, list[float]]:
         other += k[s.LORA_STEP] + k[s.LORA_ROW] * feat[f.LORA_ROWS]
     device = columns[s.COMPUTE] + columns[s.MEMORY] + columns[s.COMMS] + other + prefill + decode
     host = k[s.HOST_STEP] + k[s.HOST_ROW] * (rows + prompts) + k[s.HOST_PREFILL_ROW] * prompts + k[s.HOST_TOKEN] * tokens
-    launched = max(device, table[min(int(tokens), len(table) - 1), s.FLOOR])
+    launched = (device**3 + table[min(int(tokens), len(table) - 1), s.FLOOR] ** 3) ** (1 / 3)
     total = max(launched, host) + k[s.HOST_GAP] if k[s.HOST_OVERLAP] else launched + host
     parts[f.PART_LINEAR_COMPUTE] = columns[s.COMPUTE]
     parts[f.PART_LINEAR_MEMORY] = columns[s.MEMORY]

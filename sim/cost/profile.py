@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -28,6 +29,9 @@ class EngineProfile:
     tokens use graphs too. ``client_request`` and ``client_first_token`` are what a client sees besides the engine: HTTP and tokenising
     before, detokenising and sending after; ``client_token`` for every further token.
     ``host_scale_tp`` further seconds per step for each rank beyond the first.
+    ``eager_expert_layer`` is what a layer of experts adds to ``eager_layer``: it launches several times as many kernels.
+    ``gemm_scale``, ``attention_scale``, ``comms_scale``: time of the kernels and collectives of this line relative to those that were
+    measured: older releases had slower ones.
     ``mixed_factor`` is how much longer decode attention takes in a step that also computes prompts. ``figures`` has source and grade of each.
     """
 
@@ -57,6 +61,10 @@ class EngineProfile:
     client_token: float
     client_prompt_token: float
     all_to_all: str  # "allgather" | "deepep"
+    eager_expert_layer: float = 0.0
+    gemm_scale: float = 1.0
+    attention_scale: float = 1.0
+    comms_scale: float = 1.0
     figures: Mapping[str, Figure] = field(default_factory=dict, hash=False, compare=False, repr=False)
 
     def adapted(
@@ -88,6 +96,8 @@ def _version(text: str) -> tuple[int, ...]:
 
 @lru_cache(maxsize=16)
 def _read(engine: str) -> dict[str, Any]:
+    if engine.endswith((".yaml", ".yml")):
+        return _own(Path(engine).expanduser())
     folder = path("profiles", "engines")
     known = sorted(p.stem for p in folder.glob("*.yaml"))
     if engine not in known:
@@ -98,19 +108,48 @@ def _read(engine: str) -> dict[str, Any]:
     return data
 
 
+def _own(file: Path) -> dict[str, Any]:
+    """A user's profile: ``base`` names the built-in one whose figures hold where it gives none."""
+    try:
+        data = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise DataError(str(file), f"is no readable engine profile: {error}") from None
+    if not isinstance(data, dict) or not isinstance(data.get("lines"), list) or not data["lines"]:
+        raise DataError(str(file), "has no version lines")
+    if "base" in data:
+        base = _read(str(data["base"]))
+        data = {**base, **data, "lines": _merged(base["lines"], data["lines"])}
+    return data
+
+
+def _merged(base: list[dict[str, Any]], own: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Lines of both, in order of version; where both have one, the own figures replace those of the base, `on` sections included."""
+    lines = {str(e["from"]): dict(e) for e in base}
+    for entry in own:
+        known = lines.setdefault(str(entry["from"]), {})
+        on = dict(known.get("on") or {})
+        for where, figures in (entry.get("on") or {}).items():
+            on[where] = dict(on.get(where) or {}) | figures
+        known |= {**entry, "on": on}
+    return [lines[k] for k in sorted(lines, key=_version)]
+
+
 def engine_profiles() -> list[str]:
     """Names of all engine profiles."""
     return sorted(p.stem for p in path("profiles", "engines").glob("*.yaml"))
 
 
 @lru_cache(maxsize=64)
-def load_engine_profile(name: str, version: str | None = None) -> EngineProfile:
-    """The line of an engine that ``version`` belongs to (None: the newest). Raises `ConfigError`.
+def load_engine_profile(name: str, version: str | None = None, accelerator: str = "") -> EngineProfile:
+    """The line of an engine that ``version`` belongs to (None: the newest). Raises `ConfigError`, `DataError`.
 
-    A line begins at its ``from`` version; its figures replace those of the lines before it.
+    ``name``: a built-in profile, or the path of a ``*.yaml`` of the same form (`servesim calibrate` writes one).
+    A line begins at its ``from`` version; its figures replace those of the lines before it. Its ``on`` section holds figures for
+    ``accelerator``, by its name or the beginning of it; they hold for this line only.
     """
     data = _read(name)
     figures: dict[str, Any] = {}
+    here: dict[str, Any] = {}
     line = ""
     wanted = _version(version) if version else None
     if version and not wanted:
@@ -118,11 +157,13 @@ def load_engine_profile(name: str, version: str | None = None) -> EngineProfile:
     for entry in data["lines"]:
         if line and wanted is not None and _version(str(entry["from"])) > wanted:
             break
-        figures |= {k: v for k, v in entry.items() if k != "from"}
+        figures |= {k: v for k, v in entry.items() if k not in ("from", "on")}
+        own = entry.get("on") or {}
+        here = next((own[k] for k in sorted(own, key=len, reverse=True) if accelerator and accelerator.startswith(k)), {})
         line = str(entry["from"])
     plain: dict[str, Any] = {}
     graded: dict[str, Figure] = {}
-    for key, value in figures.items():
+    for key, value in (figures | here).items():
         if isinstance(value, dict):
             plain[key] = value["value"]
             graded[key] = Figure(value["value"], value.get("source", ""), value.get("evidence", "estimated"))

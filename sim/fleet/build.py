@@ -81,7 +81,9 @@ def _plan(section: Any, model: ModelSpec, name: str, field: str) -> Plan:
     site = Site(model, accelerator, layout.tp, layout.pp, layout.dp, layout.ep, section.kv_blocks)
     params = scheduler.resolve(given, site)
     budget = _budget(scheduler, params, site, field)
-    profile = load_engine_profile(scheduler.profile or scheduler.name, getattr(params, "version", None))
+    profile = load_engine_profile(
+        section.profile or scheduler.profile or scheduler.name, getattr(params, "version", None), accelerator.name
+    )
     profile = scheduler.host(params, profile)
     extras = scheduler.extras(params, site) or Extras()
     cost, evidence = build_step_cost(model, accelerator, layout, profile, scheduler.max_batch_tokens(params, site), extras)

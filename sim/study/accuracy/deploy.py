@@ -12,18 +12,24 @@ from sim.cost.extras import Extras
 from sim.cost.profile import EngineProfile, load_engine_profile
 from sim.errors import ConfigError, NotModelledError
 from sim.fleet.build import Plan, plan
+from sim.hardware import load_accelerator
 from sim.study.accuracy.lengths import longest
 from sim.study.accuracy.point import Point
 from sim.study.accuracy.versions import release
 
-Overrides = Mapping[tuple[str, str], Mapping[str, float]]
-"""Figures to try instead of those of a profile: (engine, line) → name → value."""
+Overrides = Mapping[tuple[str, str, str], Mapping[str, float]]
+"""Figures to try instead of those of a profile: (engine, line, accelerator) → name → value; an empty accelerator means any."""
 
 # Settings that change neither scheduling nor the cost that is modelled.
 _WITHOUT_EFFECT = {
     "attention_backend", "cpu_kv_offload", "swap_space", "kv_cache_dtype", "enable_torch_compile", "device", "cudagraph_mode",
     "speculative_draft_model_path",
 }  # fmt: skip
+
+
+# Launch flags unknown: what vLLM falls back to when another program than its own server starts it (`EngineArgs.get_batch_defaults` without a
+# usage context). TTFT of 90 such points fits this and not the server's 8,192 tokens.
+_EMBEDDED = {"max_num_batched_tokens": 2048, "max_num_seqs": 128}
 
 
 def check(point: Point) -> None:
@@ -42,8 +48,12 @@ def check(point: Point) -> None:
 def profile_of(point: Point, overrides: Overrides | None = None) -> EngineProfile:
     """The engine profile of the point's version line, with overrides applied."""
     name = registry.lookup("engine", point.engine).profile or point.engine
-    profile = load_engine_profile(name, release(point.engine, point.version, point.assumed))
-    return profile.changed((overrides or {}).get((name, profile.line), {}))
+    at = load_accelerator(point.accelerator).name
+    profile = load_engine_profile(name, release(point.engine, point.version, point.assumed), at)
+    changes: dict[str, float] = {}
+    for where in ("", at):
+        changes |= (overrides or {}).get((name, profile.line, where), {})
+    return profile.changed(changes)
 
 
 def planned(point: Point, overrides: Overrides | None = None) -> Plan:
@@ -99,6 +109,9 @@ def _settings(point: Point) -> dict[str, Any]:
         given["version"] = ".".join(version.split(".")[:2])
     if "block_size" in known and point.block_size:
         given["block_size"] = point.block_size
+    if point.engine == "vllm" and any("launch flags not recorded" in a for a in point.assumed):
+        for key, value in _EMBEDDED.items():
+            given.setdefault(key, value)
     if "ignore_eos" in known:
         t = point.traffic
         given["ignore_eos"] = not isinstance(t.get("output_tokens"), Mapping) or "uniform" in t["output_tokens"]
