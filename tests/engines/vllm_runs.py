@@ -65,7 +65,7 @@ def random_load(seed: int) -> tuple[VllmParams, Site, int, Any, Any]:
         elif kind < 0.5 and i > 0:  # what an earlier one said
             j = r.randrange(i)
             pieces = [(int(out_content[j]), 0, min(left, int(output[j])))]
-        if kind < 0.5 and pieces[0][2] < left:
+        if pieces and pieces[0][2] < left:
             pieces.append((100 + i, 0, left - pieces[0][2]))
         for piece in pieces:
             ids.append(piece[0]), starts.append(piece[1]), lengths.append(piece[2])

@@ -205,7 +205,7 @@ def _give_back_run(b, n):
 
 @inline
 def give_back_blocks(b, plain, unasked, held, row, n):
-    """A request's blocks, last first: ``plain`` without a hash, ``unasked`` with one that no later prompt can have, ``held[row, :n]`` entries."""
+    """A request's blocks, last first: ``plain`` without a hash, ``unasked`` with one that nobody can ask for, ``held[row, :n]`` entries."""
     b.free += plain + unasked
     if not b.caching:
         return

@@ -185,13 +185,14 @@ def replay(scenario: dict[str, Any]) -> Iterator[dict[str, Any]]:
             row = in_flight.pop(0)
             t_got, free, unfinished = _updated(state)
             row["t_upd"] = _number(t_got)
-            outputs = [[name, n] if speculative else name for kind, name, n in log if kind == OUT]
-            for key, values in (
+            outputs: list[Any] = [[name, n] if speculative else name for kind, name, n in log if kind == OUT]
+            events: tuple[tuple[str, list[Any]], ...] = (
                 ("out", outputs),
                 ("finished", [name for kind, name, _ in log if kind == FINISH]),
                 ("recv_done", [name for kind, name, _ in log if kind == RECV_DONE]),
                 ("send_done", [name for kind, name, _ in log if kind == SEND_DONE]),
-            ):
+            )
+            for key, values in events:
                 if values:
                     row[key] = values
             row["free_blocks_after"] = int(free)

@@ -33,6 +33,7 @@ from typing import Any
 
 import numpy as np
 
+from sim.cost.extras import Extras
 from sim.cost.memory_rules import VllmRule
 from sim.engine.contract import Scheduler, Site
 from sim.engine.schedulers.vllm import params as settings
@@ -43,6 +44,7 @@ from sim.engine.schedulers.vllm.steady import apply_vllm, steady_vllm
 from sim.engine.schedulers.vllm.update import complete_step, enqueue_vllm
 from sim.errors import ConfigError
 from sim.jit import implement
+from sim.model import load_model
 from sim.registry import register
 from sim.workload.streams import stream
 
@@ -172,6 +174,23 @@ class Vllm(Scheduler):
             accept,
             times,
         )
+
+    @classmethod
+    def host(cls, params: VllmParams, profile: Any) -> Any:
+        """The profile with the capture sizes of these settings: decode batches are padded to the next one."""
+        made = super().host(params, profile)
+        return made.adapted(graph_sizes=tuple(settings.capture_sizes(params))) if made.graph_sizes else made
+
+    @classmethod
+    def extras(cls, params: VllmParams, site: Site) -> Extras:
+        """Drafts and adapters."""
+        lora_rank = params.max_lora_rank if params.max_loras else 0
+        s = params.speculative_config
+        if s is None:
+            return Extras(lora_rank=lora_rank)
+        method: Any = "eagle" if s.method == "eagle3" else s.method
+        draft = load_model(s.model) if s.model is not None else None
+        return Extras(draft_method=method, draft_tokens=s.num_speculative_tokens, draft=draft, lora_rank=lora_rank)
 
     @classmethod
     def max_batch_tokens(cls, params: VllmParams, site: Site) -> int:

@@ -21,6 +21,7 @@ class SpeculativeConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     method: Literal["ngram", "eagle", "eagle3", "mtp", "draft_model"] = Field("eagle", description="how drafts are made")
+    model: str | None = Field(None, description="the draft model of method draft_model")
     num_speculative_tokens: int = Field(3, ge=1, le=64, description="drafts per step")
     acceptance_rate: float | tuple[float, ...] = Field(
         0.7, description="probability that a draft is accepted if the one before it was; or one number per position"
@@ -66,6 +67,7 @@ class VllmParams(EngineParams):
     scheduler_reserve_full_isl: bool | None = Field(None, description="admit only what fits whole; default on from 0.19")
     watermark: float = Field(0.0, ge=0.0, lt=1.0, description="share of blocks that admission leaves free")
     prefill_schedule_interval: int = Field(1, ge=1, description="prompts only every so many steps while others decode")
+    max_lora_rank: int = Field(16, ge=1, le=512, description="rank of the adapters")
     max_loras: int | None = Field(None, ge=1, description="adapters in one batch; None: adapters do not limit (no LoRA)")
     speculative_config: SpeculativeConfig | None = Field(None, description="speculative decoding")
     kv_transfer_config: KVTransferConfig | None = Field(None, description="prefill or decode side of a disaggregated deployment")
@@ -102,6 +104,15 @@ def refuse(params: VllmParams, site: Site) -> None:
     if not OLDEST <= params.minor <= LATEST:
         why = "V0 (prefill-first, swapping) is not modelled" if params.minor < OLDEST else "this release is not known"
         raise NotModelledError("engine.version", params.version, why, f"0.{OLDEST} to 0.{LATEST}")
+    speculative = params.speculative_config
+    if (
+        speculative is not None
+        and (speculative.method == "draft_model") != (speculative.model is not None)
+        and not site.extra.get("recording")
+    ):
+        raise ConfigError(
+            "engine.speculative_config.model", speculative.model, "a draft model goes with method draft_model, and only with it"
+        )
     if params.stream_interval != 1:
         raise NotModelledError("engine.stream_interval", params.stream_interval, "chunked streaming is not modelled", "1")
     if params.performance_mode == "interactivity":

@@ -222,7 +222,7 @@ def _after(s):
     feat[p, PREFILL_CTX] = prefill_ctx
     feat[p, SAMPLED] = sampled
     feat[p, ROWS] = rows
-    feat[p, DRAFT_TOKENS] = drafting * s.k_spec if s.lookahead > 0 else 0  # ngram proposes on the host
+    feat[p, DRAFT_TOKENS] = drafting * s.k_spec
     feat[p, LORA_ROWS] = lora
     feat[p, SPARE] = past  # rows past their prompt, as recordings count them
     s.pure = n_decode == rows and rows == s.n_run and s.k_spec == 0
