@@ -49,6 +49,7 @@ def run(
 ) -> None:
     """Simulate one scenario, print what its users would see, and save tables, figures and an HTML report."""
     import sim
+    from sim.metrics.expect import unmet
     from sim.report import terminal
 
     overrides = [*(set_ or ()), *([f"seed={seed}"] if seed is not None else ())]
@@ -63,10 +64,14 @@ def run(
     if target:
         result.save(target)
         _say(quiet or json, f"Result: {target}   Report: {target / 'report.html'}")
+    missed = unmet(result.summary, loaded.expect or {})
+    for sentence in missed:
+        typer.echo(f"not as expected: {sentence}", err=True)
     if stopped():
         where = f"the partial result is in {target}" if target else "nothing was saved (--no-save)"
         typer.echo(f"interrupted: {where}", err=True)
         raise typer.Exit(130)
+    raise typer.Exit(1 if missed else 0)
 
 
 @app.command()

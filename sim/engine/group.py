@@ -104,7 +104,7 @@ def _recorder_view(rec):
     rows = (rec.id, rec.replica, rec.arrival, rec.first_scheduled, rec.first_token, rec.finish)
     counts = (rec.prompt, rec.output, rec.cached, rec.preemptions, rec.status)
     watched = (rec.watched_id, rec.watched_time, rec.watched_replica)
-    sums = (rec.itl_sum, rec.itl_count, rec.itl_max)
+    sums = (rec.itl_sum, rec.itl_count, rec.itl_max, rec.tokens_max)
     return rec.n, rec.n_watched, rows, counts, watched, sums, rec.outstanding, rec.width, rec.series, rec.itl_hist, rec.parts
 
 
@@ -262,7 +262,7 @@ class EngineGroup:
     def totals(self):
         """Steps, preemptions, the last simulated time, and the sums of inter-token gaps."""
         steps, preempted, last = _totals(self._states)
-        itl_sum, itl_count, itl_max = _recorder_view(self._recorder)[5]
+        itl_sum, itl_count, itl_max, tokens_max = _recorder_view(self._recorder)[5]
         return {
             "steps": int(steps),
             "preemptions": int(preempted),
@@ -270,6 +270,7 @@ class EngineGroup:
             "itl_sum_s": float(itl_sum),
             "itl_count": float(itl_count),
             "itl_max_s": float(itl_max),
+            "tokens_max": float(tokens_max),
         }
 
     def series(self):

@@ -8,7 +8,7 @@ from math import inf
 
 import numpy as np
 
-from sim.cost.features import DECODE_CTX, DECODE_ROWS, DECODE_TOKENS, PREFILL_TOKENS
+from sim.cost.features import DECODE_CTX, DECODE_ROWS, DECODE_TOKENS, PREFILL_TOKENS, TOKENS
 from sim.cost.step import stage_time, step_time
 from sim.engine.contract import BATCH, NOTHING, apply_steady, complete, enqueue, grow, next_place, plan, steady_steps
 from sim.engine.state import (
@@ -52,6 +52,8 @@ def _launch(s):
         s.stage_free[k] = t
     s.q_end[p] = t
     s.q_len += 1
+    if s.q_feat[p, TOKENS] > s.rec.tokens_max:
+        s.rec.tokens_max = s.q_feat[p, TOKENS]
     if dt > 0.0:
         record_step(s, s.q_start[p], t, s.q_feat[p, DECODE_TOKENS], s.q_feat[p, PREFILL_TOKENS])
 

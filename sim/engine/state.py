@@ -75,6 +75,7 @@ class Recorder:
     itl_sum: f8
     itl_count: f8
     itl_max: f8
+    tokens_max: f8  # most tokens in one step
     gap: f8  # held back: so many gaps of this length
     gap_weight: f8
     parts: f8ss  # [replica, part] seconds
@@ -185,6 +186,7 @@ def new_recorder(replicas, bins, width, rows, itl_bins, itl_lo, itl_scale):
     r.itl_sum = 0.0
     r.itl_count = 0.0
     r.itl_max = 0.0
+    r.tokens_max = 0.0
     r.gap = -1.0
     r.gap_weight = 0.0
     r.parts = np.zeros((replicas, N_PARTS))

@@ -61,7 +61,7 @@ def execute(
     series, hists, parts = zip(*(g.series() for g in groups), strict=True)
     totals = [g.totals() for g in groups]
     together = {k: sum(t[k] for t in totals) for k in totals[0]}
-    for key in ("last_s", "itl_max_s"):
+    for key in ("last_s", "itl_max_s", "tokens_max"):
         together[key] = max(t[key] for t in totals)
     together |= world.totals()
     kv = np.concatenate([g.gauges()[3] for g in groups])

@@ -137,7 +137,7 @@ def _warnings(plans: Sequence[Plan], raw: Raw) -> list[str]:
     if len(r["id"]):
         longest = float((r["prompt_tokens"].astype(np.int64) + r["output_tokens"]).max())
         for p in plans:
-            out += p.evidence.warnings(context=longest, tokens=float(p.scheduler.max_batch_tokens(p.params, p.site)))
+            out += p.evidence.warnings(context=longest, tokens=raw.totals["tokens_max"])
     stuck = int((r["status"] == 3).sum())
     if stuck and raw.complete:
         out.append(f"{stuck:,} requests were still in the engines when the run ended")

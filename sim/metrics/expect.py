@@ -1,0 +1,26 @@
+"""Whether a run gave what its scenario expects: scenarios are claims that can be checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def unmet(summary: Mapping[str, Any], expect: Mapping[str, Any]) -> list[str]:
+    """A sentence for every expectation that does not hold. ``expect``: dotted path in the summary → ``min, max, value, tolerance``."""
+    out = []
+    for path, bound in expect.items():
+        found: Any = summary
+        for part in path.split("."):
+            found = found.get(part) if isinstance(found, Mapping) else None
+        if isinstance(found, bool) or not isinstance(found, int | float):
+            out.append(f"{path}: the result has no such figure")
+            continue
+        low, high = bound.min, bound.max
+        if bound.value is not None:
+            margin = abs(bound.value) * (bound.tolerance or 0.0)
+            low, high = bound.value - margin, bound.value + margin
+        if (low is not None and found < low) or (high is not None and found > high):
+            allowed = " and ".join(f"{word} {x:.6g}" for word, x in (("at least", low), ("at most", high)) if x is not None)
+            out.append(f"{path} is {found:.6g}, expected {allowed}")
+    return out
