@@ -46,7 +46,7 @@ from sim.errors import ConfigError
 from sim.jit import implement
 from sim.model import load_model
 from sim.registry import register
-from sim.workload.streams import stream
+from sim.streams import stream
 
 implement(
     VllmState,
