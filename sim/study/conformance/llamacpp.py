@@ -149,75 +149,80 @@ class _Recording:
         return [(t, i) for t, _, i in sorted(out, key=lambda x: (x[0], x[1], by_task.get(x[2], -1)))]
 
     def _replay(self, deferred: dict[int, int]) -> list[Row]:
-        from sim.cost.features import TOKENS
-        from sim.cost.step import new_linear_cost
-        from sim.engine.contract import Site
-        from sim.engine.loop import STOPPED, submit, turn
-        from sim.engine.schedulers.llamacpp.engine import server_state
-        from sim.engine.schedulers.llamacpp.state import log_on, log_view, set_keep
-        from sim.engine.state import new_recorder
-
-        rec = new_recorder(1, 0, 1.0, 1024, 8, 1.0, 1.0)
-        cost = new_linear_cost(np.ones(3), np.array([TOKENS]), np.zeros((3, 1)))
-        params, keep = self._params()
-        s = server_state(params, Site(), 0, rec, cost, ctx=self.run["n_ctx_slot"])
-        log_on(s)
-        order = self._order(deferred)
-        requests = [self.requests[i] for _, i in order]
-        set_keep(s, np.array([r.get("n_keep", keep) for r in requests], np.int64))
-        prompts = [self.prompts[i] for _, i in order]
-        n = np.array([r["n"] for r in requests], np.int32)
-        zero = np.zeros(len(order), np.int32)
-        lengths = np.array([len(p) for p in prompts], np.int32)
-        out_content = _OUTPUT + np.arange(len(order), dtype=np.int64)
-        columns = (np.array([float(t) for t, _ in order]), lengths, n, n, zero, zero, out_content)
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        ids = np.array(
-            [t for p in prompts for t in p], np.int64
-        )  # a token is a content of its own: the prompts agree by chance too
-        submit(s, 0, len(order), 0, columns, (offsets, ids, np.zeros_like(ids), np.ones_like(ids)))
-        for _ in range(3 * len(self.steps) + 100):
-            if turn(s, 1e18) == STOPPED:
-                break
-        self._rejected = sorted(order[int(rec.id[j])][1] for j in range(int(rec.n)) if rec.status[j] == 1)
-        return self._batches(log_view(s), [i for _, i in order])
-
-    def _params(self) -> tuple[Any, int]:
-        from sim.engine.schedulers.llamacpp import LlamaCppParams
-
-        words = self.run["cmd"].split()
-
-        def option(*names: str, default: int) -> int:
-            return next((int(words[words.index(x) + 1]) for x in names if x in words), default)
-
-        slots, unified = self.run["total_slots"], "-kvu" in words or "--kv-unified" in words or "-np" not in words
-        ctx = self.run["n_ctx_slot"]
-        total = option("-c", "--ctx-size", default=ctx) if unified else ctx * slots
-        params = LlamaCppParams(
-            n_parallel=slots,
-            n_ctx=total,
-            n_batch=option("-b", "--batch-size", default=2048),
-            kv_unified=unified,
-            ctx_shift="--context-shift" in words,
-            cache_ram_mib=option("-cram", "--cache-ram", default=8192),
-        )
-        return params, option("--keep", default=0)
-
-    def _batches(self, log: Any, request: list[int]) -> list[Row]:
-        from sim.engine.schedulers.llamacpp.state import EV_AT, EV_LAUNCH, EV_PROMPT
-
-        rows: list[Row] = []
-        launched: list[list[int]] = []
-        at, step = 0, -1
-        for kind, a, b in log.tolist():
-            if kind == EV_LAUNCH:
-                launched.append([request[a], b])
-            elif kind == EV_AT:
-                at = a
-                if b != step:
-                    step = b
-                    rows.append({"runs": [], "launched": launched})
-                    launched = []
-            else:
-                rows[-1]["runs"].append([a, "p" if kind == EV_PROMPT else "g", at, b])
+        rows, self._rejected = batches(self.run, self.prompts, [(float(t), i) for t, i in self._order(deferred)])
         return rows
+
+
+def batches(run: Row, prompts: list[list[int]], order: list[tuple[float, int]]) -> tuple[list[Row], list[int]]:
+    """Our batches for a recorded ``run``: (``runs``, ``launched``) of every step, and the requests that were refused.
+
+    ``order``: (arrival, request) in order of arrival. Every step takes 1.
+    """
+    from sim.cost.features import TOKENS
+    from sim.cost.step import new_linear_cost
+    from sim.engine.contract import Site
+    from sim.engine.loop import STOPPED, submit, turn
+    from sim.engine.schedulers.llamacpp.engine import server_state
+    from sim.engine.schedulers.llamacpp.state import log_on, log_view, set_keep
+    from sim.engine.state import REJECTED, new_recorder
+
+    rec = new_recorder(1, 0, 1.0, max(len(order), 1), 8, 1.0, 1.0)
+    cost = new_linear_cost(np.ones(2), np.array([TOKENS]), np.zeros((2, 1)))
+    params, keep = _params(run)
+    s = server_state(params, Site(), 0, rec, cost, ctx=run["n_ctx_slot"])
+    log_on(s)
+    requests = [run["requests"][i] for _, i in order]
+    set_keep(s, np.array([r.get("n_keep", keep) for r in requests], np.int64))
+    n = np.array([r["n"] for r in requests], np.int32)
+    zero = np.zeros(len(order), np.int32)
+    tokens = [prompts[i] for _, i in order]
+    lengths = np.array([len(p) for p in tokens], np.int32)
+    columns = (np.array([t for t, _ in order], float), lengths, n, n, zero, zero, _OUTPUT + np.arange(len(order), dtype=np.int64))
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    ids = np.array([t for p in tokens for t in p], np.int64)  # a token is a content of its own: the prompts agree by chance too
+    submit(s, 0, len(order), 0, columns, (offsets, ids, np.zeros_like(ids), np.ones_like(ids)))
+    while turn(s, 1e18) != STOPPED:
+        pass
+    refused = sorted(order[int(rec.id[j])][1] for j in range(int(rec.n)) if rec.status[j] == REJECTED)
+    return _rows(log_view(s), [i for _, i in order]), refused
+
+
+def _params(run: Row) -> tuple[Any, int]:
+    from sim.engine.schedulers.llamacpp import LlamaCppParams
+
+    words = run["cmd"].split()
+
+    def option(*names: str, default: int) -> int:
+        return next((int(words[words.index(x) + 1]) for x in names if x in words), default)
+
+    slots, unified = run["total_slots"], "-kvu" in words or "--kv-unified" in words or "-np" not in words
+    ctx = run["n_ctx_slot"]
+    params = LlamaCppParams(
+        n_parallel=slots,
+        n_ctx=option("-c", "--ctx-size", default=ctx) if unified else ctx * slots,
+        n_batch=option("-b", "--batch-size", default=2048),
+        kv_unified=unified,
+        ctx_shift="--context-shift" in words,
+        cache_ram_mib=option("-cram", "--cache-ram", default=8192),
+    )
+    return params, option("--keep", default=0)
+
+
+def _rows(log: Any, request: list[int]) -> list[Row]:
+    from sim.engine.schedulers.llamacpp.state import EV_AT, EV_LAUNCH, EV_PROMPT
+
+    rows: list[Row] = []
+    launched: list[list[int]] = []
+    at, step = 0, -1
+    for kind, a, b in log.tolist():
+        if kind == EV_LAUNCH:
+            launched.append([request[a], b])
+        elif kind == EV_AT:
+            at = a
+            if b != step:
+                step = b
+                rows.append({"runs": [], "launched": launched})
+                launched = []
+        else:
+            rows[-1]["runs"].append([a, "p" if kind == EV_PROMPT else "g", at, b])
+    return rows

@@ -58,17 +58,24 @@ class LlamaCpp(Scheduler):
 
 
 def server_state(
-    params: LlamaCppParams, site: Site, replica: int, recorder: Any, cost: Any, truncate: int = 0, ctx: int | None = None
+    params: LlamaCppParams,
+    site: Site,
+    replica: int,
+    recorder: Any,
+    cost: Any,
+    fifo: bool = False,
+    truncate: bool = False,
+    ctx: int | None = None,
 ) -> Any:
     """The compiled state of one server; ``ctx``: a slot's context, where it is known.
 
-    ``truncate`` 1: prompts are cut to the context as Ollama does before it asks the server.
+    Behind Ollama, requests wait for a slot before the server sees them (``fifo``) and prompts are cut to the context (``truncate``).
     """
     p = params
     ctx = LlamaCpp.max_context(p, site) if ctx is None else ctx
     token_bytes = 0.0 if site.model is None else float(site.model.kv_bytes_per_token())
-    numbers = (p.n_parallel, ctx, p.n_ctx, p.n_batch, p.n_keep, p.n_discard, truncate)
-    flags = (bool(p.kv_unified), p.ctx_shift, p.cache_prompt, p.cache_ram_mib != 0, p.cache_idle_slots)
+    numbers = (p.n_parallel, ctx, p.n_ctx, p.n_batch, p.n_keep, p.n_discard, int(truncate))
+    flags = (bool(p.kv_unified), p.ctx_shift, p.cache_prompt, p.cache_ram_mib != 0, p.cache_idle_slots, fifo)
     ram_limit = float(p.cache_ram_mib) * MIB if p.cache_ram_mib > 0 else -1.0
     lists = new_token_lists(addresses(TokenLists), p.n_parallel + 8)
     return new_llamacpp_state(

@@ -51,8 +51,7 @@ def fit_layers(model: Any, accelerator: Any, n_ctx: int, n_ubatch: int, tp: int 
     kv = float(model.kv_bytes_per_token()) * n_ctx
     if weights + kv <= room:
         return LayerFit(model.layers + 1, weights + kv, 0.0)
-    shape = model.head_shape()
-    head = min(float(shape.n * shape.k) * model.format.linear_bytes if hasattr(model.format, "linear_bytes") else 0.0, weights)
+    head = min(2.0 * model.vocab * model.hidden, weights / 2)  # the output layer, taken as 16-bit
     layer = (weights - head + kv) / model.layers
     on, used = 0, 0.0
     for size in [head] + [layer] * model.layers:

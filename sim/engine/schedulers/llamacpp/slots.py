@@ -136,5 +136,8 @@ def release(s, c, status):
         first = s.d_first
         s.d_first = s.next[first]
         s.d_len -= 1
-        queue_push_front(s, first)
+        if s.fifo:
+            queue_push(s, first)
+        else:
+            queue_push_front(s, first)
     return slot

@@ -41,6 +41,7 @@ class LlamaCppState(EngineState):
     caching: b1  # cache_prompt
     ram: b1
     save_idle: b1  # cache_idle_slots
+    fifo: b1  # those without a slot wait outside, first in, first out (Ollama's semaphore)
     ram_limit: f8  # bytes; negative: by tokens
     token_bytes: f8
     truncate: i8  # prompts beyond the context: 0 rejected, 1 cut as Ollama does before the server sees them
@@ -84,12 +85,14 @@ class LlamaCppState(EngineState):
 
 @kernel
 def new_llamacpp_state(replica, rec, cost, fn, lists, numbers, flags, similarity, ram_limit, token_bytes):
-    """One server. ``numbers``: slots, ctx, cells, n_batch, n_keep, n_discard, truncate; ``flags``: unified, shift, caching, ram, save_idle.
+    """One server.
+
+    ``numbers``: slots, ctx, cells, n_batch, n_keep, n_discard, truncate; ``flags``: unified, shift, caching, ram, save_idle, fifo.
 
     ``fn``: ``addresses(LlamaCppState)``; ``lists``: some token lists, more than ``slots`` + 2.
     """
     slots, ctx, cells, n_batch, n_keep, n_discard, truncate = numbers
-    unified, shift, caching, ram, save_idle = flags
+    unified, shift, caching, ram, save_idle, fifo = flags
     s = new(LlamaCppState)
     init_engine(s, replica, rec, cost, 1, slots, 1, 64)
     s.fn = fn
@@ -107,6 +110,7 @@ def new_llamacpp_state(replica, rec, cost, fn, lists, numbers, flags, similarity
     s.caching = caching
     s.ram = ram
     s.save_idle = save_idle
+    s.fifo = fifo
     s.ram_limit = ram_limit
     s.token_bytes = token_bytes
     s.truncate = truncate

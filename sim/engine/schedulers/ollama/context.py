@@ -64,7 +64,7 @@ def longest_slot(slots: Sequence[CacheSlot], prompt: Sequence[Hashable]) -> tupl
 
 
 def best_slot(slots: Sequence[CacheSlot], prompt: Sequence[Hashable]) -> tuple[int, int] | None:
-    """``OLLAMA_MULTIUSER_CACHE``: a free slot that the prompt continues, else the free one unused for longest, into which the prefix is copied."""
+    """``OLLAMA_MULTIUSER_CACHE``: a free slot that the prompt continues, else the free one unused for longest, with a copy."""
     shared, _, first = max((_shared(s.inputs, prompt), -n, s) for n, s in enumerate(slots))
     if shared == len(first.inputs) and not first.in_use:
         return first.id, shared

@@ -52,7 +52,9 @@ def available_memory(gpus: Sequence[Gpu], system_free: int) -> Available:
     return Available(discrete + (system_free if limited else shared), discrete + shared, limited)
 
 
-def predicted_vram(file_bytes: int, layers: int, kv_heads: int, head_dim: int, num_ctx: int, num_parallel: int, train_ctx: int) -> int:
+def predicted_vram(
+    file_bytes: int, layers: int, kv_heads: int, head_dim: int, num_ctx: int, num_parallel: int, train_ctx: int
+) -> int:
     """``PredictServerVRAM``: the file and a 16-bit KV cache of all slots, whatever ``OLLAMA_KV_CACHE_TYPE`` says."""
     tokens = min(num_ctx, train_ctx) * num_parallel
     return file_bytes + 2 * layers * max(kv_heads, 1) * head_dim * tokens * 2
@@ -63,7 +65,9 @@ def batch_surcharge(num_batch: int) -> int:
     return 2 * GIB if num_batch >= 2048 else 768 * MIB if num_batch >= 1024 else 0
 
 
-def automatic_batch(ctx: int, predicted: int, available: int, flash: FlashAttention = "auto", cuda_free: int | None = None) -> int:
+def automatic_batch(
+    ctx: int, predicted: int, available: int, flash: FlashAttention = "auto", cuda_free: int | None = None
+) -> int:
     """``num_batch`` where it was not set. ``cuda_free``: of the CUDA GPU with the least, None without CUDA. Unknown sizes (0) fit."""
     if flash == "disabled" and cuda_free is not None:
         return 256 if ctx > 4096 and 0 < cuda_free <= 8 * GIB else 512

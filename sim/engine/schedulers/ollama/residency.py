@@ -98,6 +98,7 @@ class Residency:
         self.head: tuple[str, Any, float, Mapping[str, Any], int] | None = None
         self.loading: str | None = None
         self.evicting: str | None = None
+        self._at_lock: list[tuple[Any, float]] = []
 
     def submit(
         self,
@@ -114,6 +115,9 @@ class Residency:
         if runner is not None and usable and not needs_reload(runner.options, options, train_ctx):
             self._use(runner, session)
             return "use"
+        if key == self.loading:  # waits for the runner's lock, outside the queue
+            self._at_lock.append((request, session))
+            return "wait"
         if self.head is None:
             self.head = (key, request, session, options, train_ctx)
         elif len(self.pending) >= self._max_queue:
@@ -157,6 +161,13 @@ class Residency:
         self._use(self.runners[key], session)
         return request
 
+    def take_waiting(self, key: str) -> list[Any]:
+        """The requests that came for this model while it was loading: after `take_head`, they get its runner at once."""
+        waiting, self._at_lock = self._at_lock, []
+        for _, session in waiting:
+            self._use(self.runners[key], session)
+        return [request for request, _ in waiting]
+
     def drop(self, gone: Callable[[Any], bool]) -> None:
         """Forget waiting requests whose client has left; one whose model is loading stays until that is done."""
         self.pending = deque(p for p in self.pending if not gone(p[1]))
@@ -171,8 +182,11 @@ class Residency:
         """The load has failed: the request at the head, to be answered with an error."""
         assert self.head is not None
         self.loading = None
-        request = self.head[1]
+        key, request, _, options, train_ctx = self.head
         self.head = None
+        for waiting, session in reversed(self._at_lock):  # without a runner they go through the queue
+            self.pending.appendleft((key, waiting, session, options, train_ctx))
+        self._at_lock = []
         return request
 
     def unloaded(self, key: str) -> None:

@@ -1,0 +1,64 @@
+"""Ollama as a registered engine: one loaded model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sim.cost.memory_rules import LlamaCppRule
+from sim.engine.contract import Scheduler, Site
+from sim.engine.kv.token_lists import TokenLists, new_token_lists
+from sim.engine.outline import addresses
+from sim.engine.schedulers.llamacpp.engine import server_state
+from sim.engine.schedulers.ollama.params import OllamaParams, resolve_params
+from sim.engine.schedulers.ollama.runner import RunnerState, new_runner_state
+from sim.registry import register
+
+
+@register("engine")
+class Ollama(Scheduler):
+    """Ollama with one model loaded: llama-server behind a semaphore (0.30 and later) or Ollama's own runners (to 0.24)."""
+
+    name = "ollama"
+    Params = OllamaParams
+    version = "0.33.0-rc2"
+    models = (
+        "Ollama fb307609 (0.33.0-rc2): server/sched.go, llm/llama_server.go, with llama.cpp 0c1e570 tools/server; "
+        "Ollama 0.24.0: runner/ollamarunner, runner/llamarunner, llm/server.go"
+    )
+    not_modelled = (
+        "layers on the CPU",
+        "models with sliding-window or recurrent layers",
+        "embedding requests",
+        "draft models",
+        "the cap of num_predict at ten contexts, and the end after 30 identical tokens",
+        "the time between a semaphore's release and the next request's arrival at the server",
+    )
+    rule = LlamaCppRule
+
+    @classmethod
+    def resolve(cls, params: OllamaParams, site: Site) -> OllamaParams:
+        """Context, slots and batch by model and memory."""
+        return resolve_params(params, site)
+
+    @classmethod
+    def new_state(cls, params: OllamaParams, site: Site, blocks: int, replica: int, recorder: Any, cost: Any) -> Any:
+        """One loaded model."""
+        p = params
+        if p.runner == "llama-server":
+            cut = p.truncate and p.context_shift  # without the shift, prompts that are too long are answered 400
+            return server_state(p.server(), site, replica, recorder, cost, fifo=True, truncate=cut, ctx=cls.max_context(p, site))
+        lists = new_token_lists(addresses(TokenLists), p.OLLAMA_NUM_PARALLEL + 8)
+        numbers = (p.OLLAMA_NUM_PARALLEL, p.slot_ctx, p.n_ubatch, p.num_keep)
+        flags = (p.runner == "llamarunner", p.context_shift, p.truncate, p.OLLAMA_MULTIUSER_CACHE)
+        return new_runner_state(replica, recorder, cost, addresses(RunnerState), lists, numbers, flags)
+
+    @classmethod
+    def max_context(cls, params: OllamaParams, site: Site) -> int:
+        """Context of one request."""
+        return params.slot_ctx if site.model is None else min(params.slot_ctx, int(site.model.max_position))
+
+    @classmethod
+    def max_batch_tokens(cls, params: OllamaParams, site: Site) -> int:
+        """The largest step."""
+        per_sequence = params.OLLAMA_NUM_PARALLEL if params.runner == "llamarunner" else 1
+        return max(params.n_ubatch * per_sequence, params.OLLAMA_NUM_PARALLEL)
