@@ -143,7 +143,7 @@ def make_room_for(s, slot, tail, head, swaps):
         swaps = preempt(s, victim, swaps)
         if swaps == before:
             queue_push(s, victim)
-            if s.r_done[victim] > 0:
+            if s.r_done[victim] > 0 and not s.chunked:
                 s.n_again += 1
         s.new_first = False
         if not can:

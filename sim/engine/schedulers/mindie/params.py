@@ -52,7 +52,9 @@ class MindieParams(EngineParams):
 
     templateType: Literal["Standard", "Mix"] = Field("Standard", description="Mix: chunked prefill (with the splitfuse plugin).")
     cacheBlockSize: int = Field(128, ge=1, le=128, description="Tokens per KV block.")
-    maxPrefillBatchSize: int = Field(50, ge=0, description="Most requests in a prefill batch; 0: maxBatchSize.")
+    maxPrefillBatchSize: int | None = Field(
+        None, ge=0, description="Most requests in a prefill batch; by default 50, at most maxBatchSize; 0: maxBatchSize."
+    )
     maxPrefillTokens: int = Field(
         8192, ge=1, description="Most tokens in a prefill batch; in effect at least maxSeqLen, except with chunked prefill."
     )
@@ -63,7 +65,9 @@ class MindieParams(EngineParams):
     maxBatchSize: int = Field(
         200, ge=1, le=819200, description="Most requests in a decode batch; more may be running and take turns."
     )
-    maxIterTimes: int = Field(512, ge=1, description="Most tokens generated for a request.")
+    maxIterTimes: int | None = Field(
+        None, ge=1, description="Most tokens generated for a request; by default 512, below maxSeqLen."
+    )
     maxPreemptCount: int = Field(
         0, ge=0, description="Most requests swapped to host memory per round; others are computed again. Needs cpuMemSize."
     )
@@ -84,7 +88,9 @@ class MindieParams(EngineParams):
     longPrefillTokenThreshold: int = Field(1024, ge=1, description="Prompts with more tokens to compute are long.")
     enablePrefixCache: bool | None = Field(None, description="Keep full blocks for equal prefixes; by default as plugins say.")
     maxSeqLen: int = Field(2560, ge=2, description="Most tokens of a request, prompt and output; generation stops there.")
-    maxInputTokenLen: int = Field(2048, ge=1, description="Longest prompt; longer ones are refused.")
+    maxInputTokenLen: int | None = Field(
+        None, ge=1, description="Longest prompt; longer ones are refused. By default 2048, below maxSeqLen."
+    )
     npuMemSize: float = Field(-1, ge=-1, description="GB of KV cache per NPU; −1: what NPU_MEMORY_FRACTION leaves.")
     cpuMemSize: float = Field(0, ge=0, description="GB of host memory per NPU for swapped requests.")
     npu_memory_fraction: float = Field(0.8, gt=0, le=1, description="Environment variable NPU_MEMORY_FRACTION.")
@@ -121,11 +127,15 @@ def resolve_params(p: MindieParams, site: Site) -> MindieParams:
         if p.enableChunkedPrefill is not None
         else p.templateType == "Mix" or "splitfuse" in plugins,
         "enablePrefixCache": p.enablePrefixCache if p.enablePrefixCache is not None else "prefix_cache" in plugins,
-        "maxPrefillBatchSize": p.maxPrefillBatchSize or p.maxBatchSize,
+        "maxPrefillBatchSize": min(50, p.maxBatchSize)
+        if p.maxPrefillBatchSize is None
+        else p.maxPrefillBatchSize or p.maxBatchSize,
+        "maxIterTimes": min(512, p.maxSeqLen - 1) if p.maxIterTimes is None else p.maxIterTimes,
+        "maxInputTokenLen": min(2048, p.maxSeqLen - 1) if p.maxInputTokenLen is None else p.maxInputTokenLen,
         "stageSelectPolicy": 1 if p.supportSelectBatch else p.stageSelectPolicy,
     }
     q = p.model_copy(update=new)
-    _check(q)
+    _check(q, new["maxInputTokenLen"], new["maxIterTimes"], new["maxPrefillBatchSize"])
     return q
 
 
@@ -146,7 +156,7 @@ def _refuse(p: MindieParams, site: Site) -> None:
             raise NotModelledError(f"{FIELD}.{name}", True, f"{why} not modelled", "false")
 
 
-def _check(p: MindieParams) -> None:
+def _check(p: MindieParams, longest: int, most: int, prompts: int) -> None:
     plugins = p.plugin_params.names if p.plugin_params is not None else set()
     if plugins - PLUGINS:
         raise ConfigError(
@@ -161,18 +171,14 @@ def _check(p: MindieParams) -> None:
         raise ConfigError(
             f"{FIELD}.plugin_params.acceptance_rate", None, "speculation needs the probability that a guess is right", "0..1"
         )
-    if p.maxInputTokenLen >= p.maxSeqLen:
-        raise ConfigError(f"{FIELD}.maxInputTokenLen", p.maxInputTokenLen, "must be below maxSeqLen", f"1..{p.maxSeqLen - 1}")
-    if p.maxPrefillTokens < p.maxInputTokenLen and not p.enableChunkedPrefill:
-        raise ConfigError(
-            f"{FIELD}.maxPrefillTokens", p.maxPrefillTokens, "must reach maxInputTokenLen", f"at least {p.maxInputTokenLen}"
-        )
-    if p.maxIterTimes >= p.maxSeqLen:
-        raise ConfigError(f"{FIELD}.maxIterTimes", p.maxIterTimes, "must be below maxSeqLen", f"1..{p.maxSeqLen - 1}")
-    if p.maxPrefillBatchSize > p.maxBatchSize:
-        raise ConfigError(
-            f"{FIELD}.maxPrefillBatchSize", p.maxPrefillBatchSize, "must not exceed maxBatchSize", f"0..{p.maxBatchSize}"
-        )
+    if longest >= p.maxSeqLen:
+        raise ConfigError(f"{FIELD}.maxInputTokenLen", longest, "must be below maxSeqLen", f"1..{p.maxSeqLen - 1}")
+    if p.maxPrefillTokens < longest and not p.enableChunkedPrefill:
+        raise ConfigError(f"{FIELD}.maxPrefillTokens", p.maxPrefillTokens, "must reach maxInputTokenLen", f"at least {longest}")
+    if most >= p.maxSeqLen:
+        raise ConfigError(f"{FIELD}.maxIterTimes", most, "must be below maxSeqLen", f"1..{p.maxSeqLen - 1}")
+    if prompts > p.maxBatchSize:
+        raise ConfigError(f"{FIELD}.maxPrefillBatchSize", prompts, "must not exceed maxBatchSize", f"0..{p.maxBatchSize}")
     if p.maxPreemptCount > p.maxBatchSize:
         raise ConfigError(f"{FIELD}.maxPreemptCount", p.maxPreemptCount, "must not exceed maxBatchSize", f"0..{p.maxBatchSize}")
     if p.maxPreemptCount > 0 and p.cpuMemSize == 0:

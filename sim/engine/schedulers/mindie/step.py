@@ -3,6 +3,7 @@
 
 import numpy as np
 
+from sim.cost.features import COPIED_BLOCKS
 from sim.engine.contract import BATCH, NOTHING, clear_place, next_place
 from sim.engine.outline import outlined
 from sim.engine.queue import queue_push
@@ -219,6 +220,8 @@ def complete_mindie(s, p):
         _complete_plain(s, rows)
     else:
         _complete_any(s, rows)
+    if s.q_feat[p, COPIED_BLOCKS] > 0.0:
+        s.pure = -1.0  # the next round is shorter
     if s.policy == LATENCY:
         learn(s, int((s.now - s.q_start[p]) / s.ms + 1e-6))
     s.g_running = s.live - s.in_len - s.g_waiting
