@@ -9,7 +9,10 @@ With caching off there are only two counters.
 
 import numpy as np
 
+from sim.engine.state import grown
 from sim.jit import b1, i4s, i8, i8s, inline, kernel, new, struct
+
+_FIRST = 1024  # entries to begin with: a replica that caches little takes little memory
 
 
 @struct
@@ -45,7 +48,7 @@ def new_block_pool(blocks, caching, lifo):
     b.lifo = lifo
     b.fresh = blocks
     b.evicted = 0
-    n = blocks + 2 if caching else 2  # every entry in use stands for at least one block
+    n = min(blocks + 2, _FIRST) if caching else 2
     b.e_key = np.zeros(n, np.int64)
     b.e_ref = np.zeros(n, np.int32)
     b.e_next = np.zeros(n, np.int32)
@@ -63,6 +66,36 @@ def new_block_pool(blocks, caching, lifo):
     b.mask = size - 1
     b.t_head = np.zeros(size, np.int32)
     return b
+
+
+@kernel
+def _more_entries(b):
+    """Double the entries: there are never more than blocks + 2, as every entry in use stands for at least one block."""
+    old = b.e_key.size
+    n = 2 * old
+    b.e_key = grown(b.e_key, n)
+    b.e_ref = grown(b.e_ref, n)
+    b.e_next = grown(b.e_next, n)
+    b.e_prev = grown(b.e_prev, n)
+    b.d_next = grown(b.d_next, n)
+    b.d_prev = grown(b.d_prev, n)
+    b.d_last = grown(b.d_last, n)
+    b.spare = np.empty(n, np.int32)  # all in use: the stack is empty
+    for i in range(old):
+        b.spare[i] = n - 1 - i
+    b.n_spare = old
+    size = 2 * b.t_head.size
+    table = np.zeros(size, np.int32)
+    mask = size - 1
+    for j in range(b.t_head.size):
+        e = b.t_head[j]
+        if e != 0:
+            i = b.e_key[e] & mask
+            while table[i] != 0:
+                i = (i + 1) & mask
+            table[i] = e
+    b.t_head = table
+    b.mask = mask
 
 
 @inline
@@ -98,6 +131,8 @@ def cached_block(b, key):
 @inline
 def put_block(b, key):
     """A block held by one request becomes full and known by its hash; returns its entry."""
+    if b.n_spare == 0:
+        _more_entries(b)
     b.n_spare -= 1
     e = b.spare[b.n_spare]
     b.e_key[e] = key
@@ -196,6 +231,8 @@ def touch_block(b, e):
 def _give_back_run(b, n):
     """``n`` blocks that nobody can ask for, to the end of the queue."""
     if n > 0:
+        if b.n_spare == 0:
+            _more_entries(b)
         b.n_spare -= 1
         e = b.spare[b.n_spare]
         b.e_key[e] = 0
