@@ -123,14 +123,14 @@ def _own(file: Path) -> dict[str, Any]:
 
 
 def _merged(base: list[dict[str, Any]], own: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Lines of both, in order of version; where both have one, the own figures replace those of the base, `on` sections included."""
+    """Lines of both, in order of version; where both have one, the own figures replace those of the base, `accelerators` included."""
     lines = {str(e["from"]): dict(e) for e in base}
     for entry in own:
         known = lines.setdefault(str(entry["from"]), {})
-        on = dict(known.get("on") or {})
-        for where, figures in (entry.get("on") or {}).items():
+        on = dict(known.get("accelerators") or {})
+        for where, figures in (entry.get("accelerators") or {}).items():
             on[where] = dict(on.get(where) or {}) | figures
-        known |= {**entry, "on": on}
+        known |= {**entry, "accelerators": on}
     return [lines[k] for k in sorted(lines, key=_version)]
 
 
@@ -144,7 +144,7 @@ def load_engine_profile(name: str, version: str | None = None, accelerator: str 
     """The line of an engine that ``version`` belongs to (None: the newest). Raises `ConfigError`, `DataError`.
 
     ``name``: a built-in profile, or the path of a ``*.yaml`` of the same form (`servesim calibrate` writes one).
-    A line begins at its ``from`` version; its figures replace those of the lines before it. Its ``on`` section holds figures for
+    A line begins at its ``from`` version; its figures replace those of the lines before it. Its ``accelerators`` section holds figures for
     ``accelerator``, by its name or the beginning of it; they hold for this line only.
     """
     data = _read(name)
@@ -157,8 +157,8 @@ def load_engine_profile(name: str, version: str | None = None, accelerator: str 
     for entry in data["lines"]:
         if line and wanted is not None and _version(str(entry["from"])) > wanted:
             break
-        figures |= {k: v for k, v in entry.items() if k not in ("from", "on")}
-        own = entry.get("on") or {}
+        figures |= {k: v for k, v in entry.items() if k not in ("from", "accelerators")}
+        own = entry.get("accelerators") or {}
         here = next((own[k] for k in sorted(own, key=len, reverse=True) if accelerator and accelerator.startswith(k)), {})
         line = str(entry["from"])
     plain: dict[str, Any] = {}

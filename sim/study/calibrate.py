@@ -77,8 +77,8 @@ class Calibration:
         lines: dict[str, dict[str, Any]] = {}
         for f in (f for f in self.fits if f.engine == engine):
             source = f"servesim calibrate: {f.points} operating points"
-            entry = lines.setdefault(f.line, {"from": f.line, "on": {}})
-            entry["on"][f.accelerator] = {
+            entry = lines.setdefault(f.line, {"from": f.line, "accelerators": {}})
+            entry["accelerators"][f.accelerator] = {
                 name: {"value": float(f"{value:.4g}"), "source": source, "evidence": "fitted"} for name, value in f.figures.items()
             }
         target = Path(path)
