@@ -132,7 +132,7 @@ def _read_field(proxy: Any, name: str) -> Any:
         raise AttributeError(name)
     if name not in _GETTERS:
         scope: dict[str, Any] = {}
-        exec(f"def get(s): return s.{name}", scope)  # noqa: S102
+        exec(f"def get(s): return s.{name}", scope)
         _GETTERS[name] = numba.njit(scope["get"])
     return _GETTERS[name](proxy)
 
@@ -179,7 +179,7 @@ def generic(stub: Any) -> Any:
     # the overload's signature must equal the stub's, so it is made from the stub's own argument names
     arguments = stub.__code__.co_varnames[: stub.__code__.co_argcount]
     scope: dict[str, Any] = {"table": table}
-    exec(f"def choose({', '.join(arguments)}): return table.get({arguments[0]})", scope)  # noqa: S102
+    exec(f"def choose({', '.join(arguments)}): return table.get({arguments[0]})", scope)
     overload(stub, jit_options={"error_model": "numpy", "nogil": True})(scope["choose"])
     return stub
 

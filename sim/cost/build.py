@@ -221,7 +221,11 @@ class _Builder:
         columns[:, SMALL] += self.profile.sampler_step + self.profile.sampler_row * rows
         if tp > 1:  # logits are gathered: half an all-reduce
             size = rows * shape.n * tp * 2.0
-            columns[:, COMMS] += 0.5 * self.profile.comms_scale * self.kernels.all_reduce(size, tp, self.link, self.layout.network, self.layout.node_size)
+            columns[:, COMMS] += (
+                0.5
+                * self.profile.comms_scale
+                * self.kernels.all_reduce(size, tp, self.link, self.layout.network, self.layout.node_size)
+            )
         return np.vstack([np.zeros((1, 5)), columns])
 
     # ---- attention

@@ -44,6 +44,7 @@ class Deployment:
 
     @property
     def world(self) -> int:
+        """Accelerators of one replica."""
         return self.tp * self.pp * self.dp
 
 
@@ -65,10 +66,12 @@ class Budget:
 
     @property
     def kv_bytes(self) -> float:
+        """Bytes left for keys and values on one GPU."""
         return self.lines[-1].bytes
 
     @property
     def kv_tokens(self) -> int:
+        """Tokens that the blocks have room for."""
         return self.kv_blocks * self.block_size
 
     @property

@@ -10,7 +10,7 @@ import numpy as np
 
 from sim.cost.features import DECODE_CTX, DECODE_ROWS, DECODE_TOKENS, PREFILL_TOKENS, TOKENS
 from sim.cost.step import stage_time, step_time
-from sim.engine.contract import BATCH, NOTHING, apply_steady, complete, enqueue, grow, next_place, plan, steady_steps
+from sim.engine.contract import BATCH, NOTHING, apply_steady, complete, enqueue, grow, plan, steady_steps
 from sim.engine.state import (
     compact_spans,
     grow_columns,

@@ -83,7 +83,10 @@ class Recorder:
 
 
 class EngineState:
-    """Fields common to all schedulers (a scheduler's own state derives from this and is the struct). Times in the unit of the cost model (seconds; integer microseconds in conformance replays)."""
+    """Fields common to all schedulers (a scheduler's own state derives from this and is the struct).
+
+    Times in the unit of the cost model: seconds, or integer microseconds in conformance replays.
+    """
 
     replica: i8
     rec: Recorder

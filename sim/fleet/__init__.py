@@ -1,0 +1,1 @@
+"""The SimPy world: gateway, clients, replicas."""

@@ -323,7 +323,7 @@ class World:
             later = min((k for k in keys if k > first), default=inf)
             target = min(until, later if not tied else first if first > last else float(np.nextafter(first, inf)))
             last = first
-            if any([group.advance(target, True) for group, key in zip(self.groups, keys, strict=True) if key <= first]):
+            if any([group.advance(target, True) for group, key in zip(self.groups, keys, strict=True) if key <= first]):  # noqa: C419 - all of them
                 return True
             if first >= until:
                 return False

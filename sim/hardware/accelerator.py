@@ -80,4 +80,5 @@ class Accelerator:
 
     @property
     def memory_gib(self) -> float:
+        """Memory in GiB."""
         return self.memory_bytes / 2**30

@@ -33,6 +33,7 @@ class WeightFormat:
 
     @property
     def quantised(self) -> bool:
+        """Whether any weights are stored in fewer bits than they are computed in."""
         return bool(self.bits)
 
 

@@ -131,10 +131,12 @@ class ModelSpec:
 
     @property
     def is_moe(self) -> bool:
+        """Whether some layers route tokens to experts."""
         return self.n_experts > 0
 
     @property
     def is_mla(self) -> bool:
+        """Whether keys and values are stored as one compressed vector."""
         return self.kv_lora_rank > 0
 
     @property
@@ -252,7 +254,7 @@ class ModelSpec:
         if ep > self.n_experts:
             raise ConfigError(f"{field}.ep", ep, f"{self.name} has only {self.n_experts} experts", f"1..{self.n_experts}")
         width = max(tp * dp, ep)
-        if width % ep or ep % tp and tp % ep:
+        if width % ep or (ep % tp and tp % ep):
             raise ConfigError(f"{field}.ep", ep, f"does not divide the {tp * dp} GPUs of tp × dp", _divisors(tp * dp))
         if self.moe_intermediate % (width // ep):
             raise ConfigError(

@@ -29,4 +29,6 @@ def show_total(engine: str, cases: Sequence[Any], console: Console | None = None
     console = console or Console()
     matched, steps = sum(c.matched for c in cases), sum(c.steps for c in cases)
     whole = sum(c.difference is None for c in cases)
-    console.print(f"{engine}: matched {matched:,} of {steps:,} steps; {whole} of {len(cases)} recordings agree throughout", highlight=False)
+    console.print(
+        f"{engine}: matched {matched:,} of {steps:,} steps; {whole} of {len(cases)} recordings agree throughout", highlight=False
+    )

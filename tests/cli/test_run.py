@@ -71,7 +71,9 @@ def test_another_seed_gives_other_requests_and_the_same_seed_the_same(servesim: 
         (("quickstart", "--sett", "x=1"), "--set"),
     ],
 )
-def test_bad_input_gets_one_error_and_writes_nothing(servesim: Command, tmp_path: Path, arguments: tuple[str, ...], says: str) -> None:
+def test_bad_input_gets_one_error_and_writes_nothing(
+    servesim: Command, tmp_path: Path, arguments: tuple[str, ...], says: str
+) -> None:
     done = servesim("run", *arguments)
     assert done.code == 2
     assert says in done.err

@@ -27,7 +27,7 @@ def reference() -> Any:
     return module
 
 
-class _Livelock(Exception):  # noqa: N818
+class _Livelock(Exception):
     pass
 
 

@@ -190,7 +190,9 @@ class Static(Scheduler):
     name = "static"
     Params = StaticParams
     version = "1"
-    models = "Triton Inference Server dynamic batcher (max_batch_size, max_queue_delay_microseconds); FasterTransformer fixed batches"
+    models = (
+        "Triton Inference Server dynamic batcher (max_batch_size, max_queue_delay_microseconds); FasterTransformer fixed batches"
+    )
 
     @classmethod
     def resolve(cls, params: StaticParams, site: Site) -> StaticParams:

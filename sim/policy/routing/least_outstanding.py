@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-
 from sim.policy.router import Router, Snapshot
 from sim.registry import register
 
