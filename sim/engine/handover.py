@@ -132,11 +132,11 @@ def _look_common(states, block, out):
 
 @kernel
 def _requests(states, k):
-    """Running requests of one engine in the order of the batch: id, slot, tokens with KV, tokens delivered; and when they came."""
+    """Running requests of one engine in the order of the batch: id, slot, tokens with KV, delivered, of the prompt; and arrival."""
     s = states[k]
     slots = np.empty(s.n_slots, np.int64)
     n = list_running(s, slots)
-    out = np.empty((n, 4), np.int64)
+    out = np.empty((n, 5), np.int64)
     came = np.empty(n)
     for i in range(n):
         slot = slots[i]
@@ -144,6 +144,7 @@ def _requests(states, k):
         out[i, 1] = slot
         out[i, 2] = resident_tokens(s, slot)
         out[i, 3] = s.r_done[slot]
+        out[i, 4] = s.r_prompt[slot]
         came[i] = s.r_arrival[slot]
     return out, came
 
@@ -312,7 +313,7 @@ class Inside:
         return self._rows
 
     def requests(self, replica: int) -> tuple[Any, Any]:
-        """i8[m, 4]: id, slot, tokens with KV, tokens delivered of the running requests in order of the batch; f8[m]: when they came."""
+        """i8[m, 5]: id, slot, tokens with KV, delivered, of the prompt of the running requests, in order of the batch; f8[m]: when they came."""
         rows, came = _requests(self._group._states, replica)
         return rows, came
 

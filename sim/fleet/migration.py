@@ -61,12 +61,15 @@ class Migrator:
         self._under_way.discard(move.request)
 
     def _find(self, move: Relocation) -> tuple[int, int] | None:
-        """(slot, tokens with KV) of the request if it runs at the source and has its first token."""
+        """(slot, tokens with KV) of the request if it decodes at the source: after a preemption its KV has to be computed again first."""
         rows, _ = self._world.view.running(move.source)
         at = np.flatnonzero(rows[:, 0] == move.request)
-        if at.size == 0 or rows[at[0], 3] == 0:
+        if at.size == 0:
             return None
-        return int(rows[at[0], 1]), int(rows[at[0], 2])
+        _, slot, tokens, delivered, prompt = rows[at[0]].tolist()
+        if delivered == 0 or tokens < prompt + delivered - 1:
+            return None
+        return slot, tokens
 
     def _stages(self, move: Relocation) -> Generator[Any, Any, str]:
         view, p = self._world.view, self._p

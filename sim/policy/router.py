@@ -34,7 +34,7 @@ class Snapshot(Protocol):
         """f8[n] by name (``sim.engine.handover.LOOK``): queue and memory of each replica exactly as of now. Costs O(requests in flight)."""
 
     def running(self, replica: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """i8[m, 4]: id, slot, tokens with KV, tokens delivered of a replica's running requests in order of the batch; f8[m]: when they came."""
+        """Running requests in order of the batch. i8[m, 5]: id, slot, tokens with KV, tokens delivered, of the prompt; f8[m]: when they came."""
 
 
 @dataclass(frozen=True)

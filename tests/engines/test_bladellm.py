@@ -68,6 +68,13 @@ def test_vllm_ascend_has_its_own_blocks_and_graphs():
     assert plan.profile.graph_sizes[-1] == 64
 
 
-def test_drafts_of_a_small_model():
-    (plan,) = study("deployment.engine={name: bladellm, decode_algo: sps, gamma: 4}").plans
-    assert plan.scheduler.extras(plan.params, plan.site) is None or plan.cost is not None
+def test_drafts_of_a_small_model_cost_and_save_steps():
+    drafting = study("deployment.engine={name: bladellm, decode_algo: sps, gamma: 4, draft_model: qwen2.5-0.5b}").run().summary
+    plain = study("deployment.engine=bladellm").run().summary
+
+    assert drafting["steps"] < 0.7 * plain["steps"]
+
+
+def test_drafts_need_a_model():
+    with pytest.raises(ConfigError, match="only with it"):
+        study("deployment.engine={name: bladellm, decode_algo: sps}")

@@ -50,6 +50,7 @@ class BladellmParams(EngineParams):
         "normal", description="sps: drafts of a small model; look_ahead is not modelled"
     )
     gamma: int = Field(3, ge=1, le=64, description="drafts per step with sps (assumed default)")
+    draft_model: str | None = Field(None, description="name of the draft model of sps (draft.* on the command line)")
     acceptance_rate: float = Field(
         0.7, ge=0, le=1, description="probability that a draft is accepted if the one before it was; of the traffic"
     )
@@ -67,7 +68,9 @@ def _vllm(p: BladellmParams) -> VllmParams:
     speculative = None
     if p.decode_algo == "sps":
         rate = p.acceptance_rate
-        speculative = SpeculativeConfig(method="draft_model", num_speculative_tokens=p.gamma, acceptance_rate=rate)
+        speculative = SpeculativeConfig(
+            method="draft_model", model=p.draft_model, num_speculative_tokens=p.gamma, acceptance_rate=rate
+        )
     return VllmParams(
         max_num_batched_tokens=max(p.ragged_flash_max_batch_tokens, p.max_batch_size),
         max_num_seqs=p.max_batch_size,
@@ -93,6 +96,8 @@ def _refuse(p: BladellmParams, site: Site) -> None:
         raise NotModelledError("engine.preempt_strategy", "SWAP", "swapping is not modelled", "AUTO, RECOMPUTE")
     if p.decode_algo == "look_ahead":
         raise NotModelledError("engine.decode_algo", "look_ahead", "its acceptance is not known", "normal, sps")
+    if (p.decode_algo == "sps") != (p.draft_model is not None):
+        raise ConfigError("engine.draft_model", p.draft_model, "a draft model goes with decode_algo sps, and only with it")
     for name, width in (("tensor_parallel_size", site.tp), ("pipeline_parallel_size", site.pp)):
         if getattr(p, name) not in (None, width):
             raise ConfigError(f"engine.{name}", getattr(p, name), "differs from the deployment's", str(width))

@@ -171,8 +171,8 @@ class V1Router(Router):
         """Shortest running requests first, as many as stay within the tokens."""
         rows, _ = snapshot.running(move.source)
         out, total = [], 0
-        for request, _, tokens, delivered in sorted(rows.tolist(), key=lambda r: r[2]):
-            if delivered == 0:
+        for request, _, tokens, delivered, prompt in sorted(rows.tolist(), key=lambda r: r[2]):
+            if delivered == 0 or tokens < prompt + delivered - 1:
                 continue
             total += tokens
             if move.tokens != v1_reschedule.ALL and total > move.tokens:

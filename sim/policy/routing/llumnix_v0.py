@@ -137,7 +137,11 @@ class LlumnixV0(Router):
             if source == destination:
                 continue
             rows, came = snapshot.running(int(source))
-            running = [migration.Candidate(r[0], r[2], t) for r, t in zip(rows.tolist(), came.tolist(), strict=True) if r[3] > 0]
+            running = [
+                migration.Candidate(r[0], r[2], t)
+                for r, t in zip(rows.tolist(), came.tolist(), strict=True)
+                if r[3] > 0 and r[2] >= r[4] + r[3] - 1
+            ]
             chosen = migration.choose(p.request_migration_policy, running, [])
             if chosen is not None:
                 moves.append(Relocation(chosen.request, int(source), int(destination)))
