@@ -29,6 +29,7 @@ DEFAULTS: Row = {
 }  # fmt: skip
 _OWN = ("cpuBlockNum", "npuBlockNum", "speculationGamma", "max_iters", "maxIterTimes")
 _FLAGS = ("supportSelectBatch", "enablePrefixCache", "dynamicBatchSizeEnable", "enableChunkedPrefill")
+_BASE = 20000.0  # µs of any batch
 _LONGEST_RUN = 600_000_000  # µs
 _MODES = ("", "PREFILL", "DECODE", "MIXED")
 
@@ -136,8 +137,9 @@ def replay(settings: Row, requests: list[Row]) -> Iterator[Row]:
     chunked, caching = bool(params.enableChunkedPrefill), bool(params.enablePrefixCache)
     longest = max([r["input_len"] + r["output_len"] for r in requests], default=1) + 1
     extra = {"recording": True, "gamma": settings["speculationGamma"], "cpu_blocks": settings["cpuBlockNum"], "longest": longest}
+    extra["empty_batch"] = _BASE
     cost = new_linear_cost(
-        np.array([20000.0, 20000.0]),
+        np.array([_BASE, _BASE]),
         np.array([SPARE, DECODE_ROWS], np.int64),
         np.array([[100.0, 0.0] if chunked else [0.0, 200.0], [100.0, 0.0]]),
     )
@@ -155,8 +157,9 @@ def replay(settings: Row, requests: list[Row]) -> Iterator[Row]:
             return
         before = [int(v) for v in s.before]
         mode, slots = int(s.mode), []
-        if s.q_len > 0:
+        if s.q_len > 0 or s.resume > s.now:
             batches += 1
+        if s.q_len > 0:
             slots = [int(slot) for slot in s.run[s.n_run - s.q_rows[s.q_head] : s.n_run]]
         batch = []
         for slot in slots:
@@ -179,7 +182,7 @@ def replay(settings: Row, requests: list[Row]) -> Iterator[Row]:
             "after": [int(s.w_len), int(s.n_run), int(s.n_swap), int(s.free_blocks)],
             "swaps": [sum(b for k, _, b in events if k == kind) for kind in (m.SWAPPED_OUT, m.SWAPPED_IN)],
             "ignored": [ids[a] for k, a, _ in events if k == m.IGNORED],
-            "us": int(s.q_end[s.q_head] - s.q_start[s.q_head]) if slots else 0,
+            "us": int(s.q_end[s.q_head] - s.q_start[s.q_head]) if slots else int(max(s.resume - s.now, 0.0)),
         }
 
 

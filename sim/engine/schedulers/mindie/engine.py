@@ -103,7 +103,8 @@ class Mindie(Scheduler):
 
     @classmethod
     def new_state(cls, params: MindieParams, site: Site, blocks: int, replica: int, recorder: Any, cost: Any) -> Any:
-        """One server; ``blocks`` KV blocks. ``site.extra`` of a replay: ``recording``, ``gamma``, ``cpu_blocks``, ``longest``."""
+        """One server; ``blocks`` KV blocks. ``site.extra`` of a replay: ``recording``, ``gamma``, ``cpu_blocks``, ``longest``,
+        ``empty_batch`` (time of a batch that only swaps)."""
         p, extra = params, site.extra
         recorded = bool(extra.get("recording"))
         if not recorded and blocks * p.cacheBlockSize < p.maxSeqLen:
@@ -144,6 +145,7 @@ class Mindie(Scheduler):
             p.maxSeqLen,
         ]
         times = [round(delay) if recorded else delay - _EARLY, 1e-3 * second, p.prefillExpectedTime, p.decodeExpectedTime]
+        times.append(float(extra.get("empty_batch", 1e-3 * second)))
         rate = p.plugin_params.acceptance_rate if p.plugin_params is not None and not recorded else None
         return new_mindie(
             addresses(MindieState, never_called(p) if "gamma" not in extra else frozenset()),

@@ -68,7 +68,7 @@ def _waiting_prompts(s, p, n_cand, rows, used, longs, at):
         known = tokens - uncached
         chunk = min(uncached, s.max_tokens - used, s.chunk)
         if need > s.free_blocks:
-            if waited_too_long(s, slot):
+            if s.r_done[slot] == 0 and waited_too_long(s, slot):
                 s.new_first = True
             s.g_blocked = True
             break

@@ -141,22 +141,34 @@ def _mean_latency(s):
 
 
 @inline
-def _mean_batch(s):
-    """Mean batch size of the latest decodes that make up a window of rows, each weighted by itself."""
-    total = 0
-    weighted = 0
-    count = 0
-    i = s.bat_at
-    for _ in range(s.bat_n):
-        i = (i - 1 + s.bat.size) % s.bat.size
-        v = s.bat[i]
-        total += v
-        part = v if total <= s.bat.size else total - s.bat.size
-        weighted += v * part
-        count += part
-        if total >= s.bat.size:
+def _note_batch(s, rows):
+    """One more decode batch; the window keeps the latest that make up so many rows."""
+    size = s.bat.size
+    window = size - 1
+    s.bat[s.bat_at] = rows
+    s.bat_at = (s.bat_at + 1) % size
+    s.bat_n += 1
+    s.bat_sum += rows
+    s.bat_square += rows * rows
+    while True:
+        oldest = s.bat[(s.bat_at - s.bat_n + size) % size]
+        if s.bat_sum - oldest < window:
             break
-    return weighted // count if count > 0 else 0
+        s.bat_n -= 1
+        s.bat_sum -= oldest
+        s.bat_square -= oldest * oldest
+
+
+@inline
+def _mean_batch(s):
+    """Mean batch size in the window, each batch weighted by itself, the oldest by what it exceeds the window."""
+    if s.bat_n == 0:
+        return np.int64(0)
+    over = s.bat_sum - (s.bat.size - 1)
+    if over <= 0:
+        return s.bat_square // s.bat_sum
+    oldest = s.bat[(s.bat_at - s.bat_n + s.bat.size) % s.bat.size]
+    return (s.bat_square - oldest * oldest + oldest * over) // (s.bat_sum - oldest + over)
 
 
 @inline
@@ -207,9 +219,7 @@ def adjust(s, mode, rows):
     if mode == DECODE or rows == 0:
         s.dyn_decoded = 1
     if decoded > 0:
-        s.bat[s.bat_at] = decoded
-        s.bat_at = (s.bat_at + 1) % s.bat.size
-        s.bat_n = min(s.bat_n + 1, s.bat.size)
+        _note_batch(s, decoded)
     running = s.n_run + s.n_swap
     if s.w_len == 0 and running == 0:
         return 0

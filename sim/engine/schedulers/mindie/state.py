@@ -119,6 +119,8 @@ class MindieState(EngineState):
     empty: b1  # the last round was empty
     poll_base: f8  # the thread looks again at poll_base + (poll + 1) milliseconds, and so on
     poll: i8
+    resume: f8  # a batch that only swaps is out until then
+    swap_time: f8
     new_first: b1  # a new request has waited too long: the next decode round preempts one
     waste: i8
     mode: i8
@@ -151,6 +153,8 @@ class MindieState(EngineState):
     bat: i8s
     bat_n: i8
     bat_at: i8
+    bat_sum: i8
+    bat_square: i8
     # for replays: rounds that printed something, and what preceded the last one
     n_rounds: i8
     empties: i8
@@ -232,6 +236,8 @@ def new_mindie(fn, replica, rec, cost, blocks, n, times, accepted):
     s.empty = True
     s.poll_base = 0.0
     s.poll = -1
+    s.resume = 0.0
+    s.swap_time = times[4]
     s.new_first = False
     s.waste = 0
     s.mode = NONE
@@ -262,9 +268,11 @@ def new_mindie(fn, replica, rec, cost, blocks, n, times, accepted):
     s.lat_n = 0
     s.lat_at = 0
     s.lat_sum = 0
-    s.bat = np.zeros(_WINDOW if s.dynamic else 1, np.int64)
+    s.bat = np.zeros(_WINDOW + 1 if s.dynamic else 1, np.int64)
     s.bat_n = 0
     s.bat_at = 0
+    s.bat_sum = 0
+    s.bat_square = 0
     s.n_rounds = 0
     s.empties = 0
     s.before = np.zeros(8, np.int64)

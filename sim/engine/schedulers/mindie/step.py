@@ -89,6 +89,9 @@ def _note_before(s):
 
 def plan_mindie(s):
     """One round, unless the thread sleeps."""
+    if s.now < s.resume:
+        s.wake = s.resume
+        return NOTHING
     if s.empty and next_look(s) == 0:
         return NOTHING
     if s.log_on:
@@ -97,6 +100,7 @@ def plan_mindie(s):
     clear_place(s, p)
     mode = choose(s)
     preempted = s.n_preempted
+    swapped = s.n_swap
     if mode == DECODE:
         rows = plain_decode(s, p)
         if rows < 0:
@@ -114,6 +118,13 @@ def plan_mindie(s):
     s.g_kv_used = float(s.total - s.free_blocks)
     if rows > 0 or s.n_preempted > preempted:
         s.n_rounds += 1
+    if rows == 0 and s.n_swap > swapped:
+        # a batch that only moves blocks to host memory: nothing to wait for but the thread's own sleep
+        s.empty = False
+        s.empties = 0
+        s.resume = s.now + s.swap_time
+        s.wake = s.resume
+        return NOTHING
     if rows == 0:
         if not s.empty:
             s.empty = True
