@@ -109,7 +109,8 @@ def fitting(plans: Sequence[Plan], traffic: Traffic, too_long: str) -> Traffic:
                 "traffic",
                 f"request {at + row} has {block.prompt_tokens[row]} prompt + {block.output_tokens[row]} output tokens; "
                 f"{tightest.scheduler.name} accepts {limit} (model context {tightest.model.max_position})",
-                "use a model with a longer context, or traffic.too_long=skip",
+                f"{'use a model with a longer context' if limit >= tightest.model.max_position else 'raise the limit of the engine'}"
+                ", or traffic.too_long=skip",
             )
         at += len(block)
     return traffic

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from sim.metrics.definitions import definition
+
 
 @dataclass(frozen=True)
 class Probe:
@@ -57,4 +59,12 @@ class CapacityAnswer:
         if not broken:
             return "No probe broke the SLO."
         first = min(broken, key=lambda p: p.value) if self.question == "rate" else max(broken, key=lambda p: p.value)
-        return str(first.summary["bottleneck"]["sentence"])
+        attained = first.summary.get("slo", {}).get("attainment", {})
+        single = {k: v for k, v in attained.items() if k != "joint" and v is not None}
+        missed = ""
+        if single:
+            worst = min(single, key=lambda k: single[k])
+            what = f"{first.value:.4g} requests/s" if self.question == "rate" else f"{first.value:.0f} replicas"
+            missed = f"at {what} only {single[worst]:.2%} meet {definition(worst).title}. "
+        sentence = str(first.summary["bottleneck"]["sentence"])
+        return missed + sentence.replace("Nothing is saturated:", "No limit is hit, but steps have grown long:")

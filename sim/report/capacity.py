@@ -65,9 +65,9 @@ def nearest(answer: CapacityAnswer, most: int = _MAX_ROWS) -> list[Probe]:
 def screen(answer: CapacityAnswer) -> Group:
     """The answer, the probes around it, and what breaks first."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    table.add_column(_unit(answer), justify="right", no_wrap=True)
+    table.add_column("rate, /s" if answer.question == "rate" else "replicas", justify="right", no_wrap=True)
     for title in _COLUMNS:
-        table.add_column("" if title == "held" else title, justify="right", no_wrap=True)
+        table.add_column("" if title == "held" else title.replace(" ", "\n"), justify="right", no_wrap=True)
     for probe in nearest(answer):
         mark = Text("✔", style="green") if probe.held else Text("✘", style="red")
         table.add_row(_load(answer, probe), mark, *_cells(probe.summary), style="bold" if probe.value == answer.answer else "")

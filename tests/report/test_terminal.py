@@ -91,7 +91,7 @@ def test_capacity_screen(make_result: Maker, tmp_path: Path) -> None:
     lines = terminal.as_text(capacity.screen(answer), 90).splitlines()
 
     assert lines[0] == "quickstart holds its SLO up to 16 requests/s with 1 replica (to within 2.0%)."
-    assert [line.split()[1] for line in lines[4:8]] == ["✔", "✔", "✘", "✘"]
+    assert [line.split()[1] for line in lines[5:9]] == ["✔", "✔", "✘", "✘"]
     assert len(lines) <= 24
     assert {p.name for p in capacity.save(answer, tmp_path / "c").iterdir()} == {"probes.csv", "report.html", "summary.json"}
 
