@@ -95,6 +95,8 @@ def _best_fit(layers: list[int], gpus: list[Gpu], wanted: int, forced: bool) -> 
         most = _placed(best)
         while _f32(high - low) > _PRECISION:
             middle = _f32((low + high) / 2)
+            if middle in (low, high):  # a forced factor above 16, where 32-bit floats are coarser; upstream never ends here
+                break
             found = _greedy(layers, group, middle, wanted)
             if _placed(found) == most:
                 high, best = middle, found
