@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sim.metrics.result import load_result as load_result
     from sim.study.capacity import capacity as capacity
     from sim.study.compare import compare as compare
+    from sim.study.single import memory as memory
     from sim.study.single import simulate
 
     run = simulate
@@ -32,6 +33,7 @@ _WHERE = {
     "run": "sim.study.single:simulate",
     "capacity": "sim.study.capacity",
     "compare": "sim.study.compare",
+    "memory": "sim.study.single",
     "Result": "sim.metrics.result",
     "load_result": "sim.metrics.result",
     "CapacityAnswer": "sim.metrics.capacity",

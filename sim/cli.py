@@ -102,6 +102,11 @@ def capacity(
     if target:
         view.save(answer, target)
         _say(quiet or json, f"Report: {target / 'report.html'}")
+    if stopped():
+        typer.echo(
+            f"interrupted: {f'the probes so far are in {target}' if target else 'nothing was saved (--no-save)'}", err=True
+        )
+        raise typer.Exit(130)
     raise typer.Exit(0 if answer.answer is not None else 1)
 
 
@@ -132,6 +137,15 @@ def compare(
     if target:
         view.save(results, target)
         _say(quiet or json, f"Report: {target / 'report.html'}")
+
+
+@app.command()
+def memory(scenario: Scenario, set_: Overrides = None) -> None:
+    """Print the memory budget of a deployment line by line, ending in the number of KV blocks."""
+    import sim
+    from sim.report import memory as view
+
+    view.show(sim.memory(sim.load(scenario, set_ or ())))
 
 
 @app.command()
@@ -169,6 +183,122 @@ def conformance(
     if not quiet:
         view.show_total(engine, cases)
     raise typer.Exit(0 if all(c.difference is None for c in cases) else 1)
+
+
+@app.command()
+def accuracy(
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATH…", help="Folders of operating points, `vllm bench serve` JSON, per-request CSV.")
+    ],
+    scenario: Annotated[
+        Optional[str], typer.Option(help="What was deployed, for JSON and CSV files, which do not say: a scenario file or name.")
+    ] = None,
+    engine: Annotated[Optional[str], typer.Option(help="Only points of this engine.")] = None,
+    accelerator: Annotated[Optional[str], typer.Option(help="Only points whose accelerator has this in its name.")] = None,
+    model: Annotated[Optional[str], typer.Option(help="Only points whose model has this in its name.")] = None,
+    quality: Annotated[str, typer.Option(help="Qualities taken, with commas.")] = "good,fair",
+    overload: Annotated[bool, typer.Option("--overload", help="Also points of saturated systems.")] = False,
+    by: Annotated[
+        str, typer.Option(help="Group errors by: engine, version, accelerator, family, quality, traffic, deployment.")
+    ] = "engine",
+    worst: Annotated[int, typer.Option(help="Print so many of the largest errors.")] = 0,
+    csv: Annotated[
+        Optional[Path], typer.Option("--csv", help="Write every figure, measured and predicted, to this CSV file.")
+    ] = None,
+    out: Annotated[
+        Optional[Path], typer.Option("--out", "-o", help="Folder for report.html, accuracy.csv and accuracy.json.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the error tables as JSON.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Simulate measured operating points of real systems and print how far the predictions are off."""
+    import sim
+    from sim.report import accuracy as view
+    from sim.study.accuracy import accuracy as simulate_points
+
+    target = _target(out, "accuracy") if out else None
+    with _progress(quiet or json) as progress:
+        report = simulate_points(
+            paths,
+            engine=engine,
+            accelerator=accelerator,
+            model=model,
+            qualities=tuple(q.strip() for q in quality.split(",")),
+            overload=overload,
+            scenario=sim.load(scenario) if scenario else None,
+            progress=progress,
+        )
+    groups = [g.strip() for g in by.split(",") if g.strip()]
+    if json:
+        typer.echo(_json(report.as_dict()))
+    elif not quiet:
+        view.show(report, groups, worst)
+    if csv:
+        view.write_table(report, csv)
+    if target:
+        view.save(report, target)
+        _say(quiet or json, f"Report: {target / 'report.html'}")
+
+
+@app.command()
+def calibrate(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH…", help="As for accuracy.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="The engine profile to write; a scenario names it as deployment.profile.")
+    ],
+    scenario: Annotated[Optional[str], typer.Option(help="What was deployed, for JSON and CSV files.")] = None,
+    engine: Annotated[Optional[str], typer.Option(help="Only points of this engine.")] = None,
+    accelerator: Annotated[Optional[str], typer.Option(help="Only points whose accelerator has this in its name.")] = None,
+    figures: Annotated[Optional[str], typer.Option(help="Figures to fit, with commas, e.g. gemm_scale,host_step.")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Fit host overheads and efficiency factors to measured points; write them as an engine profile of your own."""
+    import sim
+    from sim.report import accuracy as view
+    from sim.study.calibrate import calibrate as fit_points
+
+    chosen = {"figures": tuple(f.strip() for f in figures.split(","))} if figures else {}
+    loaded = sim.load(scenario) if scenario else None
+    with _progress(quiet) as progress:
+        done = fit_points(paths, scenario=loaded, engine=engine, accelerator=accelerator, progress=progress, **chosen)
+    if not quiet:
+        view.show_calibration(done)
+    file = done.save(out, engine)
+    _say(quiet, f"Profile: {file}")
+
+
+profiles = typer.Typer(name="profiles", help="Hardware, models and engines with sources and grades.", no_args_is_help=True)
+app.add_typer(profiles)
+
+
+@profiles.command("list")
+def profiles_list() -> None:
+    """List all built-in profiles."""
+    from sim.report import profiles as view
+    from sim.study.profiles import profiles as entries
+
+    view.show_list(entries())
+
+
+@profiles.command("show")
+def profiles_show(name: Annotated[str, typer.Argument(help="h100-sxm, llama-3.1-8b, vllm, 'vllm 0.15', …")]) -> None:
+    """Print every figure of a profile with its grade and source."""
+    from sim.report import profiles as view
+    from sim.study.profiles import show
+
+    view.show_one(*show(name))
+
+
+@profiles.command("check")
+def profiles_check() -> None:
+    """Read every profile; exit 1 when one cannot be used or has a figure without a source."""
+    from sim.study.profiles import check
+
+    found = list(check())
+    for profile, problem in found:
+        typer.echo(f"{profile}: {problem}")
+    typer.echo(f"{len(found)} problems" if found else "all profiles are well")
+    raise typer.Exit(1 if found else 0)
 
 
 def main() -> None:

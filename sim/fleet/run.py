@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim import registry
-from sim.errors import DataError
+from sim.errors import DataError, LawViolation
 from sim.fleet.build import Plan
 from sim.fleet.world import World
 from sim.policy.router import ReplicaFacts
@@ -57,6 +57,8 @@ def execute(
     world = World(groups, make_router(router, replicas, seed), traffic, until=until, progress=progress, facts=facts)
     world.run()
     requests = world.requests()
+    if len(requests["id"]) != world.sent:
+        raise LawViolation(f"{world.sent} requests were sent, {len(requests['id'])} are accounted for")
     _client_side(plans, requests)
     series, hists, parts = zip(*(g.series() for g in groups), strict=True)
     totals = [g.totals() for g in groups]

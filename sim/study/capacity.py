@@ -31,7 +31,7 @@ def capacity(
     """The highest request rate that the deployment holds under its SLO, or the fewest replicas that hold the scenario's rate.
 
     ``tolerance``: relative width of the last bracket of the rate. ``on_probe`` is called after every run,
-    ``progress(done, total, label)`` during it.
+    ``progress(done, total, label)`` during it. On KeyboardInterrupt the best answer so far is returned, with a warning.
 
     *Raises*: `ConfigError` when the scenario has no SLO, when the rate of its traffic cannot be set (closed loop), or when ``replicas``
     are asked of several pools.
@@ -59,16 +59,24 @@ def capacity(
             on_probe(probes[-1])
         return probes[-1].held
 
-    if find == "rate":
-        answer = _highest(lambda rate: holds(rate=rate), offered, tolerance)
-        bound = f"{total} replica{'s' if total != 1 else ''}"
-    else:
-        if len(study.plans) != 1:
-            raise ConfigError("pools", len(study.plans), "cannot be scaled all at once", "one deployment")
-        answer = _fewest(lambda n: holds(replicas=n), total, max_replicas)
-        bound = f"{offered:.4g} requests/s"
+    if find == "replicas" and len(study.plans) != 1:
+        raise ConfigError("pools", len(study.plans), "cannot be scaled all at once", "one deployment")
+    interrupted = False
+    try:
+        if find == "rate":
+            answer = _highest(lambda rate: holds(rate=rate), offered, tolerance)
+        else:
+            answer = _fewest(lambda n: holds(replicas=n), total, max_replicas)
+    except KeyboardInterrupt:
+        interrupted = True
+        held = [p.value for p in probes if p.held]
+        answer = (max(held) if find == "rate" else min(held)) if held else None
+    bound = f"{total} replica{'s' if total != 1 else ''}" if find == "rate" else f"{offered:.4g} requests/s"
+    if find == "replicas" or interrupted:
         tolerance = 0.0
     warnings = tuple(dict.fromkeys(w for p in probes if p.held for w in p.summary["warnings"]))
+    if interrupted:
+        warnings = ("The search was interrupted: the answer is the best of the probes so far.", *warnings)
     probes.sort(key=lambda p: p.value)
     return CapacityAnswer(scenario.name, find, answer, probes, bound, tolerance, warnings)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from sim.cost.memory import Budget
 from sim.fleet.build import Plan, plan
 from sim.fleet.run import Raw, execute, fitting
 from sim.metrics.histogram import ITL_BINS, ITL_LO, ITL_SCALE
@@ -71,6 +72,11 @@ def _bins(wanted: int, replicas: int) -> int:
 def simulate(scenario: Any, *, progress: Progress | None = None) -> Result:
     """Run a scenario (see `sim.load`) and return its `Result`. Raises `ServesimError` for whatever is wrong with it."""
     return Study(scenario).run(progress=progress)
+
+
+def memory(scenario: Any) -> list[tuple[str, Budget | None]]:
+    """Per pool: a heading, and the memory budget of one of its accelerators. Raises `ConfigError`, also when the model does not fit."""
+    return [(f"{p.name}: {p.model.name} under {p.scheduler.name} on {p.accelerator.title}", p.budget) for p in plan(scenario)]
 
 
 def _record(scenario: Any, plans: Sequence[Plan], raw: Raw) -> RunRecord:

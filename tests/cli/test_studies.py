@@ -72,3 +72,11 @@ def test_scenarios_lists_the_built_in_ones(servesim: Command) -> None:
 @pytest.mark.parametrize("arguments", [("conformance", "vlm", "."), ("conformance", "vllm", "missing")])
 def test_conformance_with_nothing_to_check_is_an_error(servesim: Command, arguments: tuple[str, ...]) -> None:
     assert servesim(*arguments).code == 2
+
+
+def test_memory_prints_the_budget_line_by_line(servesim: Command) -> None:
+    done = servesim("memory", "quickstart", "--set", "deployment.kv_blocks=1234")
+    assert done.code == 0, done.err
+    for line in ("weights", "activations", "CUDA graphs", "KV blocks"):
+        assert line in done.out
+    assert "1,234 blocks of 16 tokens" in done.out

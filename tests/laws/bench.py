@@ -11,6 +11,8 @@ from sim.cost.step import new_linear_cost
 from sim.engine.contract import Site
 from sim.engine.group import EngineGroup
 from sim.engine.schedulers.static import Static, StaticParams
+from sim.engine.schedulers.vllm import Vllm
+from sim.engine.schedulers.vllm.params import VllmParams
 from sim.engine.state import new_recorder
 from sim.fleet.world import World
 from sim.registry import lookup
@@ -27,6 +29,15 @@ def group(replicas: int, batch: int, base: float, per_token: float, bins: int = 
     cost = new_linear_cost(np.array([base, base]), np.array([PREFILL_TOKENS]), np.array([[0.0], [per_token]]))
     params = StaticParams(max_batch_size=batch, response="when_done")
     return EngineGroup([Static.new_state(params, Site(), 0, i, recorder, cost) for i in range(replicas)], recorder)
+
+
+def vllm_group(batch: int, step: float) -> EngineGroup:
+    """A vLLM engine of at most ``batch`` requests whose every step lasts ``step``, with memory enough for all of them."""
+    recorder = new_recorder(1, 0, 1.0, 1024, 64, 1e-4, 4.0)
+    cost = new_linear_cost(np.array([step, step]), np.array([PREFILL_TOKENS]), np.array([[0.0], [0.0]]))
+    given = {"max_num_seqs": batch, "async_scheduling": False, "max_model_len": 100_000, "max_num_batched_tokens": 8192}
+    params = Vllm.resolve(VllmParams(**given), Site())
+    return EngineGroup([Vllm.new_state(params, Site(), 100_000, 0, recorder, cost)], recorder)
 
 
 def traffic(arrival: Any, prompt: Any, output: Any, clients: int = 0, think_time: float = 0.0) -> Traffic:

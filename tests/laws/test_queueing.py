@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from math import factorial
+
 import numpy as np
 import pytest
 
-from tests.laws.bench import group, run, traffic
+from tests.laws.bench import group, run, traffic, vllm_group
 
 N = 200_000
 
@@ -87,3 +89,24 @@ def test_closed_loop_never_has_more_in_the_house_than_clients(pools: int) -> Non
     level = np.cumsum(events[1][np.lexsort((events[1], events[0]))])
     assert level.max() == 7
     assert (r["status"] == 0).all()
+
+
+def test_work_is_conserved() -> None:
+    """A waiting request never meets an idle engine: each one starts at its arrival or when the one before it ends, to the bit."""
+    prompt = np.random.default_rng(5).integers(1, 3000, N)
+    _, r = run([group(1, 1, 0.001, 1e-6)], traffic(arrivals(350), prompt, np.ones(N)))
+    before = np.concatenate([[0.0], r["finish_s"][:-1]])
+    np.testing.assert_array_equal(r["first_scheduled_s"], np.maximum(r["arrival_s"], before))
+
+
+def test_several_servers_share_one_queue() -> None:
+    """M/M/c: an engine that decodes at most c requests, each token as long whatever the batch, is c servers (Erlang C)."""
+    servers, load, step = 4, 0.8, 0.001
+    output = np.random.default_rng(6).geometric(1 / 200, N)  # in steps; their mean is long against one step
+    mean = 200 * step
+    _, r = run([vllm_group(servers, step)], traffic(arrivals(load * servers / mean), np.ones(N), output))
+    a = load * servers
+    tail = a**servers / (factorial(servers) * (1 - load))
+    wait = tail / (sum(a**k / factorial(k) for k in range(servers)) + tail)
+    expected = wait * mean / (servers * (1 - load))
+    assert waits(r).mean() == pytest.approx(expected, rel=0.08, abs=step)
