@@ -18,7 +18,8 @@ class Deployment(Section):
     replicas: Count = Field(1, description="number of engines")
     engine: Engine = Field(description="the serving engine and its settings")
     profile: str | None = Field(
-        None, description="engine profile (host overheads): a built-in name, or path/to/file.yaml as `servesim calibrate` writes it"
+        None,
+        description="engine profile (host overheads): a built-in name, or path/to/file.yaml as `servesim calibrate` writes it",
     )
     kv_blocks: Count | None = Field(
         None, description="KV blocks per replica as a real server logged them, instead of the estimate"

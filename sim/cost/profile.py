@@ -139,6 +139,11 @@ def engine_profiles() -> list[str]:
     return sorted(p.stem for p in path("profiles", "engines").glob("*.yaml"))
 
 
+def engine_lines(name: str) -> list[str]:
+    """First versions of the lines of an engine's profile, oldest first. Raises `UnknownNameError`, `DataError`."""
+    return [str(entry["from"]) for entry in _read(name)["lines"]]
+
+
 @lru_cache(maxsize=64)
 def load_engine_profile(name: str, version: str | None = None, accelerator: str = "") -> EngineProfile:
     """The line of an engine that ``version`` belongs to (None: the newest). Raises `ConfigError`, `DataError`.

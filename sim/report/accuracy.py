@@ -143,17 +143,30 @@ def scatter(report: AccuracyReport, metric: str) -> Figure | None:
             }
         )  # fmt: skip
     unit = "" if metric.endswith("per_s") else ", s"
-    look = layout(f"measured{unit}", f"predicted{unit}", xaxis={"type": "log"}, yaxis={"type": "log", "rangemode": "normal"}, hovermode="closest")
+    look = layout(
+        f"measured{unit}",
+        f"predicted{unit}",
+        xaxis={"type": "log"},
+        yaxis={"type": "log", "rangemode": "normal"},
+        hovermode="closest",
+    )
     row = report.rows(None, (metric,))[0]
     caption = f"{row.points} points; median error {percent(row.median)}, p90 {percent(row.p90)}, bias {percent(row.bias, True)}"
-    return Figure("accuracy-" + metric.replace(".", "-").replace("_", "-"), title(metric), caption, {"data": data, "layout": look})
+    return Figure(
+        "accuracy-" + metric.replace(".", "-").replace("_", "-"), title(metric), caption, {"data": data, "layout": look}
+    )
 
 
 def render(report: AccuracyReport) -> str:
     """The page."""
     figures = [f for f in (scatter(report, m) for m in _PLOTTED) if f]
     cards = [
-        page.card(title(r.metric), percent(r.median), f"aim {percent(aim)}; p90 {percent(r.p90)}; {r.points} points", "good" if ok else "bad")
+        page.card(
+            title(r.metric),
+            percent(r.median),
+            f"aim {percent(aim)}; p90 {percent(r.p90)}; {r.points} points",
+            "good" if ok else "bad",
+        )
         for r, aim, ok in report.targets()
     ]
     done = len(report.simulated)
@@ -167,7 +180,13 @@ def render(report: AccuracyReport) -> str:
         *(page.details(f"By {name}", _html(report.rows(name), True)) for name in GROUPS),
     ]
     worst = [
-        {"point": o.point.id, "metric": title(m), "measured": o.point.measured[m], "predicted": o.predicted[m], "error": percent(e, True)}
+        {
+            "point": o.point.id,
+            "metric": title(m),
+            "measured": o.point.measured[m],
+            "predicted": o.predicted[m],
+            "error": percent(e, True),
+        }
         for o, m, e in report.worst(100)
     ]
     body.append(page.records("Worst first", worst))

@@ -73,13 +73,16 @@ class Calibration:
         if engine is None and len(engines) == 1:
             engine = engines[0]
         if engine not in engines:
-            raise ConfigError("--engine", engine, "choose the engine whose profile is written", ", ".join(engines) or "none was fitted")
+            raise ConfigError(
+                "--engine", engine, "choose the engine whose profile is written", ", ".join(engines) or "none was fitted"
+            )
         lines: dict[str, dict[str, Any]] = {}
         for f in (f for f in self.fits if f.engine == engine):
             source = f"servesim calibrate: {f.points} operating points"
             entry = lines.setdefault(f.line, {"from": f.line, "accelerators": {}})
             entry["accelerators"][f.accelerator] = {
-                name: {"value": float(f"{value:.4g}"), "source": source, "evidence": "fitted"} for name, value in f.figures.items()
+                name: {"value": float(f"{value:.4g}"), "source": source, "evidence": "fitted"}
+                for name, value in f.figures.items()
             }
         target = Path(path)
         if target.suffix not in (".yaml", ".yml"):

@@ -70,7 +70,9 @@ def planned(point: Point, overrides: Overrides | None = None) -> Plan:
         deployment["kv_blocks"] = point.kv_blocks
     raw = {
         "model": {"name": point.model, "weights": point.weights, "kv_cache": point.kv_cache},
-        "traffic": {"synthetic": {"arrival": {"process": "constant", "rate": 1.0}, "lengths": {"kind": "fixed", "prompt": 1, "output": 1}}},
+        "traffic": {
+            "synthetic": {"arrival": {"process": "constant", "rate": 1.0}, "lengths": {"kind": "fixed", "prompt": 1, "output": 1}}
+        },
         "deployment": deployment,
     }
     try:

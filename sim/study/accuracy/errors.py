@@ -78,7 +78,21 @@ class Row:
 def family(model: str) -> str:
     """``meta-llama/Llama-3.1-8B-Instruct`` → ``llama-3``."""
     short = model.rsplit("/", 1)[-1].lower().removeprefix("meta-")
-    for name in ("llama-2", "llama-3", "llama-4", "codellama", "mixtral", "qwen2.5", "qwen3", "gpt-oss", "minimax", "deepseek", "bloom", "opt", "kimi"):
+    for name in (
+        "llama-2",
+        "llama-3",
+        "llama-4",
+        "codellama",
+        "mixtral",
+        "qwen2.5",
+        "qwen3",
+        "gpt-oss",
+        "minimax",
+        "deepseek",
+        "bloom",
+        "opt",
+        "kimi",
+    ):
         if short.startswith(name):
             return name
     return short
@@ -110,5 +124,7 @@ def rows(outcomes: Iterable[Outcome], by: str | None = None, metrics: Sequence[s
             e = np.array(found.get((group, metric), ()))
             if e.size:
                 size = np.abs(e)
-                table.append(Row(group, metric, e.size, float(np.median(size)), float(np.percentile(size, 90)), float(np.median(e))))
+                table.append(
+                    Row(group, metric, e.size, float(np.median(size)), float(np.percentile(size, 90)), float(np.median(e)))
+                )
     return table

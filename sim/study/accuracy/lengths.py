@@ -23,7 +23,9 @@ def draw(spec: Any, n: int, rng: np.random.Generator, role: str) -> NDArray[np.i
         return rng.integers(int(low), int(high) + 1, n).astype(np.int32)
     if spec.get("trace") == "sharegpt" and spec.get("mean"):
         return _sharegpt(float(spec["mean"]), n, rng, *_SHAREGPT[role])
-    raise NotModelledError("traffic lengths", spec, "only the name of a data set is known, not its lengths", "a number, uniform, sharegpt")
+    raise NotModelledError(
+        "traffic lengths", spec, "only the name of a data set is known, not its lengths", "a number, uniform, sharegpt"
+    )
 
 
 def _sharegpt(mean: float, n: int, rng: np.random.Generator, sigma: float, most: int) -> NDArray[np.int32]:

@@ -26,7 +26,9 @@ def read_points(paths: Iterable[str | Path], scenario: Any = None) -> Iterator[P
         if path.is_dir():
             found = sorted(f.parent for f in path.rglob("points.jsonl"))
             if not found:
-                raise DataError(str(path), "holds no points.jsonl", "give a folder of operating points, a benchmark JSON or a CSV")
+                raise DataError(
+                    str(path), "holds no points.jsonl", "give a folder of operating points, a benchmark JSON or a CSV"
+                )
             for folder in found:
                 yield from read_folder(folder)
         elif path.name == "points.jsonl":
@@ -41,13 +43,17 @@ def read_points(paths: Iterable[str | Path], scenario: Any = None) -> Iterator[P
 
 def _needed(scenario: Any, path: Path) -> Any:
     if scenario is None:
-        raise ConfigError("--scenario", None, f"{path.name} does not say what was deployed: name a scenario with model and deployment")
+        raise ConfigError(
+            "--scenario", None, f"{path.name} does not say what was deployed: name a scenario with model and deployment"
+        )
     if scenario.deployment is None:
         raise ConfigError("--scenario", scenario.name, "needs one deployment, not several pools")
     return scenario
 
 
-def _point(path: Path, scenario: Any, columns: Mapping[str, Any], traffic: Mapping[str, Any], measured: dict[str, float]) -> Point:
+def _point(
+    path: Path, scenario: Any, columns: Mapping[str, Any], traffic: Mapping[str, Any], measured: dict[str, float]
+) -> Point:
     d = scenario.deployment
     return Point(
         id=path.name,
@@ -77,7 +83,9 @@ def _statistics(name: str, values: Any) -> dict[str, float]:
     values = values[np.isfinite(values)]
     if not values.size:
         return {}
-    return {f"{name}.mean": float(values.mean())} | {f"{name}.{k}": float(np.percentile(values, q)) for k, q in _STATISTICS.items()}
+    return {f"{name}.mean": float(values.mean())} | {
+        f"{name}.{k}": float(np.percentile(values, q)) for k, q in _STATISTICS.items()
+    }
 
 
 def _table(path: Path, scenario: Any) -> Point:
@@ -126,7 +134,11 @@ def _bench(path: Path, scenario: Any) -> Point:
     more = output > 1
     measured = _statistics("ttft_s", ttft) | _statistics("e2e_s", e2e)
     measured |= _statistics("tpot_s", (e2e - ttft)[more] / (output[more] - 1))
-    measured |= {k: float(raw[n]) for k, n in (("requests_per_s", "request_throughput"), ("output_tokens_per_s", "output_throughput")) if raw.get(n)}
+    measured |= {
+        k: float(raw[n])
+        for k, n in (("requests_per_s", "request_throughput"), ("output_tokens_per_s", "output_throughput"))
+        if raw.get(n)
+    }
     return _point(path, scenario, columns, traffic, measured)
 
 

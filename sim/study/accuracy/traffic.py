@@ -34,7 +34,9 @@ def traffic_of(point: Point, seed: int = 0, pause: float = 0.0) -> Traffic:
         return RecordedTraffic(_recorded(point))
     if kind == "closed_loop":
         if t.get("max_rate"):
-            raise NotModelledError("traffic.max_rate", t["max_rate"], "a closed loop with a limited rate of issue is not modelled")
+            raise NotModelledError(
+                "traffic.max_rate", t["max_rate"], "a closed loop with a limited rate of issue is not modelled"
+            )
         block = _recorded(point) if point.columns is not None else _drawn(t, np.zeros(int(t["num_requests"])), seed)
         made = RecordedTraffic(block)
         return made.with_closed_loop(ClosedLoop(int(t["concurrency"]), pause, made))
