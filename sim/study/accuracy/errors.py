@@ -65,6 +65,7 @@ class Row:
     bias: float
 
     def as_dict(self) -> dict[str, Any]:
+        """Plain data for a file."""
         return {
             "group": self.group,
             "metric": self.metric,

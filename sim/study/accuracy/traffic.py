@@ -112,9 +112,9 @@ def read_requests(file: Path) -> dict[str, Any]:
     prefix_tokens`` (−1: unknown), ``ttft_s, e2e_s`` (NaN: unknown). Raises `DataError`.
     """
     try:
-        opened = gzip.open(file, "rt", encoding="utf-8") if file.suffix == ".gz" else file.open(encoding="utf-8")
-        with opened as lines:
-            rows = list(csv.DictReader(lines))
+        data = file.read_bytes()
+        text = (gzip.decompress(data) if file.suffix == ".gz" else data).decode("utf-8-sig")
+        rows = list(csv.DictReader(text.splitlines()))
     except (OSError, UnicodeDecodeError, EOFError) as error:
         raise DataError(str(file), f"cannot be read: {error}") from None
     if not rows:

@@ -1,0 +1,195 @@
+"""Operating points read, simulated and compared."""
+
+import json
+
+import numpy as np
+import pytest
+
+import sim
+from sim.errors import ConfigError, DataError, NotModelledError
+from sim.report import accuracy as view
+from sim.report import page
+from sim.study.accuracy import AccuracyReport, Outcome, Point, accuracy, read_points
+from sim.study.accuracy.deploy import planned, profile_of
+from sim.study.accuracy.errors import rows
+from sim.study.accuracy.lengths import draw
+from sim.study.accuracy.predict import predict
+from sim.study.accuracy.traffic import traffic_of
+from sim.study.accuracy.versions import release
+from sim.workload.streams import stream
+
+LOOP = {"kind": "closed_loop", "concurrency": 4, "num_requests": 16, "prompt_tokens": 512, "output_tokens": 64}
+BATCH = {"kind": "static_batch", "batch": 8, "prompt_tokens": 512, "output_tokens": 128}
+RAW = {
+    "id": "d/0",
+    "model": "meta-llama/Llama-3.1-8B-Instruct",
+    "weights": "bf16",
+    "kv_cache": "bf16",
+    "engine": {"name": "vllm", "version": "0.15.1", "settings": {"max_num_seqs": 64}},
+    "accelerator": "h100_sxm",
+    "parallelism": {"tp": 1},
+    "traffic": LOOP,
+    "window": {},
+    "measured": {"ttft_s": {"mean": 0.05}, "tpot_s": {"mean": 0.008}, "output_tokens_per_s": 450.0},
+    "quality": "good",
+}
+
+
+def folder(tmp_path, *raw):
+    (tmp_path / "points.jsonl").write_text("\n".join(map(json.dumps, raw)))
+    return tmp_path
+
+
+def point(**changes):
+    given = {
+        "id": "d/0",
+        "model": "llama-3.1-8b",
+        "engine": "vllm",
+        "version": "0.15.1",
+        "accelerator": "h100_sxm",
+        "traffic": BATCH,
+    }
+    return Point(**(given | {"measured": {"step_s.decode": 0.008, "step_s.prefill": 0.1}} | changes))
+
+
+def test_points_are_read_with_every_figure(tmp_path):
+    (read,) = read_points([folder(tmp_path, RAW)])
+
+    assert (read.engine, read.version, read.tp, read.quality, read.deployment) == ("vllm", "0.15.1", 1, "good", "d")
+    assert read.measured == {"ttft_s.mean": 0.05, "tpot_s.mean": 0.008, "output_tokens_per_s": 450.0}
+
+
+@pytest.mark.parametrize("broken", ["{", '{"id": "x"}', json.dumps(RAW | {"quality": "superb"})])
+def test_a_broken_point_names_its_line(tmp_path, broken):
+    (tmp_path / "points.jsonl").write_text(json.dumps(RAW) + "\n" + broken)
+
+    with pytest.raises(DataError, match=r"points\.jsonl:2"):
+        list(read_points([tmp_path]))
+
+
+def test_a_folder_without_points(tmp_path):
+    with pytest.raises(DataError, match="holds no"):
+        list(read_points([tmp_path]))
+
+
+@pytest.mark.parametrize(
+    ("engine", "text", "assumed", "expected"),
+    [
+        ("vllm", "0.15.1", (), "0.15.1"),
+        ("vllm", "0.2-0.3 (early 2024)", (), "0.2"),
+        ("sglang", "2025-05", (), "0.4"),
+        ("vllm-ascend", "main 182b75ea (2026)", (), "0.24"),
+        ("vllm", None, ("vLLM of the second half of 2023, version not recorded",), "0.2"),
+        ("vllm", None, (), None),
+    ],
+)
+def test_versions_as_people_write_them(engine, text, assumed, expected):
+    assert expected == release(engine, text, assumed)
+
+
+def test_lengths_have_the_mean_that_was_reported():
+    lengths = draw({"trace": "sharegpt", "mean": 215.3}, 4000, stream(0, "t"), "prompt")
+
+    assert lengths.min() >= 4
+    assert abs(lengths.mean() - 215.3) < 2
+    with pytest.raises(NotModelledError, match="only the name"):
+        draw({"trace": "secret", "mean": 3}, 5, stream(0, "t"), "prompt")
+
+
+def test_replayed_prompts_are_the_same_content():
+    traffic = {"kind": "stages", "arrival": "constant", "stages": [{"rate": 2, "duration": 10}, {"rate": 4, "duration": 10}]}
+    traffic |= {"prompt_tokens": 100, "output_tokens": 5, "unique_prompts": 7, "prefix_tokens": 20}
+    (block,) = traffic_of(point(traffic=traffic)).blocks()
+
+    assert len(block) == 60
+    block.validate()
+    assert (block.span_id[0:2] == block.span_id[14:16]).all()
+    assert block.span_id[1] != block.span_id[3]
+
+
+def test_a_static_batch_needs_no_scheduler():
+    old = point(version=None, assumed=("eager kernels of 2023",))
+
+    assert profile_of(old).line == "0.1"
+    assert set(predict(old)) == {"step_s.decode", "step_s.prefill"}
+    with pytest.raises(NotModelledError):
+        planned(old)
+
+
+def test_what_is_not_modelled_has_a_reason(tmp_path):
+    other = RAW | {"id": "d/1", "engine": {"name": "trtllm", "version": "1.0"}}
+    report = accuracy([folder(tmp_path, other)])
+
+    assert report.simulated == []
+    assert report.reasons()[0][0] == "trtllm"
+    assert "not modelled" in report.reasons()[0][1]
+
+
+def test_an_unknown_setting_is_refused():
+    with pytest.raises(NotModelledError, match="warp_drive"):
+        predict(point(traffic=LOOP, settings={"warp_drive": True}))
+
+
+def test_errors_are_what_they_are_called():
+    outcomes = [
+        Outcome(point(id=f"d/{i}", measured={"tpot_s.mean": 1.0}), {"tpot_s.mean": v}) for i, v in enumerate((0.9, 1.0, 1.3))
+    ]
+    (row,) = rows(outcomes)
+
+    assert (row.points, row.metric) == (3, "tpot_s.mean")
+    assert row.median == pytest.approx(0.1)
+    assert row.bias == pytest.approx(0.0)
+    assert row.p90 == pytest.approx(np.percentile([0.0, 0.1, 0.3], 90))
+
+
+def test_the_report_on_screen_in_a_table_and_as_a_page(tmp_path):
+    good = Outcome(point(measured={"tpot_s.mean": 1.0}), {"tpot_s.mean": 1.1})
+    report = AccuracyReport((good, Outcome(point(id="d/1"), {}, "engine x: is not modelled")))
+    target = view.save(report, tmp_path / "out")
+
+    assert {f.name for f in target.iterdir()} >= {"report.html", "accuracy.csv", "accuracy.json"}
+    assert "10.0 %" in (target / "report.html").read_text(encoding="utf-8")
+    assert "not_simulated" in (target / "accuracy.csv").read_text().splitlines()[0]
+    assert json.loads((target / "accuracy.json").read_text())["simulated"] == 1
+    assert page.esc("<") == "&lt;"
+
+
+def bench(tmp_path, **changes):
+    raw = {
+        "input_lens": [100, 200], "output_lens": [3, 1], "ttfts": [0.1, 0.2], "itls": [[0.01, 0.01], []], "errors": ["", ""],
+        "start_times": [5.0, 6.0], "request_rate": 1.0, "max_concurrency": None, "output_throughput": 3.0, "request_throughput": 1.6,
+    }  # fmt: skip
+    file = tmp_path / "bench.json"
+    file.write_text(json.dumps(raw | changes))
+    return file
+
+
+def test_a_benchmark_result_is_a_point(tmp_path):
+    (read,) = read_points([bench(tmp_path)], sim.load("quickstart"))
+
+    assert read.measured["ttft_s.mean"] == pytest.approx(0.15)
+    assert read.measured["tpot_s.mean"] == pytest.approx(0.01)
+    assert read.measured["output_tokens_per_s"] == 3.0
+    assert list(read.columns["arrival_s"]) == [0.0, 1.0]
+    with pytest.raises(ConfigError, match="--scenario"):
+        list(read_points([bench(tmp_path)]))
+    with pytest.raises(DataError, match="differ in length"):
+        list(read_points([bench(tmp_path, ttfts=[0.1])], sim.load("quickstart")))
+
+
+def test_a_table_of_requests_is_a_point(tmp_path):
+    file = tmp_path / "requests.csv"
+    file.write_text("arrival_s,prompt_tokens,output_tokens,ttft_s,e2e_s\n0,100,11,0.1,0.2\n1,100,11,,\n")
+    (read,) = read_points([file], sim.load("quickstart"))
+
+    assert read.measured["tpot_s.mean"] == pytest.approx(0.01)
+    assert read.measured["requests_per_s"] == pytest.approx(5.0)
+
+
+def test_a_closed_loop_is_simulated(tmp_path):
+    report = accuracy([folder(tmp_path, RAW)])
+
+    assert report.refused == []
+    (done,) = report.simulated
+    assert set(done.predicted) == set(done.point.measured)
+    assert all(abs(e) < 0.5 for e in done.errors().values())
