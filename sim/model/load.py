@@ -84,7 +84,7 @@ def _read(file: Path) -> dict[str, Any]:
         raw = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(str(file), "no such file", "give a built-in model name or the path of a config.json") from None
-    except (OSError, ValueError) as problem:
+    except (OSError, ValueError, RecursionError) as problem:
         raise DataError(str(file), f"is no readable JSON: {problem}") from None
     if not isinstance(raw, dict):
         raise DataError(str(file), "must hold one JSON object, the config.json of a model")

@@ -74,6 +74,8 @@ class Mooncake(Trace):
         return RequestBlock.of(arrival, prompt, output, spans=spans)
 
 
+_MOST_BRACKETS = 256
+
 _Parsed = tuple[dict[str, Column], NDArray[Any], NDArray[np.int64]]
 
 
@@ -127,6 +129,8 @@ def _by_line(source: Source) -> _Parsed:
 def _records(source: Source) -> Iterator[tuple[int, dict[str, Any]]]:
     for row, line in enumerate(text for text in source.data.splitlines() if text.strip()):
         try:
+            if line.count(b"[") + line.count(b"{") > _MOST_BRACKETS:  # what the parser would follow down the C stack
+                raise ValueError("nested too deeply")
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
             source.fail(f"line {source.line(row)}: is not JSON ({str(error)[:80]})")
