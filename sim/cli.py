@@ -257,7 +257,7 @@ def calibrate(
     from sim.report import accuracy as view
     from sim.study.calibrate import calibrate as fit_points
 
-    chosen = {"figures": tuple(f.strip() for f in figures.split(","))} if figures else {}
+    chosen: dict[str, Any] = {"figures": tuple(f.strip() for f in figures.split(","))} if figures else {}
     loaded = sim.load(scenario) if scenario else None
     with _progress(quiet) as progress:
         done = fit_points(paths, scenario=loaded, engine=engine, accelerator=accelerator, progress=progress, **chosen)

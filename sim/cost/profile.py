@@ -80,7 +80,8 @@ class EngineProfile:
 
     def changed(self, figures: Mapping[str, float]) -> EngineProfile:
         """The profile with other values for some of its figures."""
-        return replace(self, **dict(figures)) if figures else self
+        given: dict[str, Any] = dict(figures)
+        return replace(self, **given) if given else self
 
     def padded(self, tokens: int) -> int:
         """Tokens that are computed for a batch of ``tokens``: the next captured size, or the batch itself beyond the last."""

@@ -64,7 +64,13 @@ def _table(rows: Sequence[Row], with_group: bool) -> Table:
     for r in rows:
         aim = TARGETS.get(r.metric)
         style = "" if aim is None else "green" if r.median <= aim else "yellow"
-        cells = [title(r.metric), str(r.points), Text(percent(r.median), style=style), percent(r.p90), percent(r.bias, True)]
+        cells: list[Any] = [
+            title(r.metric),
+            str(r.points),
+            Text(percent(r.median), style=style),
+            percent(r.p90),
+            percent(r.bias, True),
+        ]
         if with_group:
             cells.insert(0, r.group if r.group != last else "")
         else:

@@ -100,9 +100,9 @@ def _count(grades: Any) -> dict[str, int]:
 def check() -> Iterator[tuple[str, str]]:
     """(profile, problem) of everything that cannot be read or lacks a source; nothing when all is well."""
     for name in accelerator_names():
-        yield from _problems(f"hardware {name}", lambda name=name: load_accelerator(name).figures.items())  # type: ignore[misc]
+        yield from _problems(f"hardware {name}", lambda name=name: load_accelerator(name).figures.items())
     for name in model_names():
-        yield from _problems(f"model {name}", lambda name=name: _readable(name))  # type: ignore[misc]
+        yield from _problems(f"model {name}", lambda name=name: _readable(name))
     for name in engine_profiles():
         for line in engine_lines(name):
             figures = lambda name=name, line=line: load_engine_profile(name, line).figures.items()  # noqa: E731

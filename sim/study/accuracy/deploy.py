@@ -9,7 +9,7 @@ from typing import Any
 from sim import registry
 from sim.cost.build import build_step_cost
 from sim.cost.extras import Extras
-from sim.cost.profile import EngineProfile, load_engine_profile
+from sim.cost.profile import EngineProfile, engine_profiles, load_engine_profile
 from sim.errors import ConfigError, NotModelledError
 from sim.fleet.build import Plan, plan
 from sim.hardware import load_accelerator
@@ -34,6 +34,8 @@ _EMBEDDED = {"max_num_batched_tokens": 2048, "max_num_seqs": 128}
 
 def check(point: Point) -> None:
     """Raise `NotModelledError` for what cannot be simulated, before anything is built."""
+    if point.traffic["kind"] == "static_batch" and point.engine in engine_profiles():
+        return
     if point.engine not in registry.names("engine"):
         raise NotModelledError("engine", point.engine, "is not modelled", ", ".join(registry.names("engine")))
     if point.disaggregated:
@@ -47,7 +49,9 @@ def check(point: Point) -> None:
 
 def profile_of(point: Point, overrides: Overrides | None = None) -> EngineProfile:
     """The engine profile of the point's version line, with overrides applied."""
-    name = registry.lookup("engine", point.engine).profile or point.engine
+    name = point.engine
+    if name not in engine_profiles():
+        name = registry.lookup("engine", name).profile or name
     at = load_accelerator(point.accelerator).name
     profile = load_engine_profile(name, release(point.engine, point.version, point.assumed), at)
     changes: dict[str, float] = {}

@@ -94,6 +94,7 @@ def parse(raw: Mapping[str, Any], folder: Path) -> Point:
     quality = raw.get("quality", "fair")
     if quality not in QUALITIES:
         raise ValueError(f"quality {quality!r} is none of {', '.join(QUALITIES)}")
+    widths: dict[str, Any] = {k: int(parallel.get(k) or 1) for k in ("tp", "pp", "dp", "ep")}
     return Point(
         id=str(raw["id"]),
         model=str(raw["model"]),
@@ -105,7 +106,7 @@ def parse(raw: Mapping[str, Any], folder: Path) -> Point:
         weights=raw.get("weights") or "auto",
         kv_cache=raw.get("kv_cache") or "auto",
         settings=engine.get("settings") or {},
-        **{k: int(parallel.get(k) or 1) for k in ("tp", "pp", "dp", "ep")},
+        **widths,
         nodes=int(raw.get("nodes") or 1),
         disaggregated="pd" in parallel,
         kv_blocks=raw.get("kv_blocks"),
