@@ -91,6 +91,8 @@ def parse(raw: Mapping[str, Any], folder: Path) -> Point:
             measured |= {f"{key}.{stat}": float(x) for stat, x in value.items() if x is not None}
         elif value is not None:
             measured[key] = float(value)
+    if raw.get("kv_blocks"):
+        measured["kv_blocks"] = float(raw["kv_blocks"])
     quality = raw.get("quality", "fair")
     if quality not in QUALITIES:
         raise ValueError(f"quality {quality!r} is none of {', '.join(QUALITIES)}")
