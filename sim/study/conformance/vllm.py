@@ -2,8 +2,10 @@
 """Replay of recorded vLLM V1 decisions: JSON lines (gzip or plain), first the scenario, then one row per ``schedule()`` call.
 
 Compared: every field of every row (times of decision, execution and update, batch with tokens and computed lengths, admissions with cached
-tokens, preemptions, drafts, queue lengths, free blocks, outputs, finishes, transfers), in integer microseconds. ``dp_lb.json``, the choices
-of the data-parallel load balancer, belongs to the router, not to this replay.
+tokens, preemptions, drafts, queue lengths, free blocks, outputs, finishes, transfers), in integer microseconds.
+
+``dp_lb*.json`` is a list of cases of the data-parallel load balancer: engines, API servers, where the scan starts, and events (route with the
+engine chosen, finish, stats as published). Compared: every choice of `sim.policy.routing.vllm_dp`.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from sim.engine.schedulers.vllm.state import COMP, FINISH, KV_WAIT, NEW, OUT, PR
 from sim.engine.state import new_recorder
 from sim.errors import ConfigError, DataError
 from sim.jit import kernel
+from sim.policy.routing.vllm_dp import Balancer
 from sim.study.conformance.base import Case, Difference
 
 _STALLED = 100_000
@@ -262,13 +265,60 @@ def compare(scenario: dict[str, Any], recorded: list[dict[str, Any]], name: str)
     return Case(name, len(recorded), len(recorded))
 
 
+def read_balancer(path: Path) -> list[dict[str, Any]]:
+    """Cases of a recording of the load balancer. Raises `DataError`."""
+    try:
+        with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
+            cases = json.load(file)
+    except (OSError, EOFError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DataError(str(path), f"not a recording ({error})") from error
+    keys = {"num_engines", "client_count", "start_index", "events"}
+    if not isinstance(cases, list) or not cases or not all(isinstance(c, dict) and keys <= set(c) for c in cases):
+        raise DataError(
+            str(path), "not a recording of the vLLM load balancer", f"expected a list of cases with {', '.join(sorted(keys))}"
+        )
+    return cases
+
+
+def compare_balancer(case: dict[str, Any], name: str) -> Case:
+    """Replay one case up to the first choice that differs; a step is a routed request."""
+    engines = int(case["num_engines"])
+    balancer = Balancer(engines, case["client_count"], case.get("client_index", 0))
+    balancer.start = case["start_index"]
+    inflight = [0] * engines
+    engine_of: dict[str, int] = {}
+    steps = sum(event[0] == "route" for event in case["events"])
+    step = 0
+    for kind, *rest in case["events"]:
+        if kind == "stats":
+            balancer.publish([(waiting, running, usage) for waiting, running, usage in rest[0]])
+        elif kind == "finish":
+            inflight[engine_of.pop(rest[0])] -= 1
+        elif kind == "route":
+            request, recorded = rest
+            ours = balancer.choose(inflight)
+            if ours != recorded:
+                return Case(
+                    name, steps, step, Difference(step, {"id": request, "engine": recorded}, {"id": request, "engine": ours})
+                )
+            inflight[ours] += 1
+            engine_of[request] = ours
+            step += 1
+        else:
+            raise ValueError(f"unknown event {kind!r}")
+    return Case(name, steps, steps)
+
+
 def check(path: Path) -> Iterator[Case]:
     """Replay one recording file. Raises `DataError` if it is not one."""
-    if path.name == "dp_lb.json":
-        return
-    scenario, rows = read(path)
+    name = path.name.removesuffix(".gz")
     try:
-        case = compare(scenario, rows, path.name.removesuffix(".gz").removesuffix(".jsonl"))
-    except (KeyError, TypeError, IndexError) as error:
+        if name.startswith("dp_lb") and name.endswith(".json"):
+            for i, recorded in enumerate(read_balancer(path)):
+                yield compare_balancer(recorded, f"{name.removesuffix('.json')}/{recorded.get('case', i)}")
+            return
+        scenario, rows = read(path)
+        case = compare(scenario, rows, name.removesuffix(".jsonl"))
+    except (KeyError, TypeError, IndexError, ValueError, ZeroDivisionError) as error:
         raise DataError(str(path), f"not a vLLM recording ({type(error).__name__}: {error})") from error
     yield case
