@@ -169,6 +169,18 @@ def test_the_penalty_counts_what_was_just_sent():
     assert balancer.waiting == [3, 3]
 
 
+def test_own_requests_alone_choose_a_least_loaded_engine():
+    balancer, rng, inflight = Balancer(4), random.Random(3), [0] * 4
+    for _ in range(500):
+        balancer.publish([(0, 0, 1.0)] * 4)
+        if rng.random() < 0.6 or not any(inflight):
+            chosen = balancer.choose(inflight)
+            assert inflight[chosen] == min(inflight)
+            inflight[chosen] += 1
+        else:
+            inflight[rng.choice([k for k in range(4) if inflight[k]])] -= 1
+
+
 # -- publication
 
 
@@ -246,31 +258,38 @@ def test_several_servers_are_refused():
 # -- whole runs
 
 
-def test_a_fleet_is_kept_level():
-    def run(name):
-        return Study(sim.load("quickstart", overrides=(*SMALL, "traffic.synthetic.arrival.rate=24/s", f"router={name}"))).run()
+def run(name, *overrides):
+    return Study(sim.load("quickstart", overrides=(*SMALL, *overrides, f"router={name}"))).run()
 
-    balanced, again, drawn = run("vllm_dp"), run("vllm_dp"), run("random")
-    counts = balanced.summary["requests"]
+
+def unevenness(result):
+    """Requests in flight at each arrival: most of any replica less the least, on average."""
+    came, left, replica = (result.requests[c].to_numpy() for c in ("arrival_s", "finish_s", "replica"))
+    return np.mean([np.ptp(np.bincount(replica[(came < t) & (left > t)], minlength=4)) for t in came])
+
+
+def test_a_fleet_is_kept_level():
+    rate = "traffic.synthetic.arrival.rate=30/s"
+    fine, usual, coarse = (run(f"{{name: vllm_dp, min_stats_update_interval: {t}}}", rate) for t in ("10ms", "100ms", "2s"))
+
+    assert unevenness(fine) < unevenness(usual) < unevenness(coarse) < unevenness(run("random", rate))
+    assert usual.requests.equals(run("vllm_dp", rate).requests)
+    assert usual.summary["requests"]["finished"] == 400
+
+
+def test_without_publications_an_even_scan_is_round_robin():
+    unpublished = run("{name: vllm_dp, min_stats_update_interval: 10000s}")
+
+    assert unpublished.requests.equals(run("round_robin").requests)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [("traffic.closed_loop={concurrency: 20}",), ("deployment.kv_blocks=400", "deployment.engine.max_model_len=6000")],
+)
+def test_every_request_is_accounted_for(overrides):
+    result = run("vllm_dp", *overrides)
+    counts = result.summary["requests"]
 
     assert counts["finished"] + counts["rejected"] == counts["injected"] == 400
-    assert balanced.requests.equals(again.requests)
-
-    def spread(result):
-        return np.ptp(np.bincount(result.requests["replica"], minlength=4))
-
-    assert spread(balanced) < spread(drawn)
-
-
-def test_what_no_interval_reaches_is_least_outstanding_with_another_scan():
-    """Without publications after the start, own requests decide: no replica ever has two more than another at a choice."""
-    made, engines = router(4, min_stats_update_interval="1000s")
-    rng = random.Random(3)
-    for _ in range(500):
-        if rng.random() < 0.6 or not engines.outstanding.any():
-            low = engines.outstanding.min()
-            made._balancer.waiting = [0] * 4
-            (chosen,) = send(made, engines)
-            assert engines.outstanding[chosen] == low + 1
-        else:
-            engines.outstanding[rng.choice(np.flatnonzero(engines.outstanding).tolist())] -= 1
+    assert set(result.requests["replica"]) == {0, 1, 2, 3}
