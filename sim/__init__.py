@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from sim.metrics.capacity import CapacityAnswer as CapacityAnswer
     from sim.metrics.result import Result as Result
     from sim.metrics.result import load_result as load_result
+    from sim.study.accuracy import accuracy as accuracy
+    from sim.study.calibrate import calibrate as calibrate
     from sim.study.capacity import capacity as capacity
     from sim.study.compare import compare as compare
     from sim.study.single import memory as memory
@@ -33,6 +35,8 @@ _WHERE = {
     "run": "sim.study.single:simulate",
     "capacity": "sim.study.capacity",
     "compare": "sim.study.compare",
+    "accuracy": "sim.study.accuracy",
+    "calibrate": "sim.study.calibrate",
     "memory": "sim.study.single",
     "Result": "sim.metrics.result",
     "load_result": "sim.metrics.result",
