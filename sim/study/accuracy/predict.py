@@ -29,7 +29,9 @@ def predict(point: Point, overrides: Overrides | None = None, seed: int = 0) -> 
         values = batch.static_batch(point, profile_of(point, overrides))
     else:
         values = _simulated(point, planned(point, overrides), seed)
-        if "kv_blocks" in point.measured and point.scenario is None:  # the run is pinned to what the server logged; the budget is not
+        if (
+            "kv_blocks" in point.measured and point.scenario is None
+        ):  # the run is pinned to what the server logged; the budget is not
             values["kv_blocks"] = float(planned(replace(point, kv_blocks=None), overrides).kv_blocks)
     return {k: values[k] for k in point.measured if k in values and np.isfinite(values[k])}
 
