@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import sim
 from tests.cli.conftest import Command
 
 SMALL = ("--set", "traffic.synthetic.requests=1500")
@@ -80,3 +81,18 @@ def test_memory_prints_the_budget_line_by_line(servesim: Command) -> None:
     for line in ("weights", "activations", "CUDA graphs", "KV blocks"):
         assert line in done.out
     assert "1,234 blocks of 16" in done.out
+
+
+def test_an_interrupted_search_keeps_its_probes() -> None:
+    seen = []
+
+    def stop_after_three(probe: object) -> None:
+        seen.append(probe)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+
+    scenario = sim.load("quickstart", ["traffic.synthetic.requests=1500"])
+    answer = sim.capacity(scenario, on_probe=stop_after_three)
+    assert len(answer.probes) == 3
+    assert answer.answer == max(p.value for p in answer.probes if p.held)
+    assert "interrupted" in answer.warnings[0]
