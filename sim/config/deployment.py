@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from sim.config.base import Count, Engine, Section
+from sim.config.model import Model
 
 
 class Deployment(Section):
@@ -30,3 +31,5 @@ class Pool(Deployment):
     """One pool of several."""
 
     name: str = Field(min_length=1, description="name of the pool, unique")
+    model: Model | None = Field(None, description="a model of its own: Ollama with several models on one accelerator")
+    share: float = Field(1.0, gt=0, allow_inf_nan=False, description="weight of its model among the requests")

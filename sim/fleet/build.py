@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sim import registry
@@ -16,6 +16,7 @@ from sim.cost.profile import EngineProfile, load_engine_profile
 from sim.engine.contract import Scheduler, Site
 from sim.engine.group import EngineGroup
 from sim.engine.state import new_recorder
+from sim.errors import ConfigError
 from sim.hardware import Accelerator, load_accelerator
 from sim.model import ModelSpec, load_model
 
@@ -39,6 +40,10 @@ class Plan:
     profile: EngineProfile
     cost: Any
     evidence: Evidence
+    share: float = 1.0
+    """Weight of this pool's model among the requests, where several models share one accelerator."""
+    several: bool = False
+    """Whether the pools of the fleet are models that share one accelerator."""
 
     @property
     def accelerators(self) -> int:
@@ -70,7 +75,25 @@ def plan(scenario: Any) -> list[Plan]:
     pools = scenario.pools
     if pools is None:
         return [_plan(scenario.deployment, model, "main", "deployment")]
-    return [_plan(pool, model, pool.name, f"pools[{i}]") for i, pool in enumerate(pools)]
+    several = any(pool.model is not None for pool in pools)
+    plans = []
+    for i, pool in enumerate(pools):
+        own = pool.model
+        served = model if own is None else load_model(own.config or own.name, weights=own.weights, kv_cache=own.kv_cache)
+        found = _plan(pool, served, pool.name, f"pools[{i}]")
+        if pool.share != 1.0 and not several:
+            raise ConfigError(f"pools[{i}].share", pool.share, "is the weight of a model, and no pool names its own", "1")
+        plans.append(replace(found, share=pool.share, several=several))
+    if several:
+        from sim.fleet.ollama_host import check_host
+
+        check_host(plans, scenario.router.name)
+    return plans
+
+
+def accelerators(plans: Sequence[Plan]) -> int:
+    """Accelerators of all pools; models that share one count it once."""
+    return max(p.accelerators for p in plans) if plans[0].several else sum(p.accelerators for p in plans)
 
 
 def _plan(section: Any, model: ModelSpec, name: str, field: str) -> Plan:

@@ -54,7 +54,9 @@ def execute(
         group.set_multi_step(multi_step)
     replicas = sum(p.replicas for p in plans)
     facts = [_facts(p) for p in plans for _ in range(p.replicas)]
-    world = World(groups, make_router(router, replicas, seed), traffic, until=until, progress=progress, facts=facts)
+    world = World(
+        groups, make_router(router, replicas, seed), traffic, until=until, progress=progress, facts=facts, host=_host(plans, seed)
+    )
     world.run()
     requests = world.requests()
     if len(requests["id"]) != world.sent:
@@ -78,6 +80,15 @@ def execute(
         not world.stopped,
         world.notes(),
     )
+
+
+def _host(plans: Sequence[Plan], seed: int) -> Callable[[World], Any] | None:
+    """Makes what stands before the engines where several models share one accelerator."""
+    if not plans[0].several:
+        return None
+    from sim.fleet.ollama_host import OllamaHost
+
+    return lambda world: OllamaHost(world, plans, stream(seed, "models"))
 
 
 def _facts(p: Plan) -> ReplicaFacts:

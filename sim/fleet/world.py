@@ -96,7 +96,8 @@ class World:
     """One run: ``groups`` (an `EngineGroup` per pool) behind one ``router``, fed with ``traffic`` (a `sim.workload.base.Traffic`).
 
     Where the traffic has a ``closed_loop``, its clients send the next request some thinking time after the last answer. ``until``: end of
-    the simulated time. ``progress(sent, finished)`` is called now and then; when it returns True the run stops there.
+    the simulated time. ``progress(sent, finished)`` is called now and then; when it returns True the run stops there. ``host`` makes a
+    `sim.fleet.ollama_host.OllamaHost`, which then takes the place of the router.
     """
 
     def __init__(
@@ -108,6 +109,7 @@ class World:
         until: float = inf,
         progress: Callable[[int, int], Any] | None = None,
         facts: Sequence[ReplicaFacts] | None = None,
+        host: Callable[[World], Any] | None = None,
     ) -> None:
         self.env = simpy.Environment()
         self.groups = groups
@@ -124,7 +126,7 @@ class World:
         self._pool_of = np.repeat(np.arange(len(groups)), [g.n for g in groups])
         self._rows: list[Columns] = []
         self._klass: list[NDArray[np.int32]] = []
-        self._watched = self._clients is not None
+        self._watched = self._clients is not None or host is not None
         self._client_of: dict[int, int] = {}
         self._sent_klass: list[int] = []
         self._block: Any = None
@@ -135,9 +137,10 @@ class World:
         self._waiting: dict[int, tuple[float, int]] = {}  # requests in the gateway: arrival, prompt tokens
         self._gateway: Gateway | None = None
         self._migrator: Any = None
+        self._host = host(self) if host is not None else None
         router.setup(self.view.facts)
         if router.gateway is not None:
-            self._gateway = Gateway(self.env, router.gateway, self._schedule, self._in_turn, self._refuse)
+            self._gateway = Gateway(self.env, router.gateway, self._schedule, self._in_turn, self.refuse)
         if router.migration is not None:
             from sim.fleet.migration import Migrator
 
@@ -156,8 +159,8 @@ class World:
         block = None if self.stopped else next(self._blocks, None)
         if block is None:
             return False
-        self._block = block
-        self._klass.append(block.klass)
+        self._block = block if self._host is None else self._host.assign(block)
+        self._klass.append(self._block.klass)
         return True
 
     def _send_block(self) -> None:
@@ -193,15 +196,18 @@ class World:
                     yield env.timeout(arrival - env.now)
                     if arrival >= self.until or self.stopped:
                         return
-                    if env.now != arrival:  # rounding of the delay, in the last bit
+                    if env.now != arrival and self._host is None:  # rounding of the delay, in the last bit
                         self._advance(arrival)
                 self.sent += 1
+                if self._host is not None:
+                    self._host.arrive((block, row, base + row, WATCH_FINISH), int(block.klass[row]))
+                    continue
                 if self._gateway is not None:
                     self._hand_in(block, row, base + row, 0)
                     continue
                 replica = self.router.choose(self.view, block, row)
                 if replica < 0:
-                    self._refuse((block, row, base + row, 0))
+                    self.refuse((block, row, base + row, 0))
                     continue
                 pool = self._pool_of[replica]
                 self.groups[pool].submit(replica - self._first[pool], columns, spans, row, row + 1, base)
@@ -219,18 +225,25 @@ class World:
         number = self.sent
         self.sent = number + 1
         self._client_of[number] = client
-        self._sent_klass.append(int(block.klass[row]))
-        if self._gateway is not None:
+        self._sent_klass.append(int(block.klass[row]) if self._host is None else self._host.draw(block, row))
+        if self._host is not None:
+            self._host.arrive((block, row, number, WATCH_FINISH), self._sent_klass[-1])
+        elif self._gateway is not None:
             self._hand_in(block, row, number, WATCH_FINISH)
         elif not self._schedule((block, row, number, WATCH_FINISH)):
-            self._refuse((block, row, number, WATCH_FINISH))
+            self.refuse((block, row, number, WATCH_FINISH))
         if self.sent % _LOOK_UP == 0:
             self._look_up()
 
     # -- one request: (block, row, id, watch flags)
 
-    def _hand_in(self, block: Any, row: int, number: int, watch: int) -> None:
+    def hold(self, request: tuple[Any, int, int, int]) -> None:
+        """The request waits outside the engines."""
+        block, row, number, _ = request
         self._waiting[number] = (float(block.arrival_s[row]), int(block.prompt_tokens[row]))
+
+    def _hand_in(self, block: Any, row: int, number: int, watch: int) -> None:
+        self.hold((block, row, number, watch))
         self._gateway.arrive((block, row, number, watch), int(block.priority[row]))  # type: ignore[union-attr]
 
     def _schedule(self, request: tuple[Any, int, int, int]) -> bool:
@@ -238,15 +251,16 @@ class World:
         replica = self.router.choose(self.view, request[0], request[1])
         if replica < 0:
             return False
-        self._submit(request, replica)
+        self.submit(request, replica)
         return True
 
     def _in_turn(self, request: tuple[Any, int, int, int]) -> bool:
         replica, self._turn = self._turn, (self._turn + 1) % self.view.replicas
-        self._submit(request, replica)
+        self.submit(request, replica)
         return True
 
-    def _submit(self, request: tuple[Any, int, int, int], replica: int) -> None:
+    def submit(self, request: tuple[Any, int, int, int], replica: int) -> None:
+        """The request goes to this replica, now."""
         block, row, number, watch = request
         self._waiting.pop(number, None)
         pool = self._pool_of[replica]
@@ -259,7 +273,7 @@ class World:
             row = 0
         group.submit(k, columns, spans, row, row + 1, number - row, watch)
 
-    def _refuse(self, request: tuple[Any, int, int, int]) -> None:
+    def refuse(self, request: tuple[Any, int, int, int]) -> None:
         """Nobody takes it: the client gets an error now."""
         block, row, number, _ = request
         self._waiting.pop(number, None)
@@ -292,7 +306,8 @@ class World:
             for client in range(self._clients.concurrency):
                 self._send_later(client, 0.0)
         else:
-            env.process(self._open_blocks() if self.router.stateless and self._gateway is None else self._open_rows())
+            alone = self.router.stateless and self._gateway is None and self._host is None
+            env.process(self._open_blocks() if alone else self._open_rows())
         if self.router.interval is not None:
             env.process(self._poll())
         while not self.stopped:
@@ -332,7 +347,13 @@ class World:
         for group in self.groups:
             ids, times, _ = group.take_watched()
             for number, t in zip(ids.tolist(), times.tolist(), strict=True):
-                self._send_later(self._client_of.pop(number), t + self._clients.think_time)  # type: ignore[union-attr]
+                if self._host is not None:
+                    self._tell_host(number, t)
+                if number in self._client_of:
+                    self._send_later(self._client_of.pop(number), t + self._clients.think_time)  # type: ignore[union-attr]
+
+    def _tell_host(self, number: int, time: float) -> None:
+        self._at(time).callbacks.append(lambda _: self._host.finished(number))
 
     def _send_later(self, client: int, time: float) -> None:
         self._at(time).callbacks.append(lambda _: self._client_sends(client))
@@ -396,13 +417,17 @@ class World:
         out: dict[str, float] = {}
         if self._gateway is not None:
             out["fleet_gateway_waited"] = float(self._gateway.waited)
-        if self._gateway is not None or self._refused:
+        if self._host is not None:
+            out |= self._host.totals()
+        elif self._gateway is not None or self._refused:
             out["fleet_gateway_failed"] = float(len(self._refused))
         return out | (self._migrator.totals() if self._migrator is not None else {})
 
     def notes(self) -> list[str]:
         """The same in sentences."""
         out = list(self._migrator.notes()) if self._migrator is not None else []
-        if self._refused:
+        if self._host is not None:
+            out += self._host.notes()
+        elif self._refused:
             out.append(f"{len(self._refused):,} requests found no replica in time and failed at the gateway")
         return out

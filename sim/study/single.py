@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sim.cost.memory import Budget
-from sim.fleet.build import Plan, plan
+from sim.fleet.build import Plan, accelerators, plan
 from sim.fleet.run import Raw, execute, fitting
 from sim.metrics.histogram import ITL_BINS, ITL_LO, ITL_SCALE
 from sim.metrics.record import RunRecord, join_series
@@ -95,7 +95,8 @@ def _record(scenario: Any, plans: Sequence[Plan], raw: Raw) -> RunRecord:
         seed=scenario.seed,
         slo=Slo.of(scenario.slo),
         replica_names=[f"{name} {i}" for name, i in zip(names, numbers, strict=True)],
-        accelerators=sum(p.accelerators for p in plans),
+        accelerators=accelerators(plans),
+        class_names=names if plans[0].several else (),
         context=_context(plans),
         scenario=to_yaml(scenario),
         evidence=_evidence(plans),
@@ -106,7 +107,7 @@ def _record(scenario: Any, plans: Sequence[Plan], raw: Raw) -> RunRecord:
 
 def _context(plans: Sequence[Plan]) -> dict[str, Any]:
     """Facts for the head of a report."""
-    facts: dict[str, Any] = {"model": plans[0].model.name}
+    facts: dict[str, Any] = {"model": ", ".join(dict.fromkeys(p.model.name for p in plans))}
     for p in plans:
         at = f" ({p.name})" if len(plans) > 1 else ""
         cut = ", ".join(f"{k} {v}" for k in ("tp", "pp", "dp", "ep") if (v := getattr(p.layout, k)) > 1)

@@ -12,7 +12,7 @@ from sim.engine.schedulers.llamacpp.params import PAD, LlamaCppParams
 from sim.engine.schedulers.ollama.context import ONE_SLOT_FAMILIES, default_num_ctx
 from sim.engine.schedulers.ollama.placement import FlashAttention, automatic_batch, predicted_vram
 from sim.errors import ConfigError, NotModelledError
-from sim.units import Seconds
+from sim.units import Bytes, Seconds
 
 _FIELD = "deployment.engine"
 Runner = Literal["llama-server", "ollamarunner", "llamarunner"]
@@ -37,6 +37,9 @@ class OllamaParams(EngineParams):
     )
     OLLAMA_MULTIUSER_CACHE: bool = Field(False, description="Own runners: copy a common prefix rather than take over its slot.")
     OLLAMA_KV_CACHE_TYPE: str | None = Field(None, description="Set `model.kv_cache` instead.")
+    load_bandwidth: Bytes = Field(
+        3e9, gt=0, description="Bytes per second at which a model is loaded (no setting of Ollama): disk or page cache of the host."
+    )
     num_ctx: int | None = Field(None, ge=4, description="Context of a request (model option); default OLLAMA_CONTEXT_LENGTH.")
     num_batch: int | None = Field(
         None, ge=1, description="Tokens of one step (model option); by default from context and memory."
