@@ -4,12 +4,13 @@ Each model is a pool with one engine; `sim.engine.schedulers.ollama.residency` d
 while its model is loaded. Loading takes the file's size over ``load_bandwidth``, seen at the next poll of the runner's health; an unload
 takes `UNLOAD` seconds until its memory is back. *Source*: ollama/ollama fb3076099687 server/sched.go; v0.24.0 for its own runners.
 
-Not modelled, and said in the result: loaded models do not slow each other down when they compute at once; what a model had cached of earlier
-prompts outlives its unloading. A model is laid out as if its weights were spread evenly over its layers (0.24 only).
+Not modelled, and said in the result: loaded models do not slow each other down when they compute at once. For 0.24's layout the weights
+are spread evenly over the layers.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -25,6 +26,7 @@ from sim.errors import ConfigError, NotModelledError
 UNLOAD: Final = 1.0
 """Seconds until the memory of a runner that was told to go is back. Upstream calls 0.5 to 1.5 s typical; this is the middle."""
 _ROUNDING: Final = 1e-9  # of SimPy's clock, which adds up delays
+_TEXT_BITS, _STARTS = 44, 1 << 15  # of a content id's 60 bits: the text's number, the number of the start above it
 _SHARED = ("runner", "OLLAMA_MAX_QUEUE", "OLLAMA_MAX_LOADED_MODELS", "OLLAMA_GPU_OVERHEAD")  # settings of the one server
 
 
@@ -115,7 +117,7 @@ class OllamaHost:
         self._model_of: dict[int, str] = {}
         self._asked: dict[int, float] = {}
         self._timer = float("inf")
-        self._content = False
+        self._starts = Counter[str]()
         self.log: list[tuple[float, str, str]] = []
         """(time, ``load`` | ``ready`` | ``evict`` | ``expire`` | ``unloaded``, model), in order of time."""
         self.busy = 0
@@ -125,7 +127,6 @@ class OllamaHost:
     def assign(self, block: Any) -> Any:
         """The block with the number of each request's model as its class."""
         klass = np.searchsorted(self._edges, self._rng.random(len(block)), side="right").astype(np.int32)
-        self._content |= bool(block.span_id.size)
         for i in np.flatnonzero(block.session >= 0).tolist():
             klass[i] = self._sessions.setdefault(int(block.session[i]), int(klass[i]))
         return replace(block, klass=klass)
@@ -134,7 +135,6 @@ class OllamaHost:
         """The same for one request of a waiting client."""
         klass = int(np.searchsorted(self._edges, self._rng.random(), side="right"))
         session = int(block.session[row])
-        self._content |= bool(block.span_id.size)
         return self._sessions.setdefault(session, klass) if session >= 0 else klass
 
     # -- what happens
@@ -149,7 +149,7 @@ class OllamaHost:
             return
         self._model_of[number] = key
         if answer == "use":
-            self._world.submit(request, klass)
+            self._send(request, key)
             return
         self._asked[number] = float(self._env.now)
         self._world.hold(request)
@@ -170,13 +170,23 @@ class OllamaHost:
     def _room(self, key: str, others: Sequence[Runner]) -> bool:
         return fits(self._plan[key], self._needs[key], sum(r.vram for r in others))
 
+    def _send(self, request: Any, key: str) -> None:
+        """To the model's engine. A cache does not outlive its process, so each start of it sees texts that it has never seen."""
+        block, row, number, watch = request
+        start = self._starts[key] % _STARTS
+        if start > 0 and block.span_id.size:
+            one = block[row : row + 1]
+            shift = start << _TEXT_BITS
+            block, row = replace(one, span_id=one.span_id + shift, out_content=one.out_content + shift), 0
+        self._world.submit((block, row, number, watch), self._number[key])
+
     def _follow(self) -> None:
         """Do what the scheduler says until it has to wait for something."""
         while (action := self._residency.next_action()) is not None:
             if action.do == "use":
                 for request in (self._residency.take_head(), *self._residency.take_waiting(action.key)):
                     self.waits.append(float(self._env.now) - self._asked.pop(request[2]))
-                    self._world.submit(request, self._number[action.key])
+                    self._send(request, action.key)
             elif action.do == "load":
                 self._note("load", action.key)
                 self._env.process(self._load(action.key))
@@ -197,6 +207,7 @@ class OllamaHost:
         vram = self._residency.runners[key].vram
         yield self._env.timeout(recovery_wait(lambda t: vram if t >= UNLOAD else 0.0, vram, discrete=not apple, metal=apple))
         self._note("unloaded", key)
+        self._starts[key] += 1
         self._residency.unloaded(key)
         self._expire()
         self._follow()
@@ -265,7 +276,7 @@ class OllamaHost:
         )
         loads = (
             f"models were loaded {t['model_loads']:,.0f} times ({each}), {t['model_load_s']:,.1f} s of loading in all; "
-            f"{t['model_evictions']:,.0f} evictions to make room, {t['model_expiries']:,.0f} unloads after the keep-alive"
+            f"{t['model_evictions']:,.0f} unloaded to make room, {t['model_expiries']:,.0f} after their keep-alive"
         )
         out = [loads]
         if self.waits:
@@ -276,11 +287,9 @@ class OllamaHost:
         if self.busy:
             out.append(f"{self.busy:,} requests were answered 503: OLLAMA_MAX_QUEUE requests waited for models already")
         out.append(
-            "models that are loaded together do not slow each other down here: sharing of the accelerator's time is not modelled"
+            "not modelled: models that are loaded together slow each other down when they compute at once; here they do not"
         )
         out.append(
             f"assumed: memory is back {UNLOAD:g} s after an unload begins; load times are weight bytes over load_bandwidth"
         )
-        if self._content and self._count("unloaded"):
-            out.append("prompts that a model had cached before it was unloaded still count as cached after it is loaded again")
         return out

@@ -10,6 +10,7 @@ Modelled, from Ollama fb307609 (0.33.0-rc2, "new") and 0.24.0 ("classic"):
 * Defaults by memory (``routes.go``, ``sched.go``): ``num_ctx`` 4,096, 32,768 or 262,144; ``num_batch`` from 512 to 2,048.
 * Decisions about several models: the queue and 503, keep-alive, eviction (`residency`), GPUs and batch size (`placement`), layers on
   GPUs and CPU by the classic formula (`layout`), cache slots and truncation (`context`).
+* Pools that name a ``model`` of their own share one accelerator (`sim.fleet.ollama_host`).
 
 Not modelled: see `Ollama.not_modelled`.
 """

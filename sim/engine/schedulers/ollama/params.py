@@ -38,7 +38,9 @@ class OllamaParams(EngineParams):
     OLLAMA_MULTIUSER_CACHE: bool = Field(False, description="Own runners: copy a common prefix rather than take over its slot.")
     OLLAMA_KV_CACHE_TYPE: str | None = Field(None, description="Set `model.kv_cache` instead.")
     load_bandwidth: Bytes = Field(
-        3e9, gt=0, description="Bytes per second at which a model is loaded (no setting of Ollama): disk or page cache of the host."
+        3e9,
+        gt=0,
+        description="Bytes per second at which a model is loaded (no setting of Ollama): disk or page cache of the host.",
     )
     num_ctx: int | None = Field(None, ge=4, description="Context of a request (model option); default OLLAMA_CONTEXT_LENGTH.")
     num_batch: int | None = Field(
