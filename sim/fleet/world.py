@@ -137,7 +137,7 @@ class World:
         self._waiting: dict[int, tuple[float, int]] = {}  # requests in the gateway: arrival, prompt tokens
         self._gateway: Gateway | None = None
         self._migrator: Any = None
-        self._host = host(self) if host is not None else None
+        self._host: Any = host(self) if host is not None else None
         router.setup(self.view.facts)
         if router.gateway is not None:
             self._gateway = Gateway(self.env, router.gateway, self._schedule, self._in_turn, self.refuse)

