@@ -127,29 +127,30 @@ def _decode_rows(s):
     i = np.int64(0)
     while i < n_run:
         slot = run[i]
-        comp = np.int64(x[slot, COMP])
-        ph = np.int64(x[slot, PH])
-        known = np.int64(x[slot, KNOWN])
-        if known + ph - comp != 1 or x[slot, CHUNK] == 1 or comp < x[slot, PROMPT]:
+        u = np.uintp(slot)  # unsigned: places are not checked for being negative
+        comp = np.int64(x[u, COMP])
+        ph = np.int64(x[u, PH])
+        known = np.int64(x[u, KNOWN])
+        if known + ph - comp != 1 or x[u, CHUNK] == 1 or comp < x[u, PROMPT]:
             break
-        if (ph > 0 and comp + 2 - ph >= x[slot, LIMIT]) or comp >= longest:
+        if (ph > 0 and comp + 2 - ph >= x[u, LIMIT]) or comp >= longest:
             i += 1
             continue
         comp += 1
-        if comp > x[slot, CAP]:
+        if comp > x[u, CAP]:
             if taken == free:
                 break
             taken += 1
-            x[slot, CAP] += size
-        if min(comp, known) >= x[slot, NEXT]:
+            x[u, CAP] += size
+        if min(comp, known) >= x[u, NEXT]:
             take_blocks(kv, taken)  # blocks change hands in the order of the list
             free -= taken
             taken = np.int64(0)
             commit(s, slot, min(comp, known))
-        x[slot, COMP] = comp
-        x[slot, INFL] += 1
+        x[u, COMP] = comp
+        x[u, INFL] += 1
         if is_async:
-            x[slot, PH] = ph + 1
+            x[u, PH] = ph + 1
         ctx += comp
         q_slot[p, rows] = slot
         q_tok[p, rows] = 1

@@ -164,37 +164,38 @@ def complete_step(s, p):
     ended = False
     for j in range(rows):
         slot = q_slot[p, j]
+        u = np.uintp(slot)  # unsigned: places are not checked for being negative
         n = q_tok[p, j]
         aux = q_aux[p, j]
-        x[slot, INFL] -= n
-        if aux == 1 and x[slot, STATUS] == RUNNING and x[slot, STALE] == 0 and k_spec == 0 and not log_on:
+        x[u, INFL] -= n
+        if aux == 1 and x[u, STATUS] == RUNNING and x[u, STALE] == 0 and k_spec == 0 and not log_on:
             # the common case: one more token, which is not the last
-            known = x[slot, KNOWN] + 1
-            left = x[slot, STOP] - known
+            known = x[u, KNOWN] + 1
+            left = x[u, STOP] - known
             if left > 0:
-                x[slot, KNOWN] = known
-                if x[slot, PH] > 0:
-                    x[slot, PH] -= 1
-                    if x[slot, COMP] - x[slot, INFL] >= x[slot, NEXT]:
-                        commit(s, slot, np.int64(x[slot, COMP] - x[slot, INFL]))
-                if r_last[slot] == gap_from:
+                x[u, KNOWN] = known
+                if x[u, PH] > 0:
+                    x[u, PH] -= 1
+                    if x[u, COMP] - x[u, INFL] >= x[u, NEXT]:
+                        commit(s, slot, np.int64(x[u, COMP] - x[u, INFL]))
+                if r_last[u] == gap_from:
                     regular += 1
-                    r_last[slot] = now
-                    r_done[slot] += 1
+                    r_last[u] = now
+                    r_done[u] += 1
                 else:
                     emit(s, slot, now, ONE)
-                if x[slot, LAZY] == 0:
-                    left = min(left, x[slot, NEXT] - known + 1)
+                if x[u, LAZY] == 0:
+                    left = min(left, x[u, NEXT] - known + 1)
                 if left < least:
                     least = left
                 got_rows += 1
                 continue
-        stale = x[slot, STALE] > 0
+        stale = x[u, STALE] > 0
         if stale:
-            x[slot, STALE] -= n
-        status = x[slot, STATUS]
+            x[u, STALE] -= n
+        status = x[u, STATUS]
         if status == ENDED:
-            if x[slot, INFL] == 0 and x[slot, HELD] == 0:
+            if x[u, INFL] == 0 and x[u, HELD] == 0:
                 free_slot(s, slot)
             continue
         if aux & 1 == 0:
@@ -205,26 +206,26 @@ def complete_step(s, p):
             accepted = _accepted(s, slot, drafts)
             k = 1 + accepted
             if not stale:
-                if x[slot, COMP] > 0:
-                    x[slot, COMP] -= drafts - accepted
-                if x[slot, PH] > 0:
-                    x[slot, PH] -= drafts - accepted
-        had_ph = x[slot, PH] > 0
-        known = x[slot, KNOWN]
-        left = x[slot, STOP] - known
+                if x[u, COMP] > 0:
+                    x[u, COMP] -= drafts - accepted
+                if x[u, PH] > 0:
+                    x[u, PH] -= drafts - accepted
+        had_ph = x[u, PH] > 0
+        known = x[u, KNOWN]
+        left = x[u, STOP] - known
         got = min(k, left)
-        x[slot, KNOWN] = known + got
+        x[u, KNOWN] = known + got
         if not stale:
             if got == left:
-                x[slot, COMP] -= k - got
+                x[u, COMP] -= k - got
             if had_ph:
-                x[slot, PH] -= k
-            if (had_ph or s.k_spec > 0) and status == RUNNING and x[slot, COMP] - x[slot, INFL] >= x[slot, NEXT]:
-                commit(s, slot, np.int64(x[slot, COMP] - x[slot, INFL]))
-        if r_last[slot] == gap_from:
+                x[u, PH] -= k
+            if (had_ph or s.k_spec > 0) and status == RUNNING and x[u, COMP] - x[u, INFL] >= x[u, NEXT]:
+                commit(s, slot, np.int64(x[u, COMP] - x[u, INFL]))
+        if r_last[u] == gap_from:
             regular += 1
-            r_last[slot] = now
-            r_done[slot] += got
+            r_last[u] = now
+            r_done[u] += got
         else:
             emit(s, slot, now, np.int64(got))
         got_rows += 1
@@ -235,8 +236,8 @@ def complete_step(s, p):
             _finish(s, slot)
         else:
             least = min(least, left - got)
-            if x[slot, LAZY] == 0:
-                least = min(least, x[slot, NEXT] - known - got + 1)
+            if x[u, LAZY] == 0:
+                least = min(least, x[u, NEXT] - known - got + 1)
     if regular > 0:
         record_gap(s.rec, now - gap_from, float(regular))
     if ended:
