@@ -14,19 +14,20 @@ from sim import registry
 from sim.errors import DataError, LawViolation
 from sim.fleet.build import Plan
 from sim.fleet.world import World
+from sim.metrics.record import collect
 from sim.policy.router import ReplicaFacts
+from sim.streams import stream
 from sim.workload.base import Traffic
-from sim.workload.streams import stream
 
 Array = NDArray[Any]
 
 
 @dataclass
 class Raw:
-    """What a run leaves: request columns by id, one entry per pool of (series, ITL histogram, parts, totals), KV capacity per replica."""
+    """What a run leaves, all pools together: request columns by id, and what `sim.metrics.record.collect` found."""
 
     requests: dict[str, Array]
-    series: list[dict[str, Any]]
+    series: dict[str, Any]
     itl_hist: Array
     parts: Array
     kv_total: Array
@@ -62,20 +63,14 @@ def execute(
     if len(requests["id"]) != world.sent:
         raise LawViolation(f"{world.sent} requests were sent, {len(requests['id'])} are accounted for")
     _client_side(plans, requests)
-    series, hists, parts = zip(*(g.series() for g in groups), strict=True)
-    totals = [g.totals() for g in groups]
-    together = {k: sum(t[k] for t in totals) for k in totals[0]}
-    for key in ("last_s", "itl_max_s", "tokens_max"):
-        together[key] = max(t[key] for t in totals)
-    together |= world.totals()
-    kv = np.concatenate([g.gauges()[3] for g in groups])
+    found = collect(groups)
     return Raw(
         requests,
-        list(series) if bins else [],
-        sum(hists),
-        np.concatenate(parts),
-        kv,
-        together,
+        found["series"] if bins else {},
+        found["itl_hist"],
+        found["parts"],
+        found["kv_total"],
+        found["totals"] | world.totals(),
         world.sent,
         not world.stopped,
         world.notes(),

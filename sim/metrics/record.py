@@ -104,7 +104,9 @@ def join_totals(pools: Sequence[Mapping[str, float]]) -> dict[str, float]:
     out: dict[str, float] = {}
     for totals in pools:
         for key, value in totals.items():
-            out[key] = max(out.get(key, value), value) if key in ("last_s", "itl_max_s") else out.get(key, 0) + value
+            out[key] = (
+                max(out.get(key, value), value) if key in ("last_s", "itl_max_s", "tokens_max") else out.get(key, 0) + value
+            )
     return out
 
 

@@ -12,7 +12,7 @@ from sim.cost.memory import Budget
 from sim.fleet.build import Plan, accelerators, plan
 from sim.fleet.run import Raw, execute, fitting
 from sim.metrics.histogram import ITL_BINS, ITL_LO, ITL_SCALE
-from sim.metrics.record import RunRecord, join_series
+from sim.metrics.record import RunRecord
 from sim.metrics.result import Result, summarise
 from sim.metrics.slo import Slo
 from sim.units import show_bytes
@@ -89,7 +89,7 @@ def _record(scenario: Any, plans: Sequence[Plan], raw: Raw) -> RunRecord:
         totals=raw.totals | {"injected": raw.sent},
         itl_hist=raw.itl_hist,
         parts=raw.parts,
-        series=join_series(raw.series),
+        series=raw.series,
         kv_total=raw.kv_total,
         name=scenario.name,
         seed=scenario.seed,

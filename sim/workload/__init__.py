@@ -1,8 +1,8 @@
 """Who sends what and when: synthetic traffic, sessions, recorded traces, waiting clients."""
 
+from sim.streams import stream
 from sim.workload.base import Traffic
 from sim.workload.closed_loop import ClosedLoop
-from sim.workload.streams import stream
 from sim.workload.table import RequestBlock
 from sim.workload.traffic import build_traffic
 

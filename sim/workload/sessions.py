@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, Field
 
 from sim.errors import ConfigError
+from sim.streams import stream
 from sim.units import Seconds
 from sim.workload import content
 from sim.workload.arrivals._base import Arrival
@@ -19,7 +20,6 @@ from sim.workload.base import Traffic
 from sim.workload.lengths._base import Length, PairReader
 from sim.workload.prefixes import Prefixes
 from sim.workload.settings import Params
-from sim.workload.streams import stream
 from sim.workload.table import BLOCK_ROWS, MAX_TOKENS, MOST_SPANS, RequestBlock
 
 _MOST_TURNS = 1000

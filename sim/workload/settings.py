@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from sim import registry
-from sim.errors import ConfigError, did_you_mean
-
-P = TypeVar("P", bound=BaseModel)
+from sim.config import settings
+from sim.errors import ConfigError
 
 
 class Params(BaseModel):
@@ -31,26 +30,9 @@ def build(kind: str, name_key: str, section: Any, field: str) -> Any:
 
     Raises `ConfigError` with dotted field names under ``field``.
     """
-    settings = as_mapping(section)
-    name = settings.pop(name_key, None) or settings.pop("name", None)
+    given = as_mapping(section)
+    name = given.pop(name_key, None) or given.pop("name", None)
     if not isinstance(name, str):
         raise ConfigError(f"{field}.{name_key}", name, "is required", ", ".join(registry.names(kind)))
     cls = registry.lookup(kind, name, f"{field}.{name_key}")
-    return cls(validate(cls.Params, settings, field))
-
-
-def validate(model: type[P], settings: Mapping[str, Any], field: str) -> P:
-    """``model`` of ``settings``. Raises one `ConfigError` for the first thing wrong."""
-    try:
-        return model.model_validate(settings)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in (field, *first["loc"]))
-        if first["type"] == "extra_forbidden":
-            known = list(model.model_fields)
-            raise ConfigError(
-                where, first["input"], "unknown setting", ", ".join(known), did_you_mean(str(first["loc"][-1]), known)
-            ) from None
-        if first["type"] == "missing":
-            raise ConfigError(where, None, "is required") from None
-        raise ConfigError(where, first["input"], first["msg"].removeprefix("Value error, ")) from None
+    return cls(settings(cls.Params, given, field))

@@ -6,11 +6,11 @@ import copy
 from collections.abc import Iterator
 
 from sim.errors import ConfigError
+from sim.streams import stream
 from sim.workload.arrivals._base import Arrival
 from sim.workload.base import Traffic
 from sim.workload.lengths._base import Length
 from sim.workload.prefixes import Prefixes, prefixed_spans
-from sim.workload.streams import stream
 from sim.workload.table import RequestBlock
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sim.config import settings
 from sim.errors import ConfigError
 from sim.units import parse_rate, parse_seconds
 from sim.workload.arrivals._base import FASTEST, SLOWEST
@@ -14,7 +15,7 @@ from sim.workload.closed_loop import ClosedLoop
 from sim.workload.prefixes import Prefixes, PrefixParams
 from sim.workload.recorded import RecordedTraffic, cut, speed_for
 from sim.workload.sessions import SessionParams, SessionTraffic
-from sim.workload.settings import as_mapping, build, validate
+from sim.workload.settings import as_mapping, build
 from sim.workload.synthetic import SyntheticTraffic
 
 _OURS = ("path", "rate_scale", "rate", "window", "limit", "max_tokens")
@@ -51,10 +52,10 @@ def _synthetic(section: Any, seed: int) -> Traffic:
     )
     prefixes = None
     if section.get("prefixes") is not None:
-        prefixes = Prefixes(validate(PrefixParams, as_mapping(section["prefixes"]), f"{field}.prefixes"))
+        prefixes = Prefixes(settings(PrefixParams, as_mapping(section["prefixes"]), f"{field}.prefixes"))
     if section.get("sessions") is None:
         return SyntheticTraffic(arrival, length, requests, seed, prefixes, max_tokens)
-    sessions = validate(SessionParams, as_mapping(section["sessions"]), f"{field}.sessions")
+    sessions = settings(SessionParams, as_mapping(section["sessions"]), f"{field}.sessions")
     return SessionTraffic(arrival, length, requests, seed, sessions, prefixes, max_tokens)
 
 
@@ -64,9 +65,9 @@ def _recorded(section: Any) -> Traffic:
     for name in ("format", "path"):
         if not section.get(name):
             raise ConfigError(f"{field}.{name}", section.get(name), "is required")
-    settings = {k: v for k, v in section.items() if k not in _OURS and k != "settings" and (k == "format" or v is not None)}
-    settings |= section.get("settings") or {}
-    reader = build("trace", "format", settings, field)
+    given = {k: v for k, v in section.items() if k not in _OURS and k != "settings" and (k == "format" or v is not None)}
+    given |= section.get("settings") or {}
+    reader = build("trace", "format", given, field)
     path = str(section["path"])
     block = reader.read(Path(path))
     limit = None if section.get("limit") is None else _count(section["limit"], f"{field}.limit")

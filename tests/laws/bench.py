@@ -16,10 +16,10 @@ from sim.engine.schedulers.vllm.params import VllmParams
 from sim.engine.state import new_recorder
 from sim.fleet.world import World
 from sim.registry import lookup
+from sim.streams import stream
 from sim.workload.base import Traffic
 from sim.workload.closed_loop import ClosedLoop
 from sim.workload.recorded import RecordedTraffic
-from sim.workload.streams import stream
 from sim.workload.table import RequestBlock
 
 

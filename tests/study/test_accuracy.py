@@ -9,6 +9,7 @@ import sim
 from sim.errors import ConfigError, DataError, NotModelledError
 from sim.report import accuracy as view
 from sim.report import page
+from sim.streams import stream
 from sim.study.accuracy import AccuracyReport, Outcome, Point, accuracy, read_points
 from sim.study.accuracy.deploy import planned, profile_of
 from sim.study.accuracy.errors import rows
@@ -16,7 +17,6 @@ from sim.study.accuracy.lengths import draw
 from sim.study.accuracy.predict import predict
 from sim.study.accuracy.traffic import traffic_of
 from sim.study.accuracy.versions import release
-from sim.workload.streams import stream
 
 LOOP = {"kind": "closed_loop", "concurrency": 4, "num_requests": 16, "prompt_tokens": 512, "output_tokens": 64}
 BATCH = {"kind": "static_batch", "batch": 8, "prompt_tokens": 512, "output_tokens": 128}

@@ -11,7 +11,7 @@ from scipy import stats
 
 from sim import registry
 from sim.errors import ConfigError
-from sim.workload.streams import stream
+from sim.streams import stream
 from tests.workload.conftest import FIXED, as_bytes, whole
 
 N = 20_000

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from sim.errors import DataError, NotModelledError
+from sim.streams import stream
 from sim.study.accuracy.lengths import draw
 from sim.study.accuracy.point import Point
 from sim.workload import content
 from sim.workload.base import Traffic
 from sim.workload.closed_loop import ClosedLoop
 from sim.workload.recorded import RecordedTraffic
-from sim.workload.streams import stream
 from sim.workload.table import RequestBlock
 
 _PREFIX_GROUPS = 10  # prompts of a ``unique_prompts`` run fall into so many groups with a common prefix
