@@ -130,6 +130,14 @@ def test_an_unknown_setting_is_refused():
         predict(point(traffic=LOOP, settings={"warp_drive": True}))
 
 
+def test_settings_that_points_name_alike_reach_the_engine_in_its_own_spelling():
+    given = {"enable_prefix_caching": True, "max_batch_size": 400, "max_prefill_batch_size": 200}
+    mindie = {"engine": "mindie", "version": "2.1RC1", "accelerator": "ascend_910b3", "model": "qwen3-8b"}
+    params = planned(point(**mindie, traffic=LOOP, settings=given)).params
+
+    assert (params.enablePrefixCache, params.maxBatchSize, params.maxPrefillBatchSize) == (True, 400, 200)
+
+
 def test_errors_are_what_they_are_called():
     outcomes = [
         Outcome(point(id=f"d/{i}", measured={"tpot_s.mean": 1.0}), {"tpot_s.mean": v}) for i, v in enumerate((0.9, 1.0, 1.3))

@@ -27,6 +27,15 @@ _WITHOUT_EFFECT = {
 }  # fmt: skip
 
 
+# Settings that the points name alike for all engines, in an engine's own spelling.
+_OWN_NAMES = {
+    "mindie": {
+        "enable_prefix_caching": "enablePrefixCache",  # what the plugin prefix_cache sets
+        "max_batch_size": "maxBatchSize",
+        "max_prefill_batch_size": "maxPrefillBatchSize",
+    }
+}
+
 # Launch flags unknown: what vLLM falls back to when another program than its own server starts it (`EngineArgs.get_batch_defaults` without a
 # usage context). TTFT of 90 such points fits this and not the server's 8,192 tokens.
 _EMBEDDED = {"max_num_batched_tokens": 2048, "max_num_seqs": 128}
@@ -104,7 +113,9 @@ def _with_profile(made: Plan, profile: EngineProfile) -> Plan:
 def _settings(point: Point) -> dict[str, Any]:
     known = set(registry.lookup("engine", point.engine).Params.model_fields)
     given: dict[str, Any] = {}
-    for name, value in point.settings.items():
+    own = _OWN_NAMES.get(point.engine, {})
+    for setting, value in point.settings.items():
+        name = own.get(setting, setting)
         if name in _WITHOUT_EFFECT:
             continue
         if name not in known:
