@@ -15,7 +15,7 @@ import pytest
 
 from sim.engine.contract import Site
 from sim.engine.schedulers.mindie import Mindie, MindieParams
-from sim.engine.state import FINISHED, REJECTED
+from sim.engine.state import FAILED, FINISHED, REJECTED
 from sim.errors import ConfigError, DataError, NotModelledError
 from sim.hardware import load_accelerator
 from sim.model import load_model
@@ -139,6 +139,51 @@ def test_requests_and_blocks_are_conserved(settings: dict[str, Any], blocks: int
         assert not kv.b_ref.any()
         assert np.count_nonzero(kv.t_block) == int(kv.n_out) == np.count_nonzero(kv.b_key)
         assert rows["cached_tokens"].sum() > 0
+
+
+LATE = {"tokenTimeout": 2, "e2eTimeout": 5}
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_requests_that_take_too_long_fail_and_leave_nothing_behind(settings: dict[str, Any]) -> None:
+    requests = random_block(np.random.default_rng(11), 250, 0.01, 300, 200)
+    groups = [server(150, SMALL | settings | LATE, extra=HOST) for _ in range(2)]
+    a, b = run(groups[0], requests, True), run(groups[1], requests, False)
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+    late = a["status"] == FAILED
+    assert 0 < late.sum() < 250
+    age = a["finish_s"] - a["arrival_s"]
+    assert np.all(age[late] >= 2.0)
+    assert np.all(age[late] < 5.2)  # at the first decision from then on
+    assert np.all(age < 5.2)
+    np.testing.assert_array_equal(a["output_tokens"][~late], requests.output_tokens[~late])
+    state = groups[0]._states[0]
+    assert (int(state.free_blocks), int(state.host_free)) == (150, HOST["cpu_blocks"])
+    assert (int(state.n_run), int(state.n_swap), int(state.w_len), int(state.n_again)) == (0, 0, 0, 0)
+
+
+def test_a_request_without_a_place_times_out() -> None:
+    settings = SMALL | {"maxFirstTokenWaitTime": 3_600_000, "tokenTimeout": 3}
+    rows = run(server(126, settings), RequestBlock.of([0.0, 0.5], [1000, 1000], [1000, 5]))
+    assert rows["status"].tolist() == [FINISHED, FAILED]
+    assert 3.5 <= rows["finish_s"][1] < 3.52
+
+
+def test_two_starving_prompts_take_turns_until_they_time_out() -> None:
+    # each finds no room, is given the other's blocks after maxFirstTokenWaitTime, and computes one chunk before it loses them again
+    settings = SMALL | {"templateType": "Mix", "maxPrefillTokens": 100, "maxFirstTokenWaitTime": 0, "e2eTimeout": 20}
+    settings |= {"maxSeqLen": 1100, "maxIterTimes": 500}
+    requests = RequestBlock.of([0.0, 0.0], [900, 1000], [50, 50])
+    rows = run(server(70, settings), requests)
+    assert rows["status"].tolist() == [FAILED, FAILED]
+    assert np.all(np.isnan(rows["first_token_s"]))
+    assert rows["preemptions"].min() > 100
+    assert 20.0 <= rows["finish_s"].max() < 20.1
+    # with patience the second waits for the first
+    calm = run(server(70, settings | {"maxFirstTokenWaitTime": 60_000}), requests)
+    assert calm["status"].tolist() == [FINISHED, FINISHED]
+    assert calm["preemptions"].sum() == 0
 
 
 def test_short_pauses_between_calls_change_nothing() -> None:

@@ -17,7 +17,12 @@ Modelled, from Ascend/MindIE-LLM (8b4871ad, 2026-04-23; paths under ``src/``):
   then by distance from the start. See `sim.engine.kv.mindie_blocks`.
 * Speculation (mtp, la, memory_decoding plugins): placeholders, look-ahead slots and the admission test that ignores those already held;
   how many guesses are right is drawn from ``acceptance_rate``.
-* Limits of the server: longer prompts than ``maxInputTokenLen`` are refused, generation stops at ``maxIterTimes`` and ``maxSeqLen``.
+* Limits of the server: longer prompts than ``maxInputTokenLen`` are refused, generation stops at ``maxIterTimes`` and ``maxSeqLen``; a
+  request that waits longer than ``tokenTimeout`` for a token, or than ``e2eTimeout`` for its end, fails.
+
+The guard of ``maxFirstTokenWaitTime`` can starve everybody: with chunked prefill, prompts that do not fit together take each other's blocks
+after every chunk and none is ever computed. The rules imply it (a new prompt is put before whoever runs, also before another new one), so it
+is modelled; the time-outs end it.
 
 A request that could never be scheduled again (its tokens need more blocks than exist) fails; the real engine stops with an error or lets
 it wait for its time-out. Releases before 2.2 were closed source; their settings and defaults agree, their inner rules may differ.

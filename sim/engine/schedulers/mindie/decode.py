@@ -106,6 +106,12 @@ def refill_running(s, lo, hi, at, rows):
 
 
 @inline
+def blocks_to_return(s, slot):
+    """Blocks that must be free for a swapped request (``CanSwapIn``); where look-ahead slots need more, the real engine stops with an error."""
+    return max(blocks_for(s, length(s, slot) + s.gamma), np.int64(s.x[slot, HOST]))
+
+
+@inline
 def swap_in(s, slot):
     """Back from host memory, and room for the next token. Returns the blocks moved."""
     n = np.int64(s.x[slot, HOST])
@@ -181,7 +187,7 @@ def decode_round(s, p):
     if s.n_preempted == preempted:
         while taken < seen:
             slot = s.swap[taken]
-            need = blocks_for(s, length(s, slot))
+            need = blocks_to_return(s, slot)
             if need > s.total:
                 s.host_free += x[slot, HOST]
                 turn_away(s, slot, FAILED)  # the real engine stops with an error

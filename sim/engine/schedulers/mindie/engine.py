@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any, ClassVar
 
 import numpy as np
@@ -146,6 +147,7 @@ class Mindie(Scheduler):
         ]
         times = [round(delay) if recorded else delay - _EARLY, 1e-3 * second, p.prefillExpectedTime, p.decodeExpectedTime]
         times.append(float(extra.get("empty_batch", 1e-3 * second)))
+        times += [inf, inf] if recorded else [p.tokenTimeout, p.e2eTimeout]
         rate = p.plugin_params.acceptance_rate if p.plugin_params is not None and not recorded else None
         return new_mindie(
             addresses(MindieState, never_called(p) if "gamma" not in extra else frozenset()),

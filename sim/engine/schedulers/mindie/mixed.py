@@ -7,8 +7,9 @@ from sim.cost.features import COPIED_BLOCKS
 from sim.engine.kv.mindie_blocks import mark_computed
 from sim.engine.outline import outlined
 from sim.engine.queue import queue_pop, queue_push_front
-from sim.engine.schedulers.mindie.blocks import allocate, append, blocks_for, length, look_up
+from sim.engine.schedulers.mindie.blocks import allocate, append, blocks_for, look_up
 from sim.engine.schedulers.mindie.decode import (
+    blocks_to_return,
     decode_features,
     dequeue_running,
     make_room_for,
@@ -18,7 +19,7 @@ from sim.engine.schedulers.mindie.decode import (
 )
 from sim.engine.schedulers.mindie.prefill import prompt_features, sort_by_id, turn_away, waited_too_long
 from sim.engine.schedulers.mindie.state import CHUNK, COMP, HIT, HOST, PROMPT, MindieState
-from sim.engine.state import FAILED
+from sim.engine.state import FAILED, REJECTED
 from sim.jit import inline
 
 
@@ -67,8 +68,13 @@ def _waiting_prompts(s, p, n_cand, rows, used, longs, at):
         uncached = max(tokens - known, 1)
         known = tokens - uncached
         chunk = min(uncached, s.max_tokens - used, s.chunk)
+        if known + chunk > s.max_prompt:
+            turn_away(s, slot, REJECTED)
+            i += 1
+            continue
         if need > s.free_blocks:
-            if s.r_done[slot] == 0 and waited_too_long(s, slot):
+            # recomputed ones too: their tokens count as prompt in this mode (``UpdatePromptAndOutputTokenIds``)
+            if waited_too_long(s, slot):
                 s.new_first = True
             s.g_blocked = True
             break
@@ -147,7 +153,7 @@ def mixed_round(s, p):
     if s.n_preempted == preempted:
         while taken < seen:
             slot = s.swap[taken]
-            need = blocks_for(s, length(s, slot))
+            need = blocks_to_return(s, slot)
             if need > s.total:
                 s.host_free += x[slot, HOST]
                 turn_away(s, slot, FAILED)

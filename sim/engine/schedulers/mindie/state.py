@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 
 from sim.engine.kv.mindie_blocks import MindieBlocks, new_mindie_blocks
-from sim.engine.state import EngineState, init_engine
+from sim.engine.state import INF, EngineState, init_engine
 from sim.jit import b1, f8, f8s, i4s, i4ss, i8, i8s, kernel, new, struct
 
 # columns of `x`
@@ -68,6 +68,9 @@ class MindieState(EngineState):
     long_delay: b1  # the delay was raised above the default: a full batch goes at once
     ms: f8  # a millisecond in units of time
     first_wait: i8  # ms
+    token_timeout: f8  # units of time
+    e2e_timeout: f8
+    deadline: f8  # no request times out before
     max_preempt: i8
     policy: i8
     prefill_ms: i8
@@ -200,6 +203,9 @@ def new_mindie(fn, replica, rec, cost, blocks, n, times, accepted):
     s.reserve = n[22]
     s.delay = times[0]
     s.ms = times[1]
+    s.token_timeout = times[5]
+    s.e2e_timeout = times[6]
+    s.deadline = INF
     s.prefill_target = times[2]
     s.decode_target = times[3]
     s.tick = 128000.0 * times[1]

@@ -2,6 +2,7 @@
 """Rounds in which every running request decodes one token and nothing else can happen, in one stroke."""
 
 from sim.engine.schedulers.mindie.state import CAP, COMP, LATENCY, PREFILL_FIRST, ROLE_D, ROW
+from sim.engine.schedulers.mindie.timeouts import steps_in_time
 
 
 def steady_mindie(s):
@@ -18,7 +19,7 @@ def steady_mindie(s):
     fits = s.free_blocks // s.n_run
     if k // s.block_size + 1 > fits:
         k = (fits - 1) * s.block_size
-    return max(k, 0)
+    return max(steps_in_time(s, k), 0)
 
 
 def apply_mindie(s, k):

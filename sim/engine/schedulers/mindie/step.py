@@ -32,6 +32,7 @@ from sim.engine.schedulers.mindie.state import (
     TABLE,
     MindieState,
 )
+from sim.engine.schedulers.mindie.timeouts import end_late_requests, note_deadline
 from sim.engine.state import FINISHED, REJECTED, emit, free_slot, record_end, record_gap
 from sim.jit import inline
 
@@ -58,6 +59,7 @@ def enqueue_mindie(s, slot):
     x[slot, ROW] = -1
     x[slot, HASHED] = 0
     queue_push(s, slot)
+    note_deadline(s, slot)
     s.g_waiting = s.w_len + s.n_swap
 
 
@@ -89,6 +91,8 @@ def _note_before(s):
 
 def plan_mindie(s):
     """One round, unless the thread sleeps."""
+    if s.now >= s.deadline:
+        end_late_requests(s)
     if s.now < s.resume:
         s.wake = s.resume
         return NOTHING
