@@ -54,19 +54,23 @@ def random_block(rng: np.random.Generator, n: int, gap: float, prompt: int, outp
     return RequestBlock.of(arrival, tokens, made, spans=(off, ids, start, length))
 
 
+KINDS = ("base", "sel", "swap", "mtp", "ftw", "chunk", "mixed")  # of `random_recording`
+LAWFUL = ("prefix", "latency", "dynamic", "tight chunk", "chunk swap", "chunk prefix")  # kinds without a reference
+
+
 def random_recording(rng: np.random.Generator, n: int, kind: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Settings and requests as the recordings write them; ``kind`` is one of base, sel, swap, mtp, ftw, chunk."""
-    size = int(rng.choice([16, 64, 128]))
-    longest = int(rng.choice([300, 900, 1500]))
+    """Settings and requests as the recordings write them; ``kind`` is one of `KINDS` (mixed: several features at once) or `LAWFUL`."""
+    size = int(rng.choice([16, 64, 128] if kind in KINDS[:-1] else [1, 3, 7, 16, 37, 64, 100, 128]))
+    longest = int(rng.choice([300, 900, 1500] if kind != "mixed" else [20, 60, 300, 900, 1500]))
     blocks = int(rng.choice([30, 60, 150])) * 128 // size
     c: dict[str, Any] = {
         "maxPrefillBatchSize": int(rng.choice([1, 2, 4, 10])),
-        "maxBatchSize": int(rng.choice([3, 8, 12, 20])),
+        "maxBatchSize": int(rng.choice([1, 3, 8, 12, 20])),
         "maxPrefillTokens": int(rng.choice([1000, 2048, 4000])),
         "maxSeqLen": 2048,
         "cacheBlockSize": size,
         "npuBlockNum": blocks,
-        "maxQueueDelayMicroseconds": int(rng.choice([1000, 5000, 20000, 60000])),
+        "maxQueueDelayMicroseconds": int(rng.choice([500, 1000, 5000, 5001, 20000, 60000])),
         "max_iters": 600,
     }
     c["maxPrefillBatchSize"] = min(c["maxPrefillBatchSize"], c["maxBatchSize"])
@@ -79,19 +83,67 @@ def random_recording(rng: np.random.Generator, n: int, kind: str) -> tuple[dict[
     elif kind == "ftw":
         c["maxFirstTokenWaitTime"] = int(rng.choice([100, 400, 1000]))
     elif kind == "chunk":
-        c |= {
-            "enableChunkedPrefill": 1,
-            "maxPrefillTokens": int(rng.choice([256, 512, 1024])),
-            "prefillChunkSize": int(rng.choice([0, 128, 256, 512])),
-            "maxLongPartialPrefills": int(rng.integers(1, 4)),
-            "longPrefillTokenThreshold": int(rng.choice([100, 300, 1024])),
-            "npuBlockNum": 400_000 // size,
-        }
+        c |= _chunked(rng) | {"npuBlockNum": 400_000 // size}
+    elif kind == "mixed":
+        c |= _several(rng)
+        c["npuBlockNum"] = max(int(rng.choice([2 * longest + 300, 4000, 20_000])) // size, (longest + 130) // size + 4)
+    else:
+        c |= _lawful(rng, kind)
+        c["npuBlockNum"] = max(blocks, (longest + 120) // size + 2)
     t, out = 0, []
     gap = float(rng.choice([2_000, 20_000, 100_000]))
     for i in range(n):
         t += int(rng.exponential(gap)) if rng.random() < 0.7 else 0
         prompt = int(rng.integers(1, longest))
         made = int(rng.integers(1, 120))
-        out.append({"id": i, "arrive_us": t, "input_len": prompt, "output_len": made, "prefix_group": 0, "prefix_len": 0})
+        shared = (int(rng.integers(1, 4)), int(rng.integers(1, longest))) if "enablePrefixCache" in c else (0, 0)
+        out.append(
+            {"id": i, "arrive_us": t, "input_len": prompt, "output_len": made, "prefix_group": shared[0], "prefix_len": shared[1]}
+        )
     return c, out
+
+
+def _chunked(rng: np.random.Generator) -> dict[str, Any]:
+    return {
+        "enableChunkedPrefill": 1,
+        "maxPrefillTokens": int(rng.choice([64, 256, 512, 1024])),
+        "prefillChunkSize": int(rng.choice([0, 32, 128, 256, 512])),
+        "maxLongPartialPrefills": int(rng.integers(1, 4)),
+        "longPrefillTokenThreshold": int(rng.choice([50, 100, 300, 1024])),
+        "maxNumPartialPrefills": int(rng.choice([1, 4, 64])),
+    }
+
+
+def _several(rng: np.random.Generator) -> dict[str, Any]:
+    """Select batch, swapping to a large or small host memory, look-ahead slots and the guard of first tokens, each now and then."""
+    c: dict[str, Any] = {}
+    if rng.random() < 0.5:
+        c |= {
+            "supportSelectBatch": 1,
+            "prefillTimeMsPerReq": int(rng.choice([0, 50, 600])),
+            "decodeTimeMsPerReq": int(rng.choice([0, 50])),
+        }
+    if rng.random() < 0.5:
+        c |= {"maxPreemptCount": int(rng.choice([1, 2, 50])), "cpuBlockNum": int(rng.choice([100_000, 40, 10, 2000]))}
+    if rng.random() < 0.5:
+        c["speculationGamma"] = int(rng.choice([1, 2, 3, 5, 16]))
+    if rng.random() < 0.5:
+        c["maxFirstTokenWaitTime"] = int(rng.choice([0, 50, 100, 1000]))
+    return c
+
+
+def _lawful(rng: np.random.Generator, kind: str) -> dict[str, Any]:
+    c: dict[str, Any] = _chunked(rng) | {"maxFirstTokenWaitTime": 3_600_000} if "chunk" in kind else {}
+    if "prefix" in kind:
+        c["enablePrefixCache"] = 1
+    elif "swap" in kind:
+        c |= {"maxPreemptCount": int(rng.choice([1, 50])), "cpuBlockNum": int(rng.choice([100_000, 40]))}
+    elif kind == "latency":
+        c |= {
+            "stageSelectPolicy": 2,
+            "prefillExpectedTime": int(rng.choice([100, 1500])),
+            "decodeExpectedTime": int(rng.choice([20, 50])),
+        }
+    elif kind == "dynamic":
+        c |= {"stageSelectPolicy": 2, "dynamicBatchSizeEnable": 1, "decodeExpectedTime": int(rng.choice([20, 50]))}
+    return c

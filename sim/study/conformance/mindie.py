@@ -49,8 +49,10 @@ def check(path: Path) -> Iterator[Case]:
         if ".jsonl" in path.name:
             yield from _lines(path, text)
         else:
-            for name, scenario in json.loads(text)["scenarios"].items():
-                settings = DEFAULTS | scenario["config_overrides"]
+            document = json.loads(text)
+            defaults = DEFAULTS | document.get("defaults_when_not_overridden", {})
+            for name, scenario in document["scenarios"].items():
+                settings = defaults | scenario["config_overrides"]
                 yield _case(name, settings, scenario["requests"], [_short(r) for r in scenario["rows"]])
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise DataError(str(path), f"not a recording of MindIE: {type(error).__name__} {error}") from error
@@ -130,8 +132,13 @@ def replay(settings: Row, requests: list[Row]) -> Iterator[Row]:
     from sim.engine.schedulers.mindie.replay import clear_log, start_log
     from sim.engine.state import new_recorder
 
-    known = {k: bool(v) if k in _FLAGS else v for k, v in settings.items() if k in MindieParams.model_fields and k not in _OWN}
-    params = MindieParams(**known)
+    known = {k: v for k, v in settings.items() if k in MindieParams.model_fields and k not in _OWN}
+    for name, value in known.items():
+        if not isinstance(value, int) or value < (name in ("maxBatchSize", "cacheBlockSize")):
+            raise ValueError(f"{name}: {value!r}")
+    # the scheduler alone was recorded: the server's limits on its settings do not hold
+    given: Row = {k: bool(v) if k in _FLAGS else v for k, v in known.items()}
+    params = MindieParams.model_construct(**given)
     update = {"stageSelectPolicy": 1 if params.supportSelectBatch else params.stageSelectPolicy}
     params = params.model_copy(update=update | {"maxPrefillBatchSize": params.maxPrefillBatchSize or params.maxBatchSize})
     chunked, caching = bool(params.enableChunkedPrefill), bool(params.enablePrefixCache)
