@@ -40,6 +40,8 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict
 
 from sim.cost.features import N_FEATURES
+from sim.engine.sides import HandOver, Role
+from sim.errors import NotModelledError
 from sim.jit import generic, inline
 
 NOTHING = 0
@@ -131,6 +133,8 @@ class Scheduler(ABC):
     """How the engine divides the memory (a class of `sim.cost.memory_rules`); None: it does not manage KV memory."""
     profile: ClassVar[str | None] = None
     """Name of the engine's profile of host overheads (`profiles/engines`); None: the engine's own name."""
+    hands_over: ClassVar[HandOver | None] = None
+    """How requests go from prefill to decode engines (`sim.engine.disaggregation`); None: not modelled."""
 
     @classmethod
     @abstractmethod
@@ -177,3 +181,8 @@ class Scheduler(ABC):
     def max_batch_tokens(cls, params: Any, site: Site) -> int:
         """Largest number of tokens in one step: the length of the cost tables."""
         raise NotImplementedError
+
+    @classmethod
+    def as_side(cls, params: Any, role: Role) -> Any:
+        """The settings (not yet resolved) of one side of a disaggregated deployment. Raises ConfigError, NotModelledError."""
+        raise NotModelledError("pools.role", role, f"prefill and decode sides of {cls.name} are not modelled", "vllm")

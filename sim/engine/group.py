@@ -5,7 +5,7 @@ from math import inf
 import numpy as np
 
 from sim.engine.loop import STOPPED, _turn, accept, make_room, outlook
-from sim.engine.state import IN_FLIGHT, SERIES, flush_gaps
+from sim.engine.state import GONE, IN_FLIGHT, SERIES, flush_gaps
 from sim.jit import kernel, list_of
 
 
@@ -93,6 +93,23 @@ def _clear_watched(rec):
 
 
 @kernel
+def _outcomes(rec, times, rows):
+    """Move watched outcomes out, if there is room for all; returns how many there are."""
+    n = rec.n_watched
+    if n > times.size:
+        return n
+    for i in range(n):
+        times[i] = rec.watched_time[i]
+        rows[i, 0] = rec.watched_id[i]
+        rows[i, 1] = rec.watched_replica[i]
+        rows[i, 2] = rec.watched_kind[i]
+        rows[i, 3] = rec.watched_slot[i]
+        rows[i, 4] = rec.watched_value[i]
+    rec.n_watched = 0
+    return n
+
+
+@kernel
 def _drained(rec):
     rec.promised -= rec.n
     rec.n = 0
@@ -125,7 +142,14 @@ def _in_flight(states):
     """Rows of requests that have not left: slot columns of every live request, replica by replica."""
     n = 0
     for k in range(len(states)):
-        n += states[k].live
+        s = states[k]
+        n += s.live
+        idle = np.zeros(s.n_slots, np.int32)
+        for i in range(s.n_free):
+            idle[s.free[i]] = 1
+        for slot in range(s.n_slots):
+            if idle[slot] == 0 and s.r_watch[slot] & GONE:
+                n -= 1
     ids = np.empty(n, np.int64)
     replica = np.empty(n, np.int32)
     times = np.empty((3, n))
@@ -137,7 +161,7 @@ def _in_flight(states):
         for i in range(s.n_free):
             idle[s.free[i]] = 1
         for slot in range(s.n_slots):
-            if idle[slot] == 0:
+            if idle[slot] == 0 and not s.r_watch[slot] & GONE:
                 ids[j] = s.r_id[slot]
                 replica[j] = k
                 times[0, j] = s.r_arrival[slot]
@@ -200,6 +224,8 @@ class EngineGroup:
         self._keys = np.full(self.n, np.inf)
         self._one = np.zeros(1, np.int32)
         self._gauge_rows = np.empty((5, self.n))
+        self._times = np.empty(64)
+        self._outcomes = np.empty((64, 5), np.int64)
         self.outstanding = _recorder_view(recorder)[6]
         """i8[n], live: requests submitted to each replica and not yet finished."""
 
@@ -234,6 +260,15 @@ class EngineGroup:
         n = view[1]
         _clear_watched(self._recorder)
         return tuple(a[:n].copy() for a in view[4])
+
+    def take_outcomes(self):
+        """The same with all that is known: list of times, list of [id, replica, kind, slot, value] (`sim.engine.state`: ENDED …)."""
+        n = _outcomes(self._recorder, self._times, self._outcomes)
+        if n > self._times.size:
+            self._times = np.empty(2 * n)
+            self._outcomes = np.empty((2 * n, 5), np.int64)
+            n = _outcomes(self._recorder, self._times, self._outcomes)
+        return self._times[:n].tolist(), self._outcomes[:n].tolist()
 
     @property
     def finished(self):

@@ -112,7 +112,7 @@ def _turn(s, until, steady):
     if not s.at_plan:
         # await a completion, or an arrival or the scheduler's own alarm
         busy = s.q_len > 0
-        t = max(s.now, s.q_end[s.q_head]) if busy else max(s.now, min(s.wake, _next_arrival(s)))
+        t = max(s.now, s.q_end[s.q_head] if busy else min(min(s.wake, s.horizon), _next_arrival(s)))
         if t > until or (t == until and not busy):
             return STOPPED
         record_gauges(s, t)
@@ -137,7 +137,8 @@ def _turn(s, until, steady):
     k = steady_steps(s) if steady else 0
     s.hint = k
     if k > 1:
-        done, now = _run_steady(s, k, until)
+        limit = until if s.horizon > until else np.nextafter(s.horizon, -inf)
+        done, now = _run_steady(s, k, limit)
         if done > 0:
             record_gauges(s, now)
             s.now = now
@@ -167,9 +168,9 @@ def outlook(s):
         p = s.q_head
         t = max(s.now, s.q_end[p])
         if s.hint > 1 and s.in_len == 0:  # whoever waits in the inbox may be gone sooner
-            t += _SURE * (s.hint - 1) * (s.q_end[p] - s.q_start[p])
+            t = max(t, min(t + _SURE * (s.hint - 1) * (s.q_end[p] - s.q_start[p]), s.horizon))
         return t
-    return min(s.wake, _next_arrival(s))
+    return min(min(s.wake, s.horizon), _next_arrival(s))
 
 
 @inline

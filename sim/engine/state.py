@@ -20,10 +20,20 @@ FINISHED: Final = 0
 REJECTED: Final = 1  # turned away at the door (429, 503, too long)
 FAILED: Final = 2  # admitted, then given up by the engine
 IN_FLIGHT: Final = 3  # the run ended first
+RETURNED: Final = 4  # given back to the fleet, which submits it anew; never in a result (`disaggregation`)
 
-WATCH_FINISH: Final = 1  # flag of a request: return from `advance` when it finishes
+WATCH_FINISH: Final = 1  # flag of a request (4 is SGLang's own): return from `advance` when it finishes
 WATCH_FIRST_TOKEN: Final = 2  # … when its first token is out
+HAND_OVER: Final = 8  # … when it has ended; its KV goes to another engine and is kept until then: see `disaggregation`
+REMOTE_KV: Final = 16  # … when it has memory; the KV of its prompt comes from another engine
+WATCH_CHUNKS: Final = 32  # … when a chunk of its prompt is computed
+GONE: Final = 64  # not from outside: its row is written, only its slot is still taken
 
+# kinds of watched outcomes, and their value; not Python ints, which would compile `_watch` once for each
+ENDED: Final = np.int64(0)  # status
+FIRST_TOKEN: Final = np.int64(1)  # 0
+ALLOCATED: Final = np.int64(2)  # tokens whose KV is to come
+CHUNK_DONE: Final = np.int64(3)  # tokens of the prompt computed so far
 
 # kinds of the time series
 S_RUNNING: Final = 0
@@ -64,6 +74,9 @@ class Recorder:
     watched_id: i8s
     watched_time: f8s
     watched_replica: i4s
+    watched_slot: i4s
+    watched_kind: i8s
+    watched_value: i8s
     # time series [replica, bin, kind]: integrals over simulated time of S_RUNNING … S_COVERED, sums of the others
     series_on: b1
     width: f8s  # [replica] seconds per bin
@@ -95,6 +108,9 @@ class EngineState:
     now: f8  # time of the current decision
     at_plan: b1  # a decision is due at `now`; otherwise a completion or an arrival is awaited
     wake: f8  # when an idle scheduler wants to decide again without an arrival (inf: never)
+    horizon: (
+        f8  # when something told from outside takes effect: an idle scheduler decides then, strokes of equal steps end before
+    )
     multi_step: b1  # advance unchanged decode steps in one stroke
     more: b1  # set by plan(): with a free place in the pipeline, plan again at once
     hint: i8  # steps after the current one in which surely nothing finishes (a lower bound, for lazy fleets)
@@ -179,6 +195,9 @@ def new_recorder(replicas, bins, width, rows, itl_bins, itl_lo, itl_scale):
     r.watched_id = np.empty(2 * rows, np.int64)
     r.watched_time = np.empty(2 * rows)
     r.watched_replica = np.empty(2 * rows, np.int32)
+    r.watched_slot = np.empty(2 * rows, np.int32)
+    r.watched_kind = np.empty(2 * rows, np.int64)
+    r.watched_value = np.empty(2 * rows, np.int64)
     r.series_on = bins > 0
     r.width = np.empty(replicas)
     r.width[:] = width
@@ -206,6 +225,7 @@ def init_engine(s, replica, rec, cost, depth, rows, stages, slots):
     s.now = 0.0
     s.at_plan = False
     s.wake = INF
+    s.horizon = INF
     s.multi_step = True
     s.more = False
     s.hint = 0
@@ -380,21 +400,39 @@ def reserve(r):
     r.watched_id = grown(r.watched_id, 2 * m)
     r.watched_time = grown(r.watched_time, 2 * m)
     r.watched_replica = grown(r.watched_replica, 2 * m)
+    r.watched_slot = grown(r.watched_slot, 2 * m)
+    r.watched_kind = grown(r.watched_kind, 2 * m)
+    r.watched_value = grown(r.watched_value, 2 * m)
 
 
 @inline
-def _watch(s, slot, t):
+def _watch(s, slot, t, kind, value):
     r = s.rec
     n = r.n_watched
     r.watched_id[n] = s.r_id[slot]
     r.watched_time[n] = t
     r.watched_replica[n] = s.replica
+    r.watched_slot[n] = slot
+    r.watched_kind[n] = kind
+    r.watched_value[n] = value
     r.n_watched = n + 1
 
 
 @inline
+def note_allocated(s, slot, t, tokens):
+    """A request with `REMOTE_KV` has its memory: the KV of ``tokens`` tokens may come."""
+    _watch(s, slot, t, ALLOCATED, tokens)
+
+
+@inline
+def note_chunk(s, slot, t, tokens):
+    """A chunk of a prompt, not the last one, is computed: ``tokens`` so far. Only for requests with `WATCH_CHUNKS`."""
+    _watch(s, slot, t, CHUNK_DONE, tokens)
+
+
+@inline
 def record_end(s, slot, t, status):
-    """Write the row of a request that leaves the engine at ``t`` (FINISHED, REJECTED, FAILED). Its slot stays taken."""
+    """Write the row of a request that leaves the engine at ``t`` (FINISHED, REJECTED, FAILED, RETURNED). Its slot stays taken."""
     r = s.rec
     n = r.n
     r.id[n] = s.r_id[slot]
@@ -410,8 +448,10 @@ def record_end(s, slot, t, status):
     r.status[n] = status
     r.n = n + 1
     r.outstanding[s.replica] -= 1
-    if s.r_watch[slot] & WATCH_FINISH:
-        _watch(s, slot, t)
+    flags = s.r_watch[slot]
+    if flags & (WATCH_FINISH | HAND_OVER) or (flags & REMOTE_KV and status != FINISHED):
+        _watch(s, slot, t, ENDED, np.int64(status))
+    s.r_watch[slot] = flags | GONE
 
 
 @inline
@@ -469,7 +509,7 @@ def emit(s, slot, t, tokens):
     if s.r_done[slot] == 0:
         s.r_first_token[slot] = t
         if s.r_watch[slot] & WATCH_FIRST_TOKEN:
-            _watch(s, slot, t)
+            _watch(s, slot, t, FIRST_TOKEN, np.int64(0))
     else:
         record_gap(s.rec, t - s.r_last_token[slot], 1.0)
     s.r_last_token[slot] = t

@@ -39,9 +39,11 @@ from sim.engine.contract import Scheduler, Site
 from sim.engine.schedulers.vllm import params as settings
 from sim.engine.schedulers.vllm.params import VllmParams
 from sim.engine.schedulers.vllm.plan import plan_step
+from sim.engine.schedulers.vllm.sides import kv_arrived_vllm, release_kept_vllm
 from sim.engine.schedulers.vllm.state import VllmState, grow_vllm, new_vllm
 from sim.engine.schedulers.vllm.steady import apply_vllm, steady_vllm
 from sim.engine.schedulers.vllm.update import complete_step, enqueue_vllm
+from sim.engine.sides import HandOver, Role
 from sim.errors import ConfigError
 from sim.jit import implement
 from sim.model import load_model
@@ -56,6 +58,8 @@ implement(
     steady_steps=steady_vllm,
     apply_steady=apply_vllm,
     grow=grow_vllm,
+    release_kept=release_kept_vllm,
+    kv_arrived=kv_arrived_vllm,
 )
 
 _DRAWS = 4096
@@ -80,6 +84,7 @@ class Vllm(Scheduler):
         "vLLM 0.33.0: v1/core/sched/{scheduler,async_scheduler}.py, v1/core/{kv_cache_manager,block_pool}.py, v1/engine/core.py"
     )
     rule = VllmRule
+    hands_over = HandOver(first="prefill", first_token="decode")
     not_modelled = (
         "V0 (0.7 and before)",
         "several KV groups of hybrid models",
@@ -191,6 +196,11 @@ class Vllm(Scheduler):
         method: Any = "eagle" if s.method == "eagle3" else s.method
         draft = load_model(s.model) if s.model is not None else None
         return Extras(draft_method=method, draft_tokens=s.num_speculative_tokens, draft=draft, lora_rank=lora_rank)
+
+    @classmethod
+    def as_side(cls, params: VllmParams, role: Role) -> VllmParams:
+        """With the connector of the role; times of its own would contradict those of the fleet's links."""
+        return settings.as_side(params, role)
 
     @classmethod
     def max_batch_tokens(cls, params: VllmParams, site: Site) -> int:

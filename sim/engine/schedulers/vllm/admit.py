@@ -3,6 +3,7 @@
 
 import numpy as np
 
+from sim.engine.disaggregation import tell_at
 from sim.engine.schedulers.vllm.memory import ONE, allocate, commit, look_up
 from sim.engine.schedulers.vllm.queues import queue_add, queue_take
 from sim.engine.schedulers.vllm.state import (
@@ -24,7 +25,7 @@ from sim.engine.schedulers.vllm.state import (
     STATUS,
     WAITING,
 )
-from sim.engine.state import first_scheduled, log_event
+from sim.engine.state import INF, REMOTE_KV, first_scheduled, log_event, note_allocated
 from sim.jit import inline
 
 
@@ -96,9 +97,9 @@ def admit(s):
     rows = s.rows_planned
     budget, room, threshold = s.budget, s.room, s.threshold_now
     scheduled = rows > 0
-    n_w = n_k = np.int64(0)
+    n_w = n_k = n_remote = np.int64(0)
     s.n_loras = 0
-    stuck = False
+    stuck = full = False
     s.admitting = True
     if s.max_loras > 0:
         for i in range(s.n_run):
@@ -106,7 +107,7 @@ def admit(s):
     blocked = False
     while budget > 0 and room > s.slots:
         if s.n_run >= s.max_run:
-            stuck = True
+            full = True
             break
         held = s.kvq.len > 0
         if not held and s.wq.len == 0:
@@ -118,6 +119,7 @@ def admit(s):
         if status == REMOTE:
             if x[slot, RECEIVED] == 0:
                 ready = False
+                n_remote += 1
             else:
                 commit(s, slot, np.int64(x[slot, COMP]))
                 x[slot, RECEIVED] = 0
@@ -173,15 +175,17 @@ def admit(s):
             _reserve(s, n_k)
         if not allocate(s, slot, n):
             blocked = True
-            stuck = (not s.kv.caching or x[slot, LAZY] == 1) and s.role == 0
+            stuck = not s.kv.caching or x[slot, LAZY] == 1
             break
         queue_take(s, q)
         if s.key_slot == slot:
             s.key_slot = -1
         x[slot, PULLED] = 1
         if ext > 0:
+            remote = s.r_watch[slot] & REMOTE_KV
             s.in_slot_x[s.in_n] = slot
-            s.in_time[s.in_n] = s.now + s.xfer_base + s.xfer_token * ext
+            s.in_time[s.in_n] = INF if remote else s.now + s.xfer_base + s.xfer_token * ext
+            tell_at(s, s.in_time[s.in_n])
             s.in_n += 1
             x[slot, STATUS] = REMOTE
             x[slot, COMP] = c + ext
@@ -192,6 +196,9 @@ def admit(s):
             s.skip_k[n_k] = slot
             n_k += 1
             log_event(s, KV_WAIT, s.r_id[slot], ext)
+            n_remote += 1
+            if remote:
+                note_allocated(s, slot, s.now, ext)
             continue
         s.run[s.n_run] = slot
         s.n_run += 1
@@ -215,6 +222,9 @@ def admit(s):
         room -= n + s.slots
         if c < known - 1:
             s.admitted = True
+    # nothing changes by itself while all that was passed over waits for KV to come, and nobody else is there or the next does not fit
+    quiet = n_w == 0 and n_k == n_remote and s.kvq.len == 0
+    s.stuck = full or (quiet and (stuck or (n_k > 0 and s.wq.len == 0)))
     # what was passed over goes back in front, in its old order
     for i in range(n_k - 1, -1, -1):
         queue_add(s, s.kvq, s.skip_k[i], ONE)
@@ -222,6 +232,5 @@ def admit(s):
         queue_add(s, s.wq, s.skip_w[i], ONE)
     if not defer:
         s.cap_bound = s.wq.len + s.kvq.len > s.n_deferred
-    s.stuck = stuck and n_w == 0 and n_k == 0
     s.g_blocked = blocked
     s.rows_planned = rows

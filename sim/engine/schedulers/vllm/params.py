@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from sim.engine.contract import EngineParams, Site
+from sim.engine.sides import Role
 from sim.errors import ConfigError, NotModelledError
 from sim.units import Bytes, Seconds
 
@@ -176,6 +177,22 @@ def resolve(params: VllmParams, site: Site) -> VllmParams:
     if p.gpu_memory_utilization is None:
         new["gpu_memory_utilization"] = 0.92 if p.minor >= 24 else 0.9
     return params.model_copy(update=new)
+
+
+def as_side(params: VllmParams, role: Role) -> VllmParams:
+    """Prefill or decode side of a fleet whose links carry the KV. Raises ConfigError."""
+    kv_role: Any = "kv_producer" if role == "prefill" else "kv_consumer"
+    given = params.kv_transfer_config
+    if given is None:
+        return params.model_copy(update={"kv_transfer_config": KVTransferConfig(kv_role=kv_role)})
+    if given.kv_role != kv_role:
+        raise ConfigError("engine.kv_transfer_config.kv_role", given.kv_role, f"contradicts role {role} of the pool", kv_role)
+    for name in ("transfer_base", "transfer_per_token"):
+        if name in given.model_fields_set:
+            raise ConfigError(
+                f"engine.kv_transfer_config.{name}", getattr(given, name), "the links of the fleet carry the KV", "leave it out"
+            )
+    return params
 
 
 def capture_sizes(params: VllmParams, blackwell: bool = False) -> list[int]:

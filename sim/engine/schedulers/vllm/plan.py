@@ -109,7 +109,7 @@ def _decode_rows(s):
     """The leading rows of the list that decode one token, in one pass with their bookkeeping; stops at the first other one.
 
     Same decisions as the loop of `plan_step` and `_after`, which do the rest. Only where nothing but blocks can get in the way: without
-    speculation, pipeline stages, adapters, threshold, deferral or a connector.
+    speculation, pipeline stages, adapters, threshold or deferral.
     """
     x = s.r_x
     run = s.run
@@ -176,6 +176,9 @@ def _after(s):
     n_decode = decode_tokens = sampled = drafting = past = s.lean
     decode_ctx = s.lean_ctx
     work = 0.0
+    if s.defer_free:
+        for j in range(s.lean):
+            x[q_slot[p, j], LAST_SEQ] = s.seq_s
     for j in range(s.lean, rows):
         slot = q_slot[p, j]
         n = q_tok[p, j]
@@ -261,7 +264,7 @@ def plan_step(s):
     s.admitted = False
     rows = i = np.int64(0)
     s.lean = s.lean_ctx = 0
-    if s.pp == 1 and s.k_spec == 0 and s.role == 0 and threshold == 0 and not defer and not s.any_lora:
+    if s.pp == 1 and s.k_spec == 0 and threshold == 0 and not defer and not s.any_lora:
         i = _decode_rows(s)
         rows = s.lean
         budget -= rows

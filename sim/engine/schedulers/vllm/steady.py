@@ -13,9 +13,9 @@ def steady_vllm(s):
         return 0
     if s.least < 3 or s.interval > 1 or s.pp > 1 or s.finished_pending or s.n_run > s.max_tokens:
         return 0
-    if s.role > 0 and (s.in_n > 0 or s.n_send > 0 or s.df_len > 0 or s.kvq.len > 0):
+    if s.role > 0 and (s.n_send > 0 or s.df_len > 0 or s.horizon <= s.now):
         return 0
-    if s.wq.len > 0 and not s.stuck:
+    if s.wq.len + s.kvq.len > 0 and not s.stuck:
         return 0
     k = s.least - 1
     fits = s.kv.free // s.n_run

@@ -3,6 +3,7 @@
 
 import numpy as np
 
+from sim.engine.disaggregation import tell_at
 from sim.engine.schedulers.vllm.memory import ONE, ZERO, commit, free_deferred, release
 from sim.engine.schedulers.vllm.plan import has_requests
 from sim.engine.schedulers.vllm.queues import queue_add, queue_remove
@@ -37,7 +38,7 @@ from sim.engine.schedulers.vllm.state import (
     STOP,
     VERIFIED,
 )
-from sim.engine.state import FINISHED, REJECTED, emit, free_slot, log_event, record_end, record_gap
+from sim.engine.state import FINISHED, HAND_OVER, INF, REJECTED, emit, free_slot, log_event, record_end, record_gap
 from sim.jit import inline, kernel
 
 
@@ -73,9 +74,12 @@ def enqueue_vllm(s, slot):
 @kernel
 def _transfers(s, n_out):
     """Remote loads that have arrived by now, and of the first ``n_out`` sends those that have been read."""
+    if s.now < s.horizon:
+        return
     x = s.r_x
     before = s.in_n + s.out_n
     left = 0
+    horizon = INF
     for i in range(s.in_n):
         slot = s.in_slot_x[i]
         if s.in_time[i] <= s.now:
@@ -85,6 +89,7 @@ def _transfers(s, n_out):
         else:
             s.in_slot_x[left] = slot
             s.in_time[left] = s.in_time[i]
+            horizon = min(horizon, s.in_time[i])
             left += 1
     s.in_n = left
     left = 0
@@ -100,10 +105,13 @@ def _transfers(s, n_out):
         else:
             s.out_slot[left] = slot
             s.out_time[left] = s.out_time[i]
+            horizon = min(horizon, s.out_time[i])
             left += 1
     s.out_n = left
+    s.horizon = horizon
     if s.in_n + s.out_n < before:
         s.empties = 0
+        s.stuck = False
 
 
 @inline
@@ -126,8 +134,10 @@ def _finish(s, slot):
     record_end(s, slot, s.now, FINISHED)
     log_event(s, FINISH, s.r_id[slot], ZERO)
     if s.role == 1:
+        handed = s.r_watch[slot] & HAND_OVER
         s.out_slot[s.out_n] = slot
-        s.out_time[s.out_n] = s.now + s.xfer_base + s.xfer_token * x[slot, COMP]
+        s.out_time[s.out_n] = INF if handed else s.now + s.xfer_base + s.xfer_token * x[slot, COMP]
+        tell_at(s, s.out_time[s.out_n])
         s.out_n += 1
         s.n_send += 1
         x[slot, HELD] = 1
@@ -155,7 +165,9 @@ def complete_step(s, p):
     n_out = s.out_n
     if s.defer_free and rows > 0:
         s.seq_p += 1
-        free_deferred(s)
+        if s.df_len > 0:
+            free_deferred(s)
+            s.stuck = False
     got_rows = 0
     regular = 0
     least = NEVER

@@ -1,0 +1,133 @@
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, misc"
+"""Prefill and decode in different engines: what an engine does on either side, and what the fleet tells it.
+
+The functions below belong to the contract (`contract.py`) but are optional. A scheduler that plays the sides attaches them with
+``sim.jit.implement`` beside the others, sets `Scheduler.hands_over` (`sides.HandOver`: its protocol) and overrides `Scheduler.as_side`.
+The fleet (`sim.fleet.disaggregation`) hands requests over and owns the links; an engine owns its queues, memory and batches.
+
+**Prefill side (P).** A request with the flag `HAND_OVER` comes with output = limit = 1: it computes its prompt and ends with the token that
+P samples. ``record_end(…, FINISHED)`` wakes the fleet by itself (outcome `ENDED`). From then on the engine keeps the request's KV and its
+slot, without `free_slot`, until `release_kept`. One that is refused or fails ends as ever. With `WATCH_CHUNKS` the engine calls
+``note_chunk(s, slot, s.now, tokens)`` whenever a chunk of the prompt is computed that is not the last one.
+
+``release_kept(s, slot, t)``
+    The KV of a request that has ended has been read at ``t``: give its blocks back and free its slot, when the engine's rules let it see that.
+
+**Decode side (D).** A request with the flag `REMOTE_KV` does not compute its prompt: it goes through the engine's own admission for such
+requests. When the engine has taken memory for it, it calls ``note_allocated(s, slot, s.now, tokens)`` (outcome `ALLOCATED`; ``tokens``:
+whose KV must come, the prompt less what D has cached) and waits. It joins the batch, by the engine's own rules, after `kv_arrived`.
+
+``kv_arrived(s, slot, t, delivered)``
+    Its KV is there at ``t``. ``delivered``: tokens of the output that P has sampled and that come along (0 or 1, `HandOver.delivered`). The
+    client has ``r_done[slot]`` of them already; the engine itself must `emit` the others when it takes the request in. After that
+    ``prompt + delivered`` tokens are known, and KV is there for ``prompt``.
+``drop_remote(s, slot, t)``
+    Its KV will never come (P refused it): give back its memory, ``record_end(s, slot, t, FAILED)``, `free_slot`. Only asked where
+    ``HandOver.first`` is ``decode``.
+
+A preempted request is D's own affair as long as it stays there (vLLM computes again, SGLang swaps to the host). An engine that sends it back
+to be prefilled again (MindIE) gives its memory back, then ``record_end(s, slot, t, RETURNED)``, `free_slot`: the fleet submits it anew, prompt
+and the ``r_done`` delivered tokens as the new prompt, and joins the rows. On D `record_end` wakes the fleet unless the request has finished.
+
+**Time.** ``t`` may lie in the future, as a link knows when it will be through: nothing may happen because of it before. The engine keeps
+``s.horizon`` at the earliest such time it has been told (`tell_at`) and has not acted upon; inf: none. At a decision at or after the horizon it
+must move it on. The loop wakes an idle engine at the horizon, and strokes of equal steps (`steady_steps`) end before it: a scheduler may go on
+in strokes while KV is on its way.
+
+What is in no flag stays as it was: without `HAND_OVER` and `REMOTE_KV` a side does what it does alone (vLLM: fixed transfer times).
+"""
+
+from typing import Any
+
+import numpy as np
+
+from sim.engine.loop import outlook
+from sim.engine.state import record_gap, record_gauges
+from sim.jit import _METHODS, JIT, generic, inline, kernel
+
+
+@generic
+def release_kept(s: Any, slot: Any, t: Any) -> Any:
+    """The KV of an ended request has been read."""
+
+
+@generic
+def kv_arrived(s: Any, slot: Any, t: Any, delivered: Any) -> Any:
+    """The KV of a waiting request is there."""
+
+
+@generic
+def drop_remote(s: Any, slot: Any, t: Any) -> Any:
+    """The KV of a waiting request will never come."""
+
+
+@inline
+def tell_at(s, t):
+    """Something told from outside takes effect at ``t``."""
+    if t < s.horizon:
+        s.horizon = t
+
+
+@kernel
+def _release_kept(states, keys, k, slot, t):
+    release_kept(states[k], slot, t)
+    keys[k] = min(keys[k], outlook(states[k]))
+
+
+@kernel
+def _kv_arrived(states, keys, k, slot, t, delivered, seen):
+    s = states[k]
+    if seen == seen:  # the client has the first token already
+        s.r_done[slot] = delivered
+        s.r_first_token[slot] = seen
+        s.r_last_token[slot] = seen
+    kv_arrived(s, slot, t, delivered)
+    keys[k] = min(keys[k], outlook(s))
+
+
+@kernel
+def _drop_remote(states, keys, k, slot, t):
+    record_gauges(states[k], t)
+    drop_remote(states[k], slot, t)
+    keys[k] = min(keys[k], outlook(states[k]))
+
+
+@kernel
+def _note_gap(states, k, gap):
+    record_gap(states[k].rec, gap, 1.0)
+
+
+class Sides:
+    """The engines of one `sim.engine.group.EngineGroup` as sides of a disaggregated deployment."""
+
+    def __init__(self, group: Any) -> None:
+        self._group = group
+        self._states = group._states
+        self._keys = group._keys
+
+    @staticmethod
+    def playable(group: Any) -> bool:
+        """Whether the group's scheduler has the functions of the sides."""
+        if JIT:
+            import numba
+
+            kind = numba.typeof(group._states).item_type
+        else:
+            kind = type(group._states[0])
+        return kind in _METHODS["kv_arrived"] and kind in _METHODS["release_kept"]
+
+    def release_kept(self, replica: int, slot: int, t: float) -> None:
+        """The KV of a request that has ended here has been read at ``t``."""
+        _release_kept(self._states, self._keys, replica, slot, t)
+
+    def kv_arrived(self, replica: int, slot: int, t: float, delivered: int, seen: float = np.nan) -> None:
+        """KV is here at ``t``, with ``delivered`` tokens; ``seen``: when the client got them from the other side (NaN: not yet)."""
+        _kv_arrived(self._states, self._keys, replica, slot, t, delivered, seen)
+
+    def drop_remote(self, replica: int, slot: int, t: float) -> None:
+        """KV will never come."""
+        _drop_remote(self._states, self._keys, replica, slot, t)
+
+    def note_gap(self, replica: int, gap: float) -> None:
+        """Count a gap between two tokens that came from different engines."""
+        _note_gap(self._states, replica, gap)
