@@ -58,6 +58,8 @@ def params_of(part: str) -> type[BaseModel]:
 def _named(section: Named, kind: str, field: str) -> dict[str, Any]:
     name = getattr(section, section.key)
     cls = registry.lookup(kind, name, f"{field}.{section.key}")
+    if kind == "engine":
+        cls = cls.edition(section.settings)
     return {section.key: name} | _filled(cls.Params, section.settings, field)
 
 

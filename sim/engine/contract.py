@@ -34,6 +34,7 @@ Request life: inbox → `enqueue` → (`first_scheduled`) → `emit`… → `rec
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
@@ -135,6 +136,11 @@ class Scheduler(ABC):
     """Name of the engine's profile of host overheads (`profiles/engines`); None: the engine's own name."""
     hands_over: ClassVar[HandOver | None] = None
     """How requests go from prefill to decode engines (`sim.engine.disaggregation`); None: not modelled."""
+
+    @classmethod
+    def edition(cls, settings: Mapping[str, Any]) -> type[Scheduler]:
+        """The class for these settings as given: an engine whose old versions are a scheduler of their own hands over to it."""
+        return cls
 
     @classmethod
     @abstractmethod

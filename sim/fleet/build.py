@@ -120,7 +120,7 @@ def engine_of(section: Any, field: str) -> tuple[type[Scheduler], Any]:
     from sim.config import settings
 
     settings_given: Mapping[str, Any] = dict(section.settings)
-    scheduler: type[Scheduler] = registry.lookup("engine", section.name, f"{field}.name")
+    scheduler: type[Scheduler] = registry.lookup("engine", section.name, f"{field}.name").edition(settings_given)
     return scheduler, settings(scheduler.Params, settings_given, field)
 
 

@@ -36,6 +36,19 @@ def vllm(rng: np.random.Generator) -> tuple[dict[str, Any], int]:
     return given, int(rng.integers(260, 700))
 
 
+def vllm_v0(rng: np.random.Generator) -> tuple[dict[str, Any], int]:
+    version = str(rng.choice(["0.2", "0.4.2", "0.5", "0.6.1", "0.6", "0.7"]))
+    given: dict[str, Any] = {"version": version, "max_num_seqs": int(rng.integers(1, 24)), "max_model_len": 4096}
+    if version != "0.2":
+        given["enable_chunked_prefill"] = bool(rng.integers(2))
+        given["scheduler_delay_factor"] = float(rng.choice([0.0, 0.0, 0.5]))
+    if version in ("0.5", "0.6", "0.7") and rng.integers(2):
+        given["preemption_mode"] = "swap"
+    if version in ("0.6", "0.7"):
+        given["num_lookahead_slots"] = int(rng.choice([0, 0, 5]))
+    return given, int(rng.integers(260, 700))
+
+
 def sglang(rng: np.random.Generator) -> tuple[dict[str, Any], int]:
     given = {
         "max_running_requests": int(rng.integers(1, 24)),
@@ -55,7 +68,7 @@ def static(rng: np.random.Generator) -> tuple[dict[str, Any], int]:
     return {"max_batch_size": int(rng.integers(1, 24)), "response": str(rng.choice(["with_batch", "when_done"]))}, 0
 
 
-ENGINES = {"vllm": (vllm, 1000), "sglang": (sglang, 300), "tgi": (tgi, 300), "static": (static, 100)}
+ENGINES = {"vllm": (vllm, 1000), "vllm-v0": (vllm_v0, 300), "sglang": (sglang, 300), "tgi": (tgi, 300), "static": (static, 100)}
 
 
 def random_traffic(rng: np.random.Generator) -> Traffic:

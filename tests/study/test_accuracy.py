@@ -112,8 +112,12 @@ def test_a_static_batch_needs_no_scheduler():
 
     assert profile_of(old).line == "0.1"
     assert set(predict(old)) == {"step_s.decode", "step_s.prefill"}
-    with pytest.raises(NotModelledError):
-        planned(old)
+
+
+def test_a_deployment_of_2023_runs_on_v0():
+    made = planned(point(version=None, assumed=("eager kernels of 2023",)))
+
+    assert (made.scheduler.name, made.params.version) == ("vllm-v0", "0.2")
 
 
 def test_what_is_not_modelled_has_a_reason(tmp_path):

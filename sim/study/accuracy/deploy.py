@@ -111,7 +111,9 @@ def _with_profile(made: Plan, profile: EngineProfile) -> Plan:
 
 
 def _settings(point: Point) -> dict[str, Any]:
-    known = set(registry.lookup("engine", point.engine).Params.model_fields)
+    version = release(point.engine, point.version, point.assumed)
+    scheduler = registry.lookup("engine", point.engine).edition({} if version is None else {"version": version})
+    known = set(scheduler.Params.model_fields)
     given: dict[str, Any] = {}
     own = _OWN_NAMES.get(point.engine, {})
     for setting, value in point.settings.items():
@@ -121,7 +123,6 @@ def _settings(point: Point) -> dict[str, Any]:
         if name not in known:
             raise NotModelledError(f"settings.{name}", value, f"is not modelled for {point.engine}")
         given[name] = value
-    version = release(point.engine, point.version, point.assumed)
     if "version" in known and version is not None:
         given["version"] = ".".join(version.split(".")[:2])
     if "block_size" in known and point.block_size:

@@ -22,13 +22,15 @@ a hash to the front of the free queue from 0.21, also without prefix caching (wh
 ``gpu_memory_utilization`` 0.92, watermark, interval, active limit, exemption of a lone request from the threshold, lookahead hashes (before:
 the last block of a hit is computed again when drafting). Numbers above 0.19 are inferred from the dates of the changes.
 
-**What is not**: V0 (0.7 and before), several KV groups (hybrid models cache as if all layers were full attention), multimodal encoders,
-structured output, prompt log-probabilities, offloading and other synchronous connectors, the idle pause of 1 ms without a connector,
-lock-step of mixture-of-experts ranks. Settings for them do not exist here or are refused.
+**What is not**: V0 (0.2 to 0.7), which is an engine of its own and reached by ``version``: `sim.engine.schedulers.vllm_v0`; several KV groups
+(hybrid models cache as if all layers were full attention), multimodal encoders, structured output, prompt log-probabilities, offloading and
+other synchronous connectors, the idle pause of 1 ms without a connector, lock-step of mixture-of-experts ranks. Settings for them do not
+exist here or are refused.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -37,7 +39,7 @@ from sim.cost.extras import Extras
 from sim.cost.memory_rules import VllmRule
 from sim.engine.contract import Scheduler, Site
 from sim.engine.schedulers.vllm import params as settings
-from sim.engine.schedulers.vllm.params import VllmParams
+from sim.engine.schedulers.vllm.params import VllmParams, is_v0
 from sim.engine.schedulers.vllm.plan import plan_step
 from sim.engine.schedulers.vllm.sides import kv_arrived_vllm, release_kept_vllm
 from sim.engine.schedulers.vllm.state import VllmState, grow_vllm, new_vllm
@@ -86,13 +88,21 @@ class Vllm(Scheduler):
     rule = VllmRule
     hands_over = HandOver(first="prefill", first_token="decode")
     not_modelled = (
-        "V0 (0.7 and before)",
         "several KV groups of hybrid models",
         "multimodal encoders",
         "structured output",
         "stream_interval > 1",
         "speculation or pipeline parallelism on a disaggregated side",
     )
+
+    @classmethod
+    def edition(cls, settings: Mapping[str, Any]) -> type[Scheduler]:
+        """V0 for versions 0.2 to 0.7."""
+        if cls is Vllm and is_v0(settings.get("version")):
+            from sim.engine.schedulers.vllm_v0 import VllmV0
+
+            return VllmV0
+        return cls
 
     @classmethod
     def resolve(cls, params: VllmParams, site: Site) -> VllmParams:

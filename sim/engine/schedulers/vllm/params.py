@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -45,7 +46,7 @@ class KVTransferConfig(BaseModel):
 class VllmParams(EngineParams):
     """Settings as ``vllm serve`` spells them; None is vLLM's own default for the hardware, usage and version."""
 
-    version: str = Field("0.33", pattern=r"^0\.\d+$", description="release whose rules and defaults apply, 0.8 to 0.33")
+    version: str = Field("0.33", pattern=r"^0\.\d+(\.\d+)?$", description="release whose rules and defaults apply, 0.2 to 0.33")
     usage_context: Literal["server", "llm_class"] = Field("server", description="API server or offline LLM class: other defaults")
     performance_mode: Literal["balanced", "interactivity", "throughput"] = Field(
         "balanced", description="throughput doubles the default batch limits"
@@ -83,6 +84,12 @@ class VllmParams(EngineParams):
         return int(self.version.split(".")[1])
 
 
+def is_v0(version: Any) -> bool:
+    """Whether a version is one of 0.2 to 0.7, whose scheduler is another (`sim.engine.schedulers.vllm_v0`)."""
+    found = re.match(r"0\.(\d+)", str(version))
+    return found is not None and 2 <= int(found[1]) < OLDEST
+
+
 def batch_defaults(params: VllmParams, site: Site) -> tuple[int, int]:
     """Default ``max_num_batched_tokens`` and ``max_num_seqs``. *Source*: EngineArgs.get_batch_defaults, vLLM 0.33."""
     accelerator = site.accelerator
@@ -103,7 +110,11 @@ def batch_defaults(params: VllmParams, site: Site) -> tuple[int, int]:
 def refuse(params: VllmParams, site: Site) -> None:
     """Raise for what vLLM refuses (`ConfigError`) or what is not modelled (`NotModelledError`)."""
     if not OLDEST <= params.minor <= LATEST:
-        why = "V0 (prefill-first, swapping) is not modelled" if params.minor < OLDEST else "this release is not known"
+        why = (
+            "is V0: engine vllm-v0, which vllm hands over to for 0.2 to 0.7"
+            if params.minor < OLDEST
+            else "this release is not known"
+        )
         raise NotModelledError("engine.version", params.version, why, f"0.{OLDEST} to 0.{LATEST}")
     speculative = params.speculative_config
     if (

@@ -1,0 +1,130 @@
+"""The registered class: from settings to the state of one replica."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+
+from sim.cost.extras import Extras
+from sim.cost.memory_rules import VllmRule
+from sim.engine.contract import Scheduler, Site
+from sim.engine.schedulers.vllm_v0.params import VllmV0Params, resolve
+from sim.engine.schedulers.vllm_v0.plan import enqueue_v0, plan_v0
+from sim.engine.schedulers.vllm_v0.state import V0State, grow_v0, new_v0
+from sim.engine.schedulers.vllm_v0.update import apply_v0, complete_v0, steady_v0
+from sim.errors import ConfigError
+from sim.jit import implement
+from sim.registry import register
+
+implement(
+    V0State,
+    enqueue=enqueue_v0,
+    plan=plan_v0,
+    complete=complete_v0,
+    steady_steps=steady_v0,
+    apply_steady=apply_v0,
+    grow=grow_v0,
+)
+_GIB = 1 << 30
+_WATERMARK = 0.01
+
+
+@register("engine")
+class VllmV0(Scheduler):
+    """vLLM V0; see the package's docstring. ``vllm`` with a version of 0.2 to 0.7 is this engine."""
+
+    name = "vllm-v0"
+    Params = VllmV0Params
+    version = "0.2 to 0.7"
+    models = (
+        "vLLM 0.2 to 0.7 (V0): core/{scheduler,block_manager,block_manager_v1,block_manager_v2}.py, core/block/block_table.py, "
+        "engine/{llm_engine,arg_utils}.py, config.py"
+    )
+    rule = VllmRule
+    profile = "vllm"
+    not_modelled: ClassVar[tuple[str, ...]] = (
+        "prefix caching in V0",
+        "multi-step scheduling (num_scheduler_steps > 1)",
+        "speculative decoding in V0",
+        "several sequences per request (n > 1, beam search)",
+        "pipeline parallelism in V0 (virtual engines)",
+        "concurrent partial prefills (0.7.3)",
+        "sliding windows in the block manager",
+    )
+
+    @classmethod
+    def resolve(cls, params: VllmV0Params, site: Site) -> VllmV0Params:
+        """Engine arguments with vLLM's defaults for the version. Raises ConfigError, NotModelledError."""
+        return resolve(params, site)
+
+    @classmethod
+    def memory_rule(cls, params: VllmV0Params, site: Site) -> Any:
+        """What the profiling run of ``max_num_batched_tokens`` leaves."""
+        return VllmRule(
+            gpu_memory_utilization=params.gpu_memory_utilization,
+            max_num_batched_tokens=params.max_num_batched_tokens or 2048,
+            max_num_seqs=params.max_num_seqs,
+            block_size=params.block_size,
+            enforce_eager=params.enforce_eager,
+            version=(0, params.release[0]),
+        )
+
+    @classmethod
+    def new_state(cls, params: VllmV0Params, site: Site, blocks: int, replica: int, recorder: Any, cost: Any) -> Any:
+        """One engine. ``blocks``: ``# GPU blocks`` as vLLM logs them."""
+        p, release = params, params.release
+        blocks = p.num_gpu_blocks_override or blocks
+        watermark = int(_WATERMARK * blocks)
+        if blocks * p.block_size < (p.max_model_len or 0) and release >= (2, 5) and not site.extra.get("recording"):
+            raise ConfigError(
+                "deployment.kv_blocks",
+                blocks,
+                f"one request of max_model_len {p.max_model_len} does not fit",
+                hint=f"set engine.max_model_len to at most {blocks * p.block_size}",
+            )
+        if p.enable_chunked_prefill and watermark == 0 and blocks <= -(-(p.max_model_len or 0) // p.block_size):
+            raise ConfigError(
+                "deployment.kv_blocks",
+                blocks,
+                "V0 preempts a chunked prompt that leaves no block free for ever",
+                hint="one block more, or a lower engine.max_model_len",
+            )
+        host = site.extra.get("host_blocks")
+        if host is None:
+            per_block = site.model.kv_bytes_per_token(site.tp, site.pp) * p.block_size if site.model is not None else 0
+            host = int(p.swap_space * _GIB // per_block) if per_block else 0
+        numbers = [
+            p.max_num_batched_tokens,
+            p.max_num_seqs,
+            p.max_model_len,
+            p.block_size,
+            watermark,
+            p.max_paddings,
+            p.num_lookahead_slots,
+            p.max_loras or 0,
+        ]
+        flags = (
+            bool(p.enable_chunked_prefill),
+            p.preemption_mode == "swap",
+            bool(p.use_v2_block_manager),
+            release < (5, 5),
+            release < (4, 0),
+            release >= (4, 0),
+            release >= (7, 3),
+            p.scheduling_policy == "priority",
+            release >= (6, 0) and not p.disable_async_output_proc and not p.enforce_eager,
+        )
+        return new_v0(
+            replica, recorder, cost, blocks, int(host), np.array(numbers, np.int64), flags, float(p.scheduler_delay_factor)
+        )
+
+    @classmethod
+    def extras(cls, params: VllmV0Params, site: Site) -> Extras:
+        """Adapters."""
+        return Extras(lora_rank=params.max_lora_rank if params.max_loras else 0)
+
+    @classmethod
+    def max_batch_tokens(cls, params: VllmV0Params, site: Site) -> int:
+        """The token budget of a step."""
+        return int(params.max_num_batched_tokens or 2048)
