@@ -81,6 +81,10 @@ def build_tables(
     """The arrays of a step cost, without compiling anything."""
     if max_tokens < 1:
         raise ConfigError("max_tokens", max_tokens, "must be at least 1")
+    if extras.placement is not None:
+        from sim.cost.ggml import placed_tables
+
+        return placed_tables(model, accelerator, layout, profile, max_tokens, extras.placement)
     model.check_parallelism(layout.tp, layout.pp, layout.ep, layout.dp)
     return _Builder(model, accelerator, layout, profile, max_tokens).build(extras)
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 from sim.cost import step
 from sim.cost.layout import Layout
+from sim.cost.placement import Placement
 from sim.cost.profile import EngineProfile
 from sim.cost.residual import Floats
 from sim.cost.step import FLOOR
@@ -22,12 +23,16 @@ _ENCODER_EFFICIENCY, _ADAPTER_EFFICIENCY = 0.45, 0.4  # shares of peak FLOP/s an
 
 @dataclass(frozen=True)
 class Extras:
-    """``draft``: the draft model of method ``draft_model``; ``draft_tokens`` proposed per row and step; ``lora_rank`` of the adapters."""
+    """``draft``: the draft model of method ``draft_model``; ``draft_tokens`` proposed per row and step; ``lora_rank`` of the adapters.
+
+    ``placement``: where llama.cpp keeps the layers (`sim.cost.ggml`).
+    """
 
     draft_method: DraftMethod = "none"
     draft_tokens: int = 0
     draft: ModelSpec | None = None
     lora_rank: int = 0
+    placement: Placement | None = None
 
 
 def pass_seconds(layers: Floats, decode: Floats, head: Floats, rows: int, share: float) -> float:

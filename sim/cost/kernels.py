@@ -29,6 +29,7 @@ class Kernels(Collectives):
         self.accelerator = accelerator
         if framework == "llama.cpp":
             self.base, self.proxy_reason = "any", ""
+            framework = "llama.cpp-cpu" if accelerator.is_cpu else framework
         elif own := measured_as(accelerator.name):
             self.base, self.proxy_reason = own, ""
         else:

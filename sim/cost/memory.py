@@ -138,6 +138,8 @@ def memory_budget(
     kv = rule.kv(d, limit.bytes - sum(line.bytes for line in parts))
     per_block = block_bytes(d, rule.block_size, max_model_len)
     blocks = int(kv.bytes // per_block)
+    if (tokens := getattr(rule, "kv_tokens", None)) is not None:  # allocated for so many, whatever else would fit
+        blocks, per_block = tokens // rule.block_size, kv.bytes / tokens * rule.block_size
     lines = (*parts, kv)
     used = sum(line.bytes for line in lines)
     if blocks < 1 or used > limit.bytes * (1 + 1e-9):

@@ -17,7 +17,9 @@ from sim.cost.memory import (
     peak_bytes,
     weights_line,
 )
+from sim.cost.placement import Placement, Sizes
 from sim.errors import ConfigError
+from sim.model import ModelSpec
 
 _ACTIVATIONS = "largest tensors of one forward pass, sim/cost/memory.py"
 
@@ -218,14 +220,27 @@ class MindieRule:
 class LlamaCppRule:
     """llama.cpp and Ollama: cells for ``n_ctx`` tokens are allocated at start, whatever remains stays free.
 
-    ``n_ctx`` is the total over all slots. *Source*: llama.cpp src/llama-context.cpp (compute buffer: logits of a micro-batch in fp32 and
-    the widest layer), common/fit.cpp (1 GiB margin).
+    ``n_ctx`` is the total over ``n_parallel`` slots, each with a part of its own unless ``kv_unified``; ``placement`` says what is not on the
+    cards. *Source*: llama.cpp src/llama-context.cpp (compute buffer: logits of a micro-batch in fp32 and the widest layer), common/fit.cpp
+    (1 GiB margin), `sim.cost.placement`.
     """
 
     n_ctx: int = 4096
     n_ubatch: int = 512
+    n_parallel: int = 1
+    kv_unified: bool | None = False
+    placement: Placement | None = None
     block_size: int = 1
     name: str = "llama.cpp"
+
+    @property
+    def kv_tokens(self) -> int:
+        """Tokens that the cache is allocated for."""
+        return self.n_ctx
+
+    def sizes(self, model: ModelSpec) -> Sizes:
+        """Bytes of the model's parts."""
+        return Sizes.of(model, self.n_ctx, 1 if self.kv_unified else self.n_parallel, self.n_parallel, self.n_ubatch)
 
     def limit(self, d: Deployment) -> Line:
         return Line(
@@ -234,11 +249,16 @@ class LlamaCppRule:
 
     def parts(self, d: Deployment) -> list[Line]:
         compute = self.n_ubatch * 4.0 * max(d.model.vocab, 3 * d.model.intermediate + 4 * d.model.hidden)
+        sizes = self.sizes(d.model)
+        weights = sizes.on_card(self.placement)[0] / d.tp + (sizes.input if d.accelerator.is_cpu else 0.0)
+        on = d.model.layers - (self.placement.cpu_layers if self.placement else 0)
+        where = f"{on} of {d.model.layers} layers, input embedding on the CPU; {d.model.format.source}"
         return [
-            weights_line(d),
+            weights_line(d)._replace(bytes=weights, source=where),
             Line("activations", compute, "estimated", f"compute buffer of {self.n_ubatch} tokens (n_ubatch)"),
             Line("runtime", 0.3 * GIB, "estimated", "CUDA or Metal context"),
         ]
 
     def kv(self, d: Deployment, room: float) -> Line:
-        return Line("KV cache", self.n_ctx * block_bytes(d, 1, self.n_ctx), "datasheet", f"n_ctx {self.n_ctx}")
+        size = self.sizes(d.model).on_card(self.placement)[1] / d.tp
+        return Line("KV cache", size, "datasheet", f"n_ctx {self.n_ctx}")

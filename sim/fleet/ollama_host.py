@@ -4,8 +4,7 @@ Each model is a pool with one engine; `sim.engine.schedulers.ollama.residency` d
 while its model is loaded. Loading takes the file's size over ``load_bandwidth``, seen at the next poll of the runner's health; an unload
 takes `UNLOAD` seconds until its memory is back. *Source*: ollama/ollama fb3076099687 server/sched.go; v0.24.0 for its own runners.
 
-Not modelled, and said in the result: loaded models do not slow each other down when they compute at once. For 0.24's layout the weights
-are spread evenly over the layers.
+Not modelled, and said in the result: loaded models do not slow each other down when they compute at once.
 """
 
 from __future__ import annotations
@@ -18,8 +17,9 @@ from typing import Any, Final
 import numpy as np
 import simpy
 
-from sim.engine.schedulers.ollama.layout import LoadRequiredFullError, create_layout, reserve
-from sim.engine.schedulers.ollama.placement import Gpu, must_evict, predicted_vram
+from sim.engine.schedulers.ollama.layout import LoadRequiredFullError
+from sim.engine.schedulers.ollama.params import classic_layout, memory_rule, placement
+from sim.engine.schedulers.ollama.placement import must_evict, predicted_vram
 from sim.engine.schedulers.ollama.residency import Residency, Runner, keep_alive, max_loaded_models, ready_after, recovery_wait
 from sim.errors import ConfigError, NotModelledError
 
@@ -58,7 +58,7 @@ def check_host(plans: Sequence[Any], router: str) -> None:
 
 @dataclass(frozen=True)
 class Needs:
-    """What one model asks of the host. Bytes and seconds; ``vram``: weights and KV cache once loaded, compute buffers left out."""
+    """What one model asks of the host. Bytes and seconds; ``vram``: weights and KV cache on the card, compute buffers left out."""
 
     vram: int
     load: float
@@ -67,9 +67,9 @@ class Needs:
     @classmethod
     def of(cls, p: Any) -> Needs:
         """Of a planned pool."""
-        weights = float(p.model.weight_bytes())
-        kv = float(p.model.kv_bytes_per_token()) * p.params.n_ctx
-        return cls(int(weights + kv), ready_after(weights / p.params.load_bandwidth), keep_alive(p.params.OLLAMA_KEEP_ALIVE))
+        weights, kv = memory_rule(p.params).sizes(p.model).on_card(placement(p.params, p.site))
+        load = ready_after(float(p.model.weight_bytes()) / p.params.load_bandwidth)
+        return cls(int(weights + kv), load, keep_alive(p.params.OLLAMA_KEEP_ALIVE))
 
 
 def fits(p: Any, needs: Needs, used: float) -> bool:
@@ -81,14 +81,8 @@ def fits(p: Any, needs: Needs, used: float) -> bool:
     if settings.runner == "llama-server":
         predicted = predicted_vram(int(weights), m.layers, m.kv_heads, head_dim, settings.num_ctx, slots, m.max_position)
         return not must_evict(predicted, batch, free)
-    head = weights / m.param_count() * m.vocab * m.hidden
-    layer = int((needs.vram - head) / m.layers)
-    # GraphSize of llama models, of which llamarunner makes its estimate; ollamarunner allocates and tries again
-    graph = 4 * batch * max(1 + 4 * m.hidden + settings.n_ctx * (1 + m.heads), m.hidden + m.vocab)
-    spare = layer if settings.runner == "llamarunner" else 0
-    gpu = reserve(Gpu("0", free), graph + spare, settings.OLLAMA_GPU_OVERHEAD, metal=p.accelerator.vendor == "apple")
     try:
-        create_layout([layer] * m.layers + [int(head)], [gpu], settings.num_gpu, True, 1 << 62)
+        classic_layout(settings, p.site, free, True)
     except LoadRequiredFullError:
         return False
     return True

@@ -79,6 +79,11 @@ class Accelerator:
         raise ConfigError("deployment.accelerator", self.name, f"no peak known for {wanted}")
 
     @property
+    def is_cpu(self) -> bool:
+        """Whether this is a processor that works alone, not a card of one."""
+        return self.architecture.lower().startswith(("x86", "arm", "aarch64"))
+
+    @property
     def memory_gib(self) -> float:
         """Memory in GiB."""
         return self.memory_bytes / 2**30

@@ -178,6 +178,25 @@ def weight_bytes(m: ModelSpec, tp: int, pp: int, ep: int, dp: int, stage: int | 
     return max(stage_weight_bytes(m, tp, pp, ep, dp, s) for s in range(pp))
 
 
+def layer_bytes(m: ModelSpec) -> list[tuple[float, float]]:
+    """Weight bytes of every layer on one GPU that holds it whole: without its routed experts, and of these."""
+    form, known = m.format, {}
+    for key in set(zip(m.kinds, m.experts_in, strict=True)):
+        sizes = [(t.rule == EXPERTS, form.bytes_of(t.role) * t.elements) for t in layer_tensors(m, *key)]
+        known[key] = sum(b for routed, b in sizes if not routed), sum(b for routed, b in sizes if routed)
+    return [known[key] for key in zip(m.kinds, m.experts_in, strict=True)]
+
+
+def end_bytes(m: ModelSpec) -> tuple[float, float]:
+    """Weight bytes before the first layer and after the last; tied embeddings count on both sides."""
+    form = m.format
+    before = sum(form.bytes_of(t.role) * t.elements for t in first_tensors(m))
+    after = sum(form.bytes_of(t.role) * t.elements for t in last_tensors(m))
+    if m.tie_embeddings:
+        after += sum(form.bytes_of(t.role) * t.elements for t in first_tensors(m) if t.name == "embedding")
+    return before, after
+
+
 def token_bytes(m: ModelSpec, tp: int) -> float:
     """KV bytes of one token in one layer on one GPU."""
     if m.is_mla:  # the latent is copied to every GPU of the group

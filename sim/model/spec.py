@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal, NamedTuple
 
@@ -170,6 +170,21 @@ class ModelSpec:
         ``ep`` is the expert-parallel width (1: experts are cut over tp·dp); ``dp`` the number of attention replicas that share the experts.
         """
         return inventory.weight_bytes(self, tp, pp, ep, dp, stage)
+
+    def layer_weight_bytes(self) -> list[tuple[float, float]]:
+        """Bytes of weights of every layer: without its routed experts, and of these."""
+        return inventory.layer_bytes(self)
+
+    def end_weight_bytes(self) -> tuple[float, float]:
+        """Bytes of weights before the first layer and after the last; tied embeddings count on both sides."""
+        return inventory.end_bytes(self)
+
+    def part(self, first: int, last: int) -> ModelSpec:
+        """The layers ``[first, last)`` as a model of their own, with both ends."""
+        if (first, last) == (0, self.layers):
+            return self
+        kinds, experts = self.attention[first:last], self.experts_in[first:last] if self.n_experts else ()
+        return replace(self, layers=last - first, attention=kinds, moe_layers=experts)
 
     def stages(self, pp: int) -> tuple[tuple[int, int], ...]:
         """Layer range ``[first, last)`` of every pipeline stage. *Source*: vLLM distributed/utils.py get_pp_indices."""

@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sim.cost.memory import memory_budget
 from sim.engine.contract import Site
 from sim.engine.schedulers.llamacpp import LlamaCpp, LlamaCppParams
+from sim.engine.schedulers.llamacpp.params import placement
 from sim.engine.state import FAILED, FINISHED, REJECTED
 from sim.errors import ConfigError, DataError, NotModelledError
 from sim.hardware import load_accelerator
@@ -167,7 +169,6 @@ def test_defaults_follow_the_server() -> None:
         ({"n_cache_reuse": 256}, "n_cache_reuse"),
         ({"cont_batching": False}, "cont_batching"),
         ({"n_predict": 5}, "n_predict"),
-        ({"n_gpu_layers": 3}, "n_gpu_layers"),
     ],
 )
 def test_what_is_not_modelled_is_refused(settings: dict[str, Any], field: str) -> None:
@@ -176,7 +177,58 @@ def test_what_is_not_modelled_is_refused(settings: dict[str, Any], field: str) -
         LlamaCpp.resolve(LlamaCppParams(**settings), site)
 
 
-def test_a_model_that_does_not_fit_is_refused() -> None:
-    site = Site(load_model("llama-3.1-70b"), load_accelerator("rtx-4090"))
-    with pytest.raises(ConfigError, match="layers"):
-        LlamaCpp.resolve(LlamaCppParams(), site)
+def _site(model: str, weights: str, accelerator: str = "rtx-4090", tp: int = 1) -> Site:
+    return Site(load_model(model, weights=weights), load_accelerator(accelerator), tp)
+
+
+def test_what_does_not_fit_on_the_card_is_placed_on_the_processor() -> None:
+    site = _site("llama-3.1-70b", "q4_k_m")
+    p = LlamaCpp.resolve(LlamaCppParams(n_parallel=1, n_ctx=8192), site)
+    auto = placement(p, site)
+    assert auto is not None and auto.host is not None
+    assert 35 < auto.cpu_layers < 50
+    assert (auto.cpu_experts, auto.head_on_cpu, auto.host.name) == (0, False, "cpu-desktop")
+    forced = placement(LlamaCpp.resolve(LlamaCppParams(n_parallel=1, n_ctx=8192, n_gpu_layers=20), site), site)
+    assert forced is not None
+    assert forced.cpu_layers == 61  # the output is the twentieth
+    rule = LlamaCpp.memory_rule(p, site)
+    budget = memory_budget(site.model, site.accelerator, rule)
+    assert budget.kv_tokens == 8192
+    on_card = sum(rule.sizes(site.model).on_card(auto))
+    assert on_card + rule.sizes(site.model).on_host(auto) == pytest.approx(
+        rule.sizes(site.model).total + rule.sizes(site.model).input
+    )
+    assert budget.lines[0].bytes + budget.kv_bytes == pytest.approx(on_card)
+    everything = placement(LlamaCpp.resolve(LlamaCppParams(n_gpu_layers=0, n_ctx=8192), site), site)
+    assert everything is not None
+    assert (everything.cpu_layers, everything.head_on_cpu) == (80, True)
+    assert rule.sizes(site.model).on_card(everything) == (0.0, 0.0)
+
+
+def test_of_a_model_with_experts_these_go_first() -> None:
+    site = _site("qwen3-235b-a22b", "q4_k_m")
+    p = LlamaCpp.resolve(LlamaCppParams(n_parallel=1, n_ctx=8192, host="cpu-server"), site)
+    found = placement(p, site)
+    assert found is not None
+    assert found.cpu_layers == 0
+    assert 80 < found.cpu_experts < 94
+    named = placement(LlamaCpp.resolve(p.model_copy(update={"n_cpu_moe": 94}), site), site)
+    assert named is not None
+    assert (named.cpu_layers, named.cpu_experts) == (0, 94)
+
+
+@pytest.mark.parametrize(
+    ("site", "settings", "text"),
+    [
+        (_site("llama-3.1-70b", "bf16"), {}, "host.*fits neither"),
+        (_site("llama-3.1-70b", "q4_k_m"), {"n_gpu_layers": 70, "n_ctx": 8192}, r"n_gpu_layers.*allowed: 0\.\.\d+"),
+        (_site("llama-3.1-70b", "q4_k_m"), {"host": "rtx-4090"}, "is no processor"),
+        (_site("llama-3.1-70b", "q4_k_m"), {"host": "cpu-desktp"}, "cpu-desktop"),
+        (_site("llama-3.1-70b", "q4_k_m", "apple-m4-pro"), {"n_ctx": 131072}, "shares its memory"),
+        (_site("llama-3.1-405b", "q4_k_m", "cpu-desktop"), {"n_ctx": 4096}, "does not fit"),
+    ],
+)
+def test_what_fits_nowhere_is_refused(site: Site, settings: dict[str, Any], text: str) -> None:
+    with pytest.raises(ConfigError, match=text):
+        p = LlamaCpp.resolve(LlamaCppParams(**settings), site)
+        memory_budget(site.model, site.accelerator, LlamaCpp.memory_rule(p, site))

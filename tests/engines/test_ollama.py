@@ -13,6 +13,7 @@ from sim.engine.contract import Site
 from sim.engine.schedulers.ollama import Ollama, OllamaParams
 from sim.engine.schedulers.ollama.context import lower_tier, truncated
 from sim.engine.schedulers.ollama.layout import create_layout
+from sim.engine.schedulers.ollama.params import placement
 from sim.engine.schedulers.ollama.placement import Gpu
 from sim.engine.schedulers.ollama.residency import (
     Action,
@@ -26,7 +27,7 @@ from sim.engine.schedulers.ollama.residency import (
     recovery_wait,
 )
 from sim.engine.state import FINISHED, REJECTED
-from sim.errors import ConfigError, DataError, NotModelledError
+from sim.errors import ConfigError, DataError
 from sim.hardware import load_accelerator
 from sim.model import load_model
 from sim.study.conformance.ollama import check
@@ -119,13 +120,27 @@ def test_defaults_follow_memory() -> None:
     [
         ({"OLLAMA_KV_CACHE_TYPE": "q8_0"}, ConfigError, "model.kv_cache"),
         ({"OLLAMA_MULTIUSER_CACHE": True}, ConfigError, "OLLAMA_MULTIUSER_CACHE"),
-        ({"num_gpu": 3}, NotModelledError, "num_gpu"),
+        ({"num_gpu": 20, "num_ctx": 262144, "OLLAMA_NUM_PARALLEL": 8}, ConfigError, "num_gpu"),
     ],
 )
 def test_what_cannot_be_run_is_refused(settings: dict[str, Any], error: type[Exception], text: str) -> None:
     site = Site(load_model("llama-3.1-8b", weights="int4"), load_accelerator("rtx-4090"))
     with pytest.raises(error, match=text):
         Ollama.resolve(OllamaParams(**settings), site)
+
+
+def test_layers_on_the_card_follow_the_generation() -> None:
+    site = Site(load_model("llama-3.3-70b", weights="q4_k_m"), load_accelerator("rtx-4090"))
+    cpu = {}
+    for runner in ("llama-server", "ollamarunner", "llamarunner"):
+        found = placement(Ollama.resolve(OllamaParams(runner=runner, num_ctx=8192), site), site)
+        assert found is not None
+        cpu[runner] = found.cpu_layers
+        assert found.host is not None
+    assert 30 < cpu["ollamarunner"] < cpu["llamarunner"]
+    alone = placement(Ollama.resolve(OllamaParams(runner="ollamarunner", num_ctx=8192, num_gpu=0), site), site)
+    assert alone is not None
+    assert (alone.cpu_layers, alone.head_on_cpu, alone.op_offload) == (80, True, False)
 
 
 def test_prompts_keep_their_beginning_and_their_newest_tokens() -> None:

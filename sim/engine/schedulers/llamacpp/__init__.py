@@ -10,8 +10,9 @@ Modelled, from llama.cpp 0c1e570 (ggml 0.25.3):
 * Contexts: context shift (``ctx_shift``), or the end of the request; prompts that fill the context are refused (400).
 * KV memory: split into equal slots or unified; a full unified cache purges idle slots, then fails every request being served.
 * The prompt cache in RAM (``cache_ram_mib``, ``cache_idle_slots``): see `sim.engine.schedulers.llamacpp.prompt_cache`.
-* Auto-fit (``common/fit.cpp``): the context shrinks until everything fits with a margin of 1 GiB; layers that do not fit stay on the
-  CPU: see `sim.engine.schedulers.llamacpp.fit`.
+* Auto-fit (``common/fit.cpp``): the context shrinks until everything fits with a margin of 1 GiB; layers (or experts) that do not fit
+  stay on the CPU, ``host``: see `sim.engine.schedulers.llamacpp.fit` for where, `sim.cost.ggml` for the time. Several cards
+  (``deployment.tp``) hold their layers one after the other (``--split-mode layer``).
 
 The micro-batches of ``n_ubatch`` tokens that a batch is computed in are one step here. Not modelled: see `LlamaCpp.not_modelled`.
 """

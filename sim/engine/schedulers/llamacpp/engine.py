@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+from sim.cost.extras import Extras
 from sim.cost.memory_rules import LlamaCppRule
 from sim.engine.contract import Scheduler, Site
 from sim.engine.kv.token_lists import TokenLists, new_token_lists
 from sim.engine.outline import addresses
-from sim.engine.schedulers.llamacpp.params import LlamaCppParams, resolve_params
+from sim.engine.schedulers.llamacpp.params import LlamaCppParams, memory_rule, placement, resolve_params
 from sim.engine.schedulers.llamacpp.state import LlamaCppState, new_llamacpp_state
 from sim.registry import register
 
@@ -24,7 +26,7 @@ class LlamaCpp(Scheduler):
     version = "0c1e570"
     models = "llama.cpp 0c1e570 (llama-cpp-python 0.3.36): tools/server/server-context.cpp, server-queue.cpp, server-task.cpp, common/fit.cpp"
     not_modelled = (
-        "layers on the CPU",
+        "one layer split between card and CPU",
         "cache_reuse",
         "context checkpoints of sliding-window and recurrent models",
         "speculative decoding",
@@ -39,6 +41,16 @@ class LlamaCpp(Scheduler):
     def resolve(cls, params: LlamaCppParams, site: Site) -> LlamaCppParams:
         """Slots, context and batch as the server starts with."""
         return resolve_params(params, site)
+
+    @classmethod
+    def memory_rule(cls, params: LlamaCppParams, site: Site) -> LlamaCppRule:
+        """Cells for the whole context, and what is not on the cards."""
+        return replace(memory_rule(params), placement=placement(params, site))
+
+    @classmethod
+    def extras(cls, params: LlamaCppParams, site: Site) -> Extras:
+        """Where the layers are."""
+        return Extras(placement=placement(params, site))
 
     @classmethod
     def new_state(cls, params: LlamaCppParams, site: Site, blocks: int, replica: int, recorder: Any, cost: Any) -> Any:

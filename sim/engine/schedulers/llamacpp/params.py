@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from pydantic import Field
 
+from sim.cost.memory_rules import LlamaCppRule
+from sim.cost.placement import Placement
 from sim.engine.contract import EngineParams, Site
-from sim.engine.schedulers.llamacpp.fit import fit_context, fit_layers
+from sim.engine.schedulers.llamacpp.fit import fit_context, place
 from sim.errors import ConfigError, NotModelledError
 
 _FIELD = "deployment.engine"
@@ -36,7 +39,14 @@ class LlamaCppParams(EngineParams):
         False, description="Full-size cache for sliding-window layers (--swa-full), so that any prefix is reusable."
     )
     cont_batching: bool = Field(True, description="Prompts join running batches (--cont-batching); only true is modelled.")
-    n_gpu_layers: int = Field(-1, ge=-1, description="Layers on the accelerator (--n-gpu-layers); -1: as many as fit.")
+    n_gpu_layers: int = Field(
+        -1, ge=-1, description="Layers on the accelerator, the output counted (--n-gpu-layers); -1: as many as fit."
+    )
+    n_cpu_moe: int = Field(0, ge=0, description="Layers, from the first, whose experts stay on the CPU (--n-cpu-moe).")
+    op_offload: bool = Field(
+        True, description="Large batches of layers on the CPU are computed on the accelerator (--op-offload)."
+    )
+    host: str = Field("cpu-desktop", description="Processor of the machine (no setting of llama.cpp): an accelerator profile.")
     n_predict: int = Field(
         -1, ge=-1, description="Most tokens to generate (--predict); -1: the client's limit. Only -1 is modelled."
     )
@@ -60,7 +70,7 @@ def resolve_params(p: LlamaCppParams, site: Site) -> LlamaCppParams:
     if n_ctx == 0:
         if site.model is None:
             raise ConfigError(f"{_FIELD}.n_ctx", 0, "needs a model to take its context from", "1 or more")
-        n_ctx = fit_context(site.model, site.accelerator, 1 if unified else slots, p.n_ubatch, site.tp)
+        n_ctx = fit_context(site, LlamaCppRule(PAD, p.n_ubatch, slots, unified))
     n_ctx = -(-n_ctx // PAD) * PAD
     changes["n_ctx"] = n_ctx
     changes["n_batch"] = min(p.n_batch, n_ctx)
@@ -68,24 +78,21 @@ def resolve_params(p: LlamaCppParams, site: Site) -> LlamaCppParams:
     resolved = p.model_copy(update=changes)
     if not unified:
         resolved = resolved.model_copy(update={"n_ctx": resolved.slot_ctx * slots})
-    _check_offload(resolved, site)
+    placement(resolved, site)
     return resolved
 
 
-def _check_offload(p: LlamaCppParams, site: Site) -> None:
-    if site.model is None or site.accelerator is None or site.accelerator.name.startswith("cpu"):
-        return
-    layers = site.model.layers + 1
-    fit = fit_layers(site.model, site.accelerator, p.n_ctx, p.n_ubatch, site.tp)
-    wanted = fit.n_gpu_layers if p.n_gpu_layers < 0 else min(p.n_gpu_layers, layers)
-    if wanted < layers:
-        raise NotModelledError(
-            f"{_FIELD}.n_gpu_layers",
-            wanted,
-            f"only {wanted} of {layers} layers on {site.accelerator.name}, and the time of layers on the CPU is not modelled",
-            f"{layers}",
-            "a smaller n_ctx, fewer weight bits or more memory",
-        )
+def memory_rule(p: LlamaCppParams) -> LlamaCppRule:
+    """The memory rule of resolved settings, everything on the cards."""
+    return LlamaCppRule(p.n_ctx, p.n_ubatch, p.n_parallel, bool(p.kv_unified))
+
+
+def placement(p: LlamaCppParams, site: Site) -> Placement | None:
+    """Where the layers are; None without a card. Raises ConfigError where they go nowhere."""
+    if site.model is None or site.accelerator is None or site.accelerator.is_cpu:
+        return None
+    found = place(site, memory_rule(p), p.n_gpu_layers, p.n_cpu_moe, p.host, _FIELD, ("n_gpu_layers", "n_ctx"))
+    return found if p.op_offload else replace(found, op_offload=False)
 
 
 def _check(p: LlamaCppParams, site: Site) -> None:

@@ -8,6 +8,8 @@ Modelled, from Ollama fb307609 (0.33.0-rc2, "new") and 0.24.0 ("classic"):
 * ``OLLAMA_NUM_PARALLEL`` is a semaphore: others wait first in, first out, without limit and without 503.
 * Prompts beyond the context are cut (``completionPromptForRequest``): the first ``num_keep`` tokens and the newest.
 * Defaults by memory (``routes.go``, ``sched.go``): ``num_ctx`` 4,096, 32,768 or 262,144; ``num_batch`` from 512 to 2,048.
+* Layers that do not fit on the card, or not into ``num_gpu``, on the CPU (``host``): as llama.cpp fits them, or (to 0.24) by the classic
+  formula; their time is that of `sim.cost.ggml`.
 * Decisions about several models: the queue and 503, keep-alive, eviction (`residency`), GPUs and batch size (`placement`), layers on
   GPUs and CPU by the classic formula (`layout`), cache slots and truncation (`context`).
 * Pools that name a ``model`` of their own share one accelerator (`sim.fleet.ollama_host`).

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+from sim.cost.extras import Extras
 from sim.cost.memory_rules import LlamaCppRule
 from sim.engine.contract import Scheduler, Site
 from sim.engine.kv.token_lists import TokenLists, new_token_lists
 from sim.engine.outline import addresses
 from sim.engine.schedulers.llamacpp.engine import server_state
-from sim.engine.schedulers.ollama.params import OllamaParams, resolve_params
+from sim.engine.schedulers.ollama.params import OllamaParams, memory_rule, placement, resolve_params
 from sim.engine.schedulers.ollama.runner import RunnerState, new_runner_state
 from sim.registry import register
 
@@ -26,7 +28,7 @@ class Ollama(Scheduler):
         "Ollama 0.24.0: runner/ollamarunner, runner/llamarunner, llm/server.go"
     )
     not_modelled = (
-        "layers on the CPU",
+        "one layer split between card and CPU",
         "models with sliding-window or recurrent layers",
         "embedding requests",
         "draft models",
@@ -40,6 +42,16 @@ class Ollama(Scheduler):
     def resolve(cls, params: OllamaParams, site: Site) -> OllamaParams:
         """Context, slots and batch by model and memory."""
         return resolve_params(params, site)
+
+    @classmethod
+    def memory_rule(cls, params: OllamaParams, site: Site) -> LlamaCppRule:
+        """Cells for the whole context, and what is not on the cards."""
+        return replace(memory_rule(params), placement=placement(params, site))
+
+    @classmethod
+    def extras(cls, params: OllamaParams, site: Site) -> Extras:
+        """Where the layers are."""
+        return Extras(placement=placement(params, site))
 
     @classmethod
     def new_state(cls, params: OllamaParams, site: Site, blocks: int, replica: int, recorder: Any, cost: Any) -> Any:

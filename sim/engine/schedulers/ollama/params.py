@@ -6,11 +6,14 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from sim.cost.memory_rules import LlamaCppRule
+from sim.cost.placement import Placement
 from sim.engine.contract import EngineParams, Site
-from sim.engine.schedulers.llamacpp.fit import fit_layers
+from sim.engine.schedulers.llamacpp.fit import on_host, place
 from sim.engine.schedulers.llamacpp.params import PAD, LlamaCppParams
 from sim.engine.schedulers.ollama.context import ONE_SLOT_FAMILIES, default_num_ctx
-from sim.engine.schedulers.ollama.placement import FlashAttention, automatic_batch, predicted_vram
+from sim.engine.schedulers.ollama.layout import Shard, create_layout, reserve
+from sim.engine.schedulers.ollama.placement import FlashAttention, Gpu, automatic_batch, predicted_vram
 from sim.errors import ConfigError, NotModelledError
 from sim.units import Bytes, Seconds
 
@@ -47,7 +50,8 @@ class OllamaParams(EngineParams):
         None, ge=1, description="Tokens of one step (model option); by default from context and memory."
     )
     num_keep: int = Field(4, ge=-1, description="Tokens that a context shift keeps beside the first; -1: the prompt.")
-    num_gpu: int = Field(-1, ge=-1, description="Layers on the GPU; -1: as many as fit.")
+    num_gpu: int = Field(-1, ge=-1, description="Layers on the GPU, the output counted; -1: as many as fit.")
+    host: str = Field("cpu-desktop", description="Processor of the machine (no setting of Ollama): an accelerator profile.")
     context_shift: bool = Field(True, description="Drop the older half of a full context instead of ending.")
     truncate: bool = Field(True, description="Shorten prompts beyond the context; otherwise they are answered 400.")
 
@@ -100,7 +104,7 @@ def resolve_params(p: OllamaParams, site: Site) -> OllamaParams:
     elif p.runner != "llama-server":
         changes["num_batch"] = min(p.num_batch, ctx)
     resolved = p.model_copy(update=changes)
-    _check_offload(resolved, site)
+    placement(resolved, site)
     return resolved
 
 
@@ -120,20 +124,37 @@ def _batch(p: OllamaParams, site: Site, ctx: int, slots: int, vram: float) -> in
     return automatic_batch(ctx, predicted, int(vram), flash, cuda)
 
 
-def _check_offload(p: OllamaParams, site: Site) -> None:
-    if site.model is None or site.accelerator is None or site.accelerator.name.startswith("cpu"):
-        return
-    layers = site.model.layers + 1
-    found = fit_layers(site.model, site.accelerator, p.n_ctx, p.n_ubatch, site.tp).n_gpu_layers
-    wanted = found if p.num_gpu < 0 else min(p.num_gpu, layers)
-    if wanted < layers:
-        raise NotModelledError(
-            f"{_FIELD}.num_gpu",
-            wanted,
-            f"only {wanted} of {layers} layers on {site.accelerator.name}, and the time of layers on the CPU is not modelled",
-            f"{layers}",
-            "a smaller num_ctx, fewer weight bits or more memory",
-        )
+def memory_rule(p: OllamaParams) -> LlamaCppRule:
+    """The memory rule of resolved settings, everything on the cards."""
+    return LlamaCppRule(p.n_ctx, p.n_ubatch, p.OLLAMA_NUM_PARALLEL)
+
+
+def placement(p: OllamaParams, site: Site) -> Placement | None:
+    """Where the layers are; None without a card. From 0.30 as llama.cpp fits them, before that by `layout.create_layout`."""
+    if site.model is None or site.accelerator is None or site.accelerator.is_cpu:
+        return None
+    rule, names = memory_rule(p), ("num_gpu", "num_ctx")
+    if p.runner == "llama-server":
+        return place(site, rule, p.num_gpu, 0, p.host, _FIELD, names)
+    sizes = rule.sizes(site.model)
+    if p.num_gpu > 0:  # forced: more than fits is allocated, and fails
+        place(site, rule, p.num_gpu, 0, p.host, _FIELD, names)
+    on = {i for shard in classic_layout(p, site, int(site.accelerator.memory_bytes), False) for i in shard.layers}
+    n = site.model.layers
+    found = Placement(None, n - sum(i < n for i in on), 0, n not in on)
+    return on_host(site, sizes, found, p.host, p.n_ubatch, _FIELD, names, op_offload=bool(on))
+
+
+def classic_layout(p: OllamaParams, site: Site, free: int, require_full: bool) -> tuple[Shard, ...]:
+    """Ollama to 0.24: layers on the cards with ``free`` bytes each. Raises `LoadRequiredFullError`."""
+    m, sizes = site.model, memory_rule(p).sizes(site.model)
+    layers = [int(w + e + kv) for w, e, kv in zip(sizes.layers, sizes.experts, sizes.kv, strict=True)]
+    # GraphSize of llama models, of which llamarunner makes its estimate; ollamarunner allocates and tries again
+    graph = 4 * p.n_ubatch * max(1 + 4 * m.hidden + p.n_ctx * (1 + m.heads), m.hidden + m.vocab)
+    spare = max(layers) if p.runner == "llamarunner" else 0
+    metal = site.accelerator.vendor == "apple"
+    gpus = [reserve(Gpu(str(i), free), graph + spare, p.OLLAMA_GPU_OVERHEAD, metal=metal) for i in range(site.tp)]
+    return create_layout([*layers, int(sizes.head)], gpus, p.num_gpu, require_full, 1 << 62)
 
 
 def _check(p: OllamaParams, site: Site) -> None:
