@@ -38,6 +38,12 @@ def random_params(r):
         params["speculative_algorithm"] = "EAGLE"
     if r.random() < 0.1:
         params["max_queued_requests"] = 5
+    if r.random() < 0.2:
+        params |= {"enable_lora": True, "max_loras_per_batch": int(r.integers(1, 4))}
+    if r.random() < 0.1:
+        params["scheduler_recv_interval"] = int(r.choice([3, 20, 1500]))
+    if r.random() < 0.25 and not params["enable_mixed_chunk"] and "speculative_algorithm" not in params:
+        params |= {"pp": int(r.choice([2, 4])), "pp_async_batch_depth": int(r.choice([0, 1]))}
     return params
 
 
@@ -63,28 +69,32 @@ def random_traffic(r, n, tokens):
         spans += pieces
         offsets.append(len(spans))
         prompts.append(sum(p[2] for p in pieces))
-    zeros = np.zeros(n, np.int32)
+    adapters = np.where(r.random(n) < 0.5, r.integers(0, 6, n), 0).astype(np.int32)
     columns = (
         arrival,
         np.array(prompts, np.int32),
         output,
         limit,
         r.integers(0, 20, n).astype(np.int32),
-        zeros,
+        adapters,
         np.arange(n) + 10**6,
     )
     flat = np.array(spans, np.int64).reshape(-1, 3)
     return columns, (np.array(offsets, np.int64), *(np.ascontiguousarray(flat[:, k]) for k in range(3)))
 
 
-def simulate(columns, spans, params, tokens, multi_step=True, until=1e9):
-    """Run one engine to the end; (finished rows sorted by id, totals, state)."""
-    site = Site()
+def simulate(columns, spans, params, tokens, multi_step=True, until=1e12, unit=1.0):
+    """Run one engine to the end; (finished rows sorted by id, totals, state). ``params`` may name pipeline stages (``pp``).
+
+    ``unit``: what a second is; stages share the linear cost in whole units.
+    """
+    params = dict(params)
+    site = Site(pp=params.pop("pp", 1))
     params = Sglang.resolve(SglangParams(**params), site)
     cost = new_linear_cost(
-        np.array([0.004, 0.009]),
+        unit * np.array([0.004, 0.009]),
         np.array([TOKENS, DECODE_CTX, PREFILL_WORK], np.int64),
-        np.array([[3e-5, 1e-7, 0.0], [4e-5, 1e-7, 1e-8]]),
+        unit * np.array([[3e-5, 1e-7, 0.0], [4e-5, 1e-7, 1e-8]]),
     )
     recorder = new_recorder(1, 64, 1.0, 16, 64, 1e-4, 10.0)
     state = Sglang.new_state(params, site, tokens // params.page_size, 0, recorder, cost)

@@ -58,7 +58,7 @@ def test_graph_sizes_end_at_the_largest():
         {"enable_dp_attention": True},
         {"disaggregation_mode": "prefill"},
         {"enable_hierarchical_cache": True},
-        {"scheduler_recv_interval": 2},
+        {"enable_dynamic_chunking": True},
     ],
 )
 def test_what_is_not_modelled_is_refused(settings):
@@ -66,9 +66,14 @@ def test_what_is_not_modelled_is_refused(settings):
         Sglang.resolve(SglangParams(**settings), Site())
 
 
-def test_pipeline_parallelism_is_refused():
-    with pytest.raises(NotModelledError, match="deployment.pp"):
-        Sglang.resolve(SglangParams(), Site(pp=2))
+@pytest.mark.parametrize("settings", [{"enable_mixed_chunk": True}, {"speculative_algorithm": "EAGLE"}])
+def test_what_does_not_go_with_pipeline_stages_is_an_error(settings):
+    with pytest.raises(ConfigError, match=next(iter(settings))):
+        Sglang.resolve(SglangParams(**settings), Site(pp=2))
+
+
+def test_pipeline_stages_switch_the_overlap_schedule_off():
+    assert Sglang.resolve(SglangParams(), Site(pp=2)).disable_overlap_schedule
 
 
 @pytest.mark.parametrize(
@@ -78,6 +83,7 @@ def test_pipeline_parallelism_is_refused():
         {"schedule_policy": "lpm", "enable_priority_scheduling": True},
         {"enable_mixed_chunk": True, "chunked_prefill_size": -1},
         {"chunked_prefill_size": 100, "page_size": 16},
+        {"pp_async_batch_depth": 1},
     ],
 )
 def test_what_sglang_refuses_is_an_error(settings):

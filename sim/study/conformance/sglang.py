@@ -3,7 +3,7 @@
 
 Compared: time, mode, extended requests, decode rows, retracted and preempted ids, evicted tokens, ratio, memory, queue, flags, start and
 end on the device, finished ids, memory after the result. Times in integer microseconds; ``t``, ``ts``, ``te`` and ``ratio`` may differ by
-2e-6 (the recording rounds them).
+2e-6 (the recording rounds them). With ``pp_size`` > 1 among the server arguments only launched batches are rows, not visits without one.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ _KEYS = (
 _RESULT_KEYS = ("ts", "te", "fin", "avail2", "evictable2")
 _ROUNDED = ("t", "ts", "te", "ratio")
 _TOLERANCE = 2e-6
+_LAST = 1 << 30
 
 
 @kernel
@@ -110,9 +111,10 @@ def read(path: Path) -> dict[str, Any]:
     return dict(recording)
 
 
-def settings(meta: dict[str, Any]) -> tuple[SglangParams, int]:
-    """The recording's server arguments and KV pool (pages)."""
+def settings(meta: dict[str, Any]) -> tuple[SglangParams, int, int]:
+    """The recording's server arguments, KV pool (pages) and pipeline stages."""
     arguments = dict(meta["scenario"]["server_args"])
+    stages = arguments.pop("pp_size", 1)
     resolved = meta["resolved"]
     page = resolved.get("page_size") or 1
     arguments |= {
@@ -128,14 +130,14 @@ def settings(meta: dict[str, Any]) -> tuple[SglangParams, int]:
     for name, value in SglangParams.model_fields.items():
         if arguments.get(name, 0) is None:
             arguments[name] = value.default
-    return SglangParams(**arguments), resolved["kv_tokens"] // page
+    return SglangParams(**arguments), resolved["kv_tokens"] // page, stages
 
 
 def start(recording: dict[str, Any]) -> tuple[Any, dict[int, str]]:
     """A scheduler that has the recording's requests in its inbox, and the request names by our numbers."""
     meta = recording["meta"]
-    params, blocks = settings(meta)
-    site = Site(extra={"recording": True})
+    params, blocks, stages = settings(meta)
+    site = Site(pp=stages, extra={"recording": True})
     params = Sglang.resolve(params, site)
     dur = meta["scenario"]["dur"]
     a, b, c = (round(dur[key] * _MICRO) for key in "abc")
@@ -147,7 +149,12 @@ def start(recording: dict[str, Any]) -> tuple[Any, dict[int, str]]:
     _switch_log(state)
     for r in requests:
         limit = r.get("max_new", r["out"])
-        values = (round(r["t"] * _MICRO), r["plen"], min(r["out"], limit), limit, r.get("priority") or 0, 0, r["out_stream"])
+        priority = r.get("priority")
+        if priority is None:  # the least urgent of all, if priorities count
+            priority = (
+                (_LAST if params.schedule_low_priority_values_first else -_LAST) if params.enable_priority_scheduling else 0
+            )
+        values = (round(r["t"] * _MICRO), r["plen"], min(r["out"], limit), limit, priority, 0, r["out_stream"])
         types = (np.float64, np.int32, np.int32, np.int32, np.int32, np.int32, np.int64)
         columns = tuple(np.array([v], t) for v, t in zip(values, types, strict=True))
         pieces = np.array(r["prompt"], np.int64).reshape(-1, 3)
@@ -159,6 +166,7 @@ def start(recording: dict[str, Any]) -> tuple[Any, dict[int, str]]:
 def replay(recording: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Our decisions in the recording's format, in order; a row is complete when its batch has finished."""
     state, names = start(recording)
+    pipeline = recording["meta"]["scenario"]["server_args"].get("pp_size", 1) > 1
     in_flight: list[dict[str, Any]] = []
     queue: list[str] | None = None
     decoding: list[str] | None = None
@@ -183,7 +191,7 @@ def replay(recording: dict[str, Any]) -> Iterator[dict[str, Any]]:
         numbers, times, batch, new, before, waiting = _decision(state)
         mode, prefills, chunked, evicted, free, evictable, protected, full, running, any_left = (int(v) for v in numbers)
         retracted = [names[int(i)] for kind, i, _ in log if kind == LOG_RETRACT]
-        if mode == 0 and not any_left and not retracted:
+        if mode == 0 and (pipeline or (not any_left and not retracted)):
             continue
         row = {"t": times[0] / _MICRO, "mode": MODES[mode]}
         if mode:

@@ -17,8 +17,11 @@
 - Speculative decoding as a number of accepted tokens per step (drawn per request and position with ``speculative_accept_rate``) and the
   KV reserve it needs, `allocation_sizing.py`. Read from the source, not checked against recordings.
 
-**What is not**: pipeline parallelism, DP attention, P/D disaggregation, hierarchical cache, adapter limits (``max_loras_per_batch``;
-adapters do separate the cache), the prefill delayer, ``routing-key`` order, tlru eviction, ``truncation_align``. They are refused.
+- Pipeline parallelism: micro-batch slots visited in turn, `managers/scheduler_pp_mixin.py: event_loop_pp`. The adapter limit
+  ``max_loras_per_batch`` (adapters separate the cache in any case) and ``scheduler_recv_interval``. Read from the source as well.
+
+**What is not**: dynamic chunking, DP attention, P/D disaggregation, hierarchical cache, loading and draining of adapters, the prefill
+delayer, ``routing-key`` order, tlru eviction, ``truncation_align``. They are refused.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from typing import Any
 
 import numpy as np
 
+from sim.cost.extras import Extras
 from sim.cost.memory_rules import SglangRule
 from sim.engine.contract import Scheduler, Site
 from sim.engine.kv.radix import POLICIES, radix_functions
@@ -56,7 +60,8 @@ def _new_state(fn, tree_fn, replica, rec, cost, numbers, ratios, flags, mt):
     """See `Sglang.new_state` for the order of the arguments."""
     s = new(SglangState)
     kv, page, rows, depth = numbers[0], numbers[1], numbers[2], numbers[3]
-    init_sglang(s, fn, tree_fn, replica, rec, cost, kv, page, rows, depth, numbers[4], numbers[5], flags[0] == 1, mt)
+    off, stages, slots = flags[0] == 1, numbers[20], numbers[21]
+    init_sglang(s, fn, tree_fn, replica, rec, cost, kv, page, rows, depth, numbers[4], numbers[5], off, mt, stages, slots)
     s.chunk = numbers[6]
     s.max_prefill = numbers[7]
     s.prefill_max_requests = numbers[8]
@@ -71,6 +76,9 @@ def _new_state(fn, tree_fn, replica, rec, cost, numbers, ratios, flags, mt):
     s.spec_steps = numbers[17]
     s.spec_draft = numbers[18]
     s.spec_seed = numbers[19]
+    s.micro = numbers[22]
+    s.lora_limit = numbers[23]
+    s.recv_interval = numbers[24]
     s.init_ratio = ratios[0]
     s.min_ratio = ratios[1]
     s.decay = ratios[2]
@@ -82,13 +90,13 @@ def _new_state(fn, tree_fn, replica, rec, cost, numbers, ratios, flags, mt):
     s.retract_by_priority = flags[4] == 1
     s.ignore_eos = flags[5] == 1
     s.out_at_prompt = flags[6] == 1
-    s.recorded_clock = flags[6] == 1
+    s.recorded_clock = flags[6] == 1 and slots == 1
     s.idle_seen = False
     s.spins = 0
     return s
 
 
-def _never_called(p):
+def _never_called(p, slots):
     """Outlined functions that these settings cannot reach."""
     matching = p.schedule_policy in ("lpm", "hrrn", "dfs-weight", "shortest-prefill-first")
     unused = {
@@ -101,6 +109,11 @@ def _never_called(p):
         "_random_bits": p.schedule_policy != "random",
         "_mix_running": not p.enable_mixed_chunk,
         "_accepted": p.speculative_algorithm is None,
+        "_adapters_of_batch": not p.enable_lora,
+        "_adapter_fits": not p.enable_lora,
+        "_note_adapter": not p.enable_lora,
+        "_poll": p.scheduler_recv_interval == 1,
+        "_visit_slots": slots == 1,
     }
     return frozenset(name for name, never in unused.items() if never)
 
@@ -115,13 +128,12 @@ class Sglang(Scheduler):
     rule = SglangRule
     models = "SGLang 0.5.23: managers/{scheduler,schedule_policy,schedule_batch}.py, mem_cache/unified_radix_cache.py, mem_cache/allocation.py"
     not_modelled = (
-        "pipeline parallelism",
+        "dynamic chunking of pipeline parallelism",
         "DP attention",
         "P/D disaggregation",
         "hierarchical cache",
-        "max_loras_per_batch",
+        "overlapped loading and draining of adapters",
         "prefill delayer",
-        "scheduler_recv_interval > 1",
     )
 
     @classmethod
@@ -145,7 +157,8 @@ class Sglang(Scheduler):
         if tokens < 2 * page or tokens < 16:
             raise ConfigError("deployment.kv_blocks", blocks, "the KV pool is too small to serve anything")
         rows = settings.max_running(p, tokens)
-        slots = min(p.min_free_slots_delay or 0, rows)
+        delay = min(p.min_free_slots_delay or 0, rows)
+        slots = site.pp + p.pp_async_batch_depth
         init = min(0.7 * p.schedule_conservativeness, 1.0)
         low = min(init * 0.14, 1.0)
         speculative = p.speculative_algorithm is not None
@@ -154,7 +167,7 @@ class Sglang(Scheduler):
             tokens,
             page,
             rows,
-            1 if p.disable_overlap_schedule else 2,
+            slots if slots > 1 else 1 if p.disable_overlap_schedule else 2,
             SCHEDULE_POLICIES.index(p.schedule_policy),
             POLICIES.index(p.radix_eviction_policy),
             max(p.chunked_prefill_size or 0, 0),
@@ -162,7 +175,7 @@ class Sglang(Scheduler):
             p.prefill_max_requests or 0,
             p.prefill_decode_interval,
             p.prefill_decode_interval_min_bs,
-            slots if slots > 1 else 0,
+            delay if delay > 1 else 0,
             p.max_queued_requests or 0,
             -1 if p.schedule_low_priority_values_first else 1,
             p.priority_scheduling_preemption_threshold,
@@ -171,6 +184,11 @@ class Sglang(Scheduler):
             p.speculative_num_steps if speculative else 0,
             p.speculative_num_draft_tokens if speculative else 0,
             p.random_seed,
+            site.pp,
+            slots,
+            p.pp_max_micro_batch_size or max(rows // site.pp, 1),
+            p.max_loras_per_batch if p.enable_lora else 0,
+            p.scheduler_recv_interval,
         ]
         flags = [
             p.disable_radix_cache,
@@ -184,8 +202,13 @@ class Sglang(Scheduler):
         ratios = np.array([init, low, (init - low) / 600, p.speculative_accept_rate])
         twister = np.array(random.Random(p.random_seed).getstate()[1][:624], np.int64)
         arrays = (np.array(numbers, np.int64), ratios, np.array(flags, np.int64), twister)
-        fn = addresses(SglangState, _never_called(p))
+        fn = addresses(SglangState, _never_called(p, slots))
         return _new_state(fn, radix_functions(numbers[5]), replica, recorder, cost, *arrays)
+
+    @classmethod
+    def extras(cls, params: SglangParams, site: Site) -> Extras | None:
+        """Adapters."""
+        return Extras(lora_rank=params.max_lora_rank) if params.enable_lora else None
 
     @classmethod
     def max_batch_tokens(cls, params: SglangParams, site: Site) -> int:

@@ -89,7 +89,10 @@ def _open_budget(s):
 
 @outlined(SglangState)
 def _add_chunked(s):
-    """``add_chunked_req``: the request whose prompt is partly computed goes first and always progresses."""
+    """``add_chunked_req``: the request whose prompt is partly computed goes first and always progresses.
+
+    0, and nothing done, if the pool has no room for that: upstream raises, here it waits for the next pass.
+    """
     slot = s.chunked
     n = total_len(s, slot)
     s.r_fill[slot] = n
@@ -109,10 +112,13 @@ def _add_chunked(s):
         if held > 0:
             room = min(room, (s.a_chunk - held) // s.page * s.page)
     cut = left > room
-    _charge(s, slot, min(left, room), 0 if cut else min(s.r_max_new[slot] + 0, CLIP_MAX_NEW))
+    extend = min(left, room)
+    if ceil_page(s, s.r_pre[slot] + extend) - ceil_page(s, s.r_pre[slot] + 0) > s.tree.free + s.tree.evictable:
+        return 0
+    _charge(s, slot, extend, 0 if cut else min(s.r_max_new[slot] + 0, CLIP_MAX_NEW))
     if not cut:
         s.chunked = -1
-    return 0
+    return 1
 
 
 @inline
@@ -274,7 +280,39 @@ def _try_preempt(s, slot):
 
 @inline
 def _allocatable(s, held):
-    return min(s.max_running - s.n_run, max(s.rows_free + held, 0))
+    return min(s.micro - s.n_run, max(s.rows_free + held, 0))
+
+
+@outlined(SglangState)
+def _adapter_fits(s, lora):
+    """``max_loras_per_batch``: whether a request with this adapter (0: none, which counts as one) may join the batch."""
+    if s.n_loras < s.lora_limit:
+        return 1
+    for j in range(s.n_loras):
+        if s.loras[j] == lora:
+            return 1
+    return 0
+
+
+@outlined(SglangState)
+def _note_adapter(s, lora):
+    for j in range(s.n_loras):
+        if s.loras[j] == lora:
+            return 0
+    s.loras[s.n_loras] = lora
+    s.n_loras += 1
+    return 0
+
+
+@outlined(SglangState)
+def _adapters_of_batch(s):
+    """Start the set of adapters with those of the running batch and of a request that goes on (never too many)."""
+    s.n_loras = 0
+    for i in range(s.n_run):
+        _note_adapter(s, s.r_lora[s.run[i]])
+    for i in range(s.n_can):
+        _note_adapter(s, s.r_lora[s.can[i]])
+    return 0
 
 
 @outlined(SglangState)
@@ -296,14 +334,23 @@ def admit(s):
     s.new_chunked = -1
     held = 0
     if s.chunked >= 0:
-        _add_chunked(s)
+        if _add_chunked(s) == 0:
+            return 0
         held = 1
     i = s.w_lo
+    skipped = 0
+    if s.lora_limit > 0:
+        _adapters_of_batch(s)
     s.g_blocked = False
     while i < s.w_hi:
         if _verdict(s) == OTHER:
             break
         slot = s.w_slot[i]
+        if s.lora_limit > 0 and _adapter_fits(s, s.r_lora[slot]) == 0:
+            s.o_tmp[skipped] = slot
+            skipped += 1
+            i += 1
+            continue
         if s.n_can >= _allocatable(s, held):
             s.run_full = True
         if s.run_full and not (s.preempt_on and _try_preempt(s, slot) == 1):
@@ -311,12 +358,16 @@ def admit(s):
         verdict = _add_one(s, slot)
         if s.n_can > 0 and s.can[s.n_can - 1] == slot:
             i += 1
+            if s.lora_limit > 0:
+                _note_adapter(s, s.r_lora[slot])
         if verdict != CONTINUE:
             if verdict == NO_TOKEN:
                 s.run_full = s.n_can > 0 or s.n_run > 0
                 s.g_blocked = i < s.w_hi
             break
-    s.w_lo = i
+    s.w_lo = i - skipped
+    for j in range(skipped):
+        s.w_slot[s.w_lo + j] = s.o_tmp[j]
     for j in range(s.n_pre):
         enqueue_waiting(s, s.pre_slot[j])
     if s.n_can == 0:

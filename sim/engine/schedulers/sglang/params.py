@@ -65,30 +65,38 @@ class SglangParams(EngineParams):
     speculative_accept_rate: float = Field(0.7, ge=0.0, le=1.0, description="probability that the next draft token is accepted")
     cuda_graph_max_bs: int | None = Field(None, ge=1, description="largest decode batch run as a CUDA graph")
     disable_cuda_graph: bool = Field(False, description="no CUDA graphs: decode batches are not padded")
+    pp_max_micro_batch_size: int | None = Field(
+        None, ge=1, description="most running requests of one pipeline slot; default max_running_requests / pp"
+    )
+    pp_async_batch_depth: int = Field(0, ge=0, le=64, description="pipeline slots beyond one per stage")
+    enable_lora: bool = Field(False, description="adapters: max_loras_per_batch limits a batch")
+    max_loras_per_batch: int = Field(8, ge=1, description="most adapters in one batch; requests without one count as one")
+    max_lora_rank: int = Field(16, ge=1, le=512, description="rank of the adapters")
+    scheduler_recv_interval: int = Field(1, ge=1, description="decode passes between two polls for new requests")
     # accepted so that a server's command line can be copied, refused where they switch something on
     enable_dp_attention: bool = Field(False, description="not modelled")
-    pp_max_micro_batch_size: int | None = Field(None, ge=1, description="not modelled (needs pp > 1)")
     enable_hierarchical_cache: bool = Field(False, description="not modelled")
-    enable_lora: bool = Field(False, description="not modelled")
+    enable_dynamic_chunking: bool = Field(False, description="not modelled")
     disaggregation_mode: Literal["null", "prefill", "decode"] = Field("null", description="not modelled")
     enable_prefill_delayer: bool = Field(False, description="not modelled (needs DP attention)")
-    scheduler_recv_interval: int = Field(1, ge=1, description="only 1 is modelled")
 
 
 def refuse(params: SglangParams, site: Site) -> None:
     """Raise for combinations that SGLang refuses (`ConfigError`) or that are not modelled (`NotModelledError`)."""
-    flags = ("enable_dp_attention", "enable_hierarchical_cache", "enable_lora", "enable_prefill_delayer")
+    flags = ("enable_dp_attention", "enable_hierarchical_cache", "enable_dynamic_chunking", "enable_prefill_delayer")
     for name in flags:
         if getattr(params, name):
             raise NotModelledError(f"engine.{name}", True, "not modelled for SGLang", "false")
     if params.disaggregation_mode != "null":
         raise NotModelledError("engine.disaggregation_mode", params.disaggregation_mode, "not modelled for SGLang", "null")
-    if params.scheduler_recv_interval != 1:
-        raise NotModelledError("engine.scheduler_recv_interval", params.scheduler_recv_interval, "not modelled", "1")
-    if params.pp_max_micro_batch_size is not None:
-        raise NotModelledError("engine.pp_max_micro_batch_size", params.pp_max_micro_batch_size, "not modelled", "unset")
     if site.pp > 1:
-        raise NotModelledError("deployment.pp", site.pp, "pipeline parallelism is not modelled for SGLang", "1")
+        for name, off in (("enable_mixed_chunk", False), ("speculative_algorithm", None)):
+            if getattr(params, name) != off:
+                raise ConfigError(
+                    f"engine.{name}", getattr(params, name), f"SGLang refuses it with pipeline stages (pp {site.pp})"
+                )
+    elif params.pp_async_batch_depth:
+        raise ConfigError("engine.pp_async_batch_depth", params.pp_async_batch_depth, "needs pipeline stages (deployment.pp > 1)")
     if params.speculative_algorithm and params.enable_mixed_chunk:
         raise NotModelledError(
             "engine.enable_mixed_chunk", True, "mixed chunks with speculative decoding are not modelled", "false"
@@ -149,6 +157,8 @@ def resolve(params: SglangParams, site: Site) -> SglangParams:
     refuse(params, site)
     chunk, max_bs = defaults_by_memory(site)
     new: dict[str, Any] = {}
+    if site.pp > 1:
+        new["disable_overlap_schedule"] = True  # as upstream: the pipeline itself hides the host
     if params.chunked_prefill_size is None:
         new["chunked_prefill_size"] = chunk
     elif params.chunked_prefill_size == 0:

@@ -7,7 +7,7 @@ import numpy as np
 
 from sim.engine.kv.radix import Radix, new_radix
 from sim.engine.state import EngineState, grown, init_engine
-from sim.jit import b1, f8, f8s, i4s, i8, i8s, inline, kernel, struct
+from sim.jit import b1, f8, f8s, i4s, i4ss, i8, i8s, i8ss, inline, kernel, struct
 
 FCFS, LPM, DFS_WEIGHT, LOF, RANDOM, HRRN, SHORTEST = range(7)
 SCHEDULE_POLICIES: Final = ("fcfs", "lpm", "dfs-weight", "lof", "random", "hrrn", "shortest-prefill-first")
@@ -21,6 +21,9 @@ IGNORE_EOS: Final = 4  # flag of a request beside WATCH_*: sent with ignore_eos
 
 LOG_RETRACT, LOG_PREEMPT, LOG_FINISH = 1, 2, 3
 
+RUNNING, FULL, FOUNDED, LAST, ENDED_ROWS, LEAST = range(6)  # fields of a slot that is not visited
+SAVED: Final = 6
+
 
 @struct
 class SglangState(EngineState):
@@ -33,6 +36,7 @@ class SglangState(EngineState):
     kv_tokens: i8
     page: i8
     max_running: i8
+    micro: i8  # pp_max_micro_batch_size: most running requests of one batch
     chunk: i8  # chunked_prefill_size, 0: off
     max_prefill: i8
     prefill_max_requests: i8  # 0: no limit
@@ -40,6 +44,8 @@ class SglangState(EngineState):
     interval_min_bs: i8
     min_free_slots: i8  # 0: off
     max_queued: i8  # 0: no limit
+    lora_limit: i8  # max_loras_per_batch, 0: no limit
+    recv_interval: i8  # scheduler_recv_interval
     policy: i8
     overlap: b1
     mixed: b1
@@ -70,6 +76,10 @@ class SglangState(EngineState):
     stamp: i8  # wait_queue_entry_time
     interval_left: i8
     rows_free: i8  # rows of req_to_token
+    # -- arrivals that the next poll will find (`intake`)
+    mail: i4s
+    n_mail: i8
+    recv_count: i8
     # -- waiting queue: a window of `w_slot`
     w_slot: i4s
     w_lo: i8
@@ -80,6 +90,15 @@ class SglangState(EngineState):
     run_full: b1  # batch_is_full
     run_extend: i8  # extend_num_tokens of the batch object that founded it
     chunked: i8  # slot, −1: none
+    # -- pipeline parallelism (`micro.py`): the fields above and below are those of micro-batch slot `slot`, the others' are put by
+    slots: i8  # 1: no pipeline
+    slot: i8
+    next_slot: i8  # to be visited next
+    n_elsewhere: i8  # running requests of the other slots
+    m_busy: i8s  # [slot] 1: its batch is in flight
+    m_run: i4ss  # [slot, row]
+    m_saved: i8ss  # [slot, field]
+    p_slot: i8s  # [place] slot whose batch it is
     # -- the batch launched by the last decision (place −1: none) and what is noted per ring place
     last: i8
     p_mode: i8s
@@ -110,6 +129,8 @@ class SglangState(EngineState):
     pre_slot: i4s  # preempted in this pass
     n_pre: i8
     pick: i4s  # scratch
+    loras: i4s  # distinct adapters of the batch and the pass
+    n_loras: i8
     # -- scratch of the queue order
     o_slot: i4s
     o_a: f8s
@@ -162,9 +183,11 @@ def ignores_eos(s, slot):
 
 
 @kernel
-def init_sglang(s, fn, tree_fn, replica, rec, cost, kv_tokens, page, max_running, depth, policy, eviction, off, mt):
+def init_sglang(
+    s, fn, tree_fn, replica, rec, cost, kv_tokens, page, max_running, depth, policy, eviction, off, mt, stages, slots
+):
     """Fill a new state; the settings not passed start at their neutral values."""
-    init_engine(s, replica, rec, cost, depth, max_running + 2, 1, 64)
+    init_engine(s, replica, rec, cost, depth, max_running + 2, stages, 64)
     s.fn = fn
     one = page // page  # not a literal: it would compile the function a second time
     s.tree = new_radix(tree_fn, page, kv_tokens, eviction, off, 256)
@@ -172,8 +195,9 @@ def init_sglang(s, fn, tree_fn, replica, rec, cost, kv_tokens, page, max_running
     s.kv_tokens = kv_tokens
     s.page = page
     s.max_running = max_running
+    s.micro = max_running
     s.policy = policy
-    s.overlap = depth == 2
+    s.overlap = depth == 2 and slots == 1
     s.priority_sign = 1
     s.rows_free = max_running
     s.calls = 0
@@ -181,11 +205,22 @@ def init_sglang(s, fn, tree_fn, replica, rec, cost, kv_tokens, page, max_running
     s.processed = 0
     s.interval_left = 0
     s.planned = 0
+    s.mail = np.empty(64, np.int32)
+    s.n_mail = 0
+    s.recv_count = 0
     s.w_slot = np.empty(128, np.int32)  # a window of twice the slots, moved back when it reaches the end
     s.w_lo = 0
     s.w_hi = 0
     rows = max_running + 2
-    s.run = np.empty(rows, np.int32)
+    s.m_run = np.empty((slots, rows), np.int32)
+    s.m_saved = np.zeros((slots, SAVED), np.int64)
+    s.m_saved[:, LAST] = -1
+    s.m_busy = np.zeros(slots, np.int64)
+    s.slots = slots
+    s.slot = 0
+    s.next_slot = 0
+    s.n_elsewhere = 0
+    s.run = s.m_run[0]
     s.n_run = 0
     s.run_full = False
     s.run_extend = 0
@@ -196,9 +231,10 @@ def init_sglang(s, fn, tree_fn, replica, rec, cost, kv_tokens, page, max_running
     s.p_prefills = np.zeros(places, np.int64)
     s.p_chunked = np.zeros(places, np.int64)
     s.p_extend = np.zeros(places, np.int64)
+    s.p_slot = np.zeros(places, np.int64)
     s.z_n = 0
-    s.z_slot = np.empty(2 * rows, np.int32)
-    s.z_after = np.empty(2 * rows, np.int64)
+    s.z_slot = np.empty((depth + 1) * rows, np.int32)
+    s.z_after = np.empty((depth + 1) * rows, np.int64)
     s.n_ended = 0
     s.same = 0
     s.least_left = 0
@@ -213,6 +249,8 @@ def init_sglang(s, fn, tree_fn, replica, rec, cost, kv_tokens, page, max_running
     s.pre_slot = np.empty(rows, np.int32)
     s.n_pre = 0
     s.pick = np.empty(rows, np.int32)
+    s.loras = np.empty(rows, np.int32)
+    s.n_loras = 0
     s.o_slot = np.empty(64, np.int32)
     s.o_a = np.empty(64)
     s.o_b = np.empty(64)
@@ -267,6 +305,7 @@ def grow_sglang(s, n):
     s.r_stamp = grown(s.r_stamp, n)
     s.r_processed = grown(s.r_processed, n)
     s.r_batch = grown(s.r_batch, n)
+    s.mail = grown(s.mail, n)
     s.w_slot = grown(s.w_slot, 2 * n)
     s.o_slot = grown(s.o_slot, n)
     s.o_rank = grown(s.o_rank, n)

@@ -22,7 +22,7 @@ from sim.cost.features import (
     SAMPLED,
     TOKENS,
 )
-from sim.engine.contract import BATCH, NOTHING, clear_place, next_place
+from sim.engine.contract import BATCH, EMPTY, NOTHING, clear_place, next_place
 from sim.engine.kv.radix_evict import evict_until
 from sim.engine.outline import outlined
 from sim.engine.schedulers.sglang.admit import admit
@@ -34,6 +34,7 @@ from sim.engine.schedulers.sglang.memory import (
     release,
     release_retracted,
 )
+from sim.engine.schedulers.sglang.micro import switch_slot
 from sim.engine.schedulers.sglang.state import (
     DECODE,
     EXTEND,
@@ -52,7 +53,7 @@ from sim.jit import flat, inline
 
 @inline
 def _gauges(s):
-    s.g_running = s.n_run
+    s.g_running = s.n_run + s.n_elsewhere
     s.g_waiting = s.w_hi - s.w_lo
     if s.g_waiting == 0:
         s.g_blocked = False
@@ -373,7 +374,7 @@ def _update_running(s):
 
 @inline
 def _empty(s):
-    return s.n_run == 0 and s.chunked < 0 and s.q_len == 0 and s.w_hi == s.w_lo
+    return s.n_run + s.n_elsewhere == 0 and s.chunked < 0 and s.q_len == 0 and s.w_hi == s.w_lo
 
 
 @flat
@@ -406,9 +407,25 @@ def _recorded_spins(s):
 
 
 @outlined(SglangState)
+def _poll(s):
+    """``scheduler_recv_interval``: look for new requests only every so many decode passes (a prefill counts 1,000; idling is no wait)."""
+    prefill = s.last >= 0 and s.p_mode[s.last] != DECODE
+    s.recv_count += 1000 if prefill else 1
+    if s.recv_count >= s.recv_interval or _empty(s):
+        s.recv_count = 0
+        n = s.n_mail
+        s.n_mail = 0
+        for i in range(n):
+            enqueue_request(s, s.mail[i])
+    return 0
+
+
+@outlined(SglangState)
 def _plan(s):
     """One pass of ``get_next_batch_to_run``: prefill first, decode only if there is none."""
     s.tree.evicted = 0
+    if s.recv_interval > 1:
+        _poll(s)
     before = s.last
     _merge_last(s)
     if s.recorded_clock and s.overlap and before < 0 and _empty(s):
@@ -457,6 +474,25 @@ def _plan(s):
     s.last = p
     s.planned += 1
     return BATCH
+
+
+@outlined(SglangState)
+def _visit_slots(s):
+    """``event_loop_pp``: visit the micro-batch slots in turn, up to one whose batch is in flight: the loop waits for its result first."""
+    for _ in range(s.slots):
+        switch_slot(s, s.next_slot)
+        code = _plan(s)
+        at = s.slot
+        s.next_slot = (at + 1) % s.slots
+        awaited = s.m_busy[s.next_slot] == 1
+        if code == BATCH:
+            s.m_busy[at] = 1
+            s.p_slot[s.last] = at
+            s.more = not awaited
+            return EMPTY  # a batch after which the loop asks again only if told to
+        if awaited:
+            break
+    return NOTHING
 
 
 # -- result
@@ -526,11 +562,20 @@ def _complete(s, p):
 @outlined(SglangState)
 def _steady_steps(s):
     """Decisions that repeat the last decode batch: no finish, no admission pass, no eviction or retraction."""
-    if s.same < s.depth or s.q_len != s.depth - 1 or s.n_ended > 0 or s.chunked >= 0 or s.spec_reserve > 0 or s.z_n > 0:
+    if (
+        s.slots > 1
+        or s.n_mail > 0
+        or s.same < s.depth
+        or s.q_len != s.depth - 1
+        or s.n_ended > 0
+        or s.chunked >= 0
+        or s.spec_reserve > 0
+        or s.z_n > 0
+    ):
         return 0
     k = 1 << 40
     if s.w_hi > s.w_lo:  # a pass would be made unless it ends before it looks at the queue
-        free_rows = min(s.max_running - s.n_run, max(s.rows_free, 0))
+        free_rows = min(s.micro - s.n_run, max(s.rows_free, 0))
         blocked = not s.preempt_on and (s.run_full or free_rows <= 0)
         if not blocked and not (s.min_free_slots > 0 and free_rows < s.min_free_slots and not s.preempt_on):
             k = s.interval_left if s.n_run >= s.interval_min_bs else 0
@@ -563,6 +608,8 @@ def _apply_steady(s, k):
     s.least_left -= k
     s.processed += s.run_extend * k
     s.interval_left = max(0, s.interval_left - k)
+    if s.recv_interval > 1:
+        s.recv_count = (s.recv_count + k) % s.recv_interval
     for _ in range(k):
         if s.ratio <= s.min_ratio:
             break
@@ -576,16 +623,25 @@ def _apply_steady(s, k):
 
 def enqueue(s, slot):
     """See `sim.engine.contract`; so with the others."""
-    enqueue_request(s, slot)
+    if s.recv_interval > 1:
+        s.mail[s.n_mail] = slot
+        s.n_mail += 1
+    else:
+        enqueue_request(s, slot)
 
 
 def plan(s):
-    """One decision."""
+    """One decision; with pipeline stages as many as find nothing to do."""
+    if s.slots > 1:
+        return _visit_slots(s)
     return _plan(s)
 
 
 def complete(s, p):
     """One result."""
+    if s.slots > 1:
+        switch_slot(s, s.p_slot[p])
+        s.m_busy[s.slot] = 0
     _complete(s, p)
 
 
