@@ -42,13 +42,16 @@ def random_block(rng: np.random.Generator, n: int, gap: float, prompt: int, outp
     )
 
 
-def server(engine: type[Scheduler], settings: dict[str, Any], rows: int = 4096) -> tuple[EngineGroup, Any]:
+def server(
+    engine: type[Scheduler], settings: dict[str, Any], rows: int = 4096, site: Site | None = None
+) -> tuple[EngineGroup, Any]:
     """One server with a linear step cost in seconds, and its state."""
+    site = site or Site()
     recorder = new_recorder(1, 64, 1.0, rows, 64, 1e-4, 4.0)
     terms = np.array([DECODE_ROWS, DECODE_CTX, PREFILL_TOKENS, PREFILL_WORK])
     cost = new_linear_cost(np.array([8e-3, 1e-2]), terms, np.array([[3e-5, 1e-8, 0.0, 0.0], [3e-5, 1e-8, 2e-5, 1e-9]]))
-    params = engine.resolve(engine.Params(**settings), Site())
-    state = engine.new_state(params, Site(), 0, 0, recorder, cost)
+    params = engine.resolve(engine.Params(**settings), site)
+    state = engine.new_state(params, site, 0, 0, recorder, cost)
     return EngineGroup([state], recorder), state
 
 

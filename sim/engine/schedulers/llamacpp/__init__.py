@@ -9,6 +9,8 @@ Modelled, from llama.cpp 0c1e570 (ggml 0.25.3):
   than the first of the batch wait.
 * Contexts: context shift (``ctx_shift``), or the end of the request; prompts that fill the context are refused (400).
 * KV memory: split into equal slots or unified; a full unified cache purges idle slots, then fails every request being served.
+* Sliding windows (gemma-2 and -3, gpt-oss; ``swa_full`` off): a cache of the window and a micro-batch, reuse only from there or from
+  checkpoints, prompts cut for these, no context shift: see `sim.engine.schedulers.llamacpp.checkpoints`.
 * The prompt cache in RAM (``cache_ram_mib``, ``cache_idle_slots``): see `sim.engine.schedulers.llamacpp.prompt_cache`.
 * Auto-fit (``common/fit.cpp``): the context shrinks until everything fits with a margin of 1 GiB; layers (or experts) that do not fit
   stay on the CPU, ``host``: see `sim.engine.schedulers.llamacpp.fit` for where, `sim.cost.ggml` for the time. Several cards

@@ -7,6 +7,7 @@ from typing import Any
 
 from sim.cost.extras import Extras
 from sim.cost.memory_rules import LlamaCppRule
+from sim.cost.placement import window_cells
 from sim.engine.contract import Scheduler, Site
 from sim.engine.kv.token_lists import TokenLists, new_token_lists
 from sim.engine.outline import addresses
@@ -28,7 +29,8 @@ class LlamaCpp(Scheduler):
     not_modelled = (
         "one layer split between card and CPU",
         "cache_reuse",
-        "context checkpoints of sliding-window and recurrent models",
+        "reuse of caches of recurrent layers",
+        "checkpoints at the beginnings of chat messages",
         "speculative decoding",
         "several completions of one prompt (n_cmpl)",
         "embedding and reranking tasks",
@@ -85,11 +87,39 @@ def server_state(
     """
     p = params
     ctx = LlamaCpp.max_context(p, site) if ctx is None else ctx
-    token_bytes = 0.0 if site.model is None else float(site.model.kv_bytes_per_token())
+    window, figures = _window(p, site.model)
     numbers = (p.n_parallel, ctx, p.n_ctx, p.n_batch, p.n_keep, p.n_discard, int(truncate))
-    flags = (bool(p.kv_unified), p.ctx_shift, p.cache_prompt, p.cache_ram_mib != 0, p.cache_idle_slots, fifo)
+    swa, cells = window[:2]
+    shift = p.ctx_shift and (
+        swa == 0 or cells >= (p.n_ctx if p.kv_unified else p.slot_ctx)
+    )  # caches of two sizes cannot be shifted
+    flags = (bool(p.kv_unified), shift, p.cache_prompt, p.cache_ram_mib != 0, p.cache_idle_slots, fifo)
     ram_limit = float(p.cache_ram_mib) * MIB if p.cache_ram_mib > 0 else -1.0
     lists = new_token_lists(addresses(TokenLists), p.n_parallel + 8)
     return new_llamacpp_state(
-        replica, recorder, cost, addresses(LlamaCppState), lists, numbers, flags, p.slot_prompt_similarity, ram_limit, token_bytes
+        replica,
+        recorder,
+        cost,
+        addresses(LlamaCppState),
+        lists,
+        numbers,
+        flags,
+        (p.slot_prompt_similarity, ram_limit, *figures),
+        window,
     )
+
+
+def _window(p: LlamaCppParams, model: Any) -> tuple[tuple[int, int, int, int], tuple[float, float, float]]:
+    """Window, its cells per sequence, ``n_ubatch``, checkpoints; bytes of a token in the prompt cache, blocks copied per token of a
+    checkpoint, bytes of one."""
+    if model is None:
+        return (0, 0, p.n_ubatch, 0), (0.0, 0.0, 0.0)
+    groups = {g.kind: g.layers * g.bytes_per_token for g in model.kv_groups()}
+    windowed = groups.pop("sliding", 0.0)
+    token = float(sum(groups.values()))
+    if not windowed:
+        return (0, 0, p.n_ubatch, 0), (token, 0.0, 0.0)
+    # one cache for all: a slot is sure of its window and what is left beside the windows of the others
+    cells = window_cells(model, p.n_ctx, p.n_parallel, 1, p.n_ubatch)
+    blocks = windowed / (windowed + token) / 16.0
+    return (int(model.window), cells, p.n_ubatch, p.n_ctx_checkpoints), (token, blocks, windowed * model.window)

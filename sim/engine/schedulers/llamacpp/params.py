@@ -38,6 +38,9 @@ class LlamaCppParams(EngineParams):
     swa_full: bool = Field(
         False, description="Full-size cache for sliding-window layers (--swa-full), so that any prefix is reusable."
     )
+    n_ctx_checkpoints: int = Field(
+        32, ge=0, le=1024, description="Copies of the window of sliding-window models that a slot keeps (--ctx-checkpoints)."
+    )
     cont_batching: bool = Field(True, description="Prompts join running batches (--cont-batching); only true is modelled.")
     n_gpu_layers: int = Field(
         -1, ge=-1, description="Layers on the accelerator, the output counted (--n-gpu-layers); -1: as many as fit."
@@ -107,14 +110,34 @@ def _check(p: LlamaCppParams, site: Site) -> None:
         raise NotModelledError(f"{_FIELD}.cont_batching", False, "batches that wait for each other are not modelled", "true")
     if p.n_predict != -1:
         raise NotModelledError(f"{_FIELD}.n_predict", p.n_predict, "the limit is the traffic's", "-1")
-    model = site.model
-    if model is None or not p.cache_prompt:
-        return
-    if model.is_hybrid:
+    check_windows(site.model, p.swa_full)
+    if site.model is not None and "linear" in site.model.kinds and p.cache_prompt:
         raise NotModelledError(
             f"{_FIELD}.cache_prompt", True, "checkpoints of recurrent layers are not modelled, so nothing can be reused", "false"
         )
-    if "sliding" in model.kinds and not p.swa_full:
+
+
+WINDOWED = ("gemma2", "gemma3", "gemma4", "gptoss", "cohere2", "exaone4", "olmo3")
+"""Beginnings of the model types whose windows llama.cpp knows (``set_swa_pattern``); it computes full attention for the others."""
+
+
+def check_windows(model: Any, swa_full: bool = False) -> None:
+    """Raise `NotModelledError` for windows that llama.cpp treats in another way than is modelled."""
+    if model is None or not {"sliding", "chunked"} & set(model.kinds):
+        return
+    if "chunked" in model.kinds:
         raise NotModelledError(
-            f"{_FIELD}.swa_full", False, "checkpoints of sliding-window caches are not modelled", "true, or cache_prompt: false"
+            "model", model.name, "caches of chunked attention are not modelled here", "full or sliding windows"
+        )
+    if not model.architecture.lower().replace("_", "").replace("-", "").startswith(WINDOWED):
+        raise NotModelledError(
+            "model",
+            model.name,
+            "llama.cpp gives this model no windows",
+            ", ".join(WINDOWED),
+            "a config.json without sliding_window",
+        )
+    if swa_full:
+        raise NotModelledError(
+            f"{_FIELD}.swa_full", True, "attention over full-size caches of windowed layers is not modelled", "false"
         )

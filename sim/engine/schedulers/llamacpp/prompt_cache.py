@@ -8,6 +8,7 @@ import numpy as np
 
 from sim.engine.kv.token_lists import NO_LIST, clear_list, common_prefix, copy_list, drop_list, swap_lists, take_list
 from sim.engine.outline import outlined
+from sim.engine.schedulers.llamacpp.checkpoints import copy_checkpoints, make_room, window_bytes
 from sim.engine.schedulers.llamacpp.state import NONE, LlamaCppState
 from sim.engine.state import grown
 from sim.jit import inline
@@ -47,6 +48,9 @@ def save_slot(s, c):
             remove_entry(s, i)
     e = take_list(t)
     copy_list(t, a, e)
+    if s.swa > 0:
+        make_room(s)
+        copy_checkpoints(s, a, e)
     if s.n_entries == s.e_list.size:
         s.e_list = grown(s.e_list, 2 * s.n_entries)
     s.e_list[s.n_entries] = e
@@ -79,6 +83,9 @@ def load_entry(s, c):
         s.e_tokens -= t.l_tok[e]  # what follows removes an entry that is empty by then
         swap_lists(t, a, e)
         clear_list(t, e)
+        if s.swa > 0:
+            copy_checkpoints(s, e, a)
+            s.c_low[c] = max(t.l_tok[a] - s.swa, 0)
         remove_entry(s, best)
         s.c_tok[c] = t.l_tok[a]
         s.c_entry[c] = NONE
@@ -89,7 +96,7 @@ def trim_cache(s):
     """``update``: drop the oldest entries beyond the limit; one always stays."""
     while s.n_entries > 1:
         if s.ram_limit >= 0.0:
-            if s.e_tokens * s.token_bytes <= s.ram_limit:
+            if s.e_tokens * s.token_bytes + (window_bytes(s) if s.swa > 0 else 0.0) <= s.ram_limit:
                 return
         elif s.e_tokens <= s.cells:
             return

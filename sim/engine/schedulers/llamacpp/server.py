@@ -5,6 +5,7 @@
 """
 
 from sim.cost.features import (
+    COPIED_BLOCKS,
     DECODE_CTX,
     DECODE_ROWS,
     DECODE_TOKENS,
@@ -21,6 +22,7 @@ from sim.engine.contract import BATCH, NOTHING, clear_place, next_place
 from sim.engine.kv.token_lists import append_span, clear_list, cut_out, room_for
 from sim.engine.outline import outlined
 from sim.engine.queue import queue_pop
+from sim.engine.schedulers.llamacpp.checkpoints import checkpoint, cut, forget
 from sim.engine.schedulers.llamacpp.slots import _enqueue, launch, release
 from sim.engine.schedulers.llamacpp.state import (
     EV_AT,
@@ -61,6 +63,10 @@ def _shift(s, c):
     if discard > 0:
         cut_out(s.lists, s.c_list[c], keep, discard, s.spare_list)
         s.c_tok[c] = n - discard
+        if s.swa > 0:
+            low = max(s.c_low[c] - discard, 0)
+            forget(s, c)
+            s.c_low[c] = low
     return discard
 
 
@@ -81,9 +87,14 @@ def _add_prompts(s, f, n, lora):
             s.c_started[c] = 1
             s.c_tok[c] = s.c_past[c]
             s.r_cached[slot] = s.c_past[c]
+            if s.swa > 0:
+                f[COPIED_BLOCKS] += s.c_copied[c] * s.copy_share
         lora = s.c_lora[c]
         past = s.c_tok[c]
         k = min(s.c_prompt[c] - past, s.n_batch - n)
+        if s.swa > 0:
+            k = cut(s, s.c_prompt[c], past, k) if s.max_ckpt > 0 else k
+            f[COPIED_BLOCKS] += checkpoint(s, c, past, past + k) * s.copy_share
         log_event(s, EV_AT, past, s.n_steps)
         log_event(s, EV_PROMPT, c, k)
         n += k
@@ -113,6 +124,8 @@ def _make_cells(s):
             used -= s.c_tok[c]
             s.c_tok[c] = 0
             s.c_entry[c] = NONE
+            if s.swa > 0:
+                forget(s, c)
             clear_list(s.lists, s.c_list[c])
         c += 1
     s.g_kv_used = used
@@ -167,6 +180,8 @@ def _fail_all(s):
         if s.c_phase[c] != IDLE:
             clear_list(s.lists, s.c_list[c])
             s.c_tok[c] = 0
+            if s.swa > 0:
+                forget(s, c)
             release(s, c, FAILED)
     s.n_prompt = 0
     s.n_generating = 0

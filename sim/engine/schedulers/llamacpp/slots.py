@@ -10,6 +10,7 @@ import numpy as np
 from sim.engine.kv.token_lists import clear_list, common_prefix, cut_out, put_prompt, swap_lists
 from sim.engine.outline import outlined
 from sim.engine.queue import queue_push, queue_push_front
+from sim.engine.schedulers.llamacpp.checkpoints import forget, resume
 from sim.engine.schedulers.llamacpp.prompt_cache import load_entry, save_slot, trim_cache
 from sim.engine.schedulers.llamacpp.state import EV_LAUNCH, IDLE, NONE, PROMPT, LlamaCppState
 from sim.engine.state import first_scheduled, free_slot, log_event, record_end
@@ -90,6 +91,8 @@ def launch(s, slot):
         clear_list(t, held)
         s.c_tok[c] = 0
         shared = 0
+        if s.swa > 0:
+            forget(s, c)
     s.c_entry[c] = NONE
     n = t.l_tok[prompt]
     s.c_lora[c] = s.r_lora[slot]
@@ -101,6 +104,8 @@ def launch(s, slot):
     s.c_keep[c] = keep
     if n < s.ctx:  # else it will be refused and the slot keeps what it has
         past = shared if s.caching else 0
+        if s.swa > 0:
+            past = resume(s, c, past, n)
         s.c_past[c] = past - 1 if past == n else past
         swap_lists(t, held, prompt)
     s.n_idle -= 1
@@ -112,6 +117,8 @@ def launch(s, slot):
             if s.c_phase[k] == IDLE and t.l_tok[s.c_list[k]] > 0:
                 save_slot(s, k)
                 if s.unified:
+                    if s.swa > 0:
+                        forget(s, k)
                     clear_list(t, s.c_list[k])
                     s.c_tok[k] = 0
                     s.c_entry[k] = NONE

@@ -76,6 +76,19 @@ class LlamaCppState(EngineState):
     c_lora: i8s
     c_keep: i8s
     c_entry: i8s  # entry of the prompt cache that holds what the idle slot holds, or NONE
+    # sliding windows; the checkpoints of list ``l``, oldest first, are ``[l * max_ckpt, l * max_ckpt + k_n[l])``
+    swa: i8  # window; 0: no layer has one, and nothing of this is used
+    swa_cells: i8  # of each sequence
+    n_ubatch: i8
+    max_ckpt: i8
+    copy_share: f8  # blocks of COPIED_BLOCKS for one token of the windowed layers
+    state_bytes: f8  # of one window
+    c_low: i8s  # first position of the windowed layers when the slot was last rolled back
+    c_copied: i8s  # tokens of the checkpoint that the slot goes on from
+    k_n: i8s
+    k_task: i8s
+    k_tok: i8s
+    k_low: i8s
     # prompt cache
     e_list: i8s
     n_entries: i8
@@ -84,15 +97,18 @@ class LlamaCppState(EngineState):
 
 
 @kernel
-def new_llamacpp_state(replica, rec, cost, fn, lists, numbers, flags, similarity, ram_limit, token_bytes):
+def new_llamacpp_state(replica, rec, cost, fn, lists, numbers, flags, figures, window):
     """One server.
 
-    ``numbers``: slots, ctx, cells, n_batch, n_keep, n_discard, truncate; ``flags``: unified, shift, caching, ram, save_idle, fifo.
+    ``numbers``: slots, ctx, cells, n_batch, n_keep, n_discard, truncate; ``flags``: unified, shift, caching, ram, save_idle, fifo;
+    ``figures``: similarity, ram_limit, token_bytes, copy_share, state_bytes; ``window``: swa, swa_cells, n_ubatch, max_ckpt.
 
     ``fn``: ``addresses(LlamaCppState)``; ``lists``: some token lists, more than ``slots`` + 2.
     """
     slots, ctx, cells, n_batch, n_keep, n_discard, truncate = numbers
     unified, shift, caching, ram, save_idle, fifo = flags
+    similarity, ram_limit, token_bytes, copy_share, state_bytes = figures
+    swa, swa_cells, n_ubatch, max_ckpt = window
     s = new(LlamaCppState)
     init_engine(s, replica, rec, cost, 1, slots, 1, 64)
     s.fn = fn
@@ -147,6 +163,19 @@ def new_llamacpp_state(replica, rec, cost, fn, lists, numbers, flags, similarity
         s.c_list[c] = take_list(s.lists)
         s.c_used[c] = NONE
         s.c_entry[c] = NONE
+    s.swa = swa
+    s.swa_cells = swa_cells
+    s.n_ubatch = n_ubatch
+    s.max_ckpt = max_ckpt
+    s.copy_share = copy_share
+    s.state_bytes = state_bytes
+    kept = s.lists.l_off.size if swa > 0 else 0
+    s.c_low = np.zeros(slots, np.int64)
+    s.c_copied = np.zeros(slots, np.int64)
+    s.k_n = np.zeros(kept, np.int64)
+    s.k_task = np.zeros(kept * max_ckpt, np.int64)
+    s.k_tok = np.zeros(kept * max_ckpt, np.int64)
+    s.k_low = np.zeros(kept * max_ckpt, np.int64)
     s.e_list = np.empty(16, np.int64)
     s.n_entries = 0
     s.e_tokens = 0

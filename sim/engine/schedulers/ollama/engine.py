@@ -29,7 +29,7 @@ class Ollama(Scheduler):
     )
     not_modelled = (
         "one layer split between card and CPU",
-        "models with sliding-window or recurrent layers",
+        "models with recurrent layers; sliding windows of the own runners",
         "embedding requests",
         "draft models",
         "the cap of num_predict at ten contexts, and the end after 30 identical tokens",

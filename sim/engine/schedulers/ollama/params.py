@@ -10,7 +10,7 @@ from sim.cost.memory_rules import LlamaCppRule
 from sim.cost.placement import Placement
 from sim.engine.contract import EngineParams, Site
 from sim.engine.schedulers.llamacpp.fit import on_host, place
-from sim.engine.schedulers.llamacpp.params import PAD, LlamaCppParams
+from sim.engine.schedulers.llamacpp.params import PAD, LlamaCppParams, check_windows
 from sim.engine.schedulers.ollama.context import ONE_SLOT_FAMILIES, default_num_ctx
 from sim.engine.schedulers.ollama.layout import Shard, create_layout, reserve
 from sim.engine.schedulers.ollama.placement import FlashAttention, Gpu, automatic_batch, predicted_vram
@@ -173,10 +173,18 @@ def _check(p: OllamaParams, site: Site) -> None:
         )
     if p.OLLAMA_MULTIUSER_CACHE and p.runner == "llama-server":
         raise ConfigError(f"{_FIELD}.OLLAMA_MULTIUSER_CACHE", True, "llama-server has no such cache", "false, or another runner")
-    if site.model is not None and site.model.is_hybrid:
+    if site.model is None:
+        return
+    if "linear" in site.model.kinds:
         raise NotModelledError(
-            "model",
-            site.model.name,
-            "caches of sliding-window and recurrent layers are not modelled here",
-            "a model with full attention",
+            "model", site.model.name, "caches of recurrent layers are not modelled here", "a model without them"
+        )
+    check_windows(site.model)
+    if site.model.is_hybrid and p.runner != "llama-server":
+        raise NotModelledError(
+            f"{_FIELD}.runner",
+            p.runner,
+            "its caches of sliding windows are not modelled",
+            "llama-server",
+            "or a model without windows",
         )
