@@ -98,9 +98,10 @@ def test_a_server_of_both_roles_decodes_what_it_prefills():
 def test_links_bound_the_requests_of_an_instance():
     s = GlobalScheduler([Instance(0, 100, 1000, links=3)], LoadCost())
     ask(s, 1, 1, 1)
-    assert len(s.schedule([0])) == 2  # one counts twice until its first token
-    s.prefill_ended(0)
-    assert len(s.schedule([0])) == 1
+    # each takes a link to prefill and one to decode: the first finds none left for its decode, and gives its own back to the second
+    assert [a.request for a in s.schedule([0])] == [1]
+    s.prefill_ended(1)
+    assert [a.request for a in s.schedule([0])] == [2]  # which stood before the first by then
 
 
 def test_everything_is_given_back():
@@ -147,7 +148,7 @@ def test_conversations_return_to_their_node_while_it_is_remembered_and_has_room(
 
 @pytest.mark.parametrize(
     ("instances", "prefill", "decode", "expected"),
-    [(5, 2.0, 1.0, (2, 3)), (5, 1.0, 2.0, (4, 1)), (16, 1.0, 1.0, (8, 8)), (7, 0.0, 1.0, (4, 3)), (1, 5.0, 1.0, (1, 0))],
+    [(5, 2.0, 1.0, (2, 3)), (5, 1.0, 2.0, (3, 2)), (16, 1.0, 1.0, (8, 8)), (7, 0.0, 1.0, (4, 3)), (1, 5.0, 1.0, (1, 0))],
 )
 def test_roles_are_handed_out_one_by_one(instances, prefill, decode, expected):
     assert pd_ratio(instances, prefill, decode) == Ratio(*expected)

@@ -9,8 +9,8 @@ from sim.engine.outline import outlined
 from sim.engine.queue import queue_push
 from sim.engine.schedulers.mindie.blocks import append, blocks_for, blocks_to_append, drop_entry, length, preempt
 from sim.engine.schedulers.mindie.prefill import more_run, sort_by_id, turn_away
-from sim.engine.schedulers.mindie.state import CAP, CHUNK, HOST, LATENCY, SEQ, SWAPPED_IN, MindieState
-from sim.engine.state import FAILED, log_event
+from sim.engine.schedulers.mindie.state import CAP, CHUNK, HOST, LATENCY, ROLE_D, SEQ, SWAPPED_IN, MindieState
+from sim.engine.state import FAILED, RETURNED, free_slot, log_event, record_end
 from sim.jit import inline
 
 
@@ -147,7 +147,10 @@ def make_room_for(s, slot, tail, head, swaps):
             can = False
         before = swaps
         swaps = preempt(s, victim, swaps)
-        if swaps == before:
+        if swaps == before and s.role == ROLE_D:  # to be prefilled again elsewhere (``SendRecomputeResponse``)
+            record_end(s, victim, s.now, RETURNED)
+            free_slot(s, victim)
+        elif swaps == before:
             queue_push(s, victim)
             if s.r_done[victim] > 0 and not s.chunked:
                 s.n_again += 1

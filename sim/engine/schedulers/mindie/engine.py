@@ -13,9 +13,12 @@ from sim.cost.memory_rules import MindieRule
 from sim.engine.contract import Scheduler, Site
 from sim.engine.outline import addresses
 from sim.engine.schedulers.mindie.params import MindieParams, resolve_params
-from sim.engine.schedulers.mindie.state import LATENCY, MindieState, grow_mindie, new_mindie
+from sim.engine.schedulers.mindie.params import as_side as settings_of_side
+from sim.engine.schedulers.mindie.sides import kv_arrived_mindie, release_kept_mindie
+from sim.engine.schedulers.mindie.state import LATENCY, ROLES, MindieState, grow_mindie, new_mindie
 from sim.engine.schedulers.mindie.steady import apply_mindie, steady_mindie
 from sim.engine.schedulers.mindie.step import complete_mindie, enqueue_mindie, plan_mindie
+from sim.engine.sides import HandOver, Role
 from sim.errors import ConfigError
 from sim.jit import implement
 from sim.registry import register
@@ -29,6 +32,8 @@ implement(
     steady_steps=steady_mindie,
     apply_steady=apply_mindie,
     grow=grow_mindie,
+    release_kept=release_kept_mindie,
+    kv_arrived=kv_arrived_mindie,
 )
 
 _DRAWS = 8191
@@ -42,8 +47,10 @@ def never_called(p: MindieParams) -> frozenset[str]:
     speculates, caches = p.gamma > 0, bool(p.enablePrefixCache)
     unused = {
         "mixed_round": not p.enableChunkedPrefill,
-        "prefill_round": bool(p.enableChunkedPrefill),
-        "decode_round": bool(p.enableChunkedPrefill),
+        "prefill_round": bool(p.enableChunkedPrefill) or p.role == "D",
+        "decode_round": bool(p.enableChunkedPrefill) or p.role == "P",
+        "settle": p.role == "PnD",
+        "take_remote": p.role != "D",
         "_least_laxity": p.stageSelectPolicy != LATENCY,
         "learn": p.stageSelectPolicy != LATENCY,
         "adjust": not p.dynamicBatchSizeEnable,
@@ -68,9 +75,10 @@ class Mindie(Scheduler):
         "src/engine/llm_engine.cpp, src/server/conf/config.json"
     )
     rule = MindieRule
+    hands_over = HandOver(first="prefill", first_token="prefill", pair=True)
     not_modelled: ClassVar[tuple[str, ...]] = (
         "several DP ranks in lock-step, pipeline stages, sequence and context parallelism",
-        "roles P, D and flex of a disaggregated deployment",
+        "flex roles of a disaggregated deployment, chunked prefill on P, the prefix cache on D",
         "asynchronous scheduling",
         "layerwise (edge-cloud) serving",
         "swapping together with the prefix cache",
@@ -83,6 +91,11 @@ class Mindie(Scheduler):
     def resolve(cls, params: MindieParams, site: Site) -> MindieParams:
         """Settings as MindIE's configuration manager completes and checks them. Raises ConfigError, NotModelledError."""
         return resolve_params(params, site)
+
+    @classmethod
+    def as_side(cls, params: MindieParams, role: Role) -> MindieParams:
+        """``inferMode`` dmi and the role that Motor's controller assigns. Raises ConfigError."""
+        return settings_of_side(params, role)
 
     @classmethod
     def max_context(cls, params: MindieParams, site: Site) -> int:
@@ -130,7 +143,7 @@ class Mindie(Scheduler):
             p.maxQueueDelayMicroseconds > _USUAL_DELAY,
             p.maxFirstTokenWaitTime,
             p.maxPreemptCount,
-            p.stageSelectPolicy,
+            p.stageSelectPolicy if p.role == "PnD" else 0,
             p.prefillTimeMsPerReq,
             p.decodeTimeMsPerReq,
             gamma,
@@ -140,7 +153,7 @@ class Mindie(Scheduler):
             p.maxLongPartialPrefills,
             p.dynamicBatchSizeEnable,
             bool(p.enablePrefixCache),
-            0,
+            ROLES.index(p.role),
             host_blocks(p, site),
             int(_RESERVED * blocks),
             p.maxSeqLen,

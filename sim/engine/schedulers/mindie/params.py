@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from sim.engine.contract import EngineParams, Site
+from sim.engine.sides import Role
 from sim.errors import ConfigError, NotModelledError
 
 FIELD = "deployment.engine"
@@ -91,6 +92,10 @@ class MindieParams(EngineParams):
     maxInputTokenLen: int | None = Field(
         None, ge=1, description="Longest prompt; longer ones are refused. By default 2048, below maxSeqLen."
     )
+    inferMode: Literal["standard", "dmi"] = Field("standard", description="dmi: one role of a disaggregated deployment.")
+    role: Literal["PnD", "P", "D"] = Field(
+        "PnD", description="Set by the role of the pool, as by Motor's controller: prefill and decode, prefill only, decode only."
+    )
     tokenTimeout: int = Field(600, ge=1, le=3600, description="Seconds after which a request that gets no token is ended.")
     e2eTimeout: int = Field(600, ge=1, le=65535, description="Seconds after which a request is ended.")
     npuMemSize: float = Field(-1, ge=-1, description="GB of KV cache per NPU; −1: what NPU_MEMORY_FRACTION leaves.")
@@ -141,6 +146,16 @@ def resolve_params(p: MindieParams, site: Site) -> MindieParams:
     return q
 
 
+def as_side(p: MindieParams, role: Role) -> MindieParams:
+    """One side of a disaggregated deployment. Raises ConfigError."""
+    mine: Any = "P" if role == "prefill" else "D"
+    if "inferMode" in p.model_fields_set and p.inferMode != "dmi":
+        raise ConfigError(f"{FIELD}.inferMode", p.inferMode, f"the pool has the role {role}", "dmi")
+    if p.role not in ("PnD", mine):
+        raise ConfigError(f"{FIELD}.role", p.role, f"contradicts the role {role} of the pool", mine)
+    return p.model_copy(update={"inferMode": "dmi", "role": mine})
+
+
 def _refuse(p: MindieParams, site: Site) -> None:
     for name in ("pp", "dp"):
         if getattr(site, name) > 1:
@@ -189,7 +204,20 @@ def _check(p: MindieParams, longest: int, most: int, prompts: int) -> None:
         raise NotModelledError(
             f"{FIELD}.maxPreemptCount", p.maxPreemptCount, "swapping with the prefix cache is not modelled", "0"
         )
+    if p.role == "PnD" and p.inferMode == "dmi":
+        raise ConfigError(f"{FIELD}.inferMode", "dmi", "prefills or decodes only", "standard", "give the pools their roles")
+    if p.role != "PnD":
+        _check_side(p)
     if p.dynamicBatchSizeEnable and p.enableChunkedPrefill:
         raise NotModelledError(
             f"{FIELD}.dynamicBatchSizeEnable", True, "a dynamic batch size with chunked prefill is not modelled", "false"
         )
+
+
+def _check_side(p: MindieParams) -> None:
+    if p.enableChunkedPrefill:
+        raise NotModelledError(f"{FIELD}.templateType", "Mix", "chunked prefill in roles P and D is not modelled", "Standard")
+    if p.role == "D" and p.enablePrefixCache:
+        raise NotModelledError(f"{FIELD}.enablePrefixCache", True, "the prefix cache in role D is not modelled", "false")
+    if p.dynamicBatchSizeEnable:
+        raise ConfigError(f"{FIELD}.dynamicBatchSizeEnable", True, "works only where a server prefills and decodes", "false")

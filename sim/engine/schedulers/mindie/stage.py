@@ -12,6 +12,7 @@ from sim.engine.schedulers.mindie.state import (
     DECODE,
     LATENCY,
     MIXED,
+    PND,
     PREFILL,
     ROLE_D,
     ROLE_P,
@@ -121,7 +122,7 @@ def next_look(s):
             s.waste = 0
             s.wake = INF
             return 0
-        waits = s.policy == 0 and not s.chunked and s.role != ROLE_P and not (s.dynamic and s.mpb == 0)
+        waits = s.policy == 0 and not s.chunked and s.role == PND and not (s.dynamic and s.mpb == 0)
         if waits and not (s.long_delay and s.w_len >= s.mpb):
             first = s.r_arrival[s.w_slot[s.w_head]]
             due = int((first + s.delay - base) / ms)

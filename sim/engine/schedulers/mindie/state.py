@@ -40,6 +40,7 @@ LATENCY: Final = 2
 PND: Final = 0
 ROLE_P: Final = 1
 ROLE_D: Final = 2
+ROLES: Final = ("PnD", "P", "D")
 
 # kinds of events in the log
 RECOMPUTED: Final = 1
@@ -111,6 +112,10 @@ class MindieState(EngineState):
     n_run: i8
     swap: i4s
     n_swap: i8
+    pull: i4s  # roles P and D: requests whose keys and values are to be moved
+    n_pull: i8
+    told: f8s  # [slot] when they will have been, inf: not known yet
+    remote_more: b1  # role D: waiting requests may find blocks next turn
     cand: i4s
     cand2: i4s
     left: i4s
@@ -232,6 +237,10 @@ def new_mindie(fn, replica, rec, cost, blocks, n, times, accepted):
     s.n_run = 0
     s.swap = np.empty(64, np.int32)
     s.n_swap = 0
+    s.pull = np.empty(64, np.int32)
+    s.n_pull = 0
+    s.told = np.full(64, INF)
+    s.remote_more = False
     s.cand = np.empty(128, np.int32)
     s.cand2 = np.empty(128, np.int32)
     s.left = np.empty(128, np.int32)
@@ -302,6 +311,14 @@ def grow_mindie(s, n):
     for i in range(s.n_swap):
         swap[i] = s.swap[i]
     s.swap = swap
+    pull = np.empty(n, np.int32)
+    for i in range(s.n_pull):
+        pull[i] = s.pull[i]
+    s.pull = pull
+    told = np.full(n, INF)
+    for i in range(s.told.size):
+        told[i] = s.told[i]
+    s.told = told
     s.cand = np.empty(2 * n, np.int32)
     s.cand2 = np.empty(2 * n, np.int32)
     s.left = np.empty(2 * n, np.int32)

@@ -11,7 +11,10 @@ def steady_mindie(s):
         return 0
     if s.n_swap > 0 or s.dynamic or s.policy == LATENCY or s.n_run > s.mb or s.n_run > s.max_tokens:
         return 0
-    if s.w_len > 0 and s.role != ROLE_D and (s.chunked or s.policy != PREFILL_FIRST or s.free_blocks >= s.reserve):
+    if s.role == ROLE_D:
+        if s.remote_more or s.now >= s.horizon:
+            return 0
+    elif s.w_len > 0 and (s.chunked or s.policy != PREFILL_FIRST or s.free_blocks >= s.reserve):
         return 0
     k = s.least - 1
     if s.caching:

@@ -12,6 +12,7 @@ from sim.engine.schedulers.mindie.decode import decode_round, plain_decode
 from sim.engine.schedulers.mindie.mixed import mixed_round
 from sim.engine.schedulers.mindie.predict import adjust, learn, note_latency
 from sim.engine.schedulers.mindie.prefill import prefill_round
+from sim.engine.schedulers.mindie.sides import settle, take_remote, transfer
 from sim.engine.schedulers.mindie.stage import choose, next_look
 from sim.engine.schedulers.mindie.state import (
     CAP,
@@ -25,22 +26,26 @@ from sim.engine.schedulers.mindie.state import (
     LATENCY,
     LIMIT,
     MIXED,
+    PND,
     PREFILL,
     PROMPT,
+    ROLE_D,
+    ROLE_P,
     ROW,
     SEQ,
     TABLE,
     MindieState,
 )
 from sim.engine.schedulers.mindie.timeouts import end_late_requests, note_deadline
-from sim.engine.state import FINISHED, REJECTED, emit, free_slot, record_end, record_gap
+from sim.engine.state import FINISHED, HAND_OVER, REJECTED, REMOTE_KV, emit, free_slot, record_end, record_gap
 from sim.jit import inline
 
 
 def enqueue_mindie(s, slot):
     """A request arrives: too long a prompt is refused, the output is cut where the server cuts it."""
     prompt = np.int64(s.r_prompt[slot])
-    if prompt > s.max_input or prompt >= s.max_seq:
+    elsewhere = s.role != PND and not s.r_watch[slot] & (HAND_OVER if s.role == ROLE_P else REMOTE_KV)
+    if prompt > s.max_input or prompt >= s.max_seq or elsewhere:
         record_end(s, slot, s.now, REJECTED)
         free_slot(s, slot)
         return
@@ -60,6 +65,7 @@ def enqueue_mindie(s, slot):
     x[slot, HASHED] = 0
     queue_push(s, slot)
     note_deadline(s, slot)
+    s.remote_more = True
     s.g_waiting = s.w_len + s.n_swap
 
 
@@ -93,6 +99,8 @@ def plan_mindie(s):
     """One round, unless the thread sleeps."""
     if s.now >= s.deadline:
         end_late_requests(s)
+    if s.now >= s.horizon:
+        settle(s)
     if s.now < s.resume:
         s.wake = s.resume
         return NOTHING
@@ -102,6 +110,9 @@ def plan_mindie(s):
         _note_before(s)
     p = next_place(s)
     clear_place(s, p)
+    if s.role == ROLE_D:
+        take_remote(s)
+    free = s.free_blocks
     mode = choose(s)
     preempted = s.n_preempted
     swapped = s.n_swap
@@ -113,6 +124,8 @@ def plan_mindie(s):
         rows = prefill_round(s, p)
     else:
         rows = mixed_round(s, p)
+    if s.role == ROLE_D and s.free_blocks > free:  # requests that ended are dequeued after `take_remote`
+        s.remote_more = s.w_len > 0
     s.mode = mode
     s.q_rows[p] = rows
     if s.dynamic:
@@ -146,10 +159,13 @@ def plan_mindie(s):
 
 @inline
 def _finish(s, at, slot):
-    """The request has ended; the scheduler learns of it when it dequeues it the next time."""
+    """The request has ended; the scheduler learns of it when it dequeues it the next time. On P it waits until it has been pulled."""
     record_end(s, slot, s.now, FINISHED)
-    s.run[at] = holdings(s, slot)
-    free_slot(s, slot)
+    if s.role == ROLE_P:
+        transfer(s, slot)
+    else:
+        s.run[at] = holdings(s, slot)
+        free_slot(s, slot)
 
 
 @outlined(MindieState)
@@ -187,6 +203,8 @@ def _complete_any(s, rows):
             if s.caching:
                 tokens = np.int64(s.r_prompt[slot]) + s.r_done[slot]
                 room = min(room, 0 if tokens > x[slot, CAP] else -tokens % s.block_size)
+    if s.role == ROLE_P:
+        s.n_run = 0
     s.least = least
     s.room = room
     s.pure = s.now if pure and rows == s.n_run and s.gamma == 0 else -1.0
