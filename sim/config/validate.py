@@ -36,6 +36,10 @@ def _translate(model: type[BaseModel], error: ValidationError, field: str) -> Co
         return ConfigError(where or "scenario", value, "must be a mapping", ", ".join(_keys(model, first["loc"])))
     if first["type"] == "tuple_type":
         return ConfigError(where, value, "must be a list")
+    if first["type"] == "string_type" and isinstance(value, int | float) and not isinstance(value, bool):
+        return ConfigError(
+            where, value, "must be text: YAML reads a bare number", hint=f'quote it, as in {where.rpartition(".")[2]}: "{value}"'
+        )
     message = first["msg"].removeprefix("Value error, ")
     allowed = ""
     if first["type"] in ("literal_error", "enum"):

@@ -33,7 +33,8 @@ class Accelerator:
 
     *Units*: bytes, bytes per second, FLOP per second (dense, multiply and add counted as two), watts.
     ``memory_bytes`` is what the driver reports as total (``cudaMemGetInfo``), less than the number on the box;
-    ``host_bandwidth`` is one direction. ``figures`` holds value, source and evidence under each field's name
+    ``host_bandwidth`` is one direction. ``sustained_compute`` is the rate of the matrix units in long compute-bound steps relative to the short
+    bursts in which kernels are timed: the power limit lowers the clock. ``figures`` holds value, source and evidence under each field's name
     (``peak_flops.fp8`` for one dtype, ``link.bandwidth`` for the link).
     """
 
@@ -51,6 +52,7 @@ class Accelerator:
     host_link: str
     host_bandwidth: float
     l2_bytes: float = 0.0
+    sustained_compute: float = 1.0
     compute_capability: str = ""  # CUDA only, "9.0"
     proxy: Proxy | None = None
     aliases: tuple[str, ...] = ()

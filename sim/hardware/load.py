@@ -18,7 +18,7 @@ from sim.units import parse_bytes
 
 _EVIDENCE = ("measured", "fitted", "datasheet", "estimated")
 _TEXT = ("name", "title", "vendor", "architecture")
-_OPTIONAL = ("compute_capability", "aliases", "link", "host_link", "proxy", "notes", "l2")
+_OPTIONAL = ("compute_capability", "aliases", "link", "host_link", "proxy", "notes", "l2", "sustained_compute")
 _FIGURES = ("memory", "memory_bandwidth", "sm_count", "tdp_watts", "idle_watts", "peak_tflops")
 
 
@@ -125,12 +125,21 @@ def parse_accelerator(raw: Mapping[str, Any], source: str) -> Accelerator:
         host_link=raw["host_link"],
         host_bandwidth=host.bandwidth,
         l2_bytes=number("l2_bytes", raw["l2"], parse_bytes) if "l2" in raw else 0.0,
+        sustained_compute=_share("sustained_compute", number("sustained_compute", raw["sustained_compute"]), source)
+        if "sustained_compute" in raw
+        else 1.0,
         compute_capability=str(raw.get("compute_capability", "")),
         proxy=Proxy(proxy["name"], proxy["reason"]) if proxy else None,
         aliases=tuple(str(a) for a in raw.get("aliases", ())),
         notes=tuple(raw.get("notes", ())),
         figures=MappingProxyType(figures),
     )
+
+
+def _share(key: str, value: float, source: str) -> float:
+    if not 0.0 < value <= 1.0:
+        raise DataError(source, f"{key}: must be above 0 and at most 1 (got {value})")
+    return value
 
 
 def _figure(key: str, entry: Any, source: str) -> Figure:

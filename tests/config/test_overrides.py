@@ -2,7 +2,9 @@
 
 import pytest
 
-from sim.errors import ServesimError
+from sim.config import load
+from sim.errors import ConfigError, ServesimError
+from sim.fleet.build import plan
 from tests.config.conftest import POOLS
 
 
@@ -59,3 +61,8 @@ def test_errors_name_field_value_and_choices(scenario, override, says):
 def test_a_place_beyond_the_list(scenario):
     with pytest.raises(ServesimError, match="0 to 1"):
         scenario("pools[2].tp=1", text=POOLS)
+
+
+def test_a_version_that_yaml_reads_as_a_number_says_how_to_quote_it():
+    with pytest.raises(ConfigError, match=r'engine.version: must be text.*version: "0.1"'):
+        plan(load("quickstart", overrides=("deployment.engine.version=0.10",)))

@@ -5,8 +5,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from sim.cost.build import build_tables
+from sim.cost.layout import Layout
+from sim.cost.profile import load_engine_profile
 from sim.errors import ConfigError, DataError, UnknownNameError
 from sim.hardware import accelerator_names, load_accelerator
+from sim.hardware.accelerator import Accelerator
+from sim.model import load_model
 from sim.resources import path as resource
 
 
@@ -100,3 +105,31 @@ def test_a_profile_of_ones_own(tmp_path: Path) -> None:
             load_accelerator(str(mine))
     with pytest.raises(DataError, match="no such file"):
         load_accelerator(str(tmp_path / "absent.yaml"))
+
+
+def test_the_power_limit_slows_long_prompts_and_leaves_single_tokens_alone(tmp_path: Path) -> None:
+    raw = yaml.safe_load(resource("profiles", "hardware", "h100-sxm.yaml").read_text())
+    limited, free = load_accelerator("h100-sxm"), tmp_path / "free.yaml"
+    del raw["sustained_compute"]
+    free.write_text(yaml.safe_dump(raw))
+    model, profile = load_model("llama-3.1-70b"), load_engine_profile("vllm")
+
+    def step(card: Accelerator, tokens: int) -> float:
+        tables, _ = build_tables(model, card, Layout(tp=4), profile, 8192)
+        return float(tables.layers[tokens].sum())
+
+    slower = {tokens: step(limited, tokens) / step(load_accelerator(str(free)), tokens) for tokens in (1, 8192)}
+
+    assert 1.05 < slower[8192] <= 1 / limited.sustained_compute
+    assert 1.0 <= slower[1] < 1.01
+
+
+@pytest.mark.parametrize("value", [0.0, 1.2, -1, "much"])
+def test_a_sustained_rate_is_a_share(value: object, tmp_path: Path) -> None:
+    raw = yaml.safe_load(resource("profiles", "hardware", "h100-sxm.yaml").read_text())
+    raw["sustained_compute"]["value"] = value
+    file = tmp_path / "card.yaml"
+    file.write_text(yaml.safe_dump(raw))
+
+    with pytest.raises(DataError, match="sustained_compute"):
+        load_accelerator(str(file))
