@@ -47,6 +47,9 @@ class Traffic(Section):
     synthetic: Synthetic | None = None
     trace: Trace | None = None
     closed_loop: ClosedLoop | None = None
+    endpoint: Literal["completions", "chat"] = Field(
+        "completions", description="what clients call; chat requests pass a template, which costs some servers time"
+    )
     too_long: Literal["error", "skip"] = Field("error", description="what becomes of requests longer than the model's context")
 
     @model_validator(mode="after")

@@ -164,7 +164,7 @@ def _in_flight(states):
             if idle[slot] == 0 and not s.r_watch[slot] & GONE:
                 ids[j] = s.r_id[slot]
                 replica[j] = k
-                times[0, j] = s.r_arrival[slot]
+                times[0, j] = s.r_sent[slot]
                 times[1, j] = s.r_first_scheduled[slot]
                 times[2, j] = s.r_first_token[slot]
                 counts[0, j] = s.r_prompt[slot]
@@ -191,6 +191,12 @@ def _totals(states):
 def _set_multi_step(states, on):
     for k in range(len(states)):
         states[k].multi_step = on
+
+
+@kernel
+def _set_front(states, serial):
+    for k in range(len(states)):
+        states[k].front_serial = serial
 
 
 REQUEST_COLUMNS = (
@@ -323,6 +329,10 @@ class EngineGroup:
                 w *= 2
         named = {name: series[:, :, k] for k, name in enumerate(SERIES)}
         return named | {"width_s": float(top)}, view[9].copy(), view[10].copy()
+
+    def set_front(self, serial):
+        """Each engine's API server takes ``serial`` seconds for a request before the engine gets it (`loop.accept`)."""
+        _set_front(self._states, float(serial))
 
     def set_multi_step(self, on):
         """Switch the one-stroke advance of unchanged decode steps (for tests: the result is the same)."""

@@ -87,7 +87,7 @@ def join(s: Any, slot: Any, blocks: Any) -> Any:
 @inline
 def _seen_until(s):
     """Requests that came up to then have been taken in; the rest is in the inbox and in no counter."""
-    return np.nextafter(s.r_arrival[s.in_slot[s.in_head]], -np.inf) if s.in_len > 0 else np.inf
+    return np.nextafter(s.r_sent[s.in_slot[s.in_head]], -np.inf) if s.in_len > 0 else np.inf
 
 
 @kernel
@@ -189,7 +189,7 @@ def _take_out(states, k, slot, t):
         spans[j, 1] = s.sp_start[s.r_span[slot] + j]
         spans[j, 2] = s.sp_len[s.r_span[slot] + j]
     times = np.empty(4)
-    times[0] = s.r_arrival[slot]
+    times[0] = s.r_sent[slot]
     times[1] = s.r_first_scheduled[slot]
     times[2] = s.r_first_token[slot]
     times[3] = s.r_last_token[slot]
@@ -237,6 +237,7 @@ def _put_in(states, k, counts, times, spans, blocks, t):
     s.r_done[slot] = counts[8]
     s.r_cached[slot] = counts[9]
     s.r_preempt[slot] = counts[10]
+    s.r_sent[slot] = times[0]
     s.r_arrival[slot] = times[0]
     s.r_first_scheduled[slot] = times[1]
     s.r_first_token[slot] = times[2]

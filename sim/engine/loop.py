@@ -29,7 +29,9 @@ _SURE = 0.75  # safety on the outlook: step times may fall by a quarter within a
 
 @flat
 def _next_arrival(s):
-    return s.r_arrival[s.in_slot[s.in_head]] if s.in_len > 0 else inf
+    if s.in_len == 0:
+        return inf
+    return s.front_ready if s.front_n == s.in_len else s.r_arrival[s.in_slot[s.in_head]]
 
 
 @flat
@@ -128,8 +130,11 @@ def _turn(s, until, steady):
         return WOKEN
     if s.now >= until:
         return STOPPED
-    while s.in_len > 0 and s.r_arrival[s.in_slot[s.in_head]] <= s.now:
+    while _next_arrival(s) <= s.now:
         slot = s.in_slot[s.in_head]
+        if s.front_n == s.in_len:
+            s.r_arrival[slot] = s.front_ready
+            s.front_n -= 1
         s.in_head = (s.in_head + 1) % s.in_slot.size
         s.in_len -= 1
         record_unseen(s, s.now - s.r_arrival[slot])
@@ -173,6 +178,24 @@ def outlook(s):
     return min(min(s.wake, s.horizon), _next_arrival(s))
 
 
+@flat
+def _pass_front(s, t):
+    """A request sent at ``t`` passes the API server: one process, whose event loop works in rounds.
+
+    A round takes all requests that have come, one after the other, before any of them goes on to the engine: a burst gets there at once, at
+    the end of the round (vLLM `entrypoints/openai/serving_chat.py`, SGLang `managers/tokenizer_manager.py`: coroutines of one asyncio loop).
+    """
+    if t > s.front_open:
+        first = s.in_head + s.in_len - s.front_n
+        for j in range(s.front_n):
+            s.r_arrival[s.in_slot[(first + j) % s.in_slot.size]] = s.front_ready
+        s.front_open = max(t, s.front_ready)
+        s.front_ready = s.front_open
+        s.front_n = 0
+    s.front_ready += s.front_serial
+    s.front_n += 1
+
+
 @inline
 def accept(s, i, first_id, watch, columns, spans):
     """Hand row ``i`` of the columns to the engine. False, and nothing done, if there is no room: see `make_room`."""
@@ -188,7 +211,10 @@ def accept(s, i, first_id, watch, columns, spans):
     slot = s.free[s.n_free]
     s.live += 1
     s.r_id[slot] = first_id + i
+    s.r_sent[slot] = arrival[i]
     s.r_arrival[slot] = arrival[i]
+    if s.front_serial > 0.0:
+        _pass_front(s, arrival[i])
     s.r_prompt[slot] = prompt[i]
     s.r_output[slot] = output[i]
     s.r_max[slot] = limit[i]

@@ -114,6 +114,11 @@ class EngineState:
     multi_step: b1  # advance unchanged decode steps in one stroke
     more: b1  # set by plan(): with a free place in the pipeline, plan again at once
     hint: i8  # steps after the current one in which surely nothing finishes (a lower bound, for lazy fleets)
+    # -- the API server before the engine: see `loop.accept`
+    front_serial: f8  # seconds per request, 0: requests reach the engine as they come
+    front_open: f8  # when the latest round of its event loop began
+    front_ready: f8  # when that round ends
+    front_n: i8  # requests of that round, the last of the inbox; their `r_arrival` is not written yet
     # -- batches in flight, a ring of `depth` places
     depth: i8
     q_head: i8
@@ -136,7 +141,8 @@ class EngineState:
     free: i4s  # stack of free slots
     live: i8
     r_id: i8s
-    r_arrival: f8s
+    r_sent: f8s  # when the client sent it
+    r_arrival: f8s  # when the engine gets it
     r_prompt: i4s
     r_output: i4s  # tokens the model will really generate (an EOS comes then if output < max)
     r_max: i4s  # the client's limit
@@ -229,6 +235,10 @@ def init_engine(s, replica, rec, cost, depth, rows, stages, slots):
     s.multi_step = True
     s.more = False
     s.hint = 0
+    s.front_serial = 0.0
+    s.front_open = -1.0
+    s.front_ready = 0.0
+    s.front_n = 0
     s.depth = depth
     s.q_head = 0
     s.q_len = 0
@@ -251,6 +261,7 @@ def init_engine(s, replica, rec, cost, depth, rows, stages, slots):
         s.free[i] = slots - 1 - i
     s.live = 0
     s.r_id = np.zeros(slots, np.int64)
+    s.r_sent = np.zeros(slots)
     s.r_arrival = np.zeros(slots)
     s.r_prompt = np.zeros(slots, np.int32)
     s.r_output = np.zeros(slots, np.int32)
@@ -303,6 +314,7 @@ def grow_columns(s):
     old = s.n_slots
     n = 2 * old
     s.r_id = grown(s.r_id, n)
+    s.r_sent = grown(s.r_sent, n)
     s.r_arrival = grown(s.r_arrival, n)
     s.r_prompt = grown(s.r_prompt, n)
     s.r_output = grown(s.r_output, n)
@@ -437,7 +449,7 @@ def record_end(s, slot, t, status):
     n = r.n
     r.id[n] = s.r_id[slot]
     r.replica[n] = s.replica
-    r.arrival[n] = s.r_arrival[slot]
+    r.arrival[n] = s.r_sent[slot]
     r.first_scheduled[n] = s.r_first_scheduled[slot]
     r.first_token[n] = s.r_first_token[slot]
     r.finish[n] = t

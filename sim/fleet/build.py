@@ -65,7 +65,9 @@ class Plan:
         recorder = new_recorder(self.replicas, bins, width, _ROWS, *histogram)
         new_state = self.scheduler.new_state
         states = [new_state(self.params, self.site, self.kv_blocks, i, recorder, self.cost) for i in range(self.replicas)]
-        return EngineGroup(states, recorder)
+        group = EngineGroup(states, recorder)
+        group.set_front(self.profile.client_serial)
+        return group
 
 
 def plan(scenario: Any) -> list[Plan]:
@@ -73,14 +75,15 @@ def plan(scenario: Any) -> list[Plan]:
     wanted = scenario.model
     model = load_model(wanted.config or wanted.name, weights=wanted.weights, kv_cache=wanted.kv_cache)
     pools = scenario.pools
+    chat = scenario.traffic.endpoint == "chat"
     if pools is None:
-        return [_plan(scenario.deployment, model, "main", "deployment")]
+        return [_plan(scenario.deployment, model, "main", "deployment", chat)]
     several = any(pool.model is not None for pool in pools)
     plans = []
     for i, pool in enumerate(pools):
         own = pool.model
         served = model if own is None else load_model(own.config or own.name, weights=own.weights, kv_cache=own.kv_cache)
-        found = _plan(pool, served, pool.name, f"pools[{i}]")
+        found = _plan(pool, served, pool.name, f"pools[{i}]", chat)
         if pool.share != 1.0 and not several:
             raise ConfigError(f"pools[{i}].share", pool.share, "is the weight of a model, and no pool names its own", "1")
         plans.append(replace(found, share=pool.share, several=several))
@@ -96,7 +99,7 @@ def accelerators(plans: Sequence[Plan]) -> int:
     return max(p.accelerators for p in plans) if plans[0].several else sum(p.accelerators for p in plans)
 
 
-def _plan(section: Any, model: ModelSpec, name: str, field: str) -> Plan:
+def _plan(section: Any, model: ModelSpec, name: str, field: str, chat: bool) -> Plan:
     accelerator = load_accelerator(section.accelerator, f"{field}.accelerator")
     layout = Layout(tp=section.tp, pp=section.pp, dp=section.dp, ep=section.ep)
     model.check_parallelism(layout.tp, layout.pp, layout.ep, layout.dp, field)
@@ -107,12 +110,21 @@ def _plan(section: Any, model: ModelSpec, name: str, field: str) -> Plan:
     profile = load_engine_profile(
         section.profile or scheduler.profile or scheduler.name, getattr(params, "version", None), accelerator.name
     )
-    profile = scheduler.host(params, profile)
+    profile = host(scheduler, params, model, profile, chat)
     extras = scheduler.extras(params, site) or Extras()
     cost, evidence = build_step_cost(model, accelerator, layout, profile, scheduler.max_batch_tokens(params, site), extras)
     return Plan(
         name, field, section.replicas, model, accelerator, layout, scheduler, params, site, budget, profile, cost, evidence
     )
+
+
+def host(scheduler: type[Scheduler], params: Any, model: ModelSpec, profile: EngineProfile, chat: bool) -> EngineProfile:
+    """The host side under the engine's settings and the endpoint that clients call."""
+    profile = scheduler.host(params, profile)
+    templated = (
+        not model.architecture.lower().replace("_", "").startswith("gptoss")
+    )  # its prompts are rendered without the tokenizer's template
+    return profile.for_chat() if chat and templated else profile
 
 
 def engine_of(section: Any, field: str) -> tuple[type[Scheduler], Any]:

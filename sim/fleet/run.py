@@ -135,13 +135,13 @@ def _first_width(traffic: Traffic, bins: int) -> float:
 def _client_side(plans: Sequence[Plan], requests: dict[str, Array]) -> None:
     """Add what a client sees besides the engine: connection and tokenising before, detokenising and sending after.
 
-    The times are shifted, not simulated: the API servers are taken to have cores enough.
+    These times are shifted, not simulated; what the API server does one after the other has been (`EngineGroup.set_front`).
     """
     bounds = np.cumsum([0, *(p.replicas for p in plans)])
     for p, lo, hi in zip(plans, bounds, bounds[1:], strict=False):
         mine = slice(None) if len(plans) == 1 else (requests["replica"] >= lo) & (requests["replica"] < hi)
         k = p.profile
-        before = k.client_request + k.client_prompt_token * requests["prompt_tokens"][mine]
+        before = k.before_engine(requests["prompt_tokens"][mine])
         requests["first_scheduled_s"][mine] += before
         requests["first_token_s"][mine] += before + k.client_first_token
         requests["finish_s"][mine] += before + k.client_first_token

@@ -11,7 +11,7 @@ from sim.cost.build import build_step_cost
 from sim.cost.extras import Extras
 from sim.cost.profile import EngineProfile, engine_profiles, load_engine_profile
 from sim.errors import ConfigError, NotModelledError
-from sim.fleet.build import Plan, plan
+from sim.fleet.build import Plan, host, plan
 from sim.hardware import load_accelerator
 from sim.study.accuracy.lengths import longest
 from sim.study.accuracy.point import Point
@@ -84,7 +84,11 @@ def planned(point: Point, overrides: Overrides | None = None) -> Plan:
     raw = {
         "model": {"name": point.model, "weights": point.weights, "kv_cache": point.kv_cache},
         "traffic": {
-            "synthetic": {"arrival": {"process": "constant", "rate": 1.0}, "lengths": {"kind": "fixed", "prompt": 1, "output": 1}}
+            "endpoint": "chat" if point.chat else "completions",
+            "synthetic": {
+                "arrival": {"process": "constant", "rate": 1.0},
+                "lengths": {"kind": "fixed", "prompt": 1, "output": 1},
+            },
         },
         "deployment": deployment,
     }
@@ -99,7 +103,9 @@ def planned(point: Point, overrides: Overrides | None = None) -> Plan:
             raise
         deployment["engine"][limit] = _longest(point)
         made = plan(settings(Scenario, raw))[0]
-    profile = made.scheduler.host(made.params, profile_of(point, overrides))
+    profile = host(made.scheduler, made.params, made.model, profile_of(point, overrides), point.chat)
+    if point.inside:
+        profile = profile.changed({"client_request": profile.client_request - profile.client_serial, "client_serial": 0.0})
     return made if profile == made.profile else _with_profile(made, profile)
 
 

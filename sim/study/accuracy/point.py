@@ -19,8 +19,8 @@ class Point:
     """A row of a ``points.jsonl`` (see `read_folder`), or a user's own benchmark result.
 
     ``measured`` maps ``ttft_s.mean``, ``output_tokens_per_s`` … to seconds or per second. ``inside`` says that the figures were taken
-    inside the engine, without what a client adds. ``traffic`` and ``window`` are as in the file; a ``trace`` may carry its requests in
-    ``columns`` instead of a file. ``settings`` are the engine's, by its own names.
+    inside the engine, without what a client adds; ``chat`` that clients called the chat endpoint. ``traffic`` and ``window`` are as in
+    the file; a ``trace`` may carry its requests in ``columns`` instead of a file. ``settings`` are the engine's, by its own names.
     """
 
     id: str
@@ -46,6 +46,7 @@ class Point:
     overload: bool = False
     assumed: tuple[str, ...] = ()
     inside: bool = False
+    chat: bool = False
     folder: Path = Path()
     columns: Mapping[str, Any] | None = None
     scenario: Any = None
@@ -59,7 +60,7 @@ class Point:
 def read_folder(folder: Path) -> Iterator[Point]:
     """Points of one deployment: ``points.jsonl`` beside an optional ``deployment.json``. Raises `DataError`."""
     file = folder / "points.jsonl"
-    inside = _inside(folder / "deployment.json")
+    inside, chat = _client(folder / "deployment.json")
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -68,18 +69,19 @@ def read_folder(folder: Path) -> Iterator[Point]:
         if line.strip():
             try:
                 raw = json.loads(line)
-                yield replace(parse(raw, folder), inside=inside)
+                yield replace(parse(raw, folder), inside=inside, chat=chat)
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
                 raise DataError(f"{file}:{number}", f"is no operating point: {what}") from None
 
 
-def _inside(file: Path) -> bool:
+def _client(file: Path) -> tuple[bool, bool]:
+    """What is told of the client: whether times were taken inside the engine, and whether it called the chat endpoint."""
     try:
-        told = json.loads(file.read_text(encoding="utf-8")).get("metrics", {}).get("ttft_s", "")
+        told = json.loads(file.read_text(encoding="utf-8"))
+        return str(told.get("metrics", {}).get("ttft_s", "")).startswith("engine"), "chat" in str(told.get("load_generator", ""))
     except (OSError, ValueError, AttributeError):
-        return False
-    return str(told).startswith("engine")
+        return False, False
 
 
 def parse(raw: Mapping[str, Any], folder: Path) -> Point:

@@ -40,7 +40,7 @@ def _simulated(point: Point, plan: Plan, seed: int) -> dict[str, float]:
     client = plan.profile
     prompt = point.traffic.get("prompt_tokens")
     mean = float(prompt) if isinstance(prompt, int | float) else 0.0
-    outside = client.client_request + client.client_prompt_token * mean + client.client_first_token
+    outside = client.before_engine(mean) + client.client_first_token
     traffic = traffic_of(point, seed, 0.0 if point.inside else outside)
     traffic = fitting([plan], traffic, "error")
     router = SimpleNamespace(name="round_robin", settings={})
@@ -89,7 +89,7 @@ def _window(point: Point, requests: dict[str, Any]) -> Any:
 def _strip_client(plan: Plan, requests: dict[str, Any]) -> None:
     """Take off again what `sim.fleet.run` adds for the client: these figures were measured inside the engine."""
     k = plan.profile
-    before = k.client_request + k.client_prompt_token * requests["prompt_tokens"]
+    before = k.before_engine(requests["prompt_tokens"])
     requests["first_scheduled_s"] -= before
     requests["first_token_s"] -= before + k.client_first_token
     requests["finish_s"] -= before + k.client_first_token
