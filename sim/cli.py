@@ -185,6 +185,19 @@ def conformance(
     raise typer.Exit(0 if all(c.difference is None for c in cases) else 1)
 
 
+def _pairs(option: str, given: list[str] | None) -> dict[str, str]:
+    """``["a=b"]`` → ``{"a": "b"}``."""
+    from sim.errors import ConfigError
+
+    pairs = {}
+    for text in given or ():
+        name, equals, value = text.partition("=")
+        if not (name and equals and value):
+            raise ConfigError(option, text, "is not of the form TEXT=NAME", hint=f"such as {option} qwen3-14b=h100-pcie")
+        pairs[name] = value
+    return pairs
+
+
 @app.command()
 def accuracy(
     paths: Annotated[
@@ -198,6 +211,12 @@ def accuracy(
     model: Annotated[Optional[str], typer.Option(help="Only points whose model has this in its name.")] = None,
     quality: Annotated[str, typer.Option(help="Qualities taken, with commas.")] = "good,fair",
     overload: Annotated[bool, typer.Option("--overload", help="Also points of saturated systems.")] = False,
+    on: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            metavar="TEXT=NAME", help="Deployments with TEXT in their name ran on accelerator NAME, whatever is recorded."
+        ),
+    ] = None,
     by: Annotated[
         str, typer.Option(help="Group errors by: engine, version, accelerator, family, quality, traffic, deployment.")
     ] = "engine",
@@ -225,6 +244,7 @@ def accuracy(
             model=model,
             qualities=tuple(q.strip() for q in quality.split(",")),
             overload=overload,
+            on=_pairs("--on", on),
             scenario=sim.load(scenario) if scenario else None,
             progress=progress,
         )

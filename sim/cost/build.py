@@ -22,6 +22,9 @@ from sim.model.spec import ModelSpec
 
 MAX_TABLE = 16384  # tokens: beyond, every GEMM is compute bound and time is linear
 MAX_SAMPLED = 1024
+_TILE_PER_HEAD = 32  # query rows of a tile per head of the group
+_TILE_EFFICIENCY = 0.95  # of the matrix units, as prompt attention of the same kernel (FlashAttention 3 on H20: 0.94)
+_LONG_KERNEL = 50e-6  # seconds of prompt attention in a layer from which on it is taken to be bound by compute
 _SMALL_EFFICIENCY = (
     0.75  # share of memory bandwidth that norms, activations and rotary embeddings reach (assumed in the operator study)
 )
@@ -149,10 +152,16 @@ class _Builder:
             hop = self.layout.network if tp * self.layout.pp > self.layout.node_size and self.layout.network else self.link
             columns[:, COMMS] += (self.layout.pp - 1) * self.kernels.send(sizes * m.hidden * 2.0 / tp, hop)
         self._small_kernels(columns, sizes)
+        busy = columns[:, COMPUTE] / columns.sum(axis=1)
+        columns[:, COMPUTE] *= 1.0 + self._throttle() * busy
         columns[:, (COMPUTE, MEMORY)] *= self.profile.gemm_scale
         columns[:, COMMS] *= self.profile.comms_scale
         decode = self._fill(columns, sizes, self.profile.graph_sizes)
         return decode, decode if self.profile.graph_prefill else self._fill(columns, sizes, ())
+
+    def _throttle(self) -> float:
+        """How much longer matrix products take in steps that do nothing else: the power limit lowers the clock."""
+        return 1.0 / self.a.sustained_compute - 1.0
 
     def _add(self, columns: Floats, t: Any, times: float) -> None:
         """Split a kernel's time into compute and memory in proportion to its two terms."""
@@ -168,6 +177,9 @@ class _Builder:
         grouped = layout.ep > 1 and self.profile.all_to_all == "deepep"
         t = self.kernels.moe(fmt, everyone, moe, max(layout.ep, 1), grouped)
         self._add(columns, t, moe.layers)
+        columns[:, SMALL] += moe.layers * self.profile.expert_token * everyone
+        if fmt.weight_bytes < 0.9 and fmt.act_bytes >= 2.0:
+            columns[:, SMALL] += moe.layers * (self.profile.int4_expert_layer + self.profile.int4_expert_token * everyone)
         group = max(layout.tp * layout.dp, layout.ep)
         if layout.ep <= 1 and layout.dp == 1:
             return
@@ -245,7 +257,9 @@ class _Builder:
             prefill = self.kernels.latent_prefill(rows, context, heads, kv)
         else:
             decode = self.kernels.decode(rows, context, heads, kv_heads, m.head_dim, kv, m.kv_element_bytes)
+            decode = np.maximum(decode, self._whole_tiles(rows * context, heads, kv_heads))
             prefill = self.kernels.prefill(rows, context, heads, kv_heads, m.head_dim, m.v_head_dim, kv)
+        prefill = prefill * (1.0 + self._throttle() * prefill / (prefill + _LONG_KERNEL))
         kinds = m.kinds
         full = kinds.count("full")
         windowed = kinds.count("sliding") + kinds.count("chunked")
@@ -262,6 +276,13 @@ class _Builder:
             return (*self._full_size(*surfaces), float(m.index_top_k), 1, 1)
         surfaces = decode * full, decode * windowed, prefill * full, prefill * windowed
         return (*self._full_size(*surfaces), window, full, windowed)
+
+    def _whole_tiles(self, keys: Any, heads: int, kv_heads: int) -> Any:
+        """Least time of decode attention over ``keys`` cached tokens where it multiplies whole tiles: it shows where compute is scarce (H20)."""
+        if not self.profile.decode_tile or self.a.compute_capability != "9.0":
+            return 0.0
+        tile = min(_TILE_PER_HEAD * heads / kv_heads, self.profile.decode_tile)
+        return keys * 4.0 * kv_heads * self.m.head_dim * tile / (_TILE_EFFICIENCY * self.a.peak("bf16"))
 
     def _full_size(self, *surfaces: Any) -> list[Floats]:
         scale = self.profile.attention_scale
@@ -283,7 +304,7 @@ class _Builder:
         k = np.zeros(step.N_CONSTANTS)
         k[step.HOST_STEP] = p.host_step + p.host_scale_tp * (tp - 1)
         k[step.HOST_ROW], k[step.HOST_PREFILL_ROW], k[step.HOST_TOKEN] = (p.host_row, p.host_prefill_row, p.host_token)
-        k[step.HOST_OVERLAP], k[step.HOST_GAP] = float(p.overlap), p.overlap_gap
+        k[step.HOST_OVERLAP], k[step.HOST_GAP] = float(p.overlap), p.overlap_gap + (p.overlap_gap_ranks if tp > 1 else 0.0)
         k[step.DECODE_FLOOR] = decode[0, 0] + decode_window[0, 0]
         k[step.MIXED_FACTOR], k[step.MIXED_ROW] = p.mixed_factor, p.mixed_row * m.layers
         k[step.SPLIT_PREFILL] = float(p.separate_attention)

@@ -24,12 +24,18 @@ class EngineProfile:
 
     *Units*: seconds. ``host_step`` per step, ``host_row`` per row, ``host_prefill_row`` per row with prompt tokens, ``host_token`` per
     token, ``sampler_row`` device time per sampled row; with ``overlap`` the host prepares the next step while the device works and only
-    ``overlap_gap`` shows. ``graph_sizes`` are the token counts that graphs are captured for: a batch is padded to the next one, beyond the
-    last one kernels are launched one by one, ``eager_layer`` seconds a layer. ``graph_prefill`` says whether steps with prompt
-    tokens use graphs too. ``client_request`` and ``client_first_token`` are what a client sees besides the engine: HTTP and tokenising
-    before, detokenising and sending after; ``client_token`` for every further token.
+    ``overlap_gap`` shows, and ``overlap_gap_ranks`` more with several ranks. ``graph_sizes`` are the token counts that graphs are captured for:
+    a batch is padded to the next one, beyond the last one kernels are launched one by one, ``eager_layer`` seconds a layer.
+    ``graph_prefill`` says whether steps with prompt tokens use graphs too.
+    ``client_request`` and ``client_first_token`` are what a client sees besides the engine: HTTP and tokenising before, detokenising and
+    sending after; ``client_token`` for every further token. ``client_serial`` of the time before is work of the one API server process, a
+    request after the other, so that bursts queue there; ``client_chat`` and ``client_chat_serial`` are what a chat request adds to both (its
+    template).
     ``host_scale_tp`` further seconds per step for each rank beyond the first.
     ``eager_expert_layer`` is what a layer of experts adds to ``eager_layer``: it launches several times as many kernels.
+    ``expert_token``: per token and layer of experts, what surrounds the kernels that were measured (sorting, scattering, quantising).
+    ``int4_expert_layer`` and ``int4_expert_token`` are what a layer of experts with 4-bit weights takes more than the kernels that were
+    measured, a step and a token. ``decode_tile``: decode attention computes so many query rows per KV head, whatever the group (0: as measured).
     ``gemm_scale``, ``attention_scale``, ``comms_scale``: time of the kernels and collectives of this line relative to those that were
     measured: older releases had slower ones.
     ``mixed_factor`` is how much longer decode attention takes in a step that also computes prompts. ``figures`` has source and grade of each.
@@ -61,7 +67,15 @@ class EngineProfile:
     client_token: float
     client_prompt_token: float
     all_to_all: str  # "allgather" | "deepep"
+    client_serial: float = 0.0
+    client_chat: float = 0.0
+    client_chat_serial: float = 0.0
+    overlap_gap_ranks: float = 0.0
     eager_expert_layer: float = 0.0
+    expert_token: float = 0.0
+    int4_expert_layer: float = 0.0
+    int4_expert_token: float = 0.0
+    decode_tile: float = 0.0
     gemm_scale: float = 1.0
     attention_scale: float = 1.0
     comms_scale: float = 1.0
@@ -77,6 +91,18 @@ class EngineProfile:
         if graphs is False:
             changes |= {"graph_sizes": (), "eager_layer": max(self.eager_layer, _EAGER_LAYER)}
         return replace(self, **changes)
+
+    def for_chat(self) -> EngineProfile:
+        """The profile of a server that is asked for chat completions."""
+        return replace(
+            self,
+            client_request=self.client_request + self.client_chat,
+            client_serial=self.client_serial + self.client_chat_serial,
+        )
+
+    def before_engine(self, prompt_tokens: Any) -> Any:
+        """Seconds from the client to the engine for prompts of so many tokens, less the time in the queue of the API server."""
+        return self.client_request - self.client_serial + self.client_prompt_token * prompt_tokens
 
     def changed(self, figures: Mapping[str, float]) -> EngineProfile:
         """The profile with other values for some of its figures."""

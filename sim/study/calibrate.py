@@ -28,6 +28,7 @@ Progress = Callable[[int, int | None], Any]
 FIGURES: Final[Mapping[str, float]] = {
     "gemm_scale": 0.2, "attention_scale": 0.3, "comms_scale": 0.4, "host_step": 0.5, "overlap_gap": 0.7, "host_row": 0.7,
     "sampler_row": 0.7, "mixed_factor": 0.3, "eager_layer": 0.4, "eager_expert_layer": 0.5, "client_request": 0.7,
+    "expert_token": 0.7, "overlap_gap_ranks": 0.7,
 }  # fmt: skip
 """What may be fitted, and how far (standard deviation of the logarithm) it may be expected to be from the profile's value."""
 

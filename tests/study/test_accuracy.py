@@ -205,3 +205,20 @@ def test_a_closed_loop_is_simulated(tmp_path):
     (done,) = report.simulated
     assert set(done.predicted) == set(done.point.measured)
     assert all(abs(e) < 0.5 for e in done.errors().values())
+
+
+def test_a_deployment_can_be_tried_on_another_accelerator(tmp_path):
+    raw = RAW | {"traffic": BATCH, "measured": {"step_s": {"decode": 0.008}}}
+    there = folder(tmp_path, raw)
+
+    here = accuracy([there]).outcomes[0].predicted["step_s.decode"]
+    moved = accuracy([there], on={"d": "h100-pcie"}).outcomes[0]
+
+    assert moved.point.accelerator == "h100-pcie"
+    assert moved.predicted["step_s.decode"] > 1.3 * here
+
+
+@pytest.mark.parametrize("on", [{"elsewhere": "h100-pcie"}, {"d": "h100-pci"}])
+def test_another_accelerator_must_exist_and_so_must_the_deployment(tmp_path, on):
+    with pytest.raises(ConfigError, match="--on"):
+        accuracy([folder(tmp_path, RAW)], on=on)

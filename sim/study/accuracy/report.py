@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from sim.errors import ConfigError, ServesimError, did_you_mean
+from sim.hardware import load_accelerator
 from sim.study.accuracy.deploy import Overrides
 from sim.study.accuracy.errors import GROUPS, TARGETS, Outcome, Row, rows
 from sim.study.accuracy.point import QUALITIES, Point
@@ -91,6 +92,7 @@ def accuracy(
     model: str | None = None,
     qualities: Sequence[str] = ("good", "fair"),
     overload: bool = False,
+    on: Mapping[str, str] | None = None,
     scenario: Any = None,
     overrides: Overrides | None = None,
     seed: int = 0,
@@ -98,6 +100,7 @@ def accuracy(
 ) -> AccuracyReport:
     """Simulate every operating point under ``paths`` and compare.
 
+    ``on``: part of a deployment's name → accelerator to simulate it on instead of the one that is recorded.
     ``paths``: folders of points (``points.jsonl``), ``vllm bench serve --save-detailed`` JSON, per-request CSV; for the last two ``scenario``
     says what was deployed. ``engine``, ``accelerator``, ``model`` choose points by a part of the name.
     Raises `DataError` for files that cannot be read; points that cannot be simulated are in the report with the reason.
@@ -106,7 +109,7 @@ def accuracy(
         if q not in QUALITIES:
             raise ConfigError("quality", q, "is no quality", ", ".join(QUALITIES), did_you_mean(q, QUALITIES))
     every = list(read_points(paths, scenario))
-    wanted = [p for p in every if _matches(p, engine, accelerator, model)]
+    wanted = [p for p in _elsewhere(every, on or {}) if _matches(p, engine, accelerator, model)]
     chosen = [p for p in wanted if p.quality in qualities and (overload or not p.overload)]
     outcomes = []
     for i, point in enumerate(chosen):
@@ -123,6 +126,17 @@ def outcome(point: Point, overrides: Overrides | None = None, seed: int = 0) -> 
     except ServesimError as error:
         return Outcome(point, {}, _short(error))
     return Outcome(point, predicted, "" if predicted else "nothing of what was measured is predicted")
+
+
+def _elsewhere(points: Sequence[Point], on: Mapping[str, str]) -> list[Point]:
+    """The points with the accelerators that the caller knows better."""
+    moved = list(points)
+    for text, accelerator in on.items():
+        load_accelerator(accelerator, "--on")
+        if not any(text in p.deployment for p in points):
+            raise ConfigError("--on", text, "is in no deployment's name", hint=did_you_mean(text, {p.deployment for p in points}))
+        moved = [replace(p, accelerator=accelerator) if text in p.deployment else p for p in moved]
+    return moved
 
 
 def _short(error: ServesimError) -> str:
