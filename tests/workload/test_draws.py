@@ -44,6 +44,24 @@ def test_gamma_gaps_have_the_cv_asked_for(synthetic, cv):
     assert stats.kstest(gaps, "gamma", (cv**-2, 0, cv**2 / 5)).pvalue > SURPRISE
 
 
+def test_stages_have_the_rates_asked_for(synthetic):
+    stages = [
+        {"rate": "4/s", "duration": "100s"},
+        {"rate": 4, "to": 36, "duration": 50},
+        {"rate": 0, "duration": 25},
+        {"rate": 0, "to": 8, "duration": 50},
+    ]
+    traffic = synthetic(requests=16_000, arrival={"process": "stages", "stages": stages})
+    at = whole(traffic).arrival_s % 225
+
+    assert traffic.mean_rate == pytest.approx(1600 / 225)
+    assert np.histogram(at, [0, 100, 150, 175, 225])[0] == pytest.approx([4000, 10_000, 0, 2000], abs=300)
+    ramp = at[(at >= 100) & (at < 150)] - 100
+    assert stats.kstest(ramp, lambda t: (4 * t + 0.32 * t * t) / 1000).pvalue > SURPRISE
+    flat = at[at < 100]
+    assert stats.kstest(flat, "uniform", (0, 100)).pvalue > SURPRISE
+
+
 def test_constant_arrivals_are_evenly_spaced_across_chunks(synthetic):
     arrival = whole(synthetic(requests=40_000, arrival={"process": "constant", "rate": 4})).arrival_s
 
@@ -128,10 +146,11 @@ def test_limits_that_nothing_meets_are_refused(synthetic):
         whole(synthetic(lengths=FIXED | {"max_total_tokens": 50}))
 
 
+SPIKE = [{"rate": 2, "duration": 60}, {"rate": 2, "to": 20, "duration": 10}, {"rate": 0, "duration": 5}]
 SETTINGS = [
     {},
     {"lengths": {"kind": "azure-2023-code", "max_total_tokens": 4096}, "arrival": {"process": "gamma", "rate": 3, "cv": 2}},
-    {"prefixes": {"groups": 5, "shared_tokens": 10, "zipf": 1.0}},
+    {"prefixes": {"groups": 5, "shared_tokens": 10, "zipf": 1.0}, "arrival": {"process": "stages", "stages": SPIKE}},
     {"sessions": {"turns": [1, 6], "think_time": 30, "max_context": 500}, "prefixes": {"shared_tokens": 7}},
 ]
 
