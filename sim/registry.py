@@ -21,6 +21,7 @@ T = TypeVar("T", bound=type)
 ROOMS = {
     "engine": "sim.engine.schedulers",
     "router": "sim.policy.routing",
+    "scaler": "sim.policy.scaling",
     "arrival": "sim.workload.arrivals",
     "length": "sim.workload.lengths",
     "trace": "sim.workload.traces",

@@ -56,6 +56,12 @@ class Router(Named):
     name: str = Field(description="name of the router, or path/to/file.py:Class of your own")
 
 
+class Scaling(Named):
+    """How many replicas there are, by load."""
+
+    name: str = Field(description="name of the autoscaler, or path/to/file.py:Class of your own")
+
+
 class Arrival(Named):
     """When requests arrive."""
 

@@ -13,6 +13,7 @@ from sim.config.scenario import Scenario
 _KINDS = {
     "Engine": ("engine", "name"),
     "Router": ("router", "name"),
+    "Scaling": ("scaler", "name"),
     "Arrival": ("arrival", "process"),
     "Lengths": ("length", "kind"),
 }

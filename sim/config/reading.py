@@ -136,7 +136,7 @@ def _root(raw: dict[str, Any], folder: Path) -> None:
             pool["accelerator"] = _at(str(pool["accelerator"]), folder)
         if str(pool.get("profile")).endswith((".yaml", ".yml")):
             pool["profile"] = _at(str(pool["profile"]), folder)
-    named = [(p, "engine", "name") for p in pools] + [(raw, "router", "name")]
+    named = [(p, "engine", "name") for p in pools] + [(raw, "router", "name"), (raw, "scaling", "name")]
     named += [(synthetic, "arrival", "process"), (synthetic, "lengths", "kind"), (trace, "format", "")]
     for section, part, key in named:
         holder, name = (_inside(section, part), key) if isinstance(section.get(part), dict) else (section, part)

@@ -33,6 +33,8 @@ def resolved(scenario: Scenario) -> dict[str, Any]:
     for i, pool in enumerate(scenario.pools or ()):
         data["pools"][i]["engine"] = _named(pool.engine, "engine", f"pools[{i}].engine")
     data["router"] = _named(scenario.router, "router", "router")
+    if scenario.scaling is not None:
+        data["scaling"] = _named(scenario.scaling, "scaler", "scaling")
     synthetic, trace = scenario.traffic.synthetic, scenario.traffic.trace
     if synthetic is not None:
         into, field = data["traffic"]["synthetic"], "traffic.synthetic"

@@ -6,7 +6,7 @@ from typing import Self
 
 from pydantic import Field, StrictInt, model_validator
 
-from sim.config.base import Router, Section
+from sim.config.base import Router, Scaling, Section
 from sim.config.deployment import Deployment, Pool
 from sim.config.model import Model
 from sim.config.traffic import Traffic
@@ -60,6 +60,7 @@ class Scenario(Section):
     deployment: Deployment | None = Field(None, description="one pool of replicas")
     pools: tuple[Pool, ...] | None = Field(None, min_length=1, description="several pools, instead of a deployment")
     router: Router = Field(default_factory=lambda: Router(name="round_robin"), validate_default=True)
+    scaling: Scaling | None = Field(None, description="autoscaling; null: the deployment keeps its replicas")
     slo: Slo = Field(default_factory=Slo)
     record: Record = Field(default_factory=Record)
     until: Seconds | None = Field(None, gt=0, description="end of the simulated time; requests in flight then are cut off")

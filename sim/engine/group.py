@@ -232,8 +232,11 @@ class EngineGroup:
         self._gauge_rows = np.empty((5, self.n))
         self._times = np.empty(64)
         self._outcomes = np.empty((64, 5), np.int64)
-        self.outstanding = _recorder_view(recorder)[6]
+        view = _recorder_view(recorder)
+        self.outstanding = view[6]
         """i8[n], live: requests submitted to each replica and not yet finished."""
+        self.parts = view[10]
+        """f8[n, part], live: seconds of the steps begun so far, by part."""
 
     def submit(self, replica, columns, spans, lo, hi, first_id, watch=0):
         """Rows [lo, hi) of a block to one replica. Their arrival times must not precede what the replica already has."""

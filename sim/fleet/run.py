@@ -35,6 +35,8 @@ class Raw:
     sent: int
     complete: bool
     notes: list[str]
+    scaling: Any = None
+    """What an autoscaler did (`sim.metrics.scaling.Scaling`)."""
 
 
 def execute(
@@ -48,15 +50,27 @@ def execute(
     until: float = inf,
     progress: Callable[[int, int], Any] | None = None,
     multi_step: bool = True,
+    scaling: Any = None,
 ) -> Raw:
-    """Run the traffic through the pools. ``router``: section with ``name`` and settings. Raises `ConfigError`, `DataError`."""
+    """Run the traffic through the pools. ``router``: section with ``name`` and settings. Raises `ConfigError`, `DataError`.
+
+    With ``scaling`` (a `sim.fleet.scaling.ScalingPlan`) the one pool is planned with as many replicas as can exist at once.
+    """
     groups = [p.build(bins, _first_width(traffic, bins), histogram) for p in plans]
     for group in groups:
         group.set_multi_step(multi_step)
     replicas = sum(p.replicas for p in plans)
     facts = [_facts(p) for p in plans for _ in range(p.replicas)]
+    made = make_router(router, replicas, seed)
     world = World(
-        groups, make_router(router, replicas, seed), traffic, until=until, progress=progress, facts=facts, host=_host(plans, seed)
+        groups,
+        made,
+        traffic,
+        until=until,
+        progress=progress,
+        facts=facts,
+        host=_host(plans, seed),
+        elastic=scaling.before(made) if scaling is not None else None,
     )
     world.run()
     requests = world.requests()
@@ -74,6 +88,7 @@ def execute(
         world.sent,
         not world.stopped,
         world.notes(),
+        world.elastic.record if scaling is not None else None,
     )
 
 

@@ -97,7 +97,8 @@ class World:
 
     Where the traffic has a ``closed_loop``, its clients send the next request some thinking time after the last answer. ``until``: end of
     the simulated time. ``progress(sent, finished)`` is called now and then; when it returns True the run stops there. ``host`` makes a
-    `sim.fleet.ollama_host.OllamaHost`, which then takes the place of the router.
+    `sim.fleet.ollama_host.OllamaHost`, which then takes the place of the router. ``elastic`` makes a `sim.fleet.scaling.Elastic`, which
+    then stands before it.
     """
 
     def __init__(
@@ -110,6 +111,7 @@ class World:
         progress: Callable[[int, int], Any] | None = None,
         facts: Sequence[ReplicaFacts] | None = None,
         host: Callable[[World], Any] | None = None,
+        elastic: Callable[[World], Any] | None = None,
     ) -> None:
         self.env = simpy.Environment()
         self.groups = groups
@@ -135,12 +137,16 @@ class World:
         self._came: dict[int, float] = {}  # requests that the gateway kept for a while: when they came
         self._refused: list[tuple[int, float, float, int]] = []  # id, arrival, end, prompt tokens
         self._waiting: dict[int, tuple[float, int]] = {}  # requests in the gateway: arrival, prompt tokens
-        self._gateway: Gateway | None = None
+        self._gateway: Any = None
         self._migrator: Any = None
         self._host: Any = host(self) if host is not None else None
+        self.elastic: Any = elastic(self) if elastic is not None else None
+        if self.elastic is not None:
+            router = self.router = self._gateway = self.elastic
         router.setup(self.view.facts)
         if router.gateway is not None:
-            self._gateway = Gateway(self.env, router.gateway, self._schedule, self._in_turn, self.refuse)
+            ask = self._schedule if self.elastic is None else self.elastic.send
+            self._gateway = Gateway(self.env, router.gateway, ask, self._in_turn, self.refuse)
         if router.migration is not None:
             from sim.fleet.migration import Migrator
 
@@ -242,9 +248,14 @@ class World:
         block, row, number, _ = request
         self._waiting[number] = (float(block.arrival_s[row]), int(block.prompt_tokens[row]))
 
+    @property
+    def waiting(self) -> int:
+        """Requests outside the engines."""
+        return len(self._waiting)
+
     def _hand_in(self, block: Any, row: int, number: int, watch: int) -> None:
         self.hold((block, row, number, watch))
-        self._gateway.arrive((block, row, number, watch), int(block.priority[row]))  # type: ignore[union-attr]
+        self._gateway.arrive((block, row, number, watch), int(block.priority[row]))
 
     def _schedule(self, request: tuple[Any, int, int, int]) -> bool:
         """Ask the router, send the request there; False if it has no replica for it."""
@@ -290,7 +301,7 @@ class World:
             moves = self.router.poll(self.view)
             if self._migrator is not None:
                 self._migrator.start(moves)
-            if self.env.peek() == inf and all(group.next_event() == inf for group in self.groups):
+            if self.env.peek() == inf and not self._waiting and all(group.next_event() == inf for group in self.groups):
                 return
             yield self.env.timeout(self.router.interval or inf)
 

@@ -47,12 +47,20 @@ def group_rows(columns: Mapping[str, Array], label: Array, ok: Array, counted: A
     return rows
 
 
-def replica_load(series: Mapping[str, Any], kv_total: Array | None, parts: Array, horizon: float) -> list[dict[str, Any]]:
-    """One row per replica: busy share, KV use (mean, peak of the bins), running, waiting; averages over ``horizon`` seconds."""
+def replica_load(
+    series: Mapping[str, Any], kv_total: Array | None, parts: Array, horizon: float, alive: Array | None = None
+) -> list[dict[str, Any]]:
+    """One row per replica: busy share, KV use (mean, peak of the bins), running, waiting; averages over ``horizon`` seconds.
+
+    ``alive``: seconds in which each replica existed, where that is not the horizon.
+    """
     replicas = parts.shape[0]
-    span = horizon if horizon > 0 else 1.0
+    span: Any = horizon if horizon > 0 else 1.0
+    if alive is not None:
+        span = np.where(alive > 0, alive, 1.0)
     if not series:
-        return [{"busy": min(1.0, float(parts[i].sum()) / span)} for i in range(replicas)]
+        busy = np.minimum(parts.sum(axis=1) / span, 1.0)
+        return [{"busy": float(busy[i])} for i in range(replicas)]
     busy = np.minimum(series["busy_s"].sum(axis=1) / span, 1.0)
     running, waiting = series["running"].sum(axis=1) / span, series["waiting"].sum(axis=1) / span
     rows: list[dict[str, Any]] = [

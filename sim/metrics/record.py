@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from sim.metrics.slo import Slo
+
+if TYPE_CHECKING:
+    from sim.metrics.scaling import Scaling
 
 Array = npt.NDArray[Any]
 
@@ -49,6 +52,7 @@ class RunRecord:
     ``evidence``: rows ``{"name": …, "part": …, "grade": …, "source": …, "share": …}``, share of the time of that part.
     ``context``: facts for the head of a report (``model``,
     ``accelerator``, ``engine``, ``deployment``, ``traffic`` …) in the order in which they are printed.
+    ``scaling``: what an autoscaler did, and ``alive_s``: f8[replica], seconds in which each replica existed (None: all the time).
     ``complete``: False when the run was interrupted.
     """
 
@@ -65,12 +69,14 @@ class RunRecord:
     class_slo: Mapping[int, Slo] = field(default_factory=dict)
     class_names: Sequence[str] = ()
     replica_names: Sequence[str] = ()
-    accelerators: int = 1
+    accelerators: float = 1
     context: Mapping[str, Any] = field(default_factory=dict)
     scenario: str = ""
     evidence: Sequence[Mapping[str, Any]] = ()
     warnings: Sequence[str] = ()
     complete: bool = True
+    scaling: Scaling | None = None
+    alive_s: Array | None = None
 
 
 def fold(a: Array, times: int = 1) -> Array:

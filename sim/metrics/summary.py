@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from sim.metrics import bottleneck
+from sim.metrics import bottleneck, scaling
 from sim.metrics.groups import group_rows, named, replica_load
 from sim.metrics.latency import describe, describe_itl, number
 from sim.metrics.record import FAILED, IN_FLIGHT, REJECTED, RunRecord
@@ -56,7 +56,7 @@ def summarise_run(record: RunRecord, columns: Mapping[str, Array], warmup_s: flo
 
     replicas = record.parts.shape[0]
     horizon = float(record.totals.get("last_s", last))
-    load = replica_load(record.series, record.kv_total, record.parts, horizon)
+    load = replica_load(record.series, record.kv_total, record.parts, horizon, record.alive_s)
     summary: dict[str, Any] = {
         "format": FORMAT,
         "name": record.name,
@@ -77,7 +77,7 @@ def summarise_run(record: RunRecord, columns: Mapping[str, Array], warmup_s: flo
         "latency": latency,
         "throughput": _throughput(n_finished, prompt, output, duration, record.accelerators),
         "slo": slo,
-        "utilisation": _utilisation(record, load),
+        "utilisation": _utilisation(record, load, horizon),
         "tokens": {
             "prompt": int(prompt),
             "output": int(output),
@@ -90,6 +90,8 @@ def summarise_run(record: RunRecord, columns: Mapping[str, Array], warmup_s: flo
     fleet = {key.removeprefix("fleet_"): value for key, value in record.totals.items() if key.startswith("fleet_")}
     if fleet:
         summary["fleet"] = fleet
+    if record.scaling is not None:
+        summary["scaling"] = scaling.section(record, columns)
     summary["bottleneck"] = _bottleneck(record, columns, summary)
     groups = _groups(record, columns, ok, counted)
     summary["classes"] = groups["classes"]
@@ -131,7 +133,7 @@ def _name(names: Any, k: int) -> str:
     return str(names[k]) if k < len(names) else str(k)
 
 
-def _throughput(finished: int, prompt: float, output: float, duration: float, accelerators: int) -> dict[str, float | None]:
+def _throughput(finished: int, prompt: float, output: float, duration: float, accelerators: float) -> dict[str, float | None]:
     def rate(amount: float) -> float | None:
         return amount / duration if duration > 0 else None
 
@@ -140,16 +142,24 @@ def _throughput(finished: int, prompt: float, output: float, duration: float, ac
         "output_tokens_per_s": rate(output),
         "prompt_tokens_per_s": rate(prompt),
         "total_tokens_per_s": rate(prompt + output),
-        "output_tokens_per_s_per_accelerator": rate(output / max(accelerators, 1)),
+        "output_tokens_per_s_per_accelerator": rate(output / (accelerators or 1)),
     }
 
 
-def _utilisation(record: RunRecord, load: list[dict[str, Any]]) -> dict[str, float | None]:
-    def over(key: str, how: Any) -> float | None:
-        values = [row[key] for row in load if row.get(key) is not None]
-        return float(how(values)) if values else None
+def _utilisation(record: RunRecord, load: list[dict[str, Any]], horizon: float) -> dict[str, float | None]:
+    weights = np.ones(len(load)) if record.alive_s is None or horizon <= 0 else record.alive_s / horizon
 
-    busy = over("busy", np.mean)
+    def over(key: str, how: str) -> float | None:
+        rows = [i for i, row in enumerate(load) if row.get(key) is not None]
+        values, w = np.array([load[i][key] for i in rows]), weights[rows]
+        if not rows or (how == "mean" and w.sum() <= 0):
+            return None
+        if how == "max":
+            return float(values.max())
+        total = float((values * w).sum())
+        return total if how == "sum" else total / float(w.sum())
+
+    busy = over("busy", "mean")
     series = record.series
     total = float(series["time_s"].sum()) if series else 0.0
     blocked = float(series["kv_full"].sum()) / total if total > 0 else None
@@ -158,11 +168,11 @@ def _utilisation(record: RunRecord, load: list[dict[str, Any]]) -> dict[str, flo
     return {
         "busy": busy,
         "compute": compute,
-        "kv_mean": over("kv_mean", np.mean),
-        "kv_peak": over("kv_peak", np.max),
+        "kv_mean": over("kv_mean", "mean"),
+        "kv_peak": over("kv_peak", "max"),
         "kv_blocked": blocked,
-        "running_mean": over("running_mean", np.sum),
-        "waiting_mean": over("waiting_mean", np.sum),
+        "running_mean": over("running_mean", "sum"),
+        "waiting_mean": over("waiting_mean", "sum"),
         "step_time_mean_s": float(record.parts.sum()) / steps if steps else None,
         "batch_tokens_mean": float(series["decode_tokens"].sum() + series["prefill_tokens"].sum()) / steps
         if series and steps
@@ -226,7 +236,7 @@ def _evidence_shares(rows: list[dict[str, Any]], parts_s: Mapping[str, float]) -
 
 
 def _warnings(record: RunRecord, summary: Mapping[str, Any]) -> list[str]:
-    out = []
+    out = scaling.sentences(summary["scaling"]) if record.scaling is not None else []
     if not record.complete:
         out.append("The run was interrupted: these are the requests simulated so far.")
     r = summary["requests"]

@@ -67,6 +67,8 @@ class Router(ABC):
     name: ClassVar[str]
     Params: ClassVar[type[RouterParams]] = RouterParams
     stateless: ClassVar[bool] = False
+    elastic: ClassVar[bool] = False
+    """Whether it may be asked among a changing set of replicas: it remembers none by number, or says in `members` how its memory changes."""
     interval: float | None = None
     """Seconds between two calls of `poll`; None: never called."""
     gateway: Any = None
@@ -86,6 +88,13 @@ class Router(ABC):
     def setup(self, facts: Sequence[ReplicaFacts]) -> None:
         """Told once before the run what the replicas are. Raises `ConfigError` for what they cannot do."""
         return
+
+    def members(self, numbers: Sequence[int]) -> None:
+        """The fleet scales: from now on place i of what the router sees and answers is replica ``numbers[i]`` (ascending, maybe none).
+
+        Only asked where `elastic`. Who comes back under an old number has an empty cache.
+        """
+        self.replicas = len(numbers)
 
     def poll(self, snapshot: Snapshot) -> Sequence[Relocation]:
         """Every ``interval`` seconds: take in the state of the replicas, say which running requests should move."""

@@ -160,7 +160,7 @@ def time_axis(low: float, high: float) -> dict[str, Any]:
 def time_figures(result: Result) -> list[Figure]:
     """Requests, latency, KV use, batch composition over simulated time."""
     f = fleet(result.series)
-    figures = []
+    figures = [_replicas_over_time(result)] if "scaling" in result.summary else []
     by_time = _latency_over_time(result)
     if by_time is not None:
         figures.append(by_time)
@@ -189,6 +189,26 @@ def time_figures(result: Result) -> list[Figure]:
     spec = {"data": tokens, "layout": layout("simulated time (s)", "tokens/s")}
     figures.append(Figure("batch", "Batch composition", "Tokens processed per second, by the phase of their request.", spec))
     return figures
+
+
+def _replicas_over_time(result: Result) -> Figure:
+    """What the autoscaler wanted, what existed, what served."""
+    scaling = result.summary["scaling"]
+    steps = scaling["steps"]
+    t = [*steps["time_s"], max(result.summary["simulated_s"], steps["time_s"][-1])]
+    lines = [("exist", "exist", GREY), ("serving", "serve", BLUE), ("wanted", "wanted", ORANGE)]
+    data = [
+        line(rounded(t, 6), [*steps[key], steps[key][-1]], name, color, line={"shape": "hv", "color": color, "width": 1.8})
+        for key, name, color in lines
+    ]
+    data[0] |= {"fill": "tozeroy", "fillcolor": "rgba(139,147,161,0.18)"}
+    data[2]["line"] |= {"dash": "dot", "width": 1.4}
+    spec = {"data": data, "layout": layout("simulated time (s)", "replicas")}
+    caption = (
+        f"Between {scaling['min']} and {scaling['max']}, by {scaling['scaler']}. Grey without blue: accelerators that are held by replicas "
+        "which start or drain."
+    )
+    return Figure("scaling", "Replicas through the run", caption, spec)
 
 
 def _latency_over_time(result: Result) -> Figure | None:

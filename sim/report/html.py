@@ -98,6 +98,10 @@ def _cards(s: Mapping[str, Any]) -> list[str]:
         note = f"{words.number(slo['goodput_output_tokens_per_s'])} output tokens/s"
         cards.append(page.card("Goodput", f"{words.number(slo['goodput_requests_per_s'])} /s", note))
     cards.append(page.card("Busy", words.percent(u["busy"], 0), f"mean step {words.seconds(u['step_time_mean_s'])}"))
+    if "scaling" in s:
+        scaling = s["scaling"]
+        note = f"{scaling['replicas_peak']} at most, {words.number(scaling['accelerator_hours'])} accelerator hours"
+        cards.append(page.card("Replicas, mean", words.number(scaling["replicas_mean"]), note))
     if u["kv_mean"] is not None:
         note = f"peak {words.percent(u['kv_peak'], 0)}, {s['preemptions']:,} preemptions"
         cards.append(page.card("KV cache, mean", words.percent(u["kv_mean"], 0), note))

@@ -88,6 +88,13 @@ def _facts(s: Mapping[str, Any]) -> Table:
     if u["running_mean"] is not None:
         use.append(f"running {words.number(u['running_mean'])}, waiting {words.number(u['waiting_mean'])}")
     table.add_row("Use", "; ".join(use))
+    if "scaling" in s:
+        scaling = s["scaling"]
+        hours = words.number(scaling["accelerator_hours"])
+        table.add_row(
+            "Replicas",
+            f"{words.number(scaling['replicas_mean'])} on average, {scaling['replicas_peak']} at most; {hours} accelerator hours",
+        )
     cached = f"; {words.percent(s['tokens']['cached_share'])} of prompt tokens cached" if s["tokens"]["cached"] else ""
     table.add_row("Work", f"{s['steps']:,} steps, {s['preemptions']:,} preemptions{cached}")
     rests = words.evidence_line(s)

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 
 from sim.cost.memory import Budget
+from sim.errors import ConfigError
 from sim.fleet.build import Plan, accelerators, plan
-from sim.fleet.run import Raw, execute, fitting
+from sim.fleet.run import Raw, execute, fitting, make_router
 from sim.metrics.histogram import ITL_BINS, ITL_LO, ITL_SCALE
 from sim.metrics.record import RunRecord
 from sim.metrics.result import Result, summarise
 from sim.metrics.slo import Slo
-from sim.units import show_bytes
+from sim.units import show_bytes, show_seconds
 from sim.workload import build_traffic
 
 _SERIES_POINTS = 400_000  # of all replicas together
@@ -33,7 +34,16 @@ class Study:
         self.scenario = scenario
         self.plans = plan(scenario)
         traffic = build_traffic(scenario.traffic, scenario.seed)
+        self.scaling = self._scaling()
         self.traffic = fitting(self.plans, traffic, scenario.traffic.too_long)
+
+    def _scaling(self) -> Any:
+        """The planned autoscaler; None without one."""
+        if self.scenario.scaling is None:
+            return None
+        from sim.fleet.scaling import plan_scaling
+
+        return plan_scaling(self.scenario, self.plans, lambda n: make_router(self.scenario.router, n, self.scenario.seed))
 
     def run(
         self, *, rate: float | None = None, replicas: int | None = None, progress: Progress | None = None, multi_step: bool = True
@@ -44,10 +54,12 @@ class Study:
         """
         s = self.scenario
         plans = self.plans
-        if replicas is not None:
+        if replicas is not None and self.scaling is not None:
+            raise ConfigError("scaling", s.scaling.name, "decides the replicas itself: their number cannot be set", "no scaling")
+        if replicas is not None or self.scaling is not None:
             from dataclasses import replace
 
-            plans = [replace(plans[0], replicas=replicas)]
+            plans = [replace(plans[0], replicas=replicas or self.scaling.most)]
         traffic = self.traffic if rate is None else self.traffic.with_rate(rate)
         total = traffic.total
         raw = execute(
@@ -60,6 +72,7 @@ class Study:
             until=inf if s.until is None else s.until,
             progress=(lambda sent, finished: progress(finished, total)) if progress else None,
             multi_step=multi_step,
+            scaling=self.scaling,
         )
         return summarise(_record(s, plans, raw), s.warmup)
 
@@ -84,7 +97,7 @@ def _record(scenario: Any, plans: Sequence[Plan], raw: Raw) -> RunRecord:
 
     names = [p.name if len(plans) > 1 else "replica" for p in plans for _ in range(p.replicas)]
     numbers = [i for p in plans for i in range(p.replicas)]
-    return RunRecord(
+    record = RunRecord(
         requests=raw.requests,
         totals=raw.totals | {"injected": raw.sent},
         itl_hist=raw.itl_hist,
@@ -102,7 +115,25 @@ def _record(scenario: Any, plans: Sequence[Plan], raw: Raw) -> RunRecord:
         evidence=_evidence(plans),
         warnings=_warnings(plans, raw),
         complete=raw.complete,
+        scaling=raw.scaling,
     )
+    return record if raw.scaling is None else _of_scaled(record)
+
+
+def _of_scaled(record: RunRecord) -> RunRecord:
+    """Only the replicas that were, each for the time it was; and what a cold start rests on."""
+    from dataclasses import replace
+
+    from sim.metrics.scaling import narrowed
+
+    assert record.scaling is not None
+    s = record.scaling
+    rows = [
+        {"what": f"cold start: {name}, {show_seconds(seconds)}", "grade": grade, "source": source}
+        for name, seconds, grade, source in s.phases
+    ]
+    context = {k: f"{s.least} to {v} ({s.scaler})" if k == "deployment" else v for k, v in record.context.items()}
+    return narrowed(replace(record, evidence=[*record.evidence, *rows], context=context))
 
 
 def _context(plans: Sequence[Plan]) -> dict[str, Any]:

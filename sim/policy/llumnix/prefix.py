@@ -49,6 +49,10 @@ class PrefixIndex:
         while len(held) > self._capacity:
             held.popitem(last=False)
 
+    def forget(self, instance: int) -> None:
+        """The instance holds nothing any more."""
+        self._held[instance].clear()
+
     def consecutive(self, instance: int, keys: Sequence[int]) -> int:
         """Leading chunks of a prompt that the instance holds."""
         held = self._held[instance]

@@ -94,6 +94,8 @@ class V1Params(RouterParams):
 class V1Router(Router):
     """Accounts of all instances, updated by polls and by its own dispatches."""
 
+    elastic = True
+
     def __init__(self, params: V1Params, replicas: int, rng: np.random.Generator) -> None:
         super().__init__(params, replicas, rng)
         p = params
@@ -114,6 +116,8 @@ class V1Router(Router):
         self._rule = v1_dispatch.Rule((metric,), metric, p.dispatch_neutral_load_threshold)
         self._local = v1_dispatch.Rule((locality, metric), metric, p.dispatch_neutral_load_threshold) if locality else None
         self._accounts = [Account(Status(i)) for i in range(replicas)]
+        self._numbers: Sequence[int] = range(replicas)
+        self._all = replicas
         self._requests = 0
         self._stuck: int | None = None
         self._next_moves = 0.0
@@ -123,6 +127,20 @@ class V1Router(Router):
     def setup(self, facts: Sequence[ReplicaFacts]) -> None:
         """Block sizes: the scheduler counts in tokens."""
         self._facts = facts
+
+    def members(self, numbers: Sequence[int]) -> None:
+        """Accounts of those who stay go on; who comes is not chosen before his first report."""
+        super().members(numbers)
+        known = dict(zip(self._numbers, self._accounts, strict=True))
+        stuck = None if self._stuck is None else self._numbers[self._stuck]
+        self._accounts = [known.get(n) or Account(Status(i, time=float("-inf"))) for i, n in enumerate(numbers)]
+        for place, account in enumerate(self._accounts):
+            account.status.instance = place
+        for gone in set(self._numbers) - set(numbers):
+            if self._index is not None:
+                self._index.forget(gone)
+        self._stuck = numbers.index(stuck) if stuck in numbers else None
+        self._numbers = numbers
 
     def poll(self, snapshot: Snapshot) -> list[Relocation]:
         """New statuses; at the interval of rescheduling, its moves."""
@@ -220,7 +238,7 @@ class V1Router(Router):
         chosen.dispatch(self._requests, now, tokens, int(chosen.kv_cache_hit_len))
         self._requests += 1
         if self._index is not None and keys:
-            self._index.store(chosen.status.instance, keys)
+            self._index.store(self._numbers[chosen.status.instance], keys)
         return chosen.status.instance
 
     def _locality(self, block: Any, row: int, tokens: int) -> tuple[list[int], v1_dispatch.Rule]:
@@ -232,10 +250,12 @@ class V1Router(Router):
             return [], self._rule
         if self._index is None:
             room = max(a.status.num_total_tokens for a in self._accounts)
-            self._index = PrefixIndex(self.replicas, max(int(room) // p.cache_aware_chunk_size, 1))
+            self._index = PrefixIndex(self._all, max(int(room) // p.cache_aware_chunk_size, 1))
         keys = chunk_keys(spans_of(block, row), p.cache_aware_chunk_size)
-        for i, chunks in self._index.longest_from_first_hit(keys, self.replicas).items():
-            hit = chunks * p.cache_aware_chunk_size
-            self._accounts[i].kv_cache_hit_len = float(hit)
-            self._accounts[i].prefix_miss_tokens = float(tokens - hit)
+        hits = self._index.longest_from_first_hit(keys, self._all)
+        for account, number in zip(self._accounts, self._numbers, strict=True):
+            if number in hits:
+                hit = hits[number] * p.cache_aware_chunk_size
+                account.kv_cache_hit_len = float(hit)
+                account.prefix_miss_tokens = float(tokens - hit)
         return keys, self._local

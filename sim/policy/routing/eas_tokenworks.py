@@ -44,16 +44,30 @@ class EasTokenworks(Router):
     name = "eas_tokenworks"
     aliases = ("tokenworks",)
     Params = TokenworksParams
+    elastic = True
 
     def __init__(self, params: TokenworksParams, replicas: int, rng: np.random.Generator) -> None:
         super().__init__(params, replicas, rng)
         self._sessions: OrderedDict[int, tuple[int, float]] = OrderedDict()
         self._index: PrefixIndex | None = None
         self._facts: Sequence[ReplicaFacts] = ()
+        self._numbers: Sequence[int] = range(replicas)
+        self._all = replicas
 
     def setup(self, facts: Sequence[ReplicaFacts]) -> None:
         """Block sizes, for the index of prefixes."""
         self._facts = facts
+
+    def members(self, numbers: Sequence[int]) -> None:
+        """Sessions and prefixes of those who go are forgotten."""
+        super().members(numbers)
+        place = {number: i for i, number in enumerate(numbers)}
+        kept = ((s, self._numbers[k], t) for s, (k, t) in self._sessions.items() if self._numbers[k] in place)
+        self._sessions = OrderedDict((s, (place[number], t)) for s, number, t in kept)
+        for gone in set(self._numbers) - set(numbers):
+            if self._index is not None:
+                self._index.forget(gone)
+        self._numbers = numbers
 
     def choose(self, snapshot: Snapshot, block: Any, row: int) -> int:
         """Three layers in order; the first that names an instance decides."""
@@ -71,7 +85,7 @@ class EasTokenworks(Router):
             if len(self._sessions) > self.params.session_max_entries:
                 self._sessions.popitem(last=False)
         if self._index is not None:
-            self._index.store(chosen, keys)
+            self._index.store(self._numbers[chosen], keys)
         return chosen
 
     def _by_session(self, session: int, now: float, load: NDArray[np.int64]) -> int | None:
@@ -89,13 +103,13 @@ class EasTokenworks(Router):
         if self._index is None:
             size = self._facts[0].block_size if self._facts else 1
             room = float(snapshot.gauges()[3].max()) * size
-            self._index = PrefixIndex(self.replicas, max(int(room) // _CHUNK, 1))
+            self._index = PrefixIndex(self._all, max(int(room) // _CHUNK, 1))
         return chunk_keys(spans_of(block, row), _CHUNK)
 
     def _by_prefix(self, snapshot: Snapshot, keys: list[int], load: NDArray[np.int64]) -> int | None:
         if self._index is None or not keys:
             return None
-        hits = np.array([self._index.consecutive(i, keys) for i in range(self.replicas)])
+        hits = np.array([self._index.consecutive(n, keys) for n in self._numbers])
         hits[load > load.mean() * (1 + self.params.prefix_load_margin)] = 0
         if self.params.max_waiting_requests is not None:
             hits[snapshot.gauges()[1] > self.params.max_waiting_requests] = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from sim.policy.router import Router, Snapshot
@@ -14,7 +15,13 @@ class LeastOutstanding(Router):
 
     name = "least_outstanding"
     aliases = ("lor",)
+    elastic = True
     _next = 0
+
+    def members(self, numbers: Sequence[int]) -> None:
+        """The turn begins anew."""
+        super().members(numbers)
+        self._next = 0
 
     def choose(self, snapshot: Snapshot, block: Any, row: int) -> int:
         """O(replicas), vectorised."""

@@ -23,6 +23,7 @@ class PowerOfTwo(Router):
 
     name = "power_of_two"
     Params = PowerOfTwoParams
+    elastic = True
 
     def choose(self, snapshot: Snapshot, block: Any, row: int) -> int:
         """Compares ``choices`` draws."""

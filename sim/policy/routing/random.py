@@ -17,6 +17,7 @@ class Random(Router):
 
     name = "random"
     stateless = True
+    elastic = True
 
     def route(self, block: Any) -> NDArray[np.int32]:
         """``len(block)`` independent draws."""

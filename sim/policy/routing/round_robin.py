@@ -17,6 +17,7 @@ class RoundRobin(Router):
 
     name = "round_robin"
     stateless = True
+    elastic = True
     _next = 0
 
     def route(self, block: Any) -> NDArray[np.int32]:
@@ -27,6 +28,6 @@ class RoundRobin(Router):
 
     def choose(self, snapshot: Snapshot, block: Any, row: int) -> int:
         """The next replica."""
-        turn = self._next
+        turn = self._next % self.replicas
         self._next = (turn + 1) % self.replicas
         return turn

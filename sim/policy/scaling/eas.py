@@ -1,8 +1,9 @@
 """Autoscaling of PAI-EAS services.
 
-*Source*: Alibaba Cloud help pages of EAS "horizontal autoscaling", "elastic resource pool": desired = ceil(current × metric / target), the
-largest of several metrics, nothing within 10 %; scale-out after 0 s (1 s in an older page), scale-in after 300 s of stabilisation; at
-most 1000 instances (older: 3000). That the stabilisation keeps the highest wish of the window is assumed, as Kubernetes does.
+*Source*: Alibaba Cloud help pages of EAS "horizontal autoscaling", "elastic resource pool", ``UpdateServiceAutoScaler``: desired =
+ceil(current × metric / target), the largest of several metrics, nothing within 10 %; scale-out after 0 s (1 s in an older page), scale-in
+after 300 s of stabilisation, to zero after 600 s; from zero to 1 replica; at most 1000 instances (older: 3000). That the stabilisation
+keeps the highest wish of the window is assumed, as Kubernetes does.
 """
 
 from __future__ import annotations
@@ -11,45 +12,49 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
-from typing import Final
+from typing import Any, ClassVar, Final, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from sim.policy.scaler import MOST, Scaler, ScalerParams
+from sim.registry import register
 from sim.units import Seconds
 
 TOLERANCE: Final = 0.1
-_MOST: Final = 1000
 _EPSILON: Final = 1e-9
 
 
-class EasScalerParams(BaseModel):
-    """Settings of the scaler. ``targets`` by metric: ``qps``, ``cpu``, ``gpu``, queue length, or a metric of your own, per instance."""
+class EasScalerParams(ScalerParams):
+    """Settings of the scaler; ``dedicated`` and ``resource_burstable`` are those of an elastic resource pool."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    min: int = Field(1, ge=0, le=_MOST, description="fewest replicas; 0 allows scaling to zero")
-    max: int = Field(_MOST, ge=1, le=_MOST, description="most replicas")
-    targets: dict[str, float] = Field(description="wanted value per replica, by metric")
     scale_out_delay: Seconds = Field(0.0, ge=0, description="how long more must be wanted before replicas are added")
     scale_in_stabilization: Seconds = Field(300.0, ge=0, description="replicas go when fewer were wanted for so long")
+    scale_to_zero_grace: Seconds = Field(600.0, ge=0, description="the last replica goes when none was wanted for so long")
+    from_zero: int = Field(1, ge=1, le=MOST, description="replicas started when the first request finds none")
+    dedicated: int | None = Field(
+        None, ge=0, le=MOST, description="replicas that the dedicated resource group holds; null: no public resources are meant"
+    )
+    resource_burstable: bool = Field(
+        False, description="replicas beyond the dedicated group run on public pay-as-you-go resources"
+    )
 
     @model_validator(mode="after")
-    def _possible(self) -> EasScalerParams:
-        if self.min > self.max:
-            raise ValueError("min must not exceed max")
-        if not self.targets or any(not t > 0 for t in self.targets.values()):
-            raise ValueError("targets must be above 0, at least one")
+    def _room(self) -> Self:
+        if self.resource_burstable and self.dedicated is None:
+            raise ValueError("resource_burstable needs dedicated: how many replicas the dedicated resource group holds")
+        if self.dedicated is not None and not self.resource_burstable and self.max > self.dedicated:
+            raise ValueError("max is more than the dedicated group holds; set resource_burstable, or max to at most dedicated")
         return self
 
 
-def desired(current: int, metrics: Mapping[str, float], targets: Mapping[str, float]) -> int:
+def desired(current: int, metrics: Mapping[str, float], targets: Mapping[str, float], from_zero: int = 1) -> int:
     """Replicas wanted for mean ``metrics`` per replica; ``current`` itself within 10 % of every target.
 
-    From zero replicas, one as soon as a metric is above 0.
+    From zero replicas, ``from_zero`` as soon as a metric is above 0.
     """
     known = {name: metrics[name] for name in targets if name in metrics}
     if current == 0:
-        return int(any(v > 0 for v in known.values()))
+        return from_zero if any(v > 0 for v in known.values()) else 0
     wishes = []
     for name, value in known.items():
         ratio = value / targets[name]
@@ -57,18 +62,27 @@ def desired(current: int, metrics: Mapping[str, float], targets: Mapping[str, fl
     return max(wishes, default=current)
 
 
-class EasScaler:
-    """The rule over time: call `decide` at every evaluation, in order of time."""
+@register("scaler")
+class EasScaler(Scaler):
+    """The rule over time."""
 
-    def __init__(self, params: EasScalerParams) -> None:
-        self._p = params
+    name = "eas"
+    Params: ClassVar[type[ScalerParams]] = EasScalerParams
+
+    def __init__(self, params: Any) -> None:
+        super().__init__(params)
+        self.dedicated = params.dedicated
+        self._targets = params.targets.given
         self._wishes: deque[tuple[float, int]] = deque()
         self._more_since: float | None = None
+        self._wanted_at = 0.0
 
     def decide(self, now: float, current: int, metrics: Mapping[str, float]) -> int:
         """Replicas to have from now on."""
-        p = self._p
-        wish = min(max(desired(current, metrics, p.targets), p.min), p.max)
+        p = self.params
+        wish = min(max(desired(current, metrics, self._targets, p.from_zero), p.min), p.max)
+        if wish > 0:
+            self._wanted_at = now
         if not self._wishes:
             self._wishes.append((now, current))  # what is there was wanted once
         while self._wishes and self._wishes[0][0] <= now - p.scale_in_stabilization:
@@ -78,7 +92,8 @@ class EasScaler:
             self._more_since = now if self._more_since is None else self._more_since
             return wish if now - self._more_since >= p.scale_out_delay else current
         self._more_since = None
-        return min(current, max(w for _, w in self._wishes))
+        fewer = min(current, max(w for _, w in self._wishes))
+        return min(current, 1) if fewer == 0 and now - self._wanted_at < p.scale_to_zero_grace else fewer
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,199 @@
+"""A fleet whose replicas come and go: when each existed, what that means for time series and shares, and what a cold start did to requests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import inf, isnan, nan
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from sim.metrics.latency import number
+from sim.metrics.record import SERIES, RunRecord
+
+Array = npt.NDArray[Any]
+
+MAX_EVENTS: Final = 2000
+"""Events listed in a summary."""
+
+
+@dataclass
+class Life:
+    """One life of a replica: when it was ``asked`` for, its machine was there (``born``), it was ``ready``, told to ``drain``, and ``gone``.
+
+    Seconds; NaN: did not happen. Its accelerators count from ``born`` to ``gone``; it serves from ``ready`` to ``drain``.
+    """
+
+    replica: int
+    asked: float
+    born: float = nan
+    ready: float = nan
+    drain: float = nan
+    gone: float = nan
+
+    def events(self) -> list[tuple[float, str, int]]:
+        """(time, what, replica) in order of time."""
+        names = {"asked": "scale out", "born": "loading", "ready": "ready", "drain": "draining", "gone": "gone"}
+        return [(t, name, self.replica) for key, name in names.items() if not isnan(t := getattr(self, key))]
+
+
+@dataclass
+class Scaling:
+    """What the autoscaler did. ``phases`` of a cold start: (name, seconds, grade, source); ``wishes``: (time, replicas wanted).
+
+    ``accelerators`` of one replica. Replicas from number ``dedicated`` on run on public machines (None: no such difference).
+    """
+
+    scaler: str
+    least: int
+    most: int
+    accelerators: int
+    phases: Sequence[tuple[str, float, str, str]]
+    dedicated: int | None = None
+    lives: list[Life] = field(default_factory=list)
+    wishes: list[tuple[float, int]] = field(default_factory=list)
+    outs: int = 0
+    ins: int = 0
+
+    def spans(self, begin: str, end: str, horizon: float) -> Array:
+        """f8[m, 3]: replica and the times between two moments of its lives, cut at ``horizon``; nothing of what did not begin by then."""
+        rows = []
+        for life in self.lives:
+            a, stops = getattr(life, begin), (getattr(life, end), life.gone, horizon)
+            b = min(t for t in stops if not isnan(t))
+            if not isnan(a) and a <= b:
+                rows.append((life.replica, a, b))
+        return np.array(rows, np.float64).reshape(-1, 3)
+
+
+def existed(scaling: Scaling, replicas: int, horizon: float) -> Array:
+    """f8[replica]: seconds in which each replica held its accelerators."""
+    spans = scaling.spans("born", "gone", horizon)
+    return np.bincount(spans[:, 0].astype(np.int64), spans[:, 2] - spans[:, 1], replicas)
+
+
+def narrowed(record: RunRecord) -> RunRecord:
+    """The record without replicas that never were, and with series that cover only the time in which a replica existed."""
+    scaling = record.scaling
+    assert scaling is not None
+    horizon = float(record.totals.get("last_s", 0.0))
+    n = 1 + max((life.replica for life in scaling.lives), default=0)
+    kv_total = None if record.kv_total is None else np.asarray(record.kv_total)[:n]
+    alive = existed(scaling, n, horizon)
+    series: dict[str, Any] = {}
+    if record.series:
+        width = float(record.series["width_s"])
+        series = {k: np.asarray(record.series[k])[:n].copy() for k in SERIES}
+        time = _covered(scaling.spans("born", "gone", horizon), series["time_s"].shape, width)
+        series["time_s"] = time
+        series["kv_full"] = np.minimum(series["kv_full"], time)
+        if kv_total is not None:
+            series["kv_used"] = np.minimum(series["kv_used"], time * kv_total[:, None])
+        series["width_s"] = width
+    return replace(
+        record,
+        parts=record.parts[:n],
+        kv_total=kv_total,
+        series=series,
+        replica_names=record.replica_names[:n],
+        alive_s=alive,
+        accelerators=float(alive.sum()) * scaling.accelerators / horizon if horizon > 0 else scaling.accelerators,
+    )
+
+
+def _covered(spans: Array, shape: tuple[int, ...], width: float) -> Array:
+    """f8[replica, bin]: seconds of each bin that the spans (replica, from, to) cover."""
+    out = np.zeros(shape)
+    edges = np.arange(shape[1] + 1) * width
+    for replica, a, b in spans.tolist():
+        out[int(replica)] += np.clip(np.minimum(edges[1:], b) - np.maximum(edges[:-1], a), 0.0, None)
+    return np.minimum(out, width)
+
+
+def counts(scaling: Scaling, horizon: float) -> dict[str, list[float]]:
+    """Replicas over time as steps: from ``time_s[i]`` on ``exist[i]`` held accelerators, ``serving[i]`` served, ``wanted[i]`` were asked for."""
+    exist, serving = (scaling.spans(a, b, inf) for a, b in (("born", "gone"), ("ready", "drain")))
+    wishes = scaling.wishes or [(0.0, 0)]
+    times = np.unique(np.concatenate([exist[:, 1:].ravel(), serving[:, 1:].ravel(), [t for t, _ in wishes], [0.0]]))
+    times = times[times <= horizon]
+
+    def level(spans: Array) -> list[float]:
+        up, down = np.sort(spans[:, 1]), np.sort(spans[:, 2])
+        return [float(v) for v in np.searchsorted(up, times, "right") - np.searchsorted(down, times, "right")]
+
+    at = np.maximum(np.searchsorted([t for t, _ in wishes], times, "right") - 1, 0)
+    wanted = np.array([n for _, n in wishes])[at]
+    return {"time_s": times.tolist(), "exist": level(exist), "serving": level(serving), "wanted": [float(v) for v in wanted]}
+
+
+def _latency(columns: Mapping[str, Array], rows: Array) -> dict[str, Any]:
+    ttft = columns["ttft_s"][rows]
+    ttft = ttft[~np.isnan(ttft)]
+    p50, p99 = np.percentile(ttft, (50.0, 99.0)) if ttft.size else (np.nan, np.nan)
+    return {"requests": int(np.count_nonzero(rows)), "ttft_p50_s": number(p50), "ttft_p99_s": number(p99)}
+
+
+def section(record: RunRecord, columns: Mapping[str, Array]) -> dict[str, Any]:
+    """``scaling`` of a summary: times in seconds, accelerators in hours."""
+    scaling = record.scaling
+    assert scaling is not None
+    horizon = float(record.totals.get("last_s", 0.0))
+    lives, steps = scaling.lives, counts(scaling, horizon)
+    spans = scaling.spans("born", "gone", horizon)
+    hours = (spans[:, 2] - spans[:, 1]) * scaling.accelerators / 3600.0
+    lengths = np.diff([*steps["time_s"], horizon])
+
+    def mean(key: str) -> float:
+        return float((np.array(steps[key]) * lengths).sum()) / horizon if horizon > 0 else 0.0
+
+    cold = np.zeros(columns["arrival_s"].size, bool)
+    for _, a, b in scaling.spans("asked", "ready", horizon).tolist():
+        if b > a:
+            cold |= (columns["arrival_s"] >= a) & (columns["arrival_s"] < b)
+    out: dict[str, Any] = {
+        "scaler": scaling.scaler,
+        "min": scaling.least,
+        "max": scaling.most,
+        "replicas_mean": mean("exist"),
+        "serving_mean": mean("serving"),
+        "replicas_peak": int(max(steps["exist"], default=0)),
+        "serving_end": int(steps["serving"][-1]),
+        "scale_outs": scaling.outs,
+        "scale_ins": scaling.ins,
+        "started": sum(life.asked > 0 for life in lives),
+        "cold_start_s": sum(seconds for _, seconds, _, _ in scaling.phases),
+        "cold_start_phases_s": {name: seconds for name, seconds, _, _ in scaling.phases},
+        "accelerator_hours": float(hours.sum()),
+        "accelerator_hours_at_max": horizon * scaling.most * scaling.accelerators / 3600.0,
+        "while_starting": _latency(columns, cold),
+        "otherwise": _latency(columns, ~cold),
+        "steps": steps,
+        "events": [list(e) for e in sorted(e for life in lives for e in life.events() if 0 < e[0] <= horizon)[:MAX_EVENTS]],
+    }
+    if scaling.dedicated is not None:
+        out["accelerator_hours_public"] = float(hours[spans[:, 0] >= scaling.dedicated].sum())
+    return out
+
+
+def sentences(s: Mapping[str, Any]) -> list[str]:
+    """The section in words, for the report."""
+    phases = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in s["cold_start_phases_s"].items())
+    first = (
+        f"{s['scaler']} scaled out {s['scale_outs']:,} times and in {s['scale_ins']:,} times: {s['replicas_mean']:.2f} replicas on average, "
+        f"{s['replicas_peak']} at most; {s['accelerator_hours']:.2f} accelerator hours, {s['max']} replicas all the time would be "
+        f"{s['accelerator_hours_at_max']:.2f}"
+    )
+    out = [first]
+    if "accelerator_hours_public" in s:
+        out.append(f"{s['accelerator_hours_public']:.2f} accelerator hours were on public resources")
+    cold, warm = s["while_starting"], s["otherwise"]
+    if s["started"]:
+        out.append(f"a cold start takes {s['cold_start_s']:.0f} s ({phases})")
+    if cold["ttft_p99_s"] is not None and warm["ttft_p99_s"] is not None:
+        out.append(
+            f"TTFT p99 of the {cold['requests']:,} requests that came while a replica was starting: {cold['ttft_p99_s']:.2f} s; "
+            f"of the others: {warm['ttft_p99_s']:.2f} s"
+        )
+    return out
