@@ -267,7 +267,7 @@ class Elastic(Router):
         staying = [life for life in self._life if life is not None and isnan(life.drain)]
         current = len(staying)
         wish = self._scaler.decide(now, current, self._measure(now, busy, current))
-        if current == 0 and self._world.waiting:
+        if not self._numbers and self._world.waiting:  # whatever the metrics say: somebody has to come
             wish = max(wish, 1)
         wish = min(max(wish, self._p.min), self._p.max)
         if wish != self.record.wishes[-1][1]:

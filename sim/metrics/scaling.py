@@ -151,7 +151,7 @@ def section(record: RunRecord, columns: Mapping[str, Array]) -> dict[str, Any]:
     cold = np.zeros(columns["arrival_s"].size, bool)
     for _, a, b in scaling.spans("asked", "ready", horizon).tolist():
         if b > a:
-            cold |= (columns["arrival_s"] >= a) & (columns["arrival_s"] < b)
+            cold |= (columns["arrival_s"] < b) & ~(columns["first_scheduled_s"] < a)
     out: dict[str, Any] = {
         "scaler": scaling.scaler,
         "min": scaling.least,
@@ -193,7 +193,7 @@ def sentences(s: Mapping[str, Any]) -> list[str]:
         out.append(f"a cold start takes {s['cold_start_s']:.0f} s ({phases})")
     if cold["ttft_p99_s"] is not None and warm["ttft_p99_s"] is not None:
         out.append(
-            f"TTFT p99 of the {cold['requests']:,} requests that came while a replica was starting: {cold['ttft_p99_s']:.2f} s; "
+            f"TTFT p99 of the {cold['requests']:,} requests that came or waited while a replica was starting: {cold['ttft_p99_s']:.2f} s; "
             f"of the others: {warm['ttft_p99_s']:.2f} s"
         )
     return out

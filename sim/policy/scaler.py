@@ -49,11 +49,11 @@ class Startup(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    provision: Seconds = Field(30.0, description="until a machine is there; not spent on the dedicated group (estimated)")
-    image: Seconds = Field(30.0, description="until the container image is pulled (estimated)")
-    load_bandwidth: Bytes = Field(0.9e9, gt=0, description="bytes per second at which the weights of a replica are read")
+    provision: Seconds = Field(30.0, le=1e6, description="until a machine is there; not spent on the dedicated group (estimated)")
+    image: Seconds = Field(30.0, le=1e6, description="until the container image is pulled (estimated)")
+    load_bandwidth: Bytes = Field(0.9e9, ge=1e5, description="bytes per second at which the weights of a replica are read")
     warmup: Seconds = Field(
-        64.0, description="imports, compilation, graph capture of the engine (measured: vLLM, 8B model, L40S)"
+        64.0, le=1e6, description="imports, compilation, graph capture of the engine (measured: vLLM, 8B model, L40S)"
     )
 
     def phases(self, weight_bytes: float) -> tuple[Phase, ...]:

@@ -71,7 +71,10 @@ def capacity(
         interrupted = True
         held = [p.value for p in probes if p.held]
         answer = (max(held) if find == "rate" else min(held)) if held else None
-    bound = f"{total} replica{'s' if total != 1 else ''}" if find == "rate" else f"{offered:.4g} requests/s"
+    size = f"{total} replica{'s' if total != 1 else ''}"
+    if study.scaling is not None:
+        size = f"{study.scaling.params.min} to {study.scaling.most} replicas"
+    bound = size if find == "rate" else f"{offered:.4g} requests/s"
     if find == "replicas" or interrupted:
         tolerance = 0.0
     warnings = tuple(dict.fromkeys(w for p in probes if p.held for w in p.summary["warnings"]))
