@@ -150,7 +150,7 @@ def test_the_first_request_after_scaling_to_zero_waits_for_a_cold_start():
     assert again[0].replica == 0
     assert again[0].ready == pytest.approx(again[0].asked + COLD, abs=0.02)
     assert 0 <= again[0].asked - r["arrival_s"][first] <= 15
-    assert r["first_scheduled_s"][first] == pytest.approx(again[0].ready, abs=0.05)
+    assert 0 < r["first_scheduled_s"][first] - again[0].ready < 0.3  # the front end of the engine
     waited = (r["arrival_s"] > 460) & (r["arrival_s"] < again[0].ready)
     assert result.summary["fleet"]["gateway_waited"] == waited.sum() > 0
     assert (np.diff(r["first_scheduled_s"][waited]) >= 0).all()
