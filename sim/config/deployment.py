@@ -14,7 +14,7 @@ class Deployment(Section):
     accelerator: str = Field(description="name of an accelerator profile, such as h100-sxm, or the path of a YAML of your own")
     tp: Count = Field(1, description="tensor-parallel width")
     pp: Count = Field(1, description="pipeline stages")
-    dp: Count = Field(1, description="data-parallel attention ranks of one engine")
+    dp: Count = Field(1, description="data-parallel ranks of one engine, each with a scheduler of its own")
     ep: Count = Field(1, description="expert-parallel width")
     replicas: Count = Field(1, description="number of engines")
     engine: Engine = Field(description="the serving engine and its settings")
@@ -23,7 +23,8 @@ class Deployment(Section):
         description="engine profile (host overheads): a built-in name, or path/to/file.yaml as `servesim calibrate` writes it",
     )
     kv_blocks: Count | None = Field(
-        None, description="KV blocks per replica as a real server logged them, instead of the estimate"
+        None,
+        description="KV blocks per replica (of each data-parallel rank) as a real server logged them, instead of the estimate",
     )
 
 

@@ -92,10 +92,39 @@ def build_tables(
     return _Builder(model, accelerator, layout, profile, max_tokens).build(extras)
 
 
+def build_rank_tables(
+    model: ModelSpec,
+    accelerator: Accelerator,
+    layout: Layout,
+    profile: EngineProfile,
+    max_tokens: int,
+    extras: Extras = NO_EXTRAS,
+) -> tuple[Tables, Floats, Floats, Evidence]:
+    """As `build_tables`, for ranks that step together: tables of one rank without the experts, and the experts' rows by tokens per rank.
+
+    The latter twice: padded to captured graphs, and as they are. See `sim.cost.together`.
+    """
+    builder = _Builder(model, accelerator, layout, profile, max_tokens, together=True)
+    tables, evidence = builder.build(extras)
+    return tables, *builder.experts(), evidence
+
+
+def _busy(columns: Floats) -> Floats:
+    share: Floats = columns[:, COMPUTE] / columns.sum(axis=1)
+    return share
+
+
 class _Builder:
     def __init__(
-        self, model: ModelSpec, accelerator: Accelerator, layout: Layout, profile: EngineProfile, max_tokens: int
+        self,
+        model: ModelSpec,
+        accelerator: Accelerator,
+        layout: Layout,
+        profile: EngineProfile,
+        max_tokens: int,
+        together: bool = False,
     ) -> None:
+        self.together = together
         self.m, self.a, self.layout, self.profile = model, accelerator, layout, profile
         self.kernels = Kernels(accelerator, profile.kernels)
         self.link = layout.link or accelerator.link
@@ -112,6 +141,8 @@ class _Builder:
         constants = self._constants(decode, decode_window, full, windowed, window)
         for index, value in self._extras(extras, layers, decode + decode_window, head).items():
             constants[index] = value
+        if self.together:
+            layers, layers_prompt = self._layers(experts=False)
         tables = Tables(
             layers, layers_prompt, head, decode, prefill, decode_window, prefill_window, constants, self._stage_share()
         )
@@ -129,7 +160,22 @@ class _Builder:
         edges = np.arange(1088, n + 1, 64)
         return np.unique(np.concatenate([dense, edges, edges[:-1] + 1, [n]])).astype(float)
 
-    def _layers(self) -> tuple[Floats, Floats]:
+    def experts(self) -> tuple[Floats, Floats]:
+        """Rows of the experts alone, by tokens per rank: padded to captured graphs, and as they are."""
+        sizes = self._sizes()
+        columns = np.zeros((sizes.size, 5))
+        moe = self.m.moe_shape(self.layout.tp, self.layout.ep, self.layout.dp)
+        if moe is not None:
+            self._experts(columns, sizes, moe)
+        padded, _ = self._filled(columns, _busy(self._columns()))
+        return padded, self._fill(columns, sizes, ())
+
+    def _layers(self, experts: bool = True) -> tuple[Floats, Floats]:
+        columns = self._columns()
+        busy = _busy(columns)
+        return self._filled(columns if experts else self._columns(experts=False), busy)
+
+    def _columns(self, experts: bool = True) -> Floats:
         m, tp = self.m, self.layout.tp
         sizes = self._sizes()
         columns = np.zeros((sizes.size, 5))
@@ -140,7 +186,7 @@ class _Builder:
             self._add(columns, t, shape.repeat * shape.layers)
             reduced += shape.repeat * shape.layers if shape.all_reduce else 0
         moe = m.moe_shape(tp, self.layout.ep, self.layout.dp)
-        if moe is not None:
+        if moe is not None and experts:
             self._experts(columns, sizes, moe)
             reduced += moe.layers if self.layout.ep <= 1 and self.layout.dp == 1 else 0
         if tp > 1:
@@ -152,7 +198,11 @@ class _Builder:
             hop = self.layout.network if tp * self.layout.pp > self.layout.node_size and self.layout.network else self.link
             columns[:, COMMS] += (self.layout.pp - 1) * self.kernels.send(sizes * m.hidden * 2.0 / tp, hop)
         self._small_kernels(columns, sizes)
-        busy = columns[:, COMPUTE] / columns.sum(axis=1)
+        return columns
+
+    def _filled(self, columns: Floats, busy: Floats) -> tuple[Floats, Floats]:
+        """Rows for decode steps and for steps with prompts. ``busy``: share of matrix products in the time of the whole step, by size."""
+        sizes = self._sizes()
         columns[:, COMPUTE] *= 1.0 + self._throttle() * busy
         columns[:, (COMPUTE, MEMORY)] *= self.profile.gemm_scale
         columns[:, COMMS] *= self.profile.comms_scale
@@ -195,7 +245,8 @@ class _Builder:
         else:
             there = back = self.kernels.gather(here * m.hidden * 2.0, *where)
         columns[:, COMMS] += moe.layers * (there + back)
-        self.notes.append("data-parallel ranks that share experts are taken to have equally many tokens in every step")
+        if not self.together:
+            self.notes.append("data-parallel ranks that share experts are taken to have equally many tokens in every step")
 
     def _small_kernels(self, columns: Floats, sizes: Floats) -> None:
         """Norms, rotary embedding, activation: a launch each, and the bytes they move."""

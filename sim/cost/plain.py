@@ -16,10 +16,49 @@ _CONTEXT = np.array([s.grid_point(i) for i in range(s.CONTEXT_GRID)])
 
 def plain_step_time(tables: Tables, feat: Any) -> tuple[float, list[float]]:
     """Seconds of a step with these sums, and the seconds of each part in the order of `features.PARTS`."""
+    if float(feat[f.TOKENS]) == 0:
+        return 0.0, [0.0] * f.N_PARTS
+    device, floor, host, parts = _device(tables, feat)
+    total = _wall(tables, device, floor, host)
+    parts[f.PART_HOST] = total - device
+    return total, parts
+
+
+def plain_together_time(
+    tables: Tables, padded: Any, plain: Any, graph_top: tuple[int, int], feats: Any
+) -> tuple[float, list[list[float]]]:
+    """The slow twin of `shared.together_time`; ``graph_top``: most tokens of a graph for decode steps, for steps with a prompt."""
+    most, mean = float(feats[:, f.TOKENS].max()), float(feats[:, f.TOKENS].mean())
+    graphs = most <= graph_top[1 if feats[:, f.PREFILL_ROWS].any() else 0]
+    own = []
+    for feat in feats:
+        seen = feat.copy()
+        seen[f.TOKENS] = most if graphs else feat[f.TOKENS]
+        own.append(_device(tables, seen))
+    slowest = max(d for d, _, _, _ in own)
+    table, tokens = (padded, most) if graphs else (plain, mean)
+    grid = np.arange(len(table))
+    experts = [float(np.interp(tokens, grid, table[:, j])) for j in (s.COMPUTE, s.MEMORY, s.COMMS, s.SMALL)]
+    device = slowest + sum(experts)
+    total = _wall(tables, device, max(x for _, x, _, _ in own), max(h for _, _, h, _ in own))
+    for mine, _, _, parts in own:
+        parts[f.PART_LINEAR_COMPUTE] += experts[0]
+        parts[f.PART_LINEAR_MEMORY] += experts[1]
+        parts[f.PART_COMMUNICATION] += experts[2] + slowest - mine
+        parts[f.PART_OTHER] += experts[3]
+        parts[f.PART_HOST] = total - device
+    return total, [parts for _, _, _, parts in own]
+
+
+def _wall(tables: Tables, device: float, floor: float, host: float) -> float:
+    k = tables.constants
+    launched = (device**3 + floor**3) ** (1 / 3)
+    return float(max(launched, host) + k[s.HOST_GAP] if k[s.HOST_OVERLAP] else launched + host)
+
+
+def _device(tables: Tables, feat: Any) -> tuple[float, float, float, list[float]]:
     parts = [0.0] * f.N_PARTS
     tokens, prompts, rows = float(feat[f.TOKENS]), float(feat[f.PREFILL_ROWS]), float(feat[f.DECODE_ROWS])
-    if tokens == 0:
-        return 0.0, parts
     k = tables.constants
     table = tables.layers_prompt if prompts else tables.layers
     columns = _layers(table, tokens) + _head(tables.head, float(feat[f.SAMPLED]))
@@ -32,16 +71,14 @@ def plain_step_time(tables: Tables, feat: Any) -> tuple[float, list[float]]:
         other += k[s.LORA_STEP] + k[s.LORA_ROW] * feat[f.LORA_ROWS]
     device = columns[s.COMPUTE] + columns[s.MEMORY] + columns[s.COMMS] + other + prefill + decode
     host = k[s.HOST_STEP] + k[s.HOST_ROW] * (rows + prompts) + k[s.HOST_PREFILL_ROW] * prompts + k[s.HOST_TOKEN] * tokens
-    launched = (device**3 + table[min(int(tokens), len(table) - 1), s.FLOOR] ** 3) ** (1 / 3)
-    total = max(launched, host) + k[s.HOST_GAP] if k[s.HOST_OVERLAP] else launched + host
+    floor = table[min(int(tokens), len(table) - 1), s.FLOOR]
     parts[f.PART_LINEAR_COMPUTE] = columns[s.COMPUTE]
     parts[f.PART_LINEAR_MEMORY] = columns[s.MEMORY]
     parts[f.PART_COMMUNICATION] = columns[s.COMMS]
     parts[f.PART_ATTENTION_PREFILL] = prefill
     parts[f.PART_ATTENTION_DECODE] = decode
     parts[f.PART_OTHER] = other
-    parts[f.PART_HOST] = total - device
-    return float(total), [float(p) for p in parts]
+    return float(device), float(floor), float(host), [float(p) for p in parts]
 
 
 def _layers(table: Any, tokens: float) -> Any:

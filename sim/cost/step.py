@@ -136,11 +136,9 @@ def look_up(d, o, x, y):
 
 
 @inline
-def step_time(c, feat, parts):
-    """Seconds of a step with these sums; adds what they were spent on to ``parts``."""
+def device_time(c, feat, parts):
+    """Device seconds of a step with these sums, added to ``parts`` by what they are spent on; to launch its kernels one by one; of the host."""
     tokens = feat[TOKENS]
-    if tokens == 0.0:
-        return 0.0
     prefill_rows = feat[PREFILL_ROWS]
     if c.kind == 0:
         m = 1 if prefill_rows > 0.0 else 0
@@ -148,7 +146,7 @@ def step_time(c, feat, parts):
         for j in range(c.lin_index.size):
             t += c.lin_coef[m, j] * feat[c.lin_index[j]]
         parts[PART_OTHER] += t
-        return t
+        return t, 0.0, 0.0
 
     k = c.data
     # layers without attention: a row by token count; beyond the table the slope of its second half
@@ -206,15 +204,33 @@ def step_time(c, feat, parts):
 
     device = compute + memory + comms + other + attend_prefill + attend_decode
     host = k[HOST_STEP] + k[HOST_ROW] * (rows + prefill_rows) + k[HOST_PREFILL_ROW] * prefill_rows + k[HOST_TOKEN] * tokens
-    # kernels launched one by one: short ones wait for their launch, long ones hide the next; between the two bounds a smooth maximum
-    total = (device * device * device + floor * floor * floor) ** (1.0 / 3.0) if floor > 0.0 else device
-    total = max(total, host) + k[HOST_GAP] if k[HOST_OVERLAP] > 0.0 else total + host
     parts[PART_LINEAR_COMPUTE] += compute
     parts[PART_LINEAR_MEMORY] += memory
     parts[PART_COMMUNICATION] += comms
     parts[PART_ATTENTION_PREFILL] += attend_prefill
     parts[PART_ATTENTION_DECODE] += attend_decode
     parts[PART_OTHER] += other
+    return device, floor, host
+
+
+@inline
+def wall_time(c, device, floor, host):
+    """What the three together last."""
+    if c.kind == 0:
+        return device
+    k = c.data
+    # kernels launched one by one: short ones wait for their launch, long ones hide the next; between the two bounds a smooth maximum
+    total = (device * device * device + floor * floor * floor) ** (1.0 / 3.0) if floor > 0.0 else device
+    return max(total, host) + k[HOST_GAP] if k[HOST_OVERLAP] > 0.0 else total + host
+
+
+@inline
+def step_time(c, feat, parts):
+    """Seconds of a step with these sums; adds what they were spent on to ``parts``."""
+    if feat[TOKENS] == 0.0:
+        return 0.0
+    device, floor, host = device_time(c, feat, parts)
+    total = wall_time(c, device, floor, host)
     parts[PART_HOST] += total - device
     return total
 

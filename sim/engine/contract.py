@@ -118,6 +118,21 @@ class Site:
     extra: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Ranks:
+    """Data-parallel ranks of one engine: ``n`` schedulers, each with queue, KV pool and caches of its own, behind the engine's balancer.
+
+    ``together``: their layers share experts, so they step together (`sim.engine.lockstep`, which says what ``interval`` is); otherwise each
+    is an engine of its own. ``balancer``: name and settings of the router that chooses the rank.
+    """
+
+    n: int
+    together: bool
+    balancer: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    interval: int = 0
+
+
 class Scheduler(ABC):
     """One serving engine in one version line.
 
@@ -171,6 +186,13 @@ class Scheduler(ABC):
             overlap = not params.disable_overlap_schedule
         eager = getattr(params, "enforce_eager", False) or getattr(params, "disable_cuda_graph", False)
         return profile.adapted(overlap=overlap, graphs=False if eager else None)
+
+    @classmethod
+    def ranks(cls, params: Any, site: Site) -> Ranks | None:
+        """What the data-parallel ranks of ``deployment.dp`` are under these (resolved) settings; None: there is one. Raises `ConfigError`."""
+        if site.dp == 1:
+            return None
+        raise NotModelledError("deployment.dp", site.dp, f"data-parallel ranks are not modelled for {cls.name}", "1")
 
     @classmethod
     def extras(cls, params: Any, site: Site) -> Any:

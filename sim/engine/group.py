@@ -221,6 +221,9 @@ class EngineGroup:
     prompt i4, output i4, limit i4, priority i4, lora i4, out_content i8), ``spans`` the tuple (offsets i8[n+1], id, start, length i8).
     """
 
+    ranks = 1
+    """Schedulers of one replica; see `sim.fleet.ranks`."""
+
     def __init__(self, states, recorder):
         self._recorder = recorder
         self._states = _first(states[0])
@@ -252,8 +255,12 @@ class EngineGroup:
             lo = _submit(self._states, self._keys, replica_of, lo, hi, first_id, watch, columns, spans)
             if lo >= hi:
                 return
-            pieces = int(spans[0][lo + 1] - spans[0][lo]) if spans[1].size else 0
-            _make_room(self._states, int(replica_of[lo if replica_of.size > 1 else 0]), pieces)
+            self._grow(replica_of, spans, lo)
+
+    def _grow(self, replica_of, spans, row):
+        """Room for at least this row where it is to go."""
+        pieces = int(spans[0][row + 1] - spans[0][row]) if spans[1].size else 0
+        _make_room(self._states, int(replica_of[row if replica_of.size > 1 else 0]), pieces)
 
     def advance(self, until, watched):
         """Run to ``until``; with ``watched`` stop at the first watched outcome (True)."""
@@ -295,6 +302,15 @@ class EngineGroup:
         """f8[5, n]: running, waiting, kv_used, kv_total, clock of each replica, as of its last decision."""
         _gauges(self._states, self._gauge_rows)
         return self._gauge_rows
+
+    def capacity(self):
+        """f8[n]: KV blocks (or tokens) of each replica."""
+        return self.gauges()[3].copy()
+
+    def finished_since(self, row):
+        """Ids and replicas of the rows in the recorder from ``row`` on."""
+        view = _recorder_view(self._recorder)
+        return view[2][0][row : view[0]].copy(), view[2][1][row : view[0]].copy()
 
     def in_flight(self):
         """Columns of the requests that have not left, as `drain`, status 3."""

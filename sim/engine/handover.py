@@ -278,6 +278,16 @@ def _state_type(group: Any) -> Any:
     return kind
 
 
+def _of_replicas(rows: Any, ranks: int) -> Any:
+    """Rows of `LOOK` by replica from rows by rank: sums, the least of what concerns the head of a queue."""
+    parts = rows.reshape(-1, ranks, len(LOOK))
+    out = parts.sum(axis=1)
+    heads = np.where(parts[:, :, 4] > 0.0, parts[:, :, 4], np.inf).min(axis=1)
+    out[:, 4] = np.where(np.isfinite(heads), heads, 0.0)
+    out[:, 12] = parts[:, :, 12].min(axis=1)
+    return out
+
+
 class Inside:
     """The inside of the engines of one `sim.engine.group.EngineGroup`. ``block_size``: tokens per KV block, for engines without a ``look``."""
 
@@ -286,10 +296,15 @@ class Inside:
         self._kind = _state_type(group)
         self._block = float(block_size)
         self._own_look = self._kind in _METHODS["look"]
-        self._rows = np.zeros((group.n, len(LOOK)))
+        self._ranks = group.ranks
+        self._rows = np.zeros((group.n * group.ranks, len(LOOK)))
 
     def movable(self, engine: str) -> None:
         """Raise `NotModelledError` where running requests cannot be taken out of the engine."""
+        if self._ranks > 1:
+            raise NotModelledError(
+                "deployment.dp", self._ranks, "moving requests of engines with data-parallel ranks is not modelled", "1"
+            )
         if self._kind not in _METHODS["join"]:
             raise NotModelledError(
                 "router", engine, "migration of running requests is not modelled for this engine", "vllm, bladellm"
@@ -311,10 +326,12 @@ class Inside:
             _look(self._group._states, self._rows)
         else:
             _look_common(self._group._states, self._block, self._rows)
-        return self._rows
+        return self._rows if self._ranks == 1 else _of_replicas(self._rows, self._ranks)
 
     def requests(self, replica: int) -> tuple[Any, Any]:
         """i8[m, 5]: id, slot, tokens with KV, delivered, of the prompt of the running requests, in order of the batch; f8[m]: when they came."""
+        if self._ranks > 1:
+            raise NotModelledError("deployment.dp", self._ranks, "running requests of data-parallel ranks are not listed", "1")
         rows, came = _requests(self._group._states, replica)
         return rows, came
 

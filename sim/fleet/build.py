@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sim import registry
 from sim.cost.build import build_step_cost
@@ -13,12 +13,17 @@ from sim.cost.extras import Extras
 from sim.cost.layout import Layout
 from sim.cost.memory import Budget, memory_budget
 from sim.cost.profile import EngineProfile, load_engine_profile
-from sim.engine.contract import Scheduler, Site
+from sim.cost.together import build_rank_cost
+from sim.engine.contract import Ranks, Scheduler, Site
 from sim.engine.group import EngineGroup
 from sim.engine.state import new_recorder
 from sim.errors import ConfigError
 from sim.hardware import Accelerator, load_accelerator
 from sim.model import ModelSpec, load_model
+from sim.policy.router import ReplicaFacts
+
+if TYPE_CHECKING:
+    from sim.fleet.ranks import RankedGroup
 
 _ROWS = 1024  # first size of the recorder; it grows
 
@@ -45,6 +50,16 @@ class Plan:
     several: bool = False
     """Whether the pools of the fleet are models that share one accelerator."""
 
+    ranks: Ranks | None = None
+    """Data-parallel ranks of one replica, if it has several."""
+    shared: Any = None
+    """What the ranks share in a step (`sim.cost.shared`), where they step together."""
+
+    @property
+    def rank_count(self) -> int:
+        """Schedulers of one replica."""
+        return 1 if self.ranks is None else self.ranks.n
+
     @property
     def accelerators(self) -> int:
         """Accelerators of the whole pool."""
@@ -52,7 +67,7 @@ class Plan:
 
     @property
     def kv_blocks(self) -> int:
-        """KV blocks of one replica; 0 where the engine does not manage KV memory."""
+        """KV blocks of one replica, or of one data-parallel rank; 0 where the engine does not manage KV memory."""
         return self.budget.kv_blocks if self.budget else 0
 
     @property
@@ -60,14 +75,28 @@ class Plan:
         """Longest prompt + output of a request."""
         return min(self.scheduler.max_context(self.params, self.site), self.model.max_position)
 
-    def build(self, bins: int, width: float, histogram: tuple[int, float, float]) -> EngineGroup:
+    def build(self, bins: int, width: float, histogram: tuple[int, float, float]) -> EngineGroup | RankedGroup:
         """The engines. ``bins`` of ``width`` seconds per time series; ``histogram`` of ITL: bins, lowest edge, bins per factor e."""
-        recorder = new_recorder(self.replicas, bins, width, _ROWS, *histogram)
+        n = self.replicas * self.rank_count
+        recorder = new_recorder(n, bins, width, _ROWS, *histogram)
         new_state = self.scheduler.new_state
-        states = [new_state(self.params, self.site, self.kv_blocks, i, recorder, self.cost) for i in range(self.replicas)]
-        group = EngineGroup(states, recorder)
+        states = [new_state(self.params, self.site, self.kv_blocks, i, recorder, self.cost) for i in range(n)]
+        if self.ranks is None:
+            group: EngineGroup | RankedGroup = EngineGroup(states, recorder)
+        else:
+            from sim.fleet.ranks import ranked_group
+
+            group = ranked_group(states, recorder, self.ranks, self.shared, self.facts)
         group.set_front(self.profile.client_serial)
         return group
+
+    @property
+    def facts(self) -> ReplicaFacts:
+        """What routers may know of one replica."""
+        ranks = self.layout.tp * self.layout.pp
+        size = self.budget.block_size if self.budget else 1
+        per_token = self.model.kv_bytes_per_token(self.layout.tp, self.layout.pp)
+        return ReplicaFacts(size, per_token * ranks, self.scheduler.name)
 
 
 def plan(scenario: Any) -> list[Plan]:
@@ -106,16 +135,26 @@ def _plan(section: Any, model: ModelSpec, name: str, field: str, chat: bool) -> 
     scheduler, given = engine_of(section.engine, f"{field}.engine")
     site = Site(model, accelerator, layout.tp, layout.pp, layout.dp, layout.ep, section.kv_blocks)
     params = scheduler.resolve(given, site)
+    ranks = scheduler.ranks(params, site)
+    if ranks is not None and not ranks.together:  # engines of their own, which share nothing
+        model.check_parallelism(layout.tp, layout.pp, layout.ep, 1, field)
+        site = replace(site, dp=1)
     budget = _budget(scheduler, params, site, field)
     profile = load_engine_profile(
         section.profile or scheduler.profile or scheduler.name, getattr(params, "version", None), accelerator.name
     )
     profile = host(scheduler, params, model, profile, chat)
     extras = scheduler.extras(params, site) or Extras()
-    cost, evidence = build_step_cost(model, accelerator, layout, profile, scheduler.max_batch_tokens(params, site), extras)
+    tokens = scheduler.max_batch_tokens(params, site)
+    shared = None
+    if ranks is not None and ranks.together:
+        cost, shared, evidence = build_rank_cost(model, accelerator, layout, profile, tokens, extras)
+    else:
+        cost, evidence = build_step_cost(model, accelerator, replace(layout, dp=site.dp), profile, tokens, extras)
     return Plan(
-        name, field, section.replicas, model, accelerator, layout, scheduler, params, site, budget, profile, cost, evidence
-    )
+        name, field, section.replicas, model, accelerator, layout, scheduler, params, site, budget, profile, cost, evidence,
+        ranks=ranks, shared=shared,
+    )  # fmt: skip
 
 
 def host(scheduler: type[Scheduler], params: Any, model: ModelSpec, profile: EngineProfile, chat: bool) -> EngineProfile:

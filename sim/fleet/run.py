@@ -15,7 +15,6 @@ from sim.errors import DataError, LawViolation
 from sim.fleet.build import Plan
 from sim.fleet.world import World
 from sim.metrics.record import collect
-from sim.policy.router import ReplicaFacts
 from sim.streams import stream
 from sim.workload.base import Traffic
 
@@ -60,7 +59,7 @@ def execute(
     for group in groups:
         group.set_multi_step(multi_step)
     replicas = sum(p.replicas for p in plans)
-    facts = [_facts(p) for p in plans for _ in range(p.replicas)]
+    facts = [p.facts for p in plans for _ in range(p.replicas)]
     made = make_router(router, replicas, seed)
     world = World(
         groups,
@@ -99,12 +98,6 @@ def _host(plans: Sequence[Plan], seed: int) -> Callable[[World], Any] | None:
     from sim.fleet.ollama_host import OllamaHost
 
     return lambda world: OllamaHost(world, plans, stream(seed, "models"))
-
-
-def _facts(p: Plan) -> ReplicaFacts:
-    ranks = p.layout.tp * p.layout.pp
-    size = p.budget.block_size if p.budget else 1
-    return ReplicaFacts(size, p.model.kv_bytes_per_token(p.layout.tp, p.layout.pp) * ranks, p.scheduler.name)
 
 
 def make_router(section: Any, replicas: int, seed: int) -> Any:
@@ -152,7 +145,7 @@ def _client_side(plans: Sequence[Plan], requests: dict[str, Array]) -> None:
 
     These times are shifted, not simulated; what the API server does one after the other has been (`EngineGroup.set_front`).
     """
-    bounds = np.cumsum([0, *(p.replicas for p in plans)])
+    bounds = np.cumsum([0, *(p.replicas * p.rank_count for p in plans)])
     for p, lo, hi in zip(plans, bounds, bounds[1:], strict=False):
         mine = slice(None) if len(plans) == 1 else (requests["replica"] >= lo) & (requests["replica"] < hi)
         k = p.profile

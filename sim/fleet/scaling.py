@@ -67,6 +67,8 @@ def plan_scaling(scenario: Any, plans: Sequence[Any], router: Any) -> ScalingPla
     params = settings(cls.Params, section.settings, "scaling")
     if scenario.pools is not None:
         raise NotModelledError("scaling", section.name, "autoscaling of several pools is not modelled", "one deployment")
+    if plans[0].ranks is not None:
+        raise NotModelledError("scaling", section.name, "autoscaling of engines with data-parallel ranks is not modelled", "dp 1")
     (p,) = plans
     if not params.min <= p.replicas <= params.max:
         raise ConfigError(

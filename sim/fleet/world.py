@@ -125,6 +125,7 @@ class World:
         self._blocks = traffic.blocks() if self._clients is None else iter(())
         self._progress = progress or (lambda sent, finished: False)
         self._first = np.cumsum([0, *(g.n for g in groups)])
+        self._first_row = np.cumsum([0, *(g.n * g.ranks for g in groups)])  # results are by rank
         self._pool_of = np.repeat(np.arange(len(groups)), [g.n for g in groups])
         self._rows: list[Columns] = []
         self._klass: list[NDArray[np.int32]] = []
@@ -376,7 +377,7 @@ class World:
 
     def _collect(self) -> None:
         """Take the finished rows out of the recorders, so that memory follows requests in flight."""
-        for group, first in zip(self.groups, self._first, strict=False):
+        for group, first in zip(self.groups, self._first_row, strict=False):
             rows = group.drain()
             if len(rows["id"]):
                 rows["replica"] += np.int32(first)
@@ -395,7 +396,7 @@ class World:
     def requests(self) -> Columns:
         """All requests, by id: finished ones and those still in flight."""
         parts = list(self._rows)
-        for group, first in zip(self.groups, self._first, strict=False):
+        for group, first in zip(self.groups, self._first_row, strict=False):
             rows = group.in_flight()
             rows["replica"] += np.int32(first)
             self._restore(rows)

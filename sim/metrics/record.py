@@ -53,6 +53,7 @@ class RunRecord:
     ``context``: facts for the head of a report (``model``,
     ``accelerator``, ``engine``, ``deployment``, ``traffic`` …) in the order in which they are printed.
     ``scaling``: what an autoscaler did, and ``alive_s``: f8[replica], seconds in which each replica existed (None: all the time).
+    ``replicas``: engines, where rows by replica are data-parallel ranks; None: as many as rows.
     ``complete``: False when the run was interrupted.
     """
 
@@ -70,6 +71,7 @@ class RunRecord:
     class_names: Sequence[str] = ()
     replica_names: Sequence[str] = ()
     accelerators: float = 1
+    replicas: int | None = None
     context: Mapping[str, Any] = field(default_factory=dict)
     scenario: str = ""
     evidence: Sequence[Mapping[str, Any]] = ()
@@ -124,5 +126,5 @@ def collect(groups: Sequence[Any]) -> dict[str, Any]:
         "itl_hist": np.sum([hist for _, hist, _ in found], axis=0),
         "parts": np.concatenate([parts for _, _, parts in found]),
         "totals": join_totals([g.totals() for g in groups]),
-        "kv_total": np.concatenate([np.array(g.gauges()[3]) for g in groups]),
+        "kv_total": np.concatenate([g.capacity() for g in groups]),
     }

@@ -62,7 +62,7 @@ def summarise_run(record: RunRecord, columns: Mapping[str, Array], warmup_s: flo
         "name": record.name,
         "seed": record.seed,
         "complete": record.complete,
-        "context": dict(record.context) | {"replicas": replicas, "accelerators": record.accelerators},
+        "context": dict(record.context) | {"replicas": record.replicas or replicas, "accelerators": record.accelerators},
         "requests": {
             "injected": n,
             "finished": n_finished,

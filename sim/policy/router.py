@@ -39,11 +39,15 @@ class Snapshot(Protocol):
 
 @dataclass(frozen=True)
 class ReplicaFacts:
-    """What is known of a replica before it serves: tokens per KV block and bytes of KV per token (all ranks)."""
+    """What is known of a replica before it serves: tokens per KV block and bytes of KV per token (all ranks).
+
+    ``rank``: it is a data-parallel rank, and the router the engine's own balancer.
+    """
 
     block_size: int = 16
     kv_bytes_per_token: float = 0.0
     engine: str = ""
+    rank: bool = False
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ class Study:
             traffic,
             s.router,
             s.seed,
-            bins=_bins(s.record.max_points, sum(p.replicas for p in plans)) if s.record.timeseries else 0,
+            bins=_bins(s.record.max_points, sum(p.replicas * p.rank_count for p in plans)) if s.record.timeseries else 0,
             histogram=(ITL_BINS, ITL_LO, ITL_SCALE),
             until=inf if s.until is None else s.until,
             progress=(lambda sent, finished: progress(finished, total)) if progress else None,
@@ -95,8 +95,7 @@ def memory(scenario: Any) -> list[tuple[str, Budget | None]]:
 def _record(scenario: Any, plans: Sequence[Plan], raw: Raw) -> RunRecord:
     from sim.config import to_yaml
 
-    names = [p.name if len(plans) > 1 else "replica" for p in plans for _ in range(p.replicas)]
-    numbers = [i for p in plans for i in range(p.replicas)]
+    names = _replica_names(plans)
     record = RunRecord(
         requests=raw.requests,
         totals=raw.totals | {"injected": raw.sent},
@@ -107,9 +106,10 @@ def _record(scenario: Any, plans: Sequence[Plan], raw: Raw) -> RunRecord:
         name=scenario.name,
         seed=scenario.seed,
         slo=Slo.of(scenario.slo),
-        replica_names=[f"{name} {i}" for name, i in zip(names, numbers, strict=True)],
+        replica_names=names,
         accelerators=accelerators(plans),
-        class_names=names if plans[0].several else (),
+        replicas=sum(p.replicas for p in plans),
+        class_names=[p.name for p in plans for _ in range(p.replicas)] if plans[0].several else (),
         context=_context(plans),
         scenario=to_yaml(scenario),
         evidence=_evidence(plans),
@@ -136,6 +136,16 @@ def _of_scaled(record: RunRecord) -> RunRecord:
     return narrowed(replace(record, evidence=[*record.evidence, *rows], context=context))
 
 
+def _replica_names(plans: Sequence[Plan]) -> list[str]:
+    """One name for each replica, or for each of its data-parallel ranks: results are by rank."""
+    names = []
+    for p in plans:
+        for i in range(p.replicas):
+            name = f"{p.name if len(plans) > 1 else 'replica'} {i}"
+            names += [name] if p.ranks is None else [f"{name} rank {k}" for k in range(p.ranks.n)]
+    return names
+
+
 def _context(plans: Sequence[Plan]) -> dict[str, Any]:
     """Facts for the head of a report."""
     facts: dict[str, Any] = {"model": ", ".join(dict.fromkeys(p.model.name for p in plans))}
@@ -146,6 +156,7 @@ def _context(plans: Sequence[Plan]) -> dict[str, Any]:
         facts[f"engine{at}"] = f"{p.scheduler.name} {p.scheduler.version}"
         if p.budget:
             kv = "pinned" if not p.budget.estimated else "estimated"
+            kv += ", each rank" if p.ranks is not None else ""
             facts[f"KV cache{at}"] = f"{p.budget.kv_tokens:,} KV tokens ({kv})"
     return facts
 

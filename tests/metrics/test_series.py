@@ -38,8 +38,8 @@ class _Group:
     def totals(self) -> dict[str, float]:
         return {"steps": 3, "last_s": self.last, "itl_max_s": 0.1}
 
-    def gauges(self) -> np.ndarray:
-        return np.full((5, 2), 100.0)
+    def capacity(self) -> np.ndarray:
+        return np.full(2, 100.0)
 
 
 def test_collect_joins_groups() -> None:

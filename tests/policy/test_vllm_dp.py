@@ -221,11 +221,11 @@ def test_local_increments_last_until_something_changed_or_five_seconds():
     for step in range(1, 50):
         engines.now = step * 0.1
         made.poll(engines)
-        assert made._balancer.waiting == [1, 0]
+        assert made._balancers[0].waiting == [1, 0]
     engines.now = 5.0
     made.poll(engines)
 
-    assert made._balancer.waiting == [0, 0]
+    assert made._balancers[0].waiting == [0, 0]
 
 
 def test_a_request_that_came_and_went_is_a_change():
@@ -235,7 +235,7 @@ def test_a_request_that_came_and_went_is_a_change():
     engines.now = 0.1
     made.poll(engines)
 
-    assert made._balancer.waiting == [0, 0]
+    assert made._balancers[0].waiting == [0, 0]
     assert made._published == 0.1
 
 
@@ -252,7 +252,7 @@ def test_the_interval_is_a_setting():
 
 def test_several_servers_are_refused():
     with pytest.raises(NotModelledError, match="api_server_count"):
-        router(2, api_server_count=2)
+        run("{name: vllm_dp, api_server_count: 2}")
 
 
 # -- whole runs

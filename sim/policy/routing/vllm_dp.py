@@ -1,4 +1,7 @@
-"""vLLM's internal data-parallel load balancer: one API server in front of data-parallel engines that do not run in lock-step.
+"""vLLM's internal data-parallel load balancer: API servers in front of data-parallel engines.
+
+As the router of a scenario it stands in front of engines of their own, ``deployment.replicas`` of them; with ``deployment.dp`` it chooses the
+rank inside each vLLM by itself.
 
 *Source*: vLLM 0.33.0 V1. ``v1/engine/core_client.py`` ``DPLBAsyncMPClient.get_core_engine_for_request``: score, local increments, rotation.
 ``v1/engine/coordinator.py``: counts are published at most every 100 ms if an engine reported a change, otherwise every 5 s.
@@ -6,9 +9,8 @@
 
 Simplified: an engine is seen as of its last scheduling decision, upstream reports at the end of that step, up to one step later. After a
 quiet time upstream publishes the first change at once; here it is published at the next request or interval, whichever is first. Messages
-take no time. Not modelled: several API servers, which would need to know whose requests finished (upstream's own default is one per
-engine: give it ``--api-server-count 1`` to compare); ``data_parallel_rank`` of a request; the 50 ms that the coordinator waits for all ranks
-of a mixture-of-experts step.
+take no time. Several API servers (between the ranks of an engine only: a router does not know whose requests finished) get the requests
+in turn. Not modelled: ``data_parallel_rank`` of a request; the 50 ms that the coordinator waits for all ranks of a mixture-of-experts step.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import numpy as np
 from pydantic import Field
 
 from sim.errors import NotModelledError
-from sim.policy.router import Relocation, Router, RouterParams, Snapshot
+from sim.policy.router import Relocation, ReplicaFacts, Router, RouterParams, Snapshot
 from sim.registry import register
 from sim.units import Seconds
 
@@ -78,7 +80,7 @@ class VllmDpParams(RouterParams):
     min_stats_update_interval: Seconds = Field(
         0.1, gt=0, description="least time between two publications of the engines' counts"
     )
-    api_server_count: int = Field(1, ge=1, description="only 1: whose requests finished is not known to a router")
+    api_server_count: int = Field(1, ge=1, description="API servers, each with counts of its own; only 1 in front of replicas")
 
 
 @register("router")
@@ -91,14 +93,19 @@ class VllmDp(Router):
 
     def __init__(self, params: VllmDpParams, replicas: int, rng: np.random.Generator) -> None:
         super().__init__(params, replicas, rng)
-        if params.api_server_count > 1:
-            raise NotModelledError("router.api_server_count", params.api_server_count, "is not modelled in a fleet", "1")
         self.interval = params.min_stats_update_interval
-        self._balancer = Balancer(replicas)
+        servers = params.api_server_count
+        self._balancers = [Balancer(replicas, servers, i) for i in range(servers)]
+        self._next = 0
         self._reports: list[Counts] = [(0, 0, 0.0)] * replicas
         self._changes = [(0, 0, 0)] * replicas  # waiting, running, finished so far at the last report
         self._sent = [0] * replicas
         self._published = float("-inf")
+
+    def setup(self, facts: Sequence[ReplicaFacts]) -> None:
+        """Raises `NotModelledError` for several API servers in front of replicas."""
+        if self.params.api_server_count > 1 and not facts[0].rank:
+            raise NotModelledError("router.api_server_count", self.params.api_server_count, "is not modelled in a fleet", "1")
 
     def poll(self, snapshot: Snapshot) -> Sequence[Relocation]:
         """The coordinator's turn; the next one is an interval after the last publication, or after now if nothing changed."""
@@ -111,7 +118,8 @@ class VllmDp(Router):
     def _publish(self, snapshot: Snapshot) -> None:
         quiet = snapshot.now - self._published + _ROUNDING
         if quiet >= self.params.min_stats_update_interval and (self._report(snapshot) or quiet >= IDLE_INTERVAL):
-            self._balancer.publish(self._reports)
+            for balancer in self._balancers:
+                balancer.publish(self._reports)
             self._published = snapshot.now
 
     def _report(self, snapshot: Snapshot) -> bool:
@@ -132,6 +140,9 @@ class VllmDp(Router):
     def choose(self, snapshot: Snapshot, block: Any, row: int) -> int:
         """O(replicas); the engines are looked at only after a quiet time."""
         self._publish(snapshot)
-        chosen = self._balancer.choose(snapshot.outstanding.tolist())
+        server, servers = self._next, len(self._balancers)
+        self._next = (server + 1) % servers
+        own = snapshot.outstanding if servers == 1 else snapshot.outstanding_of(servers)[server]  # type: ignore[attr-defined]
+        chosen = self._balancers[server].choose(own.tolist())
         self._sent[chosen] += 1
         return chosen

@@ -13,6 +13,9 @@
   `v1/core/sched/async_scheduler.py`.
 - Speculative decoding (ngram, EAGLE, MTP with one module, draft model): draft slots, lookahead blocks, lookahead hashes, placeholders;
   the number of accepted drafts is drawn per verify step from ``acceptance_rate``.
+- Data-parallel ranks (``deployment.dp``) behind the internal load balancer: engines of their own for dense models; in lock-step for mixtures
+  of experts, with dummy batches, finish detection every ``dp_sync_interval`` steps, token counts padded where graphs are replayed and
+  ``prefill_schedule_interval`` counted on all ranks together: `v1/engine/core.py` DPEngineCoreProc, `v1/worker/gpu/dp_utils.py`.
 - Prefill and decode side of a disaggregated deployment with a pulling KV connector: `v1/core/sched/scheduler.py`,
   `distributed/kv_transfer/kv_connector/v1/nixl`.
 - Defaults by hardware, usage and version: `engine/arg_utils.py`, `config/{vllm,scheduler,cache}.py`.
@@ -24,7 +27,7 @@ the last block of a hit is computed again when drafting). Numbers above 0.19 are
 
 **What is not**: V0 (0.2 to 0.7), which is an engine of its own and reached by ``version``: `sim.engine.schedulers.vllm_v0`; several KV groups
 (hybrid models cache as if all layers were full attention), multimodal encoders, structured output, prompt log-probabilities, offloading and
-other synchronous connectors, the idle pause of 1 ms without a connector, lock-step of mixture-of-experts ranks. Settings for them do not
+other synchronous connectors, the idle pause of 1 ms without a connector, ``data_parallel_rank`` of a request. Settings for them do not
 exist here or are refused.
 """
 
@@ -37,16 +40,17 @@ import numpy as np
 
 from sim.cost.extras import Extras
 from sim.cost.memory_rules import VllmRule
-from sim.engine.contract import Scheduler, Site
+from sim.engine.contract import Ranks, Scheduler, Site
 from sim.engine.schedulers.vllm import params as settings
 from sim.engine.schedulers.vllm.params import VllmParams, is_v0
 from sim.engine.schedulers.vllm.plan import plan_step
+from sim.engine.schedulers.vllm.ranks import at_rest_vllm, confer_vllm, heed_vllm, unfinished_vllm
 from sim.engine.schedulers.vllm.sides import kv_arrived_vllm, release_kept_vllm
 from sim.engine.schedulers.vllm.state import VllmState, grow_vllm, new_vllm
 from sim.engine.schedulers.vllm.steady import apply_vllm, steady_vllm
 from sim.engine.schedulers.vllm.update import complete_step, enqueue_vllm
 from sim.engine.sides import HandOver, Role
-from sim.errors import ConfigError
+from sim.errors import ConfigError, NotModelledError
 from sim.jit import implement
 from sim.model import load_model
 from sim.registry import register
@@ -62,6 +66,10 @@ implement(
     grow=grow_vllm,
     release_kept=release_kept_vllm,
     kv_arrived=kv_arrived_vllm,
+    confer=confer_vllm,
+    heed=heed_vllm,
+    unfinished=unfinished_vllm,
+    at_rest=at_rest_vllm,
 )
 
 _DRAWS = 4096
@@ -176,6 +184,7 @@ class Vllm(Scheduler):
             "accept_pattern" not in extra,
             role,
             drafting and not ahead_hashes,
+            cls.balances(p),
         ]
         return new_vllm(
             replica,
@@ -189,6 +198,26 @@ class Vllm(Scheduler):
             accept,
             times,
         )
+
+    @classmethod
+    def balances(cls, params: VllmParams) -> bool:
+        """Whether no data-parallel rank admits while another's batch is full: not in vLLM itself."""
+        return False
+
+    @classmethod
+    def ranks(cls, params: VllmParams, site: Site) -> Ranks | None:
+        """Ranks of a mixture of experts share the experts and step together; those of a dense model are engines of their own."""
+        if site.dp == 1:
+            return super().ranks(params, site)
+        together = bool(site.model.is_moe)
+        if together and site.pp > 1:
+            raise NotModelledError("deployment.pp", site.pp, "pipeline stages of ranks that step together are not modelled", "1")
+        if params.kv_transfer_config is not None:
+            raise NotModelledError(
+                "engine.kv_transfer_config", "set", "a KV connector of data-parallel ranks is not modelled", "null"
+            )
+        servers = {"api_server_count": params.api_server_count or site.dp}
+        return Ranks(site.dp, together, "vllm_dp", servers, params.dp_sync_interval or 16)
 
     @classmethod
     def host(cls, params: VllmParams, profile: Any) -> Any:

@@ -74,6 +74,12 @@ class VllmParams(EngineParams):
     speculative_config: SpeculativeConfig | None = Field(None, description="speculative decoding")
     kv_transfer_config: KVTransferConfig | None = Field(None, description="prefill or decode side of a disaggregated deployment")
     stream_interval: int = Field(1, ge=1, description="only 1 is modelled")
+    api_server_count: int | None = Field(
+        None, ge=1, description="API servers in front of data-parallel ranks; by default one per rank"
+    )
+    dp_sync_interval: int | None = Field(
+        None, ge=1, description="steps between two finish detections of ranks that step together; by default 16, before 0.24 32"
+    )
     enable_expert_parallel: bool = Field(
         False, description="experts are spread over the ranks (deployment.ep); no effect on scheduling"
     )
@@ -185,6 +191,8 @@ def resolve(params: VllmParams, site: Site) -> VllmParams:
         )
     if p.scheduler_reserve_full_isl is None:
         new["scheduler_reserve_full_isl"] = p.minor >= 19
+    if p.dp_sync_interval is None:
+        new["dp_sync_interval"] = 16 if p.minor >= 24 else 32
     if p.gpu_memory_utilization is None:
         new["gpu_memory_utilization"] = 0.92 if p.minor >= 24 else 0.9
     return params.model_copy(update=new)

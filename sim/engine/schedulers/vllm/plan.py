@@ -254,7 +254,11 @@ def plan_step(s):
     if threshold > 0 and s.adaptive:
         threshold = max(threshold, s.max_tokens // (s.n_run + waiting))
     s.defer = False
-    if s.interval > 1 and not s.cap_bound and s.n_exec + 1 - s.last_prefill < s.interval:
+    if (
+        s.interval > 1
+        and not s.cap_bound
+        and (s.throttle == 1 or (s.throttle < 0 and s.n_exec + 1 - s.last_prefill < s.interval))
+    ):
         for j in range(s.n_run):
             if x[run[j], CHUNK] == 0:
                 s.defer = True
@@ -310,7 +314,7 @@ def plan_step(s):
         i += 1
     s.rows_planned, s.budget, s.room, s.threshold_now = rows, budget, room, threshold
     preempted = s.n_preempted > preempted_before
-    if not preempted:
+    if not preempted and not s.shut:
         admit(s)
         rows = s.rows_planned
     if rows > 0:

@@ -74,6 +74,9 @@ class VllmState(EngineState):
     xfer_token: f8
     sleep: f8  # after a decision without work while requests remain (KV connector)
     defer_free: b1
+    balance: b1  # vllm-ascend: no rank admits while another's batch is full
+    throttle: i8  # data-parallel ranks: 1 or 0, whether the step counter defers prompts; -1: by the engine's own steps
+    shut: b1  # another rank's batch is full
     # -- queues
     wq: SlotQueue
     kvq: SlotQueue  # waiting, but holding blocks
@@ -159,6 +162,9 @@ def new_vllm(replica, rec, cost, depth, blocks, caching, lifo, n, accept, times)
     s.drop_hit = n[21] == 1
     s.xfer_base, s.xfer_token, s.sleep = times[0], times[1], times[2]
     s.defer_free = s.role == 2 and depth > 1
+    s.balance = n[22] == 1
+    s.throttle = -1
+    s.shut = False
     s.wq = new_slot_queue()
     s.kvq = new_slot_queue()
     s.skip_w = np.empty(slots, np.int32)

@@ -1,0 +1,304 @@
+"""Engines with data-parallel ranks: the scenario's router chooses the engine, the engine's own balancer the rank.
+
+To the world such a group looks like any `EngineGroup`: one replica is one engine, whatever its ranks. A request stands at the door of its
+engine until its time has come; then the balancer, a router over the ranks of that engine, sees them as of that time and chooses. Results are
+by rank: rows of requests, time series and parts carry the number ``replica · ranks + rank``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from heapq import heappop, heappush, heapreplace
+from math import inf
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim import registry
+from sim.engine.contract import Ranks
+from sim.engine.group import REQUEST_COLUMNS, EngineGroup
+from sim.policy.router import ReplicaFacts, Router
+from sim.streams import stream
+
+_IN_FLIGHT = 3
+
+
+class _Rows(NamedTuple):
+    """Columns of a block under the names that routers know."""
+
+    arrival_s: Any
+    prompt_tokens: Any
+    output_tokens: Any
+    max_tokens: Any
+    priority: Any
+    lora: Any
+    out_content: Any
+
+
+class _Batch:
+    """Rows [at, hi) of a block that stand at the door, in order of arrival. ``replica``: i4[1] or i4[n]."""
+
+    def __init__(
+        self, replica: Any, columns: tuple[Any, ...], spans: tuple[Any, ...], at: int, hi: int, first_id: int, watch: int
+    ) -> None:
+        self.replica, self.columns, self.spans = replica, columns, spans
+        self.at, self.hi, self.first_id, self.watch = at, hi, first_id, watch
+        self.rows = _Rows(*columns)
+
+    def replica_of(self, row: int) -> int:
+        return int(self.replica[row if len(self.replica) > 1 else 0])
+
+    def settle(self) -> bool:
+        """Skip rows of other groups; False when none is left."""
+        while self.at < self.hi and self.replica_of(self.at) < 0:
+            self.at += 1
+        return self.at < self.hi
+
+    @property
+    def arrival(self) -> float:
+        return float(self.columns[0][self.at])
+
+
+class RankView:
+    """The ranks of one engine as its balancer sees them (`sim.policy.router.Snapshot`)."""
+
+    def __init__(self, owner: RankedGroup, replica: int) -> None:
+        self._owner = owner
+        self._part = slice(replica * owner.ranks, (replica + 1) * owner.ranks)
+        self.now = 0.0
+
+    @property
+    def outstanding(self) -> NDArray[np.int64]:
+        """Requests sent to each rank and not yet finished."""
+        return self._owner.inner.outstanding[self._part]  # type: ignore[no-any-return]
+
+    def outstanding_of(self, clients: int) -> NDArray[np.int64]:
+        """i8[clients, ranks]: the same by API server; the n-th request of the engine came through server n mod ``clients``."""
+        return self._owner.by_client(clients)[:, self._part]
+
+    def gauges(self) -> NDArray[np.float64]:
+        """f8[5, ranks], as of the last decision of each rank."""
+        self._owner.sync(self.now)
+        return self._owner.inner.gauges()[:, self._part]  # type: ignore[no-any-return]
+
+    def look(self) -> dict[str, NDArray[np.float64]]:
+        """Queue and memory of the ranks; the names that balancers use."""
+        running, waiting, used, total, _ = self.gauges()
+        return {"running": running, "waiting": waiting, "used_blocks": used, "total_blocks": total}
+
+    def running(self, replica: int) -> Any:
+        """Not for balancers."""
+        raise NotImplementedError
+
+
+class RankedGroup:
+    """Replicas of ``ranks`` ranks each in front of ``inner``, whose states they are. ``balancers``: a router for each replica."""
+
+    def __init__(self, inner: Any, ranks: int, balancers: Sequence[Router]) -> None:
+        self.inner = inner
+        self.ranks = ranks
+        self.n = inner.n // ranks
+        self._balancers = list(balancers)
+        self._views = [RankView(self, k) for k in range(self.n)]
+        self._due = [0.0 if b.interval is not None else inf for b in balancers]
+        self._quiet = [inf] * self.n
+        self._door: list[tuple[float, int, _Batch]] = []
+        self._entered = 0
+        self._pending = np.zeros(self.n, np.int64)
+        self._one = np.zeros(1, np.int32)
+        self._clients: NDArray[np.int64] | None = None
+        self._client_of: dict[int, int] = {}
+        self._came = [0] * self.n
+        self._seen = 0
+
+    # -- the door
+
+    def submit(
+        self, replica: int, columns: tuple[Any, ...], spans: tuple[Any, ...], lo: int, hi: int, first_id: int, watch: int = 0
+    ) -> None:
+        """Rows [lo, hi) of a block to one replica."""
+        self._stand(_Batch(np.array([replica], np.int32), columns, spans, lo, hi, first_id, watch))
+
+    def submit_routed(
+        self, replica_of: Any, columns: tuple[Any, ...], spans: tuple[Any, ...], first_id: int, watch: int = 0
+    ) -> None:
+        """A whole block, each row to its replica (i4 array); negative: not for this group."""
+        self._stand(_Batch(replica_of, columns, spans, 0, columns[0].size, first_id, watch))
+
+    def _stand(self, batch: _Batch) -> None:
+        if not batch.settle():
+            return
+        chosen = batch.replica if len(batch.replica) > 1 else np.repeat(batch.replica, batch.hi)
+        self._pending += np.bincount(chosen[batch.at : batch.hi][chosen[batch.at : batch.hi] >= 0], minlength=self.n)
+        heappush(self._door, (batch.arrival, self._entered, batch))
+        self._entered += 1
+
+    def _admit(self) -> None:
+        """The first request at the door goes to the rank that the balancer chooses now."""
+        arrival, number, batch = self._door[0]
+        row = batch.at
+        replica = batch.replica_of(row)
+        view, balancer = self._views[replica], self._balancers[replica]
+        view.now = arrival
+        self._look_again(replica, arrival)
+        rank = replica * self.ranks + balancer.choose(view, batch.rows, row)
+        if self._clients is not None:
+            client = self._came[replica] % len(self._clients)
+            self._client_of[batch.first_id + row] = client
+            self._clients[client, rank] += 1
+        self._came[replica] += 1
+        self._pending[replica] -= 1
+        self._one[0] = rank
+        self.inner._submit(self._one, batch.columns, batch.spans, row, row + 1, batch.first_id, batch.watch)
+        batch.at = row + 1
+        if batch.settle():
+            heapreplace(self._door, (batch.arrival, number, batch))
+        else:
+            heappop(self._door)
+
+    # -- running
+
+    def advance(self, until: float, watched: bool) -> bool:
+        """Run to ``until``; with ``watched`` stop at the first watched outcome (True)."""
+        while True:
+            arrival = self._door[0][0] if self._door else inf
+            due = min(self._due)
+            time = min(arrival, due)
+            if time > until or time == inf or (arrival == inf and self.inner.next_event() == inf):
+                return self.inner.advance(until, watched)  # type: ignore[no-any-return]
+            if self.inner.advance(time, watched):
+                return True
+            if due <= arrival:
+                self._poll(due)
+            else:
+                self._admit()
+
+    def _poll(self, now: float) -> None:
+        for k, due in enumerate(self._due):
+            if due <= now:
+                balancer, view = self._balancers[k], self._views[k]
+                view.now = now
+                balancer.poll(view)
+                self._due[k] = now + (balancer.interval or inf)
+                if not view.outstanding.any():  # nothing to see before the next request comes
+                    self._quiet[k], self._due[k] = self._due[k], inf
+
+    def _look_again(self, replica: int, now: float) -> None:
+        """The looks that a quiet balancer left out have passed."""
+        due, interval = self._quiet[replica], self._balancers[replica].interval
+        if due < inf and interval:
+            while due <= now:
+                due += interval
+            self._quiet[replica], self._due[replica] = inf, due
+
+    def sync(self, now: float) -> None:
+        """Bring every rank up to ``now``; nothing watched can happen before."""
+        self.inner._keys.fill(-inf)
+        self.inner.advance(now, False)
+
+    def next_event(self) -> float:
+        """A time before which nothing that anyone could see happens here."""
+        return min(float(self.inner.next_event()), self._door[0][0] if self._door else inf)
+
+    def by_client(self, clients: int) -> NDArray[np.int64]:
+        """i8[clients, ranks of all replicas]: requests in flight by the API server they came through."""
+        if self._clients is None:
+            self._clients = np.zeros((clients, self.inner.n), np.int64)
+        self._settle_clients()
+        return self._clients
+
+    def _settle_clients(self) -> None:
+        """Take in which requests have finished since the last time."""
+        if self._clients is None:
+            return
+        ids, rows = self.inner.finished_since(self._seen)
+        self._seen += len(ids)
+        for number, row in zip(ids.tolist(), rows.tolist(), strict=True):
+            self._clients[self._client_of.pop(number), row] -= 1
+
+    # -- what the fleet sees
+
+    @property
+    def outstanding(self) -> NDArray[np.int64]:
+        """i8[n]: requests submitted to each replica and not yet finished."""
+        return self.inner.outstanding.reshape(self.n, self.ranks).sum(axis=1) + self._pending  # type: ignore[no-any-return]
+
+    def gauges(self) -> NDArray[np.float64]:
+        """f8[5, n]: running, waiting, KV in use, KV total, clock of each replica: sums over its ranks, and their latest clock."""
+        rows = self.inner.gauges().reshape(5, self.n, self.ranks)
+        return np.vstack([rows[:4].sum(axis=2), rows[4:].max(axis=2)])
+
+    def capacity(self) -> NDArray[np.float64]:
+        """f8[n · ranks]: KV blocks of each rank."""
+        return self.inner.capacity()  # type: ignore[no-any-return]
+
+    def take_watched(self) -> Any:
+        """Watched outcomes since the last call: (ids, times, replicas)."""
+        ids, times, rows = self.inner.take_watched()
+        return ids, times, rows // self.ranks
+
+    @property
+    def finished(self) -> int:
+        """Rows in the recorder, not yet drained."""
+        return int(self.inner.finished)
+
+    def drain(self) -> dict[str, Any]:
+        """Finished rows since the last drain; column ``replica`` counts ranks."""
+        self._settle_clients()
+        self._seen = 0
+        return self.inner.drain()  # type: ignore[no-any-return]
+
+    def in_flight(self) -> dict[str, Any]:
+        """Requests that have not left, also those at the door; column ``replica`` counts ranks."""
+        rows: dict[str, Any] = self.inner.in_flight()
+        for _, _, batch in sorted(self._door, key=lambda entry: entry[:2]):
+            at = np.arange(batch.at, batch.hi)
+            chosen = batch.replica[at] if len(batch.replica) > 1 else np.repeat(batch.replica, at.size)
+            at, chosen = at[chosen >= 0], chosen[chosen >= 0]
+            nan, zero = np.full(at.size, np.nan), np.zeros(at.size)
+            arrival, prompt = batch.columns[0][at], batch.columns[1][at]
+            values = (at + batch.first_id, chosen * self.ranks, arrival, nan, nan, nan, prompt, zero, zero, zero)
+            for name, new in zip(REQUEST_COLUMNS, (*values, np.full(at.size, _IN_FLIGHT)), strict=True):
+                rows[name] = np.concatenate([rows[name], new.astype(rows[name].dtype)])
+        return rows
+
+    def totals(self) -> dict[str, float]:
+        """As of any group."""
+        return self.inner.totals()  # type: ignore[no-any-return]
+
+    def series(self) -> Any:
+        """As of any group, by rank."""
+        return self.inner.series()
+
+    def set_front(self, serial: float) -> None:
+        """Each rank has an API server of its own, which takes ``serial`` seconds for a request."""
+        self.inner.set_front(serial)
+
+    def set_multi_step(self, on: bool) -> None:
+        """Switch the one-stroke advance of unchanged decode steps."""
+        self.inner.set_multi_step(on)
+
+    @property
+    def _states(self) -> Any:
+        return self.inner._states
+
+    @property
+    def _keys(self) -> Any:
+        return self.inner._keys
+
+
+def ranked_group(states: Sequence[Any], recorder: Any, ranks: Ranks, shared: Any, facts: ReplicaFacts) -> RankedGroup:
+    """The replicas of a pool, ``ranks.n`` states to each, with a balancer of the engine's own in front of each. Raises `ConfigError`."""
+    from sim.engine.lockstep import LockstepGroup
+
+    inner: Any = (
+        LockstepGroup(states, recorder, ranks.n, shared, ranks.interval) if ranks.together else EngineGroup(states, recorder)
+    )
+    cls = registry.lookup("router", ranks.balancer)
+    settings = cls.Params(**ranks.settings)
+    balancers = [cls(settings, ranks.n, stream(0, f"balancer.{k}")) for k in range(len(states) // ranks.n)]
+    for balancer in balancers:
+        balancer.setup([replace(facts, rank=True)] * ranks.n)
+    return RankedGroup(inner, ranks.n, balancers)
