@@ -16,6 +16,13 @@ class Deployment(Section):
     pp: Count = Field(1, description="pipeline stages")
     dp: Count = Field(1, description="data-parallel ranks of one engine, each with a scheduler of its own")
     ep: Count = Field(1, description="expert-parallel width")
+    expert_imbalance: float = Field(
+        1.0,
+        ge=1.0,
+        le=256.0,
+        allow_inf_nan=False,
+        description="tokens of the busiest expert-parallel rank over the mean (1: even); needs ep > 1",
+    )
     replicas: Count = Field(1, description="number of engines")
     engine: Engine = Field(description="the serving engine and its settings")
     profile: str | None = Field(

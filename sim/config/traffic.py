@@ -50,6 +50,13 @@ class Traffic(Section):
     endpoint: Literal["completions", "chat"] = Field(
         "completions", description="what clients call; chat requests pass a template, which costs some servers time"
     )
+    structured_output: float = Field(
+        0.0,
+        ge=0.0,
+        le=1.0,
+        allow_inf_nan=False,
+        description="share of requests whose answer must follow a grammar or JSON schema",
+    )
     too_long: Literal["error", "skip"] = Field("error", description="what becomes of requests longer than the model's context")
 
     @model_validator(mode="after")

@@ -139,6 +139,8 @@ class _Builder:
         decode, decode_window, prefill, prefill_window, window, full, windowed = self._attention()
         head = self._head()
         constants = self._constants(decode, decode_window, full, windowed, window)
+        if extras.structured:
+            self._masks(extras.structured, head)
         for index, value in self._extras(extras, layers, decode + decode_window, head).items():
             constants[index] = value
         if self.together:
@@ -213,6 +215,13 @@ class _Builder:
         """How much longer matrix products take in steps that do nothing else: the power limit lowers the clock."""
         return 1.0 / self.a.sustained_compute - 1.0
 
+    def _masks(self, share: float, head: Floats) -> None:
+        """Masks of allowed tokens are made row by row after the last token is known: no step hides them."""
+        head[:, SMALL] += share * self.profile.structured_row * np.arange(head.shape[0])
+        self.notes.append(
+            "structured output: an estimated time per row for the mask of allowed tokens; compiling grammars is left out"
+        )
+
     def _add(self, columns: Floats, t: Any, times: float) -> None:
         """Split a kernel's time into compute and memory in proportion to its two terms."""
         share = t.compute / np.maximum(t.compute + t.memory, 1e-30)
@@ -222,7 +231,7 @@ class _Builder:
 
     def _experts(self, columns: Floats, sizes: Floats, moe: Any) -> None:
         m, layout = self.m, self.layout
-        everyone = sizes * layout.dp  # data-parallel ranks step together, each with as many tokens
+        everyone = sizes * layout.dp * layout.expert_imbalance  # data-parallel ranks step together, each with as many tokens
         fmt = expert_format(m, self.a)
         grouped = layout.ep > 1 and self.profile.all_to_all == "deepep"
         t = self.kernels.moe(fmt, everyone, moe, max(layout.ep, 1), grouped)
@@ -237,7 +246,7 @@ class _Builder:
             size = sizes * m.hidden * 2.0
             columns[:, COMMS] += moe.layers * self.kernels.all_reduce(size, group, self.link, layout.network, layout.node_size)
             return
-        here = sizes / layout.tp  # each rank of an attention group sends its share of the tokens
+        here = sizes * layout.expert_imbalance / layout.tp  # each rank of an attention group sends its share of the tokens
         where = (group, self.link, layout.network, layout.node_size)
         if grouped:
             there = self.kernels.all_to_all(here, m.hidden * (1.0 if fmt.act_bytes < 2.0 else 2.0), moe.top_k, *where)

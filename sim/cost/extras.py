@@ -25,7 +25,7 @@ _ENCODER_EFFICIENCY, _ADAPTER_EFFICIENCY = 0.45, 0.4  # shares of peak FLOP/s an
 class Extras:
     """``draft``: the draft model of method ``draft_model``; ``draft_tokens`` proposed per row and step; ``lora_rank`` of the adapters.
 
-    ``placement``: where llama.cpp keeps the layers (`sim.cost.ggml`).
+    ``structured``: share of rows whose tokens must follow a grammar. ``placement``: where llama.cpp keeps the layers (`sim.cost.ggml`).
     """
 
     draft_method: DraftMethod = "none"
@@ -33,6 +33,7 @@ class Extras:
     draft: ModelSpec | None = None
     lora_rank: int = 0
     placement: Placement | None = None
+    structured: float = 0.0
 
 
 def pass_seconds(layers: Floats, decode: Floats, head: Floats, rows: int, share: float) -> float:

@@ -17,7 +17,7 @@ from sim.cost.together import build_rank_cost
 from sim.engine.contract import Ranks, Scheduler, Site
 from sim.engine.group import EngineGroup
 from sim.engine.state import new_recorder
-from sim.errors import ConfigError
+from sim.errors import ConfigError, NotModelledError
 from sim.hardware import Accelerator, load_accelerator
 from sim.model import ModelSpec, load_model
 from sim.policy.router import ReplicaFacts
@@ -104,15 +104,14 @@ def plan(scenario: Any) -> list[Plan]:
     wanted = scenario.model
     model = load_model(wanted.config or wanted.name, weights=wanted.weights, kv_cache=wanted.kv_cache)
     pools = scenario.pools
-    chat = scenario.traffic.endpoint == "chat"
     if pools is None:
-        return [_plan(scenario.deployment, model, "main", "deployment", chat)]
+        return [_plan(scenario.deployment, model, "main", "deployment", scenario.traffic)]
     several = any(pool.model is not None for pool in pools)
     plans = []
     for i, pool in enumerate(pools):
         own = pool.model
         served = model if own is None else load_model(own.config or own.name, weights=own.weights, kv_cache=own.kv_cache)
-        found = _plan(pool, served, pool.name, f"pools[{i}]", chat)
+        found = _plan(pool, served, pool.name, f"pools[{i}]", scenario.traffic)
         if pool.share != 1.0 and not several:
             raise ConfigError(f"pools[{i}].share", pool.share, "is the weight of a model, and no pool names its own", "1")
         plans.append(replace(found, share=pool.share, several=several))
@@ -128,11 +127,15 @@ def accelerators(plans: Sequence[Plan]) -> int:
     return max(p.accelerators for p in plans) if plans[0].several else sum(p.accelerators for p in plans)
 
 
-def _plan(section: Any, model: ModelSpec, name: str, field: str, chat: bool) -> Plan:
+def _plan(section: Any, model: ModelSpec, name: str, field: str, traffic: Any) -> Plan:
     accelerator = load_accelerator(section.accelerator, f"{field}.accelerator")
-    layout = Layout(tp=section.tp, pp=section.pp, dp=section.dp, ep=section.ep)
+    layout = Layout(section.tp, section.pp, section.dp, section.ep, section.expert_imbalance)
     model.check_parallelism(layout.tp, layout.pp, layout.ep, layout.dp, field)
     scheduler, given = engine_of(section.engine, f"{field}.engine")
+    if section.expert_imbalance > 1.0 and (layout.ep == 1 or not model.is_moe):
+        raise ConfigError(
+            f"{field}.expert_imbalance", section.expert_imbalance, "matters only to experts spread over ranks", hint="set ep > 1"
+        )
     site = Site(model, accelerator, layout.tp, layout.pp, layout.dp, layout.ep, section.kv_blocks)
     params = scheduler.resolve(given, site)
     ranks = scheduler.ranks(params, site)
@@ -143,8 +146,11 @@ def _plan(section: Any, model: ModelSpec, name: str, field: str, chat: bool) -> 
     profile = load_engine_profile(
         section.profile or scheduler.profile or scheduler.name, getattr(params, "version", None), accelerator.name
     )
-    profile = host(scheduler, params, model, profile, chat)
-    extras = scheduler.extras(params, site) or Extras()
+    profile = host(scheduler, params, model, profile, traffic.endpoint == "chat")
+    if traffic.structured_output and not profile.structured_row:
+        why = f"is not modelled for {scheduler.name} {getattr(params, 'version', '')}".rstrip()
+        raise NotModelledError("traffic.structured_output", traffic.structured_output, why, "0")
+    extras = replace(scheduler.extras(params, site) or Extras(), structured=traffic.structured_output)
     tokens = scheduler.max_batch_tokens(params, site)
     shared = None
     if ranks is not None and ranks.together:
@@ -160,10 +166,8 @@ def _plan(section: Any, model: ModelSpec, name: str, field: str, chat: bool) -> 
 def host(scheduler: type[Scheduler], params: Any, model: ModelSpec, profile: EngineProfile, chat: bool) -> EngineProfile:
     """The host side under the engine's settings and the endpoint that clients call."""
     profile = scheduler.host(params, profile)
-    templated = (
-        not model.architecture.lower().replace("_", "").startswith("gptoss")
-    )  # its prompts are rendered without the tokenizer's template
-    return profile.for_chat() if chat and templated else profile
+    harmony = model.architecture.lower().replace("_", "").startswith("gptoss")  # rendered without the tokenizer's template
+    return profile.for_chat() if chat and not harmony else profile
 
 
 def engine_of(section: Any, field: str) -> tuple[type[Scheduler], Any]:

@@ -73,3 +73,19 @@ def test_stages_add_up_and_the_last_has_the_head():
 
     assert sum(times) == pytest.approx(total)
     assert times[3] > times[0] == pytest.approx(times[1])
+
+
+def test_grammars_cost_their_masks():
+    share, rows = 0.5, 32
+    more = seconds(cost(Extras(structured=share)), batch(rows, 1000)) - seconds(cost(), batch(rows, 1000))
+
+    assert more == pytest.approx(share * rows * load_engine_profile("vllm").structured_row, rel=1e-6)
+
+
+def test_the_busiest_rank_of_experts_sets_the_pace():
+    def step(imbalance, tokens):
+        layout = Layout(tp=2, dp=4, ep=8, expert_imbalance=imbalance)
+        return seconds(cost(model="deepseek-v2", layout=layout), batch(tokens, 1000))
+
+    assert step(1.0, 4) == pytest.approx(step(1.5, 4), rel=0.25)  # weights of the experts dominate
+    assert 1.1 < step(1.5, 1024) / step(1.0, 1024) < 1.5
