@@ -136,6 +136,9 @@ def _settings(point: Point) -> dict[str, Any]:
     if point.engine == "vllm" and any("launch flags not recorded" in a for a in point.assumed):
         for key, value in _EMBEDDED.items():
             given.setdefault(key, value)
+    if "maxIterTimes" in known and "output_tokens" in point.traffic:  # measured answers were not cut off at the default of 512
+        given.setdefault("maxIterTimes", longest(point.traffic["output_tokens"]))
+        given.setdefault("maxSeqLen", max(scheduler.Params.model_fields["maxSeqLen"].default, _longest(point) + 1))
     if "ignore_eos" in known:
         t = point.traffic
         given["ignore_eos"] = not isinstance(t.get("output_tokens"), Mapping) or "uniform" in t["output_tokens"]
