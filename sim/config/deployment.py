@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from sim.config.base import Count, Engine, Section
 from sim.config.model import Model
+from sim.units import Bytes, Seconds
 
 
 class Deployment(Section):
@@ -40,4 +43,23 @@ class Pool(Deployment):
 
     name: str = Field(min_length=1, description="name of the pool, unique")
     model: Model | None = Field(None, description="a model of its own: Ollama with several models on one accelerator")
+    role: Literal["prefill", "decode"] | None = Field(
+        None, description="side of a disaggregated deployment; all pools have one, or none has"
+    )
     share: float = Field(1.0, gt=0, allow_inf_nan=False, description="weight of its model among the requests")
+
+
+class Transfer(Section):
+    """How KV travels from prefill to decode replicas. Every accelerator has its own port; the transfers of a replica pass one after the other."""
+
+    link: str | None = Field(
+        None, description="name of a link, such as rdma-400g; default: the network of servers with the prefill pool's accelerator"
+    )
+    bandwidth: Bytes | None = Field(
+        None, gt=0, description="bytes per second and accelerator in one direction, instead of the link's"
+    )
+    efficiency: float = Field(
+        0.72, gt=0, le=1, description="share of the line rate that transfers reach (NCCL between H100 nodes: 36 of 50 GB/s)"
+    )
+    latency: Seconds | None = Field(None, ge=0, description="latency of one transfer, instead of the link's")
+    overhead: Seconds = Field(0.001, ge=0, description="handshake and notification of one transfer (estimated)")

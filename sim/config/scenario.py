@@ -7,7 +7,7 @@ from typing import Self
 from pydantic import Field, StrictInt, model_validator
 
 from sim.config.base import Router, Scaling, Section
-from sim.config.deployment import Deployment, Pool
+from sim.config.deployment import Deployment, Pool, Transfer
 from sim.config.model import Model
 from sim.config.traffic import Traffic
 from sim.units import Seconds
@@ -59,6 +59,7 @@ class Scenario(Section):
     traffic: Traffic
     deployment: Deployment | None = Field(None, description="one pool of replicas")
     pools: tuple[Pool, ...] | None = Field(None, min_length=1, description="several pools, instead of a deployment")
+    transfer: Transfer | None = Field(None, description="links between the prefill and decode pools")
     router: Router = Field(default_factory=lambda: Router(name="round_robin"), validate_default=True)
     scaling: Scaling | None = Field(None, description="autoscaling; null: the deployment keeps its replicas")
     slo: Slo = Field(default_factory=Slo)
@@ -74,4 +75,9 @@ class Scenario(Section):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"two pools are named {name!r}")
+        roles = {p.role for p in self.pools or ()}
+        if roles - {None} and roles != {"prefill", "decode"}:
+            raise ValueError("with roles, every pool needs one, and there must be both prefill and decode pools")
+        if self.transfer is not None and roles != {"prefill", "decode"}:
+            raise ValueError("transfer is between pools with the roles prefill and decode")
         return self

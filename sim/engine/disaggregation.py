@@ -97,6 +97,11 @@ def _note_gap(states, k, gap):
     record_gap(states[k].rec, gap, 1.0)
 
 
+@kernel
+def _last_token(states, k, slot):
+    return states[k].r_last_token[slot]
+
+
 class Sides:
     """The engines of one `sim.engine.group.EngineGroup` as sides of a disaggregated deployment."""
 
@@ -127,6 +132,10 @@ class Sides:
     def drop_remote(self, replica: int, slot: int, t: float) -> None:
         """KV will never come."""
         _drop_remote(self._states, self._keys, replica, slot, t)
+
+    def last_token(self, replica: int, slot: int) -> float:
+        """When a request that has just been given back had its last token."""
+        return float(_last_token(self._states, replica, slot))
 
     def note_gap(self, replica: int, gap: float) -> None:
         """Count a gap between two tokens that came from different engines."""

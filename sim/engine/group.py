@@ -93,20 +93,35 @@ def _clear_watched(rec):
 
 
 @kernel
-def _outcomes(rec, times, rows):
-    """Move watched outcomes out, if there is room for all; returns how many there are."""
-    n = rec.n_watched
+def _outcomes(recorders, times, rows):
+    """Move the watched outcomes of all pools out, if there is room for all; returns how many there are."""
+    n = 0
+    for g in range(len(recorders)):
+        n += recorders[g].n_watched
     if n > times.size:
         return n
-    for i in range(n):
-        times[i] = rec.watched_time[i]
-        rows[i, 0] = rec.watched_id[i]
-        rows[i, 1] = rec.watched_replica[i]
-        rows[i, 2] = rec.watched_kind[i]
-        rows[i, 3] = rec.watched_slot[i]
-        rows[i, 4] = rec.watched_value[i]
-    rec.n_watched = 0
+    n = 0
+    for g in range(len(recorders)):
+        rec = recorders[g]
+        for i in range(rec.n_watched):
+            times[n] = rec.watched_time[i]
+            rows[n, 0] = rec.watched_id[i]
+            rows[n, 1] = g
+            rows[n, 2] = rec.watched_replica[i]
+            rows[n, 3] = rec.watched_kind[i]
+            rows[n, 4] = rec.watched_slot[i]
+            rows[n, 5] = rec.watched_value[i]
+            n += 1
+        rec.n_watched = 0
     return n
+
+
+@kernel
+def _advance_joined(states, keys, until, recorders, times, rows):
+    """To the first watched outcome; returns how many there are."""
+    if not _advance(states, keys, until, True):
+        return 0
+    return _outcomes(recorders, times, rows)
 
 
 @kernel
@@ -199,6 +214,47 @@ def _set_front(states, serial):
         states[k].front_serial = serial
 
 
+class Joined:
+    """Groups of one scheduler type that advance together: in order of time over all replicas of all pools, as `EngineGroup` does over its own."""
+
+    def __init__(self, groups):
+        keys = np.concatenate([g._keys for g in groups])
+        self._states = _first(groups[0]._states[0])
+        at = 0
+        for group in groups:
+            for k in range(group.n):
+                if at > 0:
+                    _append(self._states, group._states[k])
+                at += 1
+            group._keys = keys[at - group.n : at]
+        self._keys = keys
+        self._recorders = _first(groups[0]._recorder)
+        for group in groups[1:]:
+            _append(self._recorders, group._recorder)
+        self._times = np.empty(64)
+        self._rows = np.empty((64, 6), np.int64)
+        self._n = 0
+
+    def advance(self, until):
+        """Run to ``until``, or to the first watched outcome (True): take it with `outcomes`."""
+        self._n = _advance_joined(self._states, self._keys, float(until), self._recorders, self._times, self._rows)
+        return self._n > 0
+
+    def more_outcomes(self):
+        """Whether there are watched outcomes that came without `advance`."""
+        self._n = _outcomes(self._recorders, self._times, self._rows)
+        return self._n > 0
+
+    def outcomes(self):
+        """List of times, list of [id, pool, replica, kind, slot, value] (`sim.engine.state`: ENDED …)."""
+        n = self._n
+        if n > self._times.size:
+            self._times = np.empty(2 * n)
+            self._rows = np.empty((2 * n, 6), np.int64)
+            n = _outcomes(self._recorders, self._times, self._rows)
+        return self._times[:n].tolist(), self._rows[:n].tolist()
+
+
 REQUEST_COLUMNS = (
     "id",
     "replica",
@@ -233,8 +289,6 @@ class EngineGroup:
         self._keys = np.full(self.n, np.inf)
         self._one = np.zeros(1, np.int32)
         self._gauge_rows = np.empty((5, self.n))
-        self._times = np.empty(64)
-        self._outcomes = np.empty((64, 5), np.int64)
         view = _recorder_view(recorder)
         self.outstanding = view[6]
         """i8[n], live: requests submitted to each replica and not yet finished."""
@@ -276,15 +330,6 @@ class EngineGroup:
         n = view[1]
         _clear_watched(self._recorder)
         return tuple(a[:n].copy() for a in view[4])
-
-    def take_outcomes(self):
-        """The same with all that is known: list of times, list of [id, replica, kind, slot, value] (`sim.engine.state`: ENDED …)."""
-        n = _outcomes(self._recorder, self._times, self._outcomes)
-        if n > self._times.size:
-            self._times = np.empty(2 * n)
-            self._outcomes = np.empty((2 * n, 5), np.int64)
-            n = _outcomes(self._recorder, self._times, self._outcomes)
-        return self._times[:n].tolist(), self._outcomes[:n].tolist()
 
     @property
     def finished(self):

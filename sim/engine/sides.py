@@ -17,13 +17,15 @@ class HandOver:
     ``first_token``: who gives the client the token that P has sampled. ``prefill``: P, at once, and a request of one token ends there.
     ``with_kv``: D, when it takes the request in. ``decode``: nobody, it is thrown away and D samples the first token itself.
     ``sends``: KV goes when the whole prompt is computed, or chunk by chunk (needs ``first`` = ``decode``: P must know where to).
-    ``pair``: P and D are chosen together at arrival; else D when P has finished.
+    ``pair``: P and D are chosen together at arrival; else as the router likes.
+    ``returns``: D may send a request back to be prefilled again (`sim.engine.state.RETURNED`).
     """
 
     first: Literal["prefill", "decode"] = "prefill"
     first_token: Literal["prefill", "with_kv", "decode"] = "decode"
     sends: Literal["whole", "chunks"] = "whole"
     pair: bool = False
+    returns: bool = False
 
     @property
     def delivered(self) -> int:

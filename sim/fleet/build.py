@@ -49,7 +49,8 @@ class Plan:
     """Weight of this pool's model among the requests, where several models share one accelerator."""
     several: bool = False
     """Whether the pools of the fleet are models that share one accelerator."""
-
+    role: str = ""
+    """``prefill`` or ``decode`` in a disaggregated deployment."""
     ranks: Ranks | None = None
     """Data-parallel ranks of one replica, if it has several."""
     shared: Any = None
@@ -96,7 +97,7 @@ class Plan:
         ranks = self.layout.tp * self.layout.pp
         size = self.budget.block_size if self.budget else 1
         per_token = self.model.kv_bytes_per_token(self.layout.tp, self.layout.pp)
-        return ReplicaFacts(size, per_token * ranks, self.scheduler.name)
+        return ReplicaFacts(size, per_token * ranks, self.scheduler.name, role=self.role)
 
 
 def plan(scenario: Any) -> list[Plan]:
@@ -114,11 +115,15 @@ def plan(scenario: Any) -> list[Plan]:
         found = _plan(pool, served, pool.name, f"pools[{i}]", scenario.traffic)
         if pool.share != 1.0 and not several:
             raise ConfigError(f"pools[{i}].share", pool.share, "is the weight of a model, and no pool names its own", "1")
-        plans.append(replace(found, share=pool.share, several=several))
+        plans.append(replace(found, share=pool.share, several=several, role=pool.role or ""))
     if several:
         from sim.fleet.ollama_host import check_host
 
         check_host(plans, scenario.router.name)
+    if plans[0].role:
+        from sim.fleet.disaggregation import check_sides
+
+        check_sides(plans)
     return plans
 
 
@@ -136,6 +141,8 @@ def _plan(section: Any, model: ModelSpec, name: str, field: str, traffic: Any) -
         raise ConfigError(
             f"{field}.expert_imbalance", section.expert_imbalance, "matters only to experts spread over ranks", hint="set ep > 1"
         )
+    if getattr(section, "role", None) is not None:
+        given = scheduler.as_side(given, section.role)
     site = Site(model, accelerator, layout.tp, layout.pp, layout.dp, layout.ep, section.kv_blocks)
     params = scheduler.resolve(given, site)
     ranks = scheduler.ranks(params, site)

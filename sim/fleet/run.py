@@ -14,7 +14,7 @@ from sim import registry
 from sim.errors import DataError, LawViolation
 from sim.fleet.build import Plan
 from sim.fleet.world import World
-from sim.metrics.record import collect
+from sim.metrics.record import HAND_OVER_COLUMNS, collect
 from sim.streams import stream
 from sim.workload.base import Traffic
 
@@ -50,26 +50,29 @@ def execute(
     progress: Callable[[int, int], Any] | None = None,
     multi_step: bool = True,
     scaling: Any = None,
+    transfer: Any = None,
 ) -> Raw:
-    """Run the traffic through the pools. ``router``: section with ``name`` and settings. Raises `ConfigError`, `DataError`.
+    """Run the traffic through the pools. ``router``: section with ``name`` and settings; ``transfer``: the section of that name.
 
     With ``scaling`` (a `sim.fleet.scaling.ScalingPlan`) the one pool is planned with as many replicas as can exist at once.
+
+    Raises `ConfigError`, `DataError`.
     """
     groups = [p.build(bins, _first_width(traffic, bins), histogram) for p in plans]
     for group in groups:
         group.set_multi_step(multi_step)
-    replicas = sum(p.replicas for p in plans)
     facts = [p.facts for p in plans for _ in range(p.replicas)]
-    made = make_router(router, replicas, seed)
+    routers = make_routers(plans, router, seed)
     world = World(
         groups,
-        made,
+        routers[0],
         traffic,
         until=until,
         progress=progress,
         facts=facts,
         host=_host(plans, seed),
-        elastic=scaling.before(made) if scaling is not None else None,
+        elastic=scaling.before(routers[0]) if scaling is not None else None,
+        hand_overs=_hand_overs(plans, routers, transfer),
     )
     world.run()
     requests = world.requests()
@@ -100,12 +103,36 @@ def _host(plans: Sequence[Plan], seed: int) -> Callable[[World], Any] | None:
     return lambda world: OllamaHost(world, plans, stream(seed, "models"))
 
 
-def make_router(section: Any, replicas: int, seed: int) -> Any:
-    """The router of a scenario's ``router`` section. Raises `ConfigError`."""
+def _hand_overs(plans: Sequence[Plan], routers: Sequence[Any], transfer: Any) -> Callable[[World], Any] | None:
+    """Makes what takes requests from prefill to decode pools."""
+    if not plans[0].role:
+        return None
+    from sim.fleet.disaggregation import HandOvers
+    from sim.fleet.kv_links import Wire
+
+    wire = Wire.of(transfer, next(p for p in plans if p.role == "prefill").accelerator.name)
+    return lambda world: HandOvers(world, plans, routers, wire)
+
+
+def make_router(section: Any, replicas: int, seed: int, name: str = "router") -> Any:
+    """The router of a scenario's ``router`` section; ``name`` of its substream. Raises `ConfigError`."""
     from sim.config import settings
 
     cls = registry.lookup("router", section.name, "router.name")
-    return cls(settings(cls.Params, section.settings, "router"), replicas, stream(seed, "router"))
+    return cls(settings(cls.Params, section.settings, "router"), replicas, stream(seed, name))
+
+
+def make_routers(plans: Sequence[Plan], section: Any, seed: int) -> list[Any]:
+    """One router, or in a disaggregated deployment one for each side unless it chooses for both."""
+    replicas = {role: sum(p.replicas for p in plans if p.role == role) for role in ("", "prefill", "decode")}
+    if not plans[0].role:
+        return [make_router(section, replicas[""], seed)]
+    if registry.lookup("router", section.name, "router.name").whole:
+        return [make_router(section, sum(replicas.values()), seed)]
+    return [
+        make_router(section, replicas["prefill"], seed),
+        make_router(section, replicas["decode"], seed, "router.decode"),
+    ]
 
 
 def fitting(plans: Sequence[Plan], traffic: Traffic, too_long: str) -> Traffic:
@@ -150,6 +177,8 @@ def _client_side(plans: Sequence[Plan], requests: dict[str, Array]) -> None:
         mine = slice(None) if len(plans) == 1 else (requests["replica"] >= lo) & (requests["replica"] < hi)
         k = p.profile
         before = k.before_engine(requests["prompt_tokens"][mine])
-        requests["first_scheduled_s"][mine] += before
+        for name in ("first_scheduled_s", *HAND_OVER_COLUMNS[1:]):
+            if name in requests:
+                requests[name][mine] += before
         requests["first_token_s"][mine] += before + k.client_first_token
         requests["finish_s"][mine] += before + k.client_first_token

@@ -34,11 +34,15 @@ class View:
         self.facts = list(facts) if facts is not None else [ReplicaFacts()] * self.replicas
         self._insides: list[Any] = []
         self._place = [(g, k) for g, group in enumerate(groups) for k in range(group.n)]
+        self.moment = 0.0
+        """Time of the outcome that is being handled, which may be ahead of SimPy's clock."""
+        self.looks = 0
+        """Times that a router brought engines up to now."""
 
     @property
     def now(self) -> float:
         """Simulated time."""
-        return float(self._env.now)
+        return max(float(self._env.now), self.moment)
 
     def insides(self) -> list[Any]:
         """One `sim.engine.handover.Inside` per pool."""
@@ -56,12 +60,14 @@ class View:
 
     def sync(self, replica: int) -> None:
         """Bring the pool of a replica up to now."""
+        self.looks += 1
         self.inside(replica)[0].sync(self.now)
 
     def look(self) -> dict[str, NDArray[np.float64]]:
         """Queue and memory of all replicas as of now."""
         from sim.engine.handover import LOOK
 
+        self.looks += 1
         for inside in self.insides():
             inside.sync(self.now)
         rows = np.concatenate([inside.look() for inside in self.insides()])
@@ -69,8 +75,8 @@ class View:
 
     def running(self, replica: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Running requests of a replica as of now."""
+        self.sync(replica)
         inside, k = self.inside(replica)
-        inside.sync(self.now)
         rows: tuple[NDArray[np.int64], NDArray[np.float64]] = inside.requests(k)
         return rows
 
@@ -98,7 +104,7 @@ class World:
     Where the traffic has a ``closed_loop``, its clients send the next request some thinking time after the last answer. ``until``: end of
     the simulated time. ``progress(sent, finished)`` is called now and then; when it returns True the run stops there. ``host`` makes a
     `sim.fleet.ollama_host.OllamaHost`, which then takes the place of the router. ``elastic`` makes a `sim.fleet.scaling.Elastic`, which
-    then stands before it.
+    then stands before it. ``hand_overs`` makes a `sim.fleet.disaggregation.HandOvers`, which takes requests from prefill to decode pools.
     """
 
     def __init__(
@@ -112,6 +118,7 @@ class World:
         facts: Sequence[ReplicaFacts] | None = None,
         host: Callable[[World], Any] | None = None,
         elastic: Callable[[World], Any] | None = None,
+        hand_overs: Callable[[World], Any] | None = None,
     ) -> None:
         self.env = simpy.Environment()
         self.groups = groups
@@ -129,7 +136,7 @@ class World:
         self._pool_of = np.repeat(np.arange(len(groups)), [g.n for g in groups])
         self._rows: list[Columns] = []
         self._klass: list[NDArray[np.int32]] = []
-        self._watched = self._clients is not None or host is not None
+        self._watched = self._clients is not None or host is not None or hand_overs is not None
         self._client_of: dict[int, int] = {}
         self._sent_klass: list[int] = []
         self._block: Any = None
@@ -144,7 +151,9 @@ class World:
         self.elastic: Any = elastic(self) if elastic is not None else None
         if self.elastic is not None:
             router = self.router = self._gateway = self.elastic
-        router.setup(self.view.facts)
+        self._pd: Any = hand_overs(self) if hand_overs is not None else None
+        if self._pd is None:
+            router.setup(self.view.facts)
         if router.gateway is not None:
             ask = self._schedule if self.elastic is None else self.elastic.send
             self._gateway = Gateway(self.env, router.gateway, ask, self._in_turn, self.refuse)
@@ -203,7 +212,7 @@ class World:
                     yield env.timeout(arrival - env.now)
                     if arrival >= self.until or self.stopped:
                         return
-                    if env.now != arrival and self._host is None:  # rounding of the delay, in the last bit
+                    if env.now != arrival and self._host is None and self._pd is None:  # rounding of the delay, in the last bit
                         self._advance(arrival)
                 self.sent += 1
                 if self._host is not None:
@@ -211,6 +220,10 @@ class World:
                     continue
                 if self._gateway is not None:
                     self._hand_in(block, row, base + row, 0)
+                    continue
+                if self._pd is not None:
+                    if not self._pd.schedule((block, row, base + row, 0)):
+                        self.refuse((block, row, base + row, 0))
                     continue
                 replica = self.router.choose(self.view, block, row)
                 if replica < 0:
@@ -244,6 +257,12 @@ class World:
 
     # -- one request: (block, row, id, watch flags)
 
+    def taken(self, number: int, arrival: float) -> None:
+        """A request leaves the gateway for an engine; the time it came is kept."""
+        self._waiting.pop(number, None)
+        if self.env.now - arrival > _ROUNDING * max(1.0, arrival):
+            self._came[number] = arrival
+
     def hold(self, request: tuple[Any, int, int, int]) -> None:
         """The request waits outside the engines."""
         block, row, number, _ = request
@@ -260,6 +279,8 @@ class World:
 
     def _schedule(self, request: tuple[Any, int, int, int]) -> bool:
         """Ask the router, send the request there; False if it has no replica for it."""
+        if self._pd is not None:
+            return self._pd.schedule(request)  # type: ignore[no-any-return]
         replica = self.router.choose(self.view, request[0], request[1])
         if replica < 0:
             return False
@@ -267,6 +288,8 @@ class World:
         return True
 
     def _in_turn(self, request: tuple[Any, int, int, int]) -> bool:
+        if self._pd is not None:
+            return self._pd.in_turn(request)  # type: ignore[no-any-return]
         replica, self._turn = self._turn, (self._turn + 1) % self.view.replicas
         self.submit(request, replica)
         return True
@@ -299,7 +322,7 @@ class World:
     def _poll(self) -> Generator[simpy.Event, Any, None]:
         """The router looks at the replicas at its interval, as long as anything can still happen."""
         while not self.stopped:
-            moves = self.router.poll(self.view)
+            moves = self.router.poll(self.view) if self._pd is None else self._pd.poll()
             if self._migrator is not None:
                 self._migrator.start(moves)
             if self.env.peek() == inf and not self._waiting and all(group.next_event() == inf for group in self.groups):
@@ -318,7 +341,7 @@ class World:
             for client in range(self._clients.concurrency):
                 self._send_later(client, 0.0)
         else:
-            alone = self.router.stateless and self._gateway is None and self._host is None
+            alone = self.router.stateless and self._gateway is None and self._host is None and self._pd is None
             env.process(self._open_blocks() if alone else self._open_rows())
         if self.router.interval is not None:
             env.process(self._poll())
@@ -334,6 +357,8 @@ class World:
 
     def _advance(self, until: float) -> bool:
         """Bring every engine up to ``until``; True if a watched request had an outcome before."""
+        if self._pd is not None:
+            return self._pd.advance(until)  # type: ignore[no-any-return]
         if len(self.groups) == 1:
             return self.groups[0].advance(until, self._watched)  # type: ignore[no-any-return]
         if not self._watched:
@@ -356,13 +381,20 @@ class World:
                 return False
 
     def _wake_clients(self) -> None:
+        if self._pd is not None:
+            self._pd.handle_outcomes()
+            return
         for group in self.groups:
             ids, times, _ = group.take_watched()
             for number, t in zip(ids.tolist(), times.tolist(), strict=True):
                 if self._host is not None:
                     self._tell_host(number, t)
-                if number in self._client_of:
-                    self._send_later(self._client_of.pop(number), t + self._clients.think_time)  # type: ignore[union-attr]
+                self.answered(number, t)
+
+    def answered(self, number: int, time: float) -> None:
+        """A client that waits for this request has its answer."""
+        if number in self._client_of:
+            self._send_later(self._client_of.pop(number), time + self._clients.think_time)  # type: ignore[union-attr]
 
     def _tell_host(self, number: int, time: float) -> None:
         self._at(time).callbacks.append(lambda _: self._host.finished(number))
@@ -382,7 +414,7 @@ class World:
             if len(rows["id"]):
                 rows["replica"] += np.int32(first)
                 self._restore(rows)
-                self.finished += len(rows["id"])
+                self.finished += len(rows["id"]) if self._pd is None else self._pd.ended(rows)
                 self._rows.append(rows)
 
     def _restore(self, rows: Columns) -> None:
@@ -404,6 +436,8 @@ class World:
         parts += self._outside(parts[0])
         out = {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
         self._rows = []
+        if self._pd is not None:
+            out = self._pd.join(out, self.sent)
         order = np.argsort(out["id"], kind="stable")
         for name in out:
             out[name] = out[name][order]
@@ -433,11 +467,15 @@ class World:
             out |= self._host.totals()
         elif self._gateway is not None or self._refused:
             out["fleet_gateway_failed"] = float(len(self._refused))
+        if self._pd is not None:
+            out |= self._pd.totals()
         return out | (self._migrator.totals() if self._migrator is not None else {})
 
     def notes(self) -> list[str]:
         """The same in sentences."""
         out = list(self._migrator.notes()) if self._migrator is not None else []
+        if self._pd is not None:
+            out += self._pd.notes()
         if self._host is not None:
             out += self._host.notes()
         elif self._refused:

@@ -35,6 +35,8 @@ REQUEST_COLUMNS: Final = (
     "preemptions",
     "status",
 )
+HAND_OVER_COLUMNS: Final = ("prefill_replica", "prefill_end_s", "kv_allocated_s", "kv_arrived_s", "decode_start_s")
+"""Beside those above where prefill and decode are different replicas; ``replica`` is then the one that decodes (`hand_over`)."""
 SERIES: Final = ("time_s", "running", "waiting", "kv_used", "kv_full", "busy_s", "steps", "decode_tokens", "prefill_tokens")
 PARTS: Final = ("linear_compute", "linear_memory", "attention_prefill", "attention_decode", "communication", "host", "other")
 
@@ -44,7 +46,7 @@ class RunRecord:
     """Raw arrays of one run.
 
     ``requests``: columns `REQUEST_COLUMNS`, any order of rows; times in seconds, NaN where it did not happen; status 0 finished,
-    1 rejected, 2 failed, 3 in flight; ``klass`` and ``cached_tokens`` may be absent.
+    1 rejected, 2 failed, 3 in flight; ``klass`` and ``cached_tokens`` may be absent; `HAND_OVER_COLUMNS` in disaggregated deployments.
     ``series``: `SERIES`, each f8[replica, bin], integrals over the bin (``running`` … ``kv_full`` × seconds), and ``width_s``;
     empty when the scenario switched it off. ``kv_total``: f8[replica], the unit of ``kv_used``.
     ``itl_hist``: see `histogram`. ``parts``: f8[replica, part] seconds, columns `part_names`.

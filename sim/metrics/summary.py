@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from sim.metrics import bottleneck, scaling
+from sim.metrics import bottleneck, hand_over, scaling
 from sim.metrics.groups import group_rows, named, replica_load
 from sim.metrics.latency import describe, describe_itl, number
 from sim.metrics.record import FAILED, IN_FLIGHT, REJECTED, RunRecord
@@ -92,7 +92,7 @@ def summarise_run(record: RunRecord, columns: Mapping[str, Array], warmup_s: flo
         summary["fleet"] = fleet
     if record.scaling is not None:
         summary["scaling"] = scaling.section(record, columns)
-    summary["bottleneck"] = _bottleneck(record, columns, summary)
+    summary["bottleneck"] = _bottleneck(record, columns, summary, load)
     groups = _groups(record, columns, ok, counted)
     summary["classes"] = groups["classes"]
     summary["replicas"] = [a | b for a, b in zip(groups["replicas"], load, strict=True)]
@@ -180,7 +180,9 @@ def _utilisation(record: RunRecord, load: list[dict[str, Any]], horizon: float) 
     }
 
 
-def _bottleneck(record: RunRecord, columns: Mapping[str, Array], summary: Mapping[str, Any]) -> dict[str, Any]:
+def _bottleneck(
+    record: RunRecord, columns: Mapping[str, Array], summary: Mapping[str, Any], load: list[dict[str, Any]]
+) -> dict[str, Any]:
     use, latency = summary["utilisation"], summary["latency"]
     shares = bottleneck.time_shares(record.parts, record.part_names, use["busy"] or 0.0)
     e2e, ttft, queue = (latency[k]["mean"] for k in ("e2e_s", "ttft_s", "queue_s"))
@@ -198,6 +200,11 @@ def _bottleneck(record: RunRecord, columns: Mapping[str, Array], summary: Mappin
         "queue_grows": grows,
     }
     limit, sentence = bottleneck.judge(facts)
+    if "prefill_replica" in columns:
+        stages = hand_over.shares(columns, columns["status"] == 0)
+        prefills = hand_over.sides(columns, record.parts.shape[0])
+        if limit != "none":
+            limit, sentence = hand_over.judge(stages, load, prefills, facts["preemptions"] / facts["finished"], grows)
     return {
         "limit": limit,
         "sentence": sentence,

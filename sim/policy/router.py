@@ -41,13 +41,14 @@ class Snapshot(Protocol):
 class ReplicaFacts:
     """What is known of a replica before it serves: tokens per KV block and bytes of KV per token (all ranks).
 
-    ``rank``: it is a data-parallel rank, and the router the engine's own balancer.
+    ``rank``: it is a data-parallel rank, and the router the engine's own balancer. ``role``: ``prefill`` or ``decode`` where that is disaggregated.
     """
 
     block_size: int = 16
     kv_bytes_per_token: float = 0.0
     engine: str = ""
     rank: bool = False
+    role: str = ""
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,33 @@ class Router(ABC):
     def poll(self, snapshot: Snapshot) -> Sequence[Relocation]:
         """Every ``interval`` seconds: take in the state of the replicas, say which running requests should move."""
         return ()
+
+    # -- disaggregated deployments: `sim.fleet.disaggregation` makes one router per side, or one for both
+
+    whole: ClassVar[bool] = False
+    """One router for both sides, asked with `choose_pair`; its replicas are those of all pools."""
+    pairs: bool = False
+    """Prefill and decode replica are chosen together at arrival; else the decode replica when the prompt is computed."""
+
+    def plays(self, role: str) -> None:
+        """Told before `setup` that it chooses among the replicas of one role only."""
+        return
+
+    def choose_pair(self, snapshot: Snapshot, block: Any, row: int) -> tuple[int, int]:
+        """Of a ``whole`` router: prefill and decode replica, numbered over all pools; (−1, −1): none can be had."""
+        raise NotImplementedError
+
+    def choose_decode(self, snapshot: Snapshot, block: Any, row: int, prefill: int) -> int:
+        """Of a ``whole`` router without ``pairs``: the decode replica once ``prefill`` has computed the prompt."""
+        raise NotImplementedError
+
+    def revert(self) -> None:
+        """The last choice is void, as the other side has no replica."""
+        return
+
+    def reached(self, choice: int, now: float) -> None:
+        """The request of the so manyeth choice (from 0) goes to its replica only now: it was chosen ahead."""
+        return
 
     @abstractmethod
     def choose(self, snapshot: Snapshot, block: Any, row: int) -> int:

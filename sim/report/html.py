@@ -21,7 +21,14 @@ KIND_COLORS: Final = {
     "idle": "#e1e5ec",
 }
 _STAGE_TITLES: Final = {"queue": "queue", "prefill": "prefill (to the first token)", "decode": "decode (the other tokens)"}
-_STAGE_COLORS: Final = {"queue": ORANGE, "prefill": GREEN, "decode": BLUE}
+_STAGE_COLORS: Final = {
+    "queue": ORANGE,
+    "prefill": GREEN,
+    "decode": BLUE,
+    "prefill_queue": ORANGE,
+    "decode_queue": "#f2c14e",
+    "transfer": PURPLE,
+}
 _SLOWEST: Final = 10
 
 
@@ -129,7 +136,8 @@ def latency_table(s: Mapping[str, Any]) -> str:
 def _time_went(s: Mapping[str, Any]) -> str:
     b = s["bottleneck"]
     out = page.bar("Time of the replicas", b["shares"], WORDS, KIND_COLORS)
-    out += page.bar("Time of a request, on average", b["request_time"], _STAGE_TITLES, _STAGE_COLORS)
+    titles = words.STAGES if "transfer" in b["request_time"] else _STAGE_TITLES
+    out += page.bar("Time of a request, on average", b["request_time"], titles, _STAGE_COLORS)
     if b["kv_blocked"] is not None:
         out += (
             f'<p class="caption">For {words.percent(b["kv_blocked"])} of the time the head of the queue waited for KV memory.</p>'

@@ -96,6 +96,10 @@ def _facts(s: Mapping[str, Any]) -> Table:
             f"{words.number(scaling['replicas_mean'])} on average, {scaling['replicas_peak']} at most; {hours} accelerator hours",
         )
     cached = f"; {words.percent(s['tokens']['cached_share'])} of prompt tokens cached" if s["tokens"]["cached"] else ""
+    stages = s["bottleneck"]["request_time"]
+    if "transfer" in stages:
+        times = [f"{title} {words.percent(stages[k])}" for k, title in words.STAGES.items()]
+        table.add_row("Time in", ", ".join(times))
     table.add_row("Work", f"{s['steps']:,} steps, {s['preemptions']:,} preemptions{cached}")
     rests = words.evidence_line(s)
     if rests:

@@ -12,6 +12,15 @@ from sim.units import show_seconds
 DASH: Final = "–"
 PERCENTILE_TITLES: Final = {"mean": "mean", "p50": "p50", "p90": "p90", "p95": "p95", "p99": "p99", "p999": "p99.9"}
 
+STAGES: Final = {
+    "prefill_queue": "P queue",
+    "prefill": "prefill",
+    "decode_queue": "D queue",
+    "transfer": "KV transfer",
+    "decode": "decode",
+}
+"""Stages of a request in a disaggregated deployment (`sim.metrics.hand_over`)."""
+
 
 def number(value: float | None, digits: int = 3) -> str:
     """``1234.5`` → ``1,234``, ``12.345`` → ``12.3``: so many significant digits, never an exponent."""

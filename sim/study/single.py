@@ -73,6 +73,7 @@ class Study:
             progress=(lambda sent, finished: progress(finished, total)) if progress else None,
             multi_step=multi_step,
             scaling=self.scaling,
+            transfer=s.transfer,
         )
         return summarise(_record(s, plans, raw), s.warmup)
 

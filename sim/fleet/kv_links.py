@@ -1,0 +1,85 @@
+"""The links that KV takes from prefill to decode replicas: latency, bandwidth, and a queue.
+
+Every accelerator of a replica has a port of its own, and a transfer uses the ports of both replicas as a whole: it begins when the transfers
+before it are through on both sides (first come, first served), lasts bytes / bandwidth of the side with fewer ports, and its latency and
+overhead pass without holding a port. *Assumed*: the switches between the ports do not block; computing and copying do not slow each other.
+"""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sim.config.deployment import Transfer
+from sim.hardware.instances import instance_names, load_instance
+from sim.hardware.links import Link, find_link
+
+
+@dataclass(frozen=True)
+class Wire:
+    """What one accelerator's port does. ``bandwidth`` bytes per second in one direction, ``latency`` seconds of one transfer with its overhead."""
+
+    name: str
+    bandwidth: float
+    latency: float
+    source: str
+    evidence: str
+
+    @classmethod
+    def of(cls, transfer: Transfer | None, accelerator: str) -> Wire:
+        """Of the ``transfer`` section; without a link, the network of servers with that accelerator. Raises `UnknownNameError`."""
+        t = transfer or Transfer()
+        link = find_link(t.link, "transfer.link") if t.link is not None else _network(accelerator)
+        name = t.link or link.kind
+        bandwidth = (t.bandwidth if t.bandwidth is not None else link.bandwidth) * t.efficiency
+        latency = (t.latency if t.latency is not None else link.latency) + t.overhead
+        source = (
+            f"{t.efficiency:.0%} of the line rate; {link.source}" if t.bandwidth is None else "transfer.bandwidth of the scenario"
+        )
+        return cls(name, bandwidth, latency, source, "estimated")
+
+
+def _network(accelerator: str) -> Link:
+    """The fastest network of the known servers with this accelerator; 200 Gb/s RDMA where none is known."""
+    found = [i.network for i in map(load_instance, instance_names()) if i.accelerator.name == accelerator]
+    return max(found, key=lambda link: link.bandwidth, default=find_link("rdma-200g"))
+
+
+class Ports:
+    """The ports of all replicas. ``ranks[replica]``: accelerators of each."""
+
+    def __init__(self, wire: Wire, ranks: list[int]) -> None:
+        self._latency = wire.latency
+        self._rate = [wire.bandwidth * n for n in ranks]
+        self._free = [0.0] * len(ranks)
+        self.busy = [0.0] * len(ranks)
+        """Seconds that each replica's ports were in use."""
+        self.waits = array("d")
+        """Seconds that each transfer waited for ports."""
+        self.bytes = 0.0
+
+    def send(self, source: int, destination: int, size: float, now: float) -> float:
+        """``size`` bytes are ready to go; returns when they will have arrived."""
+        free, rate, busy = self._free, self._rate, self.busy
+        start = max(now, free[source], free[destination])
+        out, into = size / rate[source], size / rate[destination]
+        free[source], free[destination] = start + out, start + into
+        busy[source] += out
+        busy[destination] += into
+        self.waits.append(start - now)
+        self.bytes += size
+        return start + max(out, into) + self._latency
+
+    def totals(self, span: float) -> dict[str, Any]:
+        """Figures for the summary."""
+        waits = np.frombuffer(self.waits) if self.waits else np.zeros(1)
+        return {
+            "fleet_kv_transfers": float(len(self.waits)),
+            "fleet_kv_transferred_bytes": self.bytes,
+            "fleet_kv_port_wait_mean_s": float(waits.mean()),
+            "fleet_kv_port_wait_max_s": float(waits.max()),
+            "fleet_kv_port_busy_max": max(self.busy) / span if span > 0 else 0.0,
+        }
