@@ -98,8 +98,8 @@ def _note_gap(states, k, gap):
 
 
 @kernel
-def _last_token(states, k, slot):
-    return states[k].r_last_token[slot]
+def _delivered(states, k, slot):
+    return states[k].r_done[slot], states[k].r_last_token[slot]
 
 
 class Sides:
@@ -133,9 +133,10 @@ class Sides:
         """KV will never come."""
         _drop_remote(self._states, self._keys, replica, slot, t)
 
-    def last_token(self, replica: int, slot: int) -> float:
-        """When a request that has just been given back had its last token."""
-        return float(_last_token(self._states, replica, slot))
+    def delivered(self, replica: int, slot: int) -> tuple[int, float]:
+        """Tokens that the client has of a request that has just been given back, and when it got the last of them."""
+        done, last = _delivered(self._states, replica, slot)
+        return int(done), float(last)
 
     def note_gap(self, replica: int, gap: float) -> None:
         """Count a gap between two tokens that came from different engines."""

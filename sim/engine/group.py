@@ -331,6 +331,14 @@ class EngineGroup:
         _clear_watched(self._recorder)
         return tuple(a[:n].copy() for a in view[4])
 
+    def take_outcomes(self):
+        """The same with all that is known: list of times, list of [id, replica, kind, slot, value] (`sim.engine.state`: ENDED …)."""
+        alone = _first(self._recorder)
+        n = _outcomes(alone, np.empty(0), np.empty((0, 6), np.int64))
+        times, rows = np.empty(n), np.empty((n, 6), np.int64)
+        _outcomes(alone, times, rows)
+        return times.tolist(), rows[:, [0, 2, 3, 4, 5]].tolist()
+
     @property
     def finished(self):
         """Rows in the recorder, not yet drained."""

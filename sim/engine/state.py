@@ -30,7 +30,7 @@ WATCH_CHUNKS: Final = 32  # … when a chunk of its prompt is computed
 GONE: Final = 64  # not from outside: its row is written, only its slot is still taken
 
 # kinds of watched outcomes, and their value; not Python ints, which would compile `_watch` once for each
-ENDED: Final = np.int64(0)  # status, and tokens delivered × 16
+ENDED: Final = np.int64(0)  # status
 FIRST_TOKEN: Final = np.int64(1)  # 0
 ALLOCATED: Final = np.int64(2)  # tokens whose KV is to come
 CHUNK_DONE: Final = np.int64(3)  # tokens of the prompt computed so far
@@ -462,7 +462,7 @@ def record_end(s, slot, t, status):
     r.outstanding[s.replica] -= 1
     flags = s.r_watch[slot]
     if flags & (WATCH_FINISH | HAND_OVER) or (flags & REMOTE_KV and status != FINISHED):
-        _watch(s, slot, t, ENDED, np.int64(status) + np.int64(16) * s.r_done[slot])
+        _watch(s, slot, t, ENDED, np.int64(status))
     s.r_watch[slot] = flags | GONE
 
 

@@ -182,8 +182,8 @@ class HandOvers:
                 elif kind == _CHUNK_DONE:
                     self._chunk_done(self._there[number], t, value)
                 elif self._is_decode[g]:
-                    self._left_decode(number, g, k, t, slot, value & 15, value >> 4)
-                elif value & 15 == FINISHED:
+                    self._left_decode(number, g, k, t, slot, value)
+                elif value == FINISHED:
                     self._prompt_computed(self._there[number], t, slot)
                 else:
                     self._left_prefill(self._there[number], t)
@@ -329,11 +329,11 @@ class HandOvers:
             self._sides[self._pool[j.d]].drop_remote(self._number[j.d], j.d_slot, t)
         self._give_up(j, t)
 
-    def _left_decode(self, number: int, g: int, k: int, t: float, slot: int, status: int, done: int) -> None:
+    def _left_decode(self, number: int, g: int, k: int, t: float, slot: int, status: int) -> None:
         j = self._there.get(number)
         if status == RETURNED:
             assert j is not None, "a protocol that returns requests says so: HandOver.returns"
-            self._again(j, t, done, self._sides[g].last_token(k, slot))
+            self._again(j, t, *self._sides[g].delivered(k, slot))
         elif j is not None:
             self._give_up(j, t)
         else:
@@ -447,6 +447,8 @@ class HandOvers:
             values = np.array(times)
             known = ~np.isnan(values)
             found[name][number[known]] = values[known]
+        # MindIE counts a request as scheduled when it has memory
+        found["decode_start_s"] = np.maximum(found["decode_start_s"], found["kv_arrived_s"])
         return found
 
     def totals(self) -> dict[str, float]:

@@ -20,7 +20,7 @@ def stages(columns: Mapping[str, Array]) -> dict[str, Array]:
     """Seconds of every request in each of `STAGES`; NaN where it did not get there. They add to E2E.
 
     ``decode_queue`` is the wait for memory of a decode replica and, when the KV is there, for a place in its batch. Where that memory is
-    taken before the prefill (SGLang), ``prefill_queue`` begins then.
+    taken before the prefill (SGLang), ``prefill_queue`` begins then. Of a request that was given back, earlier tries count as ``prefill``.
     """
     arrival, scheduled, computed = columns["arrival_s"], columns["first_scheduled_s"], columns["prefill_end_s"]
     allocated, there, begun = columns["kv_allocated_s"], columns["kv_arrived_s"], columns["decode_start_s"]

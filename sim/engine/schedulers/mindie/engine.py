@@ -75,7 +75,7 @@ class Mindie(Scheduler):
         "src/engine/llm_engine.cpp, src/server/conf/config.json"
     )
     rule = MindieRule
-    hands_over = HandOver(first="prefill", first_token="prefill", pair=True)
+    hands_over = HandOver(first="prefill", first_token="prefill", pair=True, returns=True)
     not_modelled: ClassVar[tuple[str, ...]] = (
         "several DP ranks in lock-step, pipeline stages, sequence and context parallelism",
         "flex roles of a disaggregated deployment, chunked prefill on P, the prefix cache on D",
