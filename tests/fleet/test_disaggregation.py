@@ -40,7 +40,9 @@ def scenario(*overrides: str) -> Any:
 
 def unshifted(p: Plan) -> Plan:
     """The pool without what its clients see besides the engine."""
-    return replace(p, profile=replace(p.profile, client_request=0.0, client_prompt_token=0.0, client_first_token=0.0))
+    return replace(
+        p, profile=replace(p.profile, client_request=0.0, client_prompt_token=0.0, client_first_token=0.0, client_serial=0.0)
+    )
 
 
 def run(s: Any, **more: Any) -> tuple[Raw, Any]:
