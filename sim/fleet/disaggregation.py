@@ -53,7 +53,9 @@ def check_sides(plans: Sequence[Any]) -> None:
         )
     for p in plans:
         if p.ranks is not None:
-            raise NotModelledError(f"{p.field}.dp", p.layout.dp, "data-parallel ranks on a disaggregated side are not modelled", "1")
+            raise NotModelledError(
+                f"{p.field}.dp", p.layout.dp, "data-parallel ranks on a disaggregated side are not modelled", "1"
+            )
         if p.scheduler.name != first.scheduler.name:
             why = "KV is handed over between engines of one kind only"
             raise ConfigError(f"{p.field}.engine.name", p.scheduler.name, why, first.scheduler.name)
