@@ -95,7 +95,7 @@ def plan_scaling(scenario: Any, plans: Sequence[Any], router: Any) -> ScalingPla
         raise NotModelledError("router", name, "live migration together with scaling is not modelled", "migration off")
     if getattr(made.gateway, "scheduler_outage", None) is not None:
         raise NotModelledError("router.gateway.scheduler_outage", "…", "is not modelled together with scaling", "null")
-    phases = params.startup.phases(float(p.model.weight_bytes()))
+    phases = params.startup.phases(float(p.model.weight_bytes()), p.scheduler.name)
     return ScalingPlan(cls, params, p.replicas, phases, p.accelerators // p.replicas)
 
 

@@ -56,7 +56,7 @@ class Startup(BaseModel):
         64.0, le=1e6, description="imports, compilation, graph capture of the engine (measured: vLLM, 8B model, L40S)"
     )
 
-    def phases(self, weight_bytes: float) -> tuple[Phase, ...]:
+    def phases(self, weight_bytes: float, engine: str = "vllm") -> tuple[Phase, ...]:
         """The phases in order, for ``weight_bytes`` of all ranks together. What is not the default is the user's own."""
         seconds = {
             "provision": self.provision,
@@ -69,6 +69,8 @@ class Startup(BaseModel):
         for setting, length in seconds.items():
             own = getattr(self, setting) != type(self).model_fields[setting].default
             grade, source = ("given", f"scaling.startup.{setting}") if own else _SOURCES[setting]
+            if grade == "measured" and engine != "vllm":
+                grade, source = "estimated", f"for want of figures of {engine}, those of {source}"
             out.append(Phase(names[setting], length, grade, source))
         return tuple(out)
 

@@ -83,6 +83,9 @@ def test_the_phases_of_a_cold_start_say_what_they_rest_on():
         ("weights", 20.0, "measured"),
         ("warm-up", 64.0, "measured"),
     ]
+    other = Startup(load_bandwidth=1e9).phases(18e9, "mindie")
+    assert [(p.seconds, p.grade) for p in other[2:]] == [(18.0, "given"), (64.0, "estimated")]
+    assert "want of figures of mindie" in other[3].source
 
 
 def test_public_replicas_come_last_and_go_first():

@@ -66,6 +66,7 @@ class LlumnixV0(Router):
     name = "llumnix_v0"
     aliases = ("llumnix-v0",)
     Params = LlumnixV0Params
+    elastic = True
 
     def __init__(self, params: LlumnixV0Params, replicas: int, rng: np.random.Generator) -> None:
         super().__init__(params, replicas, rng)
@@ -88,14 +89,32 @@ class LlumnixV0(Router):
                 bandwidth, params.migration_overhead, params.migration_commit, stages, blocks, params.max_migration_concurrency
             )
         width = len(str(replicas - 1))
-        self._ids = [f"{i:0{width}d}" for i in range(replicas)]
+        self._all = [f"{i:0{width}d}" for i in range(replicas)]
+        self._ids = list(self._all)
         self._infos = [InstanceInfo(i, 0) for i in self._ids]
         self._sent = dict.fromkeys(self._ids, 0)
         self._killed = np.zeros(replicas)
+        self._killed_before: dict[str, float] = {}
         self._requests = 0
         self._polls = 0
         self._metric = METRICS[params.dispatch_load_metric]
         self._index: PrefixIndex | None = None
+
+    def members(self, numbers: Sequence[int]) -> None:
+        """Who stays is known as of the last poll; who comes has sent and killed nothing."""
+        super().members(numbers)
+        ids = [self._all[n] for n in numbers]
+        killed = dict(zip(self._ids, self._killed.tolist(), strict=True))
+        infos = {info.instance_id: info for info in self._infos}
+        for gone in set(self._ids) - set(ids):
+            self._sent[gone] = 0
+            if self._index is not None:
+                self._index.forget(int(gone))
+        kept = set(self._ids)
+        self._infos = [infos[i] if i in kept else InstanceInfo(i, 0) for i in ids]
+        self._killed = np.array([killed.get(i, self._killed_before.get(i, 0.0)) for i in ids])
+        self._killed_before |= killed
+        self._ids = ids
 
     def _take_in(self, snapshot: Snapshot) -> None:
         seen = snapshot.look()
@@ -168,12 +187,13 @@ class LlumnixV0(Router):
             chosen = self._by_cache(block, row)
         self._sent[chosen] += 1
         self._requests += 1
-        return int(chosen)
+        return self._ids.index(chosen)
 
     def _by_cache(self, block: Any, row: int) -> str:
         if self._index is None:
-            tokens = max(i.num_total_gpu_blocks * f.block_size for i, f in zip(self._infos, self._facts, strict=True))
-            self._index = PrefixIndex(self.replicas, max(tokens // dispatch.CHUNK, 1))
+            sizes = [self._facts[int(i)].block_size for i in self._ids]
+            tokens = max(i.num_total_gpu_blocks * size for i, size in zip(self._infos, sizes, strict=True))
+            self._index = PrefixIndex(len(self._all), max(tokens // dispatch.CHUNK, 1))
         keys = chunk_keys(spans_of(block, row), dispatch.CHUNK)
         hits = {i: self._index.consecutive(int(i), keys) for i in self._ids}
         chosen = dispatch.cacheaware(self._infos, hits, self._metric, self.params.topk_random_dispatch, self._pick).instance_id
