@@ -99,6 +99,7 @@ def narrowed(record: RunRecord) -> RunRecord:
         series=series,
         replica_names=record.replica_names[:n],
         alive_s=alive,
+        replicas=n,
         accelerators=float(alive.sum()) * scaling.accelerators / horizon if horizon > 0 else scaling.accelerators,
     )
 

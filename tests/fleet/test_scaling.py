@@ -185,7 +185,7 @@ def test_only_what_exists_counts(scripted):
     assert s["utilisation"]["busy"] == pytest.approx(record.parts.sum() / sum(held), rel=1e-3)
     assert s["bottleneck"]["shares"]["idle"] == pytest.approx(1 - s["utilisation"]["busy"])
     assert [row["busy"] for row in s["replicas"]] == pytest.approx((record.parts.sum(axis=1) / held).tolist(), rel=1e-3)
-    assert len(s["replicas"]) == 3
+    assert len(s["replicas"]) == s["context"]["replicas"] == 3
     assert [what for _, what, k in s["scaling"]["events"] if k == 2] == ["scale out", "loading", "ready", "draining", "gone"]
 
 
@@ -378,6 +378,11 @@ def test_levels_and_times_of_lives():
 def test_what_cannot_be_scaled_is_refused(override, error, says):
     with pytest.raises(error, match=says):
         single.Study(load(override))
+
+
+def test_data_parallel_ranks_are_refused():
+    with pytest.raises(NotModelledError, match="data-parallel ranks"):
+        single.Study(load("deployment.dp=2"))
 
 
 def test_pools_are_refused_and_so_is_a_number_of_replicas():

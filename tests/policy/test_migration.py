@@ -11,7 +11,7 @@ import pytest
 
 import sim
 from sim.errors import ConfigError, NotModelledError
-from sim.fleet.run import _facts, make_router
+from sim.fleet.run import make_router
 from sim.fleet.world import World
 from sim.study.single import Study
 
@@ -29,7 +29,7 @@ def world_of(s, until=np.inf):
     (plan,) = s.plans
     group = plan.build(0, 1.0, (64, 1e-4, 8.0))
     router = make_router(s.scenario.router, plan.replicas, 1)
-    return World([group], router, s.traffic, until=until, facts=[_facts(plan)] * plan.replicas)
+    return World([group], router, s.traffic, until=until, facts=[plan.facts] * plan.replicas)
 
 
 def test_all_requests_finish_once_and_all_blocks_come_back():
