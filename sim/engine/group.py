@@ -240,6 +240,11 @@ class Joined:
         self._n = _advance_joined(self._states, self._keys, float(until), self._recorders, self._times, self._rows)
         return self._n > 0
 
+    def catch_up(self, until):
+        """Bring also those to ``until`` that were left behind, as nothing anyone waits for happens there before."""
+        self._keys.fill(-np.inf)
+        _advance(self._states, self._keys, float(until), False)
+
     def more_outcomes(self):
         """Whether there are watched outcomes that came without `advance`."""
         self._n = _outcomes(self._recorders, self._times, self._rows)

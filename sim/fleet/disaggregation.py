@@ -108,7 +108,6 @@ class HandOvers:
         self._is_decode = [p.role == "decode" for p in plans]
         self._pool = [g for g, p in enumerate(plans) for _ in range(p.replicas)]
         self._number = [k for p in plans for k in range(p.replicas)]
-        self._first = [0, *np.cumsum([p.replicas for p in plans]).tolist()]
         self._sides = [Sides(g) for g in groups]
         facts = world.view.facts
         self._block_size = facts[0].block_size
@@ -131,7 +130,9 @@ class HandOvers:
                 "router", routers[0].name, "migration of running requests beside hand-overs is not modelled", "no migration"
             )
         self._pairs = self._protocol.pair or self._protocol.first == "decode" or routers[0].pairs
-        self._choices = 0
+        for router in routers:
+            router.pairs = self._pairs
+        self._choices = 0  # pairs that routers have chosen
         self._turns = [0, 0]
         self._there: dict[int, _Journey] = {}
         self._columns: tuple[Any, Any, Any] = (None, None, None)  # of the latest block: columns for P, for D
@@ -148,7 +149,7 @@ class HandOvers:
         p, d = self._choose(request[0], request[1])
         if p < 0:
             return False
-        self._begin(request, p, d)
+        self._begin(request, p, d, self._choices - 1)
         return True
 
     def in_turn(self, request: tuple[Any, int, int, int]) -> bool:
@@ -157,7 +158,7 @@ class HandOvers:
         for side, members in enumerate(self._members):
             chosen.append(members[self._turns[side] % len(members)])
             self._turns[side] += 1
-        self._begin(request, chosen[0], chosen[1])
+        self._begin(request, chosen[0], chosen[1], -1)
         return True
 
     def poll(self) -> tuple[()]:
@@ -167,11 +168,17 @@ class HandOvers:
         else:
             for router, view in zip(self._routers, self._views, strict=True):
                 router.poll(view)
+        if self._joined.more_outcomes():
+            self.handle_outcomes()
         return ()
 
     def advance(self, until: float) -> bool:
         """Bring all engines up to ``until``, or to the first outcome: then True."""
         return bool(self._joined.advance(until))
+
+    def catch_up(self, until: float) -> None:
+        """The run ends at ``until``."""
+        self._joined.catch_up(until)
 
     def handle_outcomes(self) -> None:
         """Act upon everything that has happened: prompts computed, memory taken, requests ended."""
@@ -212,6 +219,7 @@ class HandOvers:
         if d < 0:
             routers[0].revert()
             return -1, -1
+        self._choices += 1
         return self._members[0][p], self._members[1][d]
 
     def _choose_decode(self, j: _Journey, t: float) -> int:
@@ -225,12 +233,11 @@ class HandOvers:
 
     # -- steps of the journey
 
-    def _begin(self, request: tuple[Any, int, int, int], p: int, d: int) -> None:
+    def _begin(self, request: tuple[Any, int, int, int], p: int, d: int, choice: int) -> None:
         block, row, number, watch = request
         arrival = float(block.arrival_s[row])
         self._world.taken(number, arrival)
-        j = _Journey(block, row, number, watch, p, d, self._choices)
-        self._choices += d >= 0
+        j = _Journey(block, row, number, watch, p, d, choice)
         self._there[number] = j
         self._start(j, max(float(self._env.now), arrival))
 
@@ -373,8 +380,7 @@ class HandOvers:
             view.moment = t
         p, d = self._choose(j.block, 0)
         if p >= 0:
-            j.p, j.d, j.choice = p, d, self._choices
-            self._choices += d >= 0
+            j.p, j.d, j.choice = p, d, self._choices - 1
         self._start(j, t)
 
     # -- results

@@ -351,6 +351,8 @@ class World:
                 self._wake_clients()
                 continue
             if time >= self.until or time == inf:
+                if self._pd is not None:
+                    self._pd.catch_up(time)
                 break
             env.step()
         self._collect()

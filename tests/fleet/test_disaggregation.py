@@ -103,6 +103,18 @@ def random_traffic(rng: np.random.Generator, n: int) -> Traffic:
     return RecordedTraffic(block.validate())
 
 
+ROUTERS = (
+    "round_robin",
+    "least_outstanding",
+    "power_of_two",
+    "llumnix",
+    "{name: llumnix, separate_pd_scheduling: true}",
+    "{name: llumnix, enable_cache_aware_scheduling: true, cache_aware_min_tokens: 256, gateway: null}",
+    "{name: eas, load_threshold: 3000, gateway: {wait_scheduling_timeout: 1s}}",
+    "eas_tokenworks",
+)
+
+
 def random_setting(seed: int) -> tuple[Any, Traffic]:
     rng = np.random.default_rng(seed)
     engine = {
@@ -111,7 +123,7 @@ def random_setting(seed: int) -> tuple[Any, Traffic]:
         "scheduling_policy": str(rng.choice(["fcfs", "fcfs", "priority"])),
         "max_num_batched_tokens": int(rng.choice([256, 2048])),
     }
-    router = str(rng.choice(["round_robin", "least_outstanding", "power_of_two", "random"]))
+    router = str(rng.choice(ROUTERS))
     overrides = [f"router={router}", f"seed={seed}"]
     for i in range(2):
         seats = rng.choice([2, 8, 64])
@@ -139,7 +151,7 @@ def test_whatever_the_settings_requests_are_conserved_and_strokes_change_nothing
     assert (r["replica"][done] >= s.pools[0].replicas).all()
     assert not np.isnan(r["kv_arrived_s"][done]).any()
     if s.until is None:
-        assert set(r["status"].tolist()) <= {0, 1}
+        assert set(r["status"].tolist()) <= {0, 1, 2}
     for other in (slow, again):
         for name, column in r.items():
             assert column.tobytes() == other.requests[name].tobytes(), name
@@ -228,6 +240,33 @@ def test_transfers_of_one_port_pass_one_after_the_other() -> None:
     assert ports.send(1, 3, 100.0, 9.0) == 10.5
     assert list(ports.waits) == [0.0, 1.0, 0.5, 0.0]
     assert ports.bytes == 800.0
+
+
+def test_llumnix_sends_prompts_to_idle_prefill_and_decodes_to_empty_decode_instances() -> None:
+    """Batch mode counts what is on its way to a decode instance; asking later sees what is there."""
+    for mode in ("false", "true"):
+        s = scenario(
+            f"router={{name: llumnix, separate_pd_scheduling: {mode}, status_interval: 10s}}",
+            "pools[0].replicas=2",
+            "pools[1].replicas=3",
+            "traffic.synthetic.arrival.rate=60/s",
+        )
+        raw, _ = run(s)
+        r = raw.requests
+        assert (r["status"] == 0).all()
+        if mode == "false":  # one status for all of them: the ledgers alone spread them evenly
+            assert np.bincount(r["replica"], minlength=5)[2:].tolist() == [40, 40, 40]
+            assert np.bincount(r["prefill_replica"]).tolist() == [60, 60]
+
+
+def test_the_gateway_keeps_requests_while_every_prefill_instance_is_loaded() -> None:
+    s = scenario("router={name: eas, load_threshold: 500, status_interval: 20ms}", "traffic.synthetic.arrival.rate=300/s")
+    raw, _ = run(s)
+
+    assert raw.totals["fleet_gateway_waited"] > 0
+    assert (raw.requests["status"] == 0).sum() + raw.totals["fleet_gateway_failed"] == 120
+    served = raw.requests["status"] == 0
+    assert raw.requests["first_scheduled_s"][served].max() > raw.requests["arrival_s"].max()
 
 
 def test_what_the_decode_side_has_cached_is_not_pulled_again() -> None:

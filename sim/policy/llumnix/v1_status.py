@@ -49,6 +49,8 @@ class InFlight:
     tokens: int
     uncomputed: int
     decode: bool = False
+    held: bool = False
+    """Chosen ahead: the prompt is still being computed elsewhere."""
 
 
 @dataclass(slots=True)
@@ -75,7 +77,7 @@ class Account:
         """A new status has been polled: requests it shows leave the ledger, and those that never came after 10 s."""
         self.status = status
         seen, limit = status.seen_until, status.time - INFLIGHT_TIMEOUT
-        for request in [r for r, e in self.ledger.items() if e.sent <= seen or e.sent < limit]:
+        for request in [r for r, e in self.ledger.items() if (e.sent <= seen and not e.held) or e.sent < limit]:
             del self.ledger[request]
 
     def inflight(self, decode: bool) -> tuple[int, int, int]:

@@ -65,6 +65,13 @@ class V1Params(RouterParams):
     topk: int = Field(1, ge=1, description="draw among so many best instances")
     dispatch_neutral_load_metric: LoadMetric = Field("all_prefills_tokens_num", description="load of an instance")
     dispatch_neutral_load_threshold: float = Field(8192.0, gt=0, description="instances at or above are filtered out")
+    dispatch_prefill_load_metric: LoadMetric = Field("all_prefills_tokens_num", description="load of a prefill instance")
+    dispatch_prefill_load_threshold: float = Field(2048.0, gt=0, description="prefill instances at or above are filtered out")
+    dispatch_decode_load_metric: LoadMetric = Field("kv_cache_usage_ratio_projected", description="load of a decode instance")
+    dispatch_decode_load_threshold: float = Field(1.0, gt=0, description="decode instances at or above are filtered out")
+    separate_pd_scheduling: bool = Field(
+        False, description="ask for the decode instance when the prompt is computed; false: for both at once (batch mode)"
+    )
     load_filter_fallback: bool = Field(True, description="if nothing passes the filters, try again without the load filter")
     enable_cache_aware_scheduling: bool = Field(False, description="put a locality metric before the load metric")
     cache_aware_metric: Literal["kv_cache_hit_len", "cache_aware_all_prefills_tokens_num"] = Field(
@@ -112,9 +119,10 @@ class V1Router(Router):
         if p.enable_rescheduling:
             self.migration = MigrationParams(p.migration_bandwidth, p.migration_overhead, p.migration_commit, concurrency=4)
         locality = p.cache_aware_metric if p.enable_cache_aware_scheduling else None
-        metric = p.dispatch_neutral_load_metric
-        self._rule = v1_dispatch.Rule((metric,), metric, p.dispatch_neutral_load_threshold)
-        self._local = v1_dispatch.Rule((locality, metric), metric, p.dispatch_neutral_load_threshold) if locality else None
+        self._locality_metric = locality
+        self.pairs = not p.separate_pd_scheduling
+        self._infer_type = "neutral"
+        self._set_rules(p.dispatch_neutral_load_metric, p.dispatch_neutral_load_threshold)
         self._accounts = [Account(Status(i)) for i in range(replicas)]
         self._numbers: Sequence[int] = range(replicas)
         self._all = replicas
@@ -123,6 +131,35 @@ class V1Router(Router):
         self._next_moves = 0.0
         self._index: PrefixIndex | None = None
         self._facts: Sequence[ReplicaFacts] = [ReplicaFacts()] * replicas
+
+    def _set_rules(self, metric: str, threshold: float) -> None:
+        locality = self._locality_metric
+        self._rule = v1_dispatch.Rule((metric,), metric, threshold)
+        self._local = v1_dispatch.Rule((locality, metric), metric, threshold) if locality else None
+
+    def plays(self, role: str) -> None:
+        """Metric and threshold of the role; locality matters to prefill only (``pkg/scheduler/policy/scheduling_policy.go``)."""
+        p, self._infer_type = self.params, role
+        if role == "prefill":
+            self._set_rules(p.dispatch_prefill_load_metric, p.dispatch_prefill_load_threshold)
+        else:
+            self._locality_metric = None
+            self._set_rules(p.dispatch_decode_load_metric, p.dispatch_decode_load_threshold)
+        for a in self._accounts:
+            a.status.infer_type = role
+
+    def revert(self) -> None:
+        """The prefill's account is as before: its decode found no instance."""
+        self._requests -= 1
+        for a in self._accounts:
+            a.revert(self._requests)
+
+    def reached(self, choice: int, now: float) -> None:
+        """The decode request leaves the ledger when the engine's status shows it: from now on it can."""
+        for a in self._accounts:
+            if choice in a.ledger:
+                a.ledger[choice].sent = now
+                a.ledger[choice].held = False
 
     def setup(self, facts: Sequence[ReplicaFacts]) -> None:
         """Block sizes: the scheduler counts in tokens."""
@@ -157,6 +194,7 @@ class V1Router(Router):
             account.update(
                 Status(
                     i,
+                    infer_type=self._infer_type,
                     time=now,
                     seen_until=float(seen["seen_until"][i]),
                     num_total_tokens=float(seen["total_blocks"][i] * size),
@@ -223,7 +261,7 @@ class V1Router(Router):
             chosen: Account | None = self._accounts[self._requests % self.replicas]
         elif p.scheduling_policy == "slo":
             self._predict(tokens)
-            chosen = v1_slo.slo(self._accounts, now, "neutral", self._pick, 1e3 * p.ttft_slo, 1e3 * p.tpot_slo)
+            chosen = v1_slo.slo(self._accounts, now, self._infer_type, self._pick, 1e3 * p.ttft_slo, 1e3 * p.tpot_slo)
         elif not p.load_filter_fallback:
             load = (METRICS[rule.filter_metric], rule.threshold)
             left = v1_dispatch.filtered(self._accounts, now, load)
@@ -235,7 +273,9 @@ class V1Router(Router):
         if chosen is None:
             return -1
         self._stuck = chosen.status.instance
-        chosen.dispatch(self._requests, now, tokens, int(chosen.kv_cache_hit_len))
+        decode = self._infer_type == "decode"
+        chosen.dispatch(self._requests, now, tokens, int(chosen.kv_cache_hit_len), decode)
+        chosen.ledger[self._requests].held = decode and self.pairs
         self._requests += 1
         if self._index is not None and keys:
             self._index.store(self._numbers[chosen.status.instance], keys)

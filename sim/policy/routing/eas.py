@@ -52,5 +52,6 @@ class Eas(V1Router):
         given = {"dispatch_neutral_load_threshold": params.load_threshold, "load_filter_fallback": False} | _POLICIES[
             params.policy
         ]
+        given |= {name.replace("neutral", "prefill"): value for name, value in given.items() if "neutral" in name}
         super().__init__(V1Params(status_interval=params.status_interval, **given), replicas, rng)
         self.gateway = params.gateway

@@ -140,6 +140,10 @@ class LlumnixV0(Router):
             for i in range(self.replicas)
         ]
 
+    def plays(self, role: str) -> None:
+        """Not modelled: v0 brings requests from prefill to decode instances by its migration."""
+        raise NotModelledError("router.name", "llumnix_v0", "its hand-over between pools by migration is not modelled", "llumnix")
+
     def setup(self, facts: Sequence[ReplicaFacts]) -> None:
         """Block sizes, for the index of prefixes."""
         self._facts = facts
