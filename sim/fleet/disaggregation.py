@@ -113,7 +113,6 @@ class HandOvers:
         self._block_size = facts[0].block_size
         self._bytes = [f.kv_bytes_per_token for f in facts]
         self._ports = Ports(wire, [p.layout.tp * p.layout.pp for p in plans for _ in range(p.replicas)])
-        self._wire = wire
         self._routers = routers
         self._members = [[r for r, g in enumerate(self._pool) if self._is_decode[g] == decode] for decode in (False, True)]
         self._views: list[View] = []

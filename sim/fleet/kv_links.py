@@ -15,7 +15,7 @@ import numpy as np
 
 from sim.config.deployment import Transfer
 from sim.hardware.instances import instance_names, load_instance
-from sim.hardware.links import Link, find_link
+from sim.hardware.links import LINKS, Link, find_link
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Wire:
         """Of the ``transfer`` section; without a link, the network of servers with that accelerator. Raises `UnknownNameError`."""
         t = transfer or Transfer()
         link = find_link(t.link, "transfer.link") if t.link is not None else _network(accelerator)
-        name = t.link or link.kind
+        name = t.link or next((k for k, v in LINKS.items() if v == link), link.kind)
         bandwidth = (t.bandwidth if t.bandwidth is not None else link.bandwidth) * t.efficiency
         latency = (t.latency if t.latency is not None else link.latency) + t.overhead
         source = (

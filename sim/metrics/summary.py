@@ -227,6 +227,12 @@ def _groups(record: RunRecord, columns: Mapping[str, Array], ok: Array, counted:
     else:
         kept = {k: columns[k][routed] for k in ("status", "output_tokens", "ttft_s", "tpot_s", "e2e_s")}
         by_replica = group_rows(kept, replica[routed], ok[routed], counted[routed], replicas)
+    if "prefill_replica" in columns:  # a prefill replica has the requests whose prompts it computed
+        computed = columns["prefill_replica"] >= 0
+        kept = {k: columns[k][computed] for k in ("status", "output_tokens", "ttft_s", "tpot_s", "e2e_s")}
+        at = columns["prefill_replica"][computed]
+        prefilled = group_rows(kept, at, ok[computed], counted[computed], replicas)
+        by_replica = [p if p["requests"] else r for p, r in zip(prefilled, by_replica, strict=True)]
     return {"classes": named(rows, "klass", record.class_names), "replicas": named(by_replica, "replica", record.replica_names)}
 
 

@@ -111,14 +111,36 @@ def _record(scenario: Any, plans: Sequence[Plan], raw: Raw) -> RunRecord:
         accelerators=accelerators(plans),
         replicas=sum(p.replicas for p in plans),
         class_names=[p.name for p in plans for _ in range(p.replicas)] if plans[0].several else (),
-        context=_context(plans),
+        context=_context(plans) | _wire_fact(scenario, plans),
         scenario=to_yaml(scenario),
-        evidence=_evidence(plans),
+        evidence=_evidence(plans) + _wire_evidence(scenario, plans),
         warnings=_warnings(plans, raw),
         complete=raw.complete,
         scaling=raw.scaling,
     )
     return record if raw.scaling is None else _of_scaled(record)
+
+
+def _wire(scenario: Any, plans: Sequence[Plan]) -> Any:
+    """What KV travels over between pools with roles; None without."""
+    prefills = [p for p in plans if p.role == "prefill"]
+    if not prefills:
+        return None
+    from sim.fleet.kv_links import Wire
+
+    return Wire.of(scenario.transfer, prefills[0].accelerator.name)
+
+
+def _wire_fact(scenario: Any, plans: Sequence[Plan]) -> dict[str, Any]:
+    wire = _wire(scenario, plans)
+    return {} if wire is None else {"KV transfer": f"KV over {wire.name}"}
+
+
+def _wire_evidence(scenario: Any, plans: Sequence[Plan]) -> list[dict[str, Any]]:
+    wire = _wire(scenario, plans)
+    if wire is None:
+        return []
+    return [{"what": f"KV transfer over {wire.name}", "grade": wire.evidence, "source": wire.source}]
 
 
 def _of_scaled(record: RunRecord) -> RunRecord:

@@ -13,11 +13,14 @@ import sim
 from sim.config.deployment import Transfer
 from sim.cost.features import DECODE_ROWS, TOKENS
 from sim.cost.step import new_linear_cost
+from sim.engine.schedulers.vllm import Vllm
+from sim.engine.sides import HandOver
 from sim.errors import ConfigError, NotModelledError
 from sim.fleet.build import Plan, plan
 from sim.fleet.kv_links import Ports, Wire
 from sim.fleet.run import Raw, execute
 from sim.metrics.laws import check_laws
+from sim.report.terminal import as_text, screen
 from sim.study.single import Study, _record
 from sim.workload.base import Traffic
 from sim.workload.recorded import RecordedTraffic
@@ -158,6 +161,31 @@ def test_whatever_the_settings_requests_are_conserved_and_strokes_change_nothing
         assert other.itl_hist.sum() == pytest.approx(raw.itl_hist.sum())
 
 
+@pytest.mark.parametrize("seed", range(100, 106))
+def test_a_protocol_that_asks_the_decode_side_first(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As SGLang does, here between vLLM's sides: P gets the request when D has memory for it."""
+    monkeypatch.setattr(Vllm, "hands_over", HandOver(first="decode", first_token="decode"))
+    s, traffic = random_setting(seed)
+    raw, _ = run(s, traffic=traffic)
+    slow, _ = run(s, traffic=traffic, multi_step=False)
+
+    r = raw.requests
+    chain = (
+        "arrival_s",
+        "kv_allocated_s",
+        "first_scheduled_s",
+        "prefill_end_s",
+        "kv_arrived_s",
+        "decode_start_s",
+        "first_token_s",
+    )
+    for before, after in pairwise(chain):
+        assert not (r[after] < r[before] - 1e-9).any(), (before, after)
+    assert (r["status"] == 0).sum() > 0
+    for name, column in r.items():
+        assert column.tobytes() == slow.requests[name].tobytes(), name
+
+
 def test_a_decode_side_without_memory_computes_preempted_requests_again() -> None:
     s = scenario("pools[1].kv_blocks=150", "traffic.synthetic.lengths.output_tokens=300", "traffic.synthetic.requests=60")
     raw, _ = run(s)
@@ -289,6 +317,9 @@ def test_a_slow_link_is_what_breaks_first_and_the_report_says_so() -> None:
     assert fast.summary["bottleneck"]["sentence"].startswith("Nothing is saturated")
     assert sum(slow.summary["bottleneck"]["request_time"].values()) == pytest.approx(1.0)
     assert "KV transfer" in slow.html()
+    assert "KV transfer" in as_text(screen(slow))
+    assert [row["requests"] for row in slow.summary["replicas"]] == [400, 400]
+    assert any(row["what"] == "KV transfer over rdma-400g" for row in fast.evidence)
     stages = slow.columns
     parts = (
         stages["first_scheduled_s"] - stages["arrival_s"],

@@ -16,8 +16,9 @@
 - Data-parallel ranks (``deployment.dp``) behind the internal load balancer: engines of their own for dense models; in lock-step for mixtures
   of experts, with dummy batches, finish detection every ``dp_sync_interval`` steps, token counts padded where graphs are replayed and
   ``prefill_schedule_interval`` counted on all ranks together: `v1/engine/core.py` DPEngineCoreProc, `v1/worker/gpu/dp_utils.py`.
-- Prefill and decode side of a disaggregated deployment with a pulling KV connector: `v1/core/sched/scheduler.py`,
-  `distributed/kv_transfer/kv_connector/v1/nixl`.
+- Prefill and decode side of a disaggregated deployment with a pulling KV connector, alone with fixed transfer times or between the pools of a
+  fleet (`sides.py`): `v1/core/sched/scheduler.py`, `distributed/kv_transfer/kv_connector/v1/nixl`. P samples a token that is thrown away
+  (``max_tokens`` 1), D pulls and samples the first; a request that D preempts is computed again there. No lease: P keeps KV until it is read.
 - Defaults by hardware, usage and version: `engine/arg_utils.py`, `config/{vllm,scheduler,cache}.py`.
 
 **Versions.** ``version`` switches what changed: asynchronous scheduling by default from 0.14; full-sequence reserve from 0.19; blocks without
