@@ -236,7 +236,7 @@ class _Builder:
         grouped = layout.ep > 1 and self.profile.all_to_all == "deepep"
         t = self.kernels.moe(fmt, everyone, moe, max(layout.ep, 1), grouped)
         self._add(columns, t, moe.layers)
-        columns[:, SMALL] += moe.layers * self.profile.expert_token * everyone
+        columns[:, SMALL] += moe.layers * (self.profile.expert_layer + self.profile.expert_token * everyone)
         if fmt.weight_bytes < 0.9 and fmt.act_bytes >= 2.0:
             columns[:, SMALL] += moe.layers * (self.profile.int4_expert_layer + self.profile.int4_expert_token * everyone)
         group = max(layout.tp * layout.dp, layout.ep)

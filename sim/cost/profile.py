@@ -33,8 +33,8 @@ class EngineProfile:
     template).
     ``host_scale_tp`` further seconds per step for each rank beyond the first.
     ``eager_expert_layer`` is what a layer of experts adds to ``eager_layer``: it launches several times as many kernels.
-    ``structured_row``: the mask of allowed tokens, per row that must follow a grammar (0: not modelled). ``expert_token``: per token and
-    layer of experts, what surrounds the kernels that were measured (sorting, scattering, quantising).
+    ``structured_row``: the mask of allowed tokens, per row that must follow a grammar (0: not modelled). ``expert_layer`` and
+    ``expert_token``: what surrounds the kernels of a layer of experts that were measured (sorting, scattering, quantising), a step and a token.
     ``int4_expert_layer`` and ``int4_expert_token`` are what a layer of experts with 4-bit weights takes more than the kernels that were
     measured, a step and a token. ``decode_tile``: decode attention computes so many query rows per KV head, whatever the group (0: as measured).
     ``gemm_scale``, ``attention_scale``, ``comms_scale``: time of the kernels and collectives of this line relative to those that were
@@ -73,6 +73,7 @@ class EngineProfile:
     client_chat_serial: float = 0.0
     overlap_gap_ranks: float = 0.0
     eager_expert_layer: float = 0.0
+    expert_layer: float = 0.0
     expert_token: float = 0.0
     structured_row: float = 0.0
     int4_expert_layer: float = 0.0
