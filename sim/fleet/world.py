@@ -423,7 +423,8 @@ class World:
         """Requests that the gateway kept came earlier than the engine got them."""
         if self._came:
             for i in np.flatnonzero(np.isin(rows["id"], list(self._came))).tolist():
-                rows["arrival_s"][i] = self._came.pop(int(rows["id"][i]))
+                # a request that was handed over has several rows; its first arrival counts
+                rows["arrival_s"][i] = self._came.pop(int(rows["id"][i]), rows["arrival_s"][i])
 
     # -- results
 

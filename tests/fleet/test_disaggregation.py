@@ -195,6 +195,32 @@ def test_a_decode_side_without_memory_computes_preempted_requests_again() -> Non
     assert raw.totals["fleet_kv_transfers"] == 60  # none is pulled twice
 
 
+MINDIE = BASE.replace("h100-sxm", "ascend-910b3").replace("{name: vllm, max_model_len: 2048}", "{name: mindie, maxSeqLen: 2048}")
+
+
+@pytest.mark.parametrize("router", ROUTERS[:4])
+@pytest.mark.parametrize("closed", [False, True])
+def test_requests_that_mindie_gives_back_are_prefilled_again_and_lose_nothing(router: str, closed: bool) -> None:
+    overrides = [f"router={router}", "pools[0].replicas=2", "pools[1].kv_blocks=18"]
+    overrides.append("traffic.synthetic.lengths={kind: uniform, prompt_tokens: [1, 700], output_tokens: [1, 300]}")
+    if closed:
+        overrides.append("traffic.closed_loop={concurrency: 20, think_time: 10ms}")
+    s = sim.loads(MINDIE, overrides)
+    raw, _ = run(s)
+    slow, _ = run(s, multi_step=False)
+
+    r = raw.requests
+    asked = next(iter(Study(s).traffic.blocks()))
+    assert raw.totals["fleet_returned"] > 0
+    assert (r["status"] == 0).all()
+    assert (r["output_tokens"] == asked.output_tokens).all()
+    assert (r["prompt_tokens"] == asked.prompt_tokens).all()  # not those of a later try
+    assert (r["first_token_s"] <= r["prefill_end_s"] + 1e-9).all()  # of the first try, from P
+    assert (r["finish_s"] >= np.fmax(r["decode_start_s"], r["prefill_end_s"])).all()
+    for name, column in r.items():
+        assert column.tobytes() == slow.requests[name].tobytes(), name
+
+
 def deterministic(prefill: float, decode: float, poll: float = 1e-3) -> Any:
     """Plans with one seat on either side: P takes ``prefill`` seconds per request, D ``decode`` per token."""
     s = scenario(
