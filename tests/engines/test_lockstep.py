@@ -5,14 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import sim
 from sim.cost.features import DECODE_CTX, DECODE_ROWS, TOKENS
 from sim.cost.shared import nothing_shared
 from sim.cost.step import new_linear_cost
 from sim.engine.contract import Site
 from sim.engine.group import EngineGroup
 from sim.engine.lockstep import LockstepGroup
+from sim.engine.schedulers.mindie import Mindie
+from sim.engine.schedulers.sglang import Sglang
 from sim.engine.schedulers.vllm import Vllm
+from sim.engine.schedulers.vllm_ascend import VllmAscend
 from sim.engine.state import new_recorder
+from sim.model import load_model
+from sim.study.single import Study
 from tests.engines.vllm_runs import free_blocks, random_load
 
 BASE, TOKEN = 0.01, 1e-4  # seconds of a step and of each token in it
@@ -28,17 +34,19 @@ def uneven_cost():
     return new_linear_cost(np.array([0.005, 0.007]), index, np.array([[2e-5, 3e-5, 1e-7]] * 2))
 
 
+DEFAULTS = {
+    "vllm": {"max_model_len": 4096, "max_num_seqs": 16, "max_num_batched_tokens": 2048, "async_scheduling": False},
+    "mindie": {"maxSeqLen": 4096, "maxInputTokenLen": 2048, "maxPrefillTokens": 4096, "maxIterTimes": 2000},
+    "sglang": {"enable_dp_attention": True, "context_length": 4096, "disable_overlap_schedule": True},
+}
+
+
 class Ranks:
-    """A replica of vLLM ranks with the linear cost, and its requests."""
+    """A replica of ranks with the linear cost, and its requests."""
 
     def __init__(self, n=2, interval=16, blocks=1000, made=cost, cls=Vllm, **settings):
-        settings = {
-            "max_model_len": 4096,
-            "max_num_seqs": 16,
-            "max_num_batched_tokens": 2048,
-            "async_scheduling": False,
-        } | settings
-        site = Site()
+        settings = (DEFAULTS.get(cls.name) or DEFAULTS["vllm"]) | settings
+        site = Site(model=load_model("deepseek-v2-lite"), dp=n)
         params = cls.resolve(cls.Params(**settings), site)
         recorder = new_recorder(n, 64, 1.0, 4, 64, 1e-4, 6.0)
         self.states = [cls.new_state(params, site, blocks, k, recorder, made()) for k in range(n)]
@@ -111,6 +119,45 @@ def test_a_single_rank_that_asks_at_every_step_is_the_engine_itself(seed):
 
     assert all(np.array_equal(table[k], plain[k], equal_nan=True) for k in table)
     assert {k: v for k, v in group.totals().items() if k != "dummy_steps"} == engine.totals()
+
+
+ENGINES = {
+    "sglang": "h100-sxm {name: sglang, max_running_requests: 12, context_length: 8192}",
+    "sglang-normal": "h100-sxm {name: sglang, disable_overlap_schedule: true, enable_mixed_chunk: true, context_length: 8192}",
+    "mindie": "ascend-910b4 {name: mindie, maxSeqLen: 8192, maxInputTokenLen: 8000, maxBatchSize: 20}",
+    "mindie-select": "ascend-910b4 {name: mindie, maxSeqLen: 8192, maxInputTokenLen: 8000, supportSelectBatch: true}",
+    "vllm-ascend": "ascend-910b4 {name: vllm-ascend, max_num_seqs: 20, max_model_len: 8192}",
+}
+
+
+@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("rate", [2, 12])
+def test_a_single_rank_of_any_engine_is_the_engine_itself(name, rate):
+    accelerator, _, engine = ENGINES[name].partition(" ")
+    overrides = (
+        f"deployment={{accelerator: {accelerator}, engine: {engine}}}",
+        "traffic.synthetic.requests=250",
+        "traffic.too_long=skip",
+    )
+    study = Study(
+        sim.load("quickstart", overrides=(*overrides, f"traffic.synthetic.arrival.rate={rate}/s", "slo={}", "expect={}"))
+    )
+    (p,) = study.plans
+    tables = []
+    for together in (False, True):
+        recorder = new_recorder(1, 64, 1.0, 4, 64, 1e-4, 6.0)
+        states = [p.scheduler.new_state(p.params, p.site, p.kv_blocks, 0, recorder, p.cost)]
+        group = LockstepGroup(states, recorder, 1, nothing_shared(), 0) if together else EngineGroup(states, recorder)
+        sent = 0
+        for block in study.traffic.blocks():
+            group.submit(0, block.columns, block.spans, 0, len(block), sent)
+            sent += len(block)
+        for t in (3.0, 20.0, np.inf):
+            group.advance(t, False)
+        tables.append(by_id(group.drain()))
+
+    assert tables[0]["id"].size == sent > 200
+    assert all(np.array_equal(tables[0][k], tables[1][k], equal_nan=True) for k in tables[0])
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -218,3 +265,64 @@ def test_time_is_accounted_for_on_every_rank():
 
     assert parts.sum(axis=1) == pytest.approx(busy, rel=1e-9)
     assert busy[0] == busy[1] == busy[2]
+
+
+# -- vllm-ascend: balance scheduling
+
+
+def test_no_rank_admits_while_another_is_full():
+    def scheduled(balance):
+        config = {"scheduler_config": {"enable_balance_scheduling": balance}}
+        ranks = Ranks(cls=VllmAscend, additional_config=config, max_num_seqs=2)
+        ranks.send(0, 0.0, 10, 20)
+        ranks.send(0, 0.0, 10, 40)
+        ranks.send(1, 0.1, 10, 5)
+        table = ranks.run()
+        assert table["status"].tolist() == [0, 0, 0]
+        return table["first_scheduled_s"][2], table["finish_s"][0]
+
+    alone, _ = scheduled(False)
+    together, place = scheduled(True)
+    assert alone < 0.1 + BASE + 2 * TOKEN
+    assert together == place > alone
+
+
+# -- MindIE: the vote
+
+
+def test_ranks_that_decode_lose_the_vote_against_as_many_that_want_prompts():
+    ranks = Ranks(cls=Mindie, interval=0)
+    ranks.send(0, 0.0, 100, 50)
+    ranks.send(1, 0.2, 1500, 2)
+
+    table = ranks.run()
+
+    # the rank that decodes runs a dummy batch during the prompt, then its own step
+    assert ranks.group.totals()["itl_max_s"] == pytest.approx((BASE + 1500 * TOKEN) + (BASE + TOKEN), abs=1e-9)
+    assert table["first_scheduled_s"][1] - 0.2 < 0.005 + 2 * (BASE + TOKEN)
+
+
+def test_a_single_prompt_loses_against_two_ranks_that_decode():
+    ranks = Ranks(3, cls=Mindie, interval=0)
+    for rank in (0, 1):
+        ranks.send(rank, 0.0, 100, 30 + 10 * rank)
+    ranks.send(2, 0.1, 100, 2)
+
+    table = ranks.run()
+
+    assert table["first_scheduled_s"][2] >= table["finish_s"][0] > 0.2
+
+
+# -- SGLang: idle batches
+
+
+def test_ranks_of_sglang_decode_beside_a_prompt_and_nothing_goes_on_after_the_last_batch():
+    ranks = Ranks(cls=Sglang, interval=0, blocks=20000)
+    ranks.send(0, 0.0, 100, 50)
+    ranks.send(1, 0.2, 1500, 1)
+
+    table = ranks.run()
+
+    assert ranks.group.totals()["itl_max_s"] == pytest.approx(BASE + 1500 * TOKEN, abs=1e-9)
+    assert ranks.group.totals()["dummy_steps"] == 0
+    assert table["finish_s"][0] == pytest.approx(50 * BASE + (100 + 48 + 1500) * TOKEN, abs=1e-9)

@@ -25,6 +25,18 @@ def moe(*overrides, **how):
 # -- ranks of a dense model
 
 
+def test_sglang_divides_its_limits_by_the_ranks():
+    engine = "deployment.engine={name: sglang, enable_dp_attention: true, max_running_requests: 100}"
+    (together,) = Study(sim.load("moe-dp", overrides=(*MOE, engine))).plans
+    (apart,) = Study(sim.load("moe-dp", overrides=(*MOE, "deployment.engine={name: sglang}", "deployment.ep=1"))).plans
+
+    assert (together.params.chunked_prefill_size, together.params.max_running_requests) == (2048, 25)
+    assert apart.params.chunked_prefill_size == 8192
+    assert together.ranks.together and not apart.ranks.together
+    assert together.accelerators == apart.accelerators == 4
+    assert together.kv_blocks > apart.kv_blocks  # the experts are spread over the ranks
+
+
 def test_ranks_of_a_dense_model_are_engines_behind_the_engines_own_balancer():
     ranks = dense("deployment.dp=4", "deployment.engine.api_server_count=1")
     engines = dense("deployment.replicas=4", "router=vllm_dp")
@@ -82,6 +94,12 @@ def test_pools_with_and_without_ranks_keep_their_rows():
         ("traffic.closed_loop={concurrency: 50}",),
         ("deployment.engine.async_scheduling=false", "deployment.kv_blocks=300", "deployment.engine.max_model_len=4700",
          "traffic.too_long=skip", "traffic.synthetic.arrival.rate=100/s"),
+        ("deployment.engine={name: sglang, enable_dp_attention: true, load_balance_method: total_tokens}",),
+        ("deployment.engine={name: sglang, enable_dp_attention: true, disable_overlap_schedule: true, prefill_decode_interval: 3}",),
+        ("deployment.engine={name: mindie, maxSeqLen: 8192, maxInputTokenLen: 8000, maxPrefillTokens: 8192}",
+         "deployment.accelerator=ascend-910b4", "traffic.synthetic.arrival.rate=10/s"),
+        ("deployment.engine={name: vllm-ascend, max_num_seqs: 6, additional_config: {scheduler_config: {enable_balance_scheduling: true}}}",
+         "deployment.accelerator=ascend-910b4", "traffic.synthetic.arrival.rate=10/s"),
     ],
 )  # fmt: skip
 def test_laws_hold_and_one_stroke_is_step_by_step(overrides):
@@ -138,6 +156,15 @@ def test_engines_without_ranks_refuse_them():
 
 
 def test_what_ranks_cannot_do_is_refused():
+    with pytest.raises(ConfigError, match="enable_dp_attention"):
+        dense("deployment.engine={name: sglang, enable_dp_attention: true}")
+    with pytest.raises(NotModelledError, match="without experts"):
+        dense("deployment.dp=2", "deployment.engine={name: sglang, enable_dp_attention: true}")
+    with pytest.raises(ConfigError, match="enable_balance_scheduling"):
+        dense(
+            "deployment.accelerator=ascend-910b4",
+            "deployment.engine={name: vllm-ascend, additional_config: {scheduler_config: {enable_balance_scheduling: true}}}",
+        )
     with pytest.raises(NotModelledError, match="kv_transfer_config"):
         dense("deployment.dp=2", "deployment.engine.kv_transfer_config={kv_role: kv_producer}")
     with pytest.raises(NotModelledError, match="pp"):

@@ -4,7 +4,7 @@
 min(``max_num_seqs`` × (1 + drafts), 512) rows instead of twice as many (`platform.py`); host overheads (`profiles/engines/vllm-ascend.yaml`).
 ``version`` is vllm-ascend's own, which counts as vLLM's; before 0.12 ``ascend_scheduler_config.enabled`` chose a prefill-first scheduler.
 
-**Not modelled**, and refused: that prefill-first AscendScheduler, and the opt-in schedulers of ``additional_config.scheduler_config`` (balance,
+**Not modelled**, and refused: that prefill-first AscendScheduler, and the opt-in schedulers of ``additional_config.scheduler_config`` (all but balance:
 recompute on decode nodes, short requests first, batch jobs, DyntraLB, profiling chunk).
 """
 
@@ -20,6 +20,8 @@ from sim.engine.schedulers.vllm.params import VllmParams
 from sim.errors import ConfigError, NotModelledError
 from sim.registry import register
 
+BALANCE = "engine.additional_config.scheduler_config.enable_balance_scheduling"
+
 
 class AscendSchedulerConfig(BaseModel):
     """``additional_config.ascend_scheduler_config`` (0.7 to 0.11)."""
@@ -30,13 +32,11 @@ class AscendSchedulerConfig(BaseModel):
 
 
 class SchedulerConfig(BaseModel):
-    """``additional_config.scheduler_config``: opt-in schedulers, of which none is modelled."""
+    """``additional_config.scheduler_config``: opt-in schedulers, of which only balance is modelled."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    enable_balance_scheduling: bool = Field(
-        False, description="no rank admits while another's batch is full; only false is modelled"
-    )
+    enable_balance_scheduling: bool = Field(False, description="no data-parallel rank admits while the batch of any is full")
     recompute_scheduler_enable: bool = Field(False, description="decode nodes send requests back; only false is modelled")
     short_request_first_config: dict[str, float] | None = Field(None, description="lanes by prompt length; only null is modelled")
     batch_job_sched_config: dict[str, float] | None = Field(None, description="offline jobs; only null is modelled")
@@ -74,7 +74,7 @@ class VllmAscend(Vllm):
     not_modelled = (
         *Vllm.not_modelled,
         "AscendScheduler (before 0.12)",
-        "balance, recompute, short-request-first, batch-job, DyntraLB and profiling-chunk schedulers",
+        "recompute, short-request-first, batch-job, DyntraLB and profiling-chunk schedulers",
     )
     profile = "vllm-ascend"
 
@@ -90,13 +90,21 @@ class VllmAscend(Vllm):
                 raise ConfigError(field, True, f"version {params.version} has no AscendScheduler", "false")
             raise NotModelledError(field, True, "the prefill-first AscendScheduler is not modelled", "false")
         for name, value in extra.scheduler_config:
-            if value:
+            if name == "enable_balance_scheduling":
+                if value and (site.dp == 1 or not site.model.is_moe):
+                    raise ConfigError(BALANCE, value, "needs ranks that step together", "false", "deployment.dp > 1 and experts")
+            elif value:
                 raise NotModelledError(
                     f"engine.additional_config.scheduler_config.{name}", value, "is not modelled", "leave it out"
                 )
         if params.gpu_memory_utilization is None:
             params = params.model_copy(update={"gpu_memory_utilization": 0.9})
         return super().resolve(params, site)
+
+    @classmethod
+    def balances(cls, params: Any) -> bool:
+        """Balance scheduling: no rank admits while any had a full batch at the end of the last step."""
+        return bool(params.additional_config.scheduler_config.enable_balance_scheduling)
 
     @classmethod
     def host(cls, params: Any, profile: Any) -> Any:

@@ -10,16 +10,17 @@ import numpy as np
 from sim.cost.extras import Extras
 from sim.cost.memory import GIB, Deployment, block_bytes
 from sim.cost.memory_rules import MindieRule
-from sim.engine.contract import Scheduler, Site
+from sim.engine.contract import Ranks, Scheduler, Site
 from sim.engine.outline import addresses
 from sim.engine.schedulers.mindie.params import MindieParams, resolve_params
 from sim.engine.schedulers.mindie.params import as_side as settings_of_side
+from sim.engine.schedulers.mindie.ranks import at_rest_mindie, confer_mindie, heed_mindie, unfinished_mindie
 from sim.engine.schedulers.mindie.sides import kv_arrived_mindie, release_kept_mindie
 from sim.engine.schedulers.mindie.state import LATENCY, ROLES, MindieState, grow_mindie, new_mindie
 from sim.engine.schedulers.mindie.steady import apply_mindie, steady_mindie
 from sim.engine.schedulers.mindie.step import complete_mindie, enqueue_mindie, plan_mindie
 from sim.engine.sides import HandOver, Role
-from sim.errors import ConfigError
+from sim.errors import ConfigError, NotModelledError
 from sim.jit import implement
 from sim.registry import register
 from sim.streams import stream
@@ -34,6 +35,10 @@ implement(
     grow=grow_mindie,
     release_kept=release_kept_mindie,
     kv_arrived=kv_arrived_mindie,
+    confer=confer_mindie,
+    heed=heed_mindie,
+    unfinished=unfinished_mindie,
+    at_rest=at_rest_mindie,
 )
 
 _DRAWS = 8191
@@ -77,7 +82,7 @@ class Mindie(Scheduler):
     rule = MindieRule
     hands_over = HandOver(first="prefill", first_token="prefill", pair=True, returns=True)
     not_modelled: ClassVar[tuple[str, ...]] = (
-        "several DP ranks in lock-step, pipeline stages, sequence and context parallelism",
+        "pipeline stages, sequence and context parallelism; DP ranks of dense models or of a disaggregated deployment",
         "flex roles of a disaggregated deployment, chunked prefill on P, the prefix cache on D",
         "asynchronous scheduling",
         "layerwise (edge-cloud) serving",
@@ -96,6 +101,17 @@ class Mindie(Scheduler):
     def as_side(cls, params: MindieParams, role: Role) -> MindieParams:
         """``inferMode`` dmi and the role that Motor's controller assigns. Raises ConfigError."""
         return settings_of_side(params, role)
+
+    @classmethod
+    def ranks(cls, params: MindieParams, site: Site) -> Ranks | None:
+        """Ranks that share the experts, vote on each phase and step together, behind a front end that sends to the least loaded."""
+        if site.dp == 1:
+            return None
+        if not site.model.is_moe:
+            raise NotModelledError("deployment.dp", site.dp, "DP ranks of dense models are not modelled for MindIE", "1")
+        if params.role != "PnD":
+            raise NotModelledError("deployment.dp", site.dp, "DP ranks of roles P and D are not modelled", "1")
+        return Ranks(site.dp, True, "mindie_dp")
 
     @classmethod
     def max_context(cls, params: MindieParams, site: Site) -> int:

@@ -157,10 +157,8 @@ def as_side(p: MindieParams, role: Role) -> MindieParams:
 
 
 def _refuse(p: MindieParams, site: Site) -> None:
-    for name in ("pp", "dp"):
-        if getattr(site, name) > 1:
-            what = "pipeline stages are" if name == "pp" else "the lock-step of DP ranks is"
-            raise NotModelledError(f"deployment.{name}", getattr(site, name), f"{what} not modelled for MindIE", "1")
+    if site.pp > 1:
+        raise NotModelledError("deployment.pp", site.pp, "pipeline stages are not modelled for MindIE", "1")
     if site.accelerator is not None and site.accelerator.vendor != "huawei":
         raise NotModelledError("deployment.accelerator", site.accelerator.name, "MindIE runs on Ascend NPUs", "an Ascend NPU")
     if p.stageSelectPolicy == 3:

@@ -125,6 +125,8 @@ class MindieState(EngineState):
     next_seq: i8
     # rounds
     empty: b1  # the last round was empty
+    given: i8  # mode that data-parallel ranks have voted for; -1: this engine decides alone
+    joined: b1  # some rank has a turn now, so all have
     poll_base: f8  # the thread looks again at poll_base + (poll + 1) milliseconds, and so on
     poll: i8
     resume: f8  # a batch that only swaps is out until then
@@ -252,6 +254,8 @@ def new_mindie(fn, replica, rec, cost, blocks, n, times, accepted):
     s.poll_base = 0.0
     s.poll = -1
     s.resume = 0.0
+    s.given = -1
+    s.joined = False
     s.swap_time = times[4]
     s.new_first = False
     s.waste = 0

@@ -104,7 +104,10 @@ def plan_mindie(s):
     if s.now < s.resume:
         s.wake = s.resume
         return NOTHING
-    if s.empty and next_look(s) == 0:
+    if s.given >= 0:
+        if not s.joined:
+            return NOTHING
+    elif s.empty and next_look(s) == 0:
         return NOTHING
     if s.log_on:
         _note_before(s)
@@ -113,7 +116,7 @@ def plan_mindie(s):
     if s.role == ROLE_D:
         take_remote(s)
     free = s.free_blocks
-    mode = choose(s)
+    mode = s.given if s.given >= 0 else choose(s)
     preempted = s.n_preempted
     swapped = s.n_swap
     if mode == DECODE:

@@ -19,8 +19,11 @@
 
 - Pipeline parallelism: micro-batch slots visited in turn, `managers/scheduler_pp_mixin.py: event_loop_pp`. The adapter limit
   ``max_loras_per_batch`` (adapters separate the cache in any case) and ``scheduler_recv_interval``. Read from the source as well.
+- Data-parallel ranks (``deployment.dp``) behind the data-parallel controller, `managers/data_parallel_controller.py`: schedulers of their own,
+  or with ``enable_dp_attention`` in lock-step, `scheduler_components/dp_attn.py`. ``chunked_prefill_size`` and ``max_running_requests`` are then
+  divided by the ranks. Read from the source too.
 
-**What is not**: dynamic chunking, DP attention, P/D disaggregation, hierarchical cache, loading and draining of adapters, the prefill
+**What is not**: dynamic chunking, P/D disaggregation, hierarchical cache, loading and draining of adapters, the prefill
 delayer, ``routing-key`` order, tlru eviction, ``truncation_align``. They are refused.
 """
 
@@ -33,11 +36,11 @@ import numpy as np
 
 from sim.cost.extras import Extras
 from sim.cost.memory_rules import SglangRule
-from sim.engine.contract import Scheduler, Site
+from sim.engine.contract import Ranks, Scheduler, Site
 from sim.engine.kv.radix import POLICIES, radix_functions
 from sim.engine.outline import addresses
 from sim.engine.schedulers.sglang import params as settings
-from sim.engine.schedulers.sglang import step
+from sim.engine.schedulers.sglang import ranks, step
 from sim.engine.schedulers.sglang.params import SglangParams
 from sim.engine.schedulers.sglang.state import SCHEDULE_POLICIES, SglangState, init_sglang
 from sim.errors import ConfigError
@@ -52,6 +55,10 @@ implement(
     steady_steps=step.steady_steps,
     apply_steady=step.apply_steady,
     grow=step.grow,
+    confer=ranks.confer_sglang,
+    heed=ranks.heed_sglang,
+    unfinished=ranks.unfinished_sglang,
+    at_rest=ranks.at_rest_sglang,
 )
 
 
@@ -129,7 +136,6 @@ class Sglang(Scheduler):
     models = "SGLang 0.5.23: managers/{scheduler,schedule_policy,schedule_batch}.py, mem_cache/unified_radix_cache.py, mem_cache/allocation.py"
     not_modelled = (
         "dynamic chunking of pipeline parallelism",
-        "DP attention",
         "P/D disaggregation",
         "hierarchical cache",
         "overlapped loading and draining of adapters",
@@ -204,6 +210,11 @@ class Sglang(Scheduler):
         arrays = (np.array(numbers, np.int64), ratios, np.array(flags, np.int64), twister)
         fn = addresses(SglangState, _never_called(p, slots))
         return _new_state(fn, radix_functions(numbers[5]), replica, recorder, cost, *arrays)
+
+    @classmethod
+    def ranks(cls, params: SglangParams, site: Site) -> Ranks | None:
+        """Under DP attention they step together, otherwise each is a server of its own."""
+        return None if site.dp == 1 else ranks.ranks_of(params, site)
 
     @classmethod
     def extras(cls, params: SglangParams, site: Site) -> Extras | None:

@@ -7,7 +7,9 @@ from typing import Any, Literal
 from pydantic import Field
 
 from sim.engine.contract import EngineParams, Site
+from sim.engine.schedulers.sglang.ranks import divided, graph_reserve, refuse_ranks, server_site
 from sim.errors import ConfigError, NotModelledError
+from sim.units import Seconds
 
 MIB = 1 << 20
 _UNKNOWN_GPU = (4096, 160, 160)
@@ -73,17 +75,24 @@ class SglangParams(EngineParams):
     max_loras_per_batch: int = Field(8, ge=1, description="most adapters in one batch; requests without one count as one")
     max_lora_rank: int = Field(16, ge=1, le=512, description="rank of the adapters")
     scheduler_recv_interval: int = Field(1, ge=1, description="decode passes between two polls for new requests")
+    enable_dp_attention: bool = Field(
+        False, description="data-parallel ranks (deployment.dp) share the experts and step together"
+    )
+    load_balance_method: Literal["auto", "round_robin", "total_requests", "total_tokens"] = Field(
+        "auto", description="how requests are dispatched to data-parallel ranks; auto: round_robin"
+    )
+    load_watch_interval: Seconds = Field(0.1, gt=0, description="time between two looks of the dispatcher at the ranks' loads")
     # accepted so that a server's command line can be copied, refused where they switch something on
-    enable_dp_attention: bool = Field(False, description="not modelled")
     enable_hierarchical_cache: bool = Field(False, description="not modelled")
     enable_dynamic_chunking: bool = Field(False, description="not modelled")
     disaggregation_mode: Literal["null", "prefill", "decode"] = Field("null", description="not modelled")
-    enable_prefill_delayer: bool = Field(False, description="not modelled (needs DP attention)")
+    enable_prefill_delayer: bool = Field(False, description="not modelled")
 
 
 def refuse(params: SglangParams, site: Site) -> None:
     """Raise for combinations that SGLang refuses (`ConfigError`) or that are not modelled (`NotModelledError`)."""
-    flags = ("enable_dp_attention", "enable_hierarchical_cache", "enable_dynamic_chunking", "enable_prefill_delayer")
+    refuse_ranks(params, site)
+    flags = ("enable_hierarchical_cache", "enable_dynamic_chunking", "enable_prefill_delayer")
     for name in flags:
         if getattr(params, name):
             raise NotModelledError(f"engine.{name}", True, "not modelled for SGLang", "false")
@@ -135,18 +144,18 @@ def decode_graph_sizes(max_bs: int, speculative: bool = False) -> list[int]:
     return sorted({s for s in sizes if s <= max_bs} | {max_bs})
 
 
-def mem_fraction_static(chunk: int, max_bs: int, graphs: bool, site: Site) -> float:
+def mem_fraction_static(chunk: int, max_bs: int, graphs: bool, site: Site, more_graphs: float = 0.0) -> float:
     """Share of GPU memory for weights and KV pool when it is left open.
 
     Reserved MiB = 512 + 1.5·max(chunk, 2048) + tp·pp/8·1024 + 2·max_bs for decode graphs + 8 for each prefill graph; at least 10 GiB
-    on GPUs above 60 GiB. *Source*: ``handle_gpu_memory_settings`` (dense models, no DP attention).
+    on GPUs above 60 GiB. ``more_graphs``: MiB for the graphs of DP attention. *Source*: ``handle_gpu_memory_settings`` (dense models).
     """
     mib = _memory_mib(site)
     if mib <= 0:
         return 0.88
     reserved = 512 + 1.5 * max(chunk, 2048) + site.tp * site.pp / 8 * 1024
     if graphs:
-        reserved += 2 * max_bs
+        reserved += 2 * max_bs + more_graphs
     if mib > 60 * 1024:
         reserved = max(reserved, 10240)
     return round((mib - reserved) / mib, 3)
@@ -155,7 +164,8 @@ def mem_fraction_static(chunk: int, max_bs: int, graphs: bool, site: Site) -> fl
 def resolve(params: SglangParams, site: Site) -> SglangParams:
     """Every default filled in except ``max_running_requests``, which needs the size of the KV pool."""
     refuse(params, site)
-    chunk, max_bs = defaults_by_memory(site)
+    server = server_site(params, site)
+    chunk, max_bs = defaults_by_memory(server)
     new: dict[str, Any] = {}
     if site.pp > 1:
         new["disable_overlap_schedule"] = True  # as upstream: the pipeline itself hides the host
@@ -172,11 +182,15 @@ def resolve(params: SglangParams, site: Site) -> SglangParams:
         new["context_length"] = site.model.max_position if site.model is not None else 131072
     if params.mem_fraction_static is None:
         new["mem_fraction_static"] = mem_fraction_static(
-            chunk, new.get("cuda_graph_max_bs", max_bs), not params.disable_cuda_graph, site
+            chunk,
+            new.get("cuda_graph_max_bs", max_bs),
+            not params.disable_cuda_graph,
+            server,
+            graph_reserve(params, site, max_bs),
         )
     if params.disable_radix_cache and params.schedule_policy in ("lpm", "dfs-weight", "hrrn"):
         new["schedule_policy"] = "fcfs"
-    return params.model_copy(update=new)
+    return divided(params.model_copy(update=new), site)
 
 
 def max_running(params: SglangParams, tokens: int) -> int:

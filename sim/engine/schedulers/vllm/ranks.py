@@ -24,9 +24,9 @@ def heed_vllm(s, said, step):
         for k in range(said.shape[0]):
             if said[k, 0] > 0.0:
                 s.shut = True
+        s.empties = 0  # what opens the door is not this rank's to see: ask again
         if s.shut:
-            s.stuck = False  # what opens the door is not this rank's to see
-            s.empties = 0
+            s.stuck = False
 
 
 def unfinished_vllm(s):
