@@ -17,6 +17,7 @@ from sim.engine.schedulers.vllm import Vllm
 from sim.engine.sides import HandOver
 from sim.errors import ConfigError, NotModelledError
 from sim.fleet.build import Plan, plan
+from sim.fleet.disaggregation import HandOvers, _Journey
 from sim.fleet.kv_links import Ports, Wire
 from sim.fleet.run import Raw, execute
 from sim.metrics.laws import check_laws
@@ -294,6 +295,41 @@ def test_transfers_of_one_port_pass_one_after_the_other() -> None:
     assert ports.send(1, 3, 100.0, 9.0) == 10.5
     assert list(ports.waits) == [0.0, 1.0, 0.5, 0.0]
     assert ports.bytes == 800.0
+
+
+class Told:
+    """Sides that note what they are told."""
+
+    def __init__(self) -> None:
+        self.log: list[tuple[Any, ...]] = []
+
+    def kv_arrived(self, *what: Any) -> None:
+        self.log.append(("arrived", *what[:4]))
+
+    def release_kept(self, *what: Any) -> None:
+        self.log.append(("release", *what))
+
+
+def test_chunks_are_sent_as_they_are_computed_and_only_what_the_decode_side_lacks() -> None:
+    ports, told = Ports(Wire("x", 16.0, 0.0, "", ""), [1, 1]), Told()
+    h: Any = object.__new__(HandOvers)
+    h._protocol = HandOver(first="decode", first_token="with_kv", sends="chunks")
+    h._block_size, h._bytes, h._ports = 16, [1.0, 1.0], ports
+    h._sides, h._pool, h._number, h._there = [told, told], [0, 1], [0, 0], {}
+    h._times = [[], [], []]
+    j = _Journey(RequestBlock.of([0.0], [100], [9]), 0, 0, 0, 0, 1, 0)
+    h._there[0] = j
+    j.d_slot, j.p_slot, j.need = 5, 7, 80  # D has 20 tokens of the 100
+
+    h._chunk_done(j, 1.0, 10)
+    assert ports.bytes == 0.0  # D has those
+    h._chunk_done(j, 2.0, 50)
+    assert (ports.bytes, j.sent) == (16.0, 16)  # whole blocks of the 30 that it lacks
+    h._chunk_done(j, 3.0, 90)
+    assert (ports.bytes, j.sent) == (64.0, 64)
+    h._prompt_computed(j, 4.0, 7)
+    assert ports.bytes == 80.0
+    assert told.log == [("arrived", 0, 5, 7.0, 1), ("release", 0, 7, 7.0)]  # 1 s at 2, 3 s at 3, 1 s behind it
 
 
 def test_llumnix_sends_prompts_to_idle_prefill_and_decodes_to_empty_decode_instances() -> None:
