@@ -42,7 +42,7 @@ def test_bladellm_decides_as_vllm_with_the_same_settings():
         (("deployment.engine=bladellm", "model=qwen2.5-14b", "deployment.accelerator=l20"), ConfigError, "too little memory"),
         (
             ("deployment.engine={name: vllm-ascend, additional_config: {scheduler_config: {enable_balance_scheduling: true}}}",),
-            NotModelledError,
+            ConfigError,
             "enable_balance_scheduling",
         ),
         (

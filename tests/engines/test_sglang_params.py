@@ -55,7 +55,6 @@ def test_graph_sizes_end_at_the_largest():
 @pytest.mark.parametrize(
     "settings",
     [
-        {"enable_dp_attention": True},
         {"disaggregation_mode": "prefill"},
         {"enable_hierarchical_cache": True},
         {"enable_dynamic_chunking": True},
@@ -64,6 +63,11 @@ def test_graph_sizes_end_at_the_largest():
 def test_what_is_not_modelled_is_refused(settings):
     with pytest.raises(NotModelledError, match=next(iter(settings))):
         Sglang.resolve(SglangParams(**settings), Site())
+
+
+def test_dp_attention_without_ranks_is_an_error():
+    with pytest.raises(ConfigError, match="enable_dp_attention"):
+        Sglang.resolve(SglangParams(enable_dp_attention=True), Site())
 
 
 @pytest.mark.parametrize("settings", [{"enable_mixed_chunk": True}, {"speculative_algorithm": "EAGLE"}])

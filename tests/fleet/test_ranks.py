@@ -160,6 +160,8 @@ def test_what_ranks_cannot_do_is_refused():
         dense("deployment.engine={name: sglang, enable_dp_attention: true}")
     with pytest.raises(NotModelledError, match="without experts"):
         dense("deployment.dp=2", "deployment.engine={name: sglang, enable_dp_attention: true}")
+    with pytest.raises(NotModelledError, match="dense models"):
+        dense("deployment.accelerator=ascend-910b4", "deployment.dp=2", "deployment.engine={name: mindie}")
     with pytest.raises(ConfigError, match="enable_balance_scheduling"):
         dense(
             "deployment.accelerator=ascend-910b4",
