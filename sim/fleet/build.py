@@ -159,11 +159,7 @@ def _plan(section: Any, model: ModelSpec, name: str, field: str, traffic: Any) -
         raise NotModelledError("traffic.structured_output", traffic.structured_output, why, "0")
     extras = replace(scheduler.extras(params, site) or Extras(), structured=traffic.structured_output)
     tokens = scheduler.max_batch_tokens(params, site)
-    shared = None
-    if ranks is not None and ranks.together:
-        cost, shared, evidence = build_rank_cost(model, accelerator, layout, profile, tokens, extras)
-    else:
-        cost, evidence = build_step_cost(model, accelerator, replace(layout, dp=site.dp), profile, tokens, extras)
+    cost, shared, evidence = step_costs(model, accelerator, replace(layout, dp=site.dp), profile, tokens, extras, ranks)
     return Plan(
         name, field, section.replicas, model, accelerator, layout, scheduler, params, site, budget, profile, cost, evidence,
         ranks=ranks, shared=shared,
@@ -175,6 +171,22 @@ def host(scheduler: type[Scheduler], params: Any, model: ModelSpec, profile: Eng
     profile = scheduler.host(params, profile)
     harmony = model.architecture.lower().replace("_", "").startswith("gptoss")  # rendered without the tokenizer's template
     return profile.for_chat() if chat and not harmony else profile
+
+
+def step_costs(
+    model: ModelSpec,
+    accelerator: Accelerator,
+    layout: Layout,
+    profile: EngineProfile,
+    tokens: int,
+    extras: Extras,
+    ranks: Ranks | None = None,
+) -> tuple[Any, Any, Evidence]:
+    """The cost of a step, what ranks that step together share in it (else None), and what both rest on."""
+    if ranks is not None and ranks.together:
+        return build_rank_cost(model, accelerator, layout, profile, tokens, extras)
+    cost, evidence = build_step_cost(model, accelerator, layout, profile, tokens, extras)
+    return cost, None, evidence
 
 
 def engine_of(section: Any, field: str) -> tuple[type[Scheduler], Any]:

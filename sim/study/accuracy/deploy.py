@@ -7,12 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 from sim import registry
-from sim.cost.build import build_step_cost
 from sim.cost.extras import Extras
 from sim.cost.profile import EngineProfile, engine_profiles, load_engine_profile
 from sim.errors import ConfigError, NotModelledError
-from sim.fleet.build import Plan, host, plan
+from sim.fleet.build import Plan, host, plan, step_costs
 from sim.hardware import load_accelerator
+from sim.model import load_model
 from sim.study.accuracy.lengths import longest
 from sim.study.accuracy.point import Point
 from sim.study.accuracy.versions import release
@@ -112,8 +112,9 @@ def planned(point: Point, overrides: Overrides | None = None) -> Plan:
 def _with_profile(made: Plan, profile: EngineProfile) -> Plan:
     tokens = made.scheduler.max_batch_tokens(made.params, made.site)
     extras = made.scheduler.extras(made.params, made.site) or Extras()
-    cost, evidence = build_step_cost(made.model, made.accelerator, made.layout, profile, tokens, extras)
-    return replace(made, profile=profile, cost=cost, evidence=evidence)
+    layout = replace(made.layout, dp=made.site.dp)
+    cost, shared, evidence = step_costs(made.model, made.accelerator, layout, profile, tokens, extras, made.ranks)
+    return replace(made, profile=profile, cost=cost, shared=shared, evidence=evidence)
 
 
 def _settings(point: Point) -> dict[str, Any]:
@@ -139,6 +140,8 @@ def _settings(point: Point) -> dict[str, Any]:
     if "maxIterTimes" in known and "output_tokens" in point.traffic:  # measured answers were not cut off at the default of 512
         given.setdefault("maxIterTimes", longest(point.traffic["output_tokens"]))
         given.setdefault("maxSeqLen", max(scheduler.Params.model_fields["maxSeqLen"].default, _longest(point) + 1))
+    if "enable_dp_attention" in known and point.dp > 1 and load_model(point.model).is_moe:
+        given.setdefault("enable_dp_attention", True)  # whole experts on every rank would not fit
     if "ignore_eos" in known:
         t = point.traffic
         given["ignore_eos"] = not isinstance(t.get("output_tokens"), Mapping) or "uniform" in t["output_tokens"]
