@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import numpy as np
 import pytest
 
@@ -112,6 +114,45 @@ def test_laws_hold_and_one_stroke_is_step_by_step(overrides):
     assert result.summary["steps"] == slowly.summary["steps"]
     counts = result.summary["requests"]
     assert counts["finished"] + counts["rejected"] == counts["injected"] == 600
+
+
+def random_ranks(seed):
+    """An engine under memory pressure with settings that steps depend on, and how much comes to it."""
+    r = random.Random(seed)
+    name = ["sglang", "mindie", "vllm", "vllm-ascend"][seed % 4]
+    yes = lambda: r.choice(["true", "false"])  # noqa: E731
+    settings = {
+        "sglang": f"enable_dp_attention: true, context_length: 8000, max_running_requests: {r.choice([8, 64])}, enable_mixed_chunk: {yes()}, "
+        f"disable_overlap_schedule: {yes()}, schedule_policy: {r.choice(['fcfs', 'lpm'])}, prefill_decode_interval: {r.choice([0, 3])}",
+        "mindie": f"maxSeqLen: 8000, maxInputTokenLen: 7900, maxPrefillTokens: 8192, maxBatchSize: {r.choice([8, 64])}, maxPrefillBatchSize: 4, "
+        f"templateType: {r.choice(['Standard', 'Mix'])}, supportSelectBatch: {yes()}, enablePrefixCache: {yes()}",
+    }.get(
+        name,
+        f"max_model_len: 8000, max_num_seqs: {r.choice([4, 32])}, async_scheduling: {yes()}, prefill_schedule_interval: {r.choice([1, 4])}",
+    )
+    if name == "vllm-ascend":
+        settings += ", additional_config: {scheduler_config: {enable_balance_scheduling: true}}"
+    blocks = {"sglang": [9000, 20000], "vllm": [520, 900]}.get(name, [70, 150])
+    dp = r.choice([2, 4])
+    overrides = [
+        f"deployment.engine={{name: {name}, {settings}}}",
+        f"deployment.kv_blocks={r.choice(blocks)}",
+        f"deployment.dp={dp}",
+    ]
+    overrides += [f"deployment.ep={dp}", f"traffic.synthetic.arrival.rate={r.choice([3, 20, 80])}/s", f"seed={seed}"]
+    return [*overrides, *(["deployment.accelerator=ascend-910b4"] if name in ("mindie", "vllm-ascend") else [])]
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_random_ranks_lose_nothing_and_one_stroke_is_step_by_step(seed):
+    overrides = (*MOE, *random_ranks(seed), "traffic.synthetic.requests=150", "traffic.too_long=skip")
+    study = Study(sim.load("moe-dp", overrides=overrides))
+    result, slowly = study.run(), study.run(multi_step=False)
+
+    assert result.requests.equals(slowly.requests)
+    assert result.summary["latency"] == slowly.summary["latency"]
+    counts = result.summary["requests"]
+    assert counts["finished"] + counts["rejected"] + counts["failed"] == counts["injected"] > 100
 
 
 def test_raw_arrays_obey_the_laws():

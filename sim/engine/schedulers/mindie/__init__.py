@@ -20,6 +20,8 @@ Modelled, from Ascend/MindIE-LLM (8b4871ad, 2026-04-23; paths under ``src/``):
 * Roles P and D of a disaggregated deployment (``policy/pdds_policy.cpp``; `sides`): pools with ``role`` prefill and decode. P computes prompts
   at once and keeps a sequence until D has pulled it; D leaves 5 % of its blocks and a token per row free; a request that D would compute again
   goes back to be prefilled. Not modelled: ``kv_trans_timeout``, which no pull here takes.
+* Data-parallel ranks (``deployment.dp``) of a mixture of experts (``pre_scheduler.cpp``): they vote on each phase, all run it, idle ones with a
+  dummy batch; the front end sends a request to the rank with the fewest.
 * Limits of the server: longer prompts than ``maxInputTokenLen`` are refused, generation stops at ``maxIterTimes`` and ``maxSeqLen``; a
   request that waits longer than ``tokenTimeout`` for a token, or than ``e2eTimeout`` for its end, fails.
 
