@@ -97,7 +97,9 @@ class Plan:
         ranks = self.layout.tp * self.layout.pp
         size = self.budget.block_size if self.budget else 1
         per_token = self.model.kv_bytes_per_token(self.layout.tp, self.layout.pp)
-        return ReplicaFacts(size, per_token * ranks, self.scheduler.name, role=self.role)
+        names = ("maxBatchSize", "max_num_seqs", "max_running_requests")
+        slots = next((n for name in names if (n := getattr(self.params, name, None)) is not None), 0)
+        return ReplicaFacts(size, per_token * ranks, self.scheduler.name, slots=int(slots), role=self.role)
 
 
 def plan(scenario: Any) -> list[Plan]:

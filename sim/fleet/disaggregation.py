@@ -99,6 +99,9 @@ class _Journey:
 class HandOvers:
     """Between routers and engines. ``routers``: one for each side (prefill, decode), or one `Router.whole` for both."""
 
+    tell_computed: Any = None
+    """Told ``(number, time)`` of every computed prompt; None: nobody wants to know."""
+
     def __init__(self, world: Any, plans: Sequence[Any], routers: Sequence[Router], wire: Wire) -> None:
         self._world, self._env = world, world.env
         self._protocol = plans[0].scheduler.hands_over
@@ -150,6 +153,10 @@ class HandOvers:
             return False
         self._begin(request, p, d, self._choices - 1)
         return True
+
+    def begin(self, request: tuple[Any, int, int, int], p: int, d: int) -> None:
+        """A router with a queue of its own lets a request go to these two."""
+        self._begin(request, p, d, -1)
 
     def in_turn(self, request: tuple[Any, int, int, int]) -> bool:
         """Round robin on either side: the scheduler is out of reach."""
@@ -271,6 +278,8 @@ class HandOvers:
 
     def _prompt_computed(self, j: _Journey, t: float, slot: int) -> None:
         j.p_slot = slot
+        if self.tell_computed is not None:
+            self.tell_computed(j.number, t)
         protocol = self._protocol
         if protocol.first_token == "prefill":
             j.seen = t

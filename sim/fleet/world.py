@@ -18,6 +18,8 @@ from sim.fleet.gateway import Gateway
 from sim.policy.router import ReplicaFacts, Router
 
 WATCH_FINISH = 1  # as in sim.engine.state, which would load the compiler
+WATCH_FIRST_TOKEN = 2
+FIRST_TOKEN = 1  # kind of an outcome
 Columns = dict[str, NDArray[Any]]
 _LOOK_UP = 4096  # answers of clients between two looks at the recorders
 _NONE = np.zeros(0, np.int32)
@@ -157,6 +159,14 @@ class World:
         if router.gateway is not None:
             ask = self._schedule if self.elastic is None else self.elastic.send
             self._gateway = Gateway(self.env, router.gateway, ask, self._in_turn, self.refuse)
+        self._queue: Any = None
+        if router.coordinates:
+            from sim.fleet.coordinator import Queue
+
+            self._watched = True
+            self._queue = Queue(self.env, router, self.view, self._dispatch, self.refuse)
+            if self._pd is not None:
+                self._pd.tell_computed = self._queue.prompt_computed
         if router.migration is not None:
             from sim.fleet.migration import Migrator
 
@@ -218,6 +228,9 @@ class World:
                 if self._host is not None:
                     self._host.arrive((block, row, base + row, WATCH_FINISH), int(block.klass[row]))
                     continue
+                if self._queue is not None:
+                    self._queue_up((block, row, base + row, WATCH_FINISH | WATCH_FIRST_TOKEN))
+                    continue
                 if self._gateway is not None:
                     self._hand_in(block, row, base + row, 0)
                     continue
@@ -248,6 +261,8 @@ class World:
         self._sent_klass.append(int(block.klass[row]) if self._host is None else self._host.draw(block, row))
         if self._host is not None:
             self._host.arrive((block, row, number, WATCH_FINISH), self._sent_klass[-1])
+        elif self._queue is not None:
+            self._queue_up((block, row, number, WATCH_FINISH | WATCH_FIRST_TOKEN))
         elif self._gateway is not None:
             self._hand_in(block, row, number, WATCH_FINISH)
         elif not self._schedule((block, row, number, WATCH_FINISH)):
@@ -276,6 +291,17 @@ class World:
     def _hand_in(self, block: Any, row: int, number: int, watch: int) -> None:
         self.hold((block, row, number, watch))
         self._gateway.arrive((block, row, number, watch), int(block.priority[row]))
+
+    def _queue_up(self, request: tuple[Any, int, int, int]) -> None:
+        self.hold(request)
+        self._queue.arrive(request)
+
+    def _dispatch(self, request: tuple[Any, int, int, int], replica: int, decode: int) -> None:
+        """The router's queue lets a request go."""
+        if self._pd is not None:
+            self._pd.begin(request, replica, decode)
+        else:
+            self.submit(request, replica)
 
     def _schedule(self, request: tuple[Any, int, int, int]) -> bool:
         """Ask the router, send the request there; False if it has no replica for it."""
@@ -386,6 +412,11 @@ class World:
         if self._pd is not None:
             self._pd.handle_outcomes()
             return
+        if self._queue is not None:
+            for group in self.groups:
+                for t, (number, _, kind, *_) in zip(*group.take_outcomes(), strict=True):
+                    (self._queue.prompt_computed if kind == FIRST_TOKEN else self.answered)(number, t)
+            return
         for group in self.groups:
             ids, times, _ = group.take_watched()
             for number, t in zip(ids.tolist(), times.tolist(), strict=True):
@@ -395,6 +426,8 @@ class World:
 
     def answered(self, number: int, time: float) -> None:
         """A client that waits for this request has its answer."""
+        if self._queue is not None:
+            self._queue.ended(number, time)
         if number in self._client_of:
             self._send_later(self._client_of.pop(number), time + self._clients.think_time)  # type: ignore[union-attr]
 
@@ -464,6 +497,9 @@ class World:
     def totals(self) -> dict[str, float]:
         """What happened between the engines: figures with names that begin with ``fleet_``."""
         out: dict[str, float] = {}
+        if self._queue is not None:
+            out["fleet_gateway_waited"] = float(self._queue.waited)
+            out["fleet_gateway_failed"] = float(len(self._refused))
         if self._gateway is not None:
             out["fleet_gateway_waited"] = float(self._gateway.waited)
         if self._host is not None:

@@ -47,6 +47,8 @@ class ReplicaFacts:
     block_size: int = 16
     kv_bytes_per_token: float = 0.0
     engine: str = ""
+    slots: int = 0
+    """Requests of a full batch; 0: not known."""
     rank: bool = False
     role: str = ""
 
@@ -76,6 +78,8 @@ class Router(ABC):
     """Whether it may be asked among a changing set of replicas: it remembers none by number, or says in `members` how its memory changes."""
     interval: float | None = None
     """Seconds between two calls of `poll`; None: never called."""
+    coordinates: ClassVar[bool] = False
+    """It keeps the queue itself: a `sim.policy.coordinator.Coordinator`."""
     gateway: Any = None
     """Settings of a gateway that buffers and retries (`sim.fleet.gateway.GatewayParams`); None: a request without a replica is refused."""
     migration: Any = None

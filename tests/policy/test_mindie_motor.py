@@ -2,12 +2,20 @@
 
 import numpy as np
 import pytest
+import simpy
 
+import sim
+from sim.errors import ConfigError
+from sim.fleet.coordinator import Queue
 from sim.model import load_model
+from sim.policy.coordinator import Dispatch
 from sim.policy.motor.default import CacheAffinity, RoundRobin
 from sim.policy.motor.digs import LJF, MPRF, SJF, STATIC, GlobalScheduler, Instance
 from sim.policy.motor.load import Demand, LoadCost, Resource, demand_of
 from sim.policy.motor.ratio import Ratio, Roofline, Summary, pd_ratio
+from sim.policy.router import ReplicaFacts
+from sim.policy.routing.mindie_motor import MindieMotor, MotorParams
+from sim.study.single import Study
 
 
 def pair(*, slots=(10, 10, 10), **settings):
@@ -172,3 +180,95 @@ def test_batches_meet_their_targets():
         assert r.batch_ms(size, decode) <= target
         assert r.memory_gb(size, decode) < 32 * 0.9
         assert r.batch_ms(size + 1, decode) > target or r.memory_gb(size + 1, decode) >= 32 * 0.9
+
+
+class Wait:
+    """A router that sends so many requests at once."""
+
+    period, patience, capacity = 0.1, 0.35, 4
+
+    def __init__(self, room):
+        self.room, self.line, self.log = room, [], []
+
+    def arrive(self, view, number, block, row):
+        self.line.append(number)
+
+    def dispatch(self, view):
+        out = []
+        while self.line and self.room:
+            self.room -= 1
+            out.append(Dispatch(self.line.pop(0), 0))
+        return out
+
+    def withdraw(self, number):
+        self.line.remove(number)
+
+    def prompt_computed(self, number):
+        self.log.append(("first", number))
+
+    def ended(self, number):
+        self.log.append(("ended", number))
+        self.room += 1
+
+
+def test_a_queue_asks_again_when_something_is_released_and_gives_up_in_time():
+    env, router, log = simpy.Environment(), Wait(1), []
+    queue = Queue(
+        env,
+        router,
+        None,
+        lambda r, replica, decode: log.append((env.now, r[2], "sent")),
+        lambda r: log.append((env.now, r[2], "failed")),
+    )
+    for number in range(5):
+        queue.arrive((None, 0, number, 0))
+    queue.prompt_computed(0, 0.05)
+    queue.ended(0, 0.22)
+    env.run()
+    assert log == [(0, 0, "sent"), (0, 4, "failed"), (0.22, 1, "sent"), (0.35, 2, "failed"), (0.35, 3, "failed")]
+    assert router.log == [("first", 0), ("ended", 0)]
+    assert queue.waited == 3
+
+
+SMALL = ("traffic.synthetic.requests=150", "expect={}")
+PLAIN = (*SMALL, "pools=null", "deployment={replicas: 3, accelerator: ascend-910b4, engine: {name: mindie}}")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "router"),
+    [
+        (SMALL, "mindie_motor"),
+        (SMALL, "{name: mindie_motor, scheduler_type: default_scheduler, algorithm_type: round_robin}"),
+        (PLAIN, "{name: mindie_motor, reordering_type: 2}"),
+        (PLAIN, "{name: mindie_motor, scheduler_type: default_scheduler, algorithm_type: cache_affinity}"),
+        (PLAIN, "{name: mindie_motor, total_slots_num: 2}"),
+    ],
+)
+def test_every_request_goes_through_the_coordinator(overrides, router):
+    summary = Study(sim.load("mindie-pd", overrides=(*overrides, f"router={router}"))).run().summary
+    assert summary["requests"]["finished"] == 150
+    assert (summary["fleet"]["gateway_waited"] > 0) == ("total_slots" in router)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"algorithm_type": "round_robin"}, "is not one of digs_scheduler"),
+        ({"load_cost_values": "1"}, "load_cost_values"),
+        ({"load_cost_coefficient": "1,2"}, "must be 9 numbers"),
+    ],
+)
+def test_settings_that_contradict_are_refused(settings, words):
+    with pytest.raises(ConfigError, match=words):
+        MindieMotor(MotorParams(**settings), 2, np.random.default_rng(1))
+
+
+def test_servers_without_a_batch_size_or_with_roles_for_conversations_are_refused():
+    router = MindieMotor(MotorParams(), 1, np.random.default_rng(1))
+    with pytest.raises(ConfigError, match="total_slots_num"):
+        router.setup([ReplicaFacts(16, 1.0, "static")])
+    affinity = MotorParams(scheduler_type="default_scheduler", algorithm_type="cache_affinity")
+    with pytest.raises(ConfigError, match="cache_affinity"):
+        MindieMotor(affinity, 2, np.random.default_rng(1)).setup(
+            [ReplicaFacts(slots=8, role="prefill"), ReplicaFacts(slots=8, role="decode")]
+        )
