@@ -22,8 +22,10 @@
 - Data-parallel ranks (``deployment.dp``) behind the data-parallel controller, `managers/data_parallel_controller.py`: schedulers of their own,
   or with ``enable_dp_attention`` in lock-step, `scheduler_components/dp_attn.py`. ``chunked_prefill_size`` and ``max_running_requests`` are then
   divided by the ranks. Read from the source too.
+- Prefill and decode sides: memory on the decode side first, ``num_reserved_decode_tokens``, chunks sent as they complete, retraction to host
+  memory, `disaggregation/{prefill,decode}.py`. Read from the source as well.
 
-**What is not**: dynamic chunking, P/D disaggregation, hierarchical cache, loading and draining of adapters, the prefill
+**What is not**: dynamic chunking, the radix cache of a decode side, hierarchical cache, loading and draining of adapters, the prefill
 delayer, ``routing-key`` order, tlru eviction, ``truncation_align``. They are refused.
 """
 
@@ -40,9 +42,10 @@ from sim.engine.contract import Ranks, Scheduler, Site
 from sim.engine.kv.radix import POLICIES, radix_functions
 from sim.engine.outline import addresses
 from sim.engine.schedulers.sglang import params as settings
-from sim.engine.schedulers.sglang import ranks, step
+from sim.engine.schedulers.sglang import ranks, sides, step
 from sim.engine.schedulers.sglang.params import SglangParams
 from sim.engine.schedulers.sglang.state import SCHEDULE_POLICIES, SglangState, init_sglang
+from sim.engine.sides import HandOver, Role
 from sim.errors import ConfigError
 from sim.jit import implement, kernel, new
 from sim.registry import register
@@ -55,6 +58,9 @@ implement(
     steady_steps=step.steady_steps,
     apply_steady=step.apply_steady,
     grow=step.grow,
+    release_kept=sides.release_kept,
+    kv_arrived=sides.kv_arrived,
+    drop_remote=sides.drop_remote,
     confer=ranks.confer_sglang,
     heed=ranks.heed_sglang,
     unfinished=ranks.unfinished_sglang,
@@ -86,6 +92,9 @@ def _new_state(fn, tree_fn, replica, rec, cost, numbers, ratios, flags, mt):
     s.micro = numbers[22]
     s.lora_limit = numbers[23]
     s.recv_interval = numbers[24]
+    s.side = numbers[25]
+    s.num_reserved = numbers[26]
+    s.rows_free += numbers[27]
     s.init_ratio = ratios[0]
     s.min_ratio = ratios[1]
     s.decay = ratios[2]
@@ -101,6 +110,9 @@ def _new_state(fn, tree_fn, replica, rec, cost, numbers, ratios, flags, mt):
     s.idle_seen = False
     s.spins = 0
     return s
+
+
+_DECODE_SIDE = ("decode_queues", "_resume", "_preallocate", "_take_transferred", "_join_running")
 
 
 def _never_called(p, slots):
@@ -121,6 +133,8 @@ def _never_called(p, slots):
         "_note_adapter": not p.enable_lora,
         "_poll": p.scheduler_recv_interval == 1,
         "_visit_slots": slots == 1,
+        "release_read": p.disaggregation_mode != "prefill",
+        **dict.fromkeys(_DECODE_SIDE, p.disaggregation_mode != "decode"),
     }
     return frozenset(name for name, never in unused.items() if never)
 
@@ -134,9 +148,10 @@ class Sglang(Scheduler):
     version = "0.5.23"
     rule = SglangRule
     models = "SGLang 0.5.23: managers/{scheduler,schedule_policy,schedule_batch}.py, mem_cache/unified_radix_cache.py, mem_cache/allocation.py"
+    hands_over = HandOver(first="decode", first_token="with_kv", sends="chunks", pair=True)
     not_modelled = (
         "dynamic chunking of pipeline parallelism",
-        "P/D disaggregation",
+        "decode side with a radix cache, speculation, priorities, adapters or pipeline parallelism on a disaggregated side",
         "hierarchical cache",
         "overlapped loading and draining of adapters",
         "prefill delayer",
@@ -195,6 +210,9 @@ class Sglang(Scheduler):
             p.pp_max_micro_batch_size or max(rows // site.pp, 1),
             p.max_loras_per_batch if p.enable_lora else 0,
             p.scheduler_recv_interval,
+            ("null", "prefill", "decode").index(p.disaggregation_mode),
+            p.num_reserved_decode_tokens,
+            2 * rows if p.disaggregation_mode == "decode" and rows <= 32 else 0,  # rows for requests on their way
         ]
         flags = [
             p.disable_radix_cache,
@@ -215,6 +233,11 @@ class Sglang(Scheduler):
     def ranks(cls, params: SglangParams, site: Site) -> Ranks | None:
         """Under DP attention they step together, otherwise each is a server of its own."""
         return None if site.dp == 1 else ranks.ranks_of(params, site)
+
+    @classmethod
+    def as_side(cls, params: SglangParams, role: Role) -> SglangParams:
+        """With the ``disaggregation_mode`` of the role."""
+        return settings.as_side(params, role)
 
     @classmethod
     def extras(cls, params: SglangParams, site: Site) -> Extras | None:

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from sim.engine.contract import EngineParams, Site
 from sim.engine.schedulers.sglang.ranks import divided, graph_reserve, refuse_ranks, server_site
+from sim.engine.sides import Role
 from sim.errors import ConfigError, NotModelledError
 from sim.units import Seconds
 
@@ -85,19 +86,35 @@ class SglangParams(EngineParams):
     # accepted so that a server's command line can be copied, refused where they switch something on
     enable_hierarchical_cache: bool = Field(False, description="not modelled")
     enable_dynamic_chunking: bool = Field(False, description="not modelled")
-    disaggregation_mode: Literal["null", "prefill", "decode"] = Field("null", description="not modelled")
+    disaggregation_mode: Literal["null", "prefill", "decode"] = Field(
+        "null", description="side of a disaggregated deployment; set by the role of the pool"
+    )
+    num_reserved_decode_tokens: int = Field(512, ge=0, description="decode side: KV tokens kept free for each request it has")
+    disaggregation_decode_enable_radix_cache: bool = Field(False, description="not modelled")
     enable_prefill_delayer: bool = Field(False, description="not modelled")
 
 
 def refuse(params: SglangParams, site: Site) -> None:
     """Raise for combinations that SGLang refuses (`ConfigError`) or that are not modelled (`NotModelledError`)."""
     refuse_ranks(params, site)
-    flags = ("enable_hierarchical_cache", "enable_dynamic_chunking", "enable_prefill_delayer")
+    flags = (
+        "enable_hierarchical_cache",
+        "enable_dynamic_chunking",
+        "enable_prefill_delayer",
+        "disaggregation_decode_enable_radix_cache",
+    )
     for name in flags:
         if getattr(params, name):
             raise NotModelledError(f"engine.{name}", True, "not modelled for SGLang", "false")
     if params.disaggregation_mode != "null":
-        raise NotModelledError("engine.disaggregation_mode", params.disaggregation_mode, "not modelled for SGLang", "null")
+        for name in ("speculative_algorithm", "enable_priority_scheduling", "enable_dp_attention", "enable_lora"):
+            if getattr(params, name):
+                why = "not modelled on a disaggregated side"
+                raise NotModelledError(f"engine.{name}", getattr(params, name), why, "leave it out")
+        if params.scheduler_recv_interval > 1 or site.pp > 1:
+            field = "deployment.pp" if site.pp > 1 else "engine.scheduler_recv_interval"
+            value = site.pp if site.pp > 1 else params.scheduler_recv_interval
+            raise NotModelledError(field, value, "not modelled on a disaggregated side", "1")
     if site.pp > 1:
         for name, off in (("enable_mixed_chunk", False), ("speculative_algorithm", None)):
             if getattr(params, name) != off:
@@ -120,6 +137,16 @@ def refuse(params: SglangParams, site: Site) -> None:
         raise ConfigError("engine.enable_mixed_chunk", True, "needs chunked prefill (chunked_prefill_size > 0)")
     if params.retraction_policy == "priority" and not params.enable_priority_scheduling:
         raise ConfigError("engine.retraction_policy", "priority", "needs enable_priority_scheduling")
+
+
+def as_side(params: SglangParams, role: Role) -> SglangParams:
+    """Settings of a prefill or decode pool. Raises ConfigError."""
+    if params.disaggregation_mode not in ("null", role):
+        raise ConfigError("engine.disaggregation_mode", params.disaggregation_mode, f"contradicts role {role} of the pool", role)
+    new: dict[str, Any] = {"disaggregation_mode": role}
+    if role == "decode":
+        new["disable_radix_cache"] = True  # as upstream by default: nothing is matched on the decode side
+    return params.model_copy(update=new)
 
 
 def _memory_mib(site: Site) -> float:

@@ -105,6 +105,21 @@ class SglangState(EngineState):
     p_prefills: i8s  # leading rows that are prompts
     p_chunked: i8s
     p_extend: i8s
+    # -- prefill and decode sides (`sides.py`)
+    side: i8
+    num_reserved: i8  # num_reserved_decode_tokens
+    stuck: b1  # who waits for memory cannot get it before something but time changes
+    joined: b1  # requests have joined the running batch since the last decode batch
+    k_slot: i4s  # prompts computed, KV not yet read, and when it will be
+    k_time: f8s
+    n_kept: i8
+    t_slot: i4s  # memory taken, KV on its way, and when it will be there
+    t_time: f8s
+    n_transfer: i8
+    ready: i4s  # KV there, to join the running batch
+    n_ready: i8
+    out_slot: i4s  # retracted, KV in host memory
+    n_out: i8
     # -- finished requests whose slot a batch in flight may still name
     planned: i8  # number of batches planned
     z_n: i8
@@ -232,6 +247,20 @@ def init_sglang(
     s.p_chunked = np.zeros(places, np.int64)
     s.p_extend = np.zeros(places, np.int64)
     s.p_slot = np.zeros(places, np.int64)
+    s.side = 0
+    s.num_reserved = 0
+    s.stuck = False
+    s.joined = False
+    s.k_slot = np.empty(64, np.int32)
+    s.k_time = np.empty(64)
+    s.n_kept = 0
+    s.t_slot = np.empty(64, np.int32)
+    s.t_time = np.empty(64)
+    s.n_transfer = 0
+    s.ready = np.empty(64, np.int32)
+    s.n_ready = 0
+    s.out_slot = np.empty(64, np.int32)
+    s.n_out = 0
     s.z_n = 0
     s.z_slot = np.empty((depth + 1) * rows, np.int32)
     s.z_after = np.empty((depth + 1) * rows, np.int64)
@@ -306,6 +335,12 @@ def grow_sglang(s, n):
     s.r_processed = grown(s.r_processed, n)
     s.r_batch = grown(s.r_batch, n)
     s.mail = grown(s.mail, n)
+    s.k_slot = grown(s.k_slot, n)
+    s.k_time = grown(s.k_time, n)
+    s.t_slot = grown(s.t_slot, n)
+    s.t_time = grown(s.t_time, n)
+    s.ready = grown(s.ready, n)
+    s.out_slot = grown(s.out_slot, n)
     s.w_slot = grown(s.w_slot, 2 * n)
     s.o_slot = grown(s.o_slot, n)
     s.o_rank = grown(s.o_rank, n)

@@ -35,6 +35,7 @@ from sim.engine.schedulers.sglang.memory import (
     release_retracted,
 )
 from sim.engine.schedulers.sglang.micro import switch_slot
+from sim.engine.schedulers.sglang.sides import DECODE_SIDE, PREFILL_SIDE, decode_queues, keep, release_read
 from sim.engine.schedulers.sglang.state import (
     DECODE,
     EXTEND,
@@ -47,7 +48,19 @@ from sim.engine.schedulers.sglang.state import (
     grow_sglang,
     total_len,
 )
-from sim.engine.state import FAILED, FINISHED, REJECTED, emit, first_scheduled, free_slot, log_event, record_end
+from sim.engine.state import (
+    FAILED,
+    FINISHED,
+    HAND_OVER,
+    REJECTED,
+    WATCH_CHUNKS,
+    emit,
+    first_scheduled,
+    free_slot,
+    log_event,
+    note_chunk,
+    record_end,
+)
 from sim.jit import flat, inline
 
 
@@ -57,6 +70,9 @@ def _gauges(s):
     s.g_waiting = s.w_hi - s.w_lo
     if s.g_waiting == 0:
         s.g_blocked = False
+    if s.side == DECODE_SIDE:
+        s.g_blocked = s.g_waiting + s.n_out > 0 and s.stuck
+        s.g_waiting += s.n_transfer + s.n_ready + s.n_out
     s.g_kv_used = float(s.kv_tokens - s.tree.free - s.tree.evictable)
 
 
@@ -82,7 +98,7 @@ def _lowest_waiting(s):
 def enqueue_request(s, slot):
     """``_handle_generate_request``: too long a prompt or too long a queue turns a request away; limits cut ``max_new_tokens``."""
     prompt = s.r_prompt[slot] + 0
-    if prompt > s.max_req_len - 5:
+    if prompt > s.max_req_len - 5 or (s.side == DECODE_SIDE and ceil_page(s, prompt) + s.num_reserved > s.kv_tokens):
         _turn_away(s, slot)
         return 0
     if s.max_queued > 0 and s.w_hi - s.w_lo >= s.max_queued:
@@ -130,7 +146,7 @@ def _merge_last(s):
     if chunked >= 0 and s.r_end[chunked] > s.r_pre[chunked]:
         checkpoint(s, chunked)
     p = s.last
-    if p >= 0 and s.p_mode[p] != DECODE:
+    if p >= 0 and s.p_mode[p] != DECODE and s.side != PREFILL_SIDE:
         rows = s.q_rows[p]
         founded = s.n_run == 0
         kept = 0
@@ -245,7 +261,8 @@ def _decode_rows(s, p, at):
     ctx = 0
     lora = 0
     n = s.n_run
-    chained = at == 0 and s.last >= 0 and s.p_mode[s.last] == DECODE
+    chained = at == 0 and s.last >= 0 and s.p_mode[s.last] == DECODE and not s.joined
+    s.joined = False
     if not chained:
         s.chain = s.planned + 1
         for i in range(n):
@@ -319,7 +336,11 @@ def _retract(s):
         s.n_run = n
         x = s.run[n]
         release_retracted(s, x, n)
-        enqueue_waiting(s, x)
+        if s.side == DECODE_SIDE:
+            s.out_slot[s.n_out] = x
+            s.n_out += 1
+        else:
+            enqueue_waiting(s, x)
         log_event(s, LOG_RETRACT, s.r_id[x], 0)
     if n == 1 and decode_fits(s) == 0:  # even the last one does not fit: answered with an error
         x = s.run[0]
@@ -427,6 +448,14 @@ def _plan(s):
     if s.recv_interval > 1:
         _poll(s)
     before = s.last
+    if s.side == PREFILL_SIDE:
+        s.run_full = False
+        if s.now >= s.horizon:
+            release_read(s)
+    elif s.side == DECODE_SIDE:
+        decode_queues(s)
+        if s.n_ready > 0:
+            _join_running(s)
     _merge_last(s)
     if s.recorded_clock and s.overlap and before < 0 and _empty(s):
         s.idle_seen = not s.idle_seen
@@ -436,7 +465,7 @@ def _plan(s):
     deferred = s.interval_left > 0
     if deferred:
         s.interval_left -= 1
-    if not deferred or s.n_run < s.interval_min_bs:
+    if (not deferred or s.n_run < s.interval_min_bs) and s.side != DECODE_SIDE:
         n = admit(s)
     p = next_place(s)
     mode = 0
@@ -524,6 +553,32 @@ def _finish(s, slot):
 
 
 @outlined(SglangState)
+def _join_running(s):
+    """``get_new_prebuilt_batch``: requests whose KV is there join, with the token that came with it, as far as there are places."""
+    n = min(s.micro - s.n_run, s.n_ready)
+    for i in range(n):
+        x = s.ready[i]
+        first_scheduled(s, x)
+        if s.r_done[x] == 0:
+            emit(s, x, s.now, 1)
+            if s.r_done[x] >= min(s.r_output[x], s.r_max_new[x]):
+                _finish(s, x)
+                s.n_ended -= 1
+                continue
+        s.r_batch[x] = 0
+        s.run[s.n_run] = x
+        s.n_run += 1
+        s.joined = True
+        s.same = 0
+        s.least_left = min(s.least_left, min(s.r_output[x], s.r_max_new[x]) - s.r_done[x] + 0)
+    if n > 0:
+        for i in range(n, s.n_ready):
+            s.ready[i - n] = s.ready[i]
+        s.n_ready -= n
+    return 0
+
+
+@outlined(SglangState)
 def _complete(s, p):
     """``process_batch_result``: tokens, finishes, checkpoints of finished prefills."""
     decode = s.p_mode[p] == DECODE
@@ -539,6 +594,8 @@ def _complete(s, p):
                 continue
         elif s.r_middle[x] > 0:
             s.r_middle[x] -= 1
+            if s.r_watch[x] & WATCH_CHUNKS:
+                note_chunk(s, x, now, s.q_aux[p, i] + s.q_tok[p, i])
             continue
         elif s.r_ended[x] == 1:
             continue
@@ -548,7 +605,11 @@ def _complete(s, p):
             new = min(_accepted(s, x), stop - s.r_done[x])
             s.r_com[x] += new
         emit(s, x, now, new)
-        if s.r_done[x] >= stop:
+        if s.side == PREFILL_SIDE and s.r_watch[x] & HAND_OVER:
+            checkpoint(s, x)
+            record_end(s, x, now, FINISHED)
+            keep(s, x)
+        elif s.r_done[x] >= stop:
             _finish(s, x)
         elif i < prefills:
             checkpoint(s, x)
@@ -574,7 +635,10 @@ def _steady_steps(s):
     ):
         return 0
     k = 1 << 40
-    if s.w_hi > s.w_lo:  # a pass would be made unless it ends before it looks at the queue
+    if s.side == DECODE_SIDE:
+        if s.horizon <= s.now or (s.n_ready > 0 and s.n_run < s.micro) or (s.w_hi > s.w_lo and not s.stuck):
+            return 0
+    elif s.w_hi > s.w_lo:  # a pass would be made unless it ends before it looks at the queue
         free_rows = min(s.micro - s.n_run, max(s.rows_free, 0))
         blocked = not s.preempt_on and (s.run_full or free_rows <= 0)
         if not blocked and not (s.min_free_slots > 0 and free_rows < s.min_free_slots and not s.preempt_on):
