@@ -55,7 +55,7 @@ def test_graph_sizes_end_at_the_largest():
 @pytest.mark.parametrize(
     "settings",
     [
-        {"disaggregation_mode": "prefill"},
+        {"disaggregation_decode_enable_radix_cache": True},
         {"enable_hierarchical_cache": True},
         {"enable_dynamic_chunking": True},
     ],
@@ -88,6 +88,7 @@ def test_pipeline_stages_switch_the_overlap_schedule_off():
         {"enable_mixed_chunk": True, "chunked_prefill_size": -1},
         {"chunked_prefill_size": 100, "page_size": 16},
         {"pp_async_batch_depth": 1},
+        {"disaggregation_mode": "decode"},
     ],
 )
 def test_what_sglang_refuses_is_an_error(settings):

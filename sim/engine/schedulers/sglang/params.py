@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from sim.engine.contract import EngineParams, Site
 from sim.engine.schedulers.sglang.ranks import divided, graph_reserve, refuse_ranks, server_site
@@ -92,6 +92,7 @@ class SglangParams(EngineParams):
     num_reserved_decode_tokens: int = Field(512, ge=0, description="decode side: KV tokens kept free for each request it has")
     disaggregation_decode_enable_radix_cache: bool = Field(False, description="not modelled")
     enable_prefill_delayer: bool = Field(False, description="not modelled")
+    _role: str = PrivateAttr("")  # of the pool, see `as_side`
 
 
 def refuse(params: SglangParams, site: Site) -> None:
@@ -107,6 +108,9 @@ def refuse(params: SglangParams, site: Site) -> None:
         if getattr(params, name):
             raise NotModelledError(f"engine.{name}", True, "not modelled for SGLang", "false")
     if params.disaggregation_mode != "null":
+        if not params._role:
+            why = "a side needs its counterpart: give the pools the roles prefill and decode"
+            raise ConfigError("engine.disaggregation_mode", params.disaggregation_mode, why, "null")
         for name in ("speculative_algorithm", "enable_priority_scheduling", "enable_dp_attention", "enable_lora"):
             if getattr(params, name):
                 why = "not modelled on a disaggregated side"
@@ -146,7 +150,9 @@ def as_side(params: SglangParams, role: Role) -> SglangParams:
     new: dict[str, Any] = {"disaggregation_mode": role}
     if role == "decode":
         new["disable_radix_cache"] = True  # as upstream by default: nothing is matched on the decode side
-    return params.model_copy(update=new)
+    made = params.model_copy(update=new)
+    made._role = role
+    return made
 
 
 def _memory_mib(site: Site) -> float:
