@@ -106,6 +106,56 @@ def new_table_cost(data, layers, layers_prompt, n_layers, head, n_head, stage_sh
     return c
 
 
+# Constants that are seconds of the device.
+_DEVICE = (
+    DECODE_FLOOR,
+    MIXED_ROW,
+    DRAFT_TOKEN,
+    DRAFT_STEP,
+    ENCODER_TOKEN,
+    LORA_STEP,
+    LORA_ROW,
+    BLOCK_COPY,
+    DECODE_ROW_STATE,
+    PREFILL_TOKEN_STATE,
+)
+
+
+def shared_data(c, processes):
+    """``data`` of a cost of tables for a device that is shared evenly by so many processes: what it does takes as many times as long."""
+    out = cost_data(c) * processes
+    out[:DECODE] = cost_data(c)[:DECODE]
+    for index in _DEVICE:
+        out[index] *= processes
+    rows = out[LAYERS:].reshape(-1, _COLUMNS)
+    rows[:, FLOOR] /= processes  # the host launches kernels for one process whatever the others do
+    return out
+
+
+@kernel
+def cost_data(c):
+    """The tables of a cost."""
+    return c.data
+
+
+@kernel
+def copy_cost(c):
+    """A cost of its own, which shares the tables."""
+    d = new(StepCost)
+    d.kind = c.kind
+    d.lin_base = c.lin_base
+    d.lin_index = c.lin_index
+    d.lin_coef = c.lin_coef
+    d.data = c.data
+    d.layers = c.layers
+    d.layers_prompt = c.layers_prompt
+    d.n_layers = c.n_layers
+    d.head = c.head
+    d.n_head = c.n_head
+    d.stage_share = c.stage_share
+    return d
+
+
 def grid_point(i):
     """Size at grid index ``i``: 1, 1.25, 1.5, 1.75, 2, 2.5, …"""
     return 2.0 ** (i // PER_OCTAVE) * (1.0 + i % PER_OCTAVE / PER_OCTAVE)

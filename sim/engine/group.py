@@ -4,6 +4,7 @@ from math import inf
 
 import numpy as np
 
+from sim.cost.step import copy_cost, cost_data, shared_data
 from sim.engine.loop import STOPPED, _turn, accept, make_room, outlook
 from sim.engine.state import GONE, IN_FLIGHT, SERIES, flush_gaps
 from sim.jit import kernel, list_of
@@ -209,6 +210,23 @@ def _set_multi_step(states, on):
 
 
 @kernel
+def _own_cost(states):
+    """The first state gets a cost of its own, which is returned."""
+    s = states[0]
+    s.cost = copy_cost(s.cost)
+    return s.cost
+
+
+@kernel
+def _set_data(states, keys, data):
+    """Other step times from now on: what was foreseen of the first engine beyond the step under way no longer holds."""
+    s = states[0]
+    s.cost.data = data
+    s.hint = 0
+    keys[0] = outlook(s)
+
+
+@kernel
 def _set_front(states, serial):
     for k in range(len(states)):
         states[k].front_serial = serial
@@ -293,6 +311,7 @@ class EngineGroup:
         self.n = len(states)
         self._keys = np.full(self.n, np.inf)
         self._one = np.zeros(1, np.int32)
+        self._data = {}
         self._gauge_rows = np.empty((5, self.n))
         view = _recorder_view(recorder)
         self.outstanding = view[6]
@@ -410,6 +429,18 @@ class EngineGroup:
     def set_front(self, serial):
         """Each engine's API server takes ``serial`` seconds for a request before the engine gets it (`loop.accept`)."""
         _set_front(self._states, float(serial))
+
+    def share_device(self, processes, now):
+        """The one engine's steps from ``now`` on run on a device that ``processes`` processes share evenly, this one included."""
+        self._keys.fill(-np.inf)  # it may be behind; nothing watched can happen before
+        self.advance(np.nextafter(now, -np.inf), False)
+        if not self._data:
+            self._cost = _own_cost(self._states)
+            self._data[1] = cost_data(self._cost)
+        if processes not in self._data:
+            _set_data(self._states, self._keys, self._data[1])
+            self._data[processes] = shared_data(self._cost, processes)
+        _set_data(self._states, self._keys, self._data[processes])
 
     def set_multi_step(self, on):
         """Switch the one-stroke advance of unchanged decode steps (for tests: the result is the same)."""

@@ -4,7 +4,8 @@ Each model is a pool with one engine; `sim.engine.schedulers.ollama.residency` d
 while its model is loaded. Loading takes the file's size over ``load_bandwidth``, seen at the next poll of the runner's health; an unload
 takes `UNLOAD` seconds until its memory is back. *Source*: ollama/ollama fb3076099687 server/sched.go; v0.24.0 for its own runners.
 
-Not modelled, and said in the result: loaded models do not slow each other down when they compute at once.
+Models that serve requests at the same time share the accelerator: the driver gives every process its slices of time, so a step takes as
+many times as long as there are such models. A step that is under way when their number changes keeps its duration.
 """
 
 from __future__ import annotations
@@ -114,6 +115,9 @@ class OllamaHost:
         self._starts = Counter[str]()
         self.log: list[tuple[float, str, str]] = []
         """(time, ``load`` | ``ready`` | ``evict`` | ``expire`` | ``unloaded``, model), in order of time."""
+        self._serving = Counter[str]()
+        self._shares = dict.fromkeys(self._names, 1)
+        self._busy, self._since, self._together = 0, 0.0, 0.0
         self.busy = 0
         self.waits: list[float] = []
         """Seconds that requests waited for their model, in the order they got it."""
@@ -152,6 +156,9 @@ class OllamaHost:
     def finished(self, number: int) -> None:
         """A request has ended, now."""
         key = self._model_of.pop(number)
+        self._serving[key] -= 1
+        if self._serving[key] == 0:
+            self._share()
         gone = self._residency.finished(key, self._env.now)
         if gone and self._residency.evicting == key:
             self._env.process(self._unload(key))
@@ -173,6 +180,20 @@ class OllamaHost:
             shift = start << _TEXT_BITS
             block, row = replace(one, span_id=one.span_id + shift, out_content=one.out_content + shift), 0
         self._world.submit((block, row, number, watch), self._number[key])
+        self._serving[key] += 1
+        if self._serving[key] == 1:
+            self._share()
+
+    def _share(self) -> None:
+        """Models that serve requests share the card evenly: it changes between processes after a slice of time."""
+        busy = [key for key in self._names if self._serving[key]]
+        for key in busy:
+            if self._shares[key] != len(busy):
+                self._shares[key] = len(busy)
+                self._world.groups[self._number[key]].share_device(len(busy), float(self._env.now))
+        now = float(self._env.now)
+        self._together += (now - self._since) * (self._busy > 1)
+        self._busy, self._since = len(busy), now
 
     def _follow(self) -> None:
         """Do what the scheduler says until it has to wait for something."""
@@ -259,6 +280,7 @@ class OllamaHost:
             "fleet_model_wait_mean_s": float(waits.mean()),
             "fleet_model_wait_max_s": float(waits.max()),
             "fleet_busy_503": float(self.busy),
+            "fleet_models_together_s": self._together,
         }
 
     def notes(self) -> list[str]:
@@ -280,9 +302,11 @@ class OllamaHost:
             )
         if self.busy:
             out.append(f"{self.busy:,} requests were answered 503: OLLAMA_MAX_QUEUE requests waited for models already")
-        out.append(
-            "not modelled: models that are loaded together slow each other down when they compute at once; here they do not"
-        )
+        if self._together:
+            out.append(
+                f"for {self._together:,.1f} s two models or more computed at once and shared the card evenly; "
+                "a step under way when another begins or ends keeps its time"
+            )
         out.append(
             f"assumed: memory is back {UNLOAD:g} s after an unload begins; load times are weight bytes over load_bandwidth"
         )

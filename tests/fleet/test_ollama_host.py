@@ -34,6 +34,8 @@ class Bench:
         self.names = [p.name for p in self.plans]
         self.needs = {p.name: Needs.of(p) for p in self.plans}
         self.seconds = seconds
+        self.shares = []
+        self.groups = [SimpleNamespace(share_device=lambda n, t, k=k: self.shares.append((t, k, n))) for k in range(3)]
         self.sent, self.refused, self.held, self.done = {}, {}, set(), {}
         self.host = OllamaHost(self, self.plans, np.random.default_rng(0))
         self.limit = self.plans[0].params.OLLAMA_MAX_QUEUE
@@ -190,7 +192,7 @@ def test_a_simulation_shows_loads_evictions_and_503_and_serves_nothing_too_early
     assert s["context"]["accelerators"] == 1
     assert [c["name"] for c in s["classes"]] == ["llama3.1-8b", "qwen2.5-7b", "qwen3-14b"]
     said = " ".join(result.warnings)
-    for words in ("models were loaded", "to make room", "answered 503", "slow each other down"):
+    for words in ("models were loaded", "to make room", "answered 503", "shared the card"):
         assert words in said
     served = r[r["status"] == 0]
     for klass, seconds in enumerate((2.0, 2.0, 3.5)):
@@ -265,3 +267,35 @@ def test_what_cannot_share_a_card_is_refused(override, error, says):
 def test_a_share_needs_models():
     with pytest.raises(ConfigError, match="share"):
         plan(load("pools[1].model=null", "pools[2].model=null"))
+
+
+def test_models_that_serve_at_once_share_the_card():
+    b = Bench(seconds=10.0)
+    b.ask(0.0, 0)
+    b.ask(1.0, 1)
+    b.ask(3.0, 0)
+    b.env.run(until=100)
+    # the first serves from 2 to 13, the second from 4 to 14; who is alone keeps the share it had until it serves again
+    assert b.shares == [(4.0, 0, 2), (4.0, 1, 2), (13.0, 1, 1)]
+    assert b.host.totals()["fleet_models_together_s"] == pytest.approx(9.0)
+
+
+def _alone_and_together(together):
+    """Median seconds per token of two models whose requests come at the same time or not."""
+    overrides = (
+        "traffic.synthetic.lengths={kind: fixed, prompt_tokens: 100, output_tokens: 200}",
+        "traffic.synthetic.arrival={process: constant, rate: 0.2/s}"
+        if not together
+        else "traffic.synthetic.arrival={process: constant, rate: 2/s}",
+        "traffic.synthetic.requests=40",
+        "pools[2].share=0.000001",
+        *every("OLLAMA_NUM_PARALLEL", 1),
+    )
+    requests = sim.run(load(*overrides)).requests
+    done = requests[(requests.status == 0) & (requests.klass == 1)]  # which is never alone while there is much to do
+    return float(((done.finish_s - done.first_token_s) / (done.output_tokens - 1)).median())
+
+
+def test_a_token_takes_twice_as_long_while_two_models_compute():
+    alone, together = _alone_and_together(False), _alone_and_together(True)
+    assert 1.8 * alone < together < 2.01 * alone

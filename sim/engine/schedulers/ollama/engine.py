@@ -33,7 +33,6 @@ class Ollama(Scheduler):
         "embedding requests",
         "draft models",
         "the cap of num_predict at ten contexts, and the end after 30 identical tokens",
-        "several loaded models that slow each other down on one accelerator",
         "the time between a semaphore's release and the next request's arrival at the server",
     )
     rule = LlamaCppRule
