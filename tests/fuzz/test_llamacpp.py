@@ -74,15 +74,20 @@ def scenario(rng: np.random.Generator, requests: int) -> tuple[dict[str, Any], l
 
 
 def write(folder: Path, run: dict[str, Any], arrivals: list[tuple[float, int]]) -> int:
-    """Our own outcome as a recording; returns its steps."""
+    """Our own outcome as a recording; returns its steps.
+
+    Tasks are numbered in the order of their launches, which is the first that the reference tries: it takes any order that explains the slots,
+    and another one may leave something else in the prompt cache.
+    """
     prompts = [_tokens(json.dumps(r["prompt_spec"])) for r in run["requests"]]
     rows, refused = batches(run, prompts, arrivals)
     assert refused == []
     task = [-1] * run["total_slots"]
-    steps, records = [], []
+    steps, records, launches = [], [], 0
     for k, row in enumerate(rows):
         for i, slot in row["launched"]:
-            task[slot] = i
+            task[slot] = launches
+            launches += 1
             outcome = {"i": i, "status": 200, "timings": {"x": 1}, "id_slot": slot, "tok_us": [k], "t_stop": k}
             records.append(outcome)
         active = sorted({slot for slot, *_ in row["runs"]} | {slot for _, slot in row["launched"]})
