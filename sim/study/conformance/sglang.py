@@ -28,6 +28,7 @@ from sim.errors import ConfigError, DataError
 from sim.jit import kernel
 from sim.study.conformance.base import Case, Difference
 
+_MOST_STALLED = 200_000  # passes without a batch in a row, after which a replay is given up
 _MICRO = 1e6
 _KEYS = (
     "t",
@@ -173,7 +174,7 @@ def replay(recording: dict[str, Any]) -> Iterator[dict[str, Any]]:
     stalled = 0
     while True:
         event = turn(state, np.inf)
-        if event == STOPPED or stalled > 1000:
+        if event == STOPPED or stalled > _MOST_STALLED:
             yield from in_flight
             return
         log = _log(state)

@@ -419,6 +419,8 @@ SPINS: Final = 20
 @flat
 def _recorded_spins(s):
     """Requests that nothing admits: the recorder's clock gives up after 20 passes and jumps to the next arrival, if there is one."""
+    if s.n_run == 0 and s.chunked < 0 and s.w_hi == s.w_lo:
+        return  # nothing to admit: a batch in flight holds all there is
     s.spins += 1
     if s.q_len == 0 and not _empty(s) and s.spins <= SPINS + (1 if s.in_len == 0 else 0):
         s.wake = s.now
