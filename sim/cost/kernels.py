@@ -22,6 +22,12 @@ from sim.hardware.accelerator import Accelerator, Evidence
 from sim.model.spec import MoeShape
 
 
+# llama.cpp's matrix-vector kernels do not keep fast memory busy: bytes per second of a multiprocessor, quantised and 16-bit weights
+# (llama-bench of Llama 3 8B and 70B on A100, 7 rows; H100 PCIe agrees)
+_PER_SM = (6.5e9, 9.5e9)
+_HBM_CARDS = ("7.0", "8.0", "9.0")
+
+
 class Kernels(Collectives):
     """Operator times on ``accelerator`` with the kernels of ``framework`` (``vllm``, ``sglang``, ``vllm-ascend``)."""
 
@@ -103,6 +109,9 @@ class Kernels(Collectives):
             hw = hw._replace(peak=self.accelerator.peak(unit))
         weight = fmt.weight_bytes
         q = self.q(op)
+        if self.base == "any" and self.accelerator.compute_capability in _HBM_CARDS:
+            most = self.accelerator.sm_count * _PER_SM[weight >= 2.0] / q[1]
+            hw = hw._replace(bandwidth=min(hw.bandwidth, most))
         if not exact and weight < fmt.act_bytes:
             # weights unpacked on the way: Marlin-like kernels have tiles of 16 rows, three quarters of the bandwidth and 9 µs more of a
             # start (SGLang runs of AWQ and GPTQ checkpoints on H20)
