@@ -21,7 +21,6 @@ from sim.cost.stack import STACK_ORDER, FittedOperator, load_stack, measured_as,
 from sim.hardware.accelerator import Accelerator, Evidence
 from sim.model.spec import MoeShape
 
-
 # llama.cpp's matrix-vector kernels do not keep fast memory busy: bytes per second of a multiprocessor, quantised and 16-bit weights
 # (llama-bench of Llama 3 8B and 70B on A100, 7 rows; H100 PCIe agrees)
 _PER_SM = (6.5e9, 9.5e9)
