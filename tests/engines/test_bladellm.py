@@ -45,13 +45,6 @@ def test_bladellm_decides_as_vllm_with_the_same_settings():
             ConfigError,
             "enable_balance_scheduling",
         ),
-        (
-            (
-                "deployment.engine={name: vllm-ascend, version: '0.9', additional_config: {ascend_scheduler_config: {enabled: true}}}",
-            ),
-            NotModelledError,
-            "prefill-first",
-        ),
         (("deployment.engine={name: vllm-ascend, version: '0.33'}",), NotModelledError, "not known"),
     ],
 )

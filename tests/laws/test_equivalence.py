@@ -49,6 +49,18 @@ def vllm_v0(rng: np.random.Generator) -> tuple[dict[str, Any], int]:
     return given, int(rng.integers(260, 700))
 
 
+def vllm_ascend(rng: np.random.Generator) -> tuple[dict[str, Any], int]:
+    given: dict[str, Any] = {"max_num_seqs": int(rng.integers(1, 24)), "max_model_len": 4096, "block_size": 16}
+    given["enable_prefix_caching"] = bool(rng.integers(2))
+    if rng.integers(2):
+        given |= {"version": "0.9"}  # prompts first
+    else:
+        lanes = {"threshold": int(rng.choice([10, 150])), "long_max_wait_ms": float(rng.choice([0, 200]))}
+        given["additional_config"] = {"scheduler_config": {"short_request_first_config": lanes}}
+        given["async_scheduling"] = bool(rng.integers(2))
+    return given, int(rng.integers(260, 700))
+
+
 def sglang(rng: np.random.Generator) -> tuple[dict[str, Any], int]:
     given = {
         "max_running_requests": int(rng.integers(1, 24)),
@@ -68,7 +80,14 @@ def static(rng: np.random.Generator) -> tuple[dict[str, Any], int]:
     return {"max_batch_size": int(rng.integers(1, 24)), "response": str(rng.choice(["with_batch", "when_done"]))}, 0
 
 
-ENGINES = {"vllm": (vllm, 1000), "vllm-v0": (vllm_v0, 300), "sglang": (sglang, 300), "tgi": (tgi, 300), "static": (static, 100)}
+ENGINES = {
+    "vllm": (vllm, 1000),
+    "vllm-v0": (vllm_v0, 300),
+    "vllm-ascend": (vllm_ascend, 200),
+    "sglang": (sglang, 300),
+    "tgi": (tgi, 300),
+    "static": (static, 100),
+}
 
 
 def random_traffic(rng: np.random.Generator) -> Traffic:

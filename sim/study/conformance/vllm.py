@@ -145,11 +145,16 @@ def start(scenario: dict[str, Any]) -> tuple[Any, list[str]]:
     params = Vllm.resolve(params, site)
     a, b, c = (float(scenario["duration_us"][key]) for key in "abc")
     cost = new_linear_cost(np.array([a, a]), np.array([TOKENS, SPARE], np.int64), np.array([[b, c], [b, c]]))
+    recorder = new_recorder(1, 0, 1.0, len(scenario["requests"]) + 1, 8, 1.0, 1.0)
+    state = Vllm.new_state(params, site, blocks, 0, recorder, cost)
+    return state, send(state, scenario)
+
+
+def send(state: Any, scenario: dict[str, Any]) -> list[str]:
+    """The recording's requests into the inbox of an engine core whose log is switched on; their names by our numbers."""
     requests = sorted(scenario["requests"], key=lambda r: r["arrival_us"])
     names = sorted(r["id"] for r in requests)  # ties under the priority policy go by the name
     number = {name: i for i, name in enumerate(names)}
-    recorder = new_recorder(1, 0, 1.0, len(requests) + 1, 8, 1.0, 1.0)
-    state = Vllm.new_state(params, site, blocks, 0, recorder, cost)
     _switch_log(state)
     types = (np.float64, np.int32, np.int32, np.int32, np.int32, np.int32, np.int64)
     for r in requests:
@@ -161,7 +166,7 @@ def start(scenario: dict[str, Any]) -> tuple[Any, list[str]]:
         lengths = np.array([piece[1] for piece in pieces], np.int64)
         spans = (np.array([0, len(pieces)], np.int64), ids, np.zeros(len(pieces), np.int64), lengths)
         submit(state, 0, 1, number[r["id"]], columns, spans)
-    return state, names
+    return names
 
 
 def _number(value: Any) -> int | float:

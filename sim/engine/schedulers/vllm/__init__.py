@@ -187,7 +187,7 @@ class Vllm(Scheduler):
             drafting and not ahead_hashes,
             cls.balances(p),
         ]
-        return new_vllm(
+        return cls.constructor(p)(
             replica,
             recorder,
             cost,
@@ -219,6 +219,11 @@ class Vllm(Scheduler):
             )
         servers = {"api_server_count": params.api_server_count or site.dp}
         return Ranks(site.dp, together, "vllm_dp", servers, params.dp_sync_interval or 16)
+
+    @classmethod
+    def constructor(cls, params: VllmParams) -> Any:
+        """The kernel that makes a state: variants with a schedule of their own have their own (see `VllmFields`)."""
+        return new_vllm
 
     @classmethod
     def host(cls, params: VllmParams, profile: Any) -> Any:

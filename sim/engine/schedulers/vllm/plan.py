@@ -232,6 +232,34 @@ def _after(s):
     s.pure = n_decode == rows and rows == s.n_run and s.k_spec == 0
 
 
+@inline
+def conclude(s, preempted):
+    """Bookkeeping once the rows of a decision are known; returns what `plan` returns."""
+    rows = s.rows_planned
+    if rows > 0:
+        s.n_exec += 1
+        if s.defer_free:
+            s.seq_s += 1
+    if s.interval > 1 and (s.prefills or s.admitted):
+        s.last_prefill = s.n_exec
+    _after(s)
+    s.finished_pending = False
+    s.executed = rows > 0
+    s.more = has_requests(s)
+    s.g_running = s.n_run
+    s.g_waiting = s.wq.len + s.kvq.len
+    s.g_kv_used = float(s.kv.total - s.kv.free)
+    if rows > 0:
+        s.empties = 0
+        return BATCH
+    if not preempted:
+        # sync: nothing changes before the next arrival; async: batches in flight may still change something
+        s.empties = s.empties + 1 if s.depth > 1 or not s.more else 2 * s.depth + 3
+    if s.more and s.q_len + 1 < s.depth:
+        s.now += s.sleep
+    return EMPTY
+
+
 def plan_step(s):
     """One call of ``schedule()``."""
     # nothing more will change by itself: wait for the next arrival instead of asking again and again
@@ -316,26 +344,4 @@ def plan_step(s):
     preempted = s.n_preempted > preempted_before
     if not preempted and not s.shut:
         admit(s)
-        rows = s.rows_planned
-    if rows > 0:
-        s.n_exec += 1
-        if s.defer_free:
-            s.seq_s += 1
-    if s.interval > 1 and (s.prefills or s.admitted):
-        s.last_prefill = s.n_exec
-    _after(s)
-    s.finished_pending = False
-    s.executed = rows > 0
-    s.more = has_requests(s)
-    s.g_running = s.n_run
-    s.g_waiting = s.wq.len + s.kvq.len
-    s.g_kv_used = float(s.kv.total - s.kv.free)
-    if rows > 0:
-        s.empties = 0
-        return BATCH
-    if not preempted:
-        # sync: nothing changes before the next arrival; async: batches in flight may still change something
-        s.empties = s.empties + 1 if s.depth > 1 or not s.more else 2 * s.depth + 3
-    if s.more and s.q_len + 1 < s.depth:
-        s.now += s.sleep
-    return EMPTY
+    return conclude(s, preempted)

@@ -6,7 +6,7 @@ import numpy as np
 from sim.engine.kv.blocks import BlockPool, new_block_pool
 from sim.engine.schedulers.vllm.queues import SlotQueue, new_slot_queue
 from sim.engine.state import EngineState, grown, init_engine
-from sim.jit import b1, f8, f8s, i4s, i4ss, i8, i8s, kernel, new, struct
+from sim.jit import b1, f8, f8s, i4s, i4ss, i8, i8s, inline, kernel, new, struct
 
 # columns of `r_x`; tokens unless said otherwise; the first 16 are what every step looks at (one cache line)
 COMP = 0  # num_computed_tokens, advanced when a step is scheduled
@@ -43,9 +43,8 @@ NEVER = 1 << 30
 NEW, RESUMED, PREEMPTION, KV_WAIT, RECV_DONE, SEND_DONE, OUT, FINISH = (np.int64(i) for i in range(1, 9))
 
 
-@struct
-class VllmState(EngineState):
-    """Settings first, then what changes."""
+class VllmFields(EngineState):
+    """Settings first, then what changes. A scheduler that is vLLM's but for its own schedule derives its struct from this."""
 
     max_tokens: i8  # max_num_batched_tokens
     max_run: i8  # max_num_active_seqs or max_num_seqs
@@ -145,10 +144,14 @@ class VllmState(EngineState):
     r_key: i8s  # chain hash of the registered blocks
 
 
-@kernel
-def new_vllm(replica, rec, cost, depth, blocks, caching, lifo, n, accept, times):
-    """A new state. ``n``: the integer settings in the order below, ``times``: base and per token of a transfer, sleep."""
-    s = new(VllmState)
+@struct
+class VllmState(VllmFields):
+    """One engine core of vLLM."""
+
+
+@inline
+def init_vllm(s, replica, rec, cost, depth, blocks, caching, lifo, n, accept, times):
+    """Fill a new state. ``n``: the integer settings in the order below, ``times``: base and per token of a transfer, sleep."""
     slots = 64
     init_engine(s, replica, rec, cost, depth, n[1], n[12], slots)
     s.max_tokens, s.max_run, s.max_len, s.block_size = n[0], n[1], n[2], n[3]
@@ -216,6 +219,13 @@ def new_vllm(replica, rec, cost, depth, blocks, caching, lifo, n, accept, times)
     s.r_x = np.zeros((slots, N_X), np.int32)
     s.r_key = np.zeros(slots, np.int64)
     s.g_kv_total = float(blocks)
+
+
+@kernel
+def new_vllm(replica, rec, cost, depth, blocks, caching, lifo, n, accept, times):
+    """A new state, see `init_vllm`."""
+    s = new(VllmState)
+    init_vllm(s, replica, rec, cost, depth, blocks, caching, lifo, n, accept, times)
     return s
 
 
