@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from sim.engine.state import FAILED, FINISHED, REJECTED
 from sim.errors import ConfigError, DataError, NotModelledError
 from sim.hardware import load_accelerator
 from sim.model import load_model
-from sim.study.conformance.llamacpp import check, recordings
+from sim.study.conformance.llamacpp import _Orders, check, recordings
 from sim.workload.table import RequestBlock
 from tests.engines.llamacpp_bench import random_block, run, server
 
@@ -34,6 +35,53 @@ def test_recordings_are_matched_batch_by_batch() -> None:
     assert [c.difference for c in cases if c.difference] == []
     assert sum(c.matched for c in cases) == sum(c.steps for c in cases) == 1725
     assert len(cases) == 9
+
+
+def _renumbered(folder: Path, name: str, turn: int) -> tuple[Path, int]:
+    """A recording whose tasks that start together are numbered otherwise, as if their posts had overtaken one another; and how many do."""
+    rows = [json.loads(line) for line in gzip.decompress((GOLDEN / f"{name}.steps.jsonl.gz").read_bytes()).decode().splitlines()]
+    seen: set[int] = set()
+    names: dict[int, int] = {}
+    moved = 0
+    for row in rows:
+        new = sorted({task for _, task in row["slots"]} - seen)
+        seen |= set(new)
+        order = new[turn % len(new) :] + new[: turn % len(new)] if new else []
+        names |= dict(zip(new, order, strict=True))
+        moved += len(new) > 1
+        row["slots"] = [[slot, names[task]] for slot, task in row["slots"]]
+    (folder / f"{name}.json").write_bytes(gzip.decompress((GOLDEN / f"{name}.json.gz").read_bytes()))
+    path = folder / f"{name}.steps.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    return path, moved
+
+
+@pytest.mark.parametrize("turn", [1, 2, 3])
+def test_tasks_launched_in_another_order_than_they_were_numbered(tmp_path: Path, turn: int) -> None:
+    together = 0
+    for recording in recordings(GOLDEN):
+        path, moved = _renumbered(tmp_path, recording.name.removesuffix(".steps.jsonl.gz"), turn)
+        together += moved
+        (case,) = check(path)
+        assert (case.name, case.difference) == (case.name, None)
+    assert together >= 10
+
+
+def test_every_order_of_launches_is_tried_once_and_wrong_beginnings_are_left_out() -> None:
+    for n in range(2, 6):
+        orders, tried = _Orders(list(range(n))), []
+        while True:
+            tried.append(tuple(orders.now))
+            if not orders.advance(None):
+                break
+        assert tried[:2] == [tuple(range(n)), tuple(range(n))[::-1]]
+        assert sorted(tried) == sorted(permutations(range(n)))
+    orders, tried = _Orders([0, 1, 2, 3]), []
+    right = (2, 0, 3, 1)
+    while (now := tuple(orders.now)) != right:
+        tried.append(now)
+        assert orders.advance(next(i for i, x in enumerate(now) if x != right[i]))
+    assert len(tried) < 8
 
 
 def test_a_changed_recording_is_noticed(tmp_path: Path) -> None:

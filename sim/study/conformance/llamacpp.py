@@ -2,8 +2,8 @@
 
 A recording is a pair of files, ``NAME.json`` (command line, requests, what clients saw) and ``NAME.steps.jsonl`` (one row per batch), each
 possibly gzipped. It was made in wall time, so the step at which a task starts is taken from it; which slot it gets and what every batch
-holds is ours. A task that starts beside others may have waited for a slot (deferred) or just have come: every number of deferred ones is
-tried, as the recording does not say.
+holds is ours. Tasks that start before the same step may have been launched in any order (some had waited for a slot, or their posts overtook
+one another), and the recording does not say in which: all are tried.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sim.study.conformance.base import Case, Difference
 Row = dict[str, Any]
 _STEPS = ".steps.jsonl"
 _OUTPUT = 1 << 20  # content ids of generated tokens begin here; prompt tokens are below
-_RUNS = 256  # replays of one recording at most
+_RUNS = 1024  # replays of one recording at most
 
 
 def recordings(folder: Path) -> list[Path]:
@@ -77,6 +77,7 @@ class _Recording:
         self.prompts = [_prompt(r["prompt_spec"]) for r in self.requests]
         self.slot, self.starts = self._tasks()
         self.refused = self._refused()
+        self._launched: list[list[int]] = []  # of the step that differs, in our order
 
     def _tasks(self) -> tuple[dict[int, int], dict[int, list[int]]]:
         """Slot of each request, and which requests start before each step, in the order of their task ids."""
@@ -107,29 +108,38 @@ class _Recording:
         return out
 
     def case(self) -> Case:
-        """The best replay: that of the longest agreement."""
-        options = {k: [0, *range(2, len(v) + 1)] for k, v in self.starts.items() if len(v) > 1}
-        chosen = dict.fromkeys(options, 0)
+        """The best replay: that of the longest agreement. Depth first over the orders of launches, the last step with a choice first."""
+        chosen = {k: _Orders(v) for k, v in sorted(self.starts.items()) if len(v) > 1}
         best: tuple[int, Difference | None] = (-1, None)
         for _ in range(_RUNS):
-            matched, difference = self._compare(self._replay({k: options[k][chosen[k]] for k in options}))
+            matched, difference = self._compare(self._replay({k: orders.now for k, orders in chosen.items()}))
             best = max(best, (matched, difference), key=lambda b: b[0])
-            # the last step with an open choice at or before the difference: take its next, and the first of those behind it
-            open_ = [k for k in options if k <= matched and chosen[k] + 1 < len(options[k])]
-            if difference is None or not open_:
+            if difference is None or not self._another(chosen, matched):
                 break
-            last = max(open_)
-            chosen = {k: 0 if k > last else n + (k == last) for k, n in chosen.items()}
         if best[1] is None and (wrong := self._refusals()) is not None:
             best = (len(self.steps), wrong)
         return Case(self.name, len(self.steps), best[0], best[1])
+
+    def _another(self, chosen: dict[int, _Orders], matched: int) -> bool:
+        """Take the next order at the last step up to the difference that has one, and the first order behind it. False: all were tried."""
+        for k in sorted((k for k in chosen if k <= matched), reverse=True):
+            if chosen[k].advance(self._wrong_launch() if k == matched else None):
+                return True
+            chosen[k].restart()
+        return False
+
+    def _wrong_launch(self) -> int | None:
+        """Place in our order of the first launch that went to another slot than recorded: no order that begins so can be right."""
+        return next((n for n, (i, slot) in enumerate(self._launched) if self.slot[i] != slot), None)
 
     def _compare(self, ours: list[Row]) -> tuple[int, Difference | None]:
         for k, row in enumerate(self.steps):
             mine = ours[k] if k < len(ours) else {"runs": [], "launched": []}
             theirs = {"runs": row["runs"], "launched": sorted([i, self.slot[i]] for i in self.starts.get(k, []))}
-            mine = {"runs": mine["runs"], "launched": sorted(x for x in mine["launched"] if x[0] in self.slot)}
+            order: list[list[int]] = [x for x in mine["launched"] if x[0] in self.slot]
+            mine = {"runs": mine["runs"], "launched": sorted(order)}
             if theirs != mine:
+                self._launched = order if theirs["launched"] != mine["launched"] else []
                 return k, Difference(k, theirs, mine)
         if len(ours) > len(self.steps):
             return len(self.steps), Difference(len(self.steps), {}, ours[len(self.steps)])
@@ -139,18 +149,55 @@ class _Recording:
         theirs = sorted(i for v in self.refused.values() for i in v)
         return None if theirs == self._rejected else Difference(len(self.steps), {"refused": theirs}, {"refused": self._rejected})
 
-    def _order(self, deferred: dict[int, int]) -> list[tuple[int, int]]:
-        """(time, request): step k is decided at time k; deferred ones came while the step before ran."""
-        out: list[tuple[int, int, int]] = []
-        for k, requests in self.starts.items():
-            out += [(k - 1, 2, i) if n < deferred.get(k, 0) and k > 0 else (k, 0, i) for n, i in enumerate(requests)]
-        out += [(k, 1, i) for k, requests in self.refused.items() for i in requests]
-        by_task = {i: n for n, i in enumerate(i for k in sorted(self.starts) for i in self.starts[k])}
-        return [(t, i) for t, _, i in sorted(out, key=lambda x: (x[0], x[1], by_task.get(x[2], -1)))]
+    def _order(self, orders: dict[int, list[int]]) -> list[tuple[float, int]]:
+        """(time, request): step k is decided at time k. A task that had waited for a slot comes at the step that launches it."""
+        launches = [(float(k), 0, i) for k, v in self.starts.items() for i in orders.get(k, v)]
+        refused = [(float(k), 1, i) for k, v in self.refused.items() for i in v]
+        return [(t, i) for t, _, i in sorted(launches + refused, key=lambda x: x[:2])]
 
-    def _replay(self, deferred: dict[int, int]) -> list[Row]:
-        rows, self._rejected = batches(self.run, self.prompts, [(float(t), i) for t, i in self._order(deferred)])
+    def _replay(self, orders: dict[int, list[int]]) -> list[Row]:
+        rows, self._rejected = batches(self.run, self.prompts, self._order(orders))
         return rows
+
+
+class _Orders:
+    """The orders in which ``tasks`` can have been launched: as numbered, the reverse (a wait for slots turns them round), then all others."""
+
+    def __init__(self, tasks: list[int]) -> None:
+        self._tasks = tasks
+        self.restart()
+
+    def restart(self) -> None:
+        """Back to the first."""
+        self._rank = list(range(len(self._tasks)))  # of the order now tried, by place
+        self._reverse = False
+        self._wrong: int | None = None
+
+    @property
+    def now(self) -> list[int]:
+        """The order to try."""
+        return [self._tasks[r] for r in (reversed(self._rank) if self._reverse else self._rank)]
+
+    def advance(self, wrong: int | None) -> bool:
+        """To the next order. ``wrong``: only those that differ within the first ``wrong + 1`` places. False: there is none."""
+        rank, n = self._rank, len(self._rank)
+        first = rank == list(range(n))
+        if first and not self._reverse:
+            self._wrong, self._reverse = wrong, n > 1
+            return True
+        if first:  # the reverse failed too: go on from the first order
+            self._reverse, wrong = False, self._wrong
+        if wrong is not None:
+            rank[wrong + 1 :] = sorted(rank[wrong + 1 :], reverse=True)
+        turn = next((i for i in range(n - 2, -1, -1) if rank[i] < rank[i + 1]), None)
+        if turn is None:
+            return False
+        other = max(i for i in range(turn + 1, n) if rank[i] > rank[turn])
+        rank[turn], rank[other] = rank[other], rank[turn]
+        rank[turn + 1 :] = reversed(rank[turn + 1 :])
+        if rank == list(range(n - 1, -1, -1)):  # the reverse, tried already: the last of all
+            return False
+        return True
 
 
 def batches(run: Row, prompts: list[list[int]], order: list[tuple[float, int]]) -> tuple[list[Row], list[int]]:

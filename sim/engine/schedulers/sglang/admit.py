@@ -226,8 +226,11 @@ def _add_one(s, slot):
 
 @outlined(SglangState)
 def _try_preempt(s, slot):
-    """``preempt_to_schedule``: take rows from running requests of clearly lower priority, lowest first, newest first."""
-    need = total_len(s, slot) - s.r_pre[slot] + min(s.r_max_new[slot] + 0, CLIP_MAX_NEW) - _left_total(s)
+    """``preempt_to_schedule``: take rows from running requests of clearly lower priority, lowest first, newest first.
+
+    The tokens left to compute are those of the last refresh (``r_fill``): on a first try under fcfs and lof the prompt does not count.
+    """
+    need = s.r_fill[slot] - s.r_pre[slot] + min(s.r_max_new[slot] + 0, CLIP_MAX_NEW) - _left_total(s)
     mine = s.r_priority[slot] * s.priority_sign
     k = 0
     while k < s.n_run:  # pick the next victim until their reservations cover the need
