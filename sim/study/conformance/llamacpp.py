@@ -195,9 +195,7 @@ class _Orders:
         other = max(i for i in range(turn + 1, n) if rank[i] > rank[turn])
         rank[turn], rank[other] = rank[other], rank[turn]
         rank[turn + 1 :] = reversed(rank[turn + 1 :])
-        if rank == list(range(n - 1, -1, -1)):  # the reverse, tried already: the last of all
-            return False
-        return True
+        return rank != list(range(n - 1, -1, -1))  # the last of all is the reverse, tried already
 
 
 def batches(run: Row, prompts: list[list[int]], order: list[tuple[float, int]]) -> tuple[list[Row], list[int]]:
