@@ -12,7 +12,7 @@ from typing import Any, Literal
 from sim.errors import ConfigError
 from sim.metrics.capacity import CapacityAnswer, Probe
 from sim.metrics.slo import Slo
-from sim.study.single import Study
+from sim.study.single import Prepared
 
 _WIDEST = 2.0**20  # how far from the scenario's own rate the search goes
 
@@ -42,7 +42,7 @@ def capacity(
         )
     if not 0.0 < tolerance < 1.0:
         raise ConfigError("tolerance", tolerance, "must lie between 0 and 1")
-    study = Study(scenario)
+    study = Prepared(scenario)
     if study.traffic.closed_loop is not None:
         clients = study.traffic.closed_loop.concurrency
         raise ConfigError("traffic.closed_loop", clients, "has no rate to search for", "open-loop traffic")

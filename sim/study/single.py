@@ -24,7 +24,7 @@ _SERIES_POINTS = 400_000  # of all replicas together
 Progress = Callable[[int, int | None], Any]
 
 
-class Study:
+class Prepared:
     """A scenario made ready: pools planned, traffic built. `run` may be called many times, each from the same start.
 
     *Raises* `ConfigError` and its kin for everything that can be wrong with the scenario, before anything runs.
@@ -85,7 +85,7 @@ def _bins(wanted: int, replicas: int) -> int:
 
 def simulate(scenario: Any, *, progress: Progress | None = None) -> Result:
     """Run a scenario (see `sim.load`) and return its `Result`. Raises `ServesimError` for whatever is wrong with it."""
-    return Study(scenario).run(progress=progress)
+    return Prepared(scenario).run(progress=progress)
 
 
 def memory(scenario: Any) -> list[tuple[str, Budget | None]]:

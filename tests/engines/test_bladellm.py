@@ -4,13 +4,13 @@ import pytest
 
 import sim
 from sim.errors import ConfigError, NotModelledError
-from sim.study.single import Study
+from sim.study.single import Prepared
 
 BASE = ("traffic.synthetic.requests=60", "model=qwen2.5-7b")
 
 
 def study(*overrides):
-    return Study(sim.load("quickstart", overrides=(*BASE, *overrides)))
+    return Prepared(sim.load("quickstart", overrides=(*BASE, *overrides)))
 
 
 def test_bladellm_decides_as_vllm_with_the_same_settings():

@@ -18,7 +18,7 @@ from sim.engine.schedulers.vllm import Vllm
 from sim.engine.schedulers.vllm_ascend import VllmAscend
 from sim.engine.state import new_recorder
 from sim.model import load_model
-from sim.study.single import Study
+from sim.study.single import Prepared
 from tests.engines.vllm_runs import free_blocks, random_load
 
 BASE, TOKEN = 0.01, 1e-4  # seconds of a step and of each token in it
@@ -139,7 +139,7 @@ def test_a_single_rank_of_any_engine_is_the_engine_itself(name, rate):
         "traffic.synthetic.requests=250",
         "traffic.too_long=skip",
     )
-    study = Study(
+    study = Prepared(
         sim.load("quickstart", overrides=(*overrides, f"traffic.synthetic.arrival.rate={rate}/s", "slo={}", "expect={}"))
     )
     (p,) = study.plans

@@ -22,7 +22,7 @@ from sim.fleet.kv_links import Ports, Wire
 from sim.fleet.run import Raw, execute
 from sim.metrics.laws import check_laws
 from sim.report.terminal import as_text, screen
-from sim.study.single import Study, _record
+from sim.study.single import Prepared, _record
 from sim.workload.base import Traffic
 from sim.workload.recorded import RecordedTraffic
 from sim.workload.table import RequestBlock
@@ -51,7 +51,7 @@ def unshifted(p: Plan) -> Plan:
 
 def run(s: Any, **more: Any) -> tuple[Raw, Any]:
     """Raw arrays, and the record with its laws checked."""
-    study = Study(s)
+    study = Prepared(s)
     plans = [unshifted(p) for p in study.plans]
     until = np.inf if s.until is None else s.until
     traffic = more.pop("traffic", study.traffic)
@@ -211,7 +211,7 @@ def test_requests_that_mindie_gives_back_are_prefilled_again_and_lose_nothing(ro
     slow, _ = run(s, multi_step=False)
 
     r = raw.requests
-    asked = next(iter(Study(s).traffic.blocks()))
+    asked = next(iter(Prepared(s).traffic.blocks()))
     assert raw.totals["fleet_returned"] > 0
     assert (r["status"] == 0).all()
     assert (r["output_tokens"] == asked.output_tokens).all()

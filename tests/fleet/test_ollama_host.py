@@ -10,7 +10,7 @@ import sim
 from sim.errors import ConfigError, NotModelledError
 from sim.fleet.build import plan
 from sim.fleet.ollama_host import UNLOAD, Needs, OllamaHost, fits
-from sim.study.single import Study
+from sim.study.single import Prepared
 from sim.workload.table import RequestBlock
 
 NAME = "ollama-three-models"
@@ -204,8 +204,8 @@ def test_a_simulation_shows_loads_evictions_and_503_and_serves_nothing_too_early
 
 
 def test_the_same_seed_gives_the_same_and_steps_in_one_stroke_change_nothing():
-    a = Study(load(FEW)).run()
-    b = Study(load(FEW)).run(multi_step=False)
+    a = Prepared(load(FEW)).run()
+    b = Prepared(load(FEW)).run(multi_step=False)
     assert a.requests.equals(b.requests)
     assert a.summary["fleet"] == b.summary["fleet"]
 

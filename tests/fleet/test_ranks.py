@@ -10,18 +10,18 @@ import pytest
 import sim
 from sim.errors import ConfigError, NotModelledError
 from sim.metrics.laws import check_laws
-from sim.study.single import Study, _record
+from sim.study.single import Prepared, _record
 
 DENSE = ("slo={}", "expect={}", "traffic.synthetic.requests=800", "traffic.synthetic.arrival.rate=30/s")
 MOE = ("slo={}", "expect={}", "traffic.synthetic.requests=600")
 
 
 def dense(*overrides):
-    return Study(sim.load("quickstart", overrides=(*DENSE, *overrides))).run()
+    return Prepared(sim.load("quickstart", overrides=(*DENSE, *overrides))).run()
 
 
 def moe(*overrides, **how):
-    return Study(sim.load("moe-dp", overrides=(*MOE, *overrides))).run(**how)
+    return Prepared(sim.load("moe-dp", overrides=(*MOE, *overrides))).run(**how)
 
 
 # -- ranks of a dense model
@@ -29,8 +29,8 @@ def moe(*overrides, **how):
 
 def test_sglang_divides_its_limits_by_the_ranks():
     engine = "deployment.engine={name: sglang, enable_dp_attention: true, max_running_requests: 100}"
-    (together,) = Study(sim.load("moe-dp", overrides=(*MOE, engine))).plans
-    (apart,) = Study(sim.load("moe-dp", overrides=(*MOE, "deployment.engine={name: sglang}", "deployment.ep=1"))).plans
+    (together,) = Prepared(sim.load("moe-dp", overrides=(*MOE, engine))).plans
+    (apart,) = Prepared(sim.load("moe-dp", overrides=(*MOE, "deployment.engine={name: sglang}", "deployment.ep=1"))).plans
 
     assert (together.params.chunked_prefill_size, together.params.max_running_requests) == (2048, 25)
     assert apart.params.chunked_prefill_size == 8192
@@ -105,7 +105,7 @@ def test_pools_with_and_without_ranks_keep_their_rows():
     ],
 )  # fmt: skip
 def test_laws_hold_and_one_stroke_is_step_by_step(overrides):
-    study = Study(sim.load("moe-dp", overrides=(*MOE, *overrides)))
+    study = Prepared(sim.load("moe-dp", overrides=(*MOE, *overrides)))
     result, again, slowly = study.run(), study.run(), study.run(multi_step=False)
 
     assert result.requests.equals(again.requests)
@@ -146,7 +146,7 @@ def random_ranks(seed):
 @pytest.mark.parametrize("seed", range(24))
 def test_random_ranks_lose_nothing_and_one_stroke_is_step_by_step(seed):
     overrides = (*MOE, *random_ranks(seed), "traffic.synthetic.requests=150", "traffic.too_long=skip")
-    study = Study(sim.load("moe-dp", overrides=overrides))
+    study = Prepared(sim.load("moe-dp", overrides=overrides))
     result, slowly = study.run(), study.run(multi_step=False)
 
     assert result.requests.equals(slowly.requests)
@@ -159,7 +159,7 @@ def test_raw_arrays_obey_the_laws():
     from sim.fleet.run import execute
     from sim.metrics.histogram import ITL_BINS, ITL_LO, ITL_SCALE
 
-    study = Study(sim.load("moe-dp", overrides=MOE))
+    study = Prepared(sim.load("moe-dp", overrides=MOE))
     raw = execute(study.plans, study.traffic, study.scenario.router, 0, bins=200, histogram=(ITL_BINS, ITL_LO, ITL_SCALE))
 
     check_laws(_record(study.scenario, study.plans, raw))
@@ -193,7 +193,7 @@ def test_lock_step_has_its_price():
 def test_engines_without_ranks_refuse_them():
     for engine in ("tgi", "static", "bladellm"):
         with pytest.raises((NotModelledError, ConfigError), match="dp"):
-            Study(sim.load("quickstart", overrides=(*DENSE, "deployment.dp=2", f"deployment.engine={{name: {engine}}}")))
+            Prepared(sim.load("quickstart", overrides=(*DENSE, "deployment.dp=2", f"deployment.engine={{name: {engine}}}")))
 
 
 def test_what_ranks_cannot_do_is_refused():

@@ -74,7 +74,7 @@ def run(scenario, **how):
         seen.append(make(*facts))
         return seen[-1]
 
-    study = single.Study(scenario)
+    study = single.Prepared(scenario)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(single, "_record", keep)
         result = study.run(**how)
@@ -377,17 +377,17 @@ def test_levels_and_times_of_lives():
 )
 def test_what_cannot_be_scaled_is_refused(override, error, says):
     with pytest.raises(error, match=says):
-        single.Study(load(override))
+        single.Prepared(load(override))
 
 
 def test_data_parallel_ranks_are_refused():
     with pytest.raises(NotModelledError, match="data-parallel ranks"):
-        single.Study(load("deployment.dp=2"))
+        single.Prepared(load("deployment.dp=2"))
 
 
 def test_pools_are_refused_and_so_is_a_number_of_replicas():
     pool = "{name: a, accelerator: h100-sxm, engine: {name: vllm}}"
     with pytest.raises(NotModelledError, match="several pools"):
-        single.Study(load("deployment=null", f"pools=[{pool}]"))
+        single.Prepared(load("deployment=null", f"pools=[{pool}]"))
     with pytest.raises(ConfigError, match="decides the replicas itself"):
         capacity(load("slo={ttft: 1s}"), "replicas")

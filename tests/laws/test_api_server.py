@@ -5,7 +5,7 @@ import pytest
 
 import sim
 from sim.streams import stream
-from sim.study.single import Study
+from sim.study.single import Prepared
 from tests.laws.bench import group, run, traffic
 
 SERVICE = 1e-9  # of the engine: nothing beside the API server
@@ -60,7 +60,7 @@ def test_clients_that_wait_pass_it_too():
 
 
 def test_a_lone_request_takes_what_the_profile_says_whatever_of_it_is_serial():
-    plan = Study(sim.load("quickstart")).plans[0]
+    plan = Prepared(sim.load("quickstart")).plans[0]
     profile = plan.profile
 
     assert 0.0 < profile.client_serial < profile.client_request
@@ -72,7 +72,7 @@ def test_a_lone_request_takes_what_the_profile_says_whatever_of_it_is_serial():
 )
 def test_chat_requests_wait_where_the_template_is_looked_up_each_time(version, model, waits):
     profile = {
-        endpoint: Study(
+        endpoint: Prepared(
             sim.load(
                 "quickstart",
                 overrides=(f"model.name={model}", f"deployment.engine.version='{version}'", f"traffic.endpoint={endpoint}"),

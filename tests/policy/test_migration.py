@@ -13,7 +13,7 @@ import sim
 from sim.errors import ConfigError, NotModelledError
 from sim.fleet.run import make_router
 from sim.fleet.world import World
-from sim.study.single import Study
+from sim.study.single import Prepared
 
 ROOT = Path(__file__).resolve().parents[2]
 RESCUE = "pai-migration-rescue"
@@ -22,7 +22,7 @@ EAGER = ("router.migrate_out_threshold=40", "router.max_migration_concurrency=3"
 
 
 def study(*overrides, name=RESCUE):
-    return Study(sim.load(name, overrides=overrides))
+    return Prepared(sim.load(name, overrides=overrides))
 
 
 def world_of(s, until=np.inf):
@@ -89,8 +89,8 @@ def test_steps_in_one_stroke_change_nothing_whatever_the_settings(seed):
 
 def test_compiled_and_plain_are_the_same():
     code = (
-        "import sim, json; from sim.study.single import Study; "
-        f"r = Study(sim.load({RESCUE!r}, overrides={(*EAGER[:2], 'traffic.synthetic.requests=200')!r})).run(); "
+        "import sim, json; from sim.study.single import Prepared; "
+        f"r = Prepared(sim.load({RESCUE!r}, overrides={(*EAGER[:2], 'traffic.synthetic.requests=200')!r})).run(); "
         "print(json.dumps([r.summary['fleet'], r.requests['finish_s'].sum().hex()]))"
     )
     outputs = [

@@ -15,7 +15,7 @@ from sim.policy.motor.load import Demand, LoadCost, Resource, demand_of
 from sim.policy.motor.ratio import Ratio, Roofline, Summary, pd_ratio
 from sim.policy.router import ReplicaFacts
 from sim.policy.routing.mindie_motor import MindieMotor, MotorParams
-from sim.study.single import Study
+from sim.study.single import Prepared
 
 
 def pair(*, slots=(10, 10, 10), **settings):
@@ -245,7 +245,7 @@ PLAIN = (*SMALL, "pools=null", "deployment={replicas: 3, accelerator: ascend-910
     ],
 )
 def test_every_request_goes_through_the_coordinator(overrides, router):
-    summary = Study(sim.load("mindie-pd", overrides=(*overrides, f"router={router}"))).run().summary
+    summary = Prepared(sim.load("mindie-pd", overrides=(*overrides, f"router={router}"))).run().summary
     assert summary["requests"]["finished"] == 150
     assert (summary["fleet"]["gateway_waited"] > 0) == ("total_slots" in router)
 

@@ -8,7 +8,7 @@ from sim.policy.router import ReplicaFacts
 from sim.policy.routing.eas_tokenworks import EasTokenworks, TokenworksParams
 from sim.policy.routing.llumnix import Llumnix, LlumnixParams
 from sim.policy.routing.llumnix_v0 import LlumnixV0, LlumnixV0Params
-from sim.study.single import Study
+from sim.study.single import Prepared
 
 SMALL = ("traffic.synthetic.requests=200", "traffic.synthetic.arrival.rate=6/s", "slo={}", "expect={}")
 PROFILE = "{prefill_tokens: [0, 8000], prefill_ms: [5, 900], batch: [1, 200], tokens: [8, 8000], decode_ms: [[20, 21], [30, 60]]}"
@@ -148,7 +148,7 @@ def test_tokenworks_prefers_a_prefix_but_not_on_a_loaded_instance():
     ],
 )
 def test_every_request_is_accounted_for(router):
-    result = Study(sim.load("pai-eas-gateway", overrides=(*SMALL, f"router={router}"))).run()
+    result = Prepared(sim.load("pai-eas-gateway", overrides=(*SMALL, f"router={router}"))).run()
     counts = result.summary["requests"]
 
     assert counts["finished"] + counts["rejected"] == counts["injected"] == 200
@@ -159,7 +159,7 @@ def test_every_request_is_accounted_for(router):
 
 def test_time_in_the_gateway_is_part_of_the_first_token():
     overrides = ("traffic.synthetic.requests=300", "router={name: eas, load_threshold: 500, policy: llm-metric-based}")
-    summary = Study(sim.load("pai-eas-gateway", overrides=overrides)).run().summary
+    summary = Prepared(sim.load("pai-eas-gateway", overrides=overrides)).run().summary
 
     assert summary["fleet"]["gateway_waited"] > 0
     assert summary["latency"]["ttft_s"]["max"] >= 1.0

@@ -13,7 +13,7 @@ import sim
 from sim.errors import DataError, NotModelledError
 from sim.policy.routing.vllm_dp import Balancer, VllmDp, VllmDpParams
 from sim.study.conformance.vllm import check, compare_balancer
-from sim.study.single import Study
+from sim.study.single import Prepared
 
 RECORDING = Path(__file__).parents[1] / "golden" / "vllm" / "dp_lb.json.gz"
 REFERENCE = Path(__file__).parents[3] / "shared" / "reference" / "vllm.py"
@@ -259,7 +259,7 @@ def test_several_servers_are_refused():
 
 
 def run(name, *overrides):
-    return Study(sim.load("quickstart", overrides=(*SMALL, *overrides, f"router={name}"))).run()
+    return Prepared(sim.load("quickstart", overrides=(*SMALL, *overrides, f"router={name}"))).run()
 
 
 def unevenness(result):

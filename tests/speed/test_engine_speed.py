@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import sim
-from sim.study.single import Study
+from sim.study.single import Prepared
 from sim.workload.recorded import RecordedTraffic
 
 pytestmark = pytest.mark.speed
@@ -22,16 +22,16 @@ pytestmark = pytest.mark.speed
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "traces" / "speed_w100000_q8.csv.gz"
 
 
-def study(requests: int, *overrides: str, trace: bool = False) -> Study:
+def study(requests: int, *overrides: str, trace: bool = False) -> Prepared:
     given = [*overrides, f"traffic.synthetic.requests={requests}", "router=round_robin"]
     if trace:
         if not SHARED.exists():
             pytest.skip("the speed trace is not at hand")
         given = [*overrides, "traffic.synthetic=null", f"traffic.trace={{format: csv, path: {SHARED}, limit: {requests}}}"]
-    return Study(sim.load("quickstart", given))
+    return Prepared(sim.load("quickstart", given))
 
 
-def rate(made: Study, **load: Any) -> tuple[float, Any]:
+def rate(made: Prepared, **load: Any) -> tuple[float, Any]:
     made.run(**load)  # compiled, warm
     began = time.process_time()
     result = made.run(**load)

@@ -1,0 +1,94 @@
+"""What commands share: options, the output folder, progress, Ctrl-C. Heavy rooms are loaded inside functions."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+Scenario = Annotated[
+    str, typer.Argument(metavar="SCENARIO", help="A scenario file, or the name of a built-in one (see `servesim scenarios`).")
+]
+Overrides = Annotated[
+    Optional[list[str]],
+    typer.Option("--set", "-s", metavar="PATH=VALUE", help="Change one setting, e.g. deployment.replicas=2. Repeatable."),
+]
+Out = Annotated[Optional[Path], typer.Option("--out", "-o", help="Folder of the result [default: servesim-results/NAME].")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+NoSave = Annotated[bool, typer.Option("--no-save", help="Print only, write nothing.")]
+
+
+def say(quiet: bool, text: str) -> None:
+    """Print a line unless ``quiet``."""
+    if not quiet:
+        typer.echo(text)
+
+
+def json(data: Any) -> str:
+    """Indented JSON."""
+    import json
+
+    return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def target(out: Path | None, name: str) -> Path:
+    """The result's folder, checked before anything is computed."""
+    from sim.metrics.store import check_target
+
+    target = out or Path("servesim-results") / name
+    check_target(target)
+    return target
+
+
+@contextmanager
+def stopping() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C asks the run to stop at the next good moment; a second one stops at once."""
+    asked: list[bool] = []
+
+    def ask(*_: Any) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(True)
+        print("\nstopping: the partial result will be saved (Ctrl-C again to stop at once)", file=sys.stderr)
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield lambda: bool(asked)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def progress(quiet: bool) -> Iterator[Callable[..., None]]:
+    """A bar on the terminal's error stream for whoever watches; silent otherwise. ``update(done, total, label)``."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda *_: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("compiling, simulating", total=None)
+
+        def update(done: int, total: int | None, label: str = "simulating") -> None:
+            bar.update(task, completed=done, total=total, description=label)
+
+        yield update
+
+
+def stage(progress: Callable[..., None], stopped: Callable[[], bool]) -> Callable[..., bool]:
+    """``progress`` that ends the study at once when ``stopped``."""
+
+    def update(done: int, total: int | None, label: str = "simulating") -> bool:
+        progress(done, total, label)
+        if stopped():
+            raise KeyboardInterrupt
+        return False
+
+    return update

@@ -1,0 +1,34 @@
+"""What needs no run: ``memory``, ``schema``, ``scenarios``."""
+
+from __future__ import annotations
+
+import typer
+
+from sim.cli import common
+from sim.cli.app import app
+
+
+@app.command()
+def memory(scenario: common.Scenario, set_: common.Overrides = None) -> None:
+    """Print the memory budget of a deployment line by line, ending in the number of KV blocks."""
+    import sim
+    from sim.report import memory as view
+
+    view.show(sim.memory(sim.load(scenario, set_ or ())))
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of a scenario file, for editors to complete from."""
+    from sim.config import schema as make
+
+    typer.echo(common.json(make()))
+
+
+@app.command()
+def scenarios() -> None:
+    """List the built-in scenarios and the question each one answers."""
+    from sim.config import built_in
+
+    for name, question in built_in():
+        typer.echo(f"{name:<28} {question}")

@@ -1,0 +1,46 @@
+"""Entry point: commands collected, errors of ours turned into one line and an exit code.
+
+Exit codes: 0 done, 1 a check failed (conformance differs, capacity not found), 2 bad input, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+from sim.cli.app import app
+from sim.errors import ServesimError
+
+COMMANDS = ("run", "studies", "facts", "conformance", "accuracy", "profiles")
+"""Modules with commands, in the order in which ``--help`` lists them."""
+
+for _module in COMMANDS:
+    import_module(f"sim.cli.{_module}")
+
+
+def main() -> None:
+    """Entry point: errors of ours become one line and exit code 2."""
+    try:
+        code = app(standalone_mode=False)  # of `typer.Exit`, else what the command returned: None
+        sys.exit(code if isinstance(code, int) else 0)
+    except ServesimError as error:
+        _fail(f"error: {error}", 2)
+    except KeyboardInterrupt:
+        _fail("interrupted: nothing was written", 130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+    except OSError as error:
+        _fail(f"error: {error}", 2)
+    except Exception as error:
+        if hasattr(error, "show") and hasattr(error, "exit_code"):  # a usage error of the command-line library
+            error.show()
+            sys.exit(2)
+        if type(error).__name__ == "Abort":
+            _fail("interrupted: nothing was written", 130)
+        raise
+
+
+def _fail(message: str, code: int) -> None:
+    print(message, file=sys.stderr)
+    sys.exit(code)
