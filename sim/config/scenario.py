@@ -8,6 +8,7 @@ from pydantic import Field, StrictInt, model_validator
 
 from sim.config.base import Router, Scaling, Section
 from sim.config.deployment import Deployment, Pool, Transfer
+from sim.config.economics import Economics
 from sim.config.model import Model
 from sim.config.traffic import Traffic
 from sim.units import Seconds
@@ -63,6 +64,7 @@ class Scenario(Section):
     router: Router = Field(default_factory=lambda: Router(name="round_robin"), validate_default=True)
     scaling: Scaling | None = Field(None, description="autoscaling; null: the deployment keeps its replicas")
     slo: Slo = Field(default_factory=Slo)
+    economics: Economics | None = Field(None, description="prices, power and grid: adds money, energy and carbon to the result")
     record: Record = Field(default_factory=Record)
     until: Seconds | None = Field(None, gt=0, description="end of the simulated time; requests in flight then are cut off")
     warmup: Seconds = Field(0.0, description="leave requests that arrive within so much time out of the statistics")

@@ -16,6 +16,7 @@ from sim.metrics.histogram import ITL_BINS, ITL_LO, ITL_SCALE
 from sim.metrics.record import RunRecord
 from sim.metrics.result import Result, summarise
 from sim.metrics.slo import Slo
+from sim.study import economics
 from sim.units import show_bytes, show_seconds
 from sim.workload import build_traffic
 
@@ -33,6 +34,7 @@ class Prepared:
     def __init__(self, scenario: Any) -> None:
         self.scenario = scenario
         self.plans = plan(scenario)
+        economics.check(scenario, self.plans)
         traffic = build_traffic(scenario.traffic, scenario.seed)
         self.scaling = self._scaling()
         self.traffic = fitting(self.plans, traffic, scenario.traffic.too_long)
@@ -75,7 +77,10 @@ class Prepared:
             scaling=self.scaling,
             transfer=s.transfer,
         )
-        return summarise(_record(s, plans, raw), s.warmup)
+        record = _record(s, plans, raw)
+        result = summarise(record, s.warmup)
+        economics.attach(result.summary, s, plans, record)
+        return result
 
 
 def _bins(wanted: int, replicas: int) -> int:

@@ -1,0 +1,112 @@
+"""Money, energy and carbon of a run: pure arithmetic on what the run did and what an hour, a kWh and a gram cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Power:
+    """Power of a run. Watts of the accelerators alone, on average; ``host_watts`` of everything else in the servers."""
+
+    accelerator_watts: float
+    idle_accelerator_watts: float
+    host_watts: float
+    pue: float
+
+    @property
+    def watts(self) -> float:
+        """What the meter of the data centre sees."""
+        return (self.accelerator_watts + self.host_watts) * self.pue
+
+
+@dataclass(frozen=True)
+class Expense:
+    """What an hour of the deployment costs and why. ``price_hour`` includes electricity where that is paid apart (``electricity_hour``)."""
+
+    currency: str
+    price_hour: float
+    electricity_hour: float
+    accelerators: float
+    accelerators_paid: float
+    nodes: float
+    lines: tuple[Mapping[str, Any], ...] = field(default_factory=tuple)
+    """``{what, amount_hour, source, date, confidence}``: where each amount comes from."""
+
+
+def economics_section(
+    summary: Mapping[str, Any],
+    expense: Expense,
+    power: Power,
+    *,
+    output_to_input: float,
+    g_per_kwh: float | None,
+    notes: Mapping[str, Any],
+) -> dict[str, Any]:
+    """``economics`` of a summary.
+
+    Costs are those of a deployment that serves this traffic all the time: price of an hour over what is finished in an hour. An output
+    token is priced as ``output_to_input`` input tokens; both prices together pay for the hour. ``idle_share``: share of the bill for
+    accelerators that nobody uses and for time in which no step ran. None where nothing was finished.
+    """
+    through = summary["throughput"]
+    requests = float(through["requests_per_s"] or 0.0) * 3600.0
+    prompts = float(through["prompt_tokens_per_s"] or 0.0) * 3600.0
+    outputs = float(through["output_tokens_per_s"] or 0.0) * 3600.0
+    weighed = prompts + output_to_input * outputs
+    good = float(summary["slo"].get("goodput_requests_per_s") or 0.0) * 3600.0
+    kilowatts = power.watts / 1000.0
+
+    def per(amount: float, count: float, scale: float) -> float | None:
+        return amount / count * scale if count > 0 else None
+
+    bill = expense.price_hour
+    used = expense.accelerators / expense.accelerators_paid if expense.accelerators_paid else 0.0
+    out: dict[str, Any] = {
+        "currency": expense.currency,
+        "per_hour": bill,
+        "per_month": bill * 730.0,
+        "per_1000_requests": per(bill, requests, 1e3),
+        "per_1000_good_requests": per(bill, good, 1e3),
+        "per_million_input_tokens": per(bill, weighed, 1e6),
+        "per_million_output_tokens": per(bill * output_to_input, weighed, 1e6),
+        "per_million_tokens": per(bill, prompts + outputs, 1e6),
+        "output_to_input": output_to_input,
+        "electricity_per_hour": expense.electricity_hour,
+        "accelerators": expense.accelerators,
+        "accelerators_paid": expense.accelerators_paid,
+        "nodes": expense.nodes,
+        "idle_share": 1.0 - used * float(summary["utilisation"]["busy"]),
+        "kilowatts": kilowatts,
+        "kwh_per_million_output_tokens": per(kilowatts, outputs, 1e6),
+        "kwh_per_1000_requests": per(kilowatts, requests, 1e3),
+        "g_co2e_per_hour": None if g_per_kwh is None else kilowatts * g_per_kwh,
+        "g_co2e_per_million_output_tokens": None if g_per_kwh is None else per(kilowatts * g_per_kwh, outputs, 1e6),
+        "power": asdict(power) | {"watts": power.watts},
+        "lines": [dict(line) for line in expense.lines],
+    }
+    return out | dict(notes)
+
+
+def sentences(s: Mapping[str, Any]) -> list[str]:
+    """The section in words: the cost first, then what it rests on."""
+    money = f"{s['per_hour']:,.2f} {s['currency']} per hour"
+    if s["per_million_output_tokens"] is not None:
+        money += (
+            f": {s['per_million_input_tokens']:,.3g} per million input tokens and {s['per_million_output_tokens']:,.3g} per million output tokens"
+            f" ({s['output_to_input']:g} to 1), {s['per_1000_requests']:,.3g} per 1,000 requests"
+        )
+    paid = f"{s['accelerators_paid']:,.4g} accelerators paid for"
+    if s["accelerators_paid"] > s["accelerators"]:
+        paid += f", {s['accelerators']:,.4g} of them used"
+    out = [f"{money}; {paid}; {s['idle_share']:.0%} of it is idle"]
+    energy = f"{s['kilowatts']:,.2f} kW at the meter (PUE {s['power']['pue']:.2f})"
+    if s["kwh_per_million_output_tokens"] is not None:
+        energy += f", {s['kwh_per_million_output_tokens']:,.3g} kWh per million output tokens"
+    if s["g_co2e_per_million_output_tokens"] is not None:
+        energy += f", {s['g_co2e_per_million_output_tokens']:,.3g} gCO2e ({s['grid']})"
+    out.append(energy)
+    out += [f"{line['what']}: {line['source']}" + (f", {line['date']}" if line.get("date") else "") for line in s["lines"]]
+    return out
