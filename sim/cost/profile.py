@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from sim.cost.engine_figures import EngineProfileFile, GraphRange, Line, LineFigures, version_of
 from sim.errors import ConfigError, DataError, UnknownNameError
 from sim.hardware.accelerator import Figure
+from sim.profile_files import Graded, checked, parse_mapping, read_text
 from sim.resources import path
+
+_WHAT = "the host side of an engine"
 
 _EAGER_LAYER = 3.7e-4  # launching a layer's kernels one by one; Splitwise static batches: 29 to 31 ms for 80 layers on H100
 
@@ -120,48 +121,58 @@ class EngineProfile:
         return tokens
 
 
-def _version(text: str) -> tuple[int, ...]:
-    return tuple(int(x) for x in re.findall(r"\d+", text)[:3])
+@lru_cache(maxsize=64)
+def _checked(text: str, file: Path) -> EngineProfileFile:
+    return checked(EngineProfileFile, parse_mapping(text, str(file), _WHAT), str(file))
 
 
-@lru_cache(maxsize=16)
-def _read(engine: str) -> dict[str, Any]:
+def _read(engine: str, above: tuple[str, ...] = ()) -> EngineProfileFile:
+    """A built-in profile by name, or a user's by path: ``base`` names the one whose figures hold where it gives none."""
     if engine.endswith((".yaml", ".yml")):
-        return _own(Path(engine).expanduser())
-    folder = path("profiles", "engines")
-    known = sorted(p.stem for p in folder.glob("*.yaml"))
-    if engine not in known:
-        raise UnknownNameError("deployment.engine.name", engine, known)
-    data = yaml.safe_load((folder / f"{engine}.yaml").read_text())
-    if not isinstance(data, dict) or not data.get("lines"):
-        raise DataError(str(folder / f"{engine}.yaml"), "has no version lines")
-    return data
+        file = Path(engine).expanduser()
+    else:
+        folder = path("profiles", "engines")
+        known = sorted(p.stem for p in folder.glob("*.yaml"))
+        if engine not in known:
+            raise UnknownNameError("deployment.engine.name", engine, known)
+        file = folder / f"{engine}.yaml"
+    data = _checked(read_text(file, _WHAT), file)
+    if data.base is None:
+        return data
+    if engine in above:
+        raise DataError(str(file), f"base: goes round in a circle: {' → '.join((*above, engine))}")
+    base = _read(str(data.base), (*above, engine))
+    return data.model_copy(update={"title": data.title or base.title, "lines": _merged(base.lines, data.lines)})
 
 
-def _own(file: Path) -> dict[str, Any]:
-    """A user's profile: ``base`` names the built-in one whose figures hold where it gives none."""
-    try:
-        data = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise DataError(str(file), f"is no readable engine profile: {error}") from None
-    if not isinstance(data, dict) or not isinstance(data.get("lines"), list) or not data["lines"]:
-        raise DataError(str(file), "has no version lines")
-    if "base" in data:
-        base = _read(str(data["base"]))
-        data = {**base, **data, "lines": _merged(base["lines"], data["lines"])}
-    return data
-
-
-def _merged(base: list[dict[str, Any]], own: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _merged(base: Sequence[Line], own: Sequence[Line]) -> tuple[Line, ...]:
     """Lines of both, in order of version; where both have one, the own figures replace those of the base, `accelerators` included."""
-    lines = {str(e["from"]): dict(e) for e in base}
-    for entry in own:
-        known = lines.setdefault(str(entry["from"]), {})
-        on = dict(known.get("accelerators") or {})
-        for where, figures in (entry.get("accelerators") or {}).items():
-            on[where] = dict(on.get(where) or {}) | figures
-        known |= {**entry, "accelerators": on}
-    return [lines[k] for k in sorted(lines, key=_version)]
+    lines = {line.start: line for line in base}
+    for line in own:
+        known = lines.get(line.start)
+        if known is None:
+            lines[line.start] = line
+            continue
+        on = dict(known.accelerators or {})
+        for where, figures in (line.accelerators or {}).items():
+            on[where] = on[where].model_copy(update=_given(figures)) if where in on else figures
+        lines[line.start] = known.model_copy(update=_given(line) | {"accelerators": on})
+    return tuple(lines[k] for k in sorted(lines, key=version_of))
+
+
+def _given(figures: LineFigures) -> dict[str, Any]:
+    """The figures that are there."""
+    return {k: v for k in LineFigures.model_fields if (v := getattr(figures, k)) is not None}
+
+
+def _here(line: Line, accelerator: str) -> dict[str, Any]:
+    """Figures of a line for an accelerator: the entry with the longest name that begins its name (``h20`` does not begin ``h200-sxm``)."""
+    entries = line.accelerators or {}
+    for name in sorted(entries, key=len, reverse=True):
+        rest = accelerator[len(name) :]
+        if name and accelerator.startswith(name) and not (name[-1].isdigit() and rest[:1].isdigit()):
+            return _given(entries[name])
+    return {}
 
 
 def engine_profiles() -> list[str]:
@@ -171,49 +182,49 @@ def engine_profiles() -> list[str]:
 
 def engine_lines(name: str) -> list[str]:
     """First versions of the lines of an engine's profile, oldest first. Raises `UnknownNameError`, `DataError`."""
-    return [str(entry["from"]) for entry in _read(name)["lines"]]
+    return [line.start for line in _read(name).lines]
 
 
-@lru_cache(maxsize=64)
 def load_engine_profile(name: str, version: str | None = None, accelerator: str = "") -> EngineProfile:
     """The line of an engine that ``version`` belongs to (None: the newest). Raises `ConfigError`, `DataError`.
 
-    ``name``: a built-in profile, or the path of a ``*.yaml`` of the same form (`servesim calibrate` writes one).
-    A line begins at its ``from`` version; its figures replace those of the lines before it. Its ``accelerators`` section holds figures for
-    ``accelerator``, by its name or the beginning of it; they hold for this line only.
+    ``name``: a built-in profile, or the path of a ``*.yaml`` of the same form (`servesim calibrate` writes one), which is read again when it
+    was edited. A line begins at its ``from`` version; its figures replace those of the lines before it. Its ``accelerators`` section holds
+    figures for ``accelerator``, by its name or the beginning of it; they hold for this line only.
     """
     data = _read(name)
     figures: dict[str, Any] = {}
     here: dict[str, Any] = {}
-    line = ""
-    wanted = _version(version) if version else None
+    start = ""
+    wanted = version_of(version) if version else None
     if version and not wanted:
         raise ConfigError("deployment.engine.version", version, "is not a version", "such as '0.15.1'")
-    for entry in data["lines"]:
-        if line and wanted is not None and _version(str(entry["from"])) > wanted:
+    for line in data.lines:
+        if start and wanted is not None and version_of(line.start) > wanted:
             break
-        figures |= {k: v for k, v in entry.items() if k not in ("from", "accelerators")}
-        own = entry.get("accelerators") or {}
-        here = next((own[k] for k in sorted(own, key=len, reverse=True) if accelerator and accelerator.startswith(k)), {})
-        line = str(entry["from"])
+        figures |= _given(line)
+        here = _here(line, accelerator)
+        start = line.start
     plain: dict[str, Any] = {}
     graded: dict[str, Figure] = {}
     for key, value in (figures | here).items():
-        if isinstance(value, dict):
-            plain[key] = value["value"]
-            graded[key] = Figure(value["value"], value.get("source", ""), value.get("evidence", "estimated"))
+        if isinstance(value, Graded):
+            plain[key] = value.value
+            if value.model_fields_set > {"value"}:
+                graded[key] = Figure(value.value, value.source, value.evidence)
         else:
             plain[key] = value
-    plain["graph_sizes"] = tuple(_sizes(plain.get("graph_sizes") or ()))
-    try:
-        return EngineProfile(engine=name, line=line, title=data.get("title", name), figures=graded, **plain)
-    except TypeError as error:
-        raise DataError(f"profiles/engines/{name}.yaml", str(error)) from error
+    plain["graph_sizes"] = _sizes(plain.get("graph_sizes") or ())
+    missing = [f.name for f in fields(EngineProfile) if f.default is MISSING and f.default_factory is MISSING]
+    missing = [m for m in missing if m not in plain and m not in ("engine", "line", "title")]
+    if missing:
+        raise DataError(name, f"line {start} lacks {', '.join(missing)}", "give them, or a base whose figures hold")
+    return EngineProfile(engine=name, line=start, title=data.title or name, figures=graded, **plain)
 
 
-def _sizes(entries: Any) -> list[int]:
+def _sizes(entries: Sequence[int | GraphRange]) -> tuple[int, ...]:
     """``[1, 2, 4, {from: 8, to: 256, step: 8}]`` → all sizes."""
-    out: list[int] = []
+    out: set[int] = set()
     for e in entries:
-        out += range(e["from"], e["to"] + 1, e["step"]) if isinstance(e, dict) else [e]
-    return sorted(set(out))
+        out |= set(range(e.first, e.last + 1, e.step)) if isinstance(e, GraphRange) else {e}
+    return tuple(sorted(out))

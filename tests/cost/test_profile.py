@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-import pytest
+import math
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
 
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sim.cost.engine_figures import LineFigures
 from sim.cost.profile import engine_profiles, load_engine_profile
-from sim.errors import ConfigError, UnknownNameError
+from sim.errors import ConfigError, DataError, UnknownNameError
 
 
 @pytest.mark.parametrize("name", engine_profiles())
@@ -47,3 +56,125 @@ def test_settings_of_an_engine_change_its_profile():
     assert profile.adapted() == profile
     assert profile.adapted(graphs=False).graph_sizes == ()
     assert profile.adapted(graph_sizes=(8, 4)).graph_sizes == (4, 8)
+
+
+def written(file: Path, figures: dict[str, object]) -> str:
+    file.write_text(yaml.safe_dump({"base": "vllm", "lines": [{"from": "0.14", **figures}]}), encoding="utf-8")
+    return str(file)
+
+
+@pytest.mark.parametrize(
+    ("figure", "value"),
+    [
+        ("gemm_scale", math.nan), ("gemm_scale", -0.5), ("gemm_scale", 0.0), ("attention_scale", math.inf), ("client_request", -0.5),
+        ("host_step", math.nan), ("host_step", "soon"), ("host_step", None), ("host_step", [1]), ("host_step", {"seconds": 1}),
+        ("host_step", True), ("host_step", 1e9), ("overlap", "yes"), ("overlap", 1), ("small_kernels_per_layer", "4"), ("kernels", 3),
+        ("graph_sizes", [0]), ("graph_sizes", ["8"]), ("graph_sizes", [{"from": 8, "to": 16}]), ("all_to_all", "ring"), ("hots_step", 1.0),
+        ("host_step", {"value": 1.0, "evidence": "rumour"}), ("host_step", {"value": 1.0, "source": ""}), ("accelerators", ["h100"]),
+        ("accelerators", {"h100": {"host_step": -1}}), ("accelerators", {"h100": {"from": "0.1"}}),
+    ],
+)  # fmt: skip
+def test_figures_that_are_none_are_refused(tmp_path: Path, figure: str, value: object) -> None:
+    with pytest.raises(DataError, match=figure):
+        load_engine_profile(written(tmp_path / "own.yaml", {figure: value}), "0.14")
+
+
+def test_everything_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
+    wrong = {"gemm_scale": math.nan, "client_request": -0.5, "host_stp": 1.0, "accelerators": {"h100": {"overlap": "x"}}}
+
+    with pytest.raises(DataError) as caught:
+        load_engine_profile(written(tmp_path / "own.yaml", wrong))
+    for part in (
+        "4 things",
+        "lines[0].gemm_scale",
+        "lines[0].client_request",
+        "'host_stp'",
+        "lines[0].accelerators.h100.overlap",
+    ):
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "lines: []",
+        "lines: [{}]",
+        "lines: [{from: new}]",
+        "{lines: [{from: '1'}], lines: []}",
+        "a: [",
+        "\x00",
+        "? [1]\n: 2",
+    ],
+)
+def test_files_that_hold_no_profile_are_refused(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text(text, encoding="utf-8")
+
+    with pytest.raises(DataError, match=r"own\.yaml"):
+        load_engine_profile(str(file))
+
+
+def test_a_base_must_not_go_round(tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text(yaml.safe_dump({"base": str(file), "lines": [{"from": "1"}]}), encoding="utf-8")
+
+    with pytest.raises(DataError, match="circle"):
+        load_engine_profile(str(file))
+
+
+def test_what_no_base_gives_must_be_there(tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text("lines: [{from: '1', host_step: 1ms}]", encoding="utf-8")
+
+    with pytest.raises(DataError, match=r"lacks kernels, host_row"):
+        load_engine_profile(str(file))
+
+
+def test_an_edited_file_is_read_again(tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+
+    assert load_engine_profile(written(file, {"host_step": 0.052})).host_step == 0.052
+    assert load_engine_profile(written(file, {"host_step": 0.500})).host_step == 0.5
+
+
+def test_times_may_have_units_and_bare_figures_count_as_estimated(tmp_path: Path) -> None:
+    profile = load_engine_profile(written(tmp_path / "own.yaml", {"host_step": "2.5ms"}), "0.14")
+
+    assert profile.host_step == pytest.approx(0.0025)
+    assert profile.overlap  # of the base
+
+
+def test_figures_for_an_accelerator_hold_for_its_variants_only(tmp_path: Path) -> None:
+    own = written(
+        tmp_path / "own.yaml", {"host_step": 1.0, "accelerators": {"h20": {"host_step": 2.0}, "ascend-910b": {"host_step": 3.0}}}
+    )
+
+    found = {a: load_engine_profile(own, "0.14", a).host_step for a in ("h20", "h20-141g", "h200-sxm", "ascend-910b4", "")}
+    assert found == {"h20": 2.0, "h20-141g": 2.0, "h200-sxm": 1.0, "ascend-910b4": 3.0, "": 1.0}
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from([*LineFigures.model_fields, "from", "accelerators", "x"]),
+        st.recursive(
+            st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=6),
+            lambda inner: (
+                st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["value", "source", "evidence", "from"]), inner)
+            ),
+            max_leaves=6,
+        ),
+        max_size=5,
+    )
+)
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_a_file_holds_is_an_error_or_a_profile_of_finite_figures(tmp_path: Path, figures: dict[str, Any]) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text(yaml.safe_dump({"base": "vllm", "lines": [{"from": "0.14"} | figures]}), encoding="utf-8")
+    try:
+        profile = load_engine_profile(str(file))
+    except DataError:
+        return
+    times = [getattr(profile, f.name) for f in fields(profile) if f.type == "float"]
+    assert all(math.isfinite(t) and t >= 0.0 for t in times)

@@ -1,0 +1,132 @@
+"""What an engine profile file may hold (`profiles/engines/*.yaml`, and files of one's own), checked as a whole."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, StrictBool, StrictInt, field_validator, model_validator
+
+from sim.profile_files import Graded, Record
+from sim.units import parse_seconds
+
+_LONGEST = 3600.0
+_LARGEST_GRAPH = 1 << 20
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError("must be a number")
+    return value
+
+
+_Seconds = Annotated[
+    float, BeforeValidator(parse_seconds), Field(ge=0, le=_LONGEST, json_schema_extra={"type": ["number", "string"]})
+]
+_Factor = Annotated[float, BeforeValidator(_number), Field(gt=0, le=1e6, allow_inf_nan=False)]
+_Amount = Annotated[float, BeforeValidator(_number), Field(ge=0, le=1e6, allow_inf_nan=False)]
+Time = Graded[_Seconds] | None
+Factor = Graded[_Factor] | None
+Amount = Graded[_Amount] | None
+Flag = Graded[StrictBool] | None
+
+
+class GraphRange(Record):
+    """Captured sizes ``from``, ``from + step``, … up to ``to``."""
+
+    first: Annotated[StrictInt, Field(alias="from", ge=1, le=_LARGEST_GRAPH)]
+    last: Annotated[StrictInt, Field(alias="to", ge=1, le=_LARGEST_GRAPH)]
+    step: Annotated[StrictInt, Field(ge=1, le=_LARGEST_GRAPH)]
+
+
+class LineFigures(Record):
+    """Figures of one line; what is left out holds as in the line before. Times in seconds (or with a unit, ``"0.3ms"``)."""
+
+    kernels: str | None = Field(
+        None, description="kernel stack whose timings the figures go with: vllm, sglang, vllm-ascend, llama.cpp"
+    )
+    host_step: Time = Field(None, description="host work per step")
+    host_row: Time = Field(None, description="host work per row of the batch")
+    host_prefill_row: Time = Field(None, description="host work per row with prompt tokens")
+    host_token: Time = Field(None, description="host work per token of the batch")
+    host_scale_tp: Time = Field(None, description="further host work per step for each rank beyond the first")
+    overlap: Flag = Field(None, description="the host prepares the next step while the device works")
+    overlap_gap: Time = Field(None, description="what shows of the host's work where it overlaps")
+    overlap_gap_ranks: Time = Field(None, description="more of it with several ranks")
+    graph_sizes: tuple[Annotated[StrictInt, Field(ge=1, le=_LARGEST_GRAPH)] | GraphRange, ...] | None = Field(
+        None, description="token counts that graphs are captured for: numbers, and {from, to, step}"
+    )
+    graph_prefill: Flag = Field(None, description="steps with prompt tokens use graphs too")
+    eager_layer: Time = Field(None, description="launching the kernels of a layer one by one, beyond the captured sizes")
+    eager_expert_layer: Time = Field(None, description="what a layer of experts adds to it")
+    sampler_step: Time = Field(None, description="sampling, per step (device)")
+    sampler_row: Time = Field(None, description="sampling, per sampled row (device)")
+    structured_row: Time = Field(None, description="mask of allowed tokens, per row that must follow a grammar")
+    mixed_factor: Factor = Field(None, description="decode attention in a step that also computes prompts, relative to alone")
+    mixed_row: Time = Field(None, description="more per layer for each decode row in such a step")
+    separate_attention: Flag = Field(None, description="prompt and decode rows run in two kernels")
+    decode_tile: Amount = Field(
+        None, description="query rows that decode attention computes per KV head, whatever the group (0: as measured)"
+    )
+    small_kernel: Time = Field(None, description="launching one norm, activation or rotary kernel in a graph")
+    small_kernels_per_layer: Amount = Field(None, description="how many of them a layer has")
+    expert_layer: Time = Field(None, description="what surrounds the measured kernels of a layer of experts, per step")
+    expert_token: Time = Field(None, description="the same, per token")
+    int4_expert_layer: Time = Field(None, description="what 4-bit experts take beyond the measured kernels, per layer and step")
+    int4_expert_token: Time = Field(None, description="the same, per token")
+    gemm_scale: Factor = Field(None, description="time of matrix products relative to the measured kernels")
+    attention_scale: Factor = Field(None, description="the same for attention")
+    comms_scale: Factor = Field(None, description="the same for collectives")
+    client_request: Time = Field(None, description="from the client to the engine: HTTP, tokenising")
+    client_first_token: Time = Field(None, description="from the engine to the client: detokenising, sending")
+    client_token: Time = Field(None, description="the same for every further token")
+    client_prompt_token: Time = Field(None, description="tokenising, per prompt token")
+    client_serial: Time = Field(None, description="part of client_request that one process does, a request after the other")
+    client_chat: Time = Field(None, description="what a chat request adds to client_request")
+    client_chat_serial: Time = Field(None, description="what it adds to client_serial")
+    all_to_all: Literal["allgather", "deepep"] | None = Field(None, description="how tokens reach experts on other ranks")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_empty(cls, given: Any) -> Any:
+        empty = [k for k, v in given.items() if v is None] if isinstance(given, dict) else []
+        if empty:
+            raise ValueError(f"{', '.join(map(str, empty))}: has no value")
+        return given
+
+
+def version_of(text: str) -> tuple[int, ...]:
+    """``"0.15.1"`` → (0, 15, 1); () for what is no version."""
+    return tuple(int(x) for x in re.findall(r"\d+", text)[:3])
+
+
+class Line(LineFigures):
+    """A version line: it begins at ``from``; ``accelerators`` has figures for accelerators by their name or its beginning."""
+
+    start: str = Field(alias="from", description="first version of the line")
+    accelerators: dict[str, LineFigures] | None = Field(
+        None, description="figures on certain accelerators, by name or the beginning of it"
+    )
+
+    @field_validator("start")
+    @classmethod
+    def _version(cls, given: str) -> str:
+        if not version_of(given):
+            raise ValueError("is not a version, such as '0.15.1'")
+        return given
+
+
+class EngineProfileFile(Record):
+    """An engine profile: the host side of an engine, by version line. `servesim calibrate` writes such files."""
+
+    title: str | None = Field(None, description="for people")
+    base: str | None = Field(None, description="another profile (name or path) whose figures hold where this one has none")
+    notes: tuple[str, ...] = Field((), description="for people")
+    lines: tuple[Line, ...] = Field(description="version lines, oldest first")
+
+    @field_validator("lines", mode="before")
+    @classmethod
+    def _some(cls, given: Any) -> Any:
+        if not isinstance(given, list | tuple) or not given:
+            raise ValueError("must be a list of version lines")
+        return given
