@@ -149,6 +149,10 @@ class Scheduler(ABC):
     """How the engine divides the memory (a class of `sim.cost.memory_rules`); None: it does not manage KV memory."""
     profile: ClassVar[str | None] = None
     """Name of the engine's profile of host overheads (`profiles/engines`); None: the engine's own name."""
+    follows_checkpoint_kv: ClassVar[bool] = False
+    """Whether ``auto`` for the KV cache takes the dtype that the checkpoint asks for (`ModelSpec.kv_wanted`)."""
+    own_caches: ClassVar[tuple[str, ...]] = ()
+    """Kinds of layer that forget (``sliding``, ``chunked``, ``linear``) whose caches are managed as the engine does; others warn."""
     hands_over: ClassVar[HandOver | None] = None
     """How requests go from prefill to decode engines (`sim.engine.disaggregation`); None: not modelled."""
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sim import registry
 from sim.cost.build import build_step_cost
-from sim.cost.evidence import Evidence
+from sim.cost.evidence import Evidence, merge_notes
 from sim.cost.extras import Extras
 from sim.cost.layout import Layout
 from sim.cost.memory import Budget, memory_budget
@@ -20,6 +20,7 @@ from sim.engine.state import new_recorder
 from sim.errors import ConfigError, NotModelledError
 from sim.hardware import Accelerator, load_accelerator
 from sim.model import ModelSpec, load_model
+from sim.model.serving import cache_warning, served
 from sim.policy.router import ReplicaFacts
 
 if TYPE_CHECKING:
@@ -145,6 +146,7 @@ def _plan(section: Any, model: ModelSpec, name: str, field: str, traffic: Any) -
         )
     if getattr(section, "role", None) is not None:
         given = scheduler.as_side(given, section.role)
+    model = served(model, scheduler.follows_checkpoint_kv)
     site = Site(model, accelerator, layout.tp, layout.pp, layout.dp, layout.ep, section.kv_blocks)
     params = scheduler.resolve(given, site)
     ranks = scheduler.ranks(params, site)
@@ -162,6 +164,9 @@ def _plan(section: Any, model: ModelSpec, name: str, field: str, traffic: Any) -
     extras = replace(scheduler.extras(params, site) or Extras(), structured=traffic.structured_output)
     tokens = scheduler.max_batch_tokens(params, site)
     cost, shared, evidence = step_costs(model, accelerator, replace(layout, dp=site.dp), profile, tokens, extras, ranks)
+    warning = cache_warning(model, scheduler.own_caches)
+    if warning is not None:
+        evidence = replace(evidence, notes=merge_notes([warning], evidence.notes))
     return Plan(
         name, field, section.replicas, model, accelerator, layout, scheduler, params, site, budget, profile, cost, evidence,
         ranks=ranks, shared=shared,

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from sim.errors import ConfigError, NotModelledError
+from sim.model.checkpoint import Stored, stored
 from sim.model.families import FAMILIES, Config, Fields, layer_kinds
 from sim.model.quant import kv_dtype, weight_format
 from sim.model.spec import ModelSpec
+from sim.model.unmodelled import not_modelled
 
 _NAMES: Mapping[str, tuple[str, ...]] = {
     "layers": ("num_hidden_layers", "n_layer", "num_layers"),
@@ -23,35 +25,41 @@ _DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "bf16"}  # engines 
 
 
 def spec_from_config(
-    config: Mapping[str, Any], name: str, weights: str = "auto", kv_cache: str = "auto", source: str = "", field: str = "model"
+    config: Mapping[str, Any],
+    name: str,
+    weights: str = "auto",
+    kv_cache: str = "auto",
+    source: str = "",
+    field: str = "model",
+    beside: Mapping[str, Any] | None = None,
 ) -> ModelSpec:
     """The architecture in a ``config.json``, served with ``weights`` and ``kv_cache``.
 
-    ``weights="auto"`` is what the checkpoint holds (its ``quantization_config``, else its 16-bit dtype);
-    ``kv_cache="auto"`` is the 16-bit dtype of the model, as engines choose.
+    ``weights="auto"`` is what the checkpoint holds (its ``quantization_config``, else ``beside``, the ``hf_quant_config.json`` in
+    the same folder, else its 16-bit dtype); ``kv_cache="auto"`` is the 16-bit dtype of the model, and what the checkpoint wants
+    is kept in ``ModelSpec.kv_wanted`` for the engines that follow it.
 
-    *Raises*: `ConfigError` naming a missing or malformed key; `NotModelledError` for an architecture that is no decoder of
-    attention and MLP layers; `UnknownNameError` for an unknown number format.
+    *Raises*: `ConfigError` naming a missing or malformed key; `NotModelledError` for an architecture or number format that is not
+    modelled; `UnknownNameError` for an unknown name of a number format.
     """
     text = _text(config)
-    fields, warnings = _architecture(text, name, field), list[str]()
     model_type = str(text.get("model_type", config.get("model_type", "")))
-    tied_by_default = False
-    if model_type in FAMILIES:
-        rule, tied_by_default = FAMILIES[model_type]
-        try:
-            rule(text, fields)
-        except KeyError as missing:
-            raise ConfigError(f"{field}.config", name, f"key {missing} is missing for model_type {model_type!r}") from None
-    else:
-        warnings.append(f"model_type {model_type!r} of {name} is not known: read as a Llama-like decoder without biases")
+    if model_type not in FAMILIES:
+        raise not_modelled(config, text, model_type, f"{field}.config.model_type")
+    fields = _architecture(text, name, field)
+    rule, tied_by_default = FAMILIES[model_type]
+    try:
+        rule(text, fields)
+    except KeyError as missing:
+        raise ConfigError(f"{field}.config", name, f"key {missing} is missing for model_type {model_type!r}") from None
     tied = text.get("tie_word_embeddings", config.get("tie_word_embeddings"))
     fields["tie_embeddings"] = tied_by_default if tied is None else bool(tied)
     fields["vision_params"] = _vision(config)
-    native, dtype = _native_format(config, text, field), _dtype(config, text)
-    fields |= _formats(native, dtype, weights, kv_cache, field)
+    held, dtype = _stored(config, text, beside, field), _dtype(config, text)
+    fields |= _formats(held.weights, dtype, weights, kv_cache, field)
+    fields["kv_wanted"] = held.kv if kv_cache == "auto" else ""
     architecture = (config.get("architectures") or [model_type])[0]
-    return ModelSpec(name=name, architecture=str(architecture), warnings=tuple(warnings), source=source, **fields)
+    return ModelSpec(name=name, architecture=str(architecture), source=source, **fields)
 
 
 def _text(config: Mapping[str, Any]) -> Config:
@@ -101,24 +109,12 @@ def _dtype(config: Config, text: Config) -> str:
     return _DTYPES.get(stored.removeprefix("torch."), "bf16")
 
 
-def _native_format(config: Config, text: Config, field: str) -> str:
-    """Name of the number format a checkpoint is stored in, or an empty string for 16 bits."""
-    q = config.get("quantization_config") or text.get("quantization_config")
-    if not isinstance(q, Mapping):
-        return ""
-    method, bits = str(q.get("quant_method", "")), q.get("bits", q.get("w_bit", 4))
-    if method in ("fp8", "mxfp4", "awq"):
-        return {"awq": "awq-int4"}.get(method, method)
-    if method == "gptq":
-        return f"gptq-int{bits}"
-    if method == "modelopt":
-        return {"FP8": "fp8", "NVFP4": "nvfp4"}.get(str(q.get("quant_algo", "FP8")), "fp8")
-    if method == "compressed-tensors":
-        form = str(q.get("format", ""))
-        if form == "pack-quantized":
-            return "int4-experts" if any("self_attn" in str(i) for i in q.get("ignore", ())) else "awq-int4"
-        return {"float-quantized": "fp8", "int-quantized": "w8a8", "nvfp4-pack-quantized": "nvfp4"}.get(form, "fp8")
-    raise NotModelledError(f"{field}.config.quantization_config.quant_method", method, "this number format is not modelled")
+def _stored(config: Config, text: Config, beside: Config | None, field: str) -> Stored:
+    """Formats of the checkpoint: its own block first, as engines read them."""
+    for owner in (config, text):
+        if owner.get("quantization_config") is not None:
+            return stored(owner["quantization_config"], f"{field}.config.quantization_config")
+    return stored(beside, f"{field}.hf_quant_config")
 
 
 def _formats(native: str, dtype: str, weights: str, kv_cache: str, field: str) -> Fields:

@@ -44,7 +44,10 @@ def _load(name_or_path: str, weights: str, kv_cache: str, field: str) -> ModelSp
     if file.is_dir():
         file = file / "config.json"
     if file.suffix == ".json" or file.exists():
-        return spec_from_config(_read(file), _name_of(file), weights, kv_cache, str(file), field)
+        beside = file.with_name("hf_quant_config.json")
+        return spec_from_config(
+            _read(file), _name_of(file), weights, kv_cache, str(file), field, _read(beside) if beside.is_file() else None
+        )
     known = model_names()
     short = _key(name_or_path).rsplit("/", 1)[-1]
     raise UnknownNameError(f"{field}.name", short if "/" in name_or_path else name_or_path, known)

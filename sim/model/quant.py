@@ -71,8 +71,12 @@ _FORMATS = (
     _linear("w8a8", 8 + 32 / 4096, "int8", "8 bits and one fp32 scale per output channel"),
     _linear("w8a16", 8 + 32 / 4096, "model", "8 bits and one fp32 scale per output channel, 16-bit activations"),
     _linear("w4a8", 4 + 16 / 128, "int8", "4 bits, group 128 with a 16-bit scale"),
+    _linear("w4a8-fp8", 4 + 16 / 128, "fp8", "4 bits, group 128 with a 16-bit scale, fp8 activations (ModelOpt W4A8_AWQ)"),
+    _linear("mxfp8", 8 + 8 / 32, "fp8", "OCP microscaling: blocks of 32 with an 8-bit exponent"),
+    _linear("mxfp4-linear", 4 + 8 / 32, "model", "OCP microscaling: blocks of 32 with an 8-bit exponent, in every linear layer"),
     _linear("awq-int4", _AWQ, "model", "AutoAWQ, group 128: 16-bit scale and 4-bit zero point"),
     _linear("gptq-int4", _AWQ, "model", "GPTQ, group 128: 16-bit scale and 4-bit zero point"),
+    _linear("gptq-int3", 3 + (16 + 3) / 128, "model", "GPTQ, group 128: 16-bit scale and 3-bit zero point"),
     _linear("gptq-int8", 8 + (16 + 8) / 128, "model", "GPTQ, group 128: 16-bit scale and 8-bit zero point"),
     _experts(
         "int4-experts",

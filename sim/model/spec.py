@@ -78,6 +78,7 @@ class ModelSpec:
     weights: str = "bf16"
     dtype: str = "bf16"  # activations, and weights that stay unquantised
     kv_dtype: str = "bf16"
+    kv_wanted: str = ""  # KV dtype the checkpoint asks for and `auto` of some engines follows; empty: it says nothing
     # attention, layer by layer
     attention: tuple[AttentionKind, ...] = ()  # empty: all full
     window: int = 0  # tokens a sliding or chunked layer looks back

@@ -8,6 +8,7 @@ import pytest
 
 from sim.errors import ConfigError, DataError, NotModelledError, UnknownNameError
 from sim.model import load_model, spec_from_config
+from sim.model.serving import cache_warning, served
 
 LLAMA: dict[str, Any] = {
     "model_type": "llama",
@@ -67,17 +68,30 @@ def test_files_that_are_no_config(tmp_path: Path) -> None:
         load_model(" ")
 
 
-@pytest.mark.parametrize("extra", [{"is_encoder_decoder": True}, {"ssm_cfg": {}}, {"layer_types": ["mamba"] * 32}])
+@pytest.mark.parametrize("extra", [{"is_encoder_decoder": True}, {"model_type": "mamba2"}, {"layer_types": ["mamba"] * 32}])
 def test_other_architectures_are_refused(extra: dict[str, Any]) -> None:
     with pytest.raises(NotModelledError):
         spec_from_config({**LLAMA, **extra}, "mine")
 
 
-def test_an_unknown_family_is_read_with_a_warning() -> None:
-    model = spec_from_config({**LLAMA, "model_type": "newcomer"}, "mine")
+def test_an_unknown_family_is_refused_by_name() -> None:
+    newcomer = {
+        **LLAMA,
+        "model_type": "newcomer",
+        "architectures": ["NewForCausalLM"],
+        "n_routed_experts": 256,
+        "kv_lora_rank": 512,
+    }
 
-    assert "newcomer" in model.warnings[0]
-    assert model.param_count() == load_model("llama-3.1-8b").param_count()
+    with pytest.raises(
+        NotModelledError, match=r"model\.config\.model_type: this architecture is not modelled \(NewForCausalLM\)"
+    ) as caught:
+        spec_from_config(newcomer, "mine")
+
+    assert "latent attention, routed experts" in str(caught.value)
+    assert "nearest modelled family: deepseek_v3" in str(caught.value)
+    with pytest.raises(NotModelledError, match="nearest modelled family: qwen3_moe"):
+        spec_from_config({**LLAMA, "model_type": "qwen3_mof"}, "mine")
 
 
 @pytest.mark.parametrize(
@@ -89,10 +103,72 @@ def test_an_unknown_family_is_read_with_a_warning() -> None:
         ({"quant_method": "compressed-tensors", "format": "float-quantized"}, "fp8"),
         ({"quant_method": "compressed-tensors", "format": "int-quantized"}, "w8a8"),
         ({"quant_method": "modelopt", "quant_algo": "NVFP4"}, "nvfp4"),
+        ({"quant_method": "modelopt", "quant_algo": "W4A16_AWQ"}, "awq-int4"),
+        ({"quant_algo": "FP8", "ignore": ["lm_head"]}, "fp8"),
+        ({"quant_method": "fbgemm_fp8", "modules_to_not_convert": []}, "fp8"),
+        ({"quant_method": "compressed-tensors", "format": "mxfp4-pack-quantized"}, "mxfp4-linear"),
+        (
+            {
+                "quant_method": "compressed-tensors",
+                "format": "pack-quantized",
+                "config_groups": {"g": {"weights": {"num_bits": 8}}},
+            },
+            "w8a16",
+        ),
     ],
 )
 def test_the_number_format_of_a_checkpoint_is_found(quantization: dict[str, Any], weights: str) -> None:
     assert spec_from_config({**LLAMA, "quantization_config": quantization}, "mine").weights == weights
+
+
+@pytest.mark.parametrize(
+    ("quantization", "key", "value"),
+    [
+        ({"quant_method": "hqq"}, "quant_method", "hqq"),
+        ({"quant_method": "modelopt", "quant_algo": "W2A2"}, "quant_algo", "W2A2"),
+        ({"quant_method": "compressed-tensors", "format": "marlin-24"}, "format", "marlin-24"),
+        ({"quant_method": "gptq", "bits": 5}, "bits", "5"),
+        ({"quant_method": "compressed-tensors", "format": "float-quantized", "kv_cache_scheme": {"type": "int", "num_bits": 4}}, "kv_cache_scheme", "int 4"),
+    ],
+)  # fmt: skip
+def test_a_number_format_that_is_not_modelled_is_refused_by_name(quantization: dict[str, Any], key: str, value: str) -> None:
+    with pytest.raises(NotModelledError, match=rf"quantization_config\.{key}: .*{value}"):
+        spec_from_config({**LLAMA, "quantization_config": quantization}, "mine")
+
+
+def test_a_quantisation_file_beside_the_config_is_read(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA))
+    plain = load_model(str(tmp_path / "config.json"))
+    folder = tmp_path / "quantised"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(LLAMA))
+    (folder / "hf_quant_config.json").write_text(
+        json.dumps({"quantization": {"quant_algo": "FP8", "kv_cache_quant_algo": "FP8", "exclude_modules": ["lm_head"]}})
+    )
+    found = load_model(str(folder))
+
+    assert (plain.weights, plain.kv_wanted) == ("bf16", "")
+    assert (found.weights, found.kv_wanted, found.kv_dtype) == ("fp8", "fp8", "bf16")
+    assert served(found, follows_checkpoint=True).kv_bytes_per_token() == plain.kv_bytes_per_token() / 2
+    assert served(found, follows_checkpoint=False).kv_bytes_per_token() == plain.kv_bytes_per_token()
+    assert load_model(str(folder), kv_cache="bf16").kv_wanted == ""
+
+
+@pytest.mark.parametrize("scheme", [{"type": "float", "num_bits": 8}])
+def test_the_kv_dtype_of_a_checkpoint_is_found(scheme: dict[str, Any]) -> None:
+    block = {"quant_method": "compressed-tensors", "format": "float-quantized", "kv_cache_scheme": scheme}
+
+    assert spec_from_config({**LLAMA, "quantization_config": block}, "mine").kv_wanted == "fp8"
+    assert spec_from_config({**LLAMA, "quantization_config": {**block, "kv_cache_scheme": None}}, "mine").kv_wanted == ""
+
+
+def test_layers_that_forget_are_warned_about_until_their_caches_are_modelled() -> None:
+    assert cache_warning(load_model("llama-3.1-8b")) is None
+    gemma = cache_warning(load_model("gemma-3-27b"))
+    assert gemma is not None and "52 sliding-window layers (keep only their window) of 62" in gemma
+    assert cache_warning(load_model("gemma-3-27b"), kept=("sliding",)) is None
+    linear = cache_warning(load_model("qwen3-next-80b-a3b"))
+    assert linear is not None and "36 recurrent layers" in linear
 
 
 def test_unknown_number_formats() -> None:

@@ -37,6 +37,7 @@ class LlamaCpp(Scheduler):
         "micro-batches as steps of their own",
     )
     rule = LlamaCppRule
+    own_caches = ("sliding",)
     profile = "llama.cpp"
 
     @classmethod

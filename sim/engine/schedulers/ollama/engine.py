@@ -36,6 +36,7 @@ class Ollama(Scheduler):
         "the time between a semaphore's release and the next request's arrival at the server",
     )
     rule = LlamaCppRule
+    own_caches = ("sliding",)
 
     @classmethod
     def resolve(cls, params: OllamaParams, site: Site) -> OllamaParams:

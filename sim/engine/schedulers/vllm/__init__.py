@@ -95,6 +95,7 @@ class Vllm(Scheduler):
         "vLLM 0.33.0: v1/core/sched/{scheduler,async_scheduler}.py, v1/core/{kv_cache_manager,block_pool}.py, v1/engine/core.py"
     )
     rule = VllmRule
+    follows_checkpoint_kv = True
     hands_over = HandOver(first="prefill", first_token="decode")
     not_modelled = (
         "several KV groups of hybrid models",
