@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sim.cost import step
+from sim.cost.attention import surfaces
 from sim.cost.evidence import Evidence, merge_notes
 from sim.cost.extras import Extras, extra_constants, pass_seconds
-from sim.cost.formats import HALF, expert_format, gemm_format
+from sim.cost.formats import HALF, Gemm, expert_format, gemm_format
 from sim.cost.kernels import Kernels
 from sim.cost.layout import Layout
 from sim.cost.profile import EngineProfile
-from sim.cost.step import COMMS, COMPUTE, CONTEXT_GRID, FLOOR, MEMORY, ROWS_GRID, SMALL, grid_point
+from sim.cost.step import COMMS, COMPUTE, FLOOR, MEMORY, SMALL
 from sim.errors import ConfigError
 from sim.hardware.accelerator import Accelerator
-from sim.model.spec import ModelSpec
+from sim.model.mlps import Dense
+from sim.model.spec import LinearShape, ModelSpec
 
 MAX_TABLE = 16384  # tokens: beyond, every GEMM is compute bound and time is linear
 MAX_SAMPLED = 1024
-_TILE_PER_HEAD = 32  # query rows of a tile per head of the group
-_TILE_EFFICIENCY = 0.95  # of the matrix units, as prompt attention of the same kernel (FlashAttention 3 on H20: 0.94)
-_LONG_KERNEL = 50e-6  # seconds of prompt attention in a layer from which on it is taken to be bound by compute
 _SMALL_EFFICIENCY = (
     0.75  # share of memory bandwidth that norms, activations and rotary embeddings reach (assumed in the operator study)
 )
@@ -136,7 +135,10 @@ class _Builder:
 
     def build(self, extras: Extras) -> tuple[Tables, Evidence]:
         layers, layers_prompt = self._layers()
-        decode, decode_window, prefill, prefill_window, window, full, windowed = self._attention()
+        decode, decode_window, prefill, prefill_window, window, full, windowed, notes = surfaces(
+            self.m, self.a, self.layout.tp, self.kernels, self.profile
+        )
+        self.notes += notes
         head = self._head()
         constants = self._constants(decode, decode_window, full, windowed, window)
         if extras.structured:
@@ -183,7 +185,7 @@ class _Builder:
         columns = np.zeros((sizes.size, 5))
         reduced = 0
         for shape in m.linear_shapes(tp):
-            fmt = self.fmt if shape.quantised else HALF
+            fmt = self._format(shape)
             t = self.kernels.gemm("linear layers", fmt, sizes, shape.n, shape.k)
             self._add(columns, t, shape.repeat * shape.layers)
             reduced += shape.repeat * shape.layers if shape.all_reduce else 0
@@ -201,6 +203,12 @@ class _Builder:
             columns[:, COMMS] += (self.layout.pp - 1) * self.kernels.send(sizes * m.hidden * 2.0 / tp, hop)
         self._small_kernels(columns, sizes)
         return columns
+
+    def _format(self, shape: LinearShape) -> Gemm:
+        """The number format a product runs in: the model's, its own, or the 16-bit one."""
+        if not shape.quantised:
+            return HALF
+        return gemm_format(replace(self.m, weights=shape.form), self.a) if shape.form else self.fmt
 
     def _filled(self, columns: Floats, busy: Floats) -> tuple[Floats, Floats]:
         """Rows for decode steps and for steps with prompts. ``busy``: share of matrix products in the time of the whole step, by size."""
@@ -232,7 +240,8 @@ class _Builder:
     def _experts(self, columns: Floats, sizes: Floats, moe: Any) -> None:
         m, layout = self.m, self.layout
         everyone = sizes * layout.dp * layout.expert_imbalance  # data-parallel ranks step together, each with as many tokens
-        fmt = expert_format(m, self.a)
+        own = m.expert_form
+        fmt = expert_format(replace(m, weights=own) if own else m, self.a)
         grouped = layout.ep > 1 and self.profile.all_to_all == "deepep"
         t = self.kernels.moe(fmt, everyone, moe, max(layout.ep, 1), grouped)
         self._add(columns, t, moe.layers)
@@ -261,9 +270,9 @@ class _Builder:
         """Norms, rotary embedding, activation: a launch each, and the bytes they move."""
         m, tp = self.m, self.layout.tp
         moe = sum(m.experts_in)
-        width = m.intermediate / tp * (3.0 if m.gated_mlp else 2.0)
+        inner = sum(b.mlp.width * (3.0 if b.mlp.gated else 2.0) for b in m.blocks if isinstance(b.mlp, Dense)) / tp
         heads = (m.heads // tp + 2 * -(-m.kv_heads // tp)) * m.head_dim
-        per_token = m.layers * (8.0 * m.hidden + 2.0 * heads) + (m.layers - moe) * width
+        per_token = m.layers * (8.0 * m.hidden + 2.0 * heads) + inner
         launches = self.profile.small_kernels_per_layer * m.layers + 4.0 * moe
         columns[:, SMALL] += launches * self.profile.small_kernel + sizes * per_token * 2.0 / (
             _SMALL_EFFICIENCY * self.a.memory_bandwidth
@@ -292,7 +301,7 @@ class _Builder:
         rows = np.arange(1, MAX_SAMPLED + 1, dtype=float)
         columns = np.zeros((rows.size, 5))
         shape = m.head_shape(tp)
-        fmt = self.fmt if m.format.bits.get("head") else HALF
+        fmt = self.fmt if m.format.bits.get("head") else self._format(shape)
         self._add(columns, self.kernels.gemm("output head", fmt, rows, shape.n, shape.k), self.profile.gemm_scale)
         columns[:, SMALL] += self.profile.sampler_step + self.profile.sampler_row * rows
         if tp > 1:  # logits are gathered: half an all-reduce
@@ -303,59 +312,6 @@ class _Builder:
                 * self.kernels.all_reduce(size, tp, self.link, self.layout.network, self.layout.node_size)
             )
         return np.vstack([np.zeros((1, 5)), columns])
-
-    # ---- attention
-
-    def _attention(self) -> tuple[Any, ...]:
-        m, tp = self.m, self.layout.tp
-        rows = np.array([grid_point(i) for i in range(ROWS_GRID)])[:, None]
-        context = np.array([grid_point(i) for i in range(CONTEXT_GRID)])[None, :]
-        heads, kv_heads = m.heads // tp, max(-(-m.kv_heads // tp), 1)
-        kv = "fp8" if m.kv_element_bytes <= 1.1 else "bf16"
-        if m.is_mla:
-            decode = self.kernels.latent_decode(rows, context, heads, m.kv_lora_rank, m.qk_rope_head_dim, kv, m.kv_element_bytes)
-            prefill = self.kernels.latent_prefill(rows, context, heads, kv)
-        else:
-            decode = self.kernels.decode(rows, context, heads, kv_heads, m.head_dim, kv, m.kv_element_bytes)
-            decode = np.maximum(decode, self._whole_tiles(rows * context, heads, kv_heads))
-            prefill = self.kernels.prefill(rows, context, heads, kv_heads, m.head_dim, m.v_head_dim, kv)
-        prefill = prefill * (1.0 + self._throttle() * prefill / (prefill + _LONG_KERNEL))
-        kinds = m.kinds
-        full = kinds.count("full")
-        windowed = kinds.count("sliding") + kinds.count("chunked")
-        window = float(m.window) if windowed else 0.0
-        if "chunked" in kinds:
-            window = max(window / 2.0, 1.0)
-            self.notes.append("chunked attention looks back half a chunk on average")
-        if m.is_mla and m.index_top_k:  # sparse attention: an indexer looks at every key, attention at the chosen ones
-            index_decode, index_prefill = self._indexer(rows, context)
-            surfaces = index_decode * m.layers, decode * m.layers, index_prefill * m.layers, prefill * m.layers
-            self.notes.append(
-                "sparse attention: indexer estimated from bytes and FLOPs, then dense attention over the chosen tokens"
-            )
-            return (*self._full_size(*surfaces), float(m.index_top_k), 1, 1)
-        surfaces = decode * full, decode * windowed, prefill * full, prefill * windowed
-        return (*self._full_size(*surfaces), window, full, windowed)
-
-    def _whole_tiles(self, keys: Any, heads: int, kv_heads: int) -> Any:
-        """Least time of decode attention over ``keys`` cached tokens where it multiplies whole tiles: it shows where compute is scarce (H20)."""
-        if not self.profile.decode_tile or self.a.compute_capability != "9.0":
-            return 0.0
-        tile = min(_TILE_PER_HEAD * heads / kv_heads, self.profile.decode_tile)
-        return keys * 4.0 * kv_heads * self.m.head_dim * tile / (_TILE_EFFICIENCY * self.a.peak("bf16"))
-
-    def _full_size(self, *surfaces: Any) -> list[Floats]:
-        scale = self.profile.attention_scale
-        return [np.ascontiguousarray(np.broadcast_to(s * scale, (ROWS_GRID, CONTEXT_GRID))) for s in surfaces]
-
-    def _indexer(self, rows: Any, context: Any) -> tuple[Any, Any]:
-        """Scores of every cached token in one layer (DeepSeek V3.2): 8-bit keys, a small dot product per index head; decode and prompt."""
-        m, a = self.m, self.a
-        peak = 0.4 * a.peak(a.compute_dtype("fp8"))
-        flops = 2.0 * m.index_heads * m.index_head_dim
-        seen = rows * context
-        decode = 5e-6 + np.maximum(seen * (m.index_head_dim + 4) / (0.6 * a.memory_bandwidth), seen * flops / peak)
-        return decode, 5e-6 + rows * context**2 / 2.0 * flops / peak
 
     # ---- constants
 
@@ -370,7 +326,9 @@ class _Builder:
         k[step.SPLIT_PREFILL] = float(p.separate_attention)
         k[step.FULL_SHARE], k[step.WINDOW_SHARE], k[step.WINDOW] = (float(full), float(windowed), window)
         k[step.CONTEXT_TOKEN] = 0.05  # a verified draft token reads the same keys: only the compute grows
-        if "linear" in m.kinds:  # recurrent state is read and written once per row (decode) or per chunk of 64 tokens (prompt)
+        if m.state_bytes(
+            tp, self.layout.pp
+        ):  # recurrent state is read and written once per row (decode) or per chunk of 64 tokens (prompt)
             state = 2.0 * m.state_bytes(tp, self.layout.pp) / (0.6 * self.a.memory_bandwidth)
             k[step.DECODE_ROW_STATE], k[step.PREFILL_TOKEN_STATE] = state, state / 64.0
             self.notes.append("linear attention: bytes of recurrent state over 60 % of memory bandwidth (no kernels measured)")

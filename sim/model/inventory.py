@@ -1,27 +1,21 @@
-"""Every tensor of a model, once: parameter counts, weight bytes per GPU, KV bytes and GEMM shapes are sums over this list."""
+"""Sums over the layers of a model: parameters, weight bytes per GPU, KV bytes, states and GEMM shapes."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
-from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from sim.model import quant
+from sim.model.blocks import Block, block_tensors
+from sim.model.mlps import Dense, Routed
+from sim.model.quant import weight_format
+from sim.model.tensors import COPY, CUT, EXPERTS, KV, AttentionKind, Cut, Product, Tensor
 
 if TYPE_CHECKING:
-    from sim.model.spec import AttentionKind, ModelSpec
+    from sim.model.spec import ModelSpec
 
-# How a tensor is cut over the tensor-parallel group.
-CUT, KV, COPY, EXPERTS = "cut", "kv", "copy", "experts"
-
-
-class Tensor(NamedTuple):
-    """``elements`` of the uncut tensor; ``rule`` says how a GPU's part follows from it."""
-
-    name: str
-    role: str
-    elements: int
-    rule: str = CUT
+_CONV_BYTES = 2  # of an element of a convolution's state, in the 16-bit dtype of the model
 
 
 def stages(layers: int, pp: int) -> tuple[tuple[int, int], ...]:
@@ -38,68 +32,6 @@ def padded_vocab(vocab: int) -> int:
     return -(-vocab // 64) * 64
 
 
-@lru_cache(maxsize=256)
-def layer_tensors(m: ModelSpec, kind: AttentionKind, moe: bool) -> tuple[Tensor, ...]:
-    """Tensors of a layer with this attention kind, with or without routed experts."""
-    return (*_attention(m, kind), *(_experts(m) if moe else _mlp(m)), Tensor("norms", quant.PLAIN, _norms(m), COPY))
-
-
-def _norms(m: ModelSpec) -> int:
-    return m.norms_per_layer * m.hidden * (2 if m.norm_bias else 1) + m.qk_norm
-
-
-def _attention(m: ModelSpec, kind: AttentionKind) -> Iterator[Tensor]:
-    if kind == "linear":
-        keys, values = m.linear_key_heads * m.linear_key_dim, m.linear_value_heads * m.linear_value_dim
-        yield Tensor("in_proj", quant.ATTENTION, m.hidden * (2 * keys + 2 * values))
-        yield Tensor("in_proj_ba", quant.PLAIN, m.hidden * 2 * m.linear_value_heads)
-        yield Tensor("conv", quant.PLAIN, (2 * keys + values) * m.linear_conv + 2 * m.linear_value_heads + m.linear_value_dim)
-        yield Tensor("out_proj", quant.ATTENTION, values * m.hidden)
-        return
-    out = m.heads * m.v_head_dim * m.hidden
-    if m.is_mla:
-        query = m.heads * (m.qk_nope_head_dim + m.qk_rope_head_dim)
-        if m.q_lora_rank:
-            yield Tensor("q_a", quant.ATTENTION, m.hidden * m.q_lora_rank, COPY)
-        yield Tensor("q_b", quant.ATTENTION, (m.q_lora_rank or m.hidden) * query)
-        yield Tensor("kv_a", quant.ATTENTION, m.hidden * (m.kv_lora_rank + m.qk_rope_head_dim), COPY)
-        yield Tensor("kv_b", quant.ATTENTION, m.kv_lora_rank * m.heads * (m.qk_nope_head_dim + m.v_head_dim))
-        yield Tensor("mla_norms", quant.PLAIN, m.q_lora_rank + m.kv_lora_rank, COPY)
-        if m.index_heads:
-            index = m.q_lora_rank * m.index_heads * m.index_head_dim + m.hidden * m.index_head_dim
-            yield Tensor("indexer", quant.ATTENTION, index, COPY)
-            yield Tensor("indexer_weights", quant.PLAIN, m.hidden * m.index_heads + 2 * m.index_head_dim, COPY)
-    else:
-        yield Tensor("q", quant.ATTENTION, m.hidden * m.heads * m.head_dim * (2 if m.attention_gate else 1))
-        yield Tensor("k", quant.ATTENTION, m.hidden * m.kv_heads * m.head_dim, KV)
-        yield Tensor("v", quant.VALUE, m.hidden * m.kv_heads * m.v_head_dim, KV)
-        if m.attention_bias:
-            yield Tensor("qkv_bias", quant.PLAIN, m.heads * m.head_dim + m.kv_heads * (m.head_dim + m.v_head_dim))
-    yield Tensor("o", quant.ATTENTION, out)
-    if m.output_bias:
-        yield Tensor("o_bias", quant.PLAIN, m.hidden, COPY)
-
-
-def _mlp(m: ModelSpec) -> Iterator[Tensor]:
-    yield Tensor("gate_up", quant.MLP, m.hidden * m.intermediate * (2 if m.gated_mlp else 1))
-    yield Tensor("down", quant.DOWN, m.intermediate * m.hidden)
-    if m.mlp_bias:
-        yield Tensor("mlp_bias", quant.PLAIN, m.intermediate * (2 if m.gated_mlp else 1) + m.hidden)
-
-
-def _experts(m: ModelSpec) -> Iterator[Tensor]:
-    yield Tensor("router", quant.PLAIN, m.hidden * m.n_experts + m.n_experts, COPY)
-    yield Tensor("expert_gate_up", quant.EXPERT, m.n_experts * m.hidden * m.moe_intermediate * (2 if m.gated_mlp else 1), EXPERTS)
-    yield Tensor("expert_down", quant.EXPERT_DOWN, m.n_experts * m.moe_intermediate * m.hidden, EXPERTS)
-    if m.mlp_bias:
-        yield Tensor(
-            "expert_bias", quant.PLAIN, m.n_experts * (m.moe_intermediate * (2 if m.gated_mlp else 1) + m.hidden), EXPERTS
-        )
-    if m.shared_intermediate:
-        yield Tensor("shared_gate_up", quant.SHARED, m.hidden * m.shared_intermediate * (2 if m.gated_mlp else 1))
-        yield Tensor("shared_down", quant.SHARED_DOWN, m.shared_intermediate * m.hidden)
-
-
 def first_tensors(m: ModelSpec) -> Iterator[Tensor]:
     """Tensors before the first layer."""
     width = m.embedding_dim or m.hidden
@@ -108,6 +40,8 @@ def first_tensors(m: ModelSpec) -> Iterator[Tensor]:
         yield Tensor("positions", quant.PLAIN, m.learned_positions * m.hidden, COPY)
     if m.embedding_dim:
         yield Tensor("project", quant.PLAIN, 2 * width * m.hidden, COPY)
+    if m.other_params:
+        yield Tensor("other", quant.PLAIN, m.other_params)
     if m.vision_params:
         yield Tensor("vision", quant.PLAIN, m.vision_params)
 
@@ -117,58 +51,68 @@ def last_tensors(m: ModelSpec) -> Iterator[Tensor]:
     yield Tensor("final_norm", quant.PLAIN, m.hidden * (2 if m.norm_bias else 1), COPY)
     if not m.tie_embeddings:
         yield Tensor("lm_head", quant.HEAD, m.vocab * m.hidden)
+    if m.head_bias:
+        yield Tensor("lm_head_bias", quant.PLAIN, m.vocab)
 
 
-def _layers(m: ModelSpec, first: int, last: int) -> Iterator[tuple[Tensor, int]]:
-    """Each distinct tensor of the layers ``[first, last)`` with the number of layers that have it."""
-    counts: dict[tuple[AttentionKind, bool], int] = {}
-    for key in zip(m.kinds[first:last], m.experts_in[first:last], strict=True):
-        counts[key] = counts.get(key, 0) + 1
-    for (kind, moe), n in counts.items():
-        for tensor in layer_tensors(m, kind, moe):
-            yield tensor, n
+def _layers(m: ModelSpec, first: int, last: int) -> Iterator[tuple[Tensor, Block | None, int]]:
+    """Each distinct tensor of the layers ``[first, last)``, its layer, and the number of such layers."""
+    for block, n in Counter(m.blocks[first:last]).items():
+        for tensor in block_tensors(block, m.hidden):
+            yield tensor, block, n
+
+
+def _element_bytes(m: ModelSpec, tensor: Tensor, block: Block | None) -> float:
+    """Bytes of one element of a tensor, in the format of the model or its own."""
+    if block is None:
+        own = dict(m.end_formats).get(tensor.name, "")
+        return weight_format(own).bytes_of(quant.ATTENTION) if own else m.format.bytes_of(tensor.role)
+    own = block.form_of(tensor.name)
+    return (weight_format(own) if own else m.format).bytes_of(tensor.role)
 
 
 def param_count(m: ModelSpec) -> int:
     """All parameters."""
     ends = sum(t.elements for t in (*first_tensors(m), *last_tensors(m)))
-    return ends + sum(t.elements * n for t, n in _layers(m, 0, m.layers))
+    return ends + sum(t.elements * n for t, _, n in _layers(m, 0, m.layers))
 
 
 def active_param_count(m: ModelSpec) -> int:
     """All parameters less the experts a token is not routed to."""
-    idle = sum(t.elements * n for t, n in _layers(m, 0, m.layers) if t.rule == EXPERTS)
-    return param_count(m) - (idle * (m.n_experts - m.top_k) // m.n_experts if m.n_experts else 0)
+    idle: Counter[tuple[int, int]] = Counter()
+    for t, block, n in _layers(m, 0, m.layers):
+        if t.rule == EXPERTS and block is not None and isinstance(block.mlp, Routed):
+            idle[block.mlp.experts, block.mlp.top_k] += t.elements * n
+    return param_count(m) - sum(held * (experts - top_k) // experts for (experts, top_k), held in idle.items())
 
 
-def _expert_share(m: ModelSpec, tp: int, ep: int, dp: int) -> float:
+def _expert_share(experts: int, tp: int, ep: int, dp: int) -> float:
     """Fraction of all expert weights on the fullest GPU."""
     width = max(tp * dp, ep)
-    return -(-m.n_experts // ep) / m.n_experts / (width // ep)
+    return -(-experts // ep) / experts / (width // ep)
 
 
-def _share(m: ModelSpec, rule: str, tp: int, ep: int, dp: int) -> float:
-    if rule == CUT:
+def _share(t: Tensor, tp: int, ep: int, dp: int) -> float:
+    if t.rule == CUT:
         return 1.0 / tp
-    if rule == KV:
-        return -(-m.kv_heads // tp) / m.kv_heads
-    if rule == EXPERTS:
-        return _expert_share(m, tp, ep, dp)
+    if t.rule == KV:
+        return -(-t.parts // tp) / t.parts
+    if t.rule == EXPERTS:
+        return _expert_share(t.parts, tp, ep, dp)
     return 1.0
 
 
 def stage_weight_bytes(m: ModelSpec, tp: int, pp: int, ep: int, dp: int, stage: int) -> float:
     """Weight bytes of one GPU of one pipeline stage."""
-    form = m.format
     first, last = stages(m.layers, pp)[stage]
     parts = list(_layers(m, first, last))
     if stage == 0:
-        parts += [(t, 1) for t in first_tensors(m)]
+        parts += [(t, None, 1) for t in first_tensors(m)]
     if stage == pp - 1:
-        parts += [(t, 1) for t in last_tensors(m)]
+        parts += [(t, None, 1) for t in last_tensors(m)]
         if m.tie_embeddings and pp > 1:
-            parts += [(t, 1) for t in first_tensors(m) if t.name == "embedding"]
-    return sum(form.bytes_of(t.role) * t.elements * n * _share(m, t.rule, tp, ep, dp) for t, n in parts)
+            parts += [(t, None, 1) for t in first_tensors(m) if t.name == "embedding"]
+    return sum(_element_bytes(m, t, block) * t.elements * n * _share(t, tp, ep, dp) for t, block, n in parts)
 
 
 def weight_bytes(m: ModelSpec, tp: int, pp: int, ep: int, dp: int, stage: int | None) -> float:
@@ -180,100 +124,86 @@ def weight_bytes(m: ModelSpec, tp: int, pp: int, ep: int, dp: int, stage: int | 
 
 def layer_bytes(m: ModelSpec) -> list[tuple[float, float]]:
     """Weight bytes of every layer on one GPU that holds it whole: without its routed experts, and of these."""
-    form, known = m.format, {}
-    for key in set(zip(m.kinds, m.experts_in, strict=True)):
-        sizes = [(t.rule == EXPERTS, form.bytes_of(t.role) * t.elements) for t in layer_tensors(m, *key)]
-        known[key] = sum(b for routed, b in sizes if not routed), sum(b for routed, b in sizes if routed)
-    return [known[key] for key in zip(m.kinds, m.experts_in, strict=True)]
+    known = {}
+    for block in set(m.blocks):
+        sizes = [(t.rule == EXPERTS, _element_bytes(m, t, block) * t.elements) for t in block_tensors(block, m.hidden)]
+        known[block] = sum(b for routed, b in sizes if not routed), sum(b for routed, b in sizes if routed)
+    return [known[block] for block in m.blocks]
 
 
 def end_bytes(m: ModelSpec) -> tuple[float, float]:
     """Weight bytes before the first layer and after the last; tied embeddings count on both sides."""
-    form = m.format
-    before = sum(form.bytes_of(t.role) * t.elements for t in first_tensors(m))
-    after = sum(form.bytes_of(t.role) * t.elements for t in last_tensors(m))
+    before = sum(_element_bytes(m, t, None) * t.elements for t in first_tensors(m))
+    after = sum(_element_bytes(m, t, None) * t.elements for t in last_tensors(m))
     if m.tie_embeddings:
-        after += sum(form.bytes_of(t.role) * t.elements for t in first_tensors(m) if t.name == "embedding")
+        after += sum(_element_bytes(m, t, None) * t.elements for t in first_tensors(m) if t.name == "embedding")
     return before, after
 
 
-def token_bytes(m: ModelSpec, tp: int) -> float:
-    """KV bytes of one token in one layer on one GPU."""
-    if m.is_mla:  # the latent is copied to every GPU of the group
-        index = m.index_head_dim + 4 if m.index_heads else 0  # fp8 index key and its scale (DeepSeek V3.2)
-        return (m.kv_lora_rank + m.qk_rope_head_dim) * m.kv_element_bytes + index
-    return -(-m.kv_heads // tp) * (m.head_dim + m.v_head_dim) * m.kv_element_bytes
-
-
 def kv_groups(m: ModelSpec, tp: int, pp: int) -> list[tuple[AttentionKind, int, int, float]]:
-    """(kind, layers, window, bytes per token and layer) of the stage with most layers that keep keys and values."""
-    first, last = max(stages(m.layers, pp), key=lambda s: sum(k != "linear" for k in m.kinds[s[0] : s[1]]))
-    here = m.kinds[first:last]
+    """(kind, layers, window, mean bytes per token and layer) of the stage that keeps most per token."""
+    held = [_kept(m, tp, first, last) for first, last in stages(m.layers, pp)]
+    fullest = max(held, key=lambda groups: sum(size for _, size in groups.values()))
     order: tuple[AttentionKind, ...] = ("full", "sliding", "chunked")
-    each = token_bytes(m, tp)
-    return [(k, here.count(k), 0 if k == "full" else m.window, each) for k in order if k in here]
+    found = sorted(fullest.items(), key=lambda item: (order.index(item[0][0]), item[0][1]))
+    return [(kind, n, window, size / n) for (kind, window), (n, size) in found]
+
+
+def _kept(m: ModelSpec, tp: int, first: int, last: int) -> dict[tuple[AttentionKind, int], tuple[int, float]]:
+    """(layers, bytes per token) by kind and window."""
+    groups: dict[tuple[AttentionKind, int], tuple[int, float]] = {}
+    for block, n in Counter(m.blocks[first:last]).items():
+        for kept in block.mixer.kept(tp, m.kv_element_bytes) if block.mixer is not None else ():
+            layers, size = groups.get((kept.kind, kept.window), (0, 0.0))
+            groups[kept.kind, kept.window] = layers + n, size + n * kept.bytes_per_token
+    return groups
 
 
 def state_bytes(m: ModelSpec, tp: int, pp: int) -> float:
-    """Recurrent state of one sequence on one GPU: fp32 matrix per value head, 16-bit convolution window (Qwen3-Next in vLLM)."""
-    if "linear" not in m.kinds:
-        return 0.0
-    layers = max(m.kinds[a:b].count("linear") for a, b in stages(m.layers, pp))
-    keys, values = m.linear_key_heads * m.linear_key_dim, m.linear_value_heads * m.linear_value_dim
-    matrix = m.linear_value_heads * m.linear_key_dim * m.linear_value_dim * 4
-    return layers * (matrix + (2 * keys + values) * max(m.linear_conv - 1, 0) * 2) / tp
+    """Recurrent state of one sequence on one GPU of the fullest stage: convolution windows in 16 bits, recurrences in ``m.state_dtype``."""
+    each = quant.kv_element_bytes(m.state_dtype)
+    sizes = []
+    for first, last in stages(m.layers, pp):
+        states = [block.mixer.state() for block in m.blocks[first:last] if block.mixer is not None]
+        sizes.append(sum(conv * _CONV_BYTES + matrix * each for conv, matrix in states))
+    return max(sizes) / tp
 
 
-def linear_shapes(m: ModelSpec, tp: int) -> Iterator[tuple[str, int, int, int, int, bool, bool]]:
-    """(name, n, k, count, layers, quantised, all-reduce after it) of every dense GEMM of the layers."""
-    softmax = sum(k != "linear" for k in m.kinds)
-    if softmax:
-        yield from _attention_shapes(m, tp, softmax)
-    if softmax < m.layers:
-        keys, values = m.linear_key_heads * m.linear_key_dim // tp, m.linear_value_heads * m.linear_value_dim // tp
-        yield "linear_in", 2 * (keys + values), m.hidden, 1, m.layers - softmax, True, False
-        yield "linear_ba", 2 * m.linear_value_heads // tp, m.hidden, 1, m.layers - softmax, False, False
-        yield "linear_out", m.hidden, values, 1, m.layers - softmax, True, True
-    gates = 2 if m.gated_mlp else 1
-    moe = sum(m.experts_in)
-    if moe < m.layers:
-        yield "gate_up", gates * m.intermediate // tp, m.hidden, 1, m.layers - moe, True, False
-        yield "down", m.hidden, m.intermediate // tp, 1, m.layers - moe, True, True
-    if moe:
-        yield "router", m.n_experts, m.hidden, 1, moe, False, False
-    if moe and m.shared_intermediate:
-        yield "shared_gate_up", gates * m.shared_intermediate // tp, m.hidden, 1, moe, True, False
-        yield "shared_down", m.hidden, m.shared_intermediate // tp, 1, moe, True, False  # reduced together with the experts
+def cuts(m: ModelSpec) -> list[Cut]:
+    """What tensor parallelism divides in some layer, each once."""
+    found = [cut for block in dict.fromkeys(m.blocks) if block.mixer is not None for cut in block.mixer.cuts()]
+    for block in dict.fromkeys(m.blocks):
+        if isinstance(block.mlp, Dense):
+            found.append(Cut("MLP width", block.mlp.width))
+        elif block.mlp is not None and block.mlp.shared:
+            found.append(Cut("shared-expert width", block.mlp.shared))
+    return list(dict.fromkeys(found))
 
 
-def _attention_shapes(m: ModelSpec, tp: int, layers: int) -> Iterator[tuple[str, int, int, int, int, bool, bool]]:
-    heads = m.heads // tp
-    if m.is_mla:
-        query = heads * (m.qk_nope_head_dim + m.qk_rope_head_dim)
-        yield "qkv_a", m.q_lora_rank + m.kv_lora_rank + m.qk_rope_head_dim, m.hidden, 1, layers, True, False
-        yield "q_b", query, m.q_lora_rank or m.hidden, 1, layers, True, False
-        yield "kv_b", heads * (m.qk_nope_head_dim + m.v_head_dim), m.kv_lora_rank, 1, layers, True, False
-        if m.index_heads:
-            yield "index_q", m.index_heads * m.index_head_dim, m.q_lora_rank, 1, layers, True, False
-            yield "index_k", m.index_head_dim + m.index_heads, m.hidden, 1, layers, True, False
-    else:
-        kv = -(-m.kv_heads // tp)
-        width = heads * m.head_dim * (2 if m.attention_gate else 1) + kv * (m.head_dim + m.v_head_dim)
-        yield "qkv", width, m.hidden, 1, layers, True, False
-    yield "o", m.hidden, heads * m.v_head_dim, 1, layers, True, True
+def linear_shapes(m: ModelSpec, tp: int) -> Iterator[tuple[str, int, int, int, int, bool, bool, str]]:
+    """(name, n, k, count, layers, quantised, all-reduce after it, own format) of every dense GEMM of the layers."""
+    found: Counter[tuple[Product, str]] = Counter()
+    blocks = list(Counter(m.blocks).items())
+    attending = [(b, n) for b, n in blocks if b.kind != "linear"]
+    recurrent = [(b, n) for b, n in blocks if b.kind == "linear"]
+    for block, n in (*attending, *recurrent):
+        for product in block.mixer.products(m.hidden, tp) if block.mixer is not None else ():
+            found[product, block.form_of(product.tensor)] += n
+    dense = [(b, n) for b, n in blocks if isinstance(b.mlp, Dense)]
+    routed = [(b, n) for b, n in blocks if isinstance(b.mlp, Routed)]
+    for block, n in (*dense, *routed):
+        for product in block.mlp.products(m.hidden, tp) if block.mlp is not None else ():
+            found[product, block.form_of(product.tensor)] += n
+    for (p, own), layers in found.items():
+        plain = bool(own) and not weight_format(own).quantised
+        yield p.name, p.n, p.k, 1, layers, p.quantised and not plain, p.all_reduce, "" if plain or not p.quantised else own
 
 
 def moe_shape(m: ModelSpec, tp: int, ep: int, dp: int) -> tuple[int, int, int, int, int, bool, int] | None:
     """(experts, local experts, top_k, hidden, width on this GPU, gated, layers), or None for a dense model."""
-    if not m.n_experts:
+    routed = [b.mlp for b in m.blocks if isinstance(b.mlp, Routed)]
+    if not routed:
         return None
-    width = max(tp * dp, ep)
-    return (
-        m.n_experts,
-        -(-m.n_experts // ep),
-        m.top_k,
-        m.hidden,
-        m.moe_intermediate // (width // ep),
-        m.gated_mlp,
-        sum(m.experts_in),
-    )
+    each, width = routed[0], max(tp * dp, ep)
+    inside = each.inside(m.hidden)
+    return each.experts, -(-each.experts // ep), each.top_k, inside, each.width // (width // ep), each.gated, len(routed)

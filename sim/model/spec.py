@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from sim.errors import ConfigError
 from sim.model import inventory
+from sim.model.blocks import Block, uniform_blocks
+from sim.model.mlps import Routed
 from sim.model.quant import WeightFormat, kv_element_bytes, weight_format
-
-AttentionKind = Literal["full", "sliding", "chunked", "linear"]
+from sim.model.tensors import AttentionKind
 
 
 class LinearShape(NamedTuple):
@@ -18,6 +19,7 @@ class LinearShape(NamedTuple):
 
     ``repeat`` instances in each of ``layers`` layers; ``quantised`` says whether it runs in the format of the weights
     (False: in the 16-bit dtype of the model). ``all_reduce`` is True where an all-reduce over the tensor-parallel group follows.
+    ``form``: a number format of its own, where it has one.
     """
 
     name: str
@@ -27,6 +29,7 @@ class LinearShape(NamedTuple):
     layers: int
     quantised: bool = True
     all_reduce: bool = False
+    form: str = ""
 
 
 class MoeShape(NamedTuple):
@@ -46,7 +49,7 @@ class MoeShape(NamedTuple):
 
 
 class KvGroup(NamedTuple):
-    """Layers of one attention kind: ``window`` tokens are kept per sequence (0: all). Bytes of one token in one such layer, one GPU."""
+    """Layers of one attention kind: ``window`` tokens are kept per sequence (0: all). Mean bytes of one token in such a layer, one GPU."""
 
     kind: AttentionKind
     layers: int
@@ -57,6 +60,8 @@ class KvGroup(NamedTuple):
 @dataclass(frozen=True)
 class ModelSpec:
     """The architecture of a decoder-only model and the number formats it is served in.
+
+    Models whose layers differ carry them in ``own_blocks``; the fields on attention and MLP then describe a typical layer.
 
     *Units*: counts and element numbers; bytes where a method says so. Zero means "this model has none of it".
     *Source*: the fields of a Hugging Face ``config.json`` (`sim.model.load`).
@@ -78,6 +83,9 @@ class ModelSpec:
     weights: str = "bf16"
     dtype: str = "bf16"  # activations, and weights that stay unquantised
     kv_dtype: str = "bf16"
+    state_dtype: str = "fp32"  # of recurrent states
+    own_blocks: tuple[Block, ...] = ()  # layer by layer, where the fields below cannot say it
+    end_formats: tuple[tuple[str, str], ...] = ()  # (tensor, number format) of embeddings and head, where they are not 16 bits
     kv_wanted: str = ""  # KV dtype the checkpoint asks for and `auto` of some engines follows; empty: it says nothing
     # attention, layer by layer
     attention: tuple[AttentionKind, ...] = ()  # empty: all full
@@ -114,20 +122,28 @@ class ModelSpec:
     norm_bias: bool = False
     qk_norm: int = 0  # elements of the query and key norms of a layer
     vision_params: int = 0
+    other_params: int = 0  # of tensors beside the layers (per-layer embeddings), never quantised
+    head_bias: bool = False
     warnings: tuple[str, ...] = ()
     source: str = ""
 
     # ---- what kind of layers
 
     @cached_property
+    def blocks(self) -> tuple[Block, ...]:
+        """Every layer."""
+        return self.own_blocks or uniform_blocks(self)
+
+    @cached_property
     def kinds(self) -> tuple[AttentionKind, ...]:
         """Attention kind of every layer."""
-        everywhere: tuple[AttentionKind, ...] = ("full",)
-        return self.attention or everywhere * self.layers
+        return tuple(block.kind for block in self.blocks)
 
     @cached_property
     def experts_in(self) -> tuple[bool, ...]:
         """Which layers have routed experts."""
+        if self.own_blocks:
+            return tuple(isinstance(block.mlp, Routed) for block in self.own_blocks)
         return self.moe_layers or (self.n_experts > 0,) * self.layers
 
     @property
@@ -142,8 +158,8 @@ class ModelSpec:
 
     @property
     def is_hybrid(self) -> bool:
-        """More than one attention kind, or a window everywhere."""
-        return set(self.kinds) != {"full"}
+        """Whether some layers forget: windows, or states instead of keys and values."""
+        return not set(self.kinds) <= {"full", "cross", "none"}
 
     @property
     def format(self) -> WeightFormat:
@@ -185,7 +201,8 @@ class ModelSpec:
         if (first, last) == (0, self.layers):
             return self
         kinds, experts = self.attention[first:last], self.experts_in[first:last] if self.n_experts else ()
-        return replace(self, layers=last - first, attention=kinds, moe_layers=experts)
+        own = self.own_blocks[first:last]
+        return replace(self, layers=last - first, attention=kinds, moe_layers=experts, own_blocks=own)
 
     def stages(self, pp: int) -> tuple[tuple[int, int], ...]:
         """Layer range ``[first, last)`` of every pipeline stage. *Source*: vLLM distributed/utils.py get_pp_indices."""
@@ -225,7 +242,13 @@ class ModelSpec:
 
     def head_shape(self, tp: int = 1) -> LinearShape:
         """The output head on one GPU (vocabulary padded to 64 and cut over tp, as vLLM does)."""
-        return LinearShape("lm_head", inventory.padded_vocab(self.vocab) // tp, self.hidden, 1, 1, False)
+        own = dict(self.end_formats).get("lm_head", "")
+        return LinearShape("lm_head", inventory.padded_vocab(self.vocab) // tp, self.hidden, 1, 1, bool(own), form=own)
+
+    @property
+    def expert_form(self) -> str:
+        """Number format of the routed experts where it is not the model's; else empty."""
+        return next((block.form_of("expert_gate_up") for block in self.blocks if isinstance(block.mlp, Routed)), "")
 
     # ---- validation
 
@@ -234,25 +257,13 @@ class ModelSpec:
         for name, value in (("tp", tp), ("pp", pp), ("ep", ep), ("dp", dp)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ConfigError(f"{field}.{name}", value, "must be a whole number of at least 1")
-        cuttable = [("attention heads", self.heads)]
-        if self.linear_value_heads and "linear" in self.kinds:
-            cuttable.append(("linear-attention key heads", self.linear_key_heads))
-        for what, number in cuttable:
-            if number % tp:
+        for what, number, copies in inventory.cuts(self):
+            divides = max(number, tp) % min(number, tp) == 0 if copies else number % tp == 0
+            if not divides:
+                problem = "can be neither divided nor replicated" if copies else "cannot be divided evenly"
+                of = f"{what} {number}" if what.endswith("width") else f"{number} {what}"
                 raise ConfigError(
-                    f"{field}.tp", tp, f"{number} {what} of {self.name} cannot be divided evenly", _divisors(number)
-                )
-        if self.kv_heads and not self.is_mla and max(self.kv_heads, tp) % min(self.kv_heads, tp):
-            raise ConfigError(
-                f"{field}.tp",
-                tp,
-                f"{self.kv_heads} key/value heads of {self.name} can be neither divided nor replicated",
-                _divisors(self.heads),
-            )
-        for what, width in (("MLP width", self.intermediate), ("shared-expert width", self.shared_intermediate)):
-            if width and width % tp:
-                raise ConfigError(
-                    f"{field}.tp", tp, f"{what} {width} of {self.name} cannot be divided evenly", _divisors(self.heads)
+                    f"{field}.tp", tp, f"{of} of {self.name} {problem}", _divisors(self.heads if copies else number)
                 )
         if pp > self.layers:
             raise ConfigError(f"{field}.pp", pp, f"{self.name} has only {self.layers} layers", f"1..{self.layers}")
