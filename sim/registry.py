@@ -25,6 +25,7 @@ ROOMS = {
     "arrival": "sim.workload.arrivals",
     "length": "sim.workload.lengths",
     "trace": "sim.workload.traces",
+    "bench": "sim.study.bench",
 }
 _registered: dict[str, dict[str, type]] = {kind: {} for kind in ROOMS}
 _scanned: set[str] = set()

@@ -15,7 +15,9 @@ class Synthetic(Section):
 
     arrival: Arrival = Field(description="arrival process, such as {process: poisson, rate: 8/s}")
     lengths: Lengths = Field(description="prompt and output lengths, such as azure-2023-conv")
-    requests: Count = Field(10_000, description="number of requests")
+    requests: Count | None = Field(
+        None, description="number of requests; null: 10,000, or as many as come until the last of the arrival's stages ends"
+    )
     max_tokens: Count | None = Field(None, description="the clients' limit on generated tokens; longer outputs end there")
     prefixes: dict[str, Any] | None = Field(None, description="shared system prompts: {groups, shared_tokens, zipf}")
     sessions: dict[str, Any] | None = Field(None, description="multi-turn sessions: {turns, think_time, …}")

@@ -25,6 +25,8 @@ class Traffic:
     """No prompt is longer than this; None when unbounded."""
     max_tokens: int | None = None
     """No request's prompt + output is longer than this (the context length it needs); None when unbounded."""
+    notes: tuple[str, ...] = ()
+    """What a reader of results must know: parts that are left out or cut, and what was assumed of a file."""
     closed_loop: ClosedLoop | None = None
     """Set when clients wait for their answers: ask it for requests and ignore the arrival times of `blocks`."""
 

@@ -50,6 +50,10 @@ class Point:
     folder: Path = Path()
     columns: Mapping[str, Any] | None = None
     scenario: Any = None
+    notes: tuple[str, ...] = ()
+    """What was assumed or left out in reading a benchmark result."""
+    refused: str = ""
+    """Why this is no operating point."""
 
     @property
     def deployment(self) -> str:

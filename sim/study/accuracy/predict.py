@@ -17,6 +17,7 @@ from sim.metrics.latency import derive, describe_itl
 from sim.study.accuracy import batch
 from sim.study.accuracy.deploy import Overrides, check, planned, profile_of
 from sim.study.accuracy.point import Point
+from sim.study.accuracy.population import counted, counted_output
 from sim.study.accuracy.traffic import stage_starts, traffic_of
 
 _STATISTICS = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0}
@@ -24,6 +25,8 @@ _STATISTICS = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0}
 
 def predict(point: Point, overrides: Overrides | None = None, seed: int = 0) -> dict[str, float]:
     """Predicted values of everything that was measured. Raises `ConfigError` and its kin for a point that cannot be simulated."""
+    if point.refused:
+        raise NotModelledError("", None, point.refused)
     check(point)
     if point.traffic["kind"] == "static_batch":
         values = batch.static_batch(point, profile_of(point, overrides))
@@ -51,14 +54,14 @@ def _simulated(point: Point, plan: Plan, seed: int) -> dict[str, float]:
     if not (requests["status"] == 0).any():
         raise NotModelledError("traffic", point.id, "no request of the measured window finishes")
     values: dict[str, float] = {}
-    for key, sample in derive({k: v.copy() for k, v in requests.items()}).items():
+    for key, sample in counted(point, requests, derive({k: v.copy() for k, v in requests.items()})).items():
         sample = sample[~np.isnan(sample)]
         if sample.size:
             values[f"{key}.mean"] = float(sample.mean())
             values |= {f"{key}.{s}": float(np.percentile(sample, q)) for s, q in _STATISTICS.items()}
     if not point.window:
         values |= {f"itl_s.{k}": float(v) for k, v in describe_itl(raw.itl_hist, raw.totals).items() if v is not None}
-    return values | _throughput(requests)
+    return values | _throughput(requests | {"output_tokens": counted_output(point, requests)})
 
 
 def _throughput(requests: dict[str, Any]) -> dict[str, float]:

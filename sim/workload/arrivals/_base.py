@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -47,6 +47,14 @@ class Arrival:
     def times(self, rng: np.random.Generator) -> Iterator[NDArray[np.float64]]:
         """Endless chunks of arrival times in seconds, sorted within and across chunks."""
         raise NotImplementedError
+
+    def whole(self, rng: np.random.Generator) -> int | None:
+        """How many requests arrive in all when the process ends by itself; None when it goes on for ever."""
+        return None
+
+    def cut(self, fresh: Callable[[], np.random.Generator], requests: int) -> str:
+        """What of the process is not played when traffic ends after so many requests; empty: nothing. ``fresh`` starts the stream again."""
+        return ""
 
 
 class Renewal(Arrival):

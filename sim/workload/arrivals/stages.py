@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated, Self
 
 import numpy as np
@@ -80,6 +80,37 @@ class Stages(Arrival):
             counts = last + np.cumsum(rng.standard_exponential(BLOCK_ROWS))
             last = float(counts[-1])
             yield self._when(counts)
+
+    def whole(self, rng: np.random.Generator) -> int:
+        """Arrivals until the last stage ends."""
+        expected = sum(s.arrivals for s in self.params.stages)
+        last, found = 0.0, 0
+        while last < expected:
+            counts = last + np.cumsum(rng.standard_exponential(BLOCK_ROWS))
+            found += int(np.searchsorted(counts, expected))
+            last = float(counts[-1])
+        return max(found, 1)
+
+    def cut(self, fresh: Callable[[], np.random.Generator], requests: int) -> str:
+        """The stage that is cut, and those that do not come at all."""
+        stages = self.params.stages
+        lacking = self.whole(fresh()) - requests
+        if lacking <= 0:
+            return ""
+        seen, last = 0, 0.0
+        for times in self.times(fresh()):
+            if seen + len(times) >= requests:
+                last = float(times[requests - seen - 1])
+                break
+            seen += len(times)
+        starts = np.cumsum([0.0, *(s.duration for s in stages)])
+        at = min(int(np.searchsorted(starts, last, side="right")) - 1, len(stages) - 1)
+        missing = len(stages) - at - 1
+        rest = f" and {missing} later {'stage does' if missing == 1 else 'stages do'} not come" if missing else ""
+        return (
+            f"traffic ends after {requests:,} requests, {last:.4g} s into {starts[-1]:.4g} s of stages: stage {at + 1} of {len(stages)} is cut"
+            f"{rest}; without `requests` all {requests + lacking:,} arrivals are played"
+        )
 
     def _when(self, counts: NDArray[np.float64]) -> NDArray[np.float64]:
         """Seconds until so many arrivals are to be expected."""

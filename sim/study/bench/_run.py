@@ -1,0 +1,242 @@
+"""`Run`: one benchmark run in the canonical form, and the ways to make one from requests or from aggregates."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.errors import DataError
+from sim.streams import stream
+
+Array = NDArray[Any]
+
+PERCENTILES: Final = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0}
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a benchmark did and measured.
+
+    ``columns``, each [n], of the requests that are sent again in the simulation: ``arrival_s, prompt_tokens, output_tokens`` (0 where a request
+    ended without a token) and, where the tool does not count every request in every figure, ``counts_ttft, counts_tpot, counts_e2e`` (bool) and
+    ``ttft_told`` (the figure that the tool enters for a request without a token, else NaN).
+    ``traffic``: ``{"kind": "trace"}`` or ``{"kind": "closed_loop", "concurrency": n}``. ``measured``: ``ttft_s.mean``, ``output_tokens_per_s`` …
+    ``said``: what the file tells of the deployment. ``notes``: what was assumed, or left out. ``refused``: why it is no operating point.
+    """
+
+    tool: str
+    name: str
+    columns: Mapping[str, Array]
+    traffic: Mapping[str, Any]
+    measured: Mapping[str, float]
+    said: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    refused: str = ""
+
+
+@dataclass(frozen=True)
+class Sent:
+    """How requests were sent: their times where the file has them, else what the tool was told."""
+
+    start: Array | None = None
+    rate: float | None = None
+    concurrency: int | None = None
+    burstiness: float = 1.0
+    ramp: tuple[str, float, float] | None = None
+    """Strategy (linear, exponential), first and last rate."""
+    constant: bool = False
+    """Evenly spaced instead of drawn."""
+
+
+def refusal(tool: str, name: str, reason: str, said: Mapping[str, Any] | None = None) -> Run:
+    """A run that is no operating point."""
+    return Run(tool, name, {}, {"kind": "trace"}, {}, said or {}, (), reason)
+
+
+def statistics(name: str, values: Any) -> dict[str, float]:
+    """``name.mean`` and percentiles of what is finite."""
+    values = np.asarray(values, float)
+    values = values[np.isfinite(values)]
+    if not values.size:
+        return {}
+    return {f"{name}.mean": float(values.mean())} | {
+        f"{name}.{k}": float(np.percentile(values, q)) for k, q in PERCENTILES.items()
+    }
+
+
+@dataclass
+class Requests:
+    """Per-request figures of a file, each [n]; NaN where there is none.
+
+    ``ok``: the tool calls it a success. ``gaps``: every inter-token gap of all successes, in s. ``zero_ttft``: the tool counts a success without
+    a token, with the TTFT that is written there. ``errors``: texts, for the message.
+    """
+
+    prompt: Array
+    output: Array
+    ttft: Array
+    e2e: Array
+    ok: Array
+    gaps: Array | None = None
+    zero_ttft: bool = False
+    errors: Sequence[str] = ()
+
+
+def of_requests(
+    tool: str, name: str, r: Requests, sent: Sent, *, said: Mapping[str, Any] | None = None, notes: Sequence[str] = (),
+    told: Mapping[str, float] | None = None,
+) -> Run:  # fmt: skip
+    """A run from its requests. ``told``: figures of the file that replace what follows from the requests (throughput over the tool's window)."""
+    served = r.ok & (r.output >= 1)
+    n, good = len(r.ok), int(served.sum())
+    failed = int((~r.ok).sum())
+    if good == 0 or failed > good:
+        return refusal(tool, name, _not_served(n, good, failed, r.errors), said)
+    ttft = np.where(r.ok, r.ttft, np.nan)
+    with_token = np.isfinite(ttft) & (r.output >= 1)
+    counts = {
+        "counts_ttft": np.isfinite(ttft) & r.ok if r.zero_ttft else with_token,
+        "counts_e2e": np.isfinite(r.e2e) & r.ok,
+        "counts_tpot": with_token & np.isfinite(r.e2e) & (r.output > 1),
+    }
+    some = counts["counts_tpot"]
+    measured = statistics("ttft_s", ttft[counts["counts_ttft"]]) | statistics("e2e_s", r.e2e[counts["counts_e2e"]])
+    measured |= statistics("tpot_s", (r.e2e - ttft)[some] / (r.output[some] - 1))
+    if r.gaps is not None:
+        measured |= statistics("itl_s", r.gaps)
+    notes = list(notes)
+    if failed:
+        notes.append(f"{failed} of {n} requests failed ({_reasons(r.errors)}): they are not sent, as what they cost the server is not known")
+    if n - failed - good:
+        how = "their TTFT is what the tool wrote, in measured and predicted alike" if r.zero_ttft else "they count in no TTFT or TPOT"
+        notes.append(f"{n - failed - good} of {n} requests ended without a token: {how}")
+    keep = np.flatnonzero(r.ok)
+    arrival, traffic, more, reason = _arrivals(sent, n)
+    if reason:
+        return refusal(tool, name, reason, said)
+    if sent.start is not None:
+        measured |= _rates(np.asarray(sent.start, float), r)
+    columns = {"arrival_s": arrival, "prompt_tokens": r.prompt, "output_tokens": r.output, **counts}
+    columns["ttft_told"] = np.where(counts["counts_ttft"] & (r.output < 1), r.ttft, np.nan)
+    columns = {k: np.asarray(v)[keep] for k, v in columns.items()}
+    columns["arrival_s"] = columns["arrival_s"] - columns["arrival_s"].min()
+    for key in ("prompt_tokens", "output_tokens"):
+        columns[key] = columns[key].astype(np.int64)
+    if (columns["prompt_tokens"] < 1).any():
+        return refusal(tool, name, "a served request has no prompt tokens", said)
+    return Run(tool, name, columns, traffic, dict(told or {}) | measured, said or {}, (*notes, *more))
+
+
+def of_aggregates(
+    tool: str, name: str, *, requests: int, prompt: float | tuple[int, int], output: float | tuple[int, int], measured: Mapping[str, float],
+    sent: Sent, said: Mapping[str, Any] | None = None, notes: Sequence[str] = (), failed: int = 0,
+) -> Run:  # fmt: skip
+    """A run of which only totals are known. Lengths: a mean, taken for every request, or (least, most), drawn uniformly; both are said."""
+    if requests < 1 or failed > requests:
+        return refusal(tool, name, _not_served(requests + failed, requests, failed, ()), said)
+    if failed:
+        notes = [*notes, f"{failed} of {requests + failed} requests failed: they are not sent"]
+    columns: dict[str, Any] = {}
+    for role, spec in (("prompt", prompt), ("output", output)):
+        if isinstance(spec, tuple):
+            columns[f"{role}_tokens"] = stream(0, f"bench.{role}").integers(spec[0], spec[1] + 1, requests)
+            notes = [*notes, f"{role} lengths drawn uniformly from {spec[0]} to {spec[1]} tokens: the file has no lists"]
+        else:
+            whole = _spread_to_mean(max(spec, 1.0), requests)
+            columns[f"{role}_tokens"] = whole
+            notes = [*notes, f"every {role} taken as long as the mean, {spec:.4g} tokens: the file has no lists"]
+    arrival, traffic, more, reason = _arrivals(sent, requests)
+    if reason:
+        return refusal(tool, name, reason, said)
+    columns["arrival_s"] = arrival - arrival.min()
+    kept = {k: float(v) for k, v in measured.items() if v is not None and math.isfinite(v)}
+    if not kept:
+        return refusal(tool, name, "has no figure that can be compared", said)
+    return Run(tool, name, columns, traffic, kept, said or {}, (*notes, *more))
+
+
+def _spread_to_mean(mean: float, n: int) -> Array:
+    """i8[n] of the two whole numbers around the mean, evenly mixed, with its sum."""
+    edges = np.floor(np.arange(n + 1) * mean + 0.5)
+    return np.diff(edges).astype(np.int64).clip(1)
+
+
+def _arrivals(sent: Sent, n: int) -> tuple[Array, dict[str, Any], list[str], str]:
+    """(seconds [n], traffic, notes, reason for refusal)."""
+    rate, limit = sent.rate, sent.concurrency
+    endless = rate is None or math.isinf(rate)
+    if limit and endless and sent.ramp is None:
+        return np.zeros(n), {"kind": "closed_loop", "concurrency": int(limit)}, [], ""
+    if sent.start is not None:
+        note = [f"requests are sent when the file says; its limit of {limit} in flight is not applied again"] if limit else []
+        return np.asarray(sent.start, float), {"kind": "trace"}, note, ""
+    if limit and limit < n:
+        return np.zeros(0), {}, [], (
+            f"has a request rate and a limit of {limit} requests in flight, but no start times: a closed loop with a limited rate is not modelled"
+        )
+    if sent.ramp is not None:
+        return _ramped(sent, n), {"kind": "trace"}, [f"arrivals drawn along the {sent.ramp[0]} ramp: the file has no start times"], ""
+    if rate is None:
+        return np.zeros(0), {}, [], "does not say how requests were sent: neither start times, a rate nor a concurrency"
+    if math.isinf(rate):
+        return np.zeros(n), {"kind": "trace"}, [], ""
+    if sent.constant:
+        return np.arange(n) / rate, {"kind": "trace"}, [f"arrivals every 1/{rate:g} s: the file has no start times"], ""
+    gaps = stream(0, "bench.arrivals").standard_gamma(sent.burstiness, n)
+    at = np.cumsum(gaps)
+    what = "Poisson" if sent.burstiness == 1.0 else f"gamma (burstiness {sent.burstiness:g})"
+    note = f"{what} arrivals drawn at {rate:g}/s, scaled to last n/rate as the tool does: the file has no start times"
+    return at * (n / rate / at[-1]), {"kind": "trace"}, [note], ""
+
+
+def _ramped(sent: Sent, n: int) -> Array:
+    assert sent.ramp is not None
+    strategy, first, last = sent.ramp
+    progress = np.arange(n) / max(n - 1, 1)
+    rates = first + (last - first) * progress if strategy == "linear" else first * (last / first) ** progress
+    shape = sent.burstiness
+    return np.cumsum(stream(0, "bench.arrivals").standard_gamma(shape, n) / (shape * rates))
+
+
+def _rates(arrival: Array, r: Requests) -> dict[str, float]:
+    """Throughput from the first request sent to the last answer, as ours is counted."""
+    done = r.ok & np.isfinite(r.e2e)
+    if not done.any():
+        return {}
+    span = float((arrival + r.e2e)[done].max() - arrival[r.ok].min())
+    if span <= 0:
+        return {}
+    return {"requests_per_s": float(r.ok.sum()) / span, "output_tokens_per_s": float(r.output[r.ok].sum()) / span}
+
+
+def _not_served(n: int, good: int, failed: int, errors: Sequence[str]) -> str:
+    reasons = _reasons(errors)
+    why = f" ({reasons})" if reasons != "no reason given" else ""
+    if good == 0:
+        empty = n - failed
+        ends = f", {empty} ended without a token" if empty else ""
+        return f"no request was served: {failed} of {n} failed{why}{ends}; that is no operating point"
+    return f"more requests failed than were served: {failed} of {n}{why}; what they cost the server is not known"
+
+
+def _reasons(errors: Sequence[str]) -> str:
+    found = Counter(str(e).strip().splitlines()[-1][:60] for e in errors if e and str(e).strip())
+    return ", ".join(f"{text!r}" for text, _ in found.most_common(2)) or "no reason given"
+
+
+def same_length(source: str, **columns: Any) -> None:
+    """Raise `DataError` unless all lists have one length and are not empty."""
+    sizes = {k: len(v) for k, v in columns.items()}
+    if len(set(sizes.values())) != 1 or not next(iter(sizes.values())):
+        raise DataError(source, f"its lists differ in length, or are empty: {', '.join(f'{k} {v}' for k, v in sizes.items())}")
+
+
+def with_notes(run: Run, *notes: str) -> Run:
+    """The run with more notes."""
+    return replace(run, notes=(*run.notes, *notes))

@@ -1,0 +1,83 @@
+"""Text files that users bring: unpacked (gzip, zstd) within bounds, with or without a byte-order mark, any line ends.
+
+Nothing here holds more of a file than it is asked for, so that a small file that unpacks to a huge one does no harm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sim.errors import DataError, did_you_mean
+
+_MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+_MARK = b"\xef\xbb\xbf"
+_READ = 1 << 22
+LONGEST_LINE = 1 << 28
+"""Bytes in one line of text; more is no table and no JSON lines."""
+
+
+def opened(path: Path) -> Any:
+    """A binary stream of the unpacked content, to be closed by the caller. Raises `DataError`."""
+    import pyarrow as pa
+
+    try:
+        if path.exists() and not path.is_file():
+            raise DataError(str(path), "cannot be read: is no regular file")
+        with path.open("rb") as raw:
+            head = raw.read(4)
+        kind = next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), None)
+        return pa.input_stream(str(path), compression=kind)
+    except FileNotFoundError:
+        near = did_you_mean(path.name, [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else [])
+        raise DataError(str(path), "no such file", near) from None
+    except OSError as error:
+        raise DataError(str(path), f"cannot be read ({error.strerror or error})") from None
+
+
+def chunks(path: Path, size: int = _READ) -> Iterator[bytes]:
+    """The unpacked content in pieces, without a byte-order mark. Raises `DataError`, also for a damaged archive."""
+    stream = opened(path)
+    with stream:
+        first = True
+        while True:
+            try:
+                piece: bytes = stream.read(size)
+            except OSError as error:
+                packed = "is not a whole gzip or zstd file" if "ompress" in str(error) or "zlib" in str(error) else "cannot be read"
+                raise DataError(str(path), f"{packed} ({error})") from None
+            if not piece:
+                return
+            if first:
+                piece = piece.removeprefix(_MARK)
+                first = False
+            if piece:
+                yield piece
+
+
+def read_all(path: Path, most: int) -> bytes:
+    """The whole content. Raises `DataError` when it is more than ``most`` bytes, empty, or no text."""
+    parts, total = [], 0
+    for piece in chunks(path):
+        total += len(piece)
+        if total > most:
+            raise DataError(str(path), f"unpacks to more than {most >> 20} MiB")
+        parts.append(piece)
+    data = b"".join(parts)
+    check_text(path, data)
+    if not data.strip():
+        raise DataError(str(path), "is empty")
+    return data
+
+
+def check_text(path: Path, data: bytes) -> None:
+    """Raise `DataError` for what is no UTF-8 text."""
+    if data.isascii() and b"\0" not in data:
+        return
+    if b"\0" in data:
+        raise DataError(str(path), "is not a text file")
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise DataError(str(path), "is not a text file in UTF-8") from None
