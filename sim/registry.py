@@ -26,6 +26,7 @@ ROOMS = {
     "length": "sim.workload.lengths",
     "trace": "sim.workload.traces",
     "bench": "sim.study.bench",
+    "export": "sim.report.exports",
 }
 _registered: dict[str, dict[str, type]] = {kind: {} for kind in ROOMS}
 _scanned: set[str] = set()

@@ -27,10 +27,15 @@ def _pairs(option: str, given: list[str] | None) -> dict[str, str]:
 @app.command()
 def accuracy(
     paths: Annotated[
-        list[Path], typer.Argument(metavar="PATH…", help="Folders of operating points, `vllm bench serve` JSON, per-request CSV.")
+        list[Path],
+        typer.Argument(
+            metavar="PATH…",
+            help="Results of benchmark tools, tables of requests, folders of them, or folders of operating points.",
+        ),
     ],
     scenario: Annotated[
-        Optional[str], typer.Option(help="What was deployed, for JSON and CSV files, which do not say: a scenario file or name.")
+        Optional[str],
+        typer.Option(help="What was deployed, which results of benchmark tools do not say: a scenario file or name."),
     ] = None,
     engine: Annotated[Optional[str], typer.Option(help="Only points of this engine.")] = None,
     accelerator: Annotated[Optional[str], typer.Option(help="Only points whose accelerator has this in its name.")] = None,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Optional
+from pathlib import Path
+from typing import Annotated, Any, Optional
 
 import typer
 
@@ -19,6 +20,9 @@ def run(
     json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON instead of tables.")] = False,
     quiet: common.Quiet = False,
     no_save: common.NoSave = False,
+    export: Annotated[
+        Optional[str], typer.Option(help="Also write the result as other tools do, with commas: vllm-bench, guidellm, perfetto …")
+    ] = None,
 ) -> None:
     """Simulate one scenario, print what its users would see, and save tables, figures and an HTML report."""
     import sim
@@ -28,6 +32,7 @@ def run(
     overrides = [*(set_ or ()), *([f"seed={seed}"] if seed is not None else ())]
     loaded = sim.load(scenario, overrides)
     target = None if no_save else common.target(out, loaded.name)
+    exports = _exports(export, target)
     with common.stopping() as stopped, common.progress(quiet or json) as progress:
         result = sim.run(loaded, progress=lambda done, total: progress(done, total) or stopped())
     if json:
@@ -36,6 +41,8 @@ def run(
         terminal.show(result)
     if target:
         result.save(target)
+        for one in exports:
+            common.say(quiet or json, f"Export: {one.write(result, target / one.file)}")
         common.say(quiet or json, f"Result: {target}   Report: {target / 'report.html'}")
     missed = unmet(result.summary, loaded.expect or {})
     for sentence in missed:
@@ -45,3 +52,15 @@ def run(
         typer.echo(f"interrupted: {where}", err=True)
         raise typer.Exit(130)
     raise typer.Exit(1 if missed else 0)
+
+
+def _exports(names: str | None, target: Path | None) -> list[Any]:
+    """The exports asked for, found before anything runs."""
+    if not names:
+        return []
+    from sim.errors import ConfigError
+    from sim.report.exports._base import find
+
+    if target is None:
+        raise ConfigError("--export", names, "has no place to be written with --no-save")
+    return find(names.split(","))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -21,6 +22,16 @@ class Synthetic(Section):
     max_tokens: Count | None = Field(None, description="the clients' limit on generated tokens; longer outputs end there")
     prefixes: dict[str, Any] | None = Field(None, description="shared system prompts: {groups, shared_tokens, zipf}")
     sessions: dict[str, Any] | None = Field(None, description="multi-turn sessions: {turns, think_time, …}")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _so_many(cls, given: Any) -> Any:
+        """Arrivals in stages end by themselves."""
+        if not isinstance(given, Mapping) or given.get("requests") is not None:
+            return given
+        arrival = given.get("arrival")
+        staged = isinstance(arrival, Mapping) and arrival.get("process") == "stages" and not given.get("sessions")
+        return given if staged else {**given, "requests": 10_000}
 
 
 class Trace(Section):

@@ -48,6 +48,13 @@ def screen(report: AccuracyReport, by: Sequence[str] = ("engine",), worst: int =
         for engine, reason, n in reasons:
             table.add_row(str(n), engine, reason)
         parts.append(table)
+    notes = report.notes()
+    if notes:
+        parts.append(Text("assumed or left out", style="bold"))
+        table = Table.grid(padding=(0, 2, 0, 0))
+        for note, n in notes:
+            table.add_row(str(n), note)
+        parts.append(table)
     return Group(*parts)
 
 

@@ -36,6 +36,7 @@ class Prepared:
         self.plans = plan(scenario)
         economics.check(scenario, self.plans)
         traffic = build_traffic(scenario.traffic, scenario.seed)
+        self.notes = list(traffic.notes)
         self.scaling = self._scaling()
         self.traffic = fitting(self.plans, traffic, scenario.traffic.too_long)
 
@@ -77,6 +78,7 @@ class Prepared:
             scaling=self.scaling,
             transfer=s.transfer,
         )
+        raw.notes[:0] = self.notes
         record = _record(s, plans, raw)
         result = summarise(record, s.warmup)
         economics.attach(result.summary, s, plans, record)

@@ -14,17 +14,11 @@ from sim.workload.prefixes import Prefixes, prefixed_spans
 from sim.workload.table import RequestBlock
 
 
-REQUESTS = 10_000
-"""Requests of traffic that does not say how many, and whose arrivals do not end by themselves."""
-
-
 class SyntheticTraffic(Traffic):
     """Independent requests. A shared prefix comes on top of the drawn prompt length.
 
-    Without a number of ``requests`` arrivals in stages are played until the last stage ends; of others there are `REQUESTS`.
+    Without a number of ``requests`` arrivals in stages are played until the last stage ends; others never end.
     """
-
-    total: int
 
     def __init__(
         self,
@@ -37,8 +31,8 @@ class SyntheticTraffic(Traffic):
     ) -> None:
         self._arrival, self._length, self._prefixes, self._seed = arrival, length, prefixes, seed
         self._client_limit = max_tokens
-        self.total = (arrival.whole(stream(seed, "arrivals")) or REQUESTS) if requests is None else requests
-        said = arrival.cut(lambda: stream(seed, "arrivals"), self.total)
+        self.total = arrival.whole(stream(seed, "arrivals")) if requests is None else requests
+        said = "" if self.total is None else arrival.cut(lambda: stream(seed, "arrivals"), self.total)
         self.notes = (said,) if said else ()
         self._shared = 0 if prefixes is None else prefixes.params.shared_tokens
         largest = length.largest_prompt, length.largest_total
@@ -68,7 +62,7 @@ class SyntheticTraffic(Traffic):
         groups = stream(self._seed, "prefixes")
         first = 0
         for arrival, (prompt, output) in zip(times, pairs, strict=False):
-            n = min(len(arrival), self.total - first)
+            n = len(arrival) if self.total is None else min(len(arrival), self.total - first)
             if n <= 0:
                 return
             arrival, prompt, output = arrival[:n], prompt[:n], output[:n]

@@ -45,7 +45,9 @@ def chunks(path: Path, size: int = _READ) -> Iterator[bytes]:
             try:
                 piece: bytes = stream.read(size)
             except OSError as error:
-                packed = "is not a whole gzip or zstd file" if "ompress" in str(error) or "zlib" in str(error) else "cannot be read"
+                packed = (
+                    "is not a whole gzip or zstd file" if "ompress" in str(error) or "zlib" in str(error) else "cannot be read"
+                )
                 raise DataError(str(path), f"{packed} ({error})") from None
             if not piece:
                 return

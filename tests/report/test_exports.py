@@ -18,10 +18,12 @@ def test_vllm_bench_by_hand() -> None:
     assert out["mean_ttft_ms"] == pytest.approx(900.0)
     assert out["median_e2el_ms"] == pytest.approx(2500.0)
     assert out["request_goodput"] is None
-    assert out["max_concurrent_requests"] == 3
+    assert out["max_concurrent_requests"] == 3  # in its second 2: 0 to 2.5 s, 1 to 3 s, 2 to 10 s
     assert out["ttfts"] == pytest.approx([0.5, 2.0, 0.2, 0.0])
     assert out["errors"] == ["", "", "", "rejected"]
-    assert "std_itl_ms" not in out
+    assert [len(g) for g in out["itls"]] == [4, 0, 39, 0]
+    assert [sum(g) for g in out["itls"]] == pytest.approx([2.0, 0.0, 7.8, 0.0])
+    assert out["queue_times"] == [0.0] * 4
 
 
 def test_files(wave: Result, tmp_path: Path) -> None:

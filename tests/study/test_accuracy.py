@@ -181,7 +181,8 @@ def test_a_benchmark_result_is_a_point(tmp_path):
 
     assert read.measured["ttft_s.mean"] == pytest.approx(0.15)
     assert read.measured["tpot_s.mean"] == pytest.approx(0.01)
-    assert read.measured["output_tokens_per_s"] == 3.0
+    assert read.measured["itl_s.mean"] == pytest.approx(0.01)
+    assert read.measured["output_tokens_per_s"] == pytest.approx(4 / 1.2)  # from the first request sent to the last answer
     assert list(read.columns["arrival_s"]) == [0.0, 1.0]
     with pytest.raises(ConfigError, match="--scenario"):
         list(read_points([bench(tmp_path)]))

@@ -257,3 +257,34 @@ def test_traffic_for_a_short_context(synthetic, settings, closed_loop):
         assert as_bytes(traffic.closed_loop.next(0)[0]) == as_bytes(next(traffic.conversations()))
     with pytest.raises(ConfigError):
         whole(traffic.up_to(1))
+
+
+STAGES = [{"rate": 15, "duration": 10}, {"rate": 45, "duration": 5}, {"rate": 15, "duration": 10}]
+
+
+def test_stages_are_played_to_their_end(synthetic):
+    traffic = synthetic(requests=None, arrival={"process": "stages", "stages": STAGES})
+    at = whole(traffic).arrival_s
+
+    assert 440 < traffic.total == len(at) < 610  # 525 on average
+    assert 24 < at[-1] < 25
+    assert traffic.notes == ()
+    faster = traffic.with_rate(210)
+    assert faster.total == traffic.total
+
+
+def test_stages_that_are_cut_are_named(synthetic):
+    traffic = synthetic(requests=200, arrival={"process": "stages", "stages": STAGES})
+
+    (note,) = traffic.notes
+    assert "traffic ends after 200 requests" in note
+    assert "stage 2 of 3 is cut and 1 later stage does not come" in note
+    assert synthetic(requests=100_000, arrival={"process": "stages", "stages": STAGES}).notes == ()
+
+
+def test_the_result_says_which_stage_was_cut():
+    import sim
+
+    arrival = "traffic.synthetic.arrival={process: stages, stages: [{rate: 20, duration: 5}, {rate: 40, duration: 5}]}"
+    short = sim.run(sim.load("quickstart", [arrival, "traffic.synthetic.requests=50"]))
+    assert any("stage 1 of 2 is cut" in w for w in short.warnings)

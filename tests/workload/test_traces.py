@@ -301,3 +301,20 @@ def test_mooncake_prefix_hits_with_an_endless_cache(traces):
 
     assert len(np.unique(block.span_id)) == 182_790
     assert block.span_len[~first].sum() / block.span_len.sum() == pytest.approx(0.374, abs=0.002)
+
+
+BAILIAN = [
+    {"chat_id": 1, "parent_chat_id": -1, "timestamp": 0.0, "input_length": 33, "output_length": 20, "type": "text", "turn": 1, "hash_ids": [1, 2, 3]},
+    {"chat_id": 5, "parent_chat_id": 1, "timestamp": 61.1, "input_length": 48, "output_length": 9, "type": "text", "turn": 2, "hash_ids": [1, 2, 9]},
+]  # fmt: skip
+
+
+def test_bailian_times_are_seconds(read):
+    block = whole(read(lines(BAILIAN), "bailian"))
+
+    assert block.arrival_s.tolist() == [0.0, 61.1]
+    assert block.span_len.tolist() == [16, 16, 1, 16, 16, 16]
+    with pytest.raises(DataError, match="Qwen-Bailian.*format: bailian"):
+        read(lines(BAILIAN), "mooncake")
+    with pytest.raises(DataError, match="Qwen-Bailian.*format: bailian"):
+        read(lines(BAILIAN), "mooncake", block_tokens=16)

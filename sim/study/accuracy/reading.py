@@ -60,9 +60,9 @@ def _tree(folder: Path, scenario: Any) -> Iterator[Point]:
             point = _point(path, run, scenario)
             yield replace(point, id=str(path.parent.relative_to(folder) / point.id))
     if not told and not known_here:
-        there = f"; not known are {', '.join(unknown[:3])}{' …' if len(unknown) > 3 else ''}" if unknown else ""
+        others = f"; not known are {', '.join(unknown[:3])}{' …' if len(unknown) > 3 else ''}" if unknown else ""
         readable = "; ".join(b.title for b in known())
-        raise DataError(str(folder), f"holds no points.jsonl and no benchmark result{there}", f"read are {readable}")
+        raise DataError(str(folder), f"holds no points.jsonl and no benchmark result{others}", f"read are {readable}")
 
 
 def _needed(scenario: Any, path: Path) -> Any:

@@ -47,6 +47,10 @@ class AccuracyReport:
         count = Counter((o.point.engine, o.reason) for o in self.refused)
         return [(engine, reason, n) for (engine, reason), n in count.most_common()]
 
+    def notes(self) -> list[tuple[str, int]]:
+        """(what was assumed or left out in reading results, points) of what was simulated, most first."""
+        return Counter(note for o in self.simulated for note in o.point.notes).most_common()
+
     def worst(self, n: int, metrics: Sequence[str] = tuple(TARGETS)) -> list[tuple[Outcome, str, float]]:
         """The ``n`` largest errors among ``metrics``: (outcome, metric, error)."""
         found = [(o, m, e) for o in self.simulated for m, e in o.errors().items() if m in metrics]
@@ -65,6 +69,7 @@ class AccuracyReport:
             "skipped": self.skipped,
             "errors": [r.as_dict() for r in self.rows()],
             **{f"by_{g}": [r.as_dict() for r in self.rows(g)] for g in ("engine", "version", "accelerator", "family", "quality")},
+            "notes": [{"note": note, "points": n} for note, n in self.notes()],
             "not_simulated": [{"engine": e, "reason": r, "points": n} for e, r, n in self.reasons()],
         }
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from sim.errors import DataError
 from sim.streams import stream
+from sim.study.bench._sent import Sent, planned
 
 Array = NDArray[Any]
 
@@ -38,20 +39,6 @@ class Run:
     said: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     refused: str = ""
-
-
-@dataclass(frozen=True)
-class Sent:
-    """How requests were sent: their times where the file has them, else what the tool was told."""
-
-    start: Array | None = None
-    rate: float | None = None
-    concurrency: int | None = None
-    burstiness: float = 1.0
-    ramp: tuple[str, float, float] | None = None
-    """Strategy (linear, exponential), first and last rate."""
-    constant: bool = False
-    """Evenly spaced instead of drawn."""
 
 
 def refusal(tool: str, name: str, reason: str, said: Mapping[str, Any] | None = None) -> Run:
@@ -110,19 +97,25 @@ def of_requests(
     measured |= statistics("tpot_s", (r.e2e - ttft)[some] / (r.output[some] - 1))
     if r.gaps is not None:
         measured |= statistics("itl_s", r.gaps)
-    notes = list(notes)
+    remarks = list(notes)
     if failed:
-        notes.append(f"{failed} of {n} requests failed ({_reasons(r.errors)}): they are not sent, as what they cost the server is not known")
+        remarks.append(
+            f"{failed} of {n} requests failed ({_reasons(r.errors)}): they are not sent, as what they cost the server is not known"
+        )
     if n - failed - good:
-        how = "their TTFT is what the tool wrote, in measured and predicted alike" if r.zero_ttft else "they count in no TTFT or TPOT"
-        notes.append(f"{n - failed - good} of {n} requests ended without a token: {how}")
+        how = (
+            "their TTFT is what the tool wrote, in measured and predicted alike"
+            if r.zero_ttft
+            else "they count in no TTFT or TPOT"
+        )
+        remarks.append(f"{n - failed - good} of {n} requests ended without a token: {how}")
     keep = np.flatnonzero(r.ok)
-    arrival, traffic, more, reason = _arrivals(sent, n)
-    if reason:
-        return refusal(tool, name, reason, said)
+    when = planned(sent, n)
+    if when.refused:
+        return refusal(tool, name, when.refused, said)
     if sent.start is not None:
         measured |= _rates(np.asarray(sent.start, float), r)
-    columns = {"arrival_s": arrival, "prompt_tokens": r.prompt, "output_tokens": r.output, **counts}
+    columns = {"arrival_s": when.arrival_s, "prompt_tokens": r.prompt, "output_tokens": r.output, **counts}
     columns["ttft_told"] = np.where(counts["counts_ttft"] & (r.output < 1), r.ttft, np.nan)
     columns = {k: np.asarray(v)[keep] for k, v in columns.items()}
     columns["arrival_s"] = columns["arrival_s"] - columns["arrival_s"].min()
@@ -130,7 +123,7 @@ def of_requests(
         columns[key] = columns[key].astype(np.int64)
     if (columns["prompt_tokens"] < 1).any():
         return refusal(tool, name, "a served request has no prompt tokens", said)
-    return Run(tool, name, columns, traffic, dict(told or {}) | measured, said or {}, (*notes, *more))
+    return Run(tool, name, columns, when.traffic, dict(told or {}) | measured, said or {}, (*remarks, *when.notes))
 
 
 def of_aggregates(
@@ -151,57 +144,21 @@ def of_aggregates(
             whole = _spread_to_mean(max(spec, 1.0), requests)
             columns[f"{role}_tokens"] = whole
             notes = [*notes, f"every {role} taken as long as the mean, {spec:.4g} tokens: the file has no lists"]
-    arrival, traffic, more, reason = _arrivals(sent, requests)
-    if reason:
-        return refusal(tool, name, reason, said)
-    columns["arrival_s"] = arrival - arrival.min()
+    when = planned(sent, requests)
+    if when.refused:
+        return refusal(tool, name, when.refused, said)
+    columns["arrival_s"] = when.arrival_s - when.arrival_s.min()
     kept = {k: float(v) for k, v in measured.items() if v is not None and math.isfinite(v)}
     if not kept:
         return refusal(tool, name, "has no figure that can be compared", said)
-    return Run(tool, name, columns, traffic, kept, said or {}, (*notes, *more))
+    return Run(tool, name, columns, when.traffic, kept, said or {}, (*notes, *when.notes))
 
 
 def _spread_to_mean(mean: float, n: int) -> Array:
     """i8[n] of the two whole numbers around the mean, evenly mixed, with its sum."""
-    edges = np.floor(np.arange(n + 1) * mean + 0.5)
-    return np.diff(edges).astype(np.int64).clip(1)
-
-
-def _arrivals(sent: Sent, n: int) -> tuple[Array, dict[str, Any], list[str], str]:
-    """(seconds [n], traffic, notes, reason for refusal)."""
-    rate, limit = sent.rate, sent.concurrency
-    endless = rate is None or math.isinf(rate)
-    if limit and endless and sent.ramp is None:
-        return np.zeros(n), {"kind": "closed_loop", "concurrency": int(limit)}, [], ""
-    if sent.start is not None:
-        note = [f"requests are sent when the file says; its limit of {limit} in flight is not applied again"] if limit else []
-        return np.asarray(sent.start, float), {"kind": "trace"}, note, ""
-    if limit and limit < n:
-        return np.zeros(0), {}, [], (
-            f"has a request rate and a limit of {limit} requests in flight, but no start times: a closed loop with a limited rate is not modelled"
-        )
-    if sent.ramp is not None:
-        return _ramped(sent, n), {"kind": "trace"}, [f"arrivals drawn along the {sent.ramp[0]} ramp: the file has no start times"], ""
-    if rate is None:
-        return np.zeros(0), {}, [], "does not say how requests were sent: neither start times, a rate nor a concurrency"
-    if math.isinf(rate):
-        return np.zeros(n), {"kind": "trace"}, [], ""
-    if sent.constant:
-        return np.arange(n) / rate, {"kind": "trace"}, [f"arrivals every 1/{rate:g} s: the file has no start times"], ""
-    gaps = stream(0, "bench.arrivals").standard_gamma(sent.burstiness, n)
-    at = np.cumsum(gaps)
-    what = "Poisson" if sent.burstiness == 1.0 else f"gamma (burstiness {sent.burstiness:g})"
-    note = f"{what} arrivals drawn at {rate:g}/s, scaled to last n/rate as the tool does: the file has no start times"
-    return at * (n / rate / at[-1]), {"kind": "trace"}, [note], ""
-
-
-def _ramped(sent: Sent, n: int) -> Array:
-    assert sent.ramp is not None
-    strategy, first, last = sent.ramp
-    progress = np.arange(n) / max(n - 1, 1)
-    rates = first + (last - first) * progress if strategy == "linear" else first * (last / first) ** progress
-    shape = sent.burstiness
-    return np.cumsum(stream(0, "bench.arrivals").standard_gamma(shape, n) / (shape * rates))
+    edges: Array = np.floor(np.arange(n + 1) * mean + 0.5)
+    whole: Array = np.diff(edges).astype(np.int64).clip(1)
+    return whole
 
 
 def _rates(arrival: Array, r: Requests) -> dict[str, float]:

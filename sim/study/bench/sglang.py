@@ -12,7 +12,7 @@ from sim.registry import register
 from sim.study.bench._base import Bench
 from sim.study.bench._document import Document, Keys
 from sim.study.bench._run import Requests, Run, Sent, of_aggregates, of_requests, refusal, same_length
-from sim.study.bench.vllm import gap_lists, figures
+from sim.study.bench.vllm import figures, gap_lists
 
 _NAMES = {"ttft": "ttft_s", "tpot": "tpot_s", "itl": "itl_s", "e2e_latency": "e2e_s"}
 
@@ -30,7 +30,10 @@ class SglangBench(Bench):
     def fits(self, document: Document) -> bool:
         """By keys that only this tool writes."""
         head = document.first
-        return any(k in head for k in ("total_output_tokens_retokenized", "random_input_len", "sharegpt_output_len")) and "backend" in head
+        return (
+            any(k in head for k in ("total_output_tokens_retokenized", "random_input_len", "sharegpt_output_len"))
+            and "backend" in head
+        )
 
     def runs(self, document: Document) -> Iterator[Run]:
         """One run a line."""
@@ -54,7 +57,12 @@ def _run(keys: Keys, name: str) -> Run:
     if done is None:
         keys.needed("completed")
     if not done or not total_out:
-        return refusal("sglang-bench", name, f"no request was served: completed {done}, total_output_tokens {total_out}; that is no operating point", said)
+        return refusal(
+            "sglang-bench",
+            name,
+            f"no request was served: completed {done}, total_output_tokens {total_out}; that is no operating point",
+            said,
+        )
     if not total_in:
         return refusal("sglang-bench", name, "does not say how long prompts were: key 'total_input_tokens' is missing", said)
     prompt, output, notes = _lengths(keys, total_in / done, total_out / done)

@@ -45,7 +45,9 @@ class Table(Bench):
             if here[ours] is None:
                 near = next((h for n in COLUMNS[ours] if (h := did_you_mean(n, header))), "")
                 allowed = ", ".join(COLUMNS[ours])
-                raise DataError(str(path), f"column {ours!r} is missing; its columns: {', '.join(header)[:200]}; read are {allowed}", near)
+                raise DataError(
+                    str(path), f"column {ours!r} is missing; its columns: {', '.join(header)[:200]}; read are {allowed}", near
+                )
         if here["ttft_s"] is None and here["e2e_s"] is None:
             raise DataError(str(path), f"has neither ttft_s nor e2e_s; its columns: {', '.join(header)[:200]}")
 

@@ -36,7 +36,9 @@ class VllmBench(Bench):
         head = document.first
         if "num_prompts" in head and ("request_throughput" in head or "mean_ttft_ms" in head or "input_lens" in head):
             return True
-        return all(k in head for k in _LISTS) or ("elapsed_time" in head and "requests_per_second" in head) or "avg_latency" in head
+        return (
+            all(k in head for k in _LISTS) or ("elapsed_time" in head and "requests_per_second" in head) or "avg_latency" in head
+        )
 
     def runs(self, document: Document) -> Iterator[Run]:
         """One run an object."""
@@ -50,7 +52,12 @@ def _run(keys: Keys, name: str) -> Run:
     said = _said(keys)
     if "elapsed_time" in keys or "avg_latency" in keys:
         what = "latency" if "avg_latency" in keys else "throughput"
-        return refusal("vllm-bench", name, f"is of `vllm bench {what}`, which serves no requests and gives no TTFT; needs `vllm bench serve`", said)
+        return refusal(
+            "vllm-bench",
+            name,
+            f"is of `vllm bench {what}`, which serves no requests and gives no TTFT; needs `vllm bench serve`",
+            said,
+        )
     if "mean_e2el_ms" in keys and "total_input_sequences" in keys:
         return refusal("vllm-bench", name, "is of an embedding model, which is not modelled", said)
     sent = _sent(keys)
@@ -142,7 +149,12 @@ def _aggregate(keys: Keys, name: str, sent: Sent, said: Mapping[str, Any]) -> Ru
     asked = keys.count("num_prompts") or done or 0
     failed = keys.count("failed") if "failed" in keys else max(asked - (done or 0), 0)
     if not done or not total_out:
-        return refusal("vllm-bench", name, f"no request was served: completed {done}, total_output_tokens {total_out}; that is no operating point", said)
+        return refusal(
+            "vllm-bench",
+            name,
+            f"no request was served: completed {done}, total_output_tokens {total_out}; that is no operating point",
+            said,
+        )
     if total_in is None:
         return refusal("vllm-bench", name, "does not say how long prompts were: key 'total_input_tokens' is missing", said)
     return of_aggregates(

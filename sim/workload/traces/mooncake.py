@@ -6,7 +6,7 @@ import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,7 +51,10 @@ class Mooncake(Trace):
     """
 
     name = "mooncake"
-    Params = MooncakeParams
+    Params: ClassVar[type[Params]] = MooncakeParams
+    unit_s = 1e-3
+    foreign = True
+    """Rows of other formats are refused."""
 
     def read(self, path: Path) -> RequestBlock:
         """All requests of a file."""
@@ -67,8 +70,8 @@ class Mooncake(Trace):
         return block
 
     def _read_json(self, source: Source) -> RequestBlock:
-        columns, ids, counts = _by_arrow(source) or _by_line(source)
-        arrival = arrivals(source, columns["timestamp"], 1e-3)
+        columns, ids, counts = _by_arrow(source, self.foreign) or _by_line(source, self.foreign)
+        arrival = arrivals(source, columns["timestamp"], self.unit_s)
         prompt, output = tokens(source, columns["input_length"]), tokens(source, columns["output_length"])
         spans = hash_spans(source, "hash_ids", ids, counts, prompt, self.params.block_tokens)
         return RequestBlock.of(arrival, prompt, output, spans=spans)
@@ -79,7 +82,7 @@ _MOST_BRACKETS = 256
 _Parsed = tuple[dict[str, Column], NDArray[Any], NDArray[np.int64]]
 
 
-def _by_arrow(source: Source) -> _Parsed | None:
+def _by_arrow(source: Source, foreign: bool) -> _Parsed | None:
     """The fast way for well-formed files; None sends the caller to the slow way, which says what is wrong where."""
     import pyarrow as pa
     import pyarrow.json as pj
@@ -90,7 +93,8 @@ def _by_arrow(source: Source) -> _Parsed | None:
         table = pj.read_json(io.BytesIO(source.data), pj.ReadOptions(block_size=_READ_SIZE), options)
     except pa.ArrowException:
         return None
-    _refuse_extensions(source, table.column_names)
+    if foreign:
+        _refuse_extensions(source, table.column_names)
     if any(table.column(name).null_count for name in (*_NUMBERS, "hash_ids")):
         return None
     hashes = table.column("hash_ids").combine_chunks()
@@ -100,12 +104,13 @@ def _by_arrow(source: Source) -> _Parsed | None:
     return columns, hashes.flatten().to_numpy(zero_copy_only=False), np.diff(hashes.offsets.to_numpy()).astype(np.int64)
 
 
-def _by_line(source: Source) -> _Parsed:
+def _by_line(source: Source, foreign: bool) -> _Parsed:
     columns: dict[str, list[Any]] = {name: [] for name in _NUMBERS}
     ids: list[int] = []
     counts: list[int] = []
     for row, record in _records(source):
-        _refuse_extensions(source, record)
+        if foreign:
+            _refuse_extensions(source, record)
         for name in _NUMBERS:
             if name not in record:
                 source.fail(f"line {source.line(row)}: has no field {name!r}")
@@ -147,6 +152,8 @@ def _as_floats(source: Source, name: str, values: list[Any]) -> NDArray[np.float
 
 
 def _refuse_extensions(source: Source, names: Any) -> None:
+    if "chat_id" in names or "parent_chat_id" in names:
+        source.fail("is a Qwen-Bailian trace: its times are seconds and its blocks have 16 tokens", "use format: bailian")
     for name in _EXTENSIONS:
         if name in names:
             raise NotModelledError(
