@@ -11,7 +11,8 @@ import numpy as np
 from sim.registry import register
 from sim.study.bench._base import Bench
 from sim.study.bench._document import Document, Keys
-from sim.study.bench._run import Requests, Run, Sent, of_aggregates, of_requests, refusal, same_length
+from sim.study.bench._run import Requests, Run, of_aggregates, of_requests, refusal, same_length
+from sim.study.bench._sent import Sent
 from sim.study.bench.vllm import figures, gap_lists
 
 _NAMES = {"ttft": "ttft_s", "tpot": "tpot_s", "itl": "itl_s", "e2e_latency": "e2e_s"}

@@ -10,7 +10,8 @@ from sim.errors import DataError, did_you_mean
 from sim.registry import register
 from sim.study.bench._base import Bench
 from sim.study.bench._document import Document, numbers
-from sim.study.bench._run import Requests, Run, Sent, of_requests, refusal
+from sim.study.bench._run import Requests, Run, of_requests, refusal
+from sim.study.bench._sent import Sent
 
 COLUMNS = {
     "arrival_s": ("arrival_s", "arrival_time_s", "start_s", "start_time_s", "send_time_s"),

@@ -12,7 +12,8 @@ from sim.errors import DataError
 from sim.registry import register
 from sim.study.bench._base import Bench
 from sim.study.bench._document import Document, Keys, numbers
-from sim.study.bench._run import Requests, Run, Sent, of_aggregates, of_requests, refusal, same_length
+from sim.study.bench._run import Requests, Run, of_aggregates, of_requests, refusal, same_length
+from sim.study.bench._sent import Sent
 
 _NAMES = {"ttft": "ttft_s", "tpot": "tpot_s", "itl": "itl_s", "e2el": "e2e_s"}
 _STATISTICS = {"mean": "mean", "median": "p50", "p50": "p50", "p90": "p90", "p95": "p95", "p99": "p99"}
