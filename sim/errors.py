@@ -7,7 +7,19 @@ from collections.abc import Iterable
 
 
 class ServesimError(Exception):
-    """Base of every error this package raises on purpose. The command line prints it on one line and exits with 2."""
+    """Base of every error this package raises on purpose. The command line prints it on one line and exits with 2.
+
+    ``args`` are those of the constructor, so that an error can be copied: SimPy raises a copy out of a process, as does a pool of processes.
+    """
+
+    _text: str | None = None
+
+    def _say(self, text: str, *args: object) -> None:
+        Exception.__init__(self, *args)
+        self._text = text
+
+    def __str__(self) -> str:
+        return super().__str__() if self._text is None else self._text
 
 
 class ConfigError(ServesimError):
@@ -23,7 +35,7 @@ class ConfigError(ServesimError):
             text += f"; allowed: {allowed}"
         if hint:
             text += f"; {hint}"
-        super().__init__(text)
+        self._say(text, field, value, problem, allowed, hint)
 
 
 class DataError(ServesimError):
@@ -31,7 +43,7 @@ class DataError(ServesimError):
 
     def __init__(self, source: str, problem: str, hint: str = "") -> None:
         self.source, self.problem = source, problem
-        super().__init__(f"{source}: {problem}" + (f"; {hint}" if hint else ""))
+        self._say(f"{source}: {problem}" + (f"; {hint}" if hint else ""), source, problem, hint)
 
 
 class NotModelledError(ConfigError):
@@ -44,6 +56,7 @@ class UnknownNameError(ConfigError):
     def __init__(self, field: str, name: str, known: Iterable[str]) -> None:
         names = sorted(known)
         super().__init__(field, name, "unknown name", ", ".join(names), did_you_mean(name, names))
+        self.args = (field, name, names)
 
 
 class LawViolation(ServesimError):

@@ -108,6 +108,11 @@ class EngineProfile:
         """Seconds from the client to the engine for prompts of so many tokens, less the time in the queue of the API server."""
         return self.client_request - self.client_serial + self.client_prompt_token * prompt_tokens
 
+    def engine_alone(self) -> EngineProfile:
+        """The profile for times that were taken inside the engine: nothing before and nothing after it."""
+        names = ("request", "first_token", "prompt_token", "serial", "chat", "chat_serial")
+        return self.changed({f"client_{name}": 0.0 for name in names})
+
     def changed(self, figures: Mapping[str, float]) -> EngineProfile:
         """The profile with other values for some of its figures."""
         given: dict[str, Any] = dict(figures)

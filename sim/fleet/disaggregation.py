@@ -24,6 +24,7 @@ from sim.engine.group import Joined
 from sim.engine.state import (
     ALLOCATED,
     CHUNK_DONE,
+    FAILED,
     FINISHED,
     HAND_OVER,
     IN_FLIGHT,
@@ -141,6 +142,7 @@ class HandOvers:
         self._refused_by_d = 0
         self._returned = 0
         self._ended_on_p: list[int] = []
+        self._failed_on_p: list[int] = []
         self._times = [array("d") for _ in range(3)]  # request, KV memory taken, KV there
         self._end = 0.0
 
@@ -296,6 +298,7 @@ class HandOvers:
             j.d = self._choose_decode(j, t)
             if j.d < 0:
                 self._refused_by_d += 1
+                self._failed_on_p.append(j.number)
                 self._give_up(j, t)
                 return
         self._to_decode(j, t)
@@ -442,7 +445,8 @@ class HandOvers:
             out[name] = rows[name][last].copy()
         computed = at_p & (out["status"] == FINISHED)  # on its way from P to D, unless it ended there
         final = np.zeros(n, bool)
-        final[self._ended_on_p] = True
+        final[self._ended_on_p + self._failed_on_p] = True
+        out["status"][self._failed_on_p] = FAILED
         if self._protocol.first_token == "prefill":
             out["output_tokens"][computed] += 1
         between = computed & ~final

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from sim import registry
 from sim.errors import DataError, LawViolation
 from sim.fleet.build import Plan
+from sim.fleet.client_side import ClientSide
+from sim.fleet.clock import LATEST, too_late
 from sim.fleet.world import World
-from sim.metrics.record import HAND_OVER_COLUMNS, collect
+from sim.metrics.record import collect
 from sim.streams import stream
 from sim.workload.base import Traffic
 
@@ -73,13 +75,15 @@ def execute(
         host=_host(plans, seed),
         elastic=scaling.before(routers[0]) if scaling is not None else None,
         hand_overs=_hand_overs(plans, routers, transfer),
+        client_side=ClientSide.of(plans),
     )
     world.run()
     requests = world.requests()
     if len(requests["id"]) != world.sent:
         raise LawViolation(f"{world.sent} requests were sent, {len(requests['id'])} are accounted for")
-    _client_side(plans, requests)
     found = collect(groups)
+    if found["totals"]["last_s"] > LATEST:
+        raise too_late(found["totals"]["last_s"])
     return Raw(
         requests,
         found["series"] if bins else {},
@@ -165,20 +169,3 @@ def _first_width(traffic: Traffic, bins: int) -> float:
     if bins == 0 or traffic.total is None or not isfinite(rate) or rate <= 0:
         return 0.125
     return float(2.0 ** max(np.floor(np.log2(traffic.total / rate / bins)), -7))
-
-
-def _client_side(plans: Sequence[Plan], requests: dict[str, Array]) -> None:
-    """Add what a client sees besides the engine: connection and tokenising before, detokenising and sending after.
-
-    These times are shifted, not simulated; what the API server does one after the other has been (`EngineGroup.set_front`).
-    """
-    bounds = np.cumsum([0, *(p.replicas * p.rank_count for p in plans)])
-    for p, lo, hi in zip(plans, bounds, bounds[1:], strict=False):
-        mine = slice(None) if len(plans) == 1 else (requests["replica"] >= lo) & (requests["replica"] < hi)
-        k = p.profile
-        before = k.before_engine(requests["prompt_tokens"][mine])
-        for name in ("first_scheduled_s", *HAND_OVER_COLUMNS[1:]):
-            if name in requests:
-                requests[name][mine] += before
-        requests["first_token_s"][mine] += before + k.client_first_token
-        requests["finish_s"][mine] += before + k.client_first_token

@@ -14,6 +14,8 @@ import numpy as np
 import simpy
 from numpy.typing import NDArray
 
+from sim.fleet.client_side import ClientSide
+from sim.fleet.clock import LATEST, Clock, too_late
 from sim.fleet.gateway import Gateway
 from sim.policy.router import ReplicaFacts, Router
 
@@ -107,6 +109,7 @@ class World:
     the simulated time. ``progress(sent, finished)`` is called now and then; when it returns True the run stops there. ``host`` makes a
     `sim.fleet.ollama_host.OllamaHost`, which then takes the place of the router. ``elastic`` makes a `sim.fleet.scaling.Elastic`, which
     then stands before it. ``hand_overs`` makes a `sim.fleet.disaggregation.HandOvers`, which takes requests from prefill to decode pools.
+    ``client_side``: what clients see besides the engines; None: nothing.
     """
 
     def __init__(
@@ -121,8 +124,9 @@ class World:
         host: Callable[[World], Any] | None = None,
         elastic: Callable[[World], Any] | None = None,
         hand_overs: Callable[[World], Any] | None = None,
+        client_side: ClientSide | None = None,
     ) -> None:
-        self.env = simpy.Environment()
+        self.env = Clock()
         self.groups = groups
         self.router = router
         self.view = View(groups, self.env, facts)
@@ -139,7 +143,8 @@ class World:
         self._rows: list[Columns] = []
         self._klass: list[NDArray[np.int32]] = []
         self._watched = self._clients is not None or host is not None or hand_overs is not None
-        self._client_of: dict[int, int] = {}
+        self._client_side = client_side
+        self._client_of: dict[int, tuple[int, int]] = {}  # who waits for a request, and the tokens of its prompt
         self._sent_klass: list[int] = []
         self._block: Any = None
         self._base = 0  # id of the first row of the current block
@@ -185,6 +190,7 @@ class World:
         block = None if self.stopped else next(self._blocks, None)
         if block is None:
             return False
+        self._not_too_late(float(block.arrival_s[-1]))
         self._block = block if self._host is None else self._host.assign(block)
         self._klass.append(self._block.klass)
         return True
@@ -257,7 +263,7 @@ class World:
         block.arrival_s[row] = now
         number = self.sent
         self.sent = number + 1
-        self._client_of[number] = client
+        self._client_of[number] = client, int(block.prompt_tokens[row])
         self._sent_klass.append(int(block.klass[row]) if self._host is None else self._host.draw(block, row))
         if self._host is not None:
             self._host.arrive((block, row, number, WATCH_FINISH), self._sent_klass[-1])
@@ -341,9 +347,7 @@ class World:
         arrival, now = float(block.arrival_s[row]), float(self.env.now)
         self._refused.append((number, arrival, max(arrival, now), int(block.prompt_tokens[row])))
         self.finished += 1
-        client = self._client_of.pop(number, None)
-        if client is not None:
-            self._send_later(client, now + self._clients.think_time)  # type: ignore[union-attr]
+        self._tell_client(number, max(arrival, now), 0)
 
     def _poll(self) -> Generator[simpy.Event, Any, None]:
         """The router looks at the replicas at its interval, as long as anything can still happen."""
@@ -356,7 +360,7 @@ class World:
             yield self.env.timeout(self.router.interval or inf)
 
     def _at(self, time: float) -> simpy.Event:
-        return self.env.timeout(max(0.0, time - self.env.now))
+        return self.env.at(time)
 
     # -- running
 
@@ -364,7 +368,7 @@ class World:
         """Until the traffic is over and every engine is idle, or until the end of the simulated time."""
         env = self.env
         if self._clients is not None:
-            for client in range(self._clients.concurrency):
+            for client in range(min(self._clients.concurrency, self._clients.total or self._clients.concurrency)):
                 self._send_later(client, 0.0)
         else:
             alone = self.router.stateless and self._gateway is None and self._host is None and self._pd is None
@@ -413,28 +417,42 @@ class World:
             self._pd.handle_outcomes()
             return
         if self._queue is not None:
-            for group in self.groups:
+            for pool, group in enumerate(self.groups):
                 for t, (number, _, kind, *_) in zip(*group.take_outcomes(), strict=True):
-                    (self._queue.prompt_computed if kind == FIRST_TOKEN else self.answered)(number, t)
+                    if kind == FIRST_TOKEN:
+                        self._queue.prompt_computed(number, t)
+                    else:
+                        self.answered(number, t, pool)
             return
-        for group in self.groups:
+        for pool, group in enumerate(self.groups):
             ids, times, _ = group.take_watched()
             for number, t in zip(ids.tolist(), times.tolist(), strict=True):
                 if self._host is not None:
                     self._tell_host(number, t)
-                self.answered(number, t)
+                self.answered(number, t, pool)
 
-    def answered(self, number: int, time: float) -> None:
-        """A client that waits for this request has its answer."""
+    def answered(self, number: int, time: float, pool: int = 0) -> None:
+        """A request has ended in an engine of this pool: its answer goes to the client, who may wait for it."""
         if self._queue is not None:
             self._queue.ended(number, time)
-        if number in self._client_of:
-            self._send_later(self._client_of.pop(number), time + self._clients.think_time)  # type: ignore[union-attr]
+        self._tell_client(number, time, pool)
+
+    def _tell_client(self, number: int, time: float, pool: int) -> None:
+        """Who waits for this request has its answer some time after the engines have it, and thinks from then on."""
+        client, prompt = self._client_of.pop(number, (-1, 0))
+        if client >= 0:
+            away = self._client_side.away(pool, prompt) if self._client_side is not None else 0.0
+            self._send_later(client, time + away + self._clients.think_time)  # type: ignore[union-attr]
 
     def _tell_host(self, number: int, time: float) -> None:
         self._at(time).callbacks.append(lambda _: self._host.finished(number))
 
+    def _not_too_late(self, time: float) -> None:
+        if min(time, self.until) > LATEST:
+            raise too_late(time)
+
     def _send_later(self, client: int, time: float) -> None:
+        self._not_too_late(time)
         self._at(time).callbacks.append(lambda _: self._client_sends(client))
 
     def _look_up(self) -> None:
@@ -477,6 +495,8 @@ class World:
         order = np.argsort(out["id"], kind="stable")
         for name in out:
             out[name] = out[name][order]
+        if self._client_side is not None:
+            self._client_side.shift(out)
         klass = np.array(self._sent_klass, np.int32) if self._clients is not None else np.concatenate([*self._klass, _NONE])
         out["klass"] = klass[out["id"]]
         return out

@@ -7,6 +7,7 @@ import pytest
 import sim
 from sim.config import built_in
 from sim.metrics.expect import unmet
+from tests.scenarios.runs import result as run
 
 NAMES = [name for name, _ in built_in()]
 
@@ -15,7 +16,7 @@ NAMES = [name for name, _ in built_in()]
 def test_it_gives_what_it_expects(name: str) -> None:
     scenario = sim.load(name)
     assert scenario.question
-    result = sim.run(scenario)
+    result = run(name)
     assert unmet(result.summary, scenario.expect or {}) == []
     requests = result.summary["requests"]
     assert requests["injected"] == requests["finished"] + requests["rejected"] + requests["failed"] + requests["in_flight"]

@@ -105,7 +105,7 @@ def planned(point: Point, overrides: Overrides | None = None) -> Plan:
         made = plan(settings(Scenario, raw))[0]
     profile = host(made.scheduler, made.params, made.model, profile_of(point, overrides), point.chat)
     if point.inside:
-        profile = profile.changed({"client_request": profile.client_request - profile.client_serial, "client_serial": 0.0})
+        profile = profile.engine_alone()
     return made if profile == made.profile else _with_profile(made, profile)
 
 

@@ -40,17 +40,10 @@ def predict(point: Point, overrides: Overrides | None = None, seed: int = 0) -> 
 
 
 def _simulated(point: Point, plan: Plan, seed: int) -> dict[str, float]:
-    client = plan.profile
-    prompt = point.traffic.get("prompt_tokens")
-    mean = float(prompt) if isinstance(prompt, int | float) else 0.0
-    outside = client.before_engine(mean) + client.client_first_token
-    traffic = traffic_of(point, seed, 0.0 if point.inside else outside)
-    traffic = fitting([plan], traffic, "error")
+    traffic = fitting([plan], traffic_of(point, seed), "error")
     router = SimpleNamespace(name="round_robin", settings={})
     raw = execute([plan], traffic, router, seed, bins=0, histogram=(ITL_BINS, ITL_LO, ITL_SCALE), until=inf)
     requests = {k: v[_window(point, raw.requests)] for k, v in raw.requests.items()}
-    if point.inside:
-        _strip_client(plan, requests)
     if not (requests["status"] == 0).any():
         raise NotModelledError("traffic", point.id, "no request of the measured window finishes")
     values: dict[str, float] = {}
@@ -87,12 +80,3 @@ def _window(point: Point, requests: dict[str, Any]) -> Any:
     if "skip_first" in w:
         keep[np.argsort(arrival, kind="stable")[: int(w["skip_first"])]] = False
     return keep
-
-
-def _strip_client(plan: Plan, requests: dict[str, Any]) -> None:
-    """Take off again what `sim.fleet.run` adds for the client: these figures were measured inside the engine."""
-    k = plan.profile
-    before = k.before_engine(requests["prompt_tokens"])
-    requests["first_scheduled_s"] -= before
-    requests["first_token_s"] -= before + k.client_first_token
-    requests["finish_s"] -= before + k.client_first_token

@@ -23,8 +23,8 @@ from sim.workload.table import RequestBlock
 _PREFIX_GROUPS = 10  # prompts of a ``unique_prompts`` run fall into so many groups with a common prefix
 
 
-def traffic_of(point: Point, seed: int = 0, pause: float = 0.0) -> Traffic:
-    """The requests of a point. ``pause``: seconds between an answer and the next request of a closed-loop client.
+def traffic_of(point: Point, seed: int = 0) -> Traffic:
+    """The requests of a point.
 
     Warm-up requests are left out: they leave nothing behind that matters. Raises `NotModelledError`, `DataError`.
     """
@@ -39,7 +39,7 @@ def traffic_of(point: Point, seed: int = 0, pause: float = 0.0) -> Traffic:
             )
         block = _recorded(point) if point.columns is not None else _drawn(t, np.zeros(int(t["num_requests"])), seed)
         made = RecordedTraffic(block)
-        return made.with_closed_loop(ClosedLoop(int(t["concurrency"]), pause, made))
+        return made.with_closed_loop(ClosedLoop(int(t["concurrency"]), 0.0, made))
     if kind == "stages":
         return RecordedTraffic(_drawn(t, _stages(t, seed), seed))
     if kind == "burst":
