@@ -7,7 +7,7 @@ from heapq import heappush
 from typing import Any, Final
 
 import simpy
-from simpy.core import NORMAL
+from simpy.events import NORMAL
 
 from sim.errors import DataError
 
