@@ -53,10 +53,23 @@ class NotModelledError(ConfigError):
 class UnknownNameError(ConfigError):
     """A name that no registry, profile or folder knows; the message offers the nearest known names."""
 
-    def __init__(self, field: str, name: str, known: Iterable[str]) -> None:
+    def __init__(self, field: str, name: str, known: Iterable[str], hint: str = "") -> None:
         names = sorted(known)
-        super().__init__(field, name, "unknown name", ", ".join(names), did_you_mean(name, names))
-        self.args = (field, name, names)
+        hints = (did_you_mean(name, names), hint)
+        super().__init__(field, name, "unknown name", ", ".join(names), "; ".join(h for h in hints if h))
+        self.args = (field, name, names, hint)
+
+
+class PluginError(ServesimError):
+    """A plug-in raised, answered nonsense, did not come back, or changed what it was only shown.
+
+    ``file`` and ``line`` are the plug-in's; ``what`` the method that was called; ``about`` the request or time it was called for.
+    """
+
+    def __init__(self, file: str, line: int, what: str, problem: str, about: str = "") -> None:
+        self.file, self.line, self.what, self.problem, self.about = file, line, what, problem, about
+        at = f"{file}:{line}: " if line else f"{file}: "
+        self._say(f"{at}{what} {problem}" + (f" ({about})" if about else ""), file, line, what, problem, about)
 
 
 class LawViolation(ServesimError):

@@ -1,7 +1,8 @@
 """Numba set-up: where compiled code is cached, and structs of arrays that also work with the JIT switched off.
 
 Import this before any kernel. The on-disk cache of Numba watches only the file of the cached function, so an edited scheduler would keep
-its old behaviour inside a cached loop: the cache folder is therefore keyed by a digest of every source file of the package.
+its old behaviour inside a cached loop: the cache folder is therefore keyed by a digest of every source file of the package. What was compiled
+with a plug-in's types lies in a folder below, keyed by the sources of that plug-in: an edit recompiles, and runs without it never see it.
 
 `NUMBA_DISABLE_JIT=1` runs everything as plain Python for debugging; `NUMBA_BOUNDSCHECK=1` checks every index.
 
@@ -10,20 +11,29 @@ Do not write ``from __future__ import annotations`` in a module that declares a 
 
 import hashlib
 import os
+import pickle
+import re
 import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numba
 from numba import types
 from numba.core import config as _config
+from numba.core import sigutils
+from numba.core.caching import FunctionCache, IndexDataCacheFile
+from numba.core.ccallback import CFunc
 from numba.experimental import structref
 from numba.extending import overload
 from numba.typed import List as _TypedList
 from platformdirs import user_cache_path
+
+from sim import plugins
+from sim.errors import ConfigError
 
 JIT: bool = not _config.DISABLE_JIT
 _KEEP_CACHES = 4
@@ -60,15 +70,28 @@ def _set_cache_folder() -> None:
         probe = folder / f".{os.getpid()}"
         probe.touch()
         probe.unlink()
-    except OSError:  # a read-only home: compile anew in each process rather than fail
-        folder = Path(tempfile.gettempdir()) / "servesim-numba" / folder.name
-        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:  # a read-only home
+        folder = _temporary_folder(folder.name)
     _config.CACHE_DIR = str(folder)
+
+
+def _temporary_folder(name: str) -> Path:
+    """A folder among the system's temporary ones that nobody else can write to: Numba executes what it finds in its cache."""
+    user = os.getuid() if hasattr(os, "getuid") else 0
+    folder = Path(tempfile.gettempdir()) / f"servesim-numba-{user}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    status = folder.lstat()
+    if hasattr(os, "getuid") and (status.st_uid != user or status.st_mode & 0o022 or folder.is_symlink()):
+        folder = Path(tempfile.mkdtemp(prefix="servesim-numba-"))
+    (folder / name).mkdir(exist_ok=True)
+    return folder / name
 
 
 def _prune(base: Path, keep: Path) -> None:
     """Drop caches of older sources, but none used within the last hour (another process may run from it)."""
-    old = sorted((p for p in base.iterdir() if p.is_dir() and p != keep and len(p.name) == 16), key=lambda p: p.stat().st_mtime)
+    named = re.compile(r"(plugin-)?[0-9a-f]{16}")
+    folders = (p for p in base.iterdir() if p.is_dir() and p != keep and named.fullmatch(p.name))
+    old = sorted(folders, key=lambda p: p.stat().st_mtime)
     for path in old[:-_KEEP_CACHES] if len(old) > _KEEP_CACHES else ():
         if time.time() - path.stat().st_mtime > 3600:
             shutil.rmtree(path, ignore_errors=True)
@@ -78,10 +101,97 @@ if JIT:
     _set_cache_folder()
 
 
+_foreign: set[str] = set()
+"""Modules of plug-ins that declare structs."""
+listeners: list[Callable[[str, str], Any]] = []
+"""Called with the name of a function and its signature when it is about to be compiled, as the cache does not have it."""
+
+
+class _Cache(FunctionCache):
+    """A cache on disk that is kept apart for each set of plug-ins, and that is compiled anew where it cannot be read."""
+
+    def __init__(self, function: Any) -> None:
+        super().__init__(function)
+        self._function = function
+        self._files: dict[str, Any] = {"": self._cache_file}
+
+    def _file(self, sig: Any) -> Any:
+        """Index of the specialisations with the plug-ins that take part in ``sig``; None where these have no source file."""
+        text = str(sig)
+        names = {name for name in _foreign if f"{name}." in text}
+        if not plugins.is_own(self._function.__module__):
+            names.add(self._function.__module__)
+        key = ""
+        if names:
+            found = plugins.digest(names)
+            if found is None:
+                return None
+            key = f"plugin-{found}"
+        if key not in self._files:
+            base, place = Path(_config.CACHE_DIR), Path(self._cache_path)
+            folder = base / key / (place.relative_to(base) if place.is_relative_to(base) else place.name)
+            folder.mkdir(parents=True, exist_ok=True)
+            os.utime(base / key)
+            _prune(base, base / key)
+            self._files[key] = IndexDataCacheFile(
+                cache_path=str(folder), filename_base=self._impl.filename_base, source_stamp=self._impl.locator.get_source_stamp()
+            )
+        return self._files[key]
+
+    def _load_overload(self, sig: Any, target_context: Any) -> Any:
+        file = self._file(sig) if self._enabled else None
+        data = None
+        if file is not None:
+            try:
+                data = file.load(self._index_key(sig, target_context.codegen()))
+                if data is not None:
+                    data = self._impl.rebuild(target_context, data)
+            except (
+                pickle.UnpicklingError,
+                EOFError,
+                ImportError,
+                AttributeError,
+                ValueError,
+                IndexError,
+            ):  # cut off, or of another day
+                Path(file._index_path).unlink(missing_ok=True)
+                data = None
+        if data is None:
+            for tell in listeners:
+                tell(f"{self._function.__module__}.{self._function.__qualname__}", str(sig))
+        return data
+
+    def _save_overload(self, sig: Any, data: Any) -> None:
+        file = self._file(sig) if self._enabled else None
+        if file is None or not self._impl.check_cachable(data):
+            return
+        self._impl.locator.ensure_cache_path()
+        file.save(self._index_key(sig, data.codegen), self._impl.reduce(data))
+
+
 def kernel(function: Any = None, **given: Any) -> Any:
     """``@kernel``: compiled on first call and cached on disk. No fast-math: results are the same bytes everywhere."""
     options: dict[str, Any] = {"cache": True, "error_model": "numpy", "nogil": True} | given
-    return numba.njit(**options)(function) if function is not None else numba.njit(**options)
+    if function is None:
+        return lambda f: kernel(f, **given)
+    cached = options.pop("cache") and JIT and _has_file(function)
+    made = numba.njit(**options)(function)
+    if cached:
+        made._cache = _Cache(function)
+    return made
+
+
+def callback(signature: Any, function: Any) -> Any:
+    """``function`` compiled for this signature, to be called by its ``address``; cached on disk as kernels are."""
+    made = CFunc(function, sigutils.normalize_signature(signature), locals={}, options={"error_model": "numpy", "nogil": True})
+    if _has_file(function):
+        made._cache = _Cache(function)
+    made.compile()
+    return made
+
+
+def _has_file(function: Any) -> bool:
+    return plugins.is_own(function.__module__) or getattr(sys.modules.get(function.__module__), "__file__", None) is not None
 
 
 def inline(function: Any) -> Any:
@@ -103,9 +213,16 @@ def struct(cls: type) -> Any:
     fields: dict[str, Any] = {}
     for base in reversed(cls.__mro__):
         fields.update(base.__dict__.get("__annotations__", {}))
+    text = next((name for name, kind in fields.items() if isinstance(kind, str)), None)
+    if text is not None:
+        why = "must be a Numba type; annotations are text under `from __future__ import annotations`"
+        raise ConfigError(f"{cls.__module__}.{cls.__qualname__}.{text}", fields[text], why)
     if not JIT:
         return type(cls.__name__, (), {"__slots__": tuple(fields), "__doc__": cls.__doc__, "__module__": cls.__module__})
     module = sys.modules[cls.__module__]
+    if not plugins.is_own(cls.__module__):
+        _foreign.add(cls.__module__)
+        plugins.remember(cls.__module__)
 
     def preprocess_fields(self: Any, fields: Any) -> Any:
         return tuple((name, types.unliteral(ty)) for name, ty in fields)
@@ -187,7 +304,18 @@ def generic(stub: Any) -> Any:
 def implement(struct_type: Any, **functions: Any) -> None:
     """Attach plain (undecorated) functions to a struct type: ``implement(VllmState, plan=_plan, complete=_complete)``.
 
-    An implementation must have exactly the argument names of the stub.
+    An implementation must have exactly the argument names of the stub. Raises `ConfigError` for a struct that has one from another module:
+    derive a struct of your own.
     """
     for name, function in functions.items():
+        if name not in _METHODS:
+            raise ConfigError("implement", name, "is no function that a struct can have", ", ".join(sorted(_METHODS)))
+        known = _METHODS[name].get(struct_type)
+        if known is not None and known.__module__ != function.__module__:
+            raise ConfigError(
+                name,
+                function.__module__,
+                f"is implemented for this struct by {known.__module__}",
+                hint="derive a @struct of your own",
+            )
         _METHODS[name][struct_type] = function

@@ -139,7 +139,8 @@ def _read(engine: str, above: tuple[str, ...] = ()) -> EngineProfileFile:
         folder = path("profiles", "engines")
         known = sorted(p.stem for p in folder.glob("*.yaml"))
         if engine not in known:
-            raise UnknownNameError("deployment.engine.name", engine, known)
+            own = "an engine of your own says which profile of host overheads holds for it: here, or as `profile` of its class"
+            raise UnknownNameError("deployment.profile", engine, known, own)
         file = folder / f"{engine}.yaml"
     data = _checked(read_text(file, _WHAT), file)
     if data.base is None:

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from sim.jit import JIT
+from sim.jit import JIT, callback
 
 _functions: dict[Any, list[Any]] = {}
 _compiled_functions: dict[Any, Any] = {}
 
 if JIT:
     from llvmlite import ir
-    from numba import cfunc, njit, types
+    from numba import njit, types
     from numba.extending import intrinsic
 
     @intrinsic
@@ -67,5 +67,5 @@ def _compiled(struct_type: Any, function: Any) -> Any:
     if function not in _compiled_functions:
         count = function.__code__.co_argcount - 1
         signature = types.int64(struct_type, *[types.int64] * count)
-        _compiled_functions[function] = cfunc(signature, cache=True, error_model="numpy", nogil=True)(function)
+        _compiled_functions[function] = callback(signature, function)
     return _compiled_functions[function]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sim import registry
+from sim import guard, registry
 from sim.errors import DataError, LawViolation
 from sim.fleet.build import Plan
 from sim.fleet.client_side import ClientSide
@@ -40,6 +40,7 @@ class Raw:
     """What an autoscaler did (`sim.metrics.scaling.Scaling`)."""
 
 
+@guard.engines
 def execute(
     plans: Sequence[Plan],
     traffic: Traffic,

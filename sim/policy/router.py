@@ -7,13 +7,16 @@ blocks of future arrivals in one call; the others are asked at every arrival.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
+
+from sim.guard import Guard
+from sim.policy import answers
 
 
 class Snapshot(Protocol):
@@ -80,6 +83,16 @@ class Router(ABC):
     """Seconds between two calls of `poll`; None: never called."""
     coordinates: ClassVar[bool] = False
     """It keeps the queue itself: a `sim.policy.coordinator.Coordinator`."""
+    guards: ClassVar[Mapping[str, Guard]] = {
+        "choose": Guard(answers.one_replica, answers.row_of, show=True, limited=True),
+        "choose_pair": Guard(answers.two_replicas, answers.row_of, show=True, limited=True),
+        "choose_decode": Guard(answers.one_replica, answers.row_of, show=True, limited=True),
+        "route": Guard(answers.rows, answers.block_of, show=True, limited=True),
+        "poll": Guard(answers.moves, lambda snapshot: f"at {snapshot.now:.6g} s", show=True, limited=True),
+        "setup": Guard(limited=True),
+        "members": Guard(limited=True),
+    }
+    """How a router of one's own is watched (`sim.guard`)."""
     gateway: Any = None
     """Settings of a gateway that buffers and retries (`sim.fleet.gateway.GatewayParams`); None: a request without a replica is refused."""
     migration: Any = None

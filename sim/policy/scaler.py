@@ -13,6 +13,8 @@ from typing import Any, ClassVar, Final, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from sim.guard import Guard
+from sim.policy import answers
 from sim.units import Bytes, Rate, Seconds
 
 METRICS: Final[Mapping[str, str]] = MappingProxyType(
@@ -124,6 +126,15 @@ class Scaler(ABC):
 
     name: ClassVar[str]
     Params: ClassVar[type[ScalerParams]] = ScalerParams
+    guards: ClassVar[Mapping[str, Guard]] = {
+        "decide": Guard(
+            answers.how_many,
+            lambda now, current, metrics: f"at {now:.6g} s with {current} replicas and {dict(metrics)}",
+            show=True,
+            limited=True,
+        )
+    }
+    """How a scaler of one's own is watched (`sim.guard`)."""
     dedicated: int | None = None
     """Replicas that have machines of their own; further ones run on public machines and are the first to go. None: no such difference."""
 

@@ -1,0 +1,279 @@
+"""Plug-ins are called through a guard: what they raise, answer or try to change becomes one error with their file and line.
+
+`guarded` derives a class from a plug-in's whose methods are guarded: those that the base class knows. A base class may say more about a
+method in its mapping ``guards``: how a wrong answer is told, what is handed out read-only, how long a call may take.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import inspect
+import os
+import re
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, ParamSpec, TypeVar
+
+import numpy as np
+
+from sim import plugins
+from sim.errors import PluginError, ServesimError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+LIMIT = float(os.environ.get("SERVESIM_PLUGIN_SECONDS", "60"))
+"""Seconds of wall time that one call of a plug-in's decision may take."""
+
+
+@dataclass(frozen=True)
+class Guard:
+    """What is checked about one method.
+
+    ``answer(instance, result)`` returns what is wrong with an answer, or an empty string. ``about(*arguments)`` says for what it was called:
+    the request, the time. ``show``: the arguments are handed out read-only. ``limited``: a call may take `LIMIT` seconds.
+    """
+
+    answer: Callable[[Any, Any], str] | None = None
+    about: Callable[..., str] | None = None
+    show: bool = False
+    limited: bool = False
+
+
+_PLAIN = Guard()
+
+
+def guarded(cls: type, base: type) -> type:
+    """A class derived from a plug-in's ``cls``, which calls its own versions of what ``base`` declares under guard."""
+    known: dict[str, Guard] = {}
+    for parent in reversed(cls.__mro__):
+        known.update(parent.__dict__.get("guards", {}))
+    space: dict[str, Any] = {"__module__": cls.__module__, "__doc__": cls.__doc__, "__qualname__": cls.__qualname__}
+    for name in {n for parent in base.__mro__[:-1] for n in vars(parent)} | {"__init__"}:
+        if name.startswith("_") and name != "__init__":
+            continue
+        found = inspect.getattr_static(cls, name)
+        function = _function(found)
+        if function is None or plugins.is_own(function.__module__):
+            continue
+        call = _wrapped(function, known.get(name, _PLAIN), f"{cls.__name__}.{name}")
+        if isinstance(found, classmethod):
+            space[name] = classmethod(call)
+        elif isinstance(found, staticmethod):
+            space[name] = staticmethod(call)
+        else:
+            space[name] = property(call) if isinstance(found, property) else call
+    return type(cls)(cls.__name__, (cls,), space)
+
+
+def _function(found: Any) -> Any:
+    if isinstance(found, classmethod | staticmethod):
+        return found.__func__
+    if isinstance(found, property):
+        return found.fget
+    return found if inspect.isfunction(found) else None
+
+
+def _wrapped(function: Any, guard: Guard, what: str) -> Any:
+    """The function with the same arguments, under guard."""
+    file, line = function.__code__.co_filename, function.__code__.co_firstlineno
+
+    def call(*args: Any, **given: Any) -> Any:
+        shown = args
+        if guard.show:
+            shown = (args[0], *[read_only(a) for a in args[1:]])
+            given = {k: read_only(v) for k, v in given.items()}
+        began = _enter() if guard.limited else None
+        try:
+            try:
+                result = function(*shown, **given)
+            finally:
+                if began is not None:
+                    _leave(began)
+        except (ServesimError, KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:
+            about = _about(guard, args)
+            raise failure(error, file, line, what, about) from error
+        if inspect.isgenerator(result):
+            return _each(result, file, line, what)
+        if guard.answer is not None:
+            problem = guard.answer(args[0], result)
+            if problem:
+                raise PluginError(file, line, what, problem, _about(guard, args))
+        return result
+
+    call.__name__, call.__doc__, call.__wrapped__ = function.__name__, function.__doc__, function  # type: ignore[attr-defined]
+    return call
+
+
+def engines(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorator of what runs plans (its first argument; each has a ``scheduler``): an error inside a plug-in's engine is told as the plug-in's.
+
+    That is one whose traceback goes through its file, or one of the compiler.
+    """
+
+    @functools.wraps(function)
+    def run(*args: P.args, **given: P.kwargs) -> R:
+        try:
+            return function(*args, **given)
+        except ServesimError:
+            raise
+        except Exception as error:
+            plans: Any = args[0] if args else next(iter(given.values()))
+            for cls in {p.scheduler for p in plans if not plugins.is_own(p.scheduler.__module__)}:
+                file = str(getattr(sys.modules.get(cls.__module__), "__file__", ""))
+                if plugins.last_line(error.__traceback__, file) or _of_compiler(error):
+                    raise failure(error, file, 0, cls.__name__) from error
+            raise
+
+    return run
+
+
+def _of_compiler(error: BaseException) -> bool:
+    return type(error).__module__.partition(".")[0] == "numba"
+
+
+def failure(error: BaseException, file: str, line: int, what: str, about: str = "") -> PluginError:
+    """What a plug-in's exception is told as: with the innermost line of its file."""
+    at = plugins.last_line(error.__traceback__, file) or line
+    if _of_compiler(error):
+        lines = [int(n) for n in re.findall(rf'{re.escape(Path(file).name)}", line (\d+)', str(error))]
+        first = next((x.strip() for x in re.sub(r"\x1b\[[\d;]*m", "", str(error)).splitlines()[1:] if x.strip()), "")
+        return PluginError(file, lines[-1] if lines else at, what, f"cannot be compiled: {first[:200]}", about)
+    if isinstance(error, TimeLimit):
+        return PluginError(file, at, what, f"has not come back after {LIMIT:g} s", about)
+    text = plugins.said(error)
+    if isinstance(error, ValueError) and "read-only" in str(error):
+        return PluginError(file, at, what, f"changes what it was only shown: {text}", about)
+    return PluginError(file, at, what, f"raised {text}", about)
+
+
+def _about(guard: Guard, args: tuple[Any, ...]) -> str:
+    return guard.about(*args[1:]) if guard.about is not None else ""
+
+
+def _each(items: Iterator[Any], file: str, line: int, what: str) -> Iterator[Any]:
+    while True:
+        try:
+            item = next(items)
+        except StopIteration:
+            return
+        except (ServesimError, KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:
+            raise failure(error, file, line, what) from error
+        yield item
+
+
+# -- read-only
+
+
+class ReadOnly:
+    """Stands for an object: reads go through, arrays come out read-only, nothing can be set."""
+
+    __slots__ = ("_inner",)
+
+    def __init__(self, inner: Any) -> None:
+        object.__setattr__(self, "_inner", inner)
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._inner, name)
+        if inspect.ismethod(value):
+            return lambda *args, **given: read_only(value(*args, **given))
+        return read_only(value)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise ValueError(f"{name!r} of {type(self._inner).__name__} is read-only")
+
+    __delattr__ = __setattr__  # type: ignore[assignment]
+
+    def __len__(self) -> int:
+        return len(self._inner)
+
+    def __repr__(self) -> str:
+        return repr(self._inner)
+
+
+def read_only(value: Any) -> Any:
+    """The same value such that it cannot be changed: a read-only view of an array, a proxy of an object of ours."""
+    if isinstance(value, np.ndarray):
+        if value.flags.writeable:
+            value = value.view()
+            value.flags.writeable = False
+        return value
+    if isinstance(value, dict):
+        return MappingProxyType({k: read_only(v) for k, v in value.items()})
+    if type(value) is tuple:
+        return tuple(read_only(v) for v in value)
+    if isinstance(value, list):
+        return [read_only(v) for v in value]  # a copy
+    if not isinstance(value, Mapping | ReadOnly | BaseException | type) and plugins.is_own(type(value).__module__):
+        return ReadOnly(value)
+    return value
+
+
+# -- the time limit
+
+
+class TimeLimit(BaseException):
+    """Raised inside a plug-in that does not come back; no `Exception`, which it might catch."""
+
+
+@dataclass(slots=True)
+class _Call:
+    thread: int
+    began: float
+    fired: bool = False
+
+
+_calls: dict[int, _Call] = {}
+_lock = threading.Lock()
+_watcher: list[threading.Thread] = []
+
+
+def _enter() -> _Call | None:
+    """Begin to watch a call of this thread; None inside another one."""
+    thread = threading.get_ident()
+    if thread in _calls:
+        return None
+    if not _watcher:
+        _watcher.append(threading.Thread(target=_watch, name="plug-in time limit", daemon=True))
+        _watcher[0].start()
+    call = _calls[thread] = _Call(thread, time.monotonic())
+    return call
+
+
+def _leave(call: _Call) -> None:
+    with _lock:
+        _calls.pop(call.thread, None)
+    if call.fired:  # it may still be on its way
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(call.thread), None)
+        if not isinstance(sys.exception(), TimeLimit):
+            raise TimeLimit
+
+
+def _watch() -> None:
+    while True:
+        time.sleep(min(1.0, LIMIT / 4))
+        now = time.monotonic()
+        with _lock:
+            for call in list(_calls.values()):
+                if now - call.began > LIMIT:
+                    call.fired = True
+                    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(call.thread), ctypes.py_object(TimeLimit))
+
+
+def _forget() -> None:
+    """A forked process has no watching thread yet."""
+    _watcher.clear()
+    _calls.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

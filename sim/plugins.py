@@ -1,0 +1,143 @@
+"""Code that is not of this package: a user's own file as a real module, and which source files a plug-in consists of."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import sys
+import traceback
+from collections.abc import Iterable, Iterator
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType, TracebackType
+
+from sim.errors import ConfigError, PluginError
+
+_loaded: dict[str, ModuleType] = {}
+_digests: dict[str, str] = {}
+_COMMON = frozenset(sys.stdlib_module_names) | {"sim", "numpy", "numba", "pydantic", "scipy", "pandas", "simpy"}
+
+
+def is_own(module: str) -> bool:
+    """Whether a module is of this package; everything else is a plug-in's."""
+    return module == "sim" or module.startswith("sim.")
+
+
+def load_file(file: str, field: str) -> ModuleType:
+    """The module of a user's own file, in `sys.modules` under a name that follows its place and content: edited, it is a new module.
+
+    Modules beside the file can be imported by it. Raises `ConfigError` without such a file, `PluginError` where it cannot be executed.
+    """
+    path = Path(file).expanduser()
+    if not path.is_file():
+        raise ConfigError(field, file, "no such file", "path/to/file.py:ClassName")
+    path = path.resolve()
+    try:
+        source = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(field, file, f"cannot be read: {error.strerror}") from None
+    name = f"own_{hashlib.sha256(str(path).encode() + source).hexdigest()[:12]}_{path.stem}"
+    if name in _loaded:
+        return _loaded[name]
+    spec = spec_from_file_location(name, path)
+    assert spec is not None
+    module = module_from_spec(spec)
+    sys.modules[name] = module  # before it runs: dataclasses, pickle and Numba look classes up there
+    sys.path.insert(0, str(path.parent))
+    try:
+        exec(compile(source, str(path), "exec", dont_inherit=True), module.__dict__)  # byte code kept on disk goes by date
+    except BaseException as error:
+        del sys.modules[name]
+        if isinstance(error, KeyboardInterrupt | PluginError):
+            raise
+        raise _broken(error, path) from error
+    finally:
+        sys.path.remove(str(path.parent))
+    _digests[name] = hashlib.sha256(source).hexdigest()
+    _loaded[name] = module
+    return module
+
+
+def _broken(error: BaseException, path: Path) -> PluginError:
+    if isinstance(error, SyntaxError) and error.filename:
+        return PluginError(
+            error.filename, error.lineno or 0, "the file", f"cannot be loaded: {type(error).__name__}: {error.msg}"
+        )
+    line = last_line(error.__traceback__, str(path))
+    return PluginError(str(path), line, "the file", f"cannot be loaded: {said(error)}")
+
+
+def said(error: BaseException) -> str:
+    """An exception on one line, cut where it is very long."""
+    text = " ".join(str(error).split())
+    text = text if len(text) <= 300 else text[:299] + "…"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def last_line(trace: TracebackType | None, file: str) -> int:
+    """The line of the innermost frame of a traceback that lies in ``file``; 0 if none does."""
+    lines = [frame.lineno or 0 for frame in traceback.extract_tb(trace) if frame.filename == file]
+    return lines[-1] if lines else 0
+
+
+def digest(modules: Iterable[str]) -> str | None:
+    """Digest of the sources that plug-in modules consist of: their own files and those they import. None where one has no file."""
+    found: dict[str, str] = {}
+    for name in modules:
+        if not _follow(name, found):
+            return None
+    text = "".join(f"{key}:{value};" for key, value in sorted(found.items()))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def remember(module: str) -> None:
+    """Take the digest of a plug-in's module now, while its file is what was imported."""
+    if module not in _digests:
+        path = _file(module)
+        if path is not None:
+            _digests[module] = hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _file(module: str) -> Path | None:
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return Path(file) if file and file.endswith(".py") and Path(file).is_file() else None
+
+
+def _follow(module: str, found: dict[str, str]) -> bool:
+    """Add a module and, transitively, what it imports and is loaded: of its own folder or package all, of other packages their first file."""
+    path = _file(module)
+    if path is None:
+        return False
+    remember(module)
+    found[module] = _digests[module]
+    root = module.partition(".")[0]
+    installed = path.parent.name in ("site-packages", "dist-packages")
+    for name in _imports(module, path):
+        top = name.partition(".")[0]
+        if name in found or top in _COMMON:
+            continue
+        other = _file(name)
+        if other is None:
+            continue
+        near = top == root or (not installed and "." not in module and other.is_relative_to(path.parent))
+        if near:
+            _follow(name, found)
+        else:
+            remember(name)
+            found[name] = _digests[name]
+    return True
+
+
+def _imports(module: str, path: Path) -> Iterator[str]:
+    """Loaded modules that a source file imports anywhere, by absolute name."""
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package.split(".")[: len(package.split(".")) - node.level + 1]) if node.level else ""
+            base = ".".join(part for part in (base, node.module or "") if part)
+            names = [base, *(f"{base}.{alias.name}" for alias in node.names)]
+        else:
+            continue
+        yield from (name for name in names if name in sys.modules)

@@ -1,0 +1,221 @@
+"""Plug-ins that misbehave: one error with file, line and request, whatever they do."""
+
+import textwrap
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from sim import guard, registry
+from sim.errors import PluginError
+from sim.policy.router import Relocation
+from sim.workload.table import RequestBlock
+
+ROUTER = """
+from sim.policy.router import Router, Relocation
+
+class Mine(Router):
+    name = "mine"
+    interval = 1.0
+
+    def choose(self, snapshot, block, row):
+        BODY
+
+    def poll(self, snapshot):
+        return self.__dict__.get("moves", ())
+"""
+LINE = 9  # of BODY
+FIRST = 8  # of the method
+
+
+class Seen:
+    """Two replicas at 3 s."""
+
+    now = 3.0
+    outstanding = np.array([4, 2])
+
+    def gauges(self):
+        return np.zeros((5, 2))
+
+    def look(self):
+        return {"running": np.array([1.0, 2.0])}
+
+    def running(self, replica):
+        return np.zeros((1, 5), np.int64), np.zeros(1)
+
+
+Seen.__module__ = "sim.tests"  # as if of the package, whose objects are shown through a proxy
+
+
+@pytest.fixture
+def ask(tmp_path):
+    """Ask a router whose `choose` has this body."""
+
+    def choose(body):
+        path = tmp_path / "mine.py"
+        path.write_text(ROUTER.replace("BODY", textwrap.indent(body, " " * 8).strip()))
+        cls = registry.lookup("router", f"{path}:Mine")
+        router = cls(cls.Params(), 2, np.random.default_rng(0))
+        block = RequestBlock.of([1.0, 2.0], [100, 200], [10, 20])
+        return router, Seen(), block
+
+    return choose
+
+
+def test_a_good_router_is_not_disturbed(ask):
+    router, seen, block = ask("return int(snapshot.outstanding.argmin()) if len(block) == 2 else -1")
+    assert router.choose(seen, block, 1) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "line", "says"),
+    [
+        ("return 7", FIRST, "answered 7 (int); allowed: 0 to 1, or -1 for none"),
+        ("return -2", FIRST, "answered -2"),
+        ("return True", FIRST, "answered True (bool)"),
+        ("return 1.0", FIRST, "answered 1.0 (float)"),
+        ("return None", FIRST, "answered None"),
+        ("return 'a' * 1000", FIRST, "(str)"),
+        ("return {}[row]", LINE, "raised KeyError: 1"),
+        ("raise SystemExit(3)", LINE, "raised SystemExit: 3"),
+        ("snapshot.outstanding[0] = 0", LINE, "changes what it was only shown"),
+        ("snapshot.gauges()[0] += 1", LINE, "changes what it was only shown"),
+        ("snapshot.look()['running'] = 3", LINE, "TypeError"),
+        ("snapshot.look()['running'][0] = 3", LINE, "changes what it was only shown"),
+        ("snapshot.running(0)[0][0, 0] = 3", LINE, "changes what it was only shown"),
+        ("block.prompt_tokens[row] = 1", LINE, "changes what it was only shown"),
+        ("block.columns[0][row] = 1", LINE, "changes what it was only shown"),
+        ("block.output_tokens = block.prompt_tokens", LINE, "changes what it was only shown"),
+        ("snapshot.now = 0.0", LINE, "changes what it was only shown"),
+    ],
+)
+def test_a_bad_router_is_told_with_file_line_and_request(ask, tmp_path, body, line, says):
+    router, seen, block = ask(body)
+    with pytest.raises(PluginError) as caught:
+        router.choose(seen, block, 1)
+    text = str(caught.value)
+    assert text.startswith(f"{tmp_path / 'mine.py'}:{line}: Mine.choose ")
+    assert says in text
+    assert "at 3 s: the request sent at 2 s with 200 prompt and 20 output tokens" in text
+    assert len(text) < 400 + len(str(tmp_path))
+    assert block.prompt_tokens.tolist() == [100, 200]
+    assert block.output_tokens.tolist() == [10, 20]
+    assert seen.outstanding.tolist() == [4, 2]
+
+
+@pytest.mark.parametrize(
+    "body", ["while True:\n    pass", "while True:\n    try:\n        row += 1\n    except Exception:\n        pass"]
+)
+def test_a_router_that_loops_is_stopped(ask, monkeypatch, body):
+    monkeypatch.setattr(guard, "LIMIT", 0.2)
+    router, seen, block = ask(body)
+    with pytest.raises(PluginError, match=r"mine.py:\d+: Mine.choose has not come back after 0.2 s"):
+        router.choose(seen, block, 0)
+    router, seen, block = ask("return 0")
+    assert router.choose(seen, block, 0) == 0
+
+
+@pytest.mark.parametrize(
+    "moves", [3, [1], [Relocation(1, 0, 2)], [Relocation(1, 1, 1)], [Relocation(None, 0, 1)], {"request": 1}]
+)
+def test_relocations_are_checked(ask, moves):
+    router, seen, _ = ask("return 0")
+    router.moves = [Relocation(7, 0, 1)]
+    assert len(router.poll(seen)) == 1
+    router.moves = moves
+    with pytest.raises(PluginError, match=r"Mine.poll answered .*\(at 3 s\)"):
+        router.poll(seen)
+
+
+SCALER = """
+from sim.policy.scaler import Scaler
+
+class Mine(Scaler):
+    name = "mine"
+
+    def decide(self, now, current, metrics):
+        return BODY
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ("-1", "answered -1"),
+        ("2.5", "answered 2.5"),
+        ("current / 0", "raised ZeroDivisionError"),
+        ("metrics.clear()", "raised AttributeError"),
+    ],
+)
+def test_a_bad_scaler_is_told_with_file_line_and_time(tmp_path, body, says):
+    path = tmp_path / "mine.py"
+    path.write_text(SCALER.replace("BODY", body))
+    cls = registry.lookup("scaler", f"{path}:Mine")
+    scaler = cls(SimpleNamespace())
+    with pytest.raises(PluginError, match=r"mine.py:\d+: Mine.decide") as caught:
+        scaler.decide(15.0, 2, {"qps": 3.0})
+    assert says in str(caught.value)
+    assert "at 15 s with 2 replicas" in str(caught.value)
+
+
+def test_a_chunk_of_arrivals_that_fails_is_told_with_its_line(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from sim.workload.arrivals._base import Arrival\nclass Mine(Arrival):\n    name = 'mine'\n"
+        "    def times(self, rng):\n        yield rng.random(3)\n        raise RuntimeError('no more')\n"
+    )
+    cls = registry.lookup("arrival", f"{path}:Mine")
+    times = cls(cls.Params(rate=1.0)).times(np.random.default_rng(0))
+    assert len(next(times)) == 3
+    with pytest.raises(PluginError, match=r"mine.py:6: Mine.times raised RuntimeError: no more"):
+        next(times)
+
+
+def test_the_command_line_says_it_on_one_line(tmp_path, capsys, monkeypatch):
+    import sim.cli
+
+    path = tmp_path / "mine.py"
+    path.write_text(ROUTER.replace("BODY", "return 99"))
+    command = ["servesim", "run", "fleet", "--no-save", "-q", "-s", f"router={path}:Mine", "-s", "traffic.synthetic.requests=50"]
+    monkeypatch.setattr("sys.argv", command)
+    with pytest.raises(SystemExit) as caught:
+        sim.cli.main()
+    assert caught.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {path}:8: Mine.choose answered 99 (int)")
+    assert said.count("\n") == 1
+
+
+def _engine(tmp_path, change):
+    """The built-in static scheduler as a file of one's own, with a change."""
+    from pathlib import Path
+
+    import sim.engine.schedulers.static as static
+
+    text = Path(static.__file__).read_text(encoding="utf-8")
+    path = tmp_path / "mine.py"
+    path.write_text(change(text).replace('name = "static"', 'name = "mine"'), encoding="utf-8")
+    return path
+
+
+def _simulate(path):
+    import sim
+
+    settings = [f"deployment.engine={path}:Static", "deployment.profile=static", "traffic.synthetic.requests=20"]
+    return sim.run(sim.load("quickstart", settings))
+
+
+def test_an_engine_that_does_not_compile_is_told_with_its_line(tmp_path):
+    path = _engine(tmp_path, lambda text: text.replace("    s.steps_left -= 1\n", "    s.steps_lost -= 1\n"))
+    line = path.read_text(encoding="utf-8").splitlines().index("    s.steps_lost -= 1") + 1
+    with pytest.raises(PluginError) as caught:
+        _simulate(path)
+    assert str(caught.value).startswith(f"{path}:{line}: Static cannot be compiled: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_engine_whose_defaults_fail_is_told_with_its_line(tmp_path):
+    path = _engine(tmp_path, lambda text: text.replace("        return params\n", "        return params.nothing\n"))
+    line = path.read_text(encoding="utf-8").splitlines().index("        return params.nothing") + 1
+    with pytest.raises(PluginError, match=rf":{line}: Static.resolve raised AttributeError"):
+        _simulate(path)
