@@ -93,7 +93,10 @@ def accuracy(
 
 @app.command()
 def calibrate(
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH…", help="As for accuracy.")],
+    paths: Annotated[
+        list[Path],
+        typer.Argument(metavar="PATH…", help="As for accuracy; a vLLM server's log with iteration details tells most."),
+    ],
     out: Annotated[
         Path, typer.Option("--out", "-o", help="The engine profile to write; a scenario names it as deployment.profile.")
     ],
@@ -112,7 +115,7 @@ def calibrate(
     loaded = sim.load(scenario) if scenario else None
     with common.progress(quiet) as progress:
         done = fit_points(paths, scenario=loaded, engine=engine, accelerator=accelerator, progress=progress, **chosen)
+    file = done.save(out, engine)
     if not quiet:
         view.show_calibration(done)
-    file = done.save(out, engine)
     common.say(quiet, f"Profile: {file}")

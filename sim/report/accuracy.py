@@ -108,6 +108,8 @@ def show_calibration(done: Calibration, console: Console | None = None) -> None:
     for f in done.fits:
         console.print(Text(f"{f.engine} {f.line} on {f.accelerator}: {f.points} points", style="bold"))
         console.print("  " + ", ".join(f"{k} {v:.4g}" for k, v in f.figures.items()))
+        if f.unmoved:
+            console.print(f"  left as they were, nothing measured depends on them: {', '.join(f.unmoved)}")
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
         for name in ("median |error|", "before", "after", f"one {f.folds} left out"):
             table.add_column(name, justify="left" if name.startswith("median") else "right")

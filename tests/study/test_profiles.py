@@ -72,5 +72,5 @@ def test_a_profile_file_that_is_none(tmp_path):
     file = tmp_path / "x.yaml"
     file.write_text("title: nothing")
 
-    with pytest.raises(DataError, match="no version lines"):
+    with pytest.raises(DataError, match="'lines' is missing"):
         load_engine_profile(str(file))

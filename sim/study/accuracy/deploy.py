@@ -10,7 +10,7 @@ from sim import registry
 from sim.cost.extras import Extras
 from sim.cost.profile import EngineProfile, engine_profiles, load_engine_profile
 from sim.errors import ConfigError, NotModelledError
-from sim.fleet.build import Plan, host, plan, step_costs
+from sim.fleet.build import Plan, engine_of, host, plan, step_costs
 from sim.hardware import load_accelerator
 from sim.model import load_model
 from sim.study.accuracy.lengths import longest
@@ -58,14 +58,19 @@ def check(point: Point) -> None:
 
 def profile_of(point: Point, overrides: Overrides | None = None) -> EngineProfile:
     """The engine profile of the point's version line, with overrides applied."""
-    name = point.engine
-    if name not in engine_profiles():
-        name = registry.lookup("engine", name).profile or name
     at = load_accelerator(point.accelerator).name
-    profile = load_engine_profile(name, release(point.engine, point.version, point.assumed), at)
+    if point.scenario is not None:
+        own = point.scenario.deployment
+        scheduler, params = engine_of(own.engine, "deployment.engine")
+        profile = load_engine_profile(own.profile or scheduler.profile or scheduler.name, getattr(params, "version", None), at)
+    else:
+        name = point.engine
+        if name not in engine_profiles():
+            name = registry.lookup("engine", name).profile or name
+        profile = load_engine_profile(name, release(point.engine, point.version, point.assumed), at)
     changes: dict[str, float] = {}
     for where in ("", at):
-        changes |= (overrides or {}).get((name, profile.line, where), {})
+        changes |= (overrides or {}).get((profile.engine, profile.line, where), {})
     return profile.changed(changes)
 
 
@@ -75,7 +80,10 @@ def planned(point: Point, overrides: Overrides | None = None) -> Plan:
     from sim.config.scenario import Scenario
 
     if point.scenario is not None:
-        return plan(point.scenario)[0]
+        made = plan(point.scenario)[0]
+        chat = point.scenario.traffic.endpoint == "chat"
+        own = host(made.scheduler, made.params, made.model, profile_of(point, overrides), chat)
+        return _with_profile(made, own, point.scenario.traffic.structured_output)
     given = _settings(point)
     deployment: dict[str, Any] = {k: getattr(point, k) for k in ("accelerator", "tp", "pp", "dp", "ep")}
     deployment["engine"] = {"name": point.engine, **given}
@@ -106,12 +114,14 @@ def planned(point: Point, overrides: Overrides | None = None) -> Plan:
     profile = host(made.scheduler, made.params, made.model, profile_of(point, overrides), point.chat)
     if point.inside:
         profile = profile.engine_alone()
-    return made if profile == made.profile else _with_profile(made, profile)
+    return _with_profile(made, profile)
 
 
-def _with_profile(made: Plan, profile: EngineProfile) -> Plan:
+def _with_profile(made: Plan, profile: EngineProfile, structured: float = 0.0) -> Plan:
+    if profile == made.profile:
+        return made
     tokens = made.scheduler.max_batch_tokens(made.params, made.site)
-    extras = made.scheduler.extras(made.params, made.site) or Extras()
+    extras = replace(made.scheduler.extras(made.params, made.site) or Extras(), structured=structured)
     layout = replace(made.layout, dp=made.site.dp)
     cost, shared, evidence = step_costs(made.model, made.accelerator, layout, profile, tokens, extras, made.ranks)
     return replace(made, profile=profile, cost=cost, shared=shared, evidence=evidence)

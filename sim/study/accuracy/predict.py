@@ -18,6 +18,7 @@ from sim.study.accuracy import batch
 from sim.study.accuracy.deploy import Overrides, check, planned, profile_of
 from sim.study.accuracy.point import Point
 from sim.study.accuracy.population import counted, counted_output
+from sim.study.accuracy.step_log import kinds, step_seconds, summary
 from sim.study.accuracy.traffic import stage_starts, traffic_of
 
 _STATISTICS = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0}
@@ -30,6 +31,9 @@ def predict(point: Point, overrides: Overrides | None = None, seed: int = 0) -> 
     check(point)
     if point.traffic["kind"] == "static_batch":
         values = batch.static_batch(point, profile_of(point, overrides))
+    elif point.traffic["kind"] == "steps":
+        found = kinds((point.columns or {})["logs"])
+        values = summary(found, step_seconds(planned(point, overrides), found))
     else:
         values = _simulated(point, planned(point, overrides), seed)
         if (

@@ -9,15 +9,17 @@ from typing import Any
 
 from sim.errors import ConfigError, DataError
 from sim.study.accuracy.point import Point, read_folder
+from sim.study.accuracy.step_log import is_step_log, kinds, read_step_log, summary
 from sim.study.bench import Run, known, read, read_tree
 
 
 def read_points(paths: Iterable[str | Path], scenario: Any = None) -> Iterator[Point]:
     """Points under ``paths``, in order of their names.
 
-    A folder is searched for ``points.jsonl`` and for results of benchmark tools (`sim.study.bench`); any other file is such a result. Results say
-    little about the deployment: ``scenario`` (see `sim.load`) does. Runs in which nothing was served are points with `Point.refused`; when
-    there is no other, and for files that cannot be read, raises `DataError`; `ConfigError` without a scenario where one is needed.
+    A folder is searched for ``points.jsonl``, for results of benchmark tools (`sim.study.bench`) and for servers' logs of their steps (``*.log``,
+    ``*.iterations.csv``: `step_log`); any other file is one of the latter two. They say little about the deployment: ``scenario`` (see
+    `sim.load`) does. Runs in which nothing was served are points with `Point.refused`; when there is no other, and for files that cannot be
+    read, raises `DataError`; `ConfigError` without a scenario where one is needed.
     """
     given = [Path(p) for p in paths]
     found = 0
@@ -41,6 +43,9 @@ def _file(path: Path, scenario: Any) -> Iterator[Point]:
     if path.name == "points.jsonl":
         yield from read_folder(path.parent)
         return
+    if is_step_log(path):
+        yield _point(path, _steps(path), scenario)
+        return
     runs = read(path)
     for run in runs:
         yield _point(path, run, scenario)
@@ -59,10 +64,22 @@ def _tree(folder: Path, scenario: Any) -> Iterator[Point]:
             known_here += 1
             point = _point(path, run, scenario)
             yield replace(point, id=str(path.parent.relative_to(folder) / point.id))
+    for path in sorted(f for f in folder.rglob("*") if is_step_log(f)):
+        known_here += 1
+        point = _point(path, _steps(path), scenario)
+        yield replace(point, id=str(path.parent.relative_to(folder) / point.id))
     if not told and not known_here:
         others = f"; not known are {', '.join(unknown[:3])}{' …' if len(unknown) > 3 else ''}" if unknown else ""
         readable = "; ".join(b.title for b in known())
         raise DataError(str(folder), f"holds no points.jsonl and no benchmark result{others}", f"read are {readable}")
+
+
+def _steps(path: Path) -> Run:
+    """A server's log of its steps."""
+    logs = read_step_log(path)
+    found = kinds(logs)
+    columns: dict[str, Any] = {"logs": logs}
+    return Run("step log", path.name, columns, {"kind": "steps"}, summary(found, found.seconds))
 
 
 def _needed(scenario: Any, path: Path) -> Any:
