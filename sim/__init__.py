@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -52,11 +53,24 @@ __all__ = [*_WHERE, "__version__"]
 def __getattr__(name: str) -> Any:
     where = _WHERE.get(name)
     if where is None:
-        raise AttributeError(f"module 'sim' has no attribute {name!r}")
-    module, _, attribute = where.partition(":")
-    value = getattr(import_module(module), attribute or name)
+        value = None if name.startswith("_") else _study(name)
+        if value is None:
+            raise AttributeError(f"module 'sim' has no attribute {name!r}")
+    else:
+        module, _, attribute = where.partition(":")
+        value = getattr(import_module(module), attribute or name)
     globals()[name] = value
     return value
+
+
+def _study(name: str) -> Any:
+    """The function of a registered study; None when there is none of that name."""
+    if find_spec(f"{__name__}.{name}") is not None:  # a room, not a name
+        return None
+    registry = import_module("sim.registry")
+    if name not in registry.names("study"):
+        return None
+    return import_module("sim.study.driver").api(registry.lookup("study", name))
 
 
 def __dir__() -> list[str]:

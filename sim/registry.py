@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel
 
-from sim import guard, plugins
+from sim import plugins
 from sim.errors import ConfigError, ServesimError, UnknownNameError
 
 T = TypeVar("T", bound=type)
@@ -30,6 +30,7 @@ ROOMS = {
     "trace": "sim.workload.traces",
     "bench": "sim.study.bench",
     "export": "sim.report.exports",
+    "study": "sim.study.questions",
 }
 BASES: Final = {
     "engine": "sim.engine.contract:Scheduler",
@@ -183,6 +184,8 @@ def _check(kind: str, cls: Any, field: str, given: str) -> Any:
         raise ConfigError(
             field, given, "`Params` must refuse unknown settings", 'model_config = ConfigDict(frozen=True, extra="forbid")'
         )
+    from sim import guard  # loads numpy, which the help of the command line does not need
+
     _checked[kind, cls] = guard.guarded(cls, base)
     return _checked[kind, cls]
 

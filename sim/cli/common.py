@@ -18,7 +18,7 @@ Overrides = Annotated[
     Optional[list[str]],
     typer.Option("--set", "-s", metavar="PATH=VALUE", help="Change one setting, e.g. deployment.replicas=2. Repeatable."),
 ]
-Out = Annotated[Optional[Path], typer.Option("--out", "-o", help="Folder of the result [default: servesim-results/NAME].")]
+Out = Annotated[Optional[Path], typer.Option("--out", "-o", help="Folder of the result (default: servesim-results/NAME).")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 NoSave = Annotated[bool, typer.Option("--no-save", help="Print only, write nothing.")]
 
@@ -46,7 +46,7 @@ def target(out: Path | None, name: str) -> Path:
 
 
 @contextmanager
-def stopping() -> Iterator[Callable[[], bool]]:
+def stopping(kept: str = "the partial result will be saved") -> Iterator[Callable[[], bool]]:
     """Ctrl-C asks the run to stop at the next good moment; a second one stops at once."""
     asked: list[bool] = []
 
@@ -54,7 +54,7 @@ def stopping() -> Iterator[Callable[[], bool]]:
         if asked:
             raise KeyboardInterrupt
         asked.append(True)
-        print("\nstopping: the partial result will be saved (Ctrl-C again to stop at once)", file=sys.stderr)
+        print(f"\nstopping: {kept} (Ctrl-C again to stop at once)", file=sys.stderr)
 
     before = signal.signal(signal.SIGINT, ask)
     try:

@@ -1,6 +1,7 @@
 """Entry point: commands collected, errors of ours turned into one line and an exit code.
 
-Exit codes: 0 done, 1 a check failed (conformance differs, capacity not found), 2 bad input, 130 interrupted.
+Exit codes: 0 done, 1 a check failed (conformance differs, capacity not found), 2 bad input,
+3 a verdict is negative (with --gate), 130 interrupted.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from importlib import import_module
 from sim.cli.app import app
 from sim.errors import ServesimError
 
-COMMANDS = ("run", "studies", "facts", "conformance", "accuracy", "profiles")
+COMMANDS = ("run", "pairs", "studies", "facts", "conformance", "accuracy", "profiles")
 """Modules with commands, in the order in which ``--help`` lists them."""
 
 for _module in COMMANDS:

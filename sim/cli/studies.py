@@ -1,77 +1,142 @@
-"""Commands of studies."""
+"""A command for every registered study: its options come from the fields of its `Params`."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import inspect
+import types
+from pathlib import Path
+from typing import Annotated, Any, Literal, Optional, Union, get_args, get_origin
 
 import typer
 
+from sim import registry
 from sim.cli import common
 from sim.cli.app import app
 
+Many = Annotated[
+    list[str], typer.Argument(metavar="SCENARIO…", help="Scenario files or built-in names, or one study file that names them.")
+]
+One = Annotated[str, typer.Argument(metavar="SCENARIO", help="A scenario file, a built-in name, or a study file.")]
+Jobs = Annotated[
+    Optional[int], typer.Option("--jobs", "-j", help="Processes (default: as many as processors, where they pay off).")
+]
+Cluster = Annotated[
+    Optional[str], typer.Option(metavar="ADDRESS", help="Run on a cluster: ray://HOST:10001 or dask=tcp://HOST:8786.")
+]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Forget finished runs in the output folder and begin anew.")]
+Gate = Annotated[bool, typer.Option("--gate", help="Exit with 3 when the verdict is negative, for CI.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 
-@app.command()
-def capacity(
-    scenario: common.Scenario,
-    set_: common.Overrides = None,
-    replicas: Annotated[
-        bool, typer.Option("--replicas", help="Find the fewest replicas for the scenario's rate instead of the highest rate.")
-    ] = False,
-    tolerance: Annotated[float, typer.Option(help="Relative width of the last bracket of the rate.")] = 0.02,
-    out: common.Out = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
-    quiet: common.Quiet = False,
-    no_save: common.NoSave = False,
-) -> None:
-    """Find the highest request rate a deployment holds under its SLO, or the fewest replicas for a given rate."""
-    import sim
-    from sim.report import capacity as view
+_COMMON: dict[str, tuple[Any, Any]] = {
+    "set_": (common.Overrides, None),
+    "seed": (Annotated[Optional[int], typer.Option(help="Seed of all random streams, instead of the scenario's.")], None),
+    "jobs": (Jobs, None),
+    "cluster": (Cluster, None),
+    "out": (common.Out, None),
+    "fresh": (Fresh, False),
+    "gate": (Gate, False),
+    "json": (Json, False),
+    "quiet": (common.Quiet, False),
+    "no_save": (common.NoSave, False),
+}
 
-    loaded = sim.load(scenario, set_ or ())
-    target = None if no_save else common.target(out, f"{loaded.name}-capacity")
-    with common.stopping() as stopped, common.progress(quiet or json) as progress:
-        answer = sim.capacity(
-            loaded, "replicas" if replicas else "rate", tolerance=tolerance, progress=common.stage(progress, stopped)
-        )
-    if json:
+
+def add(cls: Any) -> None:
+    """The command ``servesim NAME`` of a study."""
+
+    def command(**given: Any) -> None:
+        _ask(cls, given)
+
+    command.__doc__ = inspect.cleandoc(cls.__doc__).partition("\n\n")[0]
+    parameters = {"scenarios": (Many if cls.takes == "many" else One, inspect.Parameter.empty)}
+    parameters |= {name: (_option(name, f), None) for name, f in cls.Params.model_fields.items() if not _extra(f).get("hidden")}
+    parameters |= _COMMON
+    kind = inspect.Parameter.KEYWORD_ONLY
+    command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [inspect.Parameter(n, kind, default=default, annotation=hint) for n, (hint, default) in parameters.items()]
+    )
+    command.__annotations__ = {n: hint for n, (hint, _) in parameters.items()}
+    app.command(cls.name)(command)
+
+
+def _extra(field: Any) -> dict[str, Any]:
+    return field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+
+
+def _option(name: str, field: Any) -> Any:
+    """The option of a field. None is its default: what was not given is left to the study's own default, or to a study file."""
+    extra, choices = _extra(field), ""
+    hint = _plain(field.annotation)
+    if get_origin(hint) is Literal:
+        choices, hint = f" ({', '.join(map(str, get_args(hint)))})", str
+    if extra.get("list") or hint not in (bool, int, float, str):
+        hint = list[str] if extra.get("list") else str
+    default = "" if field.default in (None, (), False) or field.is_required() else f" (default: {field.default})"
+    flags = [f"--{name.replace('_', '-')}", *([extra["option"]] if "option" in extra else [])]
+    if extra.get("metavar") and hint is float:
+        hint = str  # shares such as 2%
+    text = f"{field.description or name}{choices}{default}"
+    return Annotated[
+        Optional[hint], typer.Option(*flags, help=text[0].upper() + text[1:], metavar=extra.get("metavar"), show_default=False)
+    ]
+
+
+def _plain(hint: Any) -> Any:
+    """The type inside ``X | None`` and ``Annotated[X, …]``."""
+    while get_origin(hint) is Annotated:
+        hint = get_args(hint)[0]
+    if get_origin(hint) in (Union, types.UnionType):
+        inner = [a for a in get_args(hint) if a is not type(None)]
+        return _plain(inner[0]) if len(inner) == 1 else hint
+    return hint
+
+
+def _ask(cls: Any, given: dict[str, Any]) -> None:
+    import contextlib
+    from importlib import import_module
+
+    from rich.console import Console
+
+    from sim.config import settings
+    from sim.study.base import Interrupted
+    from sim.study.driver import run_study
+    from sim.study.files import gather
+
+    arguments = given.pop("scenarios")
+    asked = {name: given.pop(name) for name in _COMMON}
+    overrides = [*(asked["set_"] or ()), *([f"seed={asked['seed']}"] if asked["seed"] is not None else ())]
+    scenarios, options = gather(cls.name, [arguments] if isinstance(arguments, str) else arguments, overrides)
+    options |= {name: value for name, value in given.items() if value is not None}
+    study = cls(scenarios, settings(cls.Params, options))
+    out = None if asked["no_save"] else asked["out"] or Path("servesim-results") / study.title
+    quiet = asked["quiet"] or asked["json"]
+    how = {name: asked[name] for name in ("jobs", "cluster", "fresh")}
+    kept = f"finished runs are in {out}; the same command goes on" if out else "nothing was kept (--no-save)"
+    with common.stopping(kept) as stopped, common.progress(quiet) as progress:
+        try:
+            answer = run_study(study, out=out, progress=lambda *at: progress(*at) or stopped(), **how)
+        except Interrupted as error:
+            typer.echo(f"interrupted after {error.finished} runs: {kept}", err=True)
+            raise typer.Exit(130) from None
+    if asked["json"]:
         typer.echo(common.json(answer.as_dict()))
-    elif not quiet:
-        view.show(answer)
-    if target:
-        view.save(answer, target)
-        common.say(quiet or json, f"Report: {target / 'report.html'}")
+    elif not asked["quiet"]:
+        with contextlib.suppress(BrokenPipeError):
+            Console().print(import_module(cls.report).screen(answer))
+    if out:
+        common.say(quiet, f"Report: {out / 'report.html'}   Runs: {out / 'runs.parquet'}")
     if stopped():
-        typer.echo(
-            f"interrupted: {f'the probes so far are in {target}' if target else 'nothing was saved (--no-save)'}", err=True
-        )
+        typer.echo(f"interrupted: {kept}", err=True)
         raise typer.Exit(130)
-    raise typer.Exit(0 if answer.answer is not None else 1)
+    raise typer.Exit(_code(answer, asked["gate"]))
 
 
-@app.command()
-def compare(
-    scenarios: Annotated[list[str], typer.Argument(metavar="SCENARIO…", help="Two or more scenario files or built-in names.")],
-    set_: common.Overrides = None,
-    own_traffic: Annotated[
-        bool, typer.Option("--own-traffic", help="Let each scenario keep its own traffic instead of the first one's.")
-    ] = False,
-    out: common.Out = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the summaries as JSON.")] = False,
-    quiet: common.Quiet = False,
-    no_save: common.NoSave = False,
-) -> None:
-    """Run several scenarios on the same traffic and print them side by side."""
-    import sim
-    from sim.report import compare as view
+def _code(answer: Any, gate: bool) -> int:
+    if getattr(answer, "found", True) is False:
+        return 1
+    return 3 if gate and answer.verdict is False else 0
 
-    loaded = [sim.load(s, set_ or ()) for s in scenarios]
-    target = None if no_save else common.target(out, "compare-" + "-".join(s.name for s in loaded)[:80])
-    with common.stopping() as stopped, common.progress(quiet or json) as progress:
-        results = sim.compare(loaded, same_traffic=not own_traffic, progress=common.stage(progress, stopped))
-    if json:
-        typer.echo(common.json({r.name: r.summary for r in results}))
-    elif not quiet:
-        view.show(results)
-    if target:
-        view.save(results, target)
-        common.say(quiet or json, f"Report: {target / 'report.html'}")
+
+for _name in registry.names("study"):
+    if registry.lookup("study", _name).name == _name:  # not its aliases
+        add(registry.lookup("study", _name))

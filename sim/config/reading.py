@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,20 @@ def loads(text: str, overrides: Iterable[str] = (), source: str = "scenario", fo
     return settings(Scenario, raw)
 
 
+def vary(scenario: Scenario, changes: Mapping[str, Any], folder: Path | None = None) -> Scenario:
+    """The scenario with some settings replaced, by dotted path; what it expects is dropped, as that is expected of it as written.
+
+    A section that is mostly a name may be replaced by a bare name (``deployment.engine``), which drops the settings of the old one.
+    *Raises*: `ConfigError` for unknown settings and impossible values.
+    """
+    raw = scenario.model_dump(mode="json", exclude_unset=True)
+    raw.pop("expect", None)
+    for field, value in changes.items():
+        put(raw, field, value)
+    _root(raw, folder or Path.cwd())
+    return settings(Scenario, raw)
+
+
 def to_yaml(scenario: Scenario) -> str:
     """The scenario with every default written out: ``loads(to_yaml(s)) == resolve(s)``, and it runs to the same bytes."""
     return dump(resolved(scenario))
@@ -87,9 +101,16 @@ def _find(path: str | Path) -> Path:
 def _override(raw: dict[str, Any], override: str) -> None:
     field, equals, value = override.partition("=")
     field = field.strip()
-    steps = [int(m[2]) if m[2] else m[1] for m in _STEP.finditer(field)]
-    if not equals or not steps or isinstance(steps[0], int):
+    if not equals or not field:
         raise ConfigError("--set", override, "must be path=value", "such as deployment.tp=2")
+    put(raw, field, parse(value, f"--set {field}") if value.strip() else None)
+
+
+def put(raw: dict[str, Any], field: str, value: Any) -> None:
+    """Set one setting of raw data by its dotted path, in place. Raises `ConfigError` for a path that leads nowhere."""
+    steps = [int(m[2]) if m[2] else m[1] for m in _STEP.finditer(field)]
+    if not steps or isinstance(steps[0], int):
+        raise ConfigError("--set", field, "must be path=value", "such as deployment.tp=2")
     here: Any = raw
     for i, step in enumerate(steps[:-1]):
         inside = _get(here, step, field)
@@ -101,7 +122,7 @@ def _override(raw: dict[str, Any], override: str) -> None:
             raise ConfigError(".".join(map(str, steps[: i + 1])), inside, "has no settings inside")
         _put(here, step, inside, field)
         here = inside
-    _put(here, steps[-1], parse(value, f"--set {field}") if value.strip() else None, field)
+    _put(here, steps[-1], value, field)
 
 
 def _get(here: Any, step: int | str, field: str) -> Any:

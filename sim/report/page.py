@@ -3,31 +3,12 @@
 from __future__ import annotations
 
 import html
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
-from importlib.resources import files
-from typing import Any, Final
+from typing import Any
 
 from sim.metrics.definitions import DEFINITIONS
 from sim.report.figures import Figure
-
-# The browser itself refuses every request to a network: a report cannot call home by accident.
-_POLICY: Final = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
-_DRAW: Final = """
-window.reportErrors = [];
-window.addEventListener("error", e => window.reportErrors.push(e.message));
-(async () => {
-  const figures = JSON.parse(document.getElementById("figures").textContent);
-  const options = {responsive: true, displayModeBar: false};
-  for (const [id, f] of Object.entries(figures)) {
-    try { await Plotly.newPlot(id, f.data, f.layout, options); } catch (e) { window.reportErrors.push(id + ": " + e); }
-  }
-  document.body.dataset.plots = document.querySelectorAll(".plot .main-svg:first-child").length;
-  document.body.dataset.errors = window.reportErrors.join(" | ");
-})();
-"""
+from sim.report.templating import render
 
 
 def esc(value: object) -> str:
@@ -35,33 +16,11 @@ def esc(value: object) -> str:
     return html.escape(str(value))
 
 
-@cache
-def _plotly_js() -> str:
-    return (files("plotly") / "package_data" / "plotly.min.js").read_text(encoding="utf-8").replace("</script", "<\\/script")
-
-
 def page(title: str, body: Iterable[str], figures: Sequence[Figure]) -> str:
-    """A whole HTML file. plotly.js is inside only when there is something to plot."""
-    css = (files("sim.report") / "page.css").read_text(encoding="utf-8")
-    try:
-        made_by = f"servesim {version('servesim')}"
-    except PackageNotFoundError:
-        made_by = "servesim"
-    parts = [
-        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{esc(title)}</title>',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
-        '<link rel="icon" href="data:,">',
-        f"<style>\n{css}</style>\n</head>\n<body>\n<main>",
-        *body,
-        f"<footer>Made by {made_by}. Drag to zoom, double-click to go back. Works offline, sends nothing.</footer>\n</main>",
-    ]
-    if figures:
-        specs = json.dumps({f.name: f.spec for f in figures}, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
-        specs = specs.replace("<", "\\u003c")
-        parts.append(f'<script type="application/json" id="figures">{specs}</script>')
-        parts.append(f"<script>{_plotly_js()}</script>\n<script>{_DRAW}</script>")
-    return "\n".join([*parts, "</body>\n</html>\n"])
+    """A whole HTML file of parts that are HTML already."""
+    from markupsafe import Markup
+
+    return render("page.html", title, figures, body=Markup("\n".join(body)))
 
 
 def plots(figures: Sequence[Figure]) -> str:

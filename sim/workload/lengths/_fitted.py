@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,7 +33,15 @@ class Fitted(Length):
 
 def load_profile(name: str) -> dict[str, Any]:
     """A file of ``profiles/traffic``: name, source, licence, facts about the arrivals, quantiles."""
+    file = path("profiles", "traffic", f"{name}.yaml")
+    stat = file.stat()
+    return _read(file, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=16)
+def _read(file: Path, size: int, changed: int) -> dict[str, Any]:
+    """Kept by its size and time: reading one takes longer than a short run."""
     import yaml
 
-    loaded: dict[str, Any] = yaml.safe_load(path("profiles", "traffic", f"{name}.yaml").read_text("utf-8"))
+    loaded: dict[str, Any] = yaml.safe_load(file.read_text("utf-8"))
     return loaded

@@ -1,0 +1,148 @@
+"""What a study is: many runs of scenarios, asked for step by step, and an answer.
+
+A study is one file in `sim.study.questions` (or an entry point ``servesim.study``) with one registered class. Its generator `Study.run`
+says what to run and when it is enough: it yields lists of `Trial`, gets back a list of `Outcome` in the same order, and returns the answer.
+Everything else is common to all studies and lives in `sim.study.driver`: running in parallel, keeping what is finished, going on after an
+interruption, progress, files. The command ``servesim NAME`` and ``sim.NAME(…)`` come from the registration, their options from `Params`.
+
+A generator must be deterministic: with the same outcomes it asks for the same trials. An interrupted study is continued by asking it
+again from the start and answering from what is stored. This module imports nothing heavy: the command line loads it for its help.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
+
+from pydantic import BaseModel, ConfigDict
+
+from sim.errors import ConfigError, ServesimError
+
+if TYPE_CHECKING:
+    from sim.config import Scenario
+
+
+class Params(BaseModel):
+    """Base of the options of a study: frozen, unknown names refused.
+
+    A field becomes a command-line option ``--name``, its ``description`` the help. ``json_schema_extra`` may say ``{"metavar": …}``
+    and ``{"option": "-x"}`` (a short form). Options other than numbers, switches, words and choices arrive from the command line as a
+    list of texts; a validator of the field makes something of them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run.
+
+    ``scenario``: all of it, its seed included. ``settings``: what tells this trial from the others of the study, for its row of the table.
+    ``load``: what `Prepared.run` replaces: ``rate`` (requests/s, the same requests closer together) or ``replicas``.
+    ``problem``: why it cannot run, where that is known before; it is not run, and this is its error.
+    """
+
+    scenario: Scenario
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    load: Mapping[str, float] = field(default_factory=dict)
+    problem: str = ""
+
+
+class TrialError(ServesimError):
+    """A trial failed whose result is needed."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a trial: ``data``, what `Study.observe` took from its result, or ``error``, one sentence."""
+
+    trial: Trial
+    data: Mapping[str, Any] | None
+    error: str = ""
+
+    def value(self) -> Mapping[str, Any]:
+        """The data. Raises `TrialError` with the error of the trial."""
+        if self.data is None:
+            raise TrialError(self.error)
+        return self.data
+
+
+class Interrupted(ServesimError):
+    """Thrown into a study that is stopped before its end; ``outcomes``: those of the trials it asked for last that are finished.
+
+    A study that has an answer from part of its runs catches it and returns that answer.
+    """
+
+    def __init__(self, outcomes: Sequence[Outcome] = (), finished: int = 0) -> None:
+        self.outcomes, self.finished = list(outcomes), finished
+        super().__init__("interrupted")
+
+
+@runtime_checkable
+class Answer(Protocol):
+    """What a study returns."""
+
+    def sentence(self) -> str:
+        """The answer in words."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Ready for JSON: no NaN."""
+
+    @property
+    def verdict(self) -> bool | None:
+        """Whether it is good news (an SLO held, a claim confirmed); None when nothing was to be judged. ``--gate`` exits by it."""
+
+
+Steps = Generator[Sequence[Trial], list[Outcome], Answer]
+
+
+class Study(ABC):
+    """Base of all studies; see the module.
+
+    ``takes``: ``one`` scenario or ``many``. ``report``: the module with ``screen(answer)``, what the terminal shows, and
+    ``files(answer, folder)``, which writes the report; `sim.report.study` suits every answer.
+    """
+
+    name: ClassVar[str]
+    aliases: ClassVar[tuple[str, ...]] = ()
+    Params: ClassVar[type[Params]] = Params
+    takes: ClassVar[Literal["one", "many"]] = "one"
+    report: ClassVar[str] = "sim.report.study"
+
+    def __init__(self, scenarios: Sequence[Scenario], params: Any) -> None:
+        if self.takes == "one" and len(scenarios) != 1:
+            raise ConfigError("scenario", len(scenarios), f"{self.name} is a study of one scenario", "1")
+        self.scenarios = tuple(scenarios)
+        self.params = params
+
+    @property
+    def title(self) -> str:
+        """Name of the output folder, unless another one is given."""
+        return f"{'-'.join(s.name for s in self.scenarios)[:80]}-{self.name}"
+
+    @property
+    def expected(self) -> int | None:
+        """How many trials there will be, for the time left; None where that is not known ahead."""
+        return None
+
+    @abstractmethod
+    def run(self) -> Steps:
+        """Yield trials, receive their outcomes, return the answer. *Raises* `ConfigError` before the first trial for what cannot be asked."""
+
+    @staticmethod
+    def observe(result: Any, trial: Trial) -> dict[str, Any]:
+        """What is kept of a run's `Result`: a mapping ready for JSON. It runs where the trial runs, perhaps in another process."""
+        return figures(result)
+
+
+_KEPT = (
+    "name", "seed", "complete", "context", "requests", "duration_s", "simulated_s", "latency", "throughput", "slo", "utilisation",
+    "tokens", "preemptions", "steps", "fleet", "scaling", "bottleneck", "warnings",
+)  # fmt: skip
+
+
+def figures(result: Any) -> dict[str, Any]:
+    """The summary of a result without what is the same in every run (evidence) or long (replicas, classes)."""
+    return {key: result.summary[key] for key in _KEPT if key in result.summary}

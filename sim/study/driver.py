@@ -1,0 +1,168 @@
+"""Runs any study: asks it what to run, runs that in parallel, keeps every finished trial, and goes on where an earlier call ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from sim.errors import ServesimError
+from sim.study.base import Answer, Interrupted, Outcome, Study, Trial
+from sim.study.executors import Executor, executor
+from sim.study.keys import code_version, trial_key
+from sim.study.store import Store
+from sim.study.table import Table
+
+Progress = Callable[[float, int | None, str], Any]
+"""Called with the trials done (a fraction counts for one that is running), how many there will be as far as known, and what is done;
+a true answer, or KeyboardInterrupt, stops the study."""
+
+
+def run_study(
+    study: Study,
+    *,
+    out: str | Path | None = None,
+    jobs: int | None = None,
+    cluster: str | None = None,
+    fresh: bool = False,
+    progress: Progress | None = None,
+) -> Answer:
+    """The answer of a study; with ``out`` its files are in that folder: ``runs.jsonl``, ``runs.parquet``, ``summary.json``, ``report.html``.
+
+    A study that was interrupted goes on where it was when it is asked again with the same folder; ``fresh`` begins anew.
+    The answer does not depend on ``jobs`` or ``cluster``. *Raises*: `Interrupted` when it was stopped and has no answer yet (finished
+    trials are kept), `ConfigError` for what cannot be asked, `TrialError` when a trial failed that the study cannot do without.
+    """
+    with closing(Store(Path(out) if out else None, definition(study), code_version(), fresh=fresh)) as store:
+        return _Drive(study, store, executor(jobs, cluster), progress).drive()
+
+
+def definition(study: Study) -> dict[str, Any]:
+    """The whole study as plain data: two with the same definition ask the same."""
+    from sim.config.resolving import resolved
+
+    return {
+        "study": study.name,
+        "options": study.params.model_dump(mode="json"),
+        "scenarios": [resolved(s) for s in study.scenarios],
+    }
+
+
+class _Drive:
+    def __init__(self, study: Study, store: Store, where: Executor, progress: Progress | None) -> None:
+        self.study, self.store, self.where = study, store, where
+        self.progress = progress or (lambda *_: None)
+        self.asked: list[str] = []  # keys in the order in which the study asked for them
+        self.trials: dict[str, Trial] = {}
+        self.finished = 0
+        self.table = Table(store.folder)
+
+    def drive(self) -> Answer:
+        steps = self.study.run()
+        interrupted = False
+        try:
+            try:
+                batch = next(steps)
+                while True:
+                    try:
+                        outcomes = self._outcomes(batch)
+                    except KeyboardInterrupt:
+                        interrupted = True
+                        outcomes = self._so_far(batch)
+                    if interrupted and len(outcomes) < len(batch):
+                        steps.throw(Interrupted(outcomes, self.finished))
+                        raise Interrupted((), self.finished) from None  # it wanted to go on
+                    batch = steps.send(outcomes)
+            except StopIteration as done:
+                answer: Answer = done.value
+        except Interrupted:
+            self.table.write(self._rows())
+            raise
+        finally:
+            self.where.close()
+        self._save(answer, complete=not interrupted)
+        return answer
+
+    def _outcomes(self, batch: Sequence[Trial]) -> list[Outcome]:
+        """Of a list of trials: from the store, else by running them."""
+        keys = [trial_key(t, self.study.name) for t in batch]
+        for key, trial in zip(keys, batch, strict=True):
+            if key not in self.trials:
+                self.trials[key] = trial
+                self.asked.append(key)
+        for key, trial in zip(keys, batch, strict=True):
+            if trial.problem and key not in self.store.known:
+                self.store.add(key, None, trial.problem)
+        missing = [k for k in dict.fromkeys(keys) if k not in self.store.known]
+        self.finished = len(self.asked) - len(missing)
+        self._tell(0.0, batch)
+        found = self.where.run([self.trials[k] for k in missing], self.study.observe, lambda part: self._inside(part, batch))
+        for number, done in found:
+            self.store.add(missing[number], done.data, done.error, keep=done.final)
+            self.finished += 1
+            self._tell(0.0, batch)
+            self.table.grow(self._rows)
+        return [self._outcome(k, t) for k, t in zip(keys, batch, strict=True)]
+
+    def _outcome(self, key: str, trial: Trial) -> Outcome:
+        line = self.store.known[key]
+        return Outcome(trial, line["data"], line["error"])
+
+    def _so_far(self, batch: Sequence[Trial]) -> list[Outcome]:
+        keys = [trial_key(t, self.study.name) for t in batch]
+        return [self._outcome(k, t) for k, t in zip(keys, batch, strict=True) if k in self.store.known]
+
+    def _tell(self, part: float, batch: Sequence[Trial]) -> None:
+        total = self.study.expected
+        known = max(len(self.asked), total or 0) if total or len(batch) > 1 else None
+        if self.progress(self.finished + part, known, self.study.name):
+            raise KeyboardInterrupt
+
+    def _inside(self, part: float, batch: Sequence[Trial]) -> bool:
+        self._tell(min(part, 0.999), batch)
+        return False
+
+    def _rows(self) -> list[Mapping[str, Any]]:
+        """One row per finished trial, in the order in which they were asked for."""
+        rows: list[Mapping[str, Any]] = []
+        for key in self.asked:
+            line = self.store.known.get(key)
+            if line is not None:
+                trial = self.trials[key]
+                rows.append(
+                    {
+                        **trial.settings,
+                        **trial.load,
+                        "seed": trial.scenario.seed,
+                        "error": line["error"] or None,
+                        **(line["data"] or {}),
+                    }
+                )
+        return rows
+
+    def _save(self, answer: Answer, *, complete: bool) -> None:
+        if self.store.folder is None:
+            return
+        self.table.write(self._rows())
+        view = import_module(self.study.report)
+        self.store.finish(lambda to: view.files(answer, to), complete=complete)
+
+
+def api(cls: type[Study]) -> Callable[..., Any]:
+    """The function ``sim.NAME``: scenario(s) first, then the options of the study and those of `run_study` by name."""
+    from sim.config import settings
+
+    def ask(scenarios: Any, /, **options: Any) -> Any:
+        common = {k: options.pop(k) for k in ("out", "jobs", "cluster", "fresh", "progress") if k in options}
+        given = list(scenarios) if isinstance(scenarios, list | tuple) else [scenarios]
+        for scenario in given:
+            if isinstance(scenario, str | Path):
+                raise ServesimError(f"scenario: {str(scenario)!r} is a name; load it first: sim.load({str(scenario)!r})")
+        return run_study(cls(given, settings(cls.Params, options)), **common)
+
+    ask.__name__ = ask.__qualname__ = cls.name
+    fields = "\n".join(f"    {name}: {f.description or ''}" for name, f in cls.Params.model_fields.items())
+    ask.__doc__ = f"{cls.__doc__}\n\nOptions, beside those of `sim.study.driver.run_study`:\n{fields}"
+    return ask

@@ -1,0 +1,66 @@
+"""Study files: ``study: NAME``, the scenario or scenarios, and the options of the study, in one YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sim.errors import ConfigError, DataError
+
+
+def gather(study: str, arguments: Sequence[str], overrides: Sequence[str] = ()) -> tuple[list[Any], dict[str, Any]]:
+    """(scenarios, options): of a study file, if that is the only argument, else of scenario files and built-in names.
+
+    A study file has ``scenario`` (a file, a built-in name, or a mapping in place) or ``scenarios`` (a list of them); ``set`` (as ``--set``);
+    everything else are options of the study, spelled as in Python. Relative paths count from the file's folder.
+
+    *Raises*: `ConfigError`, `DataError`.
+    """
+    from sim.config import load
+
+    found = _study_file(arguments[0]) if len(arguments) == 1 else None
+    if found is None:
+        return [load(a, overrides) for a in arguments], {}
+    data, folder = found
+    if data.pop("study") != study:
+        raise ConfigError("study", _study_file(arguments[0])[0]["study"], f"is not the study of this command ({study})")  # type: ignore[index]
+    given = data.pop("set", [])
+    own = [f"{k}={_text(v)}" for k, v in given.items()] if isinstance(given, Mapping) else list(given)
+    if ("scenario" in data) == ("scenarios" in data):
+        raise ConfigError("scenario", None, "a study file needs exactly one of scenario and scenarios")
+    listed = data.pop("scenarios", None) or [data.pop("scenario", None)]
+    if not isinstance(listed, list):
+        raise ConfigError("scenarios", listed, "must be a list")
+    return [_scenario(s, folder, [*own, *overrides]) for s in listed], data
+
+
+def _study_file(argument: str) -> tuple[dict[str, Any], Path] | None:
+    from sim.config.text import parse
+
+    file = Path(argument)
+    if not file.is_file():
+        return None
+    try:
+        data = parse(file.read_text(encoding="utf-8"), argument)
+    except UnicodeDecodeError:
+        raise DataError(argument, "is no text file") from None
+    return (data, file.resolve().parent) if isinstance(data, dict) and "study" in data else None
+
+
+def _scenario(given: Any, folder: Path, overrides: Sequence[str]) -> Any:
+    from sim.config import load, loads
+    from sim.config.text import dump
+
+    if isinstance(given, Mapping):
+        return loads(dump(dict(given)), overrides, folder=folder)
+    if not isinstance(given, str):
+        raise ConfigError("scenario", given, "must be a file, a built-in name, or a mapping")
+    beside = folder / given
+    return load(beside if beside.is_file() else given, overrides)
+
+
+def _text(value: Any) -> str:
+    import json
+
+    return value if isinstance(value, str) else json.dumps(value)

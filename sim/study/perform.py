@@ -1,0 +1,57 @@
+"""One trial, wherever it runs: scenario in, what the study observes out. Errors are part of the outcome."""
+
+from __future__ import annotations
+
+import traceback
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sim.errors import ServesimError
+from sim.study.base import Trial
+
+Observe = Callable[[Any, Trial], dict[str, Any]]
+_PREPARED = 4  # scenarios kept ready for other loads
+
+_ready: OrderedDict[Any, Any] = OrderedDict()
+
+
+@dataclass(frozen=True)
+class Performed:
+    """``data`` or ``error``; ``final``: the same trial would end so again."""
+
+    data: Mapping[str, Any] | None
+    error: str = ""
+    final: bool = True
+
+
+def perform(trial: Trial, observe: Observe, progress: Callable[[int, int | None], Any] | None = None) -> Performed:
+    """Run a trial. KeyboardInterrupt passes; every other exception becomes the error of the trial."""
+    try:
+        result = _prepared(trial).run(**trial.load, progress=progress)
+        if not result.summary["complete"]:
+            raise KeyboardInterrupt
+        return Performed(observe(result, trial))
+    except ServesimError as error:
+        return Performed(None, str(error))
+    except (MemoryError, OSError) as error:
+        return Performed(None, f"{type(error).__name__}: {error}", final=False)
+    except Exception as error:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        return Performed(None, f"{type(error).__name__}: {error} ({frame.filename}:{frame.lineno})")
+
+
+def _prepared(trial: Trial) -> Any:
+    """The scenario made ready; kept for a while where trials differ by load alone."""
+    from sim.study.single import Prepared
+
+    if not trial.load:
+        return Prepared(trial.scenario)
+    key = trial.scenario.model_dump_json()
+    if key not in _ready:
+        _ready[key] = Prepared(trial.scenario)
+        while len(_ready) > _PREPARED:
+            _ready.popitem(last=False)
+    _ready.move_to_end(key)
+    return _ready[key]

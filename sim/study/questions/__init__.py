@@ -1,0 +1,1 @@
+"""The studies, one file each: a question that takes many runs to answer."""

@@ -1,0 +1,72 @@
+"""The runs of a study as one tidy table: a row per trial, settings and figures; written as it grows."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+FILE: Final = "runs.parquet"
+_FIRST_S = 5.0
+_SHARE = 20.0  # writing takes at most a twentieth of the time
+
+
+class Table:
+    """``runs.parquet`` in a folder (None: nowhere). What bears the name is always whole."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._next = time.monotonic() + _FIRST_S
+
+    def grow(self, rows: Callable[[], Sequence[Mapping[str, Any]]]) -> None:
+        """Write what there is, now and then."""
+        if self._folder is not None and time.monotonic() >= self._next:
+            began = time.monotonic()
+            self.write(rows())
+            self._next = time.monotonic() + max(_FIRST_S, _SHARE * (time.monotonic() - began))
+
+    def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write all rows; the same rows give the same bytes."""
+        if self._folder is None:
+            return
+        import pyarrow.parquet as pq
+
+        fresh = self._folder / f".{FILE}.new-{os.getpid()}"
+        pq.write_table(arrow(rows), fresh, compression="zstd")
+        fresh.replace(self._folder / FILE)
+
+
+def arrow(rows: Sequence[Mapping[str, Any]]) -> Any:
+    """Rows as an Arrow table; what is nested is flattened to dotted names, lists are left out."""
+    import pyarrow as pa
+
+    flat = [flatten(row) for row in rows]
+    names = list(dict.fromkeys(name for row in flat for name in row))
+    return pa.table({name: _column([row.get(name) for row in flat]) for name in names})
+
+
+def flatten(row: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"a": {"b": 1}, "c": [2]}`` → ``{"a.b": 1}``."""
+    out: dict[str, Any] = {}
+    for key, value in row.items():
+        if isinstance(value, Mapping):
+            out |= flatten(value, f"{prefix}{key}.")
+        elif not isinstance(value, list | tuple):
+            out[f"{prefix}{key}"] = value
+    return out
+
+
+def _column(values: list[Any]) -> Any:
+    """Whole numbers, numbers, truth values, else text."""
+    import pyarrow as pa
+
+    known = [v for v in values if v is not None]
+    if known and all(isinstance(v, bool) for v in known):
+        return pa.array(values, pa.bool_())
+    if any(isinstance(v, bool) or not isinstance(v, int | float) for v in known) or not known:
+        return pa.array([None if v is None else str(v) for v in values], pa.string())
+    if all(isinstance(v, int) for v in known) and all(abs(v) < 2**62 for v in known):
+        return pa.array(values, pa.int64())
+    return pa.array([None if v is None else float(v) for v in values], pa.float64())

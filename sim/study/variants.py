@@ -1,0 +1,67 @@
+"""One scenario over many settings, with what is wrong in a domain found before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sim.errors import ConfigError, ServesimError
+
+
+def variants(base: Any, points: Sequence[Mapping[str, Any]], paths: Sequence[str] = ()) -> list[Any]:
+    """The scenario at every point; in place of a combination that is impossible, its `ServesimError`.
+
+    A value that is impossible in every combination (a setting of an unknown name, a degree of 0) is an error of the study. ``paths``: the
+    settings whose values are lists; those of ranges are not judged one by one.
+
+    *Raises*: `ConfigError`.
+    """
+    from sim.config import resolve, vary
+
+    found: list[Any] = []
+    for point in points:
+        try:
+            made = vary(base, point)
+            resolve(made)
+            found.append(made)
+        except ServesimError as error:
+            found.append(error)
+    failed = [f for f in found if isinstance(f, ServesimError)]
+    if failed and len(failed) == len(found):
+        raise failed[0]
+    for path in paths:
+        by_value: dict[str, list[Any]] = {}
+        for point, made in zip(points, found, strict=True):
+            by_value.setdefault(repr(point[path]), []).append(made)
+        for group in by_value.values():
+            if all(isinstance(made, ServesimError) for made in group):
+                raise group[0]
+    return found
+
+
+def repeated(scenario: Any, replication: int) -> Any:
+    """The same scenario with the random numbers of its ``replication``-th repetition; the 0th is the scenario itself."""
+    return scenario if replication == 0 else scenario.model_copy(update={"seed": seed_of(scenario.seed, replication)})
+
+
+def seed_of(seed: int, replication: int) -> int:
+    """The seed of a repetition: what is compared under the same seed gets the same random numbers in each of them."""
+    import hashlib
+
+    if replication == 0:
+        return seed
+    return int.from_bytes(hashlib.blake2b(f"{seed}/replication/{replication}".encode(), digest_size=8).digest(), "little") >> 1
+
+
+def is_random(scenario: Any) -> bool:
+    """Whether another seed gives another run: recorded traffic is the same under every seed."""
+    return scenario.traffic.synthetic is not None
+
+
+def check_replications(scenario: Any, replications: int) -> None:
+    """Raises `ConfigError` when runs would be repeated that are all the same."""
+    if replications > 1 and not is_random(scenario):
+        raise ConfigError(
+            "replications", replications, "repeat the same recorded requests: another seed changes nothing", "1",
+            "the interval of one run comes from its parts",
+        )  # fmt: skip
