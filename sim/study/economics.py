@@ -47,11 +47,18 @@ def attach(summary: dict[str, Any], scenario: Any, plans: Sequence[Plan], record
     power = power_of(e, plans, record, pue.value)
     expense = expense_of(e, widths, power, mean)
     grid = None if not isinstance(e.grid, str) else find_grid(e.grid)
-    g = float(e.grid) if isinstance(e.grid, int | float) else grid.g_per_kwh if grid else None
+    g = carbon_intensity(e)
     notes: dict[str, Any] = {"grid": None, "pue_source": f"{pue.who} ({pue.source})" if pue.source else pue.who}
     if g is not None:
         notes["grid"] = f"{g:g} gCO2e/kWh, given" if grid is None else f"{grid.name} {grid.year}, {g:g} gCO2e/kWh: {grid.source}"
     summary["economics"] = economics_section(summary, expense, power, output_to_input=e.output_to_input, g_per_kwh=g, notes=notes)
+
+
+def carbon_intensity(e: Economics) -> float | None:
+    """gCO2e per kWh; None where no grid is named. Raises `ConfigError`."""
+    if e.grid is None:
+        return None
+    return float(e.grid) if isinstance(e.grid, int | float) else find_grid(e.grid).g_per_kwh
 
 
 def replica_widths(plans: Sequence[Plan]) -> dict[str, list[int]]:

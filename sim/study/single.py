@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from math import inf
 from typing import Any
 
@@ -19,6 +20,7 @@ from sim.metrics.slo import Slo
 from sim.study import economics
 from sim.units import show_bytes, show_seconds
 from sim.workload import build_traffic
+from sim.workload.stretched import Spike, stretched
 
 _SERIES_POINTS = 400_000  # of all replicas together
 
@@ -49,21 +51,38 @@ class Prepared:
         return plan_scaling(self.scenario, self.plans, lambda n: make_router(self.scenario.router, n, self.scenario.seed))
 
     def run(
-        self, *, rate: float | None = None, replicas: int | None = None, progress: Progress | None = None, multi_step: bool = True
+        self,
+        *,
+        rate: float | None = None,
+        replicas: int | None = None,
+        units: int | None = None,
+        lengths: float = 1.0,
+        burst: float = 1.0,
+        spike: tuple[float, float, float] | None = None,
+        progress: Progress | None = None,
+        multi_step: bool = True,
     ) -> Result:
         """One run; ``rate`` (requests/s) and ``replicas`` (of a single pool) replace the scenario's.
 
+        ``units``: replicas of a single pool; of several pools, how many times the number that each has.
+        ``lengths``: prompts and answers so many times as long; ``burst``: load in waves of this height; ``spike``: (factor, start,
+        duration), so many times the load for a while (`workload.stretched`).
         ``progress(done, total)`` is called now and then; when it returns True the run stops early and the result says so.
         """
         s = self.scenario
         plans = self.plans
+        if units is not None:
+            replicas, plans = (
+                (units, plans) if len(plans) == 1 else (None, [replace(p, replicas=units * p.replicas) for p in plans])
+            )
         if replicas is not None and self.scaling is not None:
             raise ConfigError("scaling", s.scaling.name, "decides the replicas itself: their number cannot be set", "no scaling")
         if replicas is not None or self.scaling is not None:
-            from dataclasses import replace
-
             plans = [replace(plans[0], replicas=replicas or self.scaling.most)]
         traffic = self.traffic if rate is None else self.traffic.with_rate(rate)
+        if lengths != 1.0 or burst != 1.0 or spike is not None:
+            worse = stretched(traffic, lengths=lengths, burst=burst, spike=None if spike is None else Spike(*spike))
+            traffic = fitting(self.plans, worse, s.traffic.too_long)
         total = traffic.total
         raw = execute(
             plans,
@@ -135,7 +154,7 @@ def _wire(scenario: Any, plans: Sequence[Plan]) -> Any:
         return None
     from sim.fleet.kv_links import Wire
 
-    return Wire.of(scenario.transfer, prefills[0].accelerator, prefills[0].layout)
+    return Wire.of(scenario.transfer, prefills[0].accelerator.name)
 
 
 def _wire_fact(scenario: Any, plans: Sequence[Plan]) -> dict[str, Any]:
@@ -152,8 +171,6 @@ def _wire_evidence(scenario: Any, plans: Sequence[Plan]) -> list[dict[str, Any]]
 
 def _of_scaled(record: RunRecord) -> RunRecord:
     """Only the replicas that were, each for the time it was; and what a cold start rests on."""
-    from dataclasses import replace
-
     from sim.metrics.scaling import narrowed
 
     assert record.scaling is not None

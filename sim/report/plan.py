@@ -1,0 +1,285 @@
+"""A plan: the decision first, its rivals, what breaks first and in which worse world, then every candidate and what it rests on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from rich import box
+from rich.console import Group
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from sim.report import study, words
+from sim.report.figures import BLUE, GREEN, Figure, layout
+from sim.report.templating import Page, Section, Table
+
+if TYPE_CHECKING:
+    from sim.study.plan.answer import PlanAnswer
+    from sim.study.plan.candidate import Candidate
+    from sim.study.plan.finals import Final as Finalist
+
+_WORSE: Final = {
+    "lengths": "prompts and answers {0:.0%} longer",
+    "burst": "load in waves of {1:g} times its mean",
+    "rate": "{0:.0%} more requests",
+    "step_time": "every step {0:.0%} slower (the error of the model)",
+}
+_HEAD: Final = ("deployment", "accelerators", "cost", "SLO met", "TTFT p99", "TPOT p99", "tokens/s/card", "runs that held")
+
+
+def screen(answer: PlanAnswer) -> Group:
+    """The decision, the finalists, the limits."""
+    lines: list[Any] = [Text(answer.sentence(), style="bold green" if answer.verdict else "bold red")]
+    if answer.finals:
+        table = RichTable(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+        for i, title in enumerate(("deployment", answer.unit, "SLO met", "TTFT p99", "TPOT p99", "held")):
+            table.add_column(title.replace(" ", "\n", 1), justify="left" if i == 0 else "right", overflow="fold")
+        for f in answer.finals:
+            cells = [c["text"].partition(" (")[0].partition(" ± ")[0] for c in _final_cells(answer, f)]
+            amount = f"{f.accelerators:,}" if answer.objective == "accelerators" else f"{f.cost:,.2f}"
+            row = (cells[0], amount, f"≥ {f.attainment_low:.2%}" if f.runs > 1 else cells[3], cells[4], cells[5], cells[7])
+            table.add_row(*row, style="bold" if f is answer.winner else "" if f.sure else "dim")
+        lines.append(table)
+    lines += [Text(line) for line in limits(answer)]
+    counts = tally(answer)
+    lines.append(Text(counts, style="dim"))
+    for price in answer.prices:
+        lines.append(
+            Text(f"price: {price['what']} ({price['source']}{', ' + price['date'] if price['date'] else ''})", style="dim")
+        )
+    return Group(*lines, *study.warnings(answer, most=6))
+
+
+def tally(answer: PlanAnswer) -> str:
+    """How many candidates went which way."""
+    c = answer.candidates
+    refused, skipped = sum(bool(x.refused) and not x.probes for x in c), sum(x.skipped for x in c)
+    missed = sum(bool(x.refused) and bool(x.probes) for x in c)
+    parts = [f"{len(c):,} candidates: {sum(bool(x.probes) for x in c):,} simulated"]
+    if missed:
+        parts.append(f"{missed:,} of them hold the SLO at no size")
+    if refused:
+        parts.append(f"{refused:,} impossible")
+    if skipped:
+        parts.append(f"{skipped:,} dearer at best than the finalists")
+    return ", ".join(parts) + "."
+
+
+def limits(answer: PlanAnswer) -> list[str]:
+    """Head-room, what breaks first, and worse worlds, a line each."""
+    if answer.limits is None:
+        return []
+    lim = answer.limits
+    out = []
+    if lim.rate is not None and math.isfinite(lim.offered):
+        room = lim.rate / lim.offered - 1.0
+        out.append(
+            f"Head-room {room:.0%}: it holds up to {lim.rate:.4g} requests/s. What gives then: {lim.breaks or 'nothing within 64 times the load'}"
+        )
+    for w in lim.worse:
+        what = _WORSE[w.what].format(w.factor - 1.0, w.factor)
+        if w.holds:
+            out.append(f"With {what} it still holds ({w.attainment:.2%}).")
+        else:
+            need = (
+                f"{w.size_needed:,} instead of {answer.winner.size:,} would hold"
+                if w.size_needed and answer.winner
+                else "twice as many do not hold either"
+            )
+            out.append(f"With {what} it misses: {w.attainment:.2%} of requests; {need}.")
+    return out
+
+
+def _final_cells(answer: PlanAnswer, f: Finalist) -> list[dict[str, Any]]:
+    from sim.study.plan.answer import size_of
+
+    def figure(name: str, show: Any) -> dict[str, Any]:
+        if name not in f.figures:
+            return {"text": words.DASH, "sort": None}
+        mean, low, high = f.figures[name]
+        text = show(mean) if low == high else f"{show(mean)} ± {show((high - low) / 2)}"
+        return {"text": text, "sort": mean}
+
+    return [
+        {"text": size_of(f), "sort": None, "mood": "best" if f is answer.winner else ""},
+        {"text": f"{f.accelerators:,}", "sort": f.accelerators},
+        {"text": answer.amount(f), "sort": f.cost},
+        {
+            "text": f"{f.attainment:.2%}" + (f" (≥ {f.attainment_low:.2%})" if f.runs > 1 else ""),
+            "sort": f.attainment,
+            "mood": "yes" if f.sure else "no",
+        },
+        figure("ttft_p99_s", words.seconds),
+        figure("tpot_p99_s", words.seconds),
+        figure("per_accelerator", words.number),
+        {"text": f"{f.held} of {f.runs}" if not f.error else f.error, "sort": f.held},
+    ]
+
+
+def files(answer: PlanAnswer, folder: Path) -> None:
+    """``summary.json``, ``report.html``, and ``scenario-1.yaml`` …: each finalist ready to run, the best first."""
+    study.write(folder, answer.as_dict(), page(answer).html())
+    for i, text in enumerate(answer.scenarios.values(), start=1):
+        (folder / f"scenario-{i}.yaml").write_text(text, encoding="utf-8")
+
+
+def page(answer: PlanAnswer) -> Page:
+    """The report."""
+    w = answer.winner
+    cards = []
+    if w is not None:
+        cards = [
+            {"label": "deployment", "value": f"{w.size:,} × {w.candidate.label}"},
+            {"label": answer.objective, "value": answer.amount(w), "note": _interval_note(answer, w)},
+            {"label": "accelerators", "value": f"{w.accelerators:,}"},
+            {
+                "label": "requests within the SLO",
+                "value": f"{w.attainment:.2%}",
+                "note": f"at least {w.attainment_low:.2%} with {answer.confidence:.0%} confidence" if w.runs > 1 else "one run",
+            },
+        ]
+        if answer.limits is not None and answer.limits.rate is not None and math.isfinite(answer.limits.offered):
+            cards.append(
+                {
+                    "label": "head-room",
+                    "value": f"{answer.limits.rate / answer.limits.offered - 1.0:.0%}",
+                    "note": f"holds up to {answer.limits.rate:.4g} requests/s",
+                }
+            )
+    sections = []
+    figures = [f for f in (_front(answer), _per_user(answer)) if f is not None]
+    if answer.finals:
+        rows = [_final_cells(answer, f) for f in answer.finals]
+        sections.append(Section("The finalists", FINALS, table=Table(list(_HEAD), rows, (0,), sortable=True)))
+    if figures:
+        sections.append(Section("Cost against latency", FRONT, figures=figures))
+    sections.append(Section("Every candidate", tally(answer), table=_candidates(answer)))
+    prices = [[p["what"], p["source"], p["date"], p["confidence"]] for p in answer.prices]
+    if prices:
+        sections.append(
+            Section("Where the prices come from", PRICES, table=Table(["price", "source", "date", "confidence"], prices, (0, 1)))
+        )
+    details = [Section(f"Scenario: {label}", pre=text) for label, text in answer.scenarios.items()]
+    return Page(
+        f"Plan for {answer.name}",
+        answer.question,
+        answer.sentence(),
+        study.STATE[answer.verdict],
+        notes=limits(answer),
+        cards=cards,
+        warnings=list(answer.warnings),
+        sections=sections,
+        details=details,
+    )
+
+
+FINALS: Final = (
+    "Each with its replications, whole traffic under other random numbers every time: mean ± half of the interval. "
+    "The SLO surely holds when the lower bound of the share of requests within it is at least what is required."
+)
+FRONT: Final = "Deployments of the short screening runs: green ones hold the SLO. The line joins those that no other beats in both cost and latency."
+PRICES: Final = "List prices of one card differ by two to five times between providers: check these before anything else."
+
+
+def _interval_note(answer: PlanAnswer, w: Finalist) -> str:
+    return "" if w.cost_low == w.cost_high else f"{w.cost_low:,.2f} to {w.cost_high:,.2f} over the runs"
+
+
+def _candidates(answer: PlanAnswer) -> Table:
+    rows = []
+    for c in answer.candidates:
+        best = max(c.probes, key=lambda p: (p.met, -p.size), default=None)
+        state, mood = _state(answer, c)
+        rows.append(
+            [
+                {"text": c.label, "sort": None},
+                {"text": state, "sort": None, "mood": mood},
+                {"text": words.DASH if c.size is None else f"{c.size:,}", "sort": c.size},
+                {
+                    "text": words.DASH if not math.isfinite(c.cost) else f"{c.cost:,.2f}",
+                    "sort": c.cost if math.isfinite(c.cost) else None,
+                },
+                {"text": words.DASH if c.refused or not c.least_cost else f"{c.least_cost:,.2f}", "sort": c.least_cost},
+                study.cell(None if best is None else best.ttft_p99_s),
+                study.cell(None if best is None else best.tpot_p50_s),
+                study.cell(None if best is None else best.per_accelerator),
+            ]
+        )
+    head = [
+        "candidate",
+        "what became of it",
+        "fewest replicas",
+        answer.unit,
+        "at least",
+        "TTFT p99, s",
+        "TPOT p50, s",
+        "tokens/s/card",
+    ]
+    return Table(head, rows, (0, 1), sortable=True)
+
+
+def _state(answer: PlanAnswer, c: Candidate) -> tuple[str, str]:
+    if answer.winner is not None and c.number == answer.winner.candidate.number:
+        return "the best", "best"
+    if c.refused:
+        return c.refused + (f" ({c.note})" if c.note else ""), "no"
+    if c.skipped:
+        return "not simulated: dearer at best than the finalists", ""
+    if any(f.candidate.number == c.number for f in answer.finals):
+        return "finalist", "yes"
+    return "holds in the screening" if c.size is not None else "not reached", "yes" if c.size is not None else ""
+
+
+def _scatter(rows: list[dict[str, Any]], x: str, y: str, name: str, color: str, hover: str) -> Mapping[str, Any]:
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": name,
+        "x": [float(f"{r[x]:.5g}") for r in rows],
+        "y": [float(f"{r[y]:.5g}") for r in rows],
+        "text": [f"{r['size']:,} × {r['label']}" for r in rows],
+        "hovertemplate": hover,
+        "marker": {"size": 9, "color": color, "opacity": 0.75},
+    }
+
+
+def _front(answer: PlanAnswer) -> Figure | None:
+    rows = [r for r in answer.tried() if r["ttft_p99_s"] is not None and math.isfinite(r["cost"])]
+    if len(rows) < 2:
+        return None
+    hover = "%{text}<br>%{x:,.2f}, TTFT p99 %{y:.3g} s<extra></extra>"
+    data: list[Any] = [
+        _scatter([r for r in rows if r["met"]], "cost", "ttft_p99_s", "holds the SLO", GREEN, hover),
+        _scatter([r for r in rows if not r["met"]], "cost", "ttft_p99_s", "does not", BLUE, hover),
+    ]
+    front = [r for r in answer.front() if r["ttft_p99_s"] is not None]
+    line = {
+        "type": "scatter",
+        "mode": "lines",
+        "name": "best of both",
+        "x": [r["cost"] for r in front],
+        "y": [r["ttft_p99_s"] for r in front],
+    }
+    data.append(line | {"line": {"color": GREEN, "width": 1, "shape": "hv"}, "hoverinfo": "skip"})
+    return Figure(
+        "front",
+        "Cost against TTFT p99",
+        "Lower left is better.",
+        {"data": data, "layout": layout(answer.unit, "TTFT p99, s", yaxis={"type": "log"})},
+    )
+
+
+def _per_user(answer: PlanAnswer) -> Figure | None:
+    rows = [r for r in answer.tried() if r["per_user"] is not None]
+    if len(rows) < 2:
+        return None
+    hover = "%{text}<br>%{x:,.0f} tokens/s/user, %{y:,.0f} tokens/s/card<extra></extra>"
+    data = [
+        _scatter([r for r in rows if r["met"]], "per_user", "per_accelerator", "holds the SLO", GREEN, hover),
+        _scatter([r for r in rows if not r["met"]], "per_user", "per_accelerator", "does not", BLUE, hover),
+    ]
+    made = layout("output tokens/s per user", "output tokens/s per accelerator")
+    return Figure("per-user", "Throughput against speed", "Upper right is better.", {"data": data, "layout": made})

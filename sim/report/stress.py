@@ -1,0 +1,212 @@
+"""A stress test: what breaks first and where, the curve of load with its bands, and how spikes are taken."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from rich import box
+from rich.console import Group
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from sim.metrics.definitions import definition
+from sim.report import study, words
+from sim.report.figures import BLUE, ORANGE, PALETTE, RED, Figure, layout, rounded
+from sim.report.templating import Page, Section, Table
+
+if TYPE_CHECKING:
+    from sim.study.questions.stress import StressAnswer
+    from sim.study.stress.curve import Point
+
+_UNIT: Final = {"rate": "requests/s", "lengths": "lengths ×", "burst": "bursts ×"}
+CURVE: Final = (
+    "Bands are the interval of the mean over the runs. Where the queue grows to the end of the run, latencies depend on how long the run is: "
+    "such loads are marked."
+)
+SPIKES: Final = (
+    "Requests by time of arrival. The spike is shaded; a window is bad when fewer requests meet the SLO than it requires."
+)
+
+
+def screen(answer: StressAnswer) -> Group:
+    """The sentence, the loads, the spikes."""
+    from sim.study.questions.stress import recovery_sentence
+
+    style = {True: "bold green", False: "bold red", None: "bold"}[answer.verdict]
+    table = RichTable(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    for i, title in enumerate((_UNIT[answer.curve.along], "SLO met", "TTFT\np50", "TTFT\np99", "TPOT\np99", "tokens/s", "")):
+        table.add_column(title, justify="left" if i == 6 else "right", overflow="fold")
+    for p in answer.curve.points:
+        held = p.attainment["joint"][0] >= answer.curve.required
+        cells = [c["text"].partition(" ± ")[0] for c in _cells(answer, p)]
+        table.add_row(*cells[:2], *cells[2:5], cells[6], cells[7], style="green" if held else "")
+    lines: list[Any] = [Text(answer.sentence(), style=style), table]
+    lines += [Text(line) for line in facts(answer)]
+    lines += [Text(recovery_sentence(r), style="red" if r.stuck else "") for r in answer.recoveries]
+    return Group(*lines, *study.warnings(answer))
+
+
+def facts(answer: StressAnswer) -> list[str]:
+    """Knee, saturation, and the break of each target, a line each."""
+    c = answer.curve
+    scale = answer.offered if c.along == "rate" else 1.0
+    unit = _UNIT[c.along]
+    out = []
+    knee, capacity = c.knee(), c.capacity()
+    if knee is not None:
+        out.append(f"Knee: TTFT p99 has doubled at {knee * scale:.4g} {unit}.")
+    if capacity is not None:
+        out.append(f"Saturation: at most {capacity:.4g} requests/s are served.")
+    for target, (good, bad) in c.breaks.items():
+        if target == "joint" or math.isnan(bad):
+            continue
+        low = "below" if math.isnan(good) else f"between {good * scale:.4g} and"
+        out.append(f"{definition(target).title} breaks {low} {bad * scale:.4g} {unit}.")
+    return out
+
+
+def _cells(answer: StressAnswer, p: Point) -> list[dict[str, Any]]:
+    def figure(name: str, show: Any) -> dict[str, Any]:
+        if name not in p.figures:
+            return {"text": words.DASH, "sort": None}
+        mean, low, high = p.figures[name]
+        return {"text": show(mean) + ("" if low == high else f" ± {show((high - low) / 2)}"), "sort": mean}
+
+    load = p.rate if answer.curve.along == "rate" else p.factor
+    joint = p.attainment["joint"]
+    half = (joint[2] - joint[1]) / 2
+    met = {
+        "text": f"{joint[0]:.2%}" + (f" ± {half:.2%}" if half else ""),
+        "sort": joint[0],
+        "mood": "yes" if joint[0] >= answer.curve.required else "no",
+    }
+    return [
+        {"text": f"{load:.4g}", "sort": load},
+        met,
+        figure("ttft_p50_s", words.seconds),
+        figure("ttft_p99_s", words.seconds),
+        figure("tpot_p99_s", words.seconds),
+        figure("e2e_p99_s", words.seconds),
+        figure("output_tokens_per_s", words.number),
+        {"text": "queue grows" if p.saturated else "", "sort": None},
+    ]
+
+
+def files(answer: StressAnswer, folder: Path) -> None:
+    """``summary.json`` and ``report.html``."""
+    study.write(folder, answer.as_dict(), page(answer).html())
+
+
+def page(answer: StressAnswer) -> Page:
+    """The report."""
+    from sim.study.questions.stress import recovery_sentence
+
+    c = answer.curve
+    head = [_UNIT[c.along], "SLO met", "TTFT p50", "TTFT p99", "TPOT p99", "E2E p99", "output tokens/s", ""]
+    figures = [
+        _band(answer, "attainment"),
+        _band(answer, "ttft_p99_s"),
+        _band(answer, "tpot_p99_s"),
+        _band(answer, "output_tokens_per_s"),
+    ]
+    sections = [
+        Section("Load against service", CURVE, figures=[f for f in figures if f is not None]),
+        Section("Every load", table=Table(head, [_cells(answer, p) for p in c.points], (7,), sortable=True)),
+    ]
+    if answer.recoveries:
+        spikes = [f for i in range(len(answer.recoveries)) for f in _spike(answer, i)]
+        sections.insert(1, Section("After a spike", SPIKES, figures=spikes))
+    return Page(
+        f"Stress test of {answer.name}",
+        answer.question,
+        answer.sentence(),
+        study.STATE[answer.verdict],
+        notes=[*facts(answer), *(recovery_sentence(r) for r in answer.recoveries)],
+        warnings=list(answer.warnings),
+        sections=sections,
+    )
+
+
+def _band(answer: StressAnswer, name: str) -> Figure | None:
+    c = answer.curve
+    x_title = {"rate": "requests/s", "lengths": "lengths, times the scenario's", "burst": "height of bursts, times the mean"}[
+        c.along
+    ]
+    points = [p for p in c.points if name == "attainment" or name in p.figures]
+    if len(points) < 2:
+        return None
+    xs = [p.rate if c.along == "rate" else p.factor for p in points]
+    if name == "attainment":
+        targets = list(points[0].attainment)
+        data = [
+            t
+            for i, k in enumerate(targets)
+            for t in _line(xs, [p.attainment[k] for p in points], _short(k), PALETTE[i % len(PALETTE)])
+        ]
+        made = layout(x_title, "share of requests", yaxis={"range": [0, 1.02], "tickformat": ".0%"})
+        made["shapes"] = [_level(c.required)]
+        return Figure(
+            "attainment",
+            "Requests within the SLO",
+            "By target; dashed: what is required.",
+            {"data": data, "layout": made},
+            wide=True,
+        )
+    title = "Output tokens/s" if name == "output_tokens_per_s" else f"{definition(name.rsplit('_p', 1)[0] + '_s').title} p99"
+    y = "tokens/s" if name == "output_tokens_per_s" else "seconds"
+    data = _line(xs, [p.figures[name] for p in points], title, BLUE)
+    made = layout(x_title, y, yaxis={} if name == "output_tokens_per_s" else {"type": "log"})
+    return Figure(name.replace("_", "-"), title, "Mean and interval over the runs.", {"data": data, "layout": made})
+
+
+def _short(target: str) -> str:
+    return "all together" if target == "joint" else str(definition(target).title)
+
+
+def _line(xs: list[float], rows: list[Any], name: str, color: str) -> list[dict[str, Any]]:
+    mean, low, high = ([r[i] for r in rows] for i in range(3))
+    band = {"type": "scatter", "mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False, "x": rounded(xs)}
+    line = {"type": "scatter", "mode": "lines+markers", "name": name, "x": rounded(xs), "y": rounded(mean)}
+    return [
+        band | {"y": rounded(low)},
+        band | {"y": rounded(high), "fill": "tonexty", "fillcolor": color + "33"},
+        line | {"line": {"color": color}, "marker": {"color": color, "size": 5}},
+    ]
+
+
+def _level(y: float) -> dict[str, Any]:
+    return {
+        "type": "line",
+        "xref": "paper",
+        "x0": 0,
+        "x1": 1,
+        "y0": y,
+        "y1": y,
+        "line": {"dash": "dash", "width": 1, "color": RED},
+    }
+
+
+def _spike(answer: StressAnswer, i: int) -> list[Figure]:
+    w, r = answer.windows[i], answer.recoveries[i]
+    start = 60.0
+    shade = {
+        "type": "rect", "xref": "x", "yref": "paper", "x0": start, "x1": start + r.duration_s, "y0": 0, "y1": 1,
+        "fillcolor": ORANGE + "22", "line": {"width": 0},
+    }  # fmt: skip
+    xs = [s + w.width_s / 2 for s in w.start_s]
+    out = []
+    for key, title, values, axis in (
+        ("met", "Requests within the SLO", w.attainment, {"range": [0, 1.02], "tickformat": ".0%"}),
+        ("ttft", "TTFT p99, s", w.ttft_p99_s, {"type": "log"}),
+    ):
+        ys = rounded([math.nan if v is None else v for v in values])
+        line = {"type": "scatter", "mode": "lines", "x": rounded(xs), "y": ys, "line": {"color": BLUE}, "name": title}
+        made = layout("time, s", title, yaxis=axis, showlegend=False)
+        made["shapes"] = [shade, *([_level(answer.curve.required)] if key == "met" else [])]
+        at = f"{r.factor:g}× for {r.duration_s:g} s at {r.load:.4g} requests/s"
+        out.append(
+            Figure(f"spike-{key}-{i}", f"{title}: {at}", f"Windows of {w.width_s:.3g} s.", {"data": [line], "layout": made})
+        )
+    return out

@@ -1,0 +1,208 @@
+"""The answer of a plan: the cheapest deployment that surely holds, its rivals, and everything that was tried."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from sim.config import to_yaml
+from sim.errors import ServesimError
+from sim.study.plan.candidate import Candidate
+from sim.study.plan.finals import Final, Limits
+
+_UNITS = {"accelerators": "accelerators", "energy": "kW", "carbon": "gCO2e per hour"}
+
+
+@dataclass(frozen=True)
+class PlanAnswer:
+    """``winner``: None when nothing surely holds; ``finals``: by cost, the winner first; ``candidates``: all, in the order written.
+
+    ``scenarios``: YAML of every finalist at its size, by label, ready to run. ``prices``: where the amounts come from.
+    """
+
+    name: str
+    question: str
+    objective: str
+    unit: str
+    slo: Mapping[str, Any]
+    rate: float
+    confidence: float
+    winner: Final | None
+    finals: Sequence[Final]
+    candidates: Sequence[Candidate]
+    limits: Limits | None
+    prices: Sequence[Mapping[str, Any]] = ()
+    scenarios: Mapping[str, str] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
+
+    @property
+    def verdict(self) -> bool:
+        """Whether something holds."""
+        return self.winner is not None
+
+    def front(self) -> list[dict[str, Any]]:
+        """Deployments that hold the SLO and that no other beats in both cost and TTFT p99 (of the screening runs), cheapest first."""
+        rows = sorted(self.tried(), key=lambda r: (r["cost"], r["ttft_p99_s"] or math.inf))
+        out: list[dict[str, Any]] = []
+        for row in rows:
+            if row["met"] and (not out or (row["ttft_p99_s"] or math.inf) < (out[-1]["ttft_p99_s"] or math.inf)):
+                out.append(row)
+        return out
+
+    def tried(self) -> list[dict[str, Any]]:
+        """Every deployment that was simulated, with its figures."""
+        return [{"label": c.label} | asdict(p) for c in self.candidates for p in c.probes]
+
+    def nearest(self) -> Candidate | None:
+        """The candidate that came nearest to the SLO."""
+        tried = [c for c in self.candidates if c.probes]
+        return max(tried, key=lambda c: max(p.attainment for p in c.probes), default=None)
+
+    def amount(self, f: Final) -> str:
+        """``10.00 USD per hour``."""
+        return f"{f.accelerators:,} accelerators" if self.objective == "accelerators" else f"{f.cost:,.2f} {self.unit}"
+
+    def sentence(self) -> str:
+        """The decision in one sentence."""
+        if self.winner is None:
+            return self._none()
+        w = self.winner
+        cards = f"{w.accelerators:,} accelerator" + ("s" if w.accelerators != 1 else "")
+        amount = "" if self.objective == "accelerators" else f", {self.amount(w)}"
+        at = f" at {self.rate:.4g} requests/s" if math.isfinite(self.rate) else ""
+        sure = f"{w.attainment:.2%} of requests meet it"
+        if w.runs > 1:
+            met = "all" if w.held == w.runs else f"{w.held}"
+            sure = f"{met} {w.runs if w.held == w.runs else f'of {w.runs}'} runs met it, and at least {w.attainment_low:.2%} of requests do"
+            sure += f" ({self.confidence:.0%} confidence)"
+        best = {"cost": "cheapest", "accelerators": "smallest"}.get(self.objective, "best")
+        return f"{size_of(w)} ({cards}{amount}) is the {best} that holds the SLO{at}: {sure}."
+
+    def _none(self) -> str:
+        near = self.nearest()
+        if near is None:
+            return "No candidate can be deployed so that it may hold the SLO."
+        best = max(near.probes, key=lambda p: (p.attainment, -p.size))
+        return (
+            f"No candidate surely holds the SLO. The nearest is {best.size:,} × {near.label}: {best.attainment:.2%} of requests meet it, "
+            f"{near.required:.2%} are required."
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        own = {k: getattr(self, k) for k in ("name", "question", "objective", "unit", "slo", "rate", "confidence")}
+        own |= {
+            "sentence": self.sentence(),
+            "verdict": self.verdict,
+            "winner": None if self.winner is None else _plain(self.winner),
+            "finals": [_plain(f) for f in self.finals],
+            "limits": None if self.limits is None else asdict(self.limits),
+            "front": self.front(),
+            "candidates": [_row(c) for c in self.candidates],
+            "prices": [dict(p) for p in self.prices],
+            "scenarios": dict(self.scenarios),
+            "warnings": list(self.warnings),
+        }
+        finite: dict[str, Any] = _finite(own)
+        return finite
+
+
+def size_of(f: Final) -> str:
+    """``4 × h100-sxm, tp 1, vllm``."""
+    return f"{f.size:,} × {f.candidate.label}"
+
+
+def winner(finals: Mapping[int, Final]) -> Final | None:
+    """The cheapest that surely holds; of equal ones the one with the most requests within the SLO."""
+    sure = [f for f in finals.values() if f.sure]
+    return min(sure, key=lambda f: (f.cost, -f.attainment, f.candidate.number), default=None)
+
+
+def answer(
+    base: Any, params: Any, found: Sequence[Candidate], finals: Mapping[int, Final], limits: Limits | None, interrupted: bool
+) -> PlanAnswer:
+    """Everything that is known, as an answer."""
+    from sim.study.variants import is_random
+
+    best = winner(finals)
+    ranked = sorted(finals.values(), key=lambda f: (f is not best, not f.sure, f.cost, -f.attainment, f.candidate.number))
+    warnings = ["The plan was interrupted: this is the best of what was tried."] if interrupted else []
+    if not is_random(base):
+        warnings.append("The traffic is a recording: every run has the same arrivals, so nothing is said of other days.")
+    tied = [f for f in ranked[1:] if best is not None and f.sure and f.cost == best.cost]
+    if best is not None and tied:
+        warnings.append(f"As good by {params.objective}: {'; '.join(size_of(f) for f in tied)}.")
+    e = base.economics
+    return PlanAnswer(
+        name=base.name,
+        question=base.question,
+        objective=params.objective,
+        unit=f"{e.currency} per hour" if params.objective == "cost" else _UNITS[params.objective],
+        slo=base.slo.model_dump(),
+        rate=next((c.rate for c in found if math.isfinite(c.rate)), math.nan),
+        confidence=params.confidence,
+        winner=best,
+        finals=ranked,
+        candidates=list(found),
+        limits=limits,
+        prices=_prices(e, params.objective, ranked),
+        scenarios={size_of(f): _ready(f) for f in ranked},
+        warnings=warnings,
+    )
+
+
+def _prices(e: Any, objective: str, finals: Sequence[Final]) -> list[dict[str, Any]]:
+    """Where the amounts of the finalists come from, each once."""
+    from sim.study import economics
+    from sim.study.single import Prepared
+
+    out: dict[str, dict[str, Any]] = {}
+    for f in finals if objective == "cost" and e is not None else ():
+        try:
+            plans = Prepared(_sized(f)).plans
+            for line in economics.expense_of(e, economics.replica_widths(plans), None).lines:
+                out.setdefault(str(line["what"]), dict(line))
+        except ServesimError:
+            continue
+    return list(out.values())
+
+
+def _sized(f: Final) -> Any:
+    scenario = f.candidate.scenario
+    assert scenario is not None
+    if scenario.deployment is not None:
+        return scenario.model_copy(update={"deployment": scenario.deployment.model_copy(update={"replicas": f.size})})
+    pools = tuple(
+        p.model_copy(update={"replicas": p.replicas * (f.size if f.candidate.pools > 1 else 1)}) for p in scenario.pools or ()
+    )
+    if f.candidate.pools == 1:
+        pools = (pools[0].model_copy(update={"replicas": f.size}),)
+    return scenario.model_copy(update={"pools": pools})
+
+
+def _ready(f: Final) -> str:
+    """YAML of the finalist at its size."""
+    return to_yaml(_sized(f))
+
+
+def _plain(f: Final) -> dict[str, Any]:
+    own = {k: v for k, v in vars(f).items() if k != "candidate"}
+    return {"label": f.candidate.label, "choice": dict(f.candidate.choice)} | own
+
+
+def _row(c: Candidate) -> dict[str, Any]:
+    row = {k: v for k, v in vars(c).items() if k not in ("scenario", "bound", "probes")}
+    bound = None if c.bound is None else asdict(c.bound)
+    return row | {"choice": dict(c.choice), "bound": bound, "probes": [asdict(p) for p in c.probes]}
+
+
+def _finite(x: Any) -> Any:
+    if isinstance(x, float):
+        return x if math.isfinite(x) else None
+    if isinstance(x, Mapping):
+        return {str(k): _finite(v) for k, v in x.items()}
+    if isinstance(x, list | tuple):
+        return [_finite(v) for v in x]
+    return x

@@ -1,0 +1,196 @@
+"""Finalists: replications under other random numbers, one unit more until the SLO surely holds; then the winner's limits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from sim.errors import ServesimError
+from sim.metrics.slo import Slo
+from sim.study.base import Interrupted, Trial
+from sim.study.plan.candidate import Aim, Candidate, probe_of
+from sim.study.plan.together import Part
+from sim.study.variants import is_random, repeated
+
+_MOST_STEPS = 8
+_FIGURES = ("ttft_p99_s", "tpot_p50_s", "tpot_p99_s", "e2e_p99_s", "per_accelerator")
+Interval = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Final:
+    """A candidate with replications at ``size``. ``attainment``: mean, and its lower bound (one-sided) at the wanted confidence.
+
+    ``sure``: the bound is at least what the SLO requires; ``held``: in how many of ``runs`` the SLO was met. ``figures``: mean and
+    two-sided interval of each over the runs; ``cost`` likewise.
+    """
+
+    candidate: Candidate
+    size: int
+    sure: bool
+    attainment: float
+    attainment_low: float
+    held: int
+    runs: int
+    cost: float
+    cost_low: float
+    cost_high: float
+    accelerators: int
+    figures: dict[str, Interval] = field(default_factory=dict)
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class WorseWorld:
+    """The winner in a worse world: ``attainment`` there, and the size that holds in it (None: not up to twice as many)."""
+
+    what: str
+    factor: float
+    attainment: float
+    holds: bool
+    size_needed: int | None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """``rate``: the highest that the winner held (requests/s; None: none was tried or held); ``breaks``: what gives beyond, in words."""
+
+    offered: float
+    rate: float | None
+    breaks: str
+    worse: tuple[WorseWorld, ...] = ()
+
+
+def confirm(aim: Aim, found: Candidate, replications: int, confidence: float) -> Part[Final]:
+    """Replications at the screened size (or one less, where that missed narrowly), then one unit more until the SLO surely holds."""
+    assert found.scenario is not None
+    size = (found.size or 1) - (1 if found.cost_near < found.cost else 0)
+    runs = replications if is_random(found.scenario) else 1
+    best: Final | None = None
+    try:
+        for _ in range(_MOST_STEPS):
+            settings = {"candidate": found.label, "stage": "final"}
+            outcomes = yield [
+                Trial(repeated(found.scenario, r), settings | {"replication": r}, {"units": size}) for r in range(runs)
+            ]
+            now = _final(found, size, [probe_of(aim, found, o) for o in outcomes], confidence)
+            if now.sure:
+                return now
+            best = now if best is None or now.attainment > best.attainment else best
+            size += 1
+            if size > aim.max_replicas:
+                break
+    except Interrupted:
+        raise
+    except ServesimError as error:
+        nothing = Final(found, size, False, 0.0, 0.0, 0, 0, found.cost, found.cost, found.cost, size * found.width)
+        return replace(best or nothing, error=str(error))
+    assert best is not None
+    return best
+
+
+def _final(found: Candidate, size: int, probes: Sequence[Any], confidence: float) -> Final:
+    reached = np.array([p.attainment for p in probes])
+    low = mean = float(reached.mean())
+    if len(probes) > 1 and reached.std() > 0:
+        low -= float(stats.t.ppf(confidence, len(probes) - 1)) * float(reached.std(ddof=1)) / math.sqrt(len(probes))
+    figures = {}
+    for name in _FIGURES:
+        values = [v for p in probes if (v := getattr(p, name)) is not None]
+        if values:
+            figures[name] = _interval(values, confidence)
+    cost = _interval([p.cost for p in probes], confidence)
+    return Final(
+        candidate=found,
+        size=size,
+        sure=low >= found.required and all(p.met for p in probes[:1]) and mean >= found.required,
+        attainment=mean,
+        attainment_low=low,
+        held=sum(p.met for p in probes),
+        runs=len(probes),
+        cost=cost[0],
+        cost_low=cost[1],
+        cost_high=cost[2],
+        accelerators=size * found.width,
+        figures=figures,
+    )
+
+
+def _interval(values: Sequence[float], confidence: float) -> Interval:
+    """Mean and Student's two-sided interval."""
+    a = np.asarray(values, np.float64)
+    mean = float(a.mean())
+    if a.size < 2 or a.std() == 0:
+        return mean, mean, mean
+    half = float(stats.t.ppf(0.5 + confidence / 2, a.size - 1)) * float(a.std(ddof=1)) / math.sqrt(a.size)
+    return mean, mean - half, mean + half
+
+
+def head_room(final: Final) -> Part[tuple[float | None, str]]:
+    """The highest rate that holds, to 2 %, and what limits the run beyond it."""
+    scenario, offered = final.candidate.scenario, final.candidate.rate
+    assert scenario is not None
+    good, bad, broken, rate = 0.0, math.inf, "", offered
+    while bad / max(good, 1e-12) > 1.02:
+        settings = {"candidate": final.candidate.label, "stage": "head-room"}
+        (outcome,) = yield [Trial(scenario, settings, {"units": final.size, "rate": rate})]
+        s = outcome.value()
+        if s["slo"]["met"]:
+            good = rate
+        else:
+            bad, broken = rate, str(s["bottleneck"]["sentence"])
+        if good == 0.0:
+            if rate < offered / 64:
+                return None, broken
+            rate /= 1.25
+        elif math.isinf(bad):
+            if rate > offered * 64:
+                return good, ""
+            rate *= 1.25
+        else:
+            rate = math.sqrt(good * bad)
+    return good, broken
+
+
+def worse_world(final: Final, what: str, factor: float) -> Part[WorseWorld]:
+    """Attainment in one worse world, and the fewest units (up to twice as many) that hold in it."""
+    required = final.candidate.required
+    now: float | None = None
+    for size in _growing(final.size):
+        (outcome,) = yield [_worse_trial(final, size, what, factor)]
+        reached = float(outcome.value()["slo"]["attainment"]["joint"] or 0.0)
+        now = reached if now is None else now
+        if reached >= required:
+            return WorseWorld(what, factor, now, now >= required, size)
+    assert now is not None
+    return WorseWorld(what, factor, now, False, None)
+
+
+def _growing(size: int) -> list[int]:
+    out = [size]
+    while out[-1] < 2 * size:
+        out.append(min(out[-1] + max(1, round(size * 0.1)), 2 * size))
+    return out
+
+
+def _worse_trial(final: Final, size: int, what: str, factor: float) -> Trial:
+    c = final.candidate
+    assert c.scenario is not None
+    settings = {"candidate": c.label, "stage": f"{what} ×{factor:g}"}
+    load: dict[str, float] = {"units": size}
+    scenario = c.scenario
+    if what in ("rate", "step_time"):
+        load["rate"] = c.rate * factor
+    else:
+        load[what] = factor
+    if what == "step_time":
+        # every time of this world stretched by the factor is the same as traffic so much faster, judged by shorter targets
+        slo = Slo.of(scenario.slo)
+        shorter = {k: v / factor for k in ("ttft", "tpot", "e2e") if (v := getattr(slo, k)) is not None}
+        scenario = scenario.model_copy(update={"slo": scenario.slo.model_copy(update=shorter)})
+    return Trial(scenario, settings, load)

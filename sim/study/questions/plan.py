@@ -1,0 +1,171 @@
+"""Which deployment is the cheapest that holds the SLO, how sure is that, and what breaks first?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field
+
+from sim.config.base import Count
+from sim.errors import ConfigError
+from sim.registry import register
+from sim.study.base import Interrupted, Params, Steps, Study, figures
+from sim.study.domains import domains, grid
+from sim.study.options import Confidence
+from sim.study.variants import variants
+
+MOST_CANDIDATES = 10_000
+_WAVE = 4  # candidates searched side by side; fixed, so that the answer does not depend on the number of processes
+
+Factor = Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)]
+
+
+def _grids(given: Any) -> Any:
+    """One mapping of domains, a list of mappings, or the texts of the command line."""
+    if isinstance(given, list | tuple) and given and all(isinstance(g, Mapping) for g in given):
+        return tuple(domains(g, "candidates") for g in given)
+    return (domains(given, "candidates"),) if given else ()
+
+
+class PlanParams(Params):
+    """The candidates, and what counts as an answer."""
+
+    candidates: Annotated[Any, BeforeValidator(_grids)] = Field(
+        (),
+        description="a setting and the values it may take; all combinations are candidates; repeatable",
+        json_schema_extra={"metavar": "PATH=A,B,…", "list": True, "option": "-c"},
+    )
+    objective: Literal["cost", "accelerators", "energy", "carbon"] = Field("cost", description="what the best one has least of")
+    confidence: Confidence = 0.95
+    replications: Count = Field(5, ge=3, le=1000, description="runs of each finalist, each under other random numbers")
+    max_replicas: Count = Field(
+        1024, description="most replicas that are tried; of several pools, multiples of their own numbers"
+    )
+    screen: Count = Field(2000, ge=100, description="requests of a run while candidates are compared roughly")
+    finalists: Count = Field(3, le=100, description="how many of the best are confirmed at least")
+    lengths: Factor = Field(1.2, description="what if prompts and answers are longer by this factor; 1: not asked")
+    burst: Factor = Field(2.0, ge=1, description="what if load comes in waves of this height; 1: not asked")
+    rate: Factor = Field(1.2, description="what if so many times the requests come; 1: not asked")
+    step_time: Factor = Field(1.1, description="what if every step takes so much longer (the error of the model); 1: not asked")
+
+
+@register("study")
+class Plan(Study):
+    """Find the cheapest deployment that holds the SLO, with confidence; say what breaks first and what if the world is worse."""
+
+    name = "plan"
+    Params = PlanParams
+    report: ClassVar[str] = "sim.report.plan"
+
+    def __init__(self, scenarios: Sequence[Any], params: PlanParams) -> None:
+        super().__init__(scenarios, params)
+        base = self.scenarios[0]
+        if not params.candidates:
+            raise ConfigError("candidates", None, "a plan needs settings to choose from", "--candidates deployment.tp=1,2,4")
+        self._choices = [point for given in params.candidates for point in grid(given)]
+        if len(self._choices) > MOST_CANDIDATES:
+            raise ConfigError("candidates", len(self._choices), "are too many combinations", f"at most {MOST_CANDIDATES:,}")
+        made: list[Any] = []
+        for given in params.candidates:
+            made += variants(base, grid(given), [d.path for d in given])
+        self._made = made
+        self._check(base)
+
+    def _check(self, base: Any) -> None:
+        from sim.metrics.slo import Slo
+
+        if not Slo.of(base.slo).targets():
+            raise ConfigError("slo", None, "is needed: a plan holds it", "for example slo: {ttft: 1s, tpot: 50ms}")
+        if base.scaling is not None:
+            raise ConfigError(
+                "scaling", base.scaling.name, "decides the replicas itself: a plan needs a fixed fleet", "no scaling"
+            )
+        if self.params.objective == "accelerators":
+            return
+        if base.economics is None:
+            hint = "economics.accelerator_hour, economics.provider …, or --objective accelerators"
+            raise ConfigError("economics", None, "is needed: what does an hour of each accelerator cost?", hint=hint)
+        if self.params.objective == "carbon" and base.economics.grid is None:
+            raise ConfigError(
+                "economics.grid", None, "is needed for the objective carbon", "a zone such as FRA, or gCO2e per kWh"
+            )
+
+    @staticmethod
+    def observe(result: Any, trial: Any) -> dict[str, Any]:
+        """The figures, and the money."""
+        kept = figures(result)
+        if "economics" in result.summary:
+            kept["economics"] = {k: v for k, v in result.summary["economics"].items() if k != "lines"}
+        return kept
+
+    def run(self) -> Steps:
+        """Screen, confirm, find the winner's limits; interrupted, the best answer so far."""
+        from sim.study.plan.answer import answer
+        from sim.study.plan.candidate import Aim, examine
+
+        p = self.params
+        aim = Aim(p.objective, p.max_replicas, p.screen)
+        found = [examine(i, choice, made, aim) for i, (choice, made) in enumerate(zip(self._choices, self._made, strict=True))]
+        finals: dict[int, Any] = {}
+        limits, interrupted = None, False
+        try:
+            yield from self._screen(aim, found)
+            yield from self._confirm(aim, found, finals)
+            limits = yield from self._limits(finals)
+        except Interrupted:
+            interrupted = True
+        return answer(self.scenarios[0], p, found, finals, limits, interrupted)
+
+    def _screen(self, aim: Any, found: list[Any]) -> Any:
+        """Search in order of the least cost until no other candidate can be among the finalists."""
+        from sim.study.plan.candidate import search
+        from sim.study.plan.together import together
+
+        waiting = sorted((c for c in found if not c.refused), key=lambda c: (c.least_cost, c.number))
+        while waiting:
+            costs = sorted(c.cost for c in found if c.size is not None)
+            limit = costs[self.params.finalists - 1] if len(costs) >= self.params.finalists else math.inf
+            wave = [c for c in waiting[:_WAVE] if c.least_cost <= limit]
+            if not wave:
+                break
+            for c in (yield from together([search(aim, c) for c in wave])):
+                found[c.number] = c
+            waiting = waiting[len(wave) :]
+        for c in waiting:
+            found[c.number] = replace(c, skipped=True)
+
+    def _confirm(self, aim: Any, found: list[Any], finals: dict[int, Any]) -> Any:
+        """Replicate the cheapest until the best confirmed one costs no more than any that is not confirmed."""
+        from sim.study.plan.finals import confirm
+        from sim.study.plan.together import together
+
+        p = self.params
+        while True:
+            ranked = sorted((c for c in found if c.size is not None), key=lambda c: (c.cost_near, c.cost, c.number))
+            waiting = [c for c in ranked if c.number not in finals]
+            best = min((f.cost for f in finals.values() if f.sure), default=math.inf)
+            if finals:
+                waiting = [c for c in waiting if c.cost_near < best]
+            if not waiting:
+                return
+            for f in (yield from together([confirm(aim, c, p.replications, p.confidence) for c in waiting[: p.finalists]])):
+                finals[f.candidate.number] = f
+
+    def _limits(self, finals: Mapping[int, Any]) -> Any:
+        """Head-room of the winner, and worse worlds."""
+        from sim.study.plan.answer import winner
+        from sim.study.plan.finals import Limits, head_room, worse_world
+        from sim.study.plan.together import together
+
+        best = winner(finals)
+        if best is None:
+            return None
+        if not math.isfinite(best.candidate.rate):
+            return Limits(best.candidate.rate, None, "")
+        asked = [(what, float(getattr(self.params, what))) for what in ("lengths", "burst", "rate", "step_time")]
+        parts: list[Any] = [head_room(best), *(worse_world(best, what, factor) for what, factor in asked if factor != 1.0)]
+        (rate, breaks), *worse = yield from together(parts)
+        return Limits(best.candidate.rate, rate, breaks, tuple(worse))

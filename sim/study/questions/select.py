@@ -1,0 +1,218 @@
+"""Which serving system under this traffic? Figures by simulation, facts with their sources, advice in English and Chinese."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BeforeValidator, Field
+
+from sim.config.base import Count
+from sim.errors import ConfigError, ServesimError
+from sim.registry import register
+from sim.study.base import Interrupted, Params, Steps, Study, figures
+from sim.study.options import Confidence
+
+
+def _list(value: Any) -> Any:
+    """``a,b`` or a list of such texts → a list of words."""
+    if isinstance(value, str):
+        value = [value]
+    return (
+        [word.strip() for text in value for word in str(text).split(",") if word.strip()]
+        if isinstance(value, list | tuple)
+        else value
+    )
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_list)]
+
+
+class SelectParams(Params):
+    """What is compared."""
+
+    engines: Names = Field(
+        (), description="engines to compare; all that are known without", json_schema_extra={"metavar": "A,B,…", "list": True}
+    )
+    accelerators: Names = Field(
+        (),
+        description="accelerators to try; without, the scenario's and what the engine needs",
+        json_schema_extra={"metavar": "A,B,…", "list": True},
+    )
+    tp: Annotated[tuple[Count, ...], BeforeValidator(lambda v: [int(x) if str(x).isdigit() else x for x in _list(v)])] = Field(
+        (1, 2, 4, 8), description="tensor-parallel widths to try", json_schema_extra={"metavar": "1,2,…", "list": True}
+    )
+    max_replicas: Count = Field(256, description="most replicas that are tried")
+    screen: Count = Field(2000, ge=100, description="requests of a run while deployments are compared roughly")
+    replications: Count = Field(3, ge=3, le=1000, description="runs of the best deployment of each engine")
+    confidence: Confidence = 0.95
+
+
+@dataclass(frozen=True)
+class SelectAnswer:
+    """``rows``: the best deployment of each engine (`sim.study.selection.advice.Row`); ``english`` and ``chinese``: the advice."""
+
+    name: str
+    question: str
+    currency: str
+    rate: float
+    rows: Sequence[Any]
+    english: Sequence[str]
+    chinese: Sequence[str]
+    tried: Sequence[Mapping[str, Any]] = ()
+    warnings: Sequence[str] = field(default_factory=tuple)
+
+    @property
+    def verdict(self) -> bool:
+        """Whether some engine holds the SLO."""
+        return any(r.holds for r in self.rows)
+
+    def sentence(self) -> str:
+        """The recommendation."""
+        return self.english[0]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        from sim.study.selection.facts import facts
+
+        return {
+            "name": self.name,
+            "question": self.question,
+            "sentence": self.sentence(),
+            "verdict": self.verdict,
+            "currency": self.currency,
+            "rate": self.rate if math.isfinite(self.rate) else None,
+            "rows": [asdict(r) for r in self.rows],
+            "advice": {"en": list(self.english), "zh": list(self.chinese)},
+            "facts": {r.engine: {k: asdict(f) for k, f in facts(r.engine).items()} for r in self.rows},
+            "tried": [dict(t) for t in self.tried],
+            "warnings": list(self.warnings),
+        }
+
+
+@register("study")
+class Select(Study):
+    """Compare serving systems under this traffic on hardware that each can use, and recommend one, with the facts beside the figures."""
+
+    name = "select"
+    Params = SelectParams
+    report: ClassVar[str] = "sim.report.select"
+
+    def __init__(self, scenarios: Sequence[Any], params: SelectParams) -> None:
+        super().__init__(scenarios, params)
+        from sim.metrics.slo import Slo
+        from sim.study.selection.tries import made, tries
+
+        s = self.scenarios[0]
+        if not Slo.of(s.slo).targets():
+            raise ConfigError(
+                "slo", None, "is needed: the engines are compared by what holds it", "for example slo: {ttft: 1s, tpot: 50ms}"
+            )
+        self._choices = tries(s, params.engines, params.accelerators, params.tp)
+        self._made = made(s, self._choices)
+
+    @staticmethod
+    def observe(result: Any, trial: Any) -> dict[str, Any]:
+        """The figures."""
+        return figures(result)
+
+    def run(self) -> Steps:
+        """The fewest accelerators for each engine, then replications of the best deployment of each."""
+        from sim.study.plan.candidate import Aim, examine, search
+        from sim.study.plan.finals import confirm
+        from sim.study.plan.together import together
+
+        p = self.params
+        aim = Aim("accelerators", p.max_replicas, p.screen)
+        found = [examine(i, choice, made, aim) for i, (choice, made) in enumerate(zip(self._choices, self._made, strict=True))]
+        finals: dict[int, Any] = {}
+        warnings = []
+        try:
+            open_ = [c for c in found if not c.refused]
+            for lo in range(0, len(open_), 4):
+                for c in (yield from together([search(aim, c) for c in open_[lo : lo + 4]])):
+                    found[c.number] = c
+            best = [b for name in self._engines() if (b := self._best(found, name)) is not None]
+            for f in (yield from together([confirm(aim, c, p.replications, p.confidence) for c in best])):
+                finals[f.candidate.number] = f
+        except Interrupted:
+            warnings.append("The study was interrupted: engines that are missing were not reached.")
+        return self._answer(found, finals, warnings)
+
+    def _engines(self) -> list[str]:
+        return list(dict.fromkeys(str(c["deployment.engine"]["name"]) for c in self._choices))
+
+    def _mine(self, found: Sequence[Any], engine: str) -> list[Any]:
+        return [c for c in found if c.choice["deployment.engine"]["name"] == engine]
+
+    def _best(self, found: Sequence[Any], engine: str) -> Any:
+        """The deployment of an engine that holds with the least money, where prices are known, else the fewest accelerators."""
+        able = [c for c in self._mine(found, engine) if c.size is not None]
+        return min(able, key=lambda c: (self._price(c, c.size) or 0.0, c.cost, c.number), default=None)
+
+    def _price(self, c: Any, size: int) -> float | None:
+        """Price of an hour in the scenario's currency; None where it is not known."""
+        from sim.hardware import load_accelerator
+        from sim.study import economics
+
+        e = self.scenarios[0].economics
+        if e is None:
+            return None
+        try:
+            name = load_accelerator(c.choice["deployment.accelerator"]).name
+            return economics.expense_of(e, {name: [c.width] * size}, None).price_hour
+        except ServesimError:
+            return None
+
+    def _answer(self, found: Sequence[Any], finals: Mapping[int, Any], warnings: list[str]) -> SelectAnswer:
+        from sim.study.selection.advice import advice
+
+        s = self.scenarios[0]
+        rows = [self._row(found, finals, engine) for engine in self._engines()]
+        currency = s.economics.currency if s.economics is not None else ""
+        if currency and any(r.holds and r.cost is None for r in rows):
+            lacking = ", ".join(dict.fromkeys(r.accelerator for r in rows if r.holds and r.cost is None))
+            warnings.append(
+                f"No price of {lacking} is known: engines on it are compared by accelerators; give economics.accelerator_hour or purchase."
+            )
+        if len({r.accelerator for r in rows if r.holds}) > 1 and not currency:
+            warnings.append(
+                "The engines run on different accelerators and no prices are given: a count of accelerators is no measure of cost."
+            )
+        rate = next((c.rate for c in found if math.isfinite(c.rate)), math.nan)
+        english, chinese = advice(rows, currency, rate)
+        tried = [
+            {
+                "engine": c.choice["deployment.engine"]["name"],
+                "label": c.label,
+                "size": c.size,
+                "refused": c.refused,
+                "note": c.note,
+            }
+            for c in found
+        ]
+        return SelectAnswer(s.name, s.question, currency, rate, rows, english, chinese, tried, warnings)
+
+    def _row(self, found: Sequence[Any], finals: Mapping[int, Any], engine: str) -> Any:
+        from sim.study.selection.advice import Row
+
+        best = self._best(found, engine)
+        final = None if best is None else finals.get(best.number)
+        if final is None:
+            mine = self._mine(found, engine)
+            tried = [c for c in mine if c.probes]
+            near = max(tried, key=lambda c: max(p.attainment for p in c.probes), default=mine[0])
+            reached = max((p.attainment for p in near.probes), default=0.0)
+            why = near.refused + (f": {near.note}" if near.note else "")
+            card, tp = near.choice["deployment.accelerator"], near.choice["deployment.tp"]
+            return Row(engine, near.label, card, tp, False, None, None, None, {}, reached, reached, why)
+        card, tp = best.choice["deployment.accelerator"], best.choice["deployment.tp"]
+        cost = self._price(best, final.size)
+        shown = {k: v[0] for k, v in final.figures.items()}
+        why = "" if final.sure else f"holds in {final.held} of {final.runs} runs, but not surely"
+        return Row(
+            engine, best.label, card, tp, final.held > 0 and final.attainment >= best.required, final.size, final.accelerators, cost, shown,
+            final.attainment, final.attainment_low, why,
+        )  # fmt: skip

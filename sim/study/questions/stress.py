@@ -1,0 +1,212 @@
+"""At which load does each target of the SLO break, what gives first, and does the fleet come back after a spike?"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field
+
+from sim.config.base import Count
+from sim.errors import ConfigError
+from sim.registry import register
+from sim.study.base import Interrupted, Params, Steps, Study, Trial, figures
+from sim.study.options import Confidence
+from sim.units import parse_seconds, show_seconds
+
+_SPIKE = re.compile(r"^\s*([\d.]+)\s*[x×]?\s+for\s+(\S+)\s*$")
+_WARM_S = 60.0
+_FEWEST_TAIL_S = 120.0
+_NEAR = 0.9  # of the breaking load: where a spike hurts most
+
+
+def _spike(value: Any) -> Any:
+    """``3x for 60s`` → (3.0, 60.0); ``none`` → None. Raises ValueError."""
+    if value is None or (isinstance(value, str) and value.strip().lower() == "none"):
+        return None
+    if isinstance(value, list | tuple) and len(value) == 2:
+        factor, duration = float(value[0]), float(value[1])
+    else:
+        match = _SPIKE.match(str(value))
+        if not match:
+            raise ValueError("must be like '3x for 60s', or none")
+        factor, duration = float(match[1]), parse_seconds(match[2])
+    if not 1.0 < factor <= 1000.0 or not 0.0 < duration <= 86_400.0:
+        raise ValueError("must be a factor above 1 and a time of at most a day, like '3x for 60s'")
+    return factor, duration
+
+
+class StressParams(Params):
+    """What grows, and how far."""
+
+    along: Literal["rate", "lengths", "burst"] = Field(
+        "rate", description="what grows: requests per second, the length of prompts and answers, or the height of bursts"
+    )
+    most: float = Field(8.0, gt=1, le=1000, description="how many times the scenario's own load at most")
+    spike: Annotated[tuple[float, float] | None, BeforeValidator(_spike)] = Field(
+        (3.0, 60.0), description="a spike to recover from, or none", json_schema_extra={"metavar": "'3x for 60s'"}
+    )
+    replications: Count = Field(3, le=1000, description="runs at each load, each under other random numbers")
+    confidence: Confidence = 0.95
+
+
+@dataclass(frozen=True)
+class StressAnswer:
+    """``curve`` (`sim.study.stress.curve.Curve`), ``recoveries`` and their ``windows`` (`sim.study.stress.recovery`)."""
+
+    name: str
+    question: str
+    offered: float
+    curve: Any
+    recoveries: Sequence[Any] = ()
+    windows: Sequence[Any] = ()
+    warnings: Sequence[str] = field(default_factory=tuple)
+
+    @property
+    def verdict(self) -> bool | None:
+        """Whether the SLO holds at the scenario's own load; None before that is known."""
+        own = [p for p in self.curve.points if p.factor == 1.0] if self.curve else []
+        return bool(own[0].attainment["joint"][0] >= self.curve.required) if own else None
+
+    def sentence(self) -> str:
+        """What breaks first and where."""
+        if self.curve is None:
+            return "Nothing is known yet."
+        unit = {"rate": "requests/s", "lengths": "times the lengths", "burst": "times the mean in bursts"}[self.curve.along]
+        scale = self.offered if self.curve.along == "rate" else 1.0
+        good, bad = self.curve.breaks["joint"]
+        if math.isnan(bad):
+            return f"The SLO holds up to {good * scale:.4g} {unit}, the most that was tried."
+        first = self.curve.first()
+        what = _title(first) if first else "no single target, but all of them together,"
+        if math.isnan(good):
+            return f"The SLO does not hold at any load down to {bad * scale:.4g} {unit}: {what} breaks first."
+        more = f" ({good:.2f} times the load of the scenario)" if self.curve.along == "rate" else ""
+        broken = next(p for p in self.curve.points if p.factor == bad)
+        return f"The SLO holds up to {good * scale:.4g} {unit}{more}; then {what} breaks first. {broken.limit}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        own = {"name": self.name, "question": self.question, "offered_requests_per_s": self.offered, "sentence": self.sentence()}
+        curve = None if self.curve is None else asdict(self.curve) | {
+            "first": self.curve.first(), "knee": self.curve.knee(), "capacity_requests_per_s": self.curve.capacity(),
+        }  # fmt: skip
+        own |= {"verdict": self.verdict, "curve": curve, "recoveries": [asdict(r) for r in self.recoveries]}
+        plain: dict[str, Any] = _plain(own | {"windows": [asdict(w) for w in self.windows], "warnings": list(self.warnings)})
+        return plain
+
+
+@register("study")
+class Stress(Study):
+    """Raise the load until each target of the SLO breaks; say what gives first and how long a spike hurts."""
+
+    name = "stress"
+    Params = StressParams
+    report: ClassVar[str] = "sim.report.stress"
+
+    def __init__(self, scenarios: Sequence[Any], params: StressParams) -> None:
+        super().__init__(scenarios, params)
+        from sim.metrics.slo import Slo
+
+        s = self.scenarios[0]
+        if not Slo.of(s.slo).targets():
+            raise ConfigError("slo", None, "is needed: stress asks when it breaks", "for example slo: {ttft: 1s, tpot: 50ms}")
+        if s.traffic.closed_loop is not None:
+            raise ConfigError(
+                "traffic.closed_loop", s.traffic.closed_loop.concurrency, "clients that wait slow down with the system: nothing breaks",
+                "open-loop traffic", "sweep traffic.closed_loop.concurrency instead",
+            )  # fmt: skip
+
+    def run(self) -> Steps:
+        """The curve, then the spikes; interrupted, what is known of the curve."""
+        from sim.metrics.slo import Slo
+        from sim.study.single import Prepared
+        from sim.study.stress.curve import trace
+
+        s, p = self.scenarios[0], self.params
+        offered = float(Prepared(s).traffic.mean_rate)
+        if not math.isfinite(offered):
+            raise ConfigError("traffic", offered, "has no rate to raise", "more than one request, not all at once")
+        curve, warnings = None, []
+        spikes: list[tuple[Any, Any]] = []
+        try:
+            curve = yield from trace(s, offered, p.along, p.most, Slo.of(s.slo).attainment, p.replications, p.confidence)
+            if p.spike is not None:
+                spikes = yield from self._spikes(curve, offered)
+        except Interrupted:
+            if curve is None:
+                raise
+            warnings.append("The study was interrupted: the spikes are missing.")
+        return StressAnswer(s.name, s.question, offered, curve, [r for _, r in spikes], [w for w, _ in spikes], warnings)
+
+    def _spikes(self, curve: Any, offered: float) -> Any:
+        """At the scenario's own load, and just below the load that breaks: where it holds without a spike."""
+        from sim.study.stress.recovery import Recovery, Windows
+
+        good = curve.breaks["joint"][0] if curve.along == "rate" else 1.0
+        loads = sorted({1.0, round(_NEAR * good, 6)} if not math.isnan(good) else {1.0})
+        trials = [self._spiked(offered * f, curve.capacity()) for f in loads if math.isnan(good) or f <= good]
+        found = []
+        for o in (yield trials):
+            d = o.value()["spike"]
+            found.append((Windows(**d["windows"]), Recovery(**d["recovery"])))
+        return found
+
+    def _spiked(self, rate: float, capacity: float | None) -> Trial:
+        """A run long enough to see the recovery."""
+        factor, duration = self.params.spike
+        s = self.scenarios[0]
+        drain = 0.0 if capacity is None or capacity <= rate else max(factor * rate - capacity, 0.0) * duration / (capacity - rate)
+        tail = max(4.0 * drain, 3.0 * duration, _FEWEST_TAIL_S)
+        if s.traffic.synthetic is not None:
+            n = math.ceil(rate * (_WARM_S + factor * duration + tail))
+            more = s.traffic.synthetic.model_copy(update={"requests": n})
+            s = s.model_copy(update={"traffic": s.traffic.model_copy(update={"synthetic": more})})
+        load = {"rate": rate, "spike": (factor, _WARM_S, duration)}
+        return Trial(s, {"rate": rate, "spike": factor, "capacity": capacity}, load)  # type: ignore[arg-type]
+
+    @staticmethod
+    def observe(result: Any, trial: Trial) -> dict[str, Any]:
+        """The figures; of a spike also its windows."""
+        kept = figures(result)
+        spike: Any = trial.load.get("spike")
+        if spike is not None:
+            from sim.metrics.slo import Slo
+            from sim.study.stress.recovery import judge
+
+            seen, found = judge(result.columns, Slo.of(trial.scenario.slo), trial.load["rate"], spike, trial.settings["capacity"])
+            kept["spike"] = {"windows": asdict(seen), "recovery": asdict(found)}
+        return kept
+
+
+def _title(target: str) -> str:
+    from sim.metrics.definitions import definition
+
+    return str(definition(target).title)
+
+
+def recovery_sentence(r: Any) -> str:
+    """A recovery in words."""
+    head = f"{r.factor:g} times the load for {show_seconds(r.duration_s)} at {r.load:.4g} requests/s"
+    if r.recovered_s == 0.0 and not r.missed:
+        return f"{head}: nobody misses the SLO."
+    worst = "" if r.worst_ttft_s is None else f", the longest wait for a first token {show_seconds(r.worst_ttft_s)}"
+    hurt = f"{head}: {r.missed:,} requests miss the SLO{worst}"
+    if r.stuck:
+        return f"{hurt}; it does not come back by itself though the load is below what it can serve: a metastable state."
+    if r.recovered_s is None:
+        return f"{hurt}; not recovered when the run ended."
+    return f"{hurt}; recovered {show_seconds(r.recovered_s)} after the spike."
+
+
+def _plain(x: Any) -> Any:
+    if isinstance(x, float):
+        return x if math.isfinite(x) else None
+    if isinstance(x, Mapping):
+        return {str(k): _plain(v) for k, v in x.items()}
+    if isinstance(x, list | tuple):
+        return [_plain(v) for v in x]
+    return x

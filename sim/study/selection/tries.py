@@ -1,0 +1,77 @@
+"""Which deployments of which engine are tried under the user's traffic."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import yaml
+
+from sim.errors import ConfigError, ServesimError, UnknownNameError
+from sim.resources import path as resource
+
+_LOOK = 20_000
+
+
+@lru_cache(maxsize=1)
+def defaults() -> dict[str, dict[str, Any]]:
+    """``profiles/selection.yaml``."""
+    data: dict[str, Any] = yaml.safe_load(resource("profiles", "selection.yaml").read_text(encoding="utf-8"))
+    return {k: v or {} for k, v in data.items()}
+
+
+def longest(scenario: Any) -> int:
+    """Tokens of the longest request, prompt and output, among the first ones; rounded up to 1,024."""
+    from sim.workload import build_traffic
+
+    most = seen = 0
+    for block in build_traffic(scenario.traffic, scenario.seed).blocks():
+        most = max(most, int((block.prompt_tokens.astype("i8") + block.max_tokens).max()))
+        seen += len(block)
+        if seen >= _LOOK:
+            break
+    return math.ceil(most / 1024) * 1024
+
+
+def tries(scenario: Any, engines: Sequence[str], accelerators: Sequence[str], tps: Sequence[int]) -> list[dict[str, Any]]:
+    """Choices of settings, engine by engine. Raises `UnknownNameError` for an engine that does not exist, `ConfigError` for pools."""
+    from sim import registry
+
+    if scenario.deployment is None:
+        raise ConfigError(
+            "pools", len(scenario.pools or ()), "cannot be compared engine by engine", "a scenario with one deployment"
+        )
+    known = registry.names("engine")
+    for name in engines:
+        if name not in known and ".py:" not in name:
+            raise UnknownNameError("engines", name, known)
+    context = longest(scenario)
+    out = []
+    for name in engines or list(defaults()):
+        own = defaults().get(name, {})
+        settings = {k: {"context": context, "prompt": context - 1}.get(v, v) for k, v in own.get("settings", {}).items()}
+        cards = list(accelerators) or own.get("accelerators") or [scenario.deployment.accelerator]
+        for card in cards:
+            for tp in tps or (1, 2, 4, 8):
+                engine = {"name": name} | (
+                    dict(scenario.deployment.engine.settings) if name == scenario.deployment.engine.name else settings
+                )
+                out.append({"deployment.engine": engine, "deployment.accelerator": card, "deployment.tp": tp})
+    return out
+
+
+def made(scenario: Any, choices: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """The scenario of each choice, without prices and at one replica; in place of one that cannot be, its error."""
+    from sim.config import vary
+
+    found: list[Any] = []
+    bare = scenario.model_copy(update={"economics": None})
+    for choice in choices:
+        point = {**choice, "deployment.replicas": 1, "deployment.profile": None, "deployment.kv_blocks": None}
+        try:
+            found.append(vary(bare, point))
+        except ServesimError as error:
+            found.append(error)
+    return found

@@ -1,0 +1,163 @@
+"""Latency, throughput and attainment over load, with intervals, and the load at which each target breaks."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from sim.study.base import Outcome, Trial
+from sim.study.plan.together import Part
+from sim.study.variants import is_random, repeated
+
+Interval = tuple[float, float, float]
+FIGURES = {
+    "ttft_p50_s": ("latency", "ttft_s", "p50"),
+    "ttft_p99_s": ("latency", "ttft_s", "p99"),
+    "tpot_p50_s": ("latency", "tpot_s", "p50"),
+    "tpot_p99_s": ("latency", "tpot_s", "p99"),
+    "e2e_p99_s": ("latency", "e2e_s", "p99"),
+    "output_tokens_per_s": ("throughput", "output_tokens_per_s"),
+    "requests_per_s": ("throughput", "requests_per_s"),
+    "busy": ("utilisation", "busy"),
+    "kv_mean": ("utilisation", "kv_mean"),
+}
+_STEP = 1.25
+_FINE = 1.03
+
+
+@dataclass(frozen=True)
+class Point:
+    """One load: ``factor`` times the scenario's. ``figures`` and ``attainment`` (by target, and joint): mean and interval over the runs.
+
+    ``saturated``: the queue grew to the end; latencies then depend on how long the run is. ``limit``: what limits, in words.
+    """
+
+    factor: float
+    rate: float
+    runs: int
+    figures: Mapping[str, Interval]
+    attainment: Mapping[str, Interval]
+    saturated: bool
+    limit: str
+
+
+@dataclass(frozen=True)
+class Curve:
+    """``points`` by load; ``breaks``: target → (highest factor that held, lowest that did not), NaN where there is none."""
+
+    along: str
+    points: Sequence[Point]
+    required: float
+    breaks: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    def first(self) -> str | None:
+        """The target that breaks at the lowest load."""
+        found = {k: b for k, (_, b) in self.breaks.items() if k != "joint" and not math.isnan(b)}
+        return min(found, key=lambda k: found[k]) if found else None
+
+    def knee(self) -> float | None:
+        """The factor at which TTFT p99 is twice what it is at the lowest load (log-linear between points); None: never."""
+        rows = [(p.factor, p.figures["ttft_p99_s"][0]) for p in self.points if "ttft_p99_s" in p.figures]
+        if len(rows) < 2 or rows[0][1] <= 0:
+            return None
+        target = 2.0 * rows[0][1]
+        for (x0, y0), (x1, y1) in itertools.pairwise(rows):
+            if y0 <= target < y1:
+                part = math.log(target / y0) / math.log(y1 / y0)
+                return float(x0 * (x1 / x0) ** part)
+        return None
+
+    def capacity(self) -> float | None:
+        """The most requests per second that were served while more came (requests/s); None: no point is saturated."""
+        served = [p.figures["requests_per_s"][0] for p in self.points if p.saturated and "requests_per_s" in p.figures]
+        return max(served, default=None)
+
+
+def measure(scenario: Any, offered: float, along: str, factor: float, replications: int, confidence: float) -> Part[Point]:
+    """One load, ``replications`` runs."""
+    runs = replications if is_random(scenario) else 1
+    load = {"rate": offered * factor} if along == "rate" else {along: factor}
+    if factor == 1.0 and along != "rate":
+        load = {}
+    outcomes = yield [Trial(repeated(scenario, r), {along: factor, "replication": r}, load) for r in range(runs)]
+    return _point(outcomes, offered, along, factor, confidence)
+
+
+def _point(outcomes: Sequence[Outcome], offered: float, along: str, factor: float, confidence: float) -> Point:
+    data = [o.value() for o in outcomes]
+    figures = {}
+    for name, path in FIGURES.items():
+        values = [v for d in data if (v := _at(d, path)) is not None]
+        if values:
+            figures[name] = interval(values, confidence)
+    targets = data[0]["slo"]["attainment"]
+    attainment = {
+        k: interval([float(d["slo"]["attainment"][k] or 0.0) for d in data], confidence)
+        for k in targets
+        if targets[k] is not None
+    }
+    rate = offered * factor if along == "rate" else offered
+    saturated = sum(bool(d["bottleneck"].get("queue_grows")) for d in data) * 2 > len(data)
+    return Point(factor, rate, len(data), figures, attainment, saturated, str(data[0]["bottleneck"]["sentence"]))
+
+
+def _at(data: Mapping[str, Any], path: Sequence[str]) -> float | None:
+    here: Any = data
+    for key in path:
+        here = here.get(key) if isinstance(here, Mapping) else None
+    return None if here is None else float(here)
+
+
+def interval(values: Sequence[float], confidence: float) -> Interval:
+    """Mean and Student's two-sided interval."""
+    a = np.asarray(values, np.float64)
+    mean = float(a.mean())
+    if a.size < 2 or a.std() == 0:
+        return mean, mean, mean
+    half = float(stats.t.ppf(0.5 + confidence / 2, a.size - 1)) * float(a.std(ddof=1)) / math.sqrt(a.size)
+    return mean, mean - half, mean + half
+
+
+def trace(
+    scenario: Any, offered: float, along: str, most: float, required: float, replications: int, confidence: float
+) -> Part[Curve]:
+    """Raise the load from the scenario's own until it saturates (or ``most``), lower it until the SLO holds, then close in on each break."""
+    points: dict[float, Point] = {}
+
+    def at(factor: float) -> Part[Point]:
+        factor = round(factor, 6)
+        if factor not in points:
+            points[factor] = yield from measure(scenario, offered, along, factor, replications, confidence)
+        return points[factor]
+
+    def held(p: Point, target: str) -> bool:
+        return p.attainment.get(target, (0.0, 0.0, 0.0))[0] >= required
+
+    factor, lowest = 1.0, 1.0 if along != "rate" else 1.0 / 64
+    yield from at(1.0)
+    while factor < most and not (points[max(points)].saturated and not held(points[max(points)], "joint")):
+        factor = min(factor * _STEP, most)
+        yield from at(factor)
+    factor = 1.0
+    while not held(points[min(points)], "joint") and factor / _STEP**2 >= lowest:
+        factor /= _STEP**2
+        yield from at(factor)
+    if along == "rate" and min(points) > 0.5:
+        yield from at(0.5)
+    targets = list(points[1.0].attainment)
+    breaks = {}
+    for target in targets:
+        good = max((f for f, p in points.items() if held(p, target)), default=math.nan)
+        bad = min((f for f, p in points.items() if not held(p, target) and not f < good), default=math.nan)
+        while not math.isnan(good) and not math.isnan(bad) and bad / good > _FINE:
+            middle = round(math.sqrt(good * bad), 6)
+            p = yield from at(middle)
+            good, bad = (middle, bad) if held(p, target) else (good, middle)
+        breaks[target] = (good, bad)
+    return Curve(along, [points[f] for f in sorted(points)], required, breaks)

@@ -1,0 +1,190 @@
+"""The cheapest deployment that holds: bounds that bound, the answer of exhaustive search, what is refused."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+import sim
+from sim.errors import ConfigError
+from sim.metrics.slo import Slo
+from sim.study.base import Outcome, Trial
+from sim.study.plan.bound import bound, demand
+from sim.study.plan.together import together
+from sim.study.single import Prepared
+from sim.workload.stretched import stretched
+
+BASE = [
+    "traffic.synthetic.requests=600",
+    "traffic.synthetic.arrival.rate=40/s",
+    "economics={accelerator_hour: {h100-sxm: 2.5, a100-sxm-80g: 1.2, l40s: 0.7}}",
+]
+SMALL: dict[str, Any] = {"screen": 300, "replications": 3, "lengths": 1, "burst": 1, "rate": 1, "step_time": 1}
+
+
+def quickstart(*more: str) -> Any:
+    return sim.load("quickstart", [*BASE, *more])
+
+
+@pytest.fixture(scope="module")
+def answer() -> Any:
+    grid = {"deployment.accelerator": ["h100-sxm", "a100-sxm-80g", "l40s"], "deployment.tp": [1, 2]}
+    return sim.plan(quickstart(), candidates=grid, jobs=1, **SMALL)
+
+
+@pytest.mark.parametrize("accelerator", ["h100-sxm", "l40s"])
+@pytest.mark.parametrize("more", [(), ("traffic.synthetic.lengths={kind: fixed, prompt_tokens: 2000, output_tokens: 8}",)])
+def test_no_replica_serves_more_than_its_bound(accelerator: str, more: tuple[str, ...]) -> None:
+    prepared = Prepared(quickstart(f"deployment.accelerator={accelerator}", "slo={e2e: 1000s}", *more))
+    found = bound(prepared.plans[0], demand(prepared.traffic, 0.99), Slo(e2e=1000.0))
+    flood = prepared.run(rate=1000.0).summary  # all at once: served as fast as it can be
+    served = flood["requests"]["finished"] / flood["simulated_s"]
+    assert served <= found.rate
+    assert found.guess <= found.rate
+    assert found.rate < 20 * served  # and it says something
+
+
+def test_what_an_empty_engine_cannot_hold_is_hopeless() -> None:
+    for slo, says in (("{tpot: 1ms}", "a token takes"), ("{ttft: 5ms}", "a prompt of")):
+        prepared = Prepared(quickstart(f"slo={slo}"))
+        found = bound(prepared.plans[0], demand(prepared.traffic, 0.99), Slo.of(prepared.scenario.slo))
+        assert says in found.hopeless
+        assert not prepared.run(rate=0.5).summary["slo"]["met"]
+
+
+def test_the_answer_is_that_of_exhaustive_search(answer: Any) -> None:
+    """Every candidate at every size up to twice the winner's, whole traffic: nothing cheaper holds."""
+    from sim.study.variants import repeated
+
+    best = answer.winner
+    assert best is not None
+    for c in answer.candidates:
+        if c.scenario is None:
+            continue
+        price = c.scenario.economics.accelerator_hour[c.choice["deployment.accelerator"]]
+        size = 1
+        while size * c.width * price < best.cost - 1e-9:
+            runs = [Prepared(repeated(c.scenario, r)).run(units=size).summary["slo"] for r in range(3)]
+            assert not all(r["met"] for r in runs), (c.label, size)
+            size += 1
+
+
+def test_the_winner_runs_as_printed_and_holds(answer: Any) -> None:
+    text = next(iter(answer.scenarios.values()))
+    summary = sim.run(sim.loads(text)).summary
+    assert summary["slo"]["met"]
+    assert summary["context"]["accelerators"] == answer.winner.accelerators
+    assert summary["economics"]["per_hour"] == pytest.approx(answer.winner.cost)
+
+
+def test_every_candidate_has_a_fate(answer: Any) -> None:
+    for c in answer.candidates:
+        assert c.refused or c.skipped or c.size is not None
+        if c.skipped:
+            assert c.least_cost > answer.finals[-1].cost or c.least_cost > min(f.cost for f in answer.finals)
+    rows = answer.front()
+    assert [r["cost"] for r in rows] == sorted(r["cost"] for r in rows)
+    assert [r["ttft_p99_s"] for r in rows] == sorted((r["ttft_p99_s"] for r in rows), reverse=True)
+
+
+def test_head_room_and_worse_worlds_agree() -> None:
+    asked = SMALL | {"rate": 1.5, "step_time": 1.5, "lengths": 1.3, "burst": 2.0}
+    found = sim.plan(quickstart(), candidates={"deployment.accelerator": ["h100-sxm"]}, jobs=1, **asked)
+    lim = found.limits
+    assert lim.rate >= lim.offered
+    worse = {w.what: w for w in lim.worse}
+    assert worse["rate"].holds == (lim.rate >= 1.5 * lim.offered * 0.98) or abs(lim.rate / lim.offered - 1.5) < 0.05
+    assert worse["step_time"].attainment <= worse["rate"].attainment  # as much more load, judged by shorter targets
+    for w in worse.values():
+        assert w.holds == (w.size_needed == found.winner.size)
+    assert "Head-room" in "\n".join(__import__("sim.report.plan", fromlist=["limits"]).limits(found))
+
+
+def test_a_candidate_that_cannot_be_is_a_row_with_its_reason() -> None:
+    found = sim.plan(quickstart(), candidates={"deployment.tp": [1, 3]}, jobs=1, **SMALL)
+    assert "tp" in found.candidates[1].refused
+    assert found.winner.candidate.number == 0
+
+
+def test_when_nothing_holds_the_nearest_miss_is_named() -> None:
+    found = sim.plan(
+        quickstart("slo={ttft: 60ms, tpot: 20ms}"), candidates={"deployment.tp": [1]}, max_replicas=40, jobs=1, **SMALL
+    )
+    assert found.winner is None
+    assert found.verdict is False
+    assert "nearest" in found.sentence() or "No candidate can be deployed" in found.sentence()
+
+
+@pytest.mark.parametrize(
+    ("more", "options", "says"),
+    [
+        (("slo={}",), {}, "slo: is needed"),
+        (("economics=null",), {}, "what does an hour of each accelerator cost"),
+        (("economics=null",), {"objective": "carbon"}, "economics"),
+        ((), {"objective": "carbon"}, r"economics\.grid"),
+        ((), {"candidates": {"deployment.tpp": [1]}}, "tpp"),
+        ((), {"candidates": {"deployment.accelerator": ["h1000"]}}, "did you mean"),
+        ((), {"candidates": {}}, "needs settings to choose from"),
+        ((), {"candidates": {"deployment.tp": []}}, "list of values"),
+        ((), {"confidence": 2.0}, "confidence"),
+    ],
+)
+def test_what_cannot_be_asked(more: tuple[str, ...], options: dict[str, Any], says: str) -> None:
+    asked = {"candidates": {"deployment.tp": [1]}} | SMALL | options
+    with pytest.raises(ConfigError, match=says):
+        sim.plan(quickstart(*more), jobs=1, **asked)
+
+
+def test_missing_prices_are_asked_for_by_name() -> None:
+    found = sim.plan(quickstart(), candidates={"deployment.accelerator": ["h100-sxm", "h200-sxm"]}, jobs=1, **SMALL)
+    assert "economics.accelerator_hour={h200-sxm" in found.candidates[1].refused
+
+
+def test_accelerators_need_no_prices_and_energy_needs_a_grid_for_carbon() -> None:
+    few = sim.plan(quickstart("economics=null"), candidates={"deployment.tp": [1, 2]}, objective="accelerators", jobs=1, **SMALL)
+    assert few.winner.cost == few.winner.accelerators
+    green = sim.plan(quickstart("economics.grid=50"), candidates={"deployment.tp": [1, 2]}, objective="carbon", jobs=1, **SMALL)
+    assert green.winner.cost > 0
+    assert "gCO2e" in green.sentence()
+
+
+def test_pools_are_scaled_together() -> None:
+    pd = sim.load(
+        "pd-vllm",
+        ["traffic.synthetic.requests=300", "economics={accelerator_hour: {h100-sxm: 2}}", "slo={ttft: 5s, tpot: 100ms}"],
+    )
+    found = sim.plan(pd, candidates={"pools[0].replicas": [1, 2], "pools[1].replicas": [1]}, jobs=1, **SMALL)
+    assert found.winner is not None
+    assert found.winner.accelerators == found.winner.size * found.winner.candidate.width
+
+
+def test_questions_side_by_side_see_their_own_outcomes() -> None:
+    def part(n: int) -> Any:
+        seen = []
+        for _ in range(n):
+            outcomes = yield [Trial(None, {"n": n})] * n  # type: ignore[arg-type]
+            seen += [o.trial.settings["n"] for o in outcomes]
+        return seen
+
+    steps = together([part(n) for n in (0, 1, 3)])
+    batch = next(steps)
+    try:
+        while True:
+            batch = steps.send([Outcome(t, {}) for t in batch])
+    except StopIteration as done:
+        assert done.value == [[], [1], [3] * 9]
+
+
+def test_traffic_made_worse_keeps_its_mean_and_order() -> None:
+    traffic = Prepared(quickstart()).traffic
+    (plain,), (longer,), (waves,) = (
+        list(t.blocks()) for t in (traffic, stretched(traffic, lengths=2), stretched(traffic, burst=3))
+    )
+    assert (longer.output_tokens == 2 * plain.output_tokens).all()
+    assert (longer.arrival_s == plain.arrival_s).all()
+    assert (waves.arrival_s[1:] >= waves.arrival_s[:-1]).all()
+    assert (waves.arrival_s % 60 <= 20).all()
+    assert stretched(traffic, burst=3).mean_rate == traffic.mean_rate
+    assert math.isclose(float(waves.prompt_tokens.sum()), float(plain.prompt_tokens.sum()))

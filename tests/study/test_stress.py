@@ -1,0 +1,129 @@
+"""Stress tests: breaks that agree with plain runs, spikes against a queue that is known, what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import sim
+from sim.errors import ConfigError
+from sim.metrics.slo import Slo
+from sim.study.stress.recovery import judge, windows
+from sim.workload.stretched import Spike
+
+QUICK: dict[str, Any] = {"replications": 2, "jobs": 1}
+
+
+def quickstart(*more: str) -> Any:
+    return sim.load("quickstart", ["traffic.synthetic.requests=1000", *more])
+
+
+@pytest.fixture(scope="module")
+def answer() -> Any:
+    return sim.stress(quickstart(), spike="3x for 20s", **QUICK)
+
+
+def test_it_breaks_where_a_plain_run_breaks(answer: Any) -> None:
+    from sim.study.single import Prepared
+    from sim.study.variants import repeated
+
+    good, bad = answer.curve.breaks["joint"]
+    assert bad / good < 1.05
+
+    def attained(factor: float) -> float:
+        runs = [Prepared(repeated(quickstart(), r)).run(rate=8.0 * factor).summary for r in range(2)]
+        return float(np.mean([r["slo"]["attainment"]["joint"] for r in runs]))
+
+    assert attained(good) >= 0.99 > attained(bad)
+
+
+def test_the_joint_break_is_no_later_than_the_first_target(answer: Any) -> None:
+    first = answer.curve.first()
+    assert first is not None
+    assert answer.curve.breaks["joint"][1] <= answer.curve.breaks[first][1] + 1e-9
+    assert "breaks first" in answer.sentence()
+    assert answer.verdict is True
+
+
+def test_throughput_saturates_and_the_knee_lies_before(answer: Any) -> None:
+    capacity = answer.curve.capacity()
+    assert capacity is not None
+    assert answer.curve.knee() * answer.offered < 1.2 * capacity
+    served = [p.figures["requests_per_s"][0] for p in answer.curve.points]
+    assert max(served) <= capacity * 1.05
+
+
+def test_a_spike_hurts_while_it_lasts_and_is_recovered_from(answer: Any) -> None:
+    (own, *_) = answer.recoveries
+    assert own.missed > 0
+    assert own.recovered_s is not None
+    assert own.recovered_s < 200
+    assert not own.stuck
+    before = [a for s, a in zip(answer.windows[0].start_s, answer.windows[0].attainment, strict=True) if s < 55 and a is not None]
+    assert min(before) > 0.9
+
+
+def columns(arrival: np.ndarray, ttft: np.ndarray) -> dict[str, np.ndarray]:
+    n = len(arrival)
+    return {"arrival_s": arrival, "ttft_s": ttft, "status": np.zeros(n, np.int64), "output_tokens": np.ones(n, np.int64)}
+
+
+def test_recovery_of_a_queue_worked_out_by_hand() -> None:
+    """10/s served, 8/s come, from 60 s on 20/s for 30 s: 300 wait at 90 s, worked off at 2/s until 240 s; TTFT is the work ahead."""
+    spike = Spike(2.5, 60.0, 30.0)
+    arrival = spike.warp(np.arange(0, 800, 1 / 8))
+    free, ttft = 0.0, []
+    for t in arrival:
+        free = max(free, t) + 0.1
+        ttft.append(free - t)
+    slo = Slo(ttft=1.0, attainment=0.99)
+    _, found = judge(columns(arrival, np.array(ttft)), slo, 8.0, (2.5, 60.0, 30.0), 10.0)
+    assert found.expected_s == pytest.approx(150.0)
+    assert found.recovered_s == pytest.approx(145.0, abs=6)  # one second of queue is allowed
+    assert not found.stuck
+    late = np.where(arrival > 70, 5.0, 0.1)  # never comes back though 8 < 10
+    _, found = judge(columns(arrival, late), slo, 8.0, (2.5, 60.0, 30.0), 10.0)
+    assert found.recovered_s is None
+    assert found.stuck
+
+
+def test_windows_count_every_request_once() -> None:
+    arrival = np.sort(np.random.default_rng(0).uniform(0, 100, 500))
+    seen = windows(columns(arrival, np.full(500, 0.5)), Slo(ttft=1.0), 7.0)
+    assert sum(seen.requests) == 500
+    assert all(a == 1.0 for a in seen.attainment if a is not None)
+
+
+def test_a_spike_presses_arrivals_together_and_keeps_their_order() -> None:
+    t = np.linspace(0, 100, 1001)
+    moved = Spike(4.0, 20.0, 10.0).warp(t)
+    assert (np.diff(moved) > 0).all()
+    assert (moved[t <= 20] == t[t <= 20]).all()
+    assert np.count_nonzero((moved >= 20) & (moved < 30)) == 400
+
+
+@pytest.mark.parametrize("along", ["lengths", "burst"])
+def test_other_axes(along: str) -> None:
+    found = sim.stress(quickstart(), along=along, spike="none", most=4.0, **QUICK)
+    points = found.curve.points
+    assert [p.factor for p in points] == sorted(p.factor for p in points)
+    assert points[0].attainment["joint"][0] >= points[-1].attainment["joint"][0]
+    assert found.recoveries == []
+
+
+@pytest.mark.parametrize(
+    ("more", "options", "says"),
+    [
+        (["slo={}"], {}, "slo: is needed"),
+        (["traffic.closed_loop={concurrency: 4}"], {}, "closed_loop"),
+        ([], {"spike": "a lot"}, "3x for 60s"),
+        ([], {"spike": "0.5x for 60s"}, "above 1"),
+        ([], {"along": "failures"}, "along"),
+        ([], {"most": 1.0}, "most"),
+    ],
+)
+def test_what_cannot_be_asked(more: list[str], options: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        sim.stress(quickstart(*more), **(QUICK | options))
