@@ -61,7 +61,7 @@ def guarded(cls: type, base: type) -> type:
         function = _function(found)
         if function is None or plugins.is_own(function.__module__):
             continue
-        call = _wrapped(function, known.get(name, _PLAIN), f"{cls.__name__}.{name}")
+        call = watched(function, known.get(name, _PLAIN), f"{cls.__name__}.{name}")
         if isinstance(found, classmethod):
             space[name] = classmethod(call)
         elif isinstance(found, staticmethod):
@@ -79,8 +79,8 @@ def _function(found: Any) -> Any:
     return found if inspect.isfunction(found) else None
 
 
-def _wrapped(function: Any, guard: Guard, what: str) -> Any:
-    """The function with the same arguments, under guard."""
+def watched(function: Any, guard: Guard, what: str) -> Any:
+    """The function with the same arguments, under guard; ``what`` names it in messages."""
     file, line = function.__code__.co_filename, function.__code__.co_firstlineno
 
     def call(*args: Any, **given: Any) -> Any:
@@ -149,7 +149,7 @@ def failure(error: BaseException, file: str, line: int, what: str, about: str = 
     if isinstance(error, TimeLimit):
         return PluginError(file, at, what, f"has not come back after {LIMIT:g} s", about)
     text = plugins.said(error)
-    if isinstance(error, ValueError) and "read-only" in str(error):
+    if isinstance(error, ValueError | AttributeError) and "read-only" in str(error):
         return PluginError(file, at, what, f"changes what it was only shown: {text}", about)
     return PluginError(file, at, what, f"raised {text}", about)
 
@@ -189,7 +189,7 @@ class ReadOnly:
         return read_only(value)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        raise ValueError(f"{name!r} of {type(self._inner).__name__} is read-only")
+        raise AttributeError(f"{name!r} of {type(self._inner).__name__} is read-only")
 
     __delattr__ = __setattr__  # type: ignore[assignment]
 

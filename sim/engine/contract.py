@@ -172,6 +172,18 @@ class Scheduler(ABC):
         """The compiled state of one replica. ``params`` are resolved, ``blocks`` the KV blocks (or tokens) of the memory budget."""
 
     @classmethod
+    def group(cls, states: Any, recorder: Any) -> Any:
+        """The replicas of a pool (`sim.engine.group.EngineGroup`) from their states."""
+        from sim.engine.group import EngineGroup
+
+        return EngineGroup(states, recorder)
+
+    @classmethod
+    def notes(cls) -> tuple[str, ...]:
+        """Sentences that are said with every result."""
+        return ()
+
+    @classmethod
     def memory_rule(cls, params: Any, site: Site) -> Any:
         """The rule with the settings it shares, by name, with the (resolved) ``params``; None without one."""
         if cls.rule is None:

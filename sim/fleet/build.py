@@ -84,7 +84,7 @@ class Plan:
         new_state = self.scheduler.new_state
         states = [new_state(self.params, self.site, self.kv_blocks, i, recorder, self.cost) for i in range(n)]
         if self.ranks is None:
-            group: EngineGroup | RankedGroup = EngineGroup(states, recorder)
+            group: EngineGroup | RankedGroup = self.scheduler.group(states, recorder)
         else:
             from sim.fleet.ranks import ranked_group
 

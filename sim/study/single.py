@@ -226,6 +226,7 @@ def _evidence(plans: Sequence[Plan]) -> list[dict[str, Any]]:
 def _warnings(plans: Sequence[Plan], raw: Raw) -> list[str]:
     out: list[str] = list(raw.notes)
     for p in plans:
+        out += p.scheduler.notes()
         out += p.evidence.notes
         if p.budget:
             out += p.budget.warnings

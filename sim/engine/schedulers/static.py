@@ -95,7 +95,7 @@ def _plan(s):
     s.q_rows[p] = n
     f[TOKENS] = f[ROWS] = f[DECODE_ROWS] = f[DECODE_TOKENS] = f[SAMPLED] = n
     for i in range(n):
-        f[DECODE_CTX] += s.r_prompt[s.batch[i]] + s.steps_done + 1
+        f[DECODE_CTX] += s.r_prompt[s.batch[i]] + s.steps_done  # as many outputs, the newest of which is computed now
     return BATCH
 
 
