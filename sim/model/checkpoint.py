@@ -1,50 +1,57 @@
 """What a checkpoint says of its number formats: ``quantization_config`` of ``config.json``, or ``hf_quant_config.json`` beside it.
 
-*Source*: the quantisation configs of vLLM (``model_executor/layers/quantization``) and SGLang; llm-compressor; NVIDIA ModelOpt.
+*Source*: the quantisation configs of vLLM (``model_executor/layers/quantization``) and SGLang; llm-compressor; NVIDIA ModelOpt; AMD Quark.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sim.errors import ConfigError, NotModelledError, did_you_mean
+from sim.model.quant import integer_format
 
 Block = Mapping[str, Any]
 
 _MODELOPT = {
-    "FP8": "fp8",
-    "FP8_PER_CHANNEL_PER_TOKEN": "fp8",
-    "FP8_PB_WO": "fp8",
-    "NVFP4": "nvfp4",
-    "NVFP4_AWQ": "nvfp4",
-    "W4A16_AWQ": "awq-int4",
-    "W4A8_AWQ": "w4a8-fp8",
-    "MXFP8": "mxfp8",
-}
-_COMPRESSED = (
-    "float-quantized",
-    "naive-quantized",
-    "int-quantized",
-    "pack-quantized",
-    "nvfp4-pack-quantized",
-    "mxfp4-pack-quantized",
-)
-_METHODS = (
-    "awq", "awq_marlin", "bitsandbytes", "compressed-tensors", "fbgemm_fp8", "fp8", "gptq", "gptq_marlin", "marlin", "modelopt", "modelopt_fp4",
-    "mxfp4", "quark",
+    "FP8": "fp8", "FP8_PER_CHANNEL_PER_TOKEN": "fp8", "FP8_PB_WO": "fp8", "FP8_PB_REAL": "fp8", "FP8_BLOCK_SCALES": "fp8", "MXFP8": "mxfp8",
+    "NVFP4": "nvfp4", "NVFP4_AWQ": "nvfp4", "W4A16_NVFP4": "nvfp4-wo", "MXFP4": "mxfp4-linear", "W4A16_MXFP4": "mxfp4-linear",
+    "W4A8_MXFP4_FP8": "mxfp4-linear", "W4A16_AWQ": "awq-int4", "W4A16": "awq-int4", "W4A8_AWQ": "w4a8-fp8", "W8A16": "w8a16",
+    "W8A8_SQ_PER_CHANNEL": "w8a8", "INT8_SQ": "w8a8", "UNQUANTIZED": "",
+}  # fmt: skip
+_FORMATS = (
+    "float-quantized", "naive-quantized", "int-quantized", "pack-quantized", "nvfp4-pack-quantized", "mxfp4-pack-quantized",
+    "mxfp8-quantized", "marlin-24", "mixed-precision",
 )  # fmt: skip
+_METHODS = (
+    "auto-round", "awq", "awq_marlin", "bitsandbytes", "compressed-tensors", "fbgemm_fp8", "fp8", "gptq", "gptq_marlin", "marlin", "modelopt",
+    "modelopt_fp4", "mxfp4", "mxfp8", "quark",
+)  # fmt: skip
+ALL = ("*",)
 
 
 @dataclass(frozen=True)
 class Stored:
-    """Number formats of a checkpoint: ``weights`` (empty: 16 bits), ``kv`` (empty: it says nothing), modules left in 16 bits."""
+    """Number formats of a checkpoint.
+
+    ``weights``: of most linear layers (empty: 16 bits). ``groups``: (patterns, format) tried in order where modules differ; a module that
+    no group names stays in 16 bits. ``ignore``: patterns of modules in 16 bits. ``kv``: of the KV cache (empty: it says nothing).
+    Patterns are as `sim.model.quantised` reads them.
+    """
 
     weights: str = ""
     kv: str = ""
     method: str = ""
     ignore: tuple[str, ...] = ()
+    groups: tuple[tuple[tuple[str, ...], str], ...] = ()
+
+    def with_experts(self, dtype: object, field: str) -> Stored:
+        """The same with routed experts in a format of their own (DeepSeek V4)."""
+        known = {"fp4": "mxfp4-linear", "fp8": "fp8", "bf16": ""}
+        if dtype not in known:
+            raise _unknown(field, str(dtype), known)
+        return replace(self, groups=((("re:.*experts.*",), known[str(dtype)]), (ALL, self.weights)))
 
 
 def stored(block: object, field: str) -> Stored:
@@ -58,19 +65,24 @@ def stored(block: object, field: str) -> Stored:
         raise ConfigError(field, block, "must be a mapping")
     inner = block.get("quantization")
     if isinstance(inner, Mapping):  # hf_quant_config.json
-        return _modelopt(inner, field)
+        return _modelopt(inner, "modelopt", field)
     method = str(block.get("quant_method") or "").lower()
     if not method and block.get("quant_algo"):
         method = "modelopt"
+    if not method and block.get("config_groups"):
+        method = "compressed-tensors"
     if method.startswith("modelopt"):
-        return _modelopt(block, field)
+        return _modelopt(block, method, field)
     if method in ("compressed-tensors", "compressed_tensors"):
         return _compressed(block, field)
-    if method in ("awq", "awq_marlin", "gptq", "gptq_marlin", "marlin"):
+    if method in ("awq", "awq_marlin", "gptq", "gptq_marlin", "marlin", "auto-round", "intel/auto-round"):
         return _integers(block, method, field)
-    if method in ("fp8", "mxfp4", "fbgemm_fp8"):
-        weights = "fp8" if method == "fbgemm_fp8" else method
-        return Stored(weights, "", method, _names(block, field))
+    if method in ("fp8", "mxfp4", "mxfp8", "fbgemm_fp8"):
+        return Stored("fp8" if method == "fbgemm_fp8" else method, "", method, _names(block, field))
+    if method == "bitsandbytes":
+        return _bitsandbytes(block, field)
+    if method == "quark":
+        return _quark(block, field)
     raise _unknown(f"{field}.quant_method", method, _METHODS)
 
 
@@ -82,7 +94,7 @@ def _unknown(field: str, kind: str, known: Iterable[str]) -> NotModelledError:
 def _names(block: Block, field: str) -> tuple[str, ...]:
     """Modules left in the 16-bit dtype, under the names that the tools give the list."""
     found: list[str] = []
-    for key in ("ignore", "exclude_modules", "modules_to_not_convert", "ignored_layers", "exclude"):
+    for key in ("ignore", "exclude_modules", "modules_to_not_convert", "ignored_layers", "exclude", "llm_int8_skip_modules"):
         value = block.get(key)
         if value is None:
             continue
@@ -92,19 +104,50 @@ def _names(block: Block, field: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _modelopt(block: Block, field: str) -> Stored:
-    algo = str(block.get("quant_algo") or "").upper()
+def _whole(block: Block, key: str, field: str, allowed: tuple[int, ...], default: int) -> int:
+    value = block.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int) or value not in allowed:
+        raise NotModelledError(f"{field}.{key}", value, "is not modelled", ", ".join(map(str, allowed)))
+    return value
+
+
+# ---- ModelOpt
+
+
+def _modelopt(block: Block, method: str, field: str) -> Stored:
+    algo = str(block.get("quant_algo") or ("NVFP4" if method == "modelopt_fp4" else "")).upper()
     kv = block.get("kv_cache_quant_algo") or ""
     scheme = block.get("kv_cache_scheme")
     if isinstance(scheme, str):
         kv = kv or scheme
     elif scheme:
         kv = kv or _scheme(scheme, field)
-    if algo and algo not in _MODELOPT:
-        raise _unknown(f"{field}.quant_algo", algo, _MODELOPT)
     if kv and str(kv).upper() not in ("FP8", "NONE"):
         raise _unknown(f"{field}.kv_cache_quant_algo", str(kv), ["FP8"])
-    return Stored(_MODELOPT.get(algo, ""), "fp8" if str(kv).upper() == "FP8" else "", "modelopt", _names(block, field))
+    held = "fp8" if str(kv).upper() == "FP8" else ""
+    if algo == "MIXED_PRECISION":
+        return _mixed(block, held, field)
+    if algo and algo not in _MODELOPT:
+        raise _unknown(f"{field}.quant_algo", algo, [*_MODELOPT, "MIXED_PRECISION"])
+    return Stored(_MODELOPT.get(algo, ""), held, "modelopt", _names(block, field))
+
+
+def _mixed(block: Block, kv: str, field: str) -> Stored:
+    """``quantized_layers`` name every quantised module with its algorithm; without them the groups do."""
+    layers = block.get("quantized_layers")
+    if layers is None:
+        return replace(_compressed({**block, "format": "mixed-precision"}, field), kv=kv, method="modelopt")
+    if not isinstance(layers, Mapping) or not layers:
+        raise ConfigError(f"{field}.quantized_layers", layers, "must name the quantised modules")
+    by_format: dict[str, list[str]] = {}
+    for name, said in layers.items():
+        algo = str(said.get("quant_algo") if isinstance(said, Mapping) else said).upper()
+        if algo not in _MODELOPT:
+            raise _unknown(f"{field}.quantized_layers.{name}", algo, _MODELOPT)
+        by_format.setdefault(_MODELOPT[algo], []).append(str(name))
+    groups = tuple((tuple(names), form) for form, names in by_format.items())
+    most = max(by_format, key=lambda form: len(by_format[form]))
+    return Stored(most, kv, "modelopt", _names(block, field), groups)
 
 
 def _scheme(scheme: object, field: str) -> str:
@@ -117,46 +160,141 @@ def _scheme(scheme: object, field: str) -> str:
     return "fp8"
 
 
+# ---- compressed-tensors (llm-compressor)
+
+
 def _compressed(block: Block, field: str) -> Stored:
     form = str(block.get("format") or "")
-    if form not in _COMPRESSED:
-        raise _unknown(f"{field}.format", form, _COMPRESSED)
-    ignore = _names(block, field)
-    weights = {
-        "float-quantized": "fp8",
-        "int-quantized": "w8a8",
-        "nvfp4-pack-quantized": "nvfp4",
-        "mxfp4-pack-quantized": "mxfp4-linear",
-    }.get(form)
-    if form == "pack-quantized":
-        bits = _weight_bits(block, field)
-        weights = "w8a16" if bits == 8 else "int4-experts" if any("self_attn" in i for i in ignore) else "awq-int4"
-    if form == "naive-quantized":
-        weights = "fp8"
-    scheme = block.get("kv_cache_scheme")
-    return Stored(weights or "", _scheme(scheme, field) if scheme else "", "compressed-tensors", ignore)
+    if form not in _FORMATS:
+        raise _unknown(f"{field}.format", form, _FORMATS)
+    ignore, scheme = _names(block, field), block.get("kv_cache_scheme")
+    kv = _scheme(scheme, field) if scheme else ""
+    groups = block.get("config_groups")
+    if groups is None:
+        groups = {}
+    if not isinstance(groups, Mapping) or not all(isinstance(g, Mapping) for g in groups.values()):
+        raise ConfigError(f"{field}.config_groups", groups, "must map names to groups")
+    found = [_group(g, form, f"{field}.config_groups.{name}") for name, g in groups.items()]
+    if not found:
+        found = [_group({}, form, f"{field}.config_groups")]
+    if len({f for _, f in found}) == 1 and any(_everything(targets) for targets, _ in found):
+        return Stored(found[0][1], kv, "compressed-tensors", ignore)
+    narrow_first = sorted(found, key=lambda g: _everything(g[0]))
+    return Stored(found[0][1], kv, "compressed-tensors", ignore, tuple(narrow_first))
 
 
-def _weight_bits(block: Block, field: str) -> int:
-    """Bits of packed weights in all groups of a compressed-tensors checkpoint."""
-    groups = block.get("config_groups") or {}
-    found = {
-        g.get("weights", {}).get("num_bits")
-        for g in groups.values()
-        if isinstance(g, Mapping) and isinstance(g.get("weights"), Mapping)
-    }
-    bits = found or {4}
-    if not bits <= {4, 8} or len(bits) > 1:
-        raise _unknown(f"{field}.config_groups", f"{sorted(map(str, bits))} bits", ["4", "8"])
-    return int(bits.pop())
+def _everything(targets: tuple[str, ...]) -> bool:
+    return any(t in ("*", "Linear", "re:.*") for t in targets)
+
+
+def _group(group: Block, form: str, field: str) -> tuple[tuple[str, ...], str]:
+    """(targets, format) of one group."""
+    targets = group.get("targets", ["Linear"])
+    if not isinstance(targets, list | tuple) or not all(isinstance(t, str) for t in targets):
+        raise ConfigError(f"{field}.targets", targets, "must be a list of module names")
+    weights, inputs = group.get("weights") or {}, group.get("input_activations") or {}
+    for key, value in (("weights", weights), ("input_activations", inputs)):
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{field}.{key}", value, "must be a mapping")
+    form = str(group.get("format") or form)
+    if form == "mixed-precision":
+        form = "" if weights else "float-quantized"
+    return tuple(targets), _group_format(form, weights, inputs, field)
+
+
+def _group_format(form: str, weights: Block, inputs: Block, field: str) -> str:
+    said = {"nvfp4-pack-quantized": "nvfp4" if inputs or not weights else "nvfp4-wo", "mxfp4-pack-quantized": "mxfp4-linear"}
+    said |= {"mxfp8-quantized": "mxfp8", "marlin-24": "w4-24"}
+    if form in said:
+        return said[form]
+    kind = str(weights.get("type") or ("int" if form in ("int-quantized", "pack-quantized") else "float"))
+    default = 4 if form == "pack-quantized" else 8
+    bits = _whole(weights, "num_bits", f"{field}.weights", (3, 4, 8), default)
+    group = weights.get("group_size")
+    group = 128 if form == "pack-quantized" and not weights else group if isinstance(group, int) and group > 0 else 0
+    if kind == "float":
+        if bits == 8:
+            return "fp8"
+        return "nvfp4" if group == 16 else "mxfp4-linear" if group == 32 else _refuse(f"{kind} {bits} group {group}", field)
+    if kind != "int":
+        raise _unknown(f"{field}.weights.type", kind, ["int", "float"])
+    acts, act_kind = inputs.get("num_bits"), inputs.get("type")
+    if not weights and form == "int-quantized":
+        return "w8a8"
+    if bits == 8:
+        return "w8a8" if acts == 8 else "w8a16" if not group else integer_format(8, group, False)
+    if acts == 8:
+        return "w4a8" if act_kind == "int" else "w4a8-fp8"
+    if acts is not None:
+        return _refuse(f"{bits} bits with {acts}-bit activations", field)
+    if bits == 4 and group == 128 and weights.get("symmetric") is not False:
+        return "awq-int4"
+    return integer_format(bits, group, weights.get("symmetric") is False)
+
+
+def _refuse(kind: str, field: str) -> str:
+    raise _unknown(f"{field}.weights", kind, ["int 3, 4, 8", "float 8", "float 4 group 16", "float 4 group 32"])
+
+
+# ---- integers, bitsandbytes, Quark
 
 
 def _integers(block: Block, method: str, field: str) -> Stored:
-    bits = block.get("bits", block.get("w_bit", 4))
+    key = "w_bit" if "w_bit" in block and "bits" not in block else "bits"
     family = "awq" if method.startswith("awq") else "gptq"
-    allowed = (4,) if family == "awq" else (3, 4, 8)
-    if isinstance(bits, bool) or bits not in allowed:
-        raise NotModelledError(
-            f"{field}.bits", bits, f"{method} weights of so many bits are not modelled", ", ".join(map(str, allowed))
-        )
-    return Stored(f"{family}-int{bits}", "", method, _names(block, field))
+    allowed = {"awq": (4,), "gptq": (3, 4, 8)}[family] if "round" not in method else (2, 3, 4, 8)
+    bits = _whole(block, key, field, allowed, 4)
+    group = block.get("group_size", block.get("q_group_size", 128))
+    if isinstance(group, bool) or not isinstance(group, int) or group < -1:
+        raise ConfigError(f"{field}.group_size", group, "must be a whole number, or -1 for one group per channel")
+    name = f"{family}-int{bits}" if group == 128 and "round" not in method else integer_format(bits, max(group, 0), True)
+    ignore = _names(block, field)
+    dynamic = block.get("dynamic")
+    if isinstance(dynamic, Mapping):  # GPTQModel: "-:pattern" leaves modules out
+        ignore += tuple(f"re:{p[2:]}" for p in dynamic if isinstance(p, str) and p.startswith("-:"))
+    groups = ((("lm_head",), name), (ALL, name)) if block.get("lm_head") is True else ()
+    return Stored(name, "", method, ignore, groups)
+
+
+def _bitsandbytes(block: Block, field: str) -> Stored:
+    four = block.get("load_in_4bit", block.get("_load_in_4bit", False))
+    eight = block.get("load_in_8bit", block.get("_load_in_8bit", False))
+    if not four and not eight:
+        raise ConfigError(f"{field}.load_in_4bit", four, "neither load_in_4bit nor load_in_8bit is true")
+    name = "bnb-int8"
+    if four:
+        name = "nf4" if block.get("bnb_4bit_use_double_quant") else "fp4-bnb"
+    return Stored(name, "", "bitsandbytes", _names(block, field))
+
+
+_QUARK = {
+    "fp8_e4m3": "fp8",
+    "fp8_e5m2": "fp8",
+    "fp4": "mxfp4-linear",
+    "mxfp4": "mxfp4-linear",
+    "int8": "w8a8",
+    "int4": "awq-int4",
+    "uint4": "awq-int4",
+}
+
+
+def _quark(block: Block, field: str) -> Stored:
+    default = _quark_format(block.get("global_quant_config"), f"{field}.global_quant_config")
+    layers = block.get("layer_quant_config") or {}
+    if not isinstance(layers, Mapping):
+        raise ConfigError(f"{field}.layer_quant_config", layers, "must map module names to formats")
+    own = tuple(((str(p),), _quark_format(g, f"{field}.layer_quant_config.{p}")) for p, g in layers.items())
+    groups = (*own, (ALL, default)) if any(form != default for _, form in own) else ()
+    return Stored(default, "", "quark", _names(block, field), groups)
+
+
+def _quark_format(group: object, field: str) -> str:
+    weight = group.get("weight") if isinstance(group, Mapping) else None
+    if isinstance(weight, list | tuple) and weight:
+        weight = weight[0]
+    if not isinstance(weight, Mapping):
+        raise ConfigError(f"{field}.weight", weight, "must be a mapping")
+    dtype = str(weight.get("dtype") or "").lower()
+    if dtype not in _QUARK:
+        raise _unknown(f"{field}.weight.dtype", dtype, _QUARK)
+    return _QUARK[dtype]

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from sim.errors import ConfigError, NotModelledError
+from sim.model.base import Fields
 from sim.model.checkpoint import Stored, stored
-from sim.model.families import FAMILIES, Config, Fields, layer_kinds
+from sim.model.encoders import encoder_params
+from sim.model.families import FAMILIES
+from sim.model.keys import Keys
+from sim.model.mlps import Routed
 from sim.model.quant import kv_dtype, weight_format
+from sim.model.quantised import apply
 from sim.model.spec import ModelSpec
-from sim.model.unmodelled import not_modelled
+from sim.model.unmodelled import not_modelled, read_from_fields
 
-_NAMES: Mapping[str, tuple[str, ...]] = {
-    "layers": ("num_hidden_layers", "n_layer", "num_layers"),
-    "hidden": ("hidden_size", "n_embd"),
-    "heads": ("num_attention_heads", "n_head"),
-    "intermediate": ("intermediate_size", "ffn_dim", "n_inner"),
-    "vocab": ("vocab_size",),
-    "max_position": ("max_position_embeddings", "n_positions", "seq_length"),
-}
-_OTHER_ARCHITECTURES = ("ssm_cfg", "state_size", "ssm_state_size", "mamba_d_state", "rwkv_version", "attention_hidden_size")
+Config = Mapping[str, Any]
+
+_TEXT = ("text_config", "language_config", "llm_config", "thinker_config")
 _DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "bf16"}  # engines serve fp32 checkpoints in 16 bits
+_STORED_FLOATS = {"float8_e4m3fn", "float8_e5m2", "float64", "auto"}
+# Text towers that do not name their type: what the wrapper's configuration class takes.
+_TOWERS = {
+    "llava": "llama", "llava_next": "llama", "vipllava": "llama", "mistral3": "mistral", "pixtral": "mistral", "gemma3": "gemma3_text",
+    "gemma4": "gemma4_text", "mllama": "mllama_text_model", "llama4": "llama4_text", "idefics3": "llama", "smolvlm": "llama", "aya_vision": "cohere2",
+    "llava_onevision": "qwen2", "internvl": "qwen2", "qwen2_vl": "qwen2_vl", "qwen2_5_vl": "qwen2_5_vl", "qwen3_vl": "qwen3_vl_text",
+    "qwen3_vl_moe": "qwen3_vl_moe_text", "voxtral": "llama", "qwen2_audio": "qwen2", "deepseek_vl_v2": "deepseek_v2",
+}  # fmt: skip
 
 
 def spec_from_config(
@@ -36,93 +44,119 @@ def spec_from_config(
     """The architecture in a ``config.json``, served with ``weights`` and ``kv_cache``.
 
     ``weights="auto"`` is what the checkpoint holds (its ``quantization_config``, else ``beside``, the ``hf_quant_config.json`` in
-    the same folder, else its 16-bit dtype); ``kv_cache="auto"`` is the 16-bit dtype of the model, and what the checkpoint wants
-    is kept in ``ModelSpec.kv_wanted`` for the engines that follow it.
+    the same folder, else its 16-bit dtype), tensor by tensor; ``kv_cache="auto"`` is the 16-bit dtype of the model, and what the
+    checkpoint wants is kept in ``ModelSpec.kv_wanted`` for the engines that follow it.
 
     *Raises*: `ConfigError` naming a missing or malformed key; `NotModelledError` for an architecture or number format that is not
     modelled; `UnknownNameError` for an unknown name of a number format.
     """
-    text = _text(config)
-    model_type = str(text.get("model_type", config.get("model_type", "")))
-    if model_type not in FAMILIES:
-        raise not_modelled(config, text, model_type, f"{field}.config.model_type")
-    fields = _architecture(text, name, field)
-    rule, tied_by_default = FAMILIES[model_type]
-    try:
-        rule(text, fields)
-    except KeyError as missing:
-        raise ConfigError(f"{field}.config", name, f"key {missing} is missing for model_type {model_type!r}") from None
-    tied = text.get("tie_word_embeddings", config.get("tie_word_embeddings"))
-    fields["tie_embeddings"] = tied_by_default if tied is None else bool(tied)
-    fields["vision_params"] = _vision(config)
-    held, dtype = _stored(config, text, beside, field), _dtype(config, text)
-    fields |= _formats(held.weights, dtype, weights, kv_cache, field)
+    text, model_type = _text(config, field)
+    keys = Keys(text, name, f"{field}.config")
+    for owner in (config, text):
+        if owner.get("is_encoder_decoder"):
+            raise NotModelledError(
+                f"{field}.config.is_encoder_decoder", True, "encoder-decoder models are not modelled", "decoder-only models"
+            )
+    warnings: tuple[str, ...] = ()
+    tied_by_default = False
+    if model_type in FAMILIES:
+        fields = FAMILIES[model_type].rule(keys)
+        tied_by_default = FAMILIES[model_type].tied
+    else:
+        found = read_from_fields(keys)
+        if found is None:
+            raise not_modelled(config, text, model_type, f"{field}.config.model_type")
+        fields, warnings = found, ("unverified",)
+    fields["tie_embeddings"] = _tied(config, text, fields.pop("tied", tied_by_default), field)
+    fields["vision_params"] = encoder_params(config, f"{field}.config")
+    held, dtype = _stored(config, text, beside, field), _dtype(config, text, field)
+    fields |= _formats(held, dtype, weights, kv_cache, field)
     fields["kv_wanted"] = held.kv if kv_cache == "auto" else ""
-    architecture = (config.get("architectures") or [model_type])[0]
-    return ModelSpec(name=name, architecture=str(architecture), source=source, **fields)
+    names = config.get("architectures") or text.get("architectures") or [model_type]
+    architecture = str(names[0]) if isinstance(names, list | tuple) and names else model_type
+    spec = ModelSpec(name=name, architecture=architecture, source=source, **fields)
+    _check(spec, field)
+    if weights.strip().lower() == "auto" or spec.weights == held.weights:
+        spec = apply(spec, held)
+    if warnings:
+        say = f"{name}: architecture {model_type!r} read from fields, not verified: {spec.param_count():,} parameters"
+        spec = replace(spec, warnings=(say,))
+    return spec
 
 
-def _text(config: Mapping[str, Any]) -> Config:
-    """The language part of a multimodal config."""
-    for key in ("text_config", "language_config", "llm_config"):
-        if isinstance(config.get(key), Mapping):
-            return {**{k: v for k, v in config.items() if k in ("torch_dtype", "dtype")}, **config[key]}
-    return config
-
-
-def _architecture(c: Config, name: str, field: str) -> Fields:
-    if c.get("is_encoder_decoder"):
-        raise NotModelledError(field, name, "encoder-decoder models are not modelled", "decoder-only models")
-    if any(key in c for key in _OTHER_ARCHITECTURES):
-        raise NotModelledError(field, name, "state-space layers are not modelled", "attention and gated DeltaNet layers")
-    if c.get("model_type") == "bloom":
-        c = {"intermediate_size": 4 * int(c.get("hidden_size", c.get("n_embed", 0))), "max_position_embeddings": 2048, **c}
-    f: Fields = {ours: _number(c, keys, name, field) for ours, keys in _NAMES.items()}
-    f["kv_heads"] = c.get("num_key_value_heads") or f["heads"]
-    if not c.get("head_dim") and f["hidden"] % f["heads"]:
+def _check(spec: ModelSpec, field: str) -> None:
+    """What no rule of a family may leave wrong."""
+    routed = {(b.mlp.experts, b.mlp.top_k, b.mlp.width, b.mlp.latent) for b in spec.blocks if isinstance(b.mlp, Routed)}
+    if len(routed) > 1:
+        raise NotModelledError(f"{field}.config", spec.name, "layers with experts of different sizes are not modelled")
+    if len(spec.blocks) != spec.layers:
         raise ConfigError(
-            f"{field}.config.head_dim", None, f"missing, and hidden_size {f['hidden']} is no multiple of {f['heads']} heads"
+            f"{field}.config.num_hidden_layers", spec.layers, f"is not the number of layers that {spec.name} describes"
         )
-    f["head_dim"] = f["v_head_dim"] = c.get("head_dim") or f["hidden"] // f["heads"]
-    f["window"] = c.get("sliding_window") or 0
-    try:
-        f["attention"] = layer_kinds(c)
-    except KeyError as kind:
-        raise NotModelledError(f"{field}.config.layer_types", kind.args[0], "unknown kind of layer") from None
-    if f["attention"] and len(f["attention"]) != f["layers"]:
-        raise ConfigError(f"{field}.config.layer_types", len(f["attention"]), f"does not list the {f['layers']} layers")
-    if f["attention"] and set(f["attention"]) == {"full"}:
-        f["attention"], f["window"] = (), 0
-    return f
 
 
-def _number(c: Config, keys: tuple[str, ...], name: str, field: str) -> int:
-    found = next((c[k] for k in keys if c.get(k) is not None), None)
-    if isinstance(found, bool) or not isinstance(found, int) or found < 1:
-        problem = "is missing" if found is None else "must be a whole number of at least 1"
-        raise ConfigError(f"{field}.config.{keys[0]}", found, f"{problem} in the config of {name}")
-    return found
+def _text(config: Config, field: str) -> tuple[Config, str]:
+    """The language part of a multimodal config, and its model_type."""
+    outer = config.get("model_type") or ""
+    found: Config = config
+    inner = ""
+    for _ in range(2):  # omni models nest twice: thinker_config.text_config
+        key = next((k for k in _TEXT if found.get(k) is not None), "")
+        if not key:
+            break
+        if not isinstance(found[key], Mapping):
+            raise ConfigError(f"{field}.config.{key}", found[key], "must be a mapping")
+        kept = {k: v for k, v in found.items() if k in ("torch_dtype", "dtype", "architectures")}
+        inner = found.get("model_type") or inner
+        found = {**kept, **found[key]}
+    said = found.get("model_type")
+    if said is None and found is not config:
+        said = _TOWERS.get(str(inner), inner)
+    said = outer if said is None else said
+    if not isinstance(said, str):
+        raise ConfigError(f"{field}.config.model_type", said, "must be a text")
+    return found, said
 
 
-def _dtype(config: Config, text: Config) -> str:
-    stored = str(text.get("dtype") or text.get("torch_dtype") or config.get("dtype") or config.get("torch_dtype") or "bfloat16")
-    return _DTYPES.get(stored.removeprefix("torch."), "bf16")
+def _tied(config: Config, text: Config, default: bool, field: str) -> bool:
+    for owner in (text, config):
+        value = owner.get("tie_word_embeddings", owner.get("use_embedding_sharing"))
+        if value is not None:
+            if not isinstance(value, bool):
+                raise ConfigError(f"{field}.config.tie_word_embeddings", value, "must be true or false")
+            return value
+    return default
+
+
+def _dtype(config: Config, text: Config, field: str) -> str:
+    value = text.get("dtype") or text.get("torch_dtype") or config.get("dtype") or config.get("torch_dtype") or "bfloat16"
+    stored_as = str(value).removeprefix("torch.")
+    if stored_as not in _DTYPES and stored_as not in _STORED_FLOATS:
+        raise ConfigError(f"{field}.config.torch_dtype", value, "is no number format of a checkpoint", ", ".join(_DTYPES))
+    return _DTYPES.get(stored_as, "bf16")
 
 
 def _stored(config: Config, text: Config, beside: Config | None, field: str) -> Stored:
     """Formats of the checkpoint: its own block first, as engines read them."""
     for owner in (config, text):
-        if owner.get("quantization_config") is not None:
-            return stored(owner["quantization_config"], f"{field}.config.quantization_config")
+        block = owner.get("quantization_config")
+        if block is None:
+            block = owner.get("compression_config")
+        if block is not None:
+            found = stored(block, f"{field}.config.quantization_config")
+            if found.method or beside is None:
+                if text.get("expert_dtype") is not None:  # DeepSeek V4: experts in 4 bits beside fp8
+                    return found.with_experts(text["expert_dtype"], f"{field}.config.expert_dtype")
+                return found
     return stored(beside, f"{field}.hf_quant_config")
 
 
-def _formats(native: str, dtype: str, weights: str, kv_cache: str, field: str) -> Fields:
+def _formats(held: Stored, dtype: str, weights: str, kv_cache: str, field: str) -> Fields:
     wanted = weights.strip().lower()
     if wanted == "auto":
-        wanted = native or dtype
-    elif wanted in ("int4", "w4a16") and native == "int4-experts":
-        wanted = native
+        wanted = held.weights or dtype
+    elif wanted in ("int4", "w4a16") and held.weights.startswith("int4-"):
+        wanted = held.weights
     form = weight_format(wanted, f"{field}.weights")
     if form.name in ("bf16", "fp16", "fp32"):
         dtype = form.name
@@ -133,15 +167,3 @@ def _formats(native: str, dtype: str, weights: str, kv_cache: str, field: str) -
         "dtype": dtype,
         "kv_dtype": dtype if kv_cache == "auto" else kv_dtype(kv_cache, f"{field}.kv_cache"),
     }
-
-
-def _vision(config: Config) -> int:
-    """Parameters of a vision encoder: attention, MLP and merger. Within some per cent of the published counts."""
-    v = config.get("vision_config")
-    if not isinstance(v, Mapping):
-        return 0
-    depth = v.get("depth") or v.get("num_hidden_layers") or 0
-    hidden, inner = v.get("hidden_size", 0), v.get("intermediate_size", 0)
-    patch = v.get("patch_size", 14) ** 2 * 3 * v.get("temporal_patch_size", 1) * hidden
-    merged = hidden * v.get("spatial_merge_size", 1) ** 2
-    return int(depth * (4 * hidden * hidden + 2 * hidden * inner) + patch + merged * (merged + v.get("out_hidden_size", 0)))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from types import MappingProxyType
 
 from sim.errors import UnknownNameError
@@ -85,6 +87,16 @@ _FORMATS = (
         "compressed-tensors: experts in 4 bits, group 32 with a 16-bit scale (Kimi-K2-Thinking)",
     ),
     _experts("mxfp4", 4 + 8 / 32, "model", "OCP microscaling: blocks of 32 with an 8-bit exponent; experts only (gpt-oss)"),
+    _linear(
+        "w4-24",
+        3 + 16 / 128,
+        "model",
+        "4 bits, every second pair zero (2:4): 2 bits of values, 1 of places, group 128 with a 16-bit scale",
+    ),
+    _linear("nf4", 4 + 8 / 64 + 32 / 64 / 256, "model", "bitsandbytes: blocks of 64 with a quantised scale"),
+    _linear("fp4-bnb", 4 + 32 / 64, "model", "bitsandbytes: blocks of 64 with an fp32 scale"),
+    _linear("bnb-int8", 8 + 32 / 4096, "model", "bitsandbytes LLM.int8: one scale per output channel"),
+    _linear("nvfp4-wo", 4 + 8 / 16, "model", "NVIDIA: blocks of 16 with an fp8 scale, 16-bit activations"),
     _linear("nvfp4", 4 + 8 / 16, "fp4", "NVIDIA: blocks of 16 with an fp8 scale"),
     _gguf("q8_0", _Q8, _Q8, _Q8),
     _gguf("q6_k", _Q6, _Q6, _Q6),
@@ -119,11 +131,30 @@ def _plain(name: str) -> str:
     return name.strip().lower()
 
 
+def integer_format(bits: int, group: int, zeros: bool) -> str:
+    """Name of weights in ``bits`` with a 16-bit scale (and a zero point) per ``group`` weights; group 0: per output channel."""
+    return f"int{bits}-{f'g{group}' if group > 0 else 'channel'}{'z' if zeros else ''}"
+
+
+@lru_cache(maxsize=256)
+def _integers(name: str) -> WeightFormat | None:
+    found = re.fullmatch(r"int([2-8])-(?:g([1-9]\d{0,4})|channel)(z?)", name)
+    if not found:
+        return None
+    bits, group, zeros = int(found[1]), int(found[2] or 4096), bool(found[3])
+    size = bits + (16 + (bits if zeros else 0)) / group
+    says = f"group {group}" if found[2] else "one group per output channel"
+    return _linear(name, size, "model", f"{bits} bits, {says}: 16-bit scale{f' and {bits}-bit zero point' if zeros else ''}")
+
+
 def weight_format(name: str, field: str = "model.weights") -> WeightFormat:
-    """The format of that name or alias. Raises `UnknownNameError`."""
+    """The format of that name or alias, or of an `integer_format`. Raises `UnknownNameError`."""
     key = _plain(name)
     key = WEIGHT_ALIASES.get(key, key)
     if key not in WEIGHT_FORMATS:
+        other = _integers(key)
+        if other is not None:
+            return other
         raise UnknownNameError(field, name, [*WEIGHT_FORMATS, *WEIGHT_ALIASES])
     return WEIGHT_FORMATS[key]
 

@@ -50,7 +50,7 @@ def test_a_number_that_is_none_is_refused(value: object) -> None:
 
 
 def test_a_family_key_that_is_missing_is_named() -> None:
-    with pytest.raises(ConfigError, match="'num_local_experts' is missing for model_type 'mixtral'"):
+    with pytest.raises(ConfigError, match=r"model\.config\.num_experts: is missing in the config of mine"):
         spec_from_config({**LLAMA, "model_type": "mixtral"}, "mine")
 
 
@@ -126,7 +126,7 @@ def test_the_number_format_of_a_checkpoint_is_found(quantization: dict[str, Any]
     [
         ({"quant_method": "hqq"}, "quant_method", "hqq"),
         ({"quant_method": "modelopt", "quant_algo": "W2A2"}, "quant_algo", "W2A2"),
-        ({"quant_method": "compressed-tensors", "format": "marlin-24"}, "format", "marlin-24"),
+        ({"quant_method": "compressed-tensors", "format": "sparse-24-bitmask"}, "format", "sparse-24-bitmask"),
         ({"quant_method": "gptq", "bits": 5}, "bits", "5"),
         ({"quant_method": "compressed-tensors", "format": "float-quantized", "kv_cache_scheme": {"type": "int", "num_bits": 4}}, "kv_cache_scheme", "int 4"),
     ],
@@ -172,8 +172,8 @@ def test_layers_that_forget_are_warned_about_until_their_caches_are_modelled() -
 
 
 def test_unknown_number_formats() -> None:
-    with pytest.raises(NotModelledError, match="bitsandbytes"):
-        spec_from_config({**LLAMA, "quantization_config": {"quant_method": "bitsandbytes"}}, "mine")
+    with pytest.raises(NotModelledError, match="hqq"):
+        spec_from_config({**LLAMA, "quantization_config": {"quant_method": "hqq"}}, "mine")
     with pytest.raises(UnknownNameError, match="did you mean 'fp8'"):
         load_model("qwen3-8b", weights="fp88")
     with pytest.raises(UnknownNameError, match="model.kv_cache"):

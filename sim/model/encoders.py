@@ -1,0 +1,64 @@
+"""Parameters of encoders of images and sound: attention, MLP and what joins them to the text. Within some per cent of published counts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sim.model.keys import Keys
+
+_VISION, _AUDIO = ("vision_config", "vision_tower_config"), ("audio_config", "sound_config")
+
+
+def encoder_params(config: Mapping[str, Any], field: str) -> int:
+    """Parameters beside the language model; 0 without encoders. Raises `ConfigError` naming the key."""
+    c = Keys(config, "the model", field)
+    inner = c.section("thinker_config") if config.get("thinker_config") else c
+    total = 0
+    for owner in {id(c.raw): c, id(inner.raw): inner}.values():
+        if any(owner.get(k) is not None for k in _VISION):
+            total += _vision(owner.section(*_VISION))
+        if any(owner.get(k) is not None for k in _AUDIO):
+            total += _audio(owner.section(*_AUDIO))
+    return total
+
+
+def _vision(v: Keys) -> int:
+    """A vision transformer. ``depth`` or ``num_hidden_layers`` layers, patches, and a merger of ``spatial_merge_size`` squared patches."""
+    depth = v.whole("depth", "num_hidden_layers", "vt_num_hidden_layers", "layers", default=0, least=0)
+    embed = v.get("embed_dim")
+    ratio = v.number("mlp_ratio", default=4.0)
+    hidden = v.whole(
+        *(("embed_dim",) if embed is not None else ("hidden_size", "vt_hidden_size", "width", "mm_hidden_size")),
+        default=0,
+        least=0,
+    )
+    inner = v.whole("intermediate_size", "vt_intermediate_size", default=int(hidden * ratio), least=0)
+    out = v.whole("out_hidden_size", "hidden_size" if embed is not None else "text_hidden_size", default=0, least=0)
+    size = v.get("patch_size")
+    side = v.whole("patch_size", default=14) if not isinstance(size, list) else v.wholes("patch_size", 1, least=1)[0]
+    patch = side**2 * 3 * v.whole("temporal_patch_size", default=1) * hidden
+    merged = hidden * v.whole("spatial_merge_size", default=1) ** 2
+    merger = merged * (merged + out)
+    deep = v.get("deepstack_visual_indexes")
+    gates = (
+        3
+        if v.get("hidden_act", "hidden_activation") in ("silu", "gelu_pytorch_tanh_gated")
+        or v.get("model_type") == "gemma4_vision"
+        else 2
+    )
+    layers = depth + v.whole("num_global_layers", default=0, least=0)
+    each = 4 * hidden * hidden + gates * hidden * inner
+    if embed is not None:
+        each = 4 * hidden * hidden + 2 * hidden * inner
+    table = v.whole("position_embedding_size", "num_position_embeddings", default=0, least=0) * hidden
+    return layers * each + patch + merger * (1 + (len(deep) if isinstance(deep, list) else 0)) + table
+
+
+def _audio(a: Keys) -> int:
+    """A Whisper-like or conformer encoder."""
+    depth = a.whole("encoder_layers", "num_hidden_layers", "conf_num_hidden_layers", default=0, least=0)
+    hidden = a.whole("d_model", "hidden_size", default=0, least=0)
+    inner = a.whole("encoder_ffn_dim", "intermediate_size", default=4 * hidden, least=0)
+    out = a.whole("output_dim", "output_proj_dims", default=0, least=0)
+    return depth * (4 * hidden * hidden + 2 * hidden * inner) + hidden * out + 3 * hidden * hidden

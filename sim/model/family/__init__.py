@@ -1,0 +1,1 @@
+"""One file per group of model families; see `sim.model.families`."""
