@@ -26,6 +26,15 @@ class Deployment(Section):
         allow_inf_nan=False,
         description="tokens of the busiest expert-parallel rank over the mean (1: even); needs ep > 1",
     )
+    node: Count | str | None = Field(
+        None,
+        description="accelerators that share a server, or the name of a server or instance type (dgx-h100); default: the accelerator's usual one",
+    )
+    network: str | None = Field(
+        None,
+        description="what joins servers, per accelerator: a link such as rdma-400g or tcp-25g, or the path of a YAML of your own; "
+        "default: that of the node",
+    )
     replicas: Count = Field(1, description="number of engines")
     engine: Engine = Field(description="the serving engine and its settings")
     profile: str | None = Field(
@@ -53,7 +62,7 @@ class Transfer(Section):
     """How KV travels from prefill to decode replicas. Every accelerator has its own port; the transfers of a replica pass one after the other."""
 
     link: str | None = Field(
-        None, description="name of a link, such as rdma-400g; default: the network of servers with the prefill pool's accelerator"
+        None, description="name of a link, such as rdma-400g; default: the network of the prefill pool's servers"
     )
     bandwidth: Bytes | None = Field(
         None, gt=0, description="bytes per second and accelerator in one direction, instead of the link's"

@@ -155,8 +155,9 @@ def _root(raw: dict[str, Any], folder: Path) -> None:
     for pool in pools:
         if str(pool.get("accelerator")).endswith((".yaml", ".yml")):
             pool["accelerator"] = _at(str(pool["accelerator"]), folder)
-        if str(pool.get("profile")).endswith((".yaml", ".yml")):
-            pool["profile"] = _at(str(pool["profile"]), folder)
+        for key in ("profile", "network"):
+            if str(pool.get(key)).endswith((".yaml", ".yml")):
+                pool[key] = _at(str(pool[key]), folder)
     named = [(p, "engine", "name") for p in pools] + [(raw, "router", "name"), (raw, "scaling", "name")]
     named += [(synthetic, "arrival", "process"), (synthetic, "lengths", "kind"), (trace, "format", "")]
     for section, part, key in named:

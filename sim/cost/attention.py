@@ -134,7 +134,7 @@ class _Surfaces:
 
     def _whole_tiles(self, keys: Any, heads: int, kv_heads: int, dim: int) -> Any:
         """Least time of decode attention over ``keys`` cached tokens where it multiplies whole tiles: it shows where compute is scarce (H20)."""
-        if not self.profile.decode_tile or self.a.compute_capability != "9.0":
+        if not self.profile.decode_tile or self.a.generation != "sm_90":
             return 0.0
         tile = min(_TILE_PER_HEAD * heads / kv_heads, self.profile.decode_tile)
         return keys * 4.0 * kv_heads * dim * tile / (_TILE_EFFICIENCY * self.a.peak("bf16"))

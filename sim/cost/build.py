@@ -14,7 +14,7 @@ from sim.cost.evidence import Evidence, merge_notes
 from sim.cost.extras import Extras, extra_constants, pass_seconds
 from sim.cost.formats import HALF, Gemm, expert_format, gemm_format
 from sim.cost.kernels import Kernels
-from sim.cost.layout import Layout
+from sim.cost.layout import Layout, Wires
 from sim.cost.profile import EngineProfile
 from sim.cost.step import COMMS, COMPUTE, FLOOR, MEMORY, SMALL
 from sim.errors import ConfigError
@@ -126,12 +126,26 @@ class _Builder:
         self.together = together
         self.m, self.a, self.layout, self.profile = model, accelerator, layout, profile
         self.kernels = Kernels(accelerator, profile.kernels)
-        self.link = layout.link or accelerator.link
-        if layout.tp > 1 and self.link.bandwidth <= 0.0:
-            raise ConfigError("deployment.tp", layout.tp, f"{accelerator.title} has no link to other accelerators", "1")
+        self.wires = Wires.of(layout, accelerator)
+        for width, n in (("tp", layout.tp), ("pp", layout.pp), ("dp", layout.dp), ("ep", layout.ep)):
+            if n > 1 and self.wires.link.bandwidth <= 0.0 and self.wires.inside(n) > 1:
+                raise ConfigError(
+                    f"deployment.{width}", n, f"{accelerator.title} has no link to other accelerators", "1",
+                    "or say deployment.node: 1, and what joins the nodes in deployment.network",
+                )  # fmt: skip
         self.tokens = max_tokens
         self.fmt = gemm_format(model, accelerator)
         self.notes: list[str] = []
+        self._across()
+
+    def _across(self) -> None:
+        """A note where a replica takes several nodes."""
+        world = self.layout.tp * self.layout.pp * self.layout.dp
+        wires = self.wires
+        if (nodes := wires.nodes(world)) > 1:
+            what = f"{wires.network.name or wires.network.kind}, {wires.network.bandwidth / 1e9:g} GB/s per accelerator"
+            assumed = "; assumed: say deployment.network" if wires.assumed else ""
+            self.notes.append(f"a replica spans {nodes} nodes of {wires.node} accelerators joined by {what} (estimated{assumed})")
 
     def build(self, extras: Extras) -> tuple[Tables, Evidence]:
         layers, layers_prompt = self._layers()
@@ -195,12 +209,14 @@ class _Builder:
             reduced += moe.layers if self.layout.ep <= 1 and self.layout.dp == 1 else 0
         if tp > 1:
             size = sizes * m.hidden * 2.0
-            columns[:, COMMS] += reduced * self.kernels.all_reduce(
-                size, tp, self.link, self.layout.network, self.layout.node_size
-            )
+            columns[:, COMMS] += reduced * self.kernels.all_reduce(size, tp, self.wires)
         if self.layout.pp > 1:
-            hop = self.layout.network if tp * self.layout.pp > self.layout.node_size and self.layout.network else self.link
-            columns[:, COMMS] += (self.layout.pp - 1) * self.kernels.send(sizes * m.hidden * 2.0 / tp, hop)
+            hops = zip(
+                self.wires.hops(tp, self.layout.pp), (self.wires.near(tp * self.layout.pp), self.wires.network), strict=True
+            )
+            for n, wire in hops:
+                if n:
+                    columns[:, COMMS] += n * self.kernels.send(sizes * m.hidden * 2.0 / tp, wire)
         self._small_kernels(columns, sizes)
         return columns
 
@@ -253,10 +269,10 @@ class _Builder:
             return
         if layout.dp == 1:  # experts spread over the ranks of one attention group: every rank has every token, results are summed
             size = sizes * m.hidden * 2.0
-            columns[:, COMMS] += moe.layers * self.kernels.all_reduce(size, group, self.link, layout.network, layout.node_size)
+            columns[:, COMMS] += moe.layers * self.kernels.all_reduce(size, group, self.wires)
             return
         here = sizes * layout.expert_imbalance / layout.tp  # each rank of an attention group sends its share of the tokens
-        where = (group, self.link, layout.network, layout.node_size)
+        where = (group, self.wires)
         if grouped:
             there = self.kernels.all_to_all(here, m.hidden * (1.0 if fmt.act_bytes < 2.0 else 2.0), moe.top_k, *where)
             back = self.kernels.all_to_all(here, m.hidden * 2.0, moe.top_k, *where)
@@ -306,11 +322,7 @@ class _Builder:
         columns[:, SMALL] += self.profile.sampler_step + self.profile.sampler_row * rows
         if tp > 1:  # logits are gathered: half an all-reduce
             size = rows * shape.n * tp * 2.0
-            columns[:, COMMS] += (
-                0.5
-                * self.profile.comms_scale
-                * self.kernels.all_reduce(size, tp, self.link, self.layout.network, self.layout.node_size)
-            )
+            columns[:, COMMS] += 0.5 * self.profile.comms_scale * self.kernels.all_reduce(size, tp, self.wires)
         return np.vstack([np.zeros((1, 5)), columns])
 
     # ---- constants
@@ -375,7 +387,6 @@ class _Builder:
         operators = [*self.kernels.operators(where)]
         for part in ("linear_compute", "linear_memory"):
             operators += self.kernels.operators({"linear layers": (part, 1.0 - experts), "experts": (part, experts)})
-        ranges = {"rows": 2048.0, "context": 131072.0, "tokens": float(MAX_TABLE)}
-        if self.kernels.base == "ascend-910b":
-            ranges |= {"rows": 128.0, "context": 16384.0}
+        covered = self.kernels.choice.machine.ranges
+        ranges = {"rows": covered.rows, "context": covered.context, "tokens": float(MAX_TABLE)}
         return Evidence(tuple(operators), ranges, merge_notes(self.kernels.notes, self.notes, self.m.warnings))

@@ -7,12 +7,16 @@ from typing import Any
 import numpy as np
 
 from sim.cost import forms
+from sim.cost.layout import Wires
+from sim.cost.machines import machines
 from sim.cost.residual import Residual
-from sim.cost.stack import FittedOperator, load_stack
+from sim.cost.stack import STACK_ORDER, FittedOperator, load_stack
+from sim.errors import DataError
 from sim.hardware.accelerator import Accelerator, Evidence
 from sim.hardware.links import Link
+from sim.hardware.load import load_accelerator
 
-_DEFAULT_NETWORK = Link("rdma", 50e9, 20e-6)  # one 400 Gb/s port per accelerator
+_RING = 0.72  # of the bandwidth that a ring reaches where nothing was measured (NCCL between H100 nodes: 36 of 50 GB/s)
 
 
 class Collectives:
@@ -30,71 +34,58 @@ class Collectives:
         """Record the grade of an operator."""
         raise NotImplementedError
 
-    def all_reduce(self, size: Any, ranks: int, link: Link, network: Link | None, node: int) -> Any:
-        """Seconds to add up ``size`` bytes over ``ranks`` accelerators, ``node`` of them in a node."""
+    def all_reduce(self, size: Any, ranks: int, wires: Wires) -> Any:
+        """Seconds to add up ``size`` bytes over ``ranks`` accelerators: within each node, then between nodes."""
         size = np.asarray(size, float)
         if ranks <= 1:
             return np.zeros_like(size)
-        inside = min(ranks, node, link.domain)
-        t = self._node_all_reduce(size, inside, link)
+        inside = wires.inside(ranks)
+        t = self._node_all_reduce(size, inside, wires.near(ranks))
         nodes = -(-ranks // inside)
         if nodes > 1:
-            wire = network or _DEFAULT_NETWORK
+            wire = wires.network
             t = (
                 t
                 + 2.0 * wire.latency * np.ceil(np.log2(nodes))
-                + 2.0 * (nodes - 1) / nodes * size / (0.72 * wire.bandwidth * inside)
+                + 2.0 * (nodes - 1) / nodes * size / (_RING * wire.bandwidth * inside)
             )
-            self.used["all-reduce"] = ("estimated", "ring within the node, then between nodes at 72 % of the line rate")
+            self.used["all-reduce"] = (
+                "estimated",
+                f"ring within the node, then between nodes at {_RING:.0%} of the line rate of {wire.name or wire.kind}",
+            )
         return t
 
     def _node_all_reduce(self, size: Any, ranks: int, link: Link) -> Any:
         if ranks <= 1:
             return np.zeros_like(size)
-        op = self.find("all_reduce") if link.kind in ("nvswitch", "nvlink", "pcie") else None
-        reference = None if op is None else float(op.reference["link"])
-        own = self.accelerator.link
-        if (
-            op is not None
-            and reference is not None
-            and link is own
-            and not self.proxy_reason
-            and isinstance(op.residual, Residual)
-        ):
+        op = self.find("all_reduce")
+        if op is not None and link == self.accelerator.link and not self.proxy_reason and isinstance(op.residual, Residual):
             self.note("all-reduce", op, op.residual.known((ranks,)))
             known = min(max(ranks, 2), 8)
             return forms.all_reduce(op.q, size, known) * np.exp(op.residual.at((known,), np.maximum(size, 1.0)))
-        if link.kind in ("nvswitch", "nvlink", "ub", "icn"):
-            op = load_stack("h100-sxm.vllm").get("all_reduce")
-            speed = link.group_bandwidth(ranks) / 450e9
-            why = "two-regime form of H100 scaled by link bandwidth"
-        elif link.kind == "pcie":
-            op = load_stack("l40s.vllm").get("all_reduce")
-            speed = link.bandwidth / 31.5e9
-            why = "PCIe all-reduce of L40S scaled by link bandwidth"
-        else:
-            op = None
-        if op is None:
+        found = _measured(link)
+        if found is None:
             # no measurement: ring at 72 % of what the group can send, two latencies
             self.used["all-reduce"] = (
                 "estimated",
-                f"ring over {link.kind} at 72 % of its bandwidth; latency {link.latency * 1e6:.0f} µs",
+                f"ring over {link.kind} at {_RING:.0%} of its bandwidth; latency {link.latency * 1e6:.0f} µs",
             )
-            return link.latency + 2.0 * (ranks - 1) / ranks * size / (0.72 * link.group_bandwidth(ranks))
+            return link.latency + 2.0 * (ranks - 1) / ranks * size / (_RING * link.group_bandwidth(ranks))
+        op, reference = found
+        speed = link.group_bandwidth(ranks) / reference.bandwidth
         q = list(op.q)
         q[2], q[5] = q[2] * speed, q[5] * speed
-        self.note("all-reduce", op, False, why)
+        self.note("all-reduce", op, False, link.why)
         self.used["all-reduce"] = ("estimated", self.used["all-reduce"][1])
         t = forms.all_reduce(q, size, ranks)
+        same = link.kind == reference.kind == "pcie"
         return (
             t * np.exp(op.residual.at((min(ranks, 8),), np.maximum(size, 1.0)))
-            if link.kind == "pcie" and isinstance(op.residual, Residual)
+            if same and isinstance(op.residual, Residual)
             else t
         )
 
-    def all_to_all(
-        self, tokens: Any, token_bytes: float, top_k: int, ranks: int, link: Link, network: Link | None, node: int
-    ) -> Any:
+    def all_to_all(self, tokens: Any, token_bytes: float, top_k: int, ranks: int, wires: Wires) -> Any:
         """Seconds to send each of ``tokens`` of this rank to the ranks of its ``top_k`` experts (or to collect the results).
 
         Below the crossing a copy per expert (low-latency kernels), above it a copy per rank (normal kernels).
@@ -104,8 +95,7 @@ class Collectives:
         tokens = np.asarray(tokens, float)
         if ranks <= 1:
             return np.zeros_like(tokens)
-        inside = min(ranks, node, link.domain)
-        wire = network or _DEFAULT_NETWORK
+        inside, link, wire = wires.inside(ranks), wires.near(ranks), wires.network
         distinct = ranks * (1.0 - (1.0 - 1.0 / ranks) ** top_k)
 
         def way(copies: float, start: float) -> Any:
@@ -119,14 +109,28 @@ class Collectives:
         self.used["all-to-all"] = (grade, "form of DeepEP timings on H100 nodes, scaled by link bandwidth")
         return np.minimum(way(float(top_k), 14e-6), way(distinct, 40e-6))
 
-    def gather(self, size: Any, ranks: int, link: Link, network: Link | None, node: int) -> Any:
+    def gather(self, size: Any, ranks: int, wires: Wires) -> Any:
         """Seconds in which every rank gets ``size`` bytes from each other one (all-gather; a reduce-scatter takes as long)."""
-        return 0.5 * self.all_reduce(np.asarray(size, float) * ranks, ranks, link, network, node)
+        return 0.5 * self.all_reduce(np.asarray(size, float) * ranks, ranks, wires)
 
     def send(self, size: Any, link: Link) -> Any:
         """Seconds of one point-to-point message."""
         self.used["stage hand-over"] = (
             "fitted" if link.kind.startswith("nv") else "estimated",
-            f"{link.kind}: latency and 80 % of bandwidth",
+            f"{link.name or link.kind}: latency and 80 % of bandwidth",
         )
         return link.latency + np.asarray(size, float) / (0.8 * link.bandwidth)
+
+
+def _measured(link: Link) -> tuple[FittedOperator, Link] | None:
+    """The measured all-reduce that stands in on a link, and the link it was measured on."""
+    if not link.collectives:
+        return None
+    machine = machines().get(link.collectives)
+    if machine is None or not machine.accelerators:
+        raise DataError("profiles/links", f"{link.name}: collectives of an unknown system {link.collectives!r}")
+    for framework in STACK_ORDER:
+        op = load_stack(f"{link.collectives}.{framework}").get("all_reduce")
+        if op is not None:
+            return op, load_accelerator(machine.accelerators[0]).link
+    return None

@@ -10,6 +10,7 @@ experts), ggml-cuda.cu ``ggml_backend_cuda_device_offload_op``, src/llama-contex
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,7 @@ def placed_tables(
     model: ModelSpec, accelerator: Accelerator, layout: Layout, profile: EngineProfile, max_tokens: int, p: Placement
 ) -> tuple[Tables, Evidence]:
     """As `build.build_tables`, for a model placed as ``p`` says. ``layout.tp`` cards hold the layers one after the other."""
-    cards = Layout(pp=layout.tp * layout.pp, link=layout.link)
+    cards = replace(layout, tp=1, pp=layout.tp * layout.pp, dp=1, ep=1, expert_imbalance=1.0)
     if p.whole or p.host is None:
         return _Part(model, accelerator, cards, profile, max_tokens).build(_NOTHING)
     return _Placed(model, accelerator, cards, profile, max_tokens, p).build()
@@ -78,7 +79,7 @@ class _Placed:
         self.bandwidth = card.host_bandwidth * _PAGEABLE
         self.sizes = Sizes.of(model, 0)
         on = model.layers - p.cpu_layers
-        self.near = self._part(p.cpu_layers, model.layers, card, Layout(pp=min(layout.pp, on), link=layout.link)) if on else None
+        self.near = self._part(p.cpu_layers, model.layers, card, replace(layout, pp=min(layout.pp, on))) if on else None
         if self.near is not None and model.is_moe:
             self.near.expert_layers = sum(self.near.m.experts_in) - p.cpu_experts
         self.far = self._part(0, p.cpu_layers, p.host, Layout()) if p.cpu_layers else None

@@ -16,15 +16,11 @@ from sim.cost.collectives import Collectives
 from sim.cost.evidence import Operator
 from sim.cost.formats import Gemm
 from sim.cost.forms import Machine, Times
+from sim.cost.machines import choose, machine_of
 from sim.cost.residual import Residual, ShapeGrid
-from sim.cost.stack import STACK_ORDER, FittedOperator, load_stack, measured_as, stand_in
+from sim.cost.stack import STACK_ORDER, FittedOperator, load_stack
 from sim.hardware.accelerator import Accelerator, Evidence
 from sim.model.spec import MoeShape
-
-# llama.cpp's matrix-vector kernels do not keep fast memory busy: bytes per second of a multiprocessor, quantised and 16-bit weights
-# (llama-bench of Llama 3 8B and 70B on A100, 7 rows; H100 PCIe agrees)
-_PER_SM = (6.5e9, 9.5e9)
-_HBM_CARDS = ("7.0", "8.0", "9.0")
 
 
 class Kernels(Collectives):
@@ -32,22 +28,16 @@ class Kernels(Collectives):
 
     def __init__(self, accelerator: Accelerator, framework: str) -> None:
         self.accelerator = accelerator
-        if framework == "llama.cpp":
-            self.base, self.proxy_reason = "any", ""
-            framework = "llama.cpp-cpu" if accelerator.is_cpu else framework
-        elif own := measured_as(accelerator.name):
-            self.base, self.proxy_reason = own, ""
-        else:
-            self.base, self.proxy_reason = stand_in(accelerator)
-        order = (framework, *(s for s in STACK_ORDER if s != framework))
-        self._stacks = [s for s in (load_stack(f"{self.base}.{f}") for f in order) if s]
-        if self.base == "h20":  # only some of its kernels were measured
-            self._stacks += [s for s in (load_stack(f"h100-sxm.{f}") for f in order) if s]
+        self.choice = chosen = choose(accelerator, framework)
+        self.base, self.proxy_reason = chosen.system, chosen.reason
+        order = (chosen.stack,) if chosen.stack else (framework, *(s for s in STACK_ORDER if s != framework))
+        self._stacks = [s for b in (self.base, *chosen.machine.others) for f in order if (s := load_stack(f"{b}.{f}"))]
         self.used: dict[str, tuple[Evidence, str]] = {}
         self.notes: list[str] = []
         if self.proxy_reason:
+            scaled = "" if chosen.machine.relative else f"those of {self.base} scaled by datasheet figures ("
             self.notes.append(
-                f"{accelerator.title}: no measured kernels; those of {self.base} scaled by datasheet figures ({self.proxy_reason})"
+                f"{accelerator.title}: no measured kernels; {scaled}{self.proxy_reason}{')' if scaled else f', in place of those of {framework}'}"
             )
 
     # ---- which entry, on which machine
@@ -62,15 +52,15 @@ class Kernels(Collectives):
 
     def _own(self, op: FittedOperator) -> bool:
         """Whether ``op`` was measured on this accelerator (or, for kernels fitted to many, on any)."""
-        return op.stack.startswith(f"{self.base}.") and not self.proxy_reason
+        return op.system == self.base and not self.proxy_reason
 
     def q(self, op: FittedOperator) -> tuple[float, ...]:
         """Parameters of ``op``; where it stands in without its residual grid, no bandwidth efficiency that only a large cache explains."""
-        return op.q if self.same_machine(op) else (op.q[0], min(op.q[1], 0.9), *op.q[2:])
+        return op.q if machine_of(op.system).relative or self.same_machine(op) else (op.q[0], min(op.q[1], 0.9), *op.q[2:])
 
     def machine(self, op: FittedOperator) -> Machine:
         """Where ``op`` is to run: its own reference figures, or this accelerator's if it is a stand-in."""
-        if self._own(op) and self.base != "any":
+        if self._own(op) and not machine_of(op.system).relative:
             return op.machine
         a = self.accelerator
         return Machine(a.peak(a.compute_dtype(op.unit)), a.memory_bandwidth, float(a.sm_count))
@@ -89,10 +79,8 @@ class Kernels(Collectives):
         """Whether residuals of ``op`` mean something here: same accelerator or the same generation of one vendor."""
         if self._own(op):
             return True
-        here = self.accelerator.compute_capability
-        return (
-            bool(here) and here == {"h": "9.0", "a": "8.0", "l": "8.9"}.get(op.stack[0], "") and not op.stack.startswith("ascend")
-        )
+        here = self.accelerator.generation
+        return bool(here) and here == machine_of(op.system).generation
 
     # ---- operators
 
@@ -108,8 +96,10 @@ class Kernels(Collectives):
             hw = hw._replace(peak=self.accelerator.peak(unit))
         weight = fmt.weight_bytes
         q = self.q(op)
-        if self.base == "any" and self.accelerator.compute_capability in _HBM_CARDS:
-            most = self.accelerator.sm_count * _PER_SM[weight >= 2.0] / q[1]
+        per_core = self.choice.machine.per_core_bandwidth
+        a = self.accelerator
+        if per_core is not None and (per_core.vendor, per_core.memory_type) == (a.vendor, a.memory_type):
+            most = self.accelerator.sm_count * (per_core.half if weight >= 2.0 else per_core.quantised) / q[1]
             hw = hw._replace(bandwidth=min(hw.bandwidth, most))
         if not exact and weight < fmt.act_bytes:
             # weights unpacked on the way: Marlin-like kernels have tiles of 16 rows, three quarters of the bandwidth and 9 µs more of a

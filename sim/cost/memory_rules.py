@@ -96,6 +96,44 @@ class VllmRule:
 
 
 @dataclass(frozen=True)
+class VllmCpuRule:
+    """vLLM on a processor: ``VLLM_CPU_KVCACHE_SPACE`` GiB of KV cache are allocated at start, beside the weights.
+
+    None: half of the memory (of one NUMA node; one is assumed), before 0.11 4 GiB. *Source*: vLLM v1/worker/cpu_worker.py,
+    platforms/cpu.py get_device_total_memory; the border between the two defaults is inferred from the dates of the code.
+    """
+
+    VLLM_CPU_KVCACHE_SPACE: float | None = None
+    max_num_batched_tokens: int = 2048
+    block_size: int = 128
+    version: tuple[int, int] = (0, 33)
+    name: str = "vllm (cpu)"
+
+    def limit(self, d: Deployment) -> Line:
+        return Line(
+            "limit", d.accelerator.memory_bytes, "datasheet", f"{d.accelerator.memory_gib:.2f} GiB of {d.accelerator.title}"
+        )
+
+    def parts(self, d: Deployment) -> list[Line]:
+        peak = activation_bytes(d.model, self.max_num_batched_tokens, d.tp, d.ep, d.dp)
+        return [
+            weights_line(d),
+            Line("activations", peak, "estimated", f"{self.max_num_batched_tokens} tokens; {_ACTIVATIONS}"),
+            Line("runtime", 0.8 * GIB, "estimated", "torch and the server; about 0.8 GB in a log of 0.30 on a CPU"),
+        ]
+
+    def kv(self, d: Deployment, room: float) -> Line:
+        if self.VLLM_CPU_KVCACHE_SPACE is not None:
+            space = self.VLLM_CPU_KVCACHE_SPACE * GIB
+            return Line("KV cache", space, "datasheet", f"VLLM_CPU_KVCACHE_SPACE {self.VLLM_CPU_KVCACHE_SPACE:g} GiB")
+        if self.version < (0, 11):
+            return Line("KV cache", 4 * GIB, "datasheet", "VLLM_CPU_KVCACHE_SPACE not set: 4 GiB")
+        return Line(
+            "KV cache", 0.5 * d.accelerator.memory_bytes, "datasheet", "VLLM_CPU_KVCACHE_SPACE not set: half of the memory"
+        )
+
+
+@dataclass(frozen=True)
 class SglangRule:
     """SGLang: what was free before loading, times ``mem_fraction_static``, less weights; activations and graphs use the rest.
 

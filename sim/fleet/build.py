@@ -18,7 +18,7 @@ from sim.engine.contract import Ranks, Scheduler, Site
 from sim.engine.group import EngineGroup
 from sim.engine.state import new_recorder
 from sim.errors import ConfigError, NotModelledError
-from sim.hardware import Accelerator, load_accelerator
+from sim.hardware import Accelerator, load_accelerator, node_of
 from sim.model import ModelSpec, load_model
 from sim.model.serving import cache_warning, served
 from sim.policy.router import ReplicaFacts
@@ -137,7 +137,8 @@ def accelerators(plans: Sequence[Plan]) -> int:
 
 def _plan(section: Any, model: ModelSpec, name: str, field: str, traffic: Any) -> Plan:
     accelerator = load_accelerator(section.accelerator, f"{field}.accelerator")
-    layout = Layout(section.tp, section.pp, section.dp, section.ep, section.expert_imbalance)
+    size, network = node_of(accelerator, section.node, section.network, field)
+    layout = Layout(section.tp, section.pp, section.dp, section.ep, section.expert_imbalance, None, network, size)
     model.check_parallelism(layout.tp, layout.pp, layout.ep, layout.dp, field)
     scheduler, given = engine_of(section.engine, f"{field}.engine")
     if section.expert_imbalance > 1.0 and (layout.ep == 1 or not model.is_moe):

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from sim.config.deployment import Transfer
-from sim.hardware.instances import instance_names, load_instance
-from sim.hardware.links import LINKS, Link, find_link
+from sim.cost.layout import Layout, Wires
+from sim.hardware import Accelerator, find_link
 
 
 @dataclass(frozen=True)
@@ -29,23 +29,16 @@ class Wire:
     evidence: str
 
     @classmethod
-    def of(cls, transfer: Transfer | None, accelerator: str) -> Wire:
-        """Of the ``transfer`` section; without a link, the network of servers with that accelerator. Raises `UnknownNameError`."""
+    def of(cls, transfer: Transfer | None, accelerator: Accelerator, layout: Layout) -> Wire:
+        """Of the ``transfer`` section; without a link, the network of the prefill pool's servers. Raises `UnknownNameError`."""
         t = transfer or Transfer()
-        link = find_link(t.link, "transfer.link") if t.link is not None else _network(accelerator)
-        name = t.link or next((k for k, v in LINKS.items() if v == link), link.kind)
+        link = find_link(t.link, "transfer.link") if t.link is not None else Wires.of(layout, accelerator).network
         bandwidth = (t.bandwidth if t.bandwidth is not None else link.bandwidth) * t.efficiency
         latency = (t.latency if t.latency is not None else link.latency) + t.overhead
         source = (
             f"{t.efficiency:.0%} of the line rate; {link.source}" if t.bandwidth is None else "transfer.bandwidth of the scenario"
         )
-        return cls(name, bandwidth, latency, source, "estimated")
-
-
-def _network(accelerator: str) -> Link:
-    """The fastest network of the known servers with this accelerator; 200 Gb/s RDMA where none is known."""
-    found = [i.network for i in map(load_instance, instance_names()) if i.accelerator.name == accelerator]
-    return max(found, key=lambda link: link.bandwidth, default=find_link("rdma-200g"))
+        return cls(t.link or link.name or link.kind, bandwidth, latency, source, "estimated")
 
 
 class Ports:

@@ -115,7 +115,8 @@ def _hand_overs(plans: Sequence[Plan], routers: Sequence[Any], transfer: Any) ->
     from sim.fleet.disaggregation import HandOvers
     from sim.fleet.kv_links import Wire
 
-    wire = Wire.of(transfer, next(p for p in plans if p.role == "prefill").accelerator.name)
+    prefill = next(p for p in plans if p.role == "prefill")
+    wire = Wire.of(transfer, prefill.accelerator, prefill.layout)
     return lambda world: HandOvers(world, plans, routers, wire)
 
 

@@ -2,10 +2,11 @@
 
 from sim.hardware.accelerator import Accelerator, Figure, Proxy
 from sim.hardware.instances import Instance, instance_names, load_instance
-from sim.hardware.links import LINKS, Link, find_link
+from sim.hardware.links import Link, find_link, link_names
 from sim.hardware.load import accelerator_names, load_accelerator, parse_accelerator
+from sim.hardware.nodes import node_of
 
 __all__ = [
-    "LINKS", "Accelerator", "Figure", "Instance", "Link", "Proxy", "accelerator_names", "find_link", "instance_names", "load_accelerator",
-    "load_instance", "parse_accelerator",
+    "Accelerator", "Figure", "Instance", "Link", "Proxy", "accelerator_names", "find_link", "instance_names", "link_names",
+    "load_accelerator", "load_instance", "node_of", "parse_accelerator",
 ]  # fmt: skip

@@ -8,8 +8,10 @@ from typing import Literal, NamedTuple
 
 from sim.errors import ConfigError
 from sim.hardware.links import Link
+from sim.profile_files import Evidence as Evidence
 
-Evidence = Literal["measured", "fitted", "datasheet", "estimated"]
+Kind = Literal["gpu", "npu", "cpu"]
+MemoryType = Literal["hbm", "gddr", "lpddr", "ddr"]
 
 
 class Figure(NamedTuple):
@@ -34,8 +36,10 @@ class Accelerator:
     *Units*: bytes, bytes per second, FLOP per second (dense, multiply and add counted as two), watts.
     ``memory_bytes`` is what the driver reports as total (``cudaMemGetInfo``), less than the number on the box;
     ``host_bandwidth`` is one direction. ``sustained_compute`` is the rate of the matrix units in long compute-bound steps relative to the short
-    bursts in which kernels are timed: the power limit lowers the clock. ``figures`` holds value, source and evidence under each field's name
-    (``peak_flops.fp8`` for one dtype, ``link.bandwidth`` for the link).
+    bursts in which kernels are timed: the power limit lowers the clock. ``generation`` says whose kernels behave alike (``sm_90``).
+    ``node_size`` accelerators share a usual server, whose ``network`` (per accelerator) leads to others. ``device_name`` is what the driver
+    calls it. ``figures`` holds value, source and evidence under each field's name (``peak_flops.fp8`` for one dtype, ``link.bandwidth`` for
+    the link).
     """
 
     name: str
@@ -54,6 +58,12 @@ class Accelerator:
     l2_bytes: float = 0.0
     sustained_compute: float = 1.0
     compute_capability: str = ""  # CUDA only, "9.0"
+    kind: Kind = "gpu"
+    generation: str = ""
+    memory_type: MemoryType | None = None
+    node_size: int = 8
+    network: Link | None = None
+    device_name: str = ""
     proxy: Proxy | None = None
     aliases: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -83,7 +93,7 @@ class Accelerator:
     @property
     def is_cpu(self) -> bool:
         """Whether this is a processor that works alone, not a card of one."""
-        return self.architecture.lower().startswith(("x86", "arm", "aarch64"))
+        return self.kind == "cpu"
 
     @property
     def memory_gib(self) -> float:

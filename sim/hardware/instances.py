@@ -2,16 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
-import yaml
+from pydantic import Field
 
-from sim.errors import ConfigError, UnknownNameError
-from sim.hardware.accelerator import Accelerator, Evidence
+from sim.errors import ConfigError, DataError, UnknownNameError
+from sim.hardware.accelerator import Accelerator
 from sim.hardware.links import Link, find_link
 from sim.hardware.load import load_accelerator
+from sim.profile_files import Evidence, Record, checked, parse_mapping, read_text
 from sim.resources import path as resource
+from sim.units import Bytes
+
+_WHAT = "servers and instance types"
+
+
+class InstanceRow(Record):
+    """One server or instance type as a file has it."""
+
+    accelerator: str = Field(description="name of the accelerator")
+    count: int = Field(ge=1, le=1 << 20, strict=True, description="accelerators in it")
+    network: str = Field(description="link to other servers, per accelerator")
+    vcpu: int = Field(0, ge=0, strict=True, description="threads; 0: unknown")
+    memory: Bytes = Field(0.0, description="host memory; 0: unknown")
+    evidence: Evidence = Field(description="grade of these figures")
+    source: str = Field(min_length=1, description="where they come from")
+
+
+class InstanceFile(Record):
+    """A file of servers and instance types."""
+
+    instances: dict[str, InstanceRow]
 
 
 @dataclass(frozen=True)
@@ -45,13 +69,13 @@ def load_instance(name: str, field: str = "deployment.instance") -> Instance:
     row = rows[key]
     return Instance(
         name=key,
-        accelerator=load_accelerator(str(row["accelerator"])),
-        count=int(str(row["count"])),
-        network=find_link(str(row["network"])),
-        vcpus=int(str(row.get("vcpu", 0))),
-        memory_bytes=float(str(row.get("memory", "0GiB")).removesuffix("GiB")) * 2**30,
-        source=str(row["source"]),
-        evidence=row["evidence"],  # type: ignore[arg-type]
+        accelerator=load_accelerator(row.accelerator),
+        count=row.count,
+        network=find_link(row.network),
+        vcpus=row.vcpu,
+        memory_bytes=row.memory,
+        source=row.source,
+        evidence=row.evidence,
     )
 
 
@@ -60,9 +84,16 @@ def instance_names() -> tuple[str, ...]:
     return tuple(sorted(_rows()))
 
 
-@lru_cache(maxsize=1)
-def _rows() -> dict[str, dict[str, object]]:
-    rows: dict[str, dict[str, object]] = {}
+def _rows() -> dict[str, InstanceRow]:
+    rows: dict[str, InstanceRow] = {}
     for file in sorted(resource("profiles", "hardware", "instances").glob("*.yaml")):
-        rows |= yaml.safe_load(file.read_text(encoding="utf-8"))["instances"]
+        for name, row in _file(read_text(file, _WHAT), file).items():
+            if name in rows:
+                raise DataError(str(file), f"{name} is in another file already")
+            rows[name] = row
     return rows
+
+
+@lru_cache(maxsize=32)
+def _file(text: str, file: Path) -> Mapping[str, InstanceRow]:
+    return checked(InstanceFile, parse_mapping(text, str(file), _WHAT), str(file)).instances

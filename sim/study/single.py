@@ -154,7 +154,7 @@ def _wire(scenario: Any, plans: Sequence[Plan]) -> Any:
         return None
     from sim.fleet.kv_links import Wire
 
-    return Wire.of(scenario.transfer, prefills[0].accelerator.name)
+    return Wire.of(scenario.transfer, prefills[0].accelerator, prefills[0].layout)
 
 
 def _wire_fact(scenario: Any, plans: Sequence[Plan]) -> dict[str, Any]:

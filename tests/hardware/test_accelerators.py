@@ -1,16 +1,20 @@
 """Accelerator profiles: complete, sourced, and plain about bad ones."""
 
+import math
 from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sim.cost.build import build_tables
 from sim.cost.layout import Layout
 from sim.cost.profile import load_engine_profile
 from sim.errors import ConfigError, DataError, UnknownNameError
-from sim.hardware import accelerator_names, load_accelerator
+from sim.hardware import accelerator_names, load_accelerator, parse_accelerator
 from sim.hardware.accelerator import Accelerator
+from sim.hardware.accelerator_file import AcceleratorFile
 from sim.model import load_model
 from sim.resources import path as resource
 
@@ -133,3 +137,92 @@ def test_a_sustained_rate_is_a_share(value: object, tmp_path: Path) -> None:
 
     with pytest.raises(DataError, match="sustained_compute"):
         load_accelerator(str(file))
+
+
+MINIMAL = {
+    "name": "mine", "vendor": "nvidia", "memory": "80GiB", "memory_bandwidth": "3000GB", "peak_tflops": {"bf16": 900}, "sm_count": 100,
+    "tdp_watts": 600,
+}  # fmt: skip
+
+
+def own(tmp_path: Path, **changes: object) -> Accelerator:
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump(MINIMAL | changes), encoding="utf-8")
+    return load_accelerator(str(file))
+
+
+def test_seven_lines_make_an_accelerator(tmp_path: Path) -> None:
+    card = own(tmp_path)
+
+    assert (card.title, card.kind, card.node_size, card.link.kind) == ("mine", "gpu", 8, "none")
+    assert card.idle_watts == pytest.approx(90.0)
+    assert {f.evidence for k, f in card.figures.items() if k not in ("link.bandwidth", "host_bandwidth")} == {"estimated"}
+
+
+def test_everything_that_is_wrong_is_named_at_once(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        own(
+            tmp_path,
+            memory="much",
+            sm_count=-1,
+            link="pcie9",
+            compute_capability=9.0,
+            tdp="600",
+            aliases=[["a"]],
+            memory_bandwidth=0,
+        )
+    for part in (
+        "7 things",
+        "memory:",
+        "sm_count",
+        "unknown link 'pcie9'",
+        "quote it",
+        "'tdp'",
+        "aliases[0]",
+        "memory_bandwidth: must be above 0",
+    ):
+        assert part in str(caught.value), part
+
+
+@pytest.mark.parametrize(
+    ("figure", "value"),
+    [
+        ("memory", float("nan")), ("memory", -1), ("memory", 0), ("memory", True), ("memory", None), ("memory", {"source": "x"}),
+        ("peak_tflops", {}), ("peak_tflops", {"bf17": 1}), ("peak_tflops", {"bf16": float("inf")}), ("peak_tflops", {"bf16": 0}),
+        ("sm_count", 1.5), ("tdp_watts", "600"), ("idle_watts", 700), ("sustained_compute", 1.2), ("kind", "tpu"), ("memory_type", "sram"),
+        ("name", ["x"]), ("name", ""), ("node", {"size": 0}), ("node", {"network": "tcp-26g"}), ("proxy", {"name": "h100-sxm"}),
+        ("proxy", {"name": "", "reason": "x"}), ("compute_capability", "nine"), ("aliases", "a"), ("notes", {"a": 1}),
+    ],
+)  # fmt: skip
+def test_figures_that_are_none_are_refused(figure: str, value: object, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=figure.split("_")[0]):
+        own(tmp_path, **{figure: value})
+
+
+def test_an_edited_profile_is_read_again(tmp_path: Path) -> None:
+    assert [own(tmp_path, sm_count=n).sm_count for n in (10, 11)] == [10, 11]
+
+
+KEYS = [*AcceleratorFile.model_fields, "x"]
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.floats()
+    | st.integers()
+    | st.text(max_size=5)
+    | st.sampled_from(["80GiB", "h100-sxm", "pcie4-x16", "9.0"]),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["value", "source", "evidence", "bf16", "name"]), inner)
+    ),
+    max_leaves=5,
+)
+
+
+@given(st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=4))
+@settings(max_examples=200, deadline=None)
+def test_whatever_a_profile_holds_is_an_error_or_finite(changes: dict[str, object]) -> None:
+    try:
+        card = parse_accelerator(MINIMAL | changes, "mine.yaml")
+    except DataError:
+        return
+    assert all(0.0 < x < math.inf for x in (card.memory_bytes, card.memory_bandwidth, card.tdp_watts, *card.peak_flops.values()))

@@ -22,21 +22,21 @@ TERAFLOPS = MappingProxyType(
 )
 """Dense 16-bit TFLOP/s by card, as the launcher has them."""
 
-# Cards whose exact nvidia-smi name the launcher knows. Tesla T4, GeForce RTX 4090, H100 PCIe and A100-PCIE-40GB are spelled otherwise
-# there, so they count as unknown.
-_CARDS = MappingProxyType(
+# The names that the launcher knows, as nvidia-smi spells them, in lower case and with dashes. Tesla T4, GeForce RTX 4090, H100 PCIe and
+# A100-PCIE-40GB are spelled otherwise there, so they count as unknown.
+_KNOWN_AS = MappingProxyType(
     {
-        "l4": "L4",
-        "l40": "L40",
-        "l40s": "L40S",
-        "a10g": "A10G",
-        "a40": "A40",
-        "a100-sxm-40g": "A100",
-        "a100-sxm-80g": "A100",
-        "a100-pcie-80g": "A100",
-        "h100-sxm": "H100",
-        "h100-nvl": "H100",
-        "h200-sxm": "H200",
+        "nvidia-l4": "L4",
+        "nvidia-l40": "L40",
+        "nvidia-l40s": "L40S",
+        "nvidia-a10g": "A10G",
+        "nvidia-a40": "A40",
+        "nvidia-a100-sxm4-40gb": "A100",
+        "nvidia-a100-sxm4-80gb": "A100",
+        "nvidia-a100-80gb-pcie": "A100",
+        "nvidia-h100-80gb-hbm3": "H100",
+        "nvidia-h100-nvl": "H100",
+        "nvidia-h200": "H200",
     }
 )
 
@@ -88,8 +88,8 @@ def prefill_budget(
 
 
 def card_of(accelerator: Any) -> str | None:
-    """How the launcher sees an accelerator of ours."""
-    return _CARDS.get(accelerator.name)
+    """How the launcher sees an accelerator of ours: by the name its driver gives."""
+    return _KNOWN_AS.get(accelerator.device_name.lower().replace(" ", "-"))
 
 
 def check_row(row: dict[str, Any]) -> dict[str, Any]:

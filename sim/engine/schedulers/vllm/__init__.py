@@ -40,7 +40,7 @@ from typing import Any
 import numpy as np
 
 from sim.cost.extras import Extras
-from sim.cost.memory_rules import VllmRule
+from sim.cost.memory_rules import VllmCpuRule, VllmRule
 from sim.engine.contract import Ranks, Scheduler, Site
 from sim.engine.schedulers.vllm import params as settings
 from sim.engine.schedulers.vllm.params import VllmParams, is_v0
@@ -121,7 +121,15 @@ class Vllm(Scheduler):
 
     @classmethod
     def memory_rule(cls, params: VllmParams, site: Site) -> Any:
-        """The rule of the version."""
+        """The rule of the version, or of the CPU platform."""
+        if site.accelerator is not None and site.accelerator.is_cpu:
+            return VllmCpuRule(
+                VLLM_CPU_KVCACHE_SPACE=params.VLLM_CPU_KVCACHE_SPACE
+                or (params.kv_cache_memory_bytes / 2**30 if params.kv_cache_memory_bytes else None),
+                max_num_batched_tokens=params.max_num_batched_tokens or 2048,
+                block_size=params.block_size,
+                version=(0, params.minor),
+            )
         return VllmRule(
             gpu_memory_utilization=params.gpu_memory_utilization or 0.92,
             max_num_batched_tokens=params.max_num_batched_tokens or 8192,

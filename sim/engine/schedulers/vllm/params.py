@@ -55,9 +55,16 @@ class VllmParams(EngineParams):
     max_num_seqs: int | None = Field(None, ge=1, description="most requests running at once")
     max_num_active_seqs: int | None = Field(None, ge=1, description="a lower limit of running requests than max_num_seqs")
     max_model_len: int | None = Field(None, ge=2, description="longest prompt and output together; default from the model")
-    block_size: int = Field(16, ge=1, le=1024, description="tokens per KV block")
+    block_size: int = Field(16, ge=1, le=1024, description="tokens per KV block; on a CPU 128 if not given")
     gpu_memory_utilization: float | None = Field(None, gt=0.0, le=1.0, description="share of GPU memory that vLLM may use")
     kv_cache_memory_bytes: Bytes | None = Field(None, gt=0, description="memory of the KV cache, instead of what is left")
+    VLLM_CPU_KVCACHE_SPACE: float | None = Field(
+        None,
+        gt=0,
+        le=1 << 20,
+        allow_inf_nan=False,
+        description="GiB of KV cache on a CPU (environment variable); default half of the memory",
+    )
     num_gpu_blocks_override: int | None = Field(None, ge=2, description="number of KV blocks, instead of what fits")
     enforce_eager: bool = Field(False, description="no CUDA graphs")
     enable_prefix_caching: bool = Field(True, description="reuse blocks of equal prefixes")
@@ -102,6 +109,8 @@ def batch_defaults(params: VllmParams, site: Site) -> tuple[int, int]:
     memory = accelerator.memory_bytes if accelerator is not None else 80 * GIB
     name = accelerator.name if accelerator is not None else ""
     offline = params.usage_context == "llm_class"
+    if accelerator is not None and accelerator.is_cpu:
+        return (4096 if offline else 2048) * site.tp * site.pp, (256 if offline else 128) * site.tp * site.pp
     if memory >= 160 * GIB:
         tokens, seqs = 16384, 1024
     elif memory >= 70 * GIB and not name.startswith(("a100", "gb10")):
@@ -115,6 +124,17 @@ def batch_defaults(params: VllmParams, site: Site) -> tuple[int, int]:
 
 def refuse(params: VllmParams, site: Site) -> None:
     """Raise for what vLLM refuses (`ConfigError`) or what is not modelled (`NotModelledError`)."""
+    if site.accelerator is not None and not site.accelerator.is_cpu and params.VLLM_CPU_KVCACHE_SPACE is not None:
+        raise ConfigError(
+            "engine.VLLM_CPU_KVCACHE_SPACE", params.VLLM_CPU_KVCACHE_SPACE, f"has no effect on {site.accelerator.name}", "null"
+        )
+    if _is_cpu(site) and "gpu_memory_utilization" in params.model_fields_set:
+        raise ConfigError(
+            "engine.gpu_memory_utilization", params.gpu_memory_utilization, "does not size the KV cache of a CPU", "null",
+            "set VLLM_CPU_KVCACHE_SPACE",
+        )  # fmt: skip
+    if _is_cpu(site) and params.async_scheduling:
+        raise ConfigError("engine.async_scheduling", True, "is forced off on a CPU", "false")
     if not OLDEST <= params.minor <= LATEST:
         why = (
             "is V0: engine vllm-v0, which vllm hands over to for 0.2 to 0.7"
@@ -156,10 +176,22 @@ def refuse(params: VllmParams, site: Site) -> None:
                 )
 
 
+def _is_cpu(site: Site) -> bool:
+    return site.accelerator is not None and bool(site.accelerator.is_cpu)
+
+
+def on_cpu(p: VllmParams) -> VllmParams:
+    """What the CPU platform forces or defaults to, whatever the version's defaults are. *Source*: vLLM 0.32 platforms/cpu.py."""
+    forced: dict[str, Any] = {"async_scheduling": False, "enforce_eager": True}
+    if "block_size" not in p.model_fields_set:
+        forced["block_size"] = 128
+    return p.model_copy(update=forced)
+
+
 def resolve(params: VllmParams, site: Site) -> VllmParams:
     """Every default filled in. Raises ConfigError, NotModelledError."""
     refuse(params, site)
-    p = params
+    p = params = on_cpu(params) if _is_cpu(site) else params
     new: dict[str, Any] = {}
     length = p.max_model_len or (site.model.max_position if site.model is not None else 8192)
     default_tokens, default_seqs = batch_defaults(p, site)
@@ -193,7 +225,7 @@ def resolve(params: VllmParams, site: Site) -> VllmParams:
         new["scheduler_reserve_full_isl"] = p.minor >= 19
     if p.dp_sync_interval is None:
         new["dp_sync_interval"] = 16 if p.minor >= 24 else 32
-    if p.gpu_memory_utilization is None:
+    if p.gpu_memory_utilization is None and not _is_cpu(site):
         new["gpu_memory_utilization"] = 0.92 if p.minor >= 24 else 0.9
     return params.model_copy(update=new)
 

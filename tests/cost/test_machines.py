@@ -1,0 +1,108 @@
+"""Whose kernels stand in for whom: by rules in data, by numbers and not by the spelling of names."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sim.cost.formats import HALF
+from sim.cost.kernels import Kernels
+from sim.cost.machines import choose, machines
+from sim.cost.stack import load_stack
+from sim.errors import UnknownNameError
+from sim.hardware import Accelerator, accelerator_names, load_accelerator, parse_accelerator
+from sim.resources import path
+
+
+def card(**changes: Any) -> Accelerator:
+    raw = {
+        "name": "mine", "vendor": "nvidia", "memory": "80GiB", "memory_bandwidth": "3000GB", "peak_tflops": {"bf16": 900}, "sm_count": 100,
+        "tdp_watts": 600,
+    }  # fmt: skip
+    return parse_accelerator(raw | changes, "mine")
+
+
+@pytest.mark.parametrize(
+    ("changes", "system"),
+    [
+        ({"compute_capability": "10.0"}, "h100-sxm"), ({"compute_capability": "10.3", "memory_type": "hbm"}, "h100-sxm"),
+        ({"compute_capability": "9.0"}, "h100-sxm"), ({"compute_capability": "8.0"}, "a100-sxm"), ({"compute_capability": "7.0"}, "a100-sxm"),
+        ({"compute_capability": "12.0"}, "l40s"), ({"compute_capability": "12.0", "memory_type": "gddr"}, "l40s"),
+        ({"compute_capability": "8.6"}, "l40s"), ({"compute_capability": "8.9"}, "l40s"), ({"compute_capability": "7.5"}, "l40s"),
+        ({"compute_capability": "13.0", "memory_type": "hbm"}, "h100-sxm"), ({"vendor": "huawei", "kind": "npu"}, "ascend-910b"),
+        ({"vendor": "amd"}, "a100-sxm"), ({"architecture": "x86-64 AVX2", "vendor": "generic"}, "any"), ({"kind": "cpu"}, "any"),
+        ({"proxy": {"name": "h20-141g", "reason": "alike"}}, "h20"), ({"proxy": {"name": "rtx-5090", "reason": "alike"}}, "l40s"),
+    ],
+)  # fmt: skip
+def test_a_stand_in_follows_from_what_an_accelerator_is(changes: dict[str, Any], system: str) -> None:
+    found = choose(card(**changes), "vllm")
+
+    assert found.system == system
+    assert found.reason
+
+
+@pytest.mark.parametrize("name", ["h100", "a10", "l20", "hopper-x", "a-card"])
+def test_the_spelling_of_a_name_decides_nothing(name: str) -> None:
+    ampere = card(name=name, compute_capability="8.6")
+    hopper = card(name=name, compute_capability="9.0")
+
+    assert choose(ampere, "vllm").system == "l40s"
+    op = load_stack("h100-sxm.vllm")["gemm.bf16"]
+    assert Kernels(hopper, "vllm").same_machine(op) and not Kernels(ampere, "vllm").same_machine(op)
+
+
+@pytest.mark.parametrize("name", accelerator_names())
+def test_every_accelerator_has_kernels_for_every_framework(name: str) -> None:
+    a = load_accelerator(name)
+    for framework in ("vllm", "sglang", "vllm-ascend", "llama.cpp"):
+        t = Kernels(a, framework).gemm("x", HALF, np.array([1.0, 64.0]), 4096, 4096).total
+        assert (t > 0).all()
+
+
+def test_measured_accelerators_take_their_own_kernels() -> None:
+    for system, m in machines().items():
+        for name in m.accelerators:
+            found = choose(load_accelerator(name), "vllm")
+            assert (found.system, found.reason) == (system, "")
+
+
+def test_every_fitted_profile_belongs_to_a_machine_and_rules_have_an_order() -> None:
+    systems = {f.name.split(".")[0] for f in path("profiles", "fitted").glob("*.yaml")}
+    orders = [r.order for m in machines().values() for r in m.stands_in_for]
+
+    assert systems == set(machines())
+    assert len(orders) == len(set(orders))
+    assert {s for m in machines().values() for s in m.others} <= systems
+
+
+def test_proxies_that_go_round_end_and_unknown_ones_are_named() -> None:
+    assert choose(card(name="h20-141g", proxy={"name": "h20-141g", "reason": "itself"}), "vllm").system
+    with pytest.raises(UnknownNameError, match=r"proxy of mine.*h1000"):
+        choose(card(proxy={"name": "h1000", "reason": "alike"}), "vllm")
+
+
+def test_a_processor_does_not_multiply_tiles_of_a_gpu() -> None:
+    cpu = load_accelerator("cpu-server")
+    one, many = Kernels(cpu, "vllm").gemm("x", HALF, np.array([1.0, 64.0]), 4096, 4096).total
+
+    assert many > 5 * one  # memory for one row, compute for 64
+    weights = 2.0 * 4096 * 4096 / cpu.memory_bandwidth
+    assert one < 2.0 * weights
+
+
+def test_an_engine_on_a_processor_says_whose_kernels_it_takes() -> None:
+    kernels = Kernels(load_accelerator("cpu-server"), "vllm")
+
+    assert any("llama.cpp's CPU backend" in n for n in kernels.notes)
+    assert not Kernels(load_accelerator("cpu-server"), "llama.cpp").notes
+
+
+def test_only_accelerators_with_such_memory_are_held_back_by_their_cores() -> None:
+    hbm = load_accelerator("h100-sxm")
+    gddr = replace(hbm, memory_type="gddr")
+    slow, fast = (Kernels(a, "llama.cpp").gemm("x", HALF, np.array([1.0]), 8192, 8192).total[0] for a in (hbm, gddr))
+
+    assert slow > 2 * fast
