@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from sim.cli import common
@@ -18,11 +20,13 @@ def memory(scenario: common.Scenario, set_: common.Overrides = None) -> None:
 
 
 @app.command()
-def schema() -> None:
-    """Print the JSON schema of a scenario file, for editors to complete from."""
-    from sim.config import schema as make
+def schema(
+    kind: Annotated[str, typer.Argument(help="scenario, accelerator, link, engine-profile or servers")] = "scenario",
+) -> None:
+    """Print the JSON schema of a kind of file, for editors to complete from."""
+    from sim.study.schemas import schema as make
 
-    typer.echo(common.json(make()))
+    typer.echo(common.json(make(kind)))
 
 
 @app.command()

@@ -20,15 +20,29 @@ def _number(value: Any) -> Any:
     return value
 
 
-_Seconds = Annotated[
-    float, BeforeValidator(parse_seconds), Field(ge=0, le=_LONGEST, json_schema_extra={"type": ["number", "string"]})
-]
-_Factor = Annotated[float, BeforeValidator(_number), Field(gt=0, le=1e6, allow_inf_nan=False)]
-_Amount = Annotated[float, BeforeValidator(_number), Field(ge=0, le=1e6, allow_inf_nan=False)]
-Time = Graded[_Seconds] | None
-Factor = Graded[_Factor] | None
-Amount = Graded[_Amount] | None
-Flag = Graded[StrictBool] | None
+_TEXT_TOO: Any = {"type": ["number", "string"]}
+
+
+class Seconds(Graded[Annotated[float, Field(ge=0, le=_LONGEST, json_schema_extra=_TEXT_TOO), BeforeValidator(parse_seconds)]]):
+    """Seconds, or with a unit such as 0.3ms."""
+
+
+class Ratio(Graded[Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False), BeforeValidator(_number)]]):
+    """Above 0."""
+
+
+class Count(Graded[Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False), BeforeValidator(_number)]]):
+    """0 or more."""
+
+
+class Switch(Graded[StrictBool]):
+    """true or false."""
+
+
+Time = Seconds | None
+Factor = Ratio | None
+Amount = Count | None
+Flag = Switch | None
 
 
 class GraphRange(Record):

@@ -41,11 +41,23 @@ def _name(value: Any) -> Any:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-_NUMBER = {"json_schema_extra": {"type": ["number", "string"]}}
-Size = Graded[Annotated[float, BeforeValidator(_size), Field(le=1e18, **_NUMBER)]]
-Number = Graded[Annotated[float, BeforeValidator(_above), Field(le=1e9, allow_inf_nan=False)]]
-Whole = Graded[Annotated[float, BeforeValidator(_whole), Field(le=1e7, allow_inf_nan=False)]]
-Share = Graded[Annotated[float, BeforeValidator(_above), Field(le=1, allow_inf_nan=False)]]
+_TEXT_TOO: Any = {"type": ["number", "string"]}
+
+
+class Size(Graded[Annotated[float, Field(le=1e18, json_schema_extra=_TEXT_TOO), BeforeValidator(_size)]]):
+    """Bytes, or bytes per second."""
+
+
+class Number(Graded[Annotated[float, Field(le=1e9, allow_inf_nan=False), BeforeValidator(_above)]]):
+    """A number above 0."""
+
+
+class Whole(Graded[Annotated[float, Field(le=1e7, allow_inf_nan=False), BeforeValidator(_whole)]]):
+    """A whole number of at least 1."""
+
+
+class Share(Graded[Annotated[float, Field(le=1, allow_inf_nan=False), BeforeValidator(_above)]]):
+    """Above 0, at most 1."""
 
 
 class ProxyFile(Record):

@@ -23,10 +23,15 @@ def _per_second(value: Any) -> float:
     return parse_bytes(value.strip().removesuffix("/s") if isinstance(value, str) else value)
 
 
-_Bandwidth = Annotated[
-    float, BeforeValidator(_per_second), Field(ge=0, le=1e15, json_schema_extra={"type": ["number", "string"]})
-]
-_Latency = Annotated[float, BeforeValidator(parse_seconds), Field(ge=0, le=10, json_schema_extra={"type": ["number", "string"]})]
+_TEXT_TOO: Any = {"type": ["number", "string"]}
+
+
+class Bandwidth(Graded[Annotated[float, Field(ge=0, le=1e15, json_schema_extra=_TEXT_TOO), BeforeValidator(_per_second)]]):
+    """Bytes per second, such as 450GB."""
+
+
+class Latency(Graded[Annotated[float, Field(ge=0, le=10, json_schema_extra=_TEXT_TOO), BeforeValidator(parse_seconds)]]):
+    """Seconds, or with a unit such as 10us."""
 
 
 class Collectives(Record):
@@ -44,11 +49,11 @@ class LinkFile(Record):
     kind: LinkKind = Field(description="technology")
     switched: bool = Field(False, description="a group of any size has the full bandwidth of every member")
     domain: int = Field(8, ge=1, le=1 << 20, strict=True, description="how many accelerators it joins")
-    bandwidth: Graded[_Bandwidth] = Field(
+    bandwidth: Bandwidth = Field(
         description="bytes per second in one direction out of one accelerator, all its lanes together, such as 450GB"
     )
-    latency: Graded[_Latency] = Field(description="one small message, such as 10us")
-    peer_bandwidth: Graded[_Bandwidth] | None = Field(
+    latency: Latency = Field(description="one small message, such as 10us")
+    peer_bandwidth: Bandwidth | None = Field(
         None, description="what one pair can use where there is no switch: one lane of a mesh"
     )
     collectives: Collectives | None = Field(

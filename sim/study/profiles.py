@@ -5,12 +5,23 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, cast
 
+from sim.cost.machines import choose
 from sim.cost.profile import engine_lines, engine_profiles, load_engine_profile
 from sim.errors import ServesimError, UnknownNameError
-from sim.hardware import load_accelerator
-from sim.hardware.load import accelerator_names
+from sim.hardware import (
+    Accelerator,
+    Figure,
+    Instance,
+    Link,
+    accelerator_names,
+    find_link,
+    instance_names,
+    link_names,
+    load_accelerator,
+    load_instance,
+)
 from sim.model import load_model
 from sim.model.load import model_names, model_profile
 
@@ -44,7 +55,7 @@ def profiles() -> list[Entry]:
     out = []
     for name in accelerator_names():
         a = load_accelerator(name)
-        note = f"operators of {a.proxy.name}" if a.proxy else ""
+        note = _kernels(a)[0]
         out.append(Entry("hardware", name, a.title, _count(f.evidence for f in a.figures.values()), note))
     for name in model_names():
         m = load_model(name)
@@ -78,8 +89,14 @@ def show(name: str) -> tuple[Entry, list[Fact]]:
         Fact(k, f"{f.value:g}" if isinstance(f.value, float) else str(f.value), f.evidence, f.source)
         for k, f in a.figures.items()
     ]
-    note = f"operators of {a.proxy.name}: {a.proxy.reason}" if a.proxy else ""
+    note = ": ".join(part for part in _kernels(a) if part)
     return Entry("hardware", a.name, a.title, _count(f.grade for f in facts), note), facts
+
+
+def _kernels(a: Accelerator) -> tuple[str, str]:
+    """Whose kernels an accelerator takes where it has none of its own, and why."""
+    chosen = choose(a, "vllm")
+    return (f"kernels of {chosen.system}", chosen.reason) if chosen.reason else ("", "")
 
 
 def _model(name: str) -> tuple[Entry, list[Fact]]:
@@ -101,6 +118,12 @@ def check() -> Iterator[tuple[str, str]]:
     """(profile, problem) of everything that cannot be read or lacks a source; nothing when all is well."""
     for name in accelerator_names():
         yield from _problems(f"hardware {name}", lambda name=name: load_accelerator(name).figures.items())
+    for name in link_names():
+        yield from _problems(f"link {name}", lambda name=name: _sourced(find_link(name)))
+    for name in instance_names():
+        yield from _problems(f"server {name}", lambda name=name: _sourced(load_instance(name)))
+    for name in accelerator_names():
+        yield from _problems(f"kernels for {name}", lambda name=name: _nothing(choose(load_accelerator(name), "vllm")))
     for name in model_names():
         yield from _problems(f"model {name}", lambda name=name: _readable(name))
     for name in engine_profiles():
@@ -111,6 +134,14 @@ def check() -> Iterator[tuple[str, str]]:
 
 def _readable(name: str) -> list[tuple[str, Any]]:
     load_model(name).param_count()
+    return []
+
+
+def _sourced(entry: Link | Instance) -> list[tuple[str, Figure]]:
+    return [("figures", Figure(entry.name, entry.source, cast("Any", entry.evidence)))]
+
+
+def _nothing(_: object) -> list[tuple[str, Any]]:
     return []
 
 
