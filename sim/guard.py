@@ -48,8 +48,8 @@ class Guard:
 _PLAIN = Guard()
 
 
-def guarded(cls: type, base: type) -> type:
-    """A class derived from a plug-in's ``cls``, which calls its own versions of what ``base`` declares under guard."""
+def guarded(cls: type, base: type, everything: bool = False) -> type:
+    """A class derived from a plug-in's ``cls``, which calls its own versions of what ``base`` declares under guard; ``everything``: ours too."""
     known: dict[str, Guard] = {}
     for parent in reversed(cls.__mro__):
         known.update(parent.__dict__.get("guards", {}))
@@ -59,7 +59,7 @@ def guarded(cls: type, base: type) -> type:
             continue
         found = inspect.getattr_static(cls, name)
         function = _function(found)
-        if function is None or plugins.is_own(function.__module__):
+        if function is None or (plugins.is_own(function.__module__) and not everything):
             continue
         call = watched(function, known.get(name, _PLAIN), f"{cls.__name__}.{name}")
         if isinstance(found, classmethod):
