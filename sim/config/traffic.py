@@ -37,8 +37,11 @@ class Synthetic(Section):
 class Trace(Section):
     """Traffic from a recorded trace."""
 
-    format: str = Field(description="format of the file: azure-2023, mooncake, csv")
-    path: str = Field(description="the file, relative to the scenario's folder")
+    format: str = Field("auto", description="format of the file: azure-2023, mooncake, csv …; auto: found by its names")
+    path: str = Field(description="the file (gzip, zstd allowed) or folder, relative to the scenario's folder")
+    arrival: Arrival | None = Field(
+        None, description="when requests arrive, where the file does not say, or instead of its times"
+    )
     rate_scale: float = Field(1.0, gt=0, allow_inf_nan=False, description="play the trace so many times faster")
     rate: Rate | None = Field(None, description="play the trace at this mean rate")
     window: tuple[Seconds | None, Seconds | None] | None = Field(None, description="only requests of this time, [start, end]")

@@ -29,7 +29,7 @@ class RecordedTraffic(Traffic):
 
     def _with_rate(self, rate: float) -> Traffic:
         changed = copy.copy(self)
-        changed._speed = speed_for(self._block, rate)
+        changed._speed = speed_for(natural_rate(self._block), rate)
         return changed
 
     def _up_to(self, max_total_tokens: int) -> Traffic:
@@ -37,7 +37,20 @@ class RecordedTraffic(Traffic):
         keep = block.prompt_tokens.astype(np.int64) + block.output_tokens <= max_total_tokens
         if not keep.any():
             raise ConfigError("traffic.trace", max_total_tokens, "no request of the trace is this short")
-        return RecordedTraffic(block.where(keep), self._speed)
+        made = RecordedTraffic(block.where(keep), self._speed)
+        made.notes = self.notes
+        return made
+
+    def conversations(self) -> Iterator[RequestBlock]:
+        """The requests with the turns of each session side by side, sessions in order of their first request."""
+        session = self._block.session
+        if not (session >= 0).any():
+            yield from self._chunks()
+            return
+        own = np.where(session >= 0, session, -2 - np.arange(len(session)))  # a request without a session is one of its own
+        first = np.unique(own, return_index=True, return_inverse=True)
+        order = np.argsort(first[1][first[2]], kind="stable")
+        yield self._block.take(order)
 
     def _chunks(self) -> Iterator[RequestBlock]:
         for lo in range(0, len(self._block), BLOCK_ROWS):
@@ -54,9 +67,8 @@ def natural_rate(block: RequestBlock) -> float:
     return (len(block) - 1) / span if span > 0 else float("inf")
 
 
-def speed_for(block: RequestBlock, rate: float) -> float:
-    """Speed-up that gives the trace a mean rate of ``rate``. Raises `ConfigError` when it has no rate of its own."""
-    natural = natural_rate(block)
+def speed_for(natural: float, rate: float) -> float:
+    """Speed-up from a mean rate of ``natural`` to ``rate``. Raises `ConfigError` when the trace has no rate of its own."""
     if not np.isfinite(natural):
         raise ConfigError("traffic.trace.rate", rate, "cannot be set: the requests of this trace all arrive at one time")
     return rate / natural

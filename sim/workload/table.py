@@ -133,6 +133,15 @@ class RequestBlock:
         columns |= {name: getattr(self, name)[np.repeat(keep, count)] for name in _SPANS[1:]}
         return RequestBlock(**columns)
 
+    def take(self, rows: NDArray[np.int64]) -> RequestBlock:
+        """A new block of the rows in that order; arrivals need not be sorted any more."""
+        count = np.diff(self.span_off)[rows]
+        columns: dict[str, Any] = {name: getattr(self, name)[rows] for name in _DTYPES}
+        off = columns["span_off"] = np.concatenate([[0], np.cumsum(count)]).astype(np.int64)
+        at = np.repeat(self.span_off[:-1][rows] - off[:-1], count) + np.arange(off[-1])
+        columns |= {name: getattr(self, name)[at] for name in _SPANS[1:]}
+        return RequestBlock(**columns)
+
     @property
     def columns(self) -> tuple[NDArray[Any], ...]:
         """Arrival, prompt, output, limit, priority, LoRA and output content, in the order an engine takes them."""

@@ -5,7 +5,8 @@ Nothing here holds more of a file than it is asked for, so that a small file tha
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,22 @@ from sim.errors import DataError, did_you_mean
 
 _MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 _MARK = b"\xef\xbb\xbf"
-_READ = 1 << 22
+READ = 1 << 22
+"""Bytes read at a time."""
 LONGEST_LINE = 1 << 28
 """Bytes in one line of text; more is no table and no JSON lines."""
+
+
+Report = Callable[[int, int | None, str], Any]
+on_read: ContextVar[Report | None] = ContextVar("on_read", default=None)
+"""Told of progress: bytes read, all of them (None where the file is packed), and a label."""
+
+
+def packed_as(path: Path) -> str | None:
+    """``gzip``, ``zstd`` or None, by the first bytes of the file."""
+    with path.open("rb") as raw:
+        head = raw.read(4)
+    return next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), None)
 
 
 def opened(path: Path) -> Any:
@@ -25,10 +39,7 @@ def opened(path: Path) -> Any:
     try:
         if path.exists() and not path.is_file():
             raise DataError(str(path), "cannot be read: is no regular file")
-        with path.open("rb") as raw:
-            head = raw.read(4)
-        kind = next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), None)
-        return pa.input_stream(str(path), compression=kind)
+        return pa.input_stream(str(path), compression=packed_as(path))
     except FileNotFoundError:
         near = did_you_mean(path.name, [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else [])
         raise DataError(str(path), "no such file", near) from None
@@ -36,24 +47,27 @@ def opened(path: Path) -> Any:
         raise DataError(str(path), f"cannot be read ({error.strerror or error})") from None
 
 
-def chunks(path: Path, size: int = _READ) -> Iterator[bytes]:
+def chunks(path: Path, size: int = READ) -> Iterator[bytes]:
     """The unpacked content in pieces, without a byte-order mark. Raises `DataError`, also for a damaged archive."""
     stream = opened(path)
+    kind, report, done = packed_as(path), on_read.get(), 0
+    total = path.stat().st_size if kind is None else None
     with stream:
         first = True
         while True:
             try:
                 piece: bytes = stream.read(size)
             except OSError as error:
-                packed = (
-                    "is not a whole gzip or zstd file" if "ompress" in str(error) or "zlib" in str(error) else "cannot be read"
-                )
+                packed = f"is not a whole {kind} file" if kind else "cannot be read"
                 raise DataError(str(path), f"{packed} ({error})") from None
             if not piece:
                 return
             if first:
                 piece = piece.removeprefix(_MARK)
                 first = False
+            done += len(piece)
+            if report is not None:
+                report(done, total, f"reading {path.name}")
             if piece:
                 yield piece
 

@@ -6,19 +6,27 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sim.config import settings
 from sim.errors import ConfigError
+from sim.streams import stream
 from sim.units import parse_rate, parse_seconds
 from sim.workload.arrivals._base import FASTEST, SLOWEST
 from sim.workload.base import Traffic
 from sim.workload.closed_loop import ClosedLoop
 from sim.workload.prefixes import Prefixes, PrefixParams
-from sim.workload.recorded import RecordedTraffic, cut, speed_for
+from sim.workload.recorded import RecordedTraffic, cut, natural_rate, speed_for
 from sim.workload.sessions import SessionParams, SessionTraffic
 from sim.workload.settings import as_mapping, build
+from sim.workload.streamed import HELD_ROWS, HELD_SPANS, StreamedTraffic
 from sim.workload.synthetic import SyntheticTraffic
+from sim.workload.table import RequestBlock
+from sim.workload.traces._auto import reader as reader_of
+from sim.workload.traces._base import Trace
+from sim.workload.traces._turns import by_arrival
 
-_OURS = ("path", "rate_scale", "rate", "window", "limit", "max_tokens")
+_OURS = ("path", "rate_scale", "rate", "window", "limit", "max_tokens", "arrival")
 
 
 def build_traffic(traffic: Any, seed: int = 0) -> Traffic:
@@ -30,7 +38,11 @@ def build_traffic(traffic: Any, seed: int = 0) -> Traffic:
     sources = [name for name in ("synthetic", "trace") if section.get(name) is not None]
     if len(sources) != 1:
         raise ConfigError("traffic", sources, "needs exactly one source", "synthetic, trace")
-    made = _synthetic(section["synthetic"], seed) if sources == ["synthetic"] else _recorded(section["trace"])
+    made = (
+        _synthetic(section["synthetic"], seed)
+        if sources == ["synthetic"]
+        else _recorded(section["trace"], seed, section.get("closed_loop") is not None)
+    )
     if section.get("closed_loop") is None:
         return made
     clients = as_mapping(section["closed_loop"])
@@ -59,25 +71,90 @@ def _synthetic(section: Any, seed: int) -> Traffic:
     return SessionTraffic(arrival, length, requests, seed, sessions, prefixes, max_tokens)
 
 
-def _recorded(section: Any) -> Traffic:
+def _recorded(section: Any, seed: int, waiting: bool) -> Traffic:
+    """``waiting``: clients of a closed loop, who need no arrival times."""
     field = "traffic.trace"
     section = as_mapping(section)
-    for name in ("format", "path"):
-        if not section.get(name):
-            raise ConfigError(f"{field}.{name}", section.get(name), "is required")
+    if not section.get("path"):
+        raise ConfigError(f"{field}.path", section.get("path"), "is required")
     given = {k: v for k, v in section.items() if k not in _OURS and k != "settings" and (k == "format" or v is not None)}
     given |= section.get("settings") or {}
-    reader = build("trace", "format", given, field)
-    path = str(section["path"])
-    block = reader.read(Path(path))
-    limit = None if section.get("limit") is None else _count(section["limit"], f"{field}.limit")
-    block = cut(block, _window(section.get("window"), f"{field}.window"), limit, path)
-    if section.get("max_tokens") is not None:
-        block = block.limited(_count(section["max_tokens"], f"{field}.max_tokens"))
-    return RecordedTraffic(block, _speed(block, section, field))
+    form = given.pop("format", None) or "auto"
+    path = Path(str(section["path"]))
+    if not isinstance(form, str):
+        raise ConfigError(f"{field}.format", form, "must be a name")
+
+    def make() -> Trace:
+        return reader_of(path, form, given, field)
+
+    window = _window(section.get("window"), f"{field}.window")
+    limits = {k: None if section.get(k) is None else _count(section[k], f"{field}.{k}") for k in ("limit", "max_tokens")}
+    if window is not None and not 0 <= window[0] < window[1]:
+        raise ConfigError(f"{field}.window", list(window), "must be [start, end] with 0 <= start < end")
+    reader = make()
+    block = _held(reader, path, window, limits["limit"])
+    if block is None:
+        if section.get("arrival") is not None:
+            raise ConfigError(
+                f"{field}.arrival", section["arrival"], "cannot replace the times of a trace this large", "limit, window"
+            )
+        large = StreamedTraffic(make, path, window, limits["limit"], limits["max_tokens"])
+        made: Traffic = large.at(_speed(large.mean_rate, section, field))
+    else:
+        block = _timed(block, reader, section, seed, waiting)
+        block = cut(block, window, limits["limit"], str(path))
+        if limits["max_tokens"] is not None:
+            block = block.limited(limits["max_tokens"])
+        made = RecordedTraffic(block, _speed(natural_rate(block), section, field))
+    made.notes = tuple(reader.notes)
+    return made
 
 
-def _speed(block: Any, section: Mapping[str, Any], field: str) -> float:
+def _held(reader: Trace, path: Path, window: tuple[float, float] | None, limit: int | None) -> RequestBlock | None:
+    """The requests that are needed, in memory; None when there are too many."""
+    blocks: list[RequestBlock] = []
+    rows = spans = 0
+    for block in reader.pieces(path):
+        if not len(block):
+            continue
+        blocks.append(block)
+        rows, spans = rows + len(block), spans + len(block.span_id)
+        if reader.timed and (
+            block.arrival_s[-1] >= (window[1] if window else float("inf")) or (window is None and limit and rows >= limit)
+        ):
+            break
+        if rows > HELD_ROWS or spans > HELD_SPANS:
+            return None
+    return RequestBlock.concat(blocks)
+
+
+def _timed(block: RequestBlock, reader: Trace, section: Mapping[str, Any], seed: int, waiting: bool) -> RequestBlock:
+    """The block with arrival times: its own, those of ``arrival``, or none where clients wait."""
+    field = "traffic.trace.arrival"
+    if section.get("arrival") is None:
+        if not reader.timed and not waiting:
+            raise ConfigError(
+                field, None, f"is required: {Path(str(section['path'])).name} does not say when its requests arrive",
+                "an arrival process such as {process: poisson, rate: 8/s}, or closed_loop",
+            )  # fmt: skip
+        return block
+    process = build("arrival", "process", section["arrival"], field)
+    whole = len(block) if reader.timed else reader.beginnings(block)
+    parts, found = [], 0
+    for times in process.times(stream(seed, "arrivals")):
+        parts.append(times[: whole - found])
+        found += len(parts[-1])
+        if found >= whole:
+            break
+    at = np.concatenate(parts)
+    if not reader.timed:
+        return by_arrival(reader.starts(block, at))
+    reader.note("arrival times of the trace are replaced by traffic.trace.arrival")
+    block.arrival_s = at
+    return block
+
+
+def _speed(natural: float, section: Mapping[str, Any], field: str) -> float:
     scale = 1.0 if section.get("rate_scale") is None else section["rate_scale"]
     if isinstance(scale, bool) or not isinstance(scale, int | float) or not 1e-6 <= scale <= 1e6:
         raise ConfigError(f"{field}.rate_scale", scale, "must be a number in [1e-6, 1e6]")
@@ -88,7 +165,7 @@ def _speed(block: Any, section: Mapping[str, Any], field: str) -> float:
     rate = _quantity(parse_rate, section["rate"], f"{field}.rate")
     if not SLOWEST <= rate <= FASTEST:
         raise ConfigError(f"{field}.rate", section["rate"], f"must be in [{SLOWEST:g}/s, {FASTEST:g}/s]")
-    return speed_for(block, rate)
+    return speed_for(natural, rate)
 
 
 def _window(value: Any, field: str) -> tuple[float, float] | None:

@@ -6,6 +6,7 @@ import numpy as np
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from sim import registry
 from sim.errors import ServesimError
 from sim.workload import build_traffic
 from tests.workload.conftest import whole
@@ -26,7 +27,7 @@ HEADERS = [
     "TIMESTAMP,ContextTokens,GeneratedTokens",
     "arrival_s,input_tokens,output_tokens,hash_ids",
 ]
-FORMATS = st.sampled_from(["azure-2023", "mooncake", "csv"])
+FORMATS = st.sampled_from(["auto", *(n for n in registry.names("trace") if n != "servegen")])
 
 
 def attempt(path, format, content):

@@ -63,13 +63,12 @@ class Empirical(Length):
 
 
 def _read(params: EmpiricalParams) -> Pairs:
-    from sim.workload.traces._columns import OUTPUT, PROMPT, read_csv, read_parquet, tokens
-    from sim.workload.traces._source import Source
+    from sim.workload.traces._columns import OUTPUT, PROMPT, csv_pieces, tokens
 
-    source = Source(Path(str(params.path)))
     wanted = {
         "prompt": PROMPT if params.prompt_column is None else (params.prompt_column,),
         "output": OUTPUT if params.output_column is None else (params.output_column,),
     }
-    table = read_parquet(source, wanted) if source.data[:4] == b"PAR1" else read_csv(source, wanted)
-    return tokens(source, table["prompt"]).astype(np.int64), tokens(source, table["output"]).astype(np.int64)
+    pieces = list(csv_pieces(Path(str(params.path)), wanted))
+    prompt, output = (np.concatenate([tokens(p.source, p[name]) for p in pieces]).astype(np.int64) for name in wanted)
+    return prompt, output

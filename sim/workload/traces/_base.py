@@ -2,30 +2,103 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from sim.errors import NotModelledError
 from sim.workload.settings import Params
 from sim.workload.table import RequestBlock
+
+SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 
 
 class TraceParams(Params):
     """A format without settings of its own."""
 
 
-class Trace:
-    """Reads one format. Subclasses are registered with ``@register("trace")`` and carry ``name`` and ``Params``.
+class TurnParams(Params):
+    """Settings of formats that can say that a turn waits for the answer before it."""
 
-    `read` returns every request of the file, arrivals in seconds from its first one. Anything in the file that cannot be used
-    raises `DataError` with line, column and value; anything that it says and that is not modelled raises `NotModelledError`.
+    delays: Literal["refuse", "after_arrival", "ignore"] = Field(
+        default="refuse",
+        description="what becomes of a delay that counts from the answer before: refuse; after_arrival counts it from the arrival of the turn "
+        "before; ignore keeps the recorded time stamps",
+    )
+
+
+@dataclass(frozen=True)
+class Head:
+    """What `Trace.fits` sees: the path, and of a file the keys of its first JSON object or the columns of its header.
+
+    ``kind``: folder, json (one value over several lines or an array), jsonl, csv, or parquet.
+    """
+
+    path: Path
+    kind: str
+    keys: tuple[str, ...] = ()
+    first: Any = None
+    rows: tuple[Any, ...] = field(default=())
+
+
+class Trace:
+    """Reads one format. Subclasses are registered with ``@register("trace")`` and carry ``name``, ``Params`` and `fits`.
+
+    `pieces` yields the requests of a file in order of arrival, in blocks, holding only a part of it where the format allows; `read` is all of
+    them. Arrivals are seconds from the first one. Anything in the file that cannot be used raises `DataError` with line, column and value;
+    anything that it says, that decides what happens and that is not modelled raises `NotModelledError`. What else is left out goes to
+    ``notes``, once for each name.
     """
 
     name: ClassVar[str]
     Params: ClassVar[type[Params]] = TraceParams
+    timed: bool = True
+    """The requests have arrival times; else all are 0 and the traffic must say when they arrive. May be set while reading."""
+    rank: ClassVar[int] = 0
+    """Among several formats that fit a file the one with the highest rank is taken."""
 
-    def __init__(self, params: Any) -> None:
-        self.params = params
+    def __init__(self, params: Any = None) -> None:
+        self.params: Any = self.Params() if params is None else params
+        self.notes: list[str] = []
+
+    def fits(self, head: Head) -> bool:
+        """Whether a file looks like this format, for ``format: auto``. Must not raise."""
+        return False
+
+    def pieces(self, path: Path) -> Iterator[RequestBlock]:
+        """The requests of a file, block after block."""
+        yield self.read(path)
 
     def read(self, path: Path) -> RequestBlock:
         """All requests of a file."""
-        raise NotImplementedError
+        return RequestBlock.concat(list(self.pieces(path)))
+
+    def starts(self, block: RequestBlock, times: NDArray[np.float64]) -> RequestBlock:
+        """The block of an untimed file when the traffic says when things begin: request k arrives at ``times[k]``."""
+        block.arrival_s = times
+        return block
+
+    def beginnings(self, block: RequestBlock) -> int:
+        """How many times `starts` needs."""
+        return len(block)
+
+    def note(self, text: str) -> None:
+        """Say something about the file, once."""
+        if text not in self.notes:
+            self.notes.append(text)
+
+    def unused(self, path: Path, names: Any, meaning: str = "") -> None:
+        """Name columns that mean something and are not used."""
+        left = sorted(names)
+        if left:
+            what = "column" if len(left) == 1 else "columns"
+            self.note(f"{path.name}: {what} {', '.join(left)} not used{': ' + meaning if meaning else ''}")
+
+    def refuse(self, path: Path, name: str, why: str, allowed: str = "") -> NotModelledError:
+        """The error for something that the file says and that is not modelled."""
+        return NotModelledError("traffic.trace.path", str(path), f"field {name!r}: {why}", allowed)

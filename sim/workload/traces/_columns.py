@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sim.errors import did_you_mean
-from sim.workload import content
+from sim.workload import content, textfile
 from sim.workload.table import MAX_TOKENS
 from sim.workload.traces._source import Source
 
@@ -21,6 +23,10 @@ ARRIVAL = ("arrival_s", "arrival_time_s", "arrival_time", "arrived_at", "arrival
 PROMPT = ("prompt_tokens", "input_tokens", "input_length", "input_toks", "ContextTokens", "num_prefill_tokens", "prompt_size")
 OUTPUT = ("output_tokens", "output_length", "output_toks", "GeneratedTokens", "num_decode_tokens", "token_size")
 HASHES = ("hash_ids", "block_hash_ids")
+PRIORITY = ("priority",)
+SESSION = ("session_id", "session", "conversation_id", "chat_id")
+LORA = ("lora", "lora_name", "adapter", "adapter_id")
+LIMIT = ("max_tokens", "max_output_tokens")
 
 Wanted = Mapping[str, tuple[str, ...]]
 
@@ -33,52 +39,95 @@ class Column:
     values: Any
 
 
-def read_csv(source: Source, wanted: Wanted, optional: Wanted | None = None, text: tuple[str, ...] = ()) -> dict[str, Column]:
-    """The wanted columns of a CSV file with a header, by our name; those of ``text`` are kept as strings.
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Some rows of a table: the part of the file they are in, and its columns by our name."""
+
+    source: Source
+    columns: dict[str, Column]
+    unused: tuple[str, ...]
+    """Columns that nobody asked for."""
+
+    def __getitem__(self, ours: str) -> Column:
+        return self.columns[ours]
+
+    def __contains__(self, ours: str) -> bool:
+        return ours in self.columns
+
+
+def csv_pieces(path: Path, wanted: Wanted, optional: Wanted | None = None, text: tuple[str, ...] = ()) -> Iterator[Piece]:
+    """A CSV file with a header, some rows at a time (or a Parquet file as one piece); columns of ``text`` are kept as strings.
 
     Raises `DataError` for a missing or doubled column and for rows that do not have the header's fields.
     """
+    if is_parquet(path):
+        yield _parquet(Source(path), wanted, optional or {})
+        return
+    header: list[str] = []
+    names: dict[str, str] = {}
+    rows = 0
+    for source in Source(path).pieces():
+        if not header:
+            head = source.data.lstrip().splitlines()[0].decode()
+            header = [name.strip() for name in next(csv.reader([head]))]
+            names = _find(source, header, wanted, optional or {})
+            source.header_lines = 1
+        frame = _frame(source, header, {names[ours]: str for ours in text if ours in names})
+        if not len(frame):
+            continue
+        rows += len(frame)
+        unused = tuple(n for n in header if n not in names.values())
+        yield Piece(source, {ours: Column(theirs, frame[theirs]) for ours, theirs in names.items()}, unused)
+    if not rows:
+        Source(path).fail("has a header and no rows")
+
+
+def is_parquet(path: Path) -> bool:
+    """Whether a file begins as Parquet does. Raises `DataError` when it cannot be read."""
+    with textfile.opened(path) as stream:
+        try:
+            return bytes(stream.read(4)) == b"PAR1"
+        except OSError:
+            return False
+
+
+def _parquet(source: Source, wanted: Wanted, optional: Wanted) -> Piece:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(io.BytesIO(source.data))
+        header = list(file.schema_arrow.names)
+        names = _find(source, header, wanted, optional)
+        table = file.read(columns=list(names.values()))
+    except (pa.ArrowException, OSError) as error:
+        source.fail(f"is not a Parquet file ({error})")
+    if not table.num_rows:
+        source.fail("has no rows")
+    columns = {ours: Column(theirs, table.column(theirs).to_pandas()) for ours, theirs in names.items()}
+    return Piece(source, columns, tuple(n for n in header if n not in names.values()))
+
+
+def _frame(source: Source, header: list[str], dtypes: Any) -> Any:
     import pandas as pd
 
-    head = source.data.lstrip().splitlines()[0].decode()
-    header = [name.strip() for name in next(csv.reader([head]))]
-    names = _find(source, header, wanted, optional or {})
-    dtypes: Any = {names[ours]: str for ours in text if ours in names}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
-            frame = pd.read_csv(
+            return pd.read_csv(
                 io.BytesIO(source.data),
                 names=header,
-                header=0,
+                header=0 if source.header_lines else None,
                 dtype=dtypes,
                 index_col=False,
                 keep_default_na=False,
                 na_values=[""],
                 low_memory=False,
             )
-    except (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError, ValueError, OverflowError) as error:
+    except pd.errors.EmptyDataError:
+        return ()
+    except (pd.errors.ParserError, pd.errors.ParserWarning, ValueError, OverflowError) as error:
         source.fail(f"is not a CSV table ({' '.join(str(error).split())})")
-    source.header_lines = 1
-    if not len(frame):
-        source.fail("has a header and no rows")
-    return {ours: Column(theirs, frame[theirs]) for ours, theirs in names.items()}
-
-
-def read_parquet(source: Source, wanted: Wanted) -> dict[str, Column]:
-    """The wanted columns of a Parquet file, by our name."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        file = pq.ParquetFile(io.BytesIO(source.data))
-        names = _find(source, list(file.schema_arrow.names), wanted, {})
-        table = file.read(columns=list(names.values()))
-    except (pa.ArrowException, OSError) as error:
-        source.fail(f"is not a Parquet file ({error})")
-    if not table.num_rows:
-        source.fail("has no rows")
-    return {ours: Column(theirs, table.column(theirs).to_pandas()) for ours, theirs in names.items()}
 
 
 def _find(source: Source, header: list[str], wanted: Wanted, optional: Wanted) -> dict[str, str]:
@@ -93,7 +142,14 @@ def _find(source: Source, header: list[str], wanted: Wanted, optional: Wanted) -
             found[ours] = here[0]
         elif ours in wanted:
             near = next((hint for name in aliases if (hint := did_you_mean(name, header))), "")
-            source.fail(f"has no column {' or '.join(map(repr, aliases))}; its columns: {', '.join(header)[:200]}", near)
+            setting = (
+                f"; a setting {ours}_column names it" if ours in ("arrival", "prompt", "output") and len(aliases) > 1 else ""
+            )
+            found_names = ", ".join(header)[:200]
+            source.fail(
+                f"has no column {' or '.join(map(repr, aliases))}; its columns: {found_names}",
+                near + setting if near else setting[2:],
+            )
     return found
 
 
@@ -115,36 +171,65 @@ def numbers(source: Source, column: Column, rule: str) -> NDArray[np.float64]:
     return values
 
 
-def tokens(source: Source, column: Column) -> NDArray[np.int32]:
-    """i4[n] token counts; refuses anything but whole numbers in [1, `MAX_TOKENS`]."""
-    rule = f"must be a whole number of tokens in [1, {MAX_TOKENS}]"
+def tokens(source: Source, column: Column, least: int = 1) -> NDArray[np.int32]:
+    """i4[n] token counts; refuses anything but whole numbers in [``least``, `MAX_TOKENS`]."""
+    rule = f"must be a whole number of tokens in [{least}, {MAX_TOKENS}]"
     values = numbers(source, column, rule)
-    bad = (values < 1) | (values > MAX_TOKENS) | (values != np.floor(values))
+    bad = (values < least) | (values > MAX_TOKENS) | (values != np.floor(values))
     if bad.any():
         row = int(np.argmax(bad))
         source.fail_at(row, column.name, _plain(values[row]), rule)
     return values.astype(np.int32)
 
 
-def arrivals(source: Source, column: Column, unit_s: float) -> NDArray[np.float64]:
-    """f8[n] seconds from the first request, of times in ``unit_s`` seconds; refuses negative times and times that run back."""
-    values = numbers(source, column, "must be a finite time")
-    negative = values < 0
-    if negative.any():
-        row = int(np.argmax(negative))
-        source.fail_at(row, column.name, _plain(values[row]), "must not be negative")
-    return since_first(source, Column(column.name, column.values), values) * unit_s
+def whole(source: Source, column: Column, low: int, high: int) -> NDArray[np.int64]:
+    """i8[n] whole numbers in [``low``, ``high``]; an empty cell is 0."""
+    import pandas as pd
+
+    rule = f"must be a whole number in [{low}, {high}]"
+    filled = Column(column.name, pd.Series(column.values).fillna(0))
+    values = numbers(source, filled, rule)
+    bad = (values < low) | (values > high) | (values != np.floor(values))
+    if bad.any():
+        row = int(np.argmax(bad))
+        source.fail_at(row, column.name, _plain(values[row]), rule)
+    return values.astype(np.int64)
 
 
-def since_first(source: Source, column: Column, values: NDArray[Any]) -> NDArray[np.float64]:
-    """f8[n] ``values`` less the first one; refuses values that run backwards."""
-    backwards = np.diff(values) < 0
-    if backwards.any():
-        row = int(np.argmax(backwards)) + 1
-        shown = _plain(values[row]) if values.dtype.kind == "f" else column.values[row]
-        source.fail_at(row, column.name, shown, "arrivals must be sorted; this one precedes the line above")
-    since: NDArray[np.float64] = (values - values[0]).astype(np.float64)
-    return since
+@dataclass
+class Clock:
+    """Times of a file from its first one, checked for order from piece to piece. ``unit_s``: seconds of one unit."""
+
+    unit_s: float = 1.0
+    first: Any = None
+    last: Any = None
+
+    def arrivals(self, source: Source, column: Column) -> NDArray[np.float64]:
+        """f8[n] seconds; refuses negative times and times that run back."""
+        values = numbers(source, column, "must be a finite time")
+        negative = values < 0
+        if negative.any():
+            row = int(np.argmax(negative))
+            source.fail_at(row, column.name, _plain(values[row]), "must not be negative")
+        return self.since_first(source, column, values) * self.unit_s
+
+    def since_first(self, source: Source, column: Column, values: NDArray[Any]) -> NDArray[np.float64]:
+        """f8[n] ``values`` less the first one; refuses values that run backwards."""
+        if self.first is None:
+            self.first = self.last = values[0]
+        backwards = np.diff(values, prepend=self.last) < 0
+        if backwards.any():
+            row = int(np.argmax(backwards))
+            shown = _plain(values[row]) if values.dtype.kind == "f" else pick(column.values, row)
+            source.fail_at(row, column.name, shown, "arrivals must be sorted; this one precedes the line above")
+        self.last = values[-1]
+        since: NDArray[np.float64] = (values - self.first).astype(np.float64)
+        return since
+
+
+def pick(values: Any, row: int) -> Any:
+    """The value of a row of a Series or an array."""
+    return values.iloc[row] if hasattr(values, "iloc") else values[row]
 
 
 def hash_spans(
@@ -154,8 +239,6 @@ def hash_spans(
 
     A row may have no ids (its prompt is shared with nobody); any other row needs exactly as many as its prompt has pieces.
     """
-    import pandas as pd
-
     need = -(-prompt.astype(np.int64) // block)
     bad = (counts != need) & (counts > 0)
     if bad.any():
@@ -163,7 +246,8 @@ def hash_spans(
         rule = f"a prompt of {prompt[row]} tokens has {need[row]} blocks of {block} tokens"
         source.fail_at(row, name, f"{counts[row]} ids", rule)
     if ids.dtype != np.int64 or (len(ids) and (ids.min() < 0 or ids.max() >= content.NUMBERS)):
-        ids = pd.factorize(ids)[0].astype(np.int64)  # wide hashes: equal ids stay equal, which is all that matters
+        # wide hashes: equal ids stay equal, and 60 of their bits keep different ones apart
+        ids = np.array([int(x) % content.NUMBERS for x in ids.tolist()], np.int64)
     off = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     length = np.full(len(ids), block, np.int64)
     some = counts > 0
@@ -191,6 +275,27 @@ def split_ids(source: Source, column: Column) -> tuple[NDArray[Any], NDArray[np.
         except ValueError:
             source.fail_at(row, column.name, text, "must be whole numbers with blanks or '|' between")
     return np.array(wide, object), counts
+
+
+def number_of(text: str) -> int:
+    """A number in [0, 2^60) for any text; different texts get different ones (60 bits of BLAKE2)."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") % content.NUMBERS
+
+
+def labels(values: Any, none: int = -1) -> NDArray[np.int64]:
+    """i8[n] numbers for session names and the like: whole numbers stay, texts are hashed, nothing is ``none``."""
+    known: dict[Any, int] = {}
+    out = np.empty(len(values), np.int64)
+    for i, value in enumerate(values.tolist() if hasattr(values, "tolist") else values):
+        if value is None or value != value or value == "":
+            out[i] = none
+            continue
+        found = known.get(value)
+        if found is None:
+            small = isinstance(value, int | float) and value == int(value) and 0 <= value < content.NUMBERS
+            found = known[value] = int(value) if small else number_of(str(value))
+        out[i] = found
+    return out
 
 
 def _plain(x: float) -> float | int:

@@ -2,50 +2,86 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from sim.registry import register
-from sim.workload.table import RequestBlock
-from sim.workload.traces._base import Trace
-from sim.workload.traces._columns import ARRIVAL, Column, arrivals, read_csv, since_first, tokens
-from sim.workload.traces._source import Source
+from sim.workload.settings import Params
+from sim.workload.table import MAX_TOKENS, RequestBlock
+from sim.workload.traces._base import Head, Trace
+from sim.workload.traces._columns import ARRIVAL, Clock, Column, Piece, csv_pieces, pick, tokens, whole
+from sim.workload.traces._table import Rows
+
+
+class AzureParams(Params):
+    """Settings of an Azure trace."""
+
+    image_tokens: int | None = Field(
+        default=None, ge=0, le=MAX_TOKENS,
+        description="tokens that an image (column NumImages of the multimodal trace) adds to ContextTokens; the trace does not say whether and how many",
+    )  # fmt: skip
 
 
 @register("trace")
 class Azure2023(Trace):
     """``TIMESTAMP,ContextTokens,GeneratedTokens`` with stamps such as ``2023-11-16 18:17:03.9799600`` (no zone, or an offset).
 
-    Also reads copies whose columns were renamed to ``arrival_s,input_tokens,output_tokens``.
+    The multimodal trace of 2025 also has ``NumImages``. Also reads copies whose columns were renamed to
+    ``arrival_s,input_tokens,output_tokens``.
 
-    *Source*: github.com/Azure/AzurePublicDataset, AzureLLMInferenceTrace 2023 and 2024.
+    *Source*: github.com/Azure/AzurePublicDataset, AzureLLMInferenceTrace 2023 and 2024, AzureLMMInferenceTrace 2025.
     """
 
     name = "azure-2023"
-    aliases = ("azure-2024",)
+    aliases = ("azure-2024", "azure-2025")
+    Params: ClassVar[type[Params]] = AzureParams
 
-    def read(self, path: Path) -> RequestBlock:
-        """All requests of a file."""
-        source = Source(path)
+    def fits(self, head: Head) -> bool:
+        """Its header."""
+        return head.kind == "csv" and set(head.keys) >= {"TIMESTAMP", "ContextTokens", "GeneratedTokens"}
+
+    def pieces(self, path: Path) -> Iterator[RequestBlock]:
+        """The requests of a file, block after block."""
         wanted = {
             "arrival": ("TIMESTAMP", *ARRIVAL),
             "prompt": ("ContextTokens", "input_tokens"),
             "output": ("GeneratedTokens", "output_tokens"),
         }
-        table = read_csv(source, wanted)
-        stamped = table["arrival"].name == "TIMESTAMP"
-        arrival = _seconds(source, table["arrival"]) if stamped else arrivals(source, table["arrival"], 1.0)
-        return RequestBlock.of(arrival, tokens(source, table["prompt"]), tokens(source, table["output"]))
+        rows = Rows(self, path)
+        stamps = Clock(1e-9)
+        for piece in csv_pieces(path, wanted, {"images": ("NumImages",)}):
+            source, column = piece.source, piece["arrival"]
+            stamped = column.name == "TIMESTAMP"
+            arrival = _seconds(piece, stamps) if stamped else rows.clock.arrivals(source, column)
+            prompt = tokens(source, piece["prompt"]).astype(np.int64)
+            if "images" in piece:
+                prompt = self._with_images(path, piece, prompt)
+            yield rows.block(piece, arrival, prompt, tokens(source, piece["output"]))
+
+    def _with_images(self, path: Path, piece: Piece, prompt: NDArray[np.int64]) -> NDArray[np.int64]:
+        images = whole(piece.source, piece["images"], 0, 1 << 20)
+        if self.params.image_tokens is None:
+            if images.any():
+                self.note(
+                    f"{path.name}: column NumImages not used: the trace does not say what an image adds to the prompt "
+                    "(settings.image_tokens adds that many tokens)"
+                )
+            return prompt
+        return tokens(piece.source, Column("NumImages", prompt + images * self.params.image_tokens)).astype(np.int64)
 
 
-def _seconds(source: Source, column: Column) -> NDArray[np.float64]:
+def _seconds(piece: Piece, clock: Clock) -> NDArray[np.float64]:
     import pandas as pd
 
+    source, column = piece.source, piece["arrival"]
     rule = "must be a time such as '2023-11-16 18:17:03.9799600'"
     if column.values.dtype.kind in "iufb":
-        source.fail_at(0, column.name, column.values.iloc[0], rule)
+        source.fail_at(0, column.name, pick(column.values, 0), rule)
     stamps = pd.to_datetime(column.values, format="ISO8601", utc=True, errors="coerce")
     bad = stamps.isna().to_numpy()
     if not bad.all():
@@ -55,4 +91,4 @@ def _seconds(source: Source, column: Column) -> NDArray[np.float64]:
         value = column.values.iloc[row]
         source.fail_at(row, column.name, "" if value != value else value, rule)
     nanoseconds = stamps.dt.tz_convert(None).to_numpy().astype("datetime64[ns]").astype(np.int64)
-    return since_first(source, column, nanoseconds) * 1e-9
+    return clock.since_first(source, column, nanoseconds) * 1e-9

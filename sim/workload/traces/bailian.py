@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field
 
 from sim.registry import register
 from sim.workload.settings import Params
-from sim.workload.traces.mooncake import Mooncake
+from sim.workload.traces._base import Head
+from sim.workload.traces.mooncake import Mooncake, MooncakeParams
 
 
-class BailianParams(Params):
+class BailianParams(MooncakeParams):
     """Settings of a Qwen-Bailian trace."""
 
     block_tokens: int = Field(default=16, ge=1, description="tokens of one hash id (published traces: 16)")
-    spread: bool = Field(default=False, description="spread requests of one time stamp evenly up to the next one")
 
 
 @register("trace")
@@ -25,6 +27,10 @@ class Bailian(Mooncake):
 
     name = "bailian"
     aliases = ("qwen-bailian",)
-    Params = BailianParams
+    Params: ClassVar[type[Params]] = BailianParams
     unit_s = 1.0
-    foreign = False
+    harmless = frozenset(("chat_id", "parent_chat_id", "type", "turn"))
+
+    def fits(self, head: Head) -> bool:
+        """JSON lines with ``parent_chat_id``."""
+        return head.kind == "jsonl" and set(head.keys) >= {"parent_chat_id", "timestamp", "input_length", "output_length"}

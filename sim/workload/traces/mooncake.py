@@ -1,9 +1,7 @@
-"""Mooncake traces: prompts as ids of 512-token blocks, so that shared prefixes survive."""
+"""Mooncake traces: prompts as ids of 512-token blocks, so that shared prefixes survive; and the extensions of Dynamo and aiperf."""
 
 from __future__ import annotations
 
-import io
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,21 +10,26 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from sim.errors import NotModelledError
 from sim.registry import register
 from sim.workload.settings import Params
 from sim.workload.table import RequestBlock
-from sim.workload.traces._base import Trace
-from sim.workload.traces._columns import Column, arrivals, hash_spans, tokens
+from sim.workload.traces._base import Head, Trace, TurnParams
+from sim.workload.traces._columns import HASHES, Clock, Column, hash_spans, labels, tokens, whole
+from sim.workload.traces._json import Fields, Records, json_pieces
 from sim.workload.traces._source import Source
-from sim.workload.traces.plain_csv import CsvParams, PlainCsv
+from sim.workload.traces._table import plain_rows
+from sim.workload.traces._turns import by_arrival
 
-_NUMBERS = ("timestamp", "input_length", "output_length")
-_EXTENSIONS = ("delay", "delay_ms", "wait_for", "tool_wait_ms", "priority", "strict_priority", "policy_class")
-_READ_SIZE = 1 << 26
+_FIELDS = Fields(
+    ("input_length", "output_length"), ("timestamp", "delay", "delay_ms", "priority"), ("session_id",), ("hash_ids",)
+)
+_WAITS = ("wait_for", "tool_wait_ms")
+_NAMES = frozenset(("timestamp", "input_length", "output_length"))
+_HARMLESS = frozenset(("request_id", "type", "output_token_ids", "num_turns", "index"))
+_OTHERS = frozenset(("chat_id", "parent_chat_id"))
 
 
-class MooncakeParams(Params):
+class MooncakeParams(TurnParams):
     """Settings of a Mooncake trace."""
 
     block_tokens: int = Field(
@@ -41,124 +44,126 @@ class MooncakeParams(Params):
 
 @register("trace")
 class Mooncake(Trace):
-    """One JSON object per line: ``timestamp`` (ms), ``input_length``, ``output_length``, ``hash_ids`` (gzip allowed).
+    """One JSON object per line: ``timestamp`` (ms), ``input_length``, ``output_length`` and, for shared prefixes, ``hash_ids`` (gzip, zstd allowed).
 
     An id stands for its block *and everything before it*, so equal ids are equal prefixes; each becomes one span, the last one
     perhaps shorter. Generated tokens have no ids in the format: a later prompt that repeats them does not find them in the
-    cache. Also reads copies in CSV with ``arrival_s,input_tokens,output_tokens,hash_ids``.
+    cache. ``session_id`` and ``priority`` are passed on. Also reads copies in CSV with ``arrival_s,input_tokens,output_tokens,hash_ids``.
 
-    *Source*: github.com/kvcache-ai/Mooncake, FAST25-release/traces.
+    *Source*: github.com/kvcache-ai/Mooncake, FAST25-release/traces; Dynamo and aiperf, Mooncake trace format.
     """
 
     name = "mooncake"
     Params: ClassVar[type[Params]] = MooncakeParams
     unit_s = 1e-3
-    foreign = True
-    """Rows of other formats are refused."""
+    harmless: ClassVar[frozenset[str]] = _HARMLESS
 
-    def read(self, path: Path) -> RequestBlock:
-        """All requests of a file."""
-        source = Source(path)
-        if source.data.lstrip()[:1] == b"{":
-            block = self._read_json(source)
+    def fits(self, head: Head) -> bool:
+        """JSON lines with its names, and times in whole ms."""
+        names = set(head.keys)
+        if (
+            head.kind != "jsonl"
+            or not names >= {"input_length", "output_length"}
+            or names & _OTHERS
+            or not names & {"timestamp", "delay"}
+        ):
+            return False
+        return "hash_ids" in names or not _fractions(head)
+
+    def pieces(self, path: Path) -> Iterator[RequestBlock]:
+        """The requests of a file, block after block."""
+        first = next(Source(path).pieces())
+        if first.data.lstrip()[:1] == b"{":
+            made = self._json(path)
         else:
-            if b"hash_ids" not in source.data.lstrip().splitlines()[0]:
-                source.fail("is neither JSON lines nor a CSV table with hash_ids", "its first line must be a JSON object")
-            block = PlainCsv(CsvParams(block_tokens=self.params.block_tokens)).read(path)
+            if b"hash_ids" not in first.data.lstrip().splitlines()[0]:
+                first.fail("is neither JSON lines nor a CSV table with hash_ids", "its first line must be a JSON object")
+            wanted = {"arrival": ("arrival_s",), "prompt": ("input_tokens",), "output": ("output_tokens",), "hashes": HASHES}
+            made = plain_rows(self, path, wanted, block_tokens=self.params.block_tokens)
         if self.params.spread:
+            block = RequestBlock.concat(list(made))
             block.arrival_s = _spread(block.arrival_s)
-        return block
+            made = iter([block])
+        yield from made
 
-    def _read_json(self, source: Source) -> RequestBlock:
-        columns, ids, counts = _by_arrow(source, self.foreign) or _by_line(source, self.foreign)
-        arrival = arrivals(source, columns["timestamp"], self.unit_s)
-        prompt, output = tokens(source, columns["input_length"]), tokens(source, columns["output_length"])
-        spans = hash_spans(source, "hash_ids", ids, counts, prompt, self.params.block_tokens)
-        return RequestBlock.of(arrival, prompt, output, spans=spans)
+    def _json(self, path: Path) -> Iterator[RequestBlock]:
+        clock, first, turns = Clock(self.unit_s), 0, False
+        held: list[RequestBlock] = []
+        for records in json_pieces(path, _FIELDS):
+            self._check(path, records)
+            prompt, output = tokens(records.source, records["input_length"]), tokens(records.source, records["output_length"])
+            ids, counts = records.ids["hash_ids"]
+            spans = hash_spans(records.source, "hash_ids", ids, counts, prompt, self.params.block_tokens)
+            session = labels(records["session_id"].values)
+            columns: dict[str, Any] = {"session": session, "priority": _priority(records)}
+            if turns or records.present & {"delay", "delay_ms"}:
+                turns = True
+                arrival = self._turns(path, records, session)
+            else:
+                missing = np.isnan(records["timestamp"].values)
+                if missing.any() and "timestamp" not in records.present:
+                    records.source.fail(f"line {records.source.line(int(np.argmax(missing)))}: has no field 'timestamp'")
+                arrival = clock.arrivals(records.source, records["timestamp"])
+            held.append(RequestBlock.of(arrival, prompt, output, first, spans=spans, **columns))
+            first += len(prompt)
+            if not turns:
+                yield held.pop()
+        if held:
+            yield by_arrival(RequestBlock.concat(held))
 
-
-_MOST_BRACKETS = 256
-
-_Parsed = tuple[dict[str, Column], NDArray[Any], NDArray[np.int64]]
-
-
-def _by_arrow(source: Source, foreign: bool) -> _Parsed | None:
-    """The fast way for well-formed files; None sends the caller to the slow way, which says what is wrong where."""
-    import pyarrow as pa
-    import pyarrow.json as pj
-
-    kinds = [pa.field(name, pa.float64()) for name in _NUMBERS] + [pa.field("hash_ids", pa.list_(pa.int64()))]
-    options = pj.ParseOptions(explicit_schema=pa.schema(kinds), unexpected_field_behavior="infer")
-    try:
-        table = pj.read_json(io.BytesIO(source.data), pj.ReadOptions(block_size=_READ_SIZE), options)
-    except pa.ArrowException:
-        return None
-    if foreign:
-        _refuse_extensions(source, table.column_names)
-    if any(table.column(name).null_count for name in (*_NUMBERS, "hash_ids")):
-        return None
-    hashes = table.column("hash_ids").combine_chunks()
-    if hashes.values.null_count:
-        return None
-    columns = {name: Column(name, table.column(name).to_numpy()) for name in _NUMBERS}
-    return columns, hashes.flatten().to_numpy(zero_copy_only=False), np.diff(hashes.offsets.to_numpy()).astype(np.int64)
-
-
-def _by_line(source: Source, foreign: bool) -> _Parsed:
-    columns: dict[str, list[Any]] = {name: [] for name in _NUMBERS}
-    ids: list[int] = []
-    counts: list[int] = []
-    for row, record in _records(source):
-        if foreign:
-            _refuse_extensions(source, record)
-        for name in _NUMBERS:
-            if name not in record:
-                source.fail(f"line {source.line(row)}: has no field {name!r}")
-            value = record[name]
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                source.fail_at(row, name, value, "must be a number")
-            columns[name].append(value)
-        hashes = record.get("hash_ids")
-        if not isinstance(hashes, list) or not all(type(x) is int for x in hashes):
-            source.fail_at(row, "hash_ids", hashes, "must be a list of whole numbers")
-        ids += hashes
-        counts.append(len(hashes))
-    try:
-        array = np.array(ids, np.int64)
-    except OverflowError:
-        array = np.array(ids, object)
-    found = {name: Column(name, _as_floats(source, name, values)) for name, values in columns.items()}
-    return found, array, np.array(counts, np.int64)
-
-
-def _records(source: Source) -> Iterator[tuple[int, dict[str, Any]]]:
-    for row, line in enumerate(text for text in source.data.splitlines() if text.strip()):
-        try:
-            if line.count(b"[") + line.count(b"{") > _MOST_BRACKETS:  # what the parser would follow down the C stack
-                raise ValueError("nested too deeply")
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            source.fail(f"line {source.line(row)}: is not JSON ({str(error)[:80]})")
-        if not isinstance(record, dict):
-            source.fail(f"line {source.line(row)}: must be a JSON object with {', '.join(_NUMBERS)} and hash_ids")
-        yield row, record
-
-
-def _as_floats(source: Source, name: str, values: list[Any]) -> NDArray[np.float64]:
-    for row, value in enumerate(values):
-        if isinstance(value, int) and abs(value) > 1 << 62:
-            source.fail_at(row, name, value, "is too large")
-    return np.array(values, np.float64)
-
-
-def _refuse_extensions(source: Source, names: Any) -> None:
-    if "chat_id" in names or "parent_chat_id" in names:
-        source.fail("is a Qwen-Bailian trace: its times are seconds and its blocks have 16 tokens", "use format: bailian")
-    for name in _EXTENSIONS:
-        if name in names:
-            raise NotModelledError(
-                "traffic.trace.path", str(source.path), f"field {name!r} of the Mooncake extensions is not modelled"
+    def _check(self, path: Path, records: Records) -> None:
+        names = records.present
+        if names & _OTHERS and not self.harmless & _OTHERS:
+            records.source.fail(
+                "is a Qwen-Bailian trace: its times are seconds and its blocks have 16 tokens", "use format: bailian"
             )
+        for name in _WAITS:
+            if name in names:
+                why = "requests that wait for the answer to others are not modelled"
+                raise self.refuse(path, name, why)
+        if self.params.delays == "refuse":
+            for name in ("delay", "delay_ms"):
+                if name in names:
+                    why = "a turn that waits so long after the answer before it is not modelled"
+                    raise self.refuse(path, name, why, "settings.delays: after_arrival or ignore")
+        if "priority" in names:
+            self.note(f"{path.name}: priority is passed on as the engine reads it (vLLM: smaller is served first)")
+        self.unused(path, records.others - self.harmless)
+
+    def _turns(self, path: Path, records: Records, session: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Arrivals where turns have delays: a time stamp is kept, a delay counts from the arrival of the turn before (``delays``)."""
+        delay = np.where(np.isnan(records["delay"].values), records["delay_ms"].values, records["delay"].values) * 1e-3
+        stamps = records["timestamp"].values * self.unit_s
+        out: NDArray[np.float64] = np.empty(len(stamps))
+        last: dict[int, float] = {}
+        for row, (stamp, wait, key) in enumerate(zip(stamps, delay, session, strict=True)):
+            known = not np.isnan(stamp)
+            if known and (np.isnan(wait) or self.params.delays == "ignore"):
+                out[row] = stamp
+            elif int(key) in last and not np.isnan(wait) and self.params.delays == "after_arrival":
+                out[row] = last[int(key)] + wait
+            else:
+                records.source.fail_at(row, "timestamp", None, "must be a number where no turn of its session came before")
+            last[int(key)] = float(out[row])
+        if not (np.isfinite(out).all() and (out >= 0).all()):
+            records.source.fail_at(
+                int(np.argmax(~(np.isfinite(out) & (out >= 0)))), "timestamp", None, "must be a finite time of at least 0"
+            )
+        kept = (
+            "are ignored" if self.params.delays == "ignore" else "count from the arrival of the turn before, not from its answer"
+        )
+        self.note(f"{path.name}: delays of turns {kept}")
+        return out
+
+
+def _fractions(head: Head) -> bool:
+    return any(isinstance(r, dict) and isinstance(r.get("timestamp"), float) and r["timestamp"] % 1 for r in head.rows)
+
+
+def _priority(records: Records) -> NDArray[np.int64]:
+    if "priority" not in records.present:
+        return np.zeros(records.rows, np.int64)
+    return whole(records.source, Column("priority", np.nan_to_num(records["priority"].values)), -(2**31) + 1, 2**31 - 1)
 
 
 def _spread(arrival: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,7 +1,8 @@
-"""Any CSV table with arrival times and lengths."""
+"""Any CSV table with lengths, and mostly with arrival times."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -10,11 +11,10 @@ from pydantic import Field
 from sim.registry import register
 from sim.workload.settings import Params
 from sim.workload.table import RequestBlock
-from sim.workload.traces._base import Trace
-from sim.workload.traces._columns import ARRIVAL, HASHES, OUTPUT, PROMPT, arrivals, hash_spans, read_csv, split_ids, tokens
+from sim.workload.traces._base import SECONDS, Head, Trace
+from sim.workload.traces._columns import ARRIVAL, HASHES, OUTPUT, PROMPT, is_parquet
 from sim.workload.traces._source import Source
-
-SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
+from sim.workload.traces._table import plain_rows
 
 
 class CsvParams(Params):
@@ -35,32 +35,43 @@ class CsvParams(Params):
     )
     time_unit: Literal["s", "ms", "us", "ns"] = Field(default="s", description="unit of the arrival times")
     block_tokens: int = Field(default=512, ge=1, description="tokens of one block id")
+    times: Literal["needed", "none"] = Field(
+        default="needed", description="none: the file has lengths only, and the traffic says when they arrive"
+    )
 
 
 @register("trace")
 class PlainCsv(Trace):
-    """A CSV file (gzip allowed) with a header and one request per line, such as ``arrival_s,input_tokens,output_tokens``."""
+    """A CSV file (gzip, zstd allowed) with a header and one request per line, such as ``arrival_s,input_tokens,output_tokens``.
+
+    Also reads ``priority``, ``session_id``, ``lora`` (or ``adapter``) and ``max_tokens`` where they are there. The files of Vidur, splitwise-sim,
+    APEX and of this package's own converter are such tables.
+    """
 
     name = "csv"
     Params = CsvParams
+    rank = -1
 
-    def read(self, path: Path) -> RequestBlock:
-        """All requests of a file."""
+    def fits(self, head: Head) -> bool:
+        """A header with lengths under any of their names."""
+        return head.kind in ("csv", "parquet") and bool(set(PROMPT) & set(head.keys)) and bool(set(OUTPUT) & set(head.keys))
+
+    def pieces(self, path: Path) -> Iterator[RequestBlock]:
+        """The requests of a file, block after block."""
         p: CsvParams = self.params
-        source = Source(path)
+        if not is_parquet(path) and next(Source(path).pieces()).data.lstrip()[:1] in (b"{", b"["):
+            Source(path).fail("is JSON, not a CSV table", "use format: auto, or the name of its format")
         wanted: dict[str, tuple[str, ...]] = {
-            "arrival": (p.arrival_column,) if p.arrival_column else ARRIVAL,
             "prompt": (p.prompt_column,) if p.prompt_column else PROMPT,
             "output": (p.output_column,) if p.output_column else OUTPUT,
         }
+        self.timed = p.times == "needed"
+        if self.timed:
+            wanted = {"arrival": (p.arrival_column,) if p.arrival_column else ARRIVAL} | wanted
         hashes: dict[str, tuple[str, ...]] = {"hashes": (p.hash_column,) if p.hash_column else HASHES}
         if p.hash_column:
             wanted |= hashes
-        table = read_csv(source, wanted, hashes, text=("hashes",))
-        arrival = arrivals(source, table["arrival"], SECONDS[p.time_unit])
-        prompt, output = tokens(source, table["prompt"]), tokens(source, table["output"])
-        if "hashes" not in table:
-            return RequestBlock.of(arrival, prompt, output)
-        ids, counts = split_ids(source, table["hashes"])
-        spans = hash_spans(source, table["hashes"].name, ids, counts, prompt, p.block_tokens)
-        return RequestBlock.of(arrival, prompt, output, spans=spans)
+        harmless = ("request_id", "id", "request_type", "application_id", "index", "")
+        yield from plain_rows(
+            self, path, wanted, unit_s=SECONDS[p.time_unit], optional=hashes, block_tokens=p.block_tokens, harmless=harmless
+        )

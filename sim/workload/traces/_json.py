@@ -1,0 +1,271 @@
+"""JSON lines and JSON arrays, some records at a time: by Arrow where they are well formed, else line by line, which says what is wrong where."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.errors import DataError
+from sim.workload import textfile
+from sim.workload.traces._columns import Column
+from sim.workload.traces._source import Source, _show
+
+_READ_SIZE = 1 << 26
+_MOST_BRACKETS = 256
+_LONGEST = 1 << 28
+
+
+@dataclass(frozen=True)
+class Fields:
+    """What of an object is read: ``numbers`` must be there, ``optional`` numbers and ``texts`` (of any kind) may, ``ids`` are lists of numbers."""
+
+    numbers: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
+    ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Records:
+    """Some objects as columns: numbers f8 (NaN: absent), texts as objects (None: absent), ids as (values, ids per row)."""
+
+    source: Source
+    columns: dict[str, Column]
+    ids: dict[str, tuple[NDArray[Any], NDArray[np.int64]]]
+    others: frozenset[str]
+    """Names that nobody asked for."""
+    rows: int = 0
+    present: frozenset[str] = field(default=frozenset())
+    """Names that at least one object has."""
+
+    def __getitem__(self, name: str) -> Column:
+        return self.columns[name]
+
+
+def json_pieces(path: Path, fields: Fields) -> Iterator[Records]:
+    """The objects of a file of JSON lines. Raises `DataError` with line, field and value."""
+    rows = 0
+    for source in Source(path).pieces():
+        found = _by_arrow(source, fields) or _by_line(source, fields)
+        rows += found.rows
+        yield found
+    if not rows:
+        Source(path).fail("has no rows")
+
+
+def _by_arrow(source: Source, fields: Fields) -> Records | None:
+    """The fast way for well-formed pieces; None sends the caller to the slow way."""
+    import pyarrow as pa
+    import pyarrow.json as pj
+
+    kinds = [pa.field(name, pa.float64()) for name in (*fields.numbers, *fields.optional)]
+    kinds += [pa.field(name, pa.list_(pa.int64())) for name in fields.ids]
+    options = pj.ParseOptions(explicit_schema=pa.schema(kinds), unexpected_field_behavior="infer")
+    try:
+        table = pj.read_json(io.BytesIO(source.data), pj.ReadOptions(block_size=_READ_SIZE), options)
+    except (pa.ArrowException, ValueError):
+        return None
+    if any(table.column(name).null_count for name in fields.numbers):
+        return None
+    ids = {}
+    for name in fields.ids:
+        column = table.column(name).combine_chunks()
+        if isinstance(column, pa.ChunkedArray) or column.values.null_count:
+            return None
+        counts = np.nan_to_num(np.asarray(column.value_lengths().to_numpy(zero_copy_only=False), np.float64)).astype(np.int64)
+        ids[name] = (column.flatten().to_numpy(zero_copy_only=False), counts)
+    columns = {name: Column(name, table.column(name).to_numpy()) for name in (*fields.numbers, *fields.optional)}
+    present = {name for name in table.column_names if table.column(name).null_count < table.num_rows}
+    for name in fields.texts:
+        if name in table.column_names:
+            kind = table.schema.field(name).type
+            if name in present and not (pa.types.is_integer(kind) or pa.types.is_string(kind)):
+                return None
+            columns[name] = Column(name, np.array(table.column(name).to_pylist(), object))
+        else:
+            columns[name] = Column(name, np.full(table.num_rows, None, object))
+    asked = {*fields.numbers, *fields.optional, *fields.texts, *fields.ids}
+    return Records(source, columns, ids, frozenset(present - asked), table.num_rows, frozenset(present))
+
+
+def _by_line(source: Source, fields: Fields) -> Records:
+    numbers: dict[str, list[Any]] = {name: [] for name in (*fields.numbers, *fields.optional)}
+    texts: dict[str, list[Any]] = {name: [] for name in fields.texts}
+    ids: dict[str, tuple[list[int], list[int]]] = {name: ([], []) for name in fields.ids}
+    present: set[str] = set()
+    rows = 0
+    for row, record in line_records(source):
+        rows += 1
+        present |= {k for k, v in record.items() if v is not None}
+        for name in numbers:
+            numbers[name].append(_number(source, row, name, record, name in fields.numbers))
+        for name in texts:
+            texts[name].append(record.get(name))
+        for name, (values, counts) in ids.items():
+            found = record.get(name)
+            found = [] if found is None and name not in record else found
+            if not isinstance(found, list) or not all(type(x) is int for x in found):
+                source.fail_at(row, name, found, "must be a list of whole numbers")
+            values += found
+            counts.append(len(found))
+    columns = {name: Column(name, np.array(v, np.float64)) for name, v in numbers.items()}
+    columns |= {name: Column(name, _objects(v)) for name, v in texts.items()}
+    asked = {*fields.numbers, *fields.optional, *fields.texts, *fields.ids}
+    arrays = {name: (_integers(v), np.array(c, np.int64)) for name, (v, c) in ids.items()}
+    return Records(source, columns, arrays, frozenset(present - asked), rows, frozenset(present))
+
+
+def _objects(values: list[Any]) -> NDArray[Any]:
+    out = np.empty(len(values), object)
+    out[:] = values
+    return out
+
+
+def _integers(values: list[int]) -> NDArray[Any]:
+    try:
+        return np.array(values, np.int64)
+    except OverflowError:
+        return np.array(values, object)
+
+
+def _number(source: Source, row: int, name: str, record: Mapping[str, Any], needed: bool) -> float:
+    if name not in record:
+        if needed:
+            source.fail(f"line {source.line(row)}: has no field {name!r}")
+        return float("nan")
+    value = record[name]
+    if value is None and not needed:
+        return float("nan")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        source.fail_at(row, name, value, "must be a number")
+    if isinstance(value, int) and abs(value) > 1 << 62:
+        source.fail_at(row, name, value, "is too large")
+    return float(value)
+
+
+def line_records(source: Source) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(row, object) of JSON lines. Raises `DataError` for what is no object."""
+    for row, line in enumerate(text for text in source.data.splitlines() if text.strip()):
+        try:
+            if line.count(b"[") + line.count(b"{") > _MOST_BRACKETS and deeper(line, _MOST_BRACKETS):
+                raise ValueError("nested too deeply")
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            source.fail(f"line {source.line(row)}: is not JSON ({str(error)[:80]})")
+        if not isinstance(record, dict):
+            source.fail(f"line {source.line(row)}: must be a JSON object")
+        yield row, record
+
+
+def deeper(text: bytes, most: int) -> bool:
+    """Whether brackets are nested more deeply than ``most``; brackets in strings count too, which is what the parser's stack needs at most."""
+    depth = 0
+    for byte in text:
+        if byte in (0x5B, 0x7B):
+            depth += 1
+            if depth > most:
+                return True
+        elif byte in (0x5D, 0x7D):
+            depth -= 1
+    return False
+
+
+@dataclass(frozen=True)
+class Item:
+    """One object of a file: its place (``item 3`` or ``line 3``) and value; `fail` names a key of it."""
+
+    path: Path
+    place: str
+    value: Mapping[str, Any]
+
+    def fail(self, key: str, rule: str, value: Any = None) -> NoReturn:
+        """Raise a `DataError` about a key of this object."""
+        raise DataError(str(self.path), f"{self.place}, key {key!r}: {rule} (got {_show(value)})")
+
+    def number(self, key: str, where: Mapping[str, Any], low: float = 0.0, name: str = "") -> float:
+        """A finite number of at least ``low`` in ``where``, a part of this object."""
+        value: Any = where.get(key)
+        whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 62
+        if not (whole or isinstance(value, float)) or not low <= value < float("inf"):
+            self.fail(name or key, f"must be a number of at least {low:g}", value)
+        return float(value)
+
+
+def items(path: Path) -> Iterator[Item]:
+    """The objects of a JSON array, of JSON lines, or the one object of a file, one at a time: the file is never held as a whole.
+
+    Raises `DataError` for what is no JSON, or no object.
+    """
+    decoder = json.JSONDecoder()
+    buffer, number, started, ended = "", 0, False, False
+    array = False
+    utf8 = _decoded(path)
+    more = True
+    while True:
+        buffer = buffer.lstrip()
+        if not started and buffer:
+            started = True
+            array = buffer[0] == "["
+            if array:
+                buffer = buffer[1:]
+                continue
+        if array and buffer[:1] in (",", "]"):
+            ended = buffer[0] == "]"
+            buffer = buffer[1:]
+            if ended and buffer.strip():
+                raise DataError(str(path), "is not JSON: something follows its array")
+            continue
+        if buffer:
+            if len(buffer) > _LONGEST:
+                raise DataError(str(path), f"item {number + 1}: is longer than {_LONGEST >> 20} MiB")
+            try:
+                value, end = decoder.raw_decode(buffer)
+            except RecursionError:
+                raise DataError(str(path), f"item {number + 1}: is not JSON (nested too deeply)") from None
+            except ValueError as error:
+                if not more:
+                    raise DataError(str(path), f"item {number + 1}: is not JSON ({str(error)[:80]})") from None
+                value, end = None, -1
+            if end > 0 and (end < len(buffer) or not more):
+                number += 1
+                if not isinstance(value, dict):
+                    raise DataError(str(path), f"item {number}: must be a JSON object (got {_show(value)})")
+                yield Item(path, f"item {number}", value)
+                buffer = buffer[end:]
+                continue
+        if not more:
+            break
+        # a value that is not whole yet needs as much again before another try
+        grown = [buffer]
+        size = max(len(buffer), 1 << 16)
+        while more and size > 0:
+            piece = next(utf8, None)
+            if piece is None:
+                more = False
+            else:
+                grown.append(piece)
+                size -= len(piece)
+        buffer = "".join(grown)
+    if array and not ended:
+        raise DataError(str(path), "is not JSON: its array does not end")
+    if not number:
+        raise DataError(str(path), "is empty" if not started else "has no objects")
+
+
+def _decoded(path: Path) -> Iterator[str]:
+    import codecs
+
+    decode = codecs.getincrementaldecoder("utf-8")()
+    try:
+        for chunk in textfile.chunks(path, 1 << 20):
+            yield decode.decode(chunk)
+        decode.decode(b"", True)
+    except UnicodeDecodeError:
+        raise DataError(str(path), "is not a text file in UTF-8") from None

@@ -1,0 +1,82 @@
+"""Conversations: turns with what was said before, put in order of arrival."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from sim.workload import content
+from sim.workload.table import RequestBlock
+
+Span = tuple[int, int, int]
+"""(content id, start, length)"""
+
+
+@dataclass
+class Request:
+    """One request before it is a row: ``spans`` of its prompt (empty: content that nobody shares)."""
+
+    arrival_s: float
+    prompt: int
+    output: int
+    session: int = -1
+    spans: Sequence[Span] = ()
+    out_content: int | None = None
+    priority: int = 0
+
+
+@dataclass
+class Talk:
+    """A conversation as it grows: everything said so far as spans; messages of equal text are equal content."""
+
+    said: list[Span] = field(default_factory=list)
+    tokens: int = 0
+
+    def add(self, number: int, tokens: int) -> None:
+        """A message with content id ``number``."""
+        if tokens > 0:
+            self.said.append((number, 0, tokens))
+            self.tokens += tokens
+
+
+def block_of(requests: Sequence[Request], sort: bool = True) -> RequestBlock:
+    """The requests as a block, in order of arrival (stable) from the first one."""
+    order = sorted(range(len(requests)), key=lambda i: requests[i].arrival_s) if sort else range(len(requests))
+    rows = [requests[i] for i in order]
+    spans = [merged(r.spans) for r in rows]
+    counts = [len(s) for s in spans]
+    flat = [piece for s in spans for piece in s]
+    ids, start, length = (np.array([piece[k] for piece in flat], np.int64) for k in range(3))
+    off = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    arrival = np.array([r.arrival_s for r in rows], np.float64)
+    own = content.OUTPUT + np.arange(len(rows))
+    columns: dict[str, Any] = {
+        "session": np.array([r.session for r in rows], np.int64),
+        "priority": np.array([r.priority for r in rows], np.int32),
+        "out_content": np.array([own[i] if r.out_content is None else r.out_content for i, r in enumerate(rows)], np.int64),
+        "spans": (off, ids, start, length),
+    }
+    return RequestBlock.of(
+        arrival - (arrival[0] if len(arrival) else 0.0), [r.prompt for r in rows], [r.output for r in rows], **columns
+    )
+
+
+def merged(spans: Sequence[Span]) -> list[Span]:
+    """Canonical spans: pieces of one content that continue each other are one."""
+    out: list[Span] = []
+    for number, start, length in spans:
+        if out and out[-1][0] == number and out[-1][1] + out[-1][2] == start:
+            out[-1] = (number, out[-1][1], out[-1][2] + length)
+        else:
+            out.append((number, start, length))
+    return out
+
+
+def by_arrival(block: RequestBlock) -> RequestBlock:
+    """A block in order of arrival, from the first one."""
+    made = block.take(np.argsort(block.arrival_s, kind="stable"))
+    made.arrival_s = made.arrival_s - (made.arrival_s[0] if len(made) else 0.0)
+    return made

@@ -1,0 +1,98 @@
+"""LLMServingSim workloads: JSON lines, single requests or sessions of dependent ones."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from sim.registry import register
+from sim.workload import content
+from sim.workload.settings import Params
+from sim.workload.table import MAX_TOKENS, RequestBlock
+from sim.workload.traces._base import Head, Trace, TurnParams
+from sim.workload.traces._json import Item, items
+from sim.workload.traces._turns import Request, Span, block_of
+
+
+class LlmServingSimParams(TurnParams):
+    """Settings of an LLMServingSim workload."""
+
+    block_tokens: int = Field(
+        default=16, ge=1, description="where token ids are given prompts are compared in blocks of so many tokens"
+    )
+
+
+@register("trace")
+class LlmServingSim(Trace):
+    """``{input_toks, output_toks, arrival_time_ns[, input_tok_ids]}`` or ``{session_id, arrival_time_ns, sub_requests: [{input_toks, output_toks,
+    tool_duration_ns}]}``, one a line.
+
+    Token ids give shared prefixes. The sub-requests of a session wait for each other (``settings.delays``).
+
+    *Source*: casys-kaist/LLMServingSim, workloads.
+    """
+
+    name = "llmservingsim"
+    Params: ClassVar[type[Params]] = LlmServingSimParams
+
+    def fits(self, head: Head) -> bool:
+        """Its key of times."""
+        return "arrival_time_ns" in head.keys and head.kind in ("json", "jsonl")
+
+    def read(self, path: Path) -> RequestBlock:
+        """All requests of a file."""
+        requests: list[Request] = []
+        for number, item in enumerate(items(path)):
+            at = item.number("arrival_time_ns", item.value) * 1e-9
+            if "sub_requests" in item.value:
+                requests += self._session(item, at, number)
+            else:
+                requests.append(self._one(item, item.value, at, -1, ""))
+        return block_of(requests)
+
+    def _session(self, item: Item, at: float, session: int) -> list[Request]:
+        parts = item.value["sub_requests"]
+        if not isinstance(parts, list) or not all(isinstance(p, Mapping) for p in parts):
+            item.fail("sub_requests", "must be a list of objects", parts)
+        if len(parts) > 1 and self.params.delays != "after_arrival":
+            why = "requests that wait for the answer before them and for a tool are not modelled"
+            raise self.refuse(item.path, "sub_requests", why, "settings.delays: after_arrival")
+        out = []
+        for i, part in enumerate(parts):
+            out.append(self._one(item, part, at, session, f"sub_requests[{i}]."))
+            at += item.number("tool_duration_ns", part) * 1e-9 if part.get("tool_duration_ns") is not None else 0.0
+        self.note(f"{item.path.name}: tool times count from the arrival of the request before, not from its answer")
+        return out
+
+    def _one(self, item: Item, row: Mapping[str, Any], at: float, session: int, where: str) -> Request:
+        prompt, output = (self._tokens(item, row, key, where + key) for key in ("input_toks", "output_toks"))
+        ids = row.get("input_tok_ids")
+        if ids is None:
+            return Request(at, prompt, output, session)
+        if not isinstance(ids, list) or len(ids) != prompt:
+            item.fail(
+                f"{where}input_tok_ids",
+                f"must be a list of {prompt} token ids",
+                f"{len(ids)} ids" if isinstance(ids, list) else ids,
+            )
+        return Request(at, prompt, output, session, _blocks(ids, self.params.block_tokens))
+
+    def _tokens(self, item: Item, row: Mapping[str, Any], key: str, name: str) -> int:
+        value = item.number(key, row, 1, name)
+        if value != int(value) or value > MAX_TOKENS:
+            item.fail(name, "must be a whole number of tokens", value)
+        return int(value)
+
+
+def _blocks(ids: list[Any], size: int) -> tuple[Span, ...]:
+    """Spans of token ids: a block's content is named by itself and all before it."""
+    out, state = [], hashlib.blake2b(digest_size=8)
+    for lo in range(0, len(ids), size):
+        state.update(repr(ids[lo : lo + size]).encode())
+        number = int.from_bytes(state.digest(), "big") % content.NUMBERS
+        out.append((content.RECORDED + number, 0, min(size, len(ids) - lo)))
+    return tuple(out)
