@@ -45,7 +45,8 @@ class Dask:
         try:
             while running:
                 try:
-                    finished = wait(list(running), timeout=0.3, return_when="FIRST_COMPLETED").done
+                    with self._client.as_current():
+                        finished = wait(list(running), timeout=0.3, return_when="FIRST_COMPLETED").done
                 except TimeoutError:
                     finished = ()
                 if not finished:

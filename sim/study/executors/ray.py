@@ -25,11 +25,15 @@ def connect(address: str) -> Ray:
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ConfigError("--cluster", address, f"cannot be reached: {str(error).splitlines()[0]}") from None
     try:
-        checked(address, [ray.get(ray.remote(code_version).remote())])
+        checked(address, [ray.get(ray.remote(_version).remote())])
     except BaseException:
         ray.shutdown()
         raise
     return Ray(ray)
+
+
+def _version() -> str:
+    return code_version()
 
 
 class Ray:

@@ -1,0 +1,32 @@
+"""What is finished per second, in steady state: counted between the first and the last arrival, without filling and draining."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sim.study.statistics.batches import BATCHES, skewness_adjusted
+from sim.study.statistics.interval import Interval
+
+
+def throughput_interval(
+    arrival_s: npt.NDArray[Any], finish_s: npt.NDArray[Any], weight: npt.NDArray[Any] | None = None, level: float = 0.95
+) -> Interval | None:
+    """Requests (or what ``weight`` counts of each) per second, from equal stretches of time. None for fewer than 100 requests.
+
+    The first twentieth of the time, in which the system fills, is left out.
+    """
+    if len(arrival_s) < 5 * BATCHES:
+        return None
+    start, end = float(np.min(arrival_s)), float(np.max(arrival_s))
+    if not end > start:
+        return None
+    edges = np.linspace(start + (end - start) / (BATCHES + 1), end, BATCHES + 1)
+    done = np.isfinite(finish_s)
+    counts, _ = np.histogram(finish_s[done], edges, weights=None if weight is None else np.asarray(weight, float)[done])
+    rates = counts / np.diff(edges)
+    low, high = skewness_adjusted(rates, level)
+    value = float(rates.mean())
+    return Interval(value, max(0.0, min(low, value)), max(high, value), level, f"{BATCHES} stretches of time", float(BATCHES))

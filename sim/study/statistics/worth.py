@@ -1,0 +1,52 @@
+"""What one run is worth: intervals of its own figures, from its parts, and whether it was stationary at all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from sim.study.statistics.attainment import attainment_interval
+from sim.study.statistics.batches import mean_interval
+from sim.study.statistics.interval import Interval
+from sim.study.statistics.percentile import percentile_interval
+from sim.study.statistics.stationary import judge
+from sim.study.statistics.throughput import throughput_interval
+from sim.study.statistics.truncation import mser5
+
+METRICS = ("ttft_s", "tpot_s", "e2e_s")
+PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
+
+
+def worth(result: Any, level: float = 0.95) -> dict[str, Any]:
+    """``{"stationary": sentence or "", "warmup_s": found by MSER-5 or None, "level", "intervals": {path of the summary: Interval}}``.
+
+    Requests of the scenario's warm-up are left out, as they are from the figures.
+    """
+    columns, summary = result.columns, result.summary
+    status, arrival = columns["status"], columns["arrival_s"]
+    counted = status != 3
+    if summary["warmup_s"] > 0 and len(arrival):
+        counted &= arrival >= float(arrival.min()) + summary["warmup_s"]
+    finished = counted & (status == 0)
+    found: dict[str, Interval | None] = {}
+    for key in METRICS:
+        values = columns[key][finished]
+        values = values[~np.isnan(values)]
+        found[f"latency.{key}.mean"] = mean_interval(values, level)
+        for name, p in PERCENTILES.items():
+            found[f"latency.{key}.{name}"] = percentile_interval(values, p, level)
+    if summary["slo"]["required"] is not None:
+        found["slo.attainment.joint"] = attainment_interval(columns["slo_met"][counted], level)
+    finish = np.where(status == 0, columns["finish_s"], np.nan)
+    found["throughput.requests_per_s"] = throughput_interval(arrival, finish, None, level)
+    found["throughput.output_tokens_per_s"] = throughput_interval(arrival, finish, columns["output_tokens"], level)
+    closed = "closed_loop:" in result.scenario
+    left = np.where(status == 3, np.nan, np.fmax(columns["finish_s"], arrival))
+    settled = mser5(columns["e2e_s"][finished])
+    return {
+        "level": level,
+        "stationary": judge(arrival, left, closed_loop=closed),
+        "warmup_s": float(arrival[finished][settled] - arrival[finished][0]) if settled is not None else None,
+        "intervals": {k: v for k, v in found.items() if v is not None},
+    }
