@@ -46,12 +46,18 @@ class Stored:
     ignore: tuple[str, ...] = ()
     groups: tuple[tuple[tuple[str, ...], str], ...] = ()
 
+    def over(self, rest: str) -> Stored:
+        """The same with what no group names in the format ``rest``."""
+        return replace(self, groups=(*self.groups, (ALL, rest)))
+
     def with_experts(self, dtype: object, field: str) -> Stored:
         """The same with routed experts in a format of their own (DeepSeek V4)."""
         known = {"fp4": "mxfp4-linear", "fp8": "fp8", "bf16": ""}
-        if dtype not in known:
+        if not isinstance(dtype, str) or dtype not in known:
             raise _unknown(field, str(dtype), known)
-        return replace(self, groups=((("re:.*experts.*",), known[str(dtype)]), (ALL, self.weights)))
+        if self.weights != "fp8" or self.groups:
+            return self
+        return replace(self, groups=((("re:.*experts.*",), known[dtype]), (ALL, self.weights)))
 
 
 def stored(block: object, field: str) -> Stored:
@@ -77,6 +83,8 @@ def stored(block: object, field: str) -> Stored:
         return _compressed(block, field)
     if method in ("awq", "awq_marlin", "gptq", "gptq_marlin", "marlin", "auto-round", "intel/auto-round"):
         return _integers(block, method, field)
+    if method == "fp8" and block.get("quantized_layers"):  # experts requantised, the rest as it was
+        return replace(_mixed(block, "", field), ignore=(), method="fp8").over("fp8")
     if method in ("fp8", "mxfp4", "mxfp8", "fbgemm_fp8"):
         return Stored("fp8" if method == "fbgemm_fp8" else method, "", method, _names(block, field))
     if method == "bitsandbytes":
@@ -193,6 +201,8 @@ def _group(group: Block, form: str, field: str) -> tuple[tuple[str, ...], str]:
     if not isinstance(targets, list | tuple) or not all(isinstance(t, str) for t in targets):
         raise ConfigError(f"{field}.targets", targets, "must be a list of module names")
     weights, inputs = group.get("weights") or {}, group.get("input_activations") or {}
+    if group and (not isinstance(weights, Mapping) or weights.get("num_bits") is None):
+        raise ConfigError(f"{field}.weights.num_bits", weights, "is missing")
     for key, value in (("weights", weights), ("input_activations", inputs)):
         if not isinstance(value, Mapping):
             raise ConfigError(f"{field}.{key}", value, "must be a mapping")

@@ -10,17 +10,24 @@ from sim.model.keys import Keys
 _VISION, _AUDIO = ("vision_config", "vision_tower_config"), ("audio_config", "sound_config")
 
 
-def encoder_params(config: Mapping[str, Any], field: str) -> int:
-    """Parameters beside the language model; 0 without encoders. Raises `ConfigError` naming the key."""
+def encoder_params(config: Mapping[str, Any], field: str) -> tuple[int, str]:
+    """Parameters beside the language model, and a sentence where a section of an encoder does not tell its size.
+
+    *Raises*: `ConfigError` naming the key.
+    """
     c = Keys(config, "the model", field)
     inner = c.section("thinker_config") if config.get("thinker_config") else c
-    total = 0
+    total, unknown = 0, []
     for owner in {id(c.raw): c, id(inner.raw): inner}.values():
-        if any(owner.get(k) is not None for k in _VISION):
-            total += _vision(owner.section(*_VISION))
-        if any(owner.get(k) is not None for k in _AUDIO):
-            total += _audio(owner.section(*_AUDIO))
-    return total
+        for names, count in ((_VISION, _vision), (_AUDIO, _audio)):
+            if owner.get(*names):
+                found = count(owner.section(*names))
+                total += found
+                unknown += [] if found else [names[0]]
+    return (
+        total,
+        f"the size of the encoder in {' and '.join(unknown)} is not known: its parameters are left out" if unknown else "",
+    )
 
 
 def _vision(v: Keys) -> int:
@@ -40,19 +47,19 @@ def _vision(v: Keys) -> int:
     patch = side**2 * 3 * v.whole("temporal_patch_size", default=1) * hidden
     merged = hidden * v.whole("spatial_merge_size", default=1) ** 2
     merger = merged * (merged + out)
-    deep = v.get("deepstack_visual_indexes")
+    deep = v.where("deepstack_visual_indexes")
     gates = (
         3
         if v.get("hidden_act", "hidden_activation") in ("silu", "gelu_pytorch_tanh_gated")
         or v.get("model_type") == "gemma4_vision"
         else 2
     )
+    if not depth or not hidden:
+        return 0
     layers = depth + v.whole("num_global_layers", default=0, least=0)
     each = 4 * hidden * hidden + gates * hidden * inner
-    if embed is not None:
-        each = 4 * hidden * hidden + 2 * hidden * inner
     table = v.whole("position_embedding_size", "num_position_embeddings", default=0, least=0) * hidden
-    return layers * each + patch + merger * (1 + (len(deep) if isinstance(deep, list) else 0)) + table
+    return layers * each + patch + merger * (1 + len(deep)) + table
 
 
 def _audio(a: Keys) -> int:
@@ -60,5 +67,7 @@ def _audio(a: Keys) -> int:
     depth = a.whole("encoder_layers", "num_hidden_layers", "conf_num_hidden_layers", default=0, least=0)
     hidden = a.whole("d_model", "hidden_size", default=0, least=0)
     inner = a.whole("encoder_ffn_dim", "intermediate_size", default=4 * hidden, least=0)
+    if not depth or not hidden:
+        return 0
     out = a.whole("output_dim", "output_proj_dims", default=0, least=0)
     return depth * (4 * hidden * hidden + 2 * hidden * inner) + hidden * out + 3 * hidden * hidden

@@ -50,15 +50,14 @@ def spec_from_config(
     *Raises*: `ConfigError` naming a missing or malformed key; `NotModelledError` for an architecture or number format that is not
     modelled; `UnknownNameError` for an unknown name of a number format.
     """
-    text, model_type = _text(config, field)
-    keys = Keys(text, name, f"{field}.config")
+    text, model_type, section = _text(config, field)
+    keys = Keys(text, name, f"{field}.config{section}")
     for owner in (config, text):
         if owner.get("is_encoder_decoder"):
             raise NotModelledError(
                 f"{field}.config.is_encoder_decoder", True, "encoder-decoder models are not modelled", "decoder-only models"
             )
-    warnings: tuple[str, ...] = ()
-    tied_by_default = False
+    unverified, tied_by_default = False, False
     if model_type in FAMILIES:
         fields = FAMILIES[model_type].rule(keys)
         tied_by_default = FAMILIES[model_type].tied
@@ -66,9 +65,9 @@ def spec_from_config(
         found = read_from_fields(keys)
         if found is None:
             raise not_modelled(config, text, model_type, f"{field}.config.model_type")
-        fields, warnings = found, ("unverified",)
+        fields, unverified = found, True
     fields["tie_embeddings"] = _tied(config, text, fields.pop("tied", tied_by_default), field)
-    fields["vision_params"] = encoder_params(config, f"{field}.config")
+    fields["vision_params"], unsized = encoder_params(config, f"{field}.config")
     held, dtype = _stored(config, text, beside, field), _dtype(config, text, field)
     fields |= _formats(held, dtype, weights, kv_cache, field)
     fields["kv_wanted"] = held.kv if kv_cache == "auto" else ""
@@ -78,10 +77,10 @@ def spec_from_config(
     _check(spec, field)
     if weights.strip().lower() == "auto" or spec.weights == held.weights:
         spec = apply(spec, held)
-    if warnings:
-        say = f"{name}: architecture {model_type!r} read from fields, not verified: {spec.param_count():,} parameters"
-        spec = replace(spec, warnings=(say,))
-    return spec
+    warnings = [f"{name}: {unsized}"] if unsized else []
+    if unverified:
+        warnings.append(f"{name}: architecture {model_type!r} read from fields, not verified: {spec.param_count():,} parameters")
+    return replace(spec, warnings=tuple(warnings)) if warnings else spec
 
 
 def _check(spec: ModelSpec, field: str) -> None:
@@ -95,17 +94,18 @@ def _check(spec: ModelSpec, field: str) -> None:
         )
 
 
-def _text(config: Config, field: str) -> tuple[Config, str]:
-    """The language part of a multimodal config, and its model_type."""
+def _text(config: Config, field: str) -> tuple[Config, str, str]:
+    """The language part of a multimodal config, its model_type, and where it stands (``.text_config``)."""
     outer = config.get("model_type") or ""
     found: Config = config
-    inner = ""
+    inner = section = ""
     for _ in range(2):  # omni models nest twice: thinker_config.text_config
         key = next((k for k in _TEXT if found.get(k) is not None), "")
         if not key:
             break
         if not isinstance(found[key], Mapping):
-            raise ConfigError(f"{field}.config.{key}", found[key], "must be a mapping")
+            raise ConfigError(f"{field}.config{section}.{key}", found[key], "must be a mapping")
+        section += f".{key}"
         kept = {k: v for k, v in found.items() if k in ("torch_dtype", "dtype", "architectures")}
         inner = found.get("model_type") or inner
         found = {**kept, **found[key]}
@@ -115,7 +115,19 @@ def _text(config: Config, field: str) -> tuple[Config, str]:
     said = outer if said is None else said
     if not isinstance(said, str):
         raise ConfigError(f"{field}.config.model_type", said, "must be a text")
-    return found, said
+    return found, said if said in FAMILIES else _by_architecture(found, said), section
+
+
+def _by_architecture(text: Config, model_type: str) -> str:
+    """The family of ``architectures``, by which engines choose the model class, where ``model_type`` says nothing to them."""
+    names = text.get("architectures")
+    if isinstance(names, list | tuple) and names and isinstance(names[0], str):
+        stem = names[0].lower()
+        for ending in ("forcausallm", "forconditionalgeneration", "lmheadmodel", "model"):
+            stem = stem.removesuffix(ending)
+        plain = {key.replace("_", "").replace("-", "").lower(): key for key in FAMILIES}
+        return plain.get(stem, model_type)
+    return model_type
 
 
 def _tied(config: Config, text: Config, default: bool, field: str) -> bool:

@@ -86,7 +86,7 @@ class Keys:
         """Layer indices: a list of whole numbers, or a text of them with commas."""
         value = self.get(key)
         if isinstance(value, str):
-            value = [int(v) if v.strip().isdigit() else v for v in value.split(",") if v.strip()]
+            value = [int(v) if v.strip().isascii() and v.strip().isdigit() else v for v in value.split(",") if v.strip()]
         if value is None:
             return frozenset()
         if not isinstance(value, list | tuple) or any(isinstance(v, bool) or not isinstance(v, int) for v in value):

@@ -8,11 +8,25 @@ from dataclasses import dataclass
 from sim.model import quant
 from sim.model.tensors import COPY, EXPERTS, Product, Tensor
 
-_AT = ("mlp", "feed_forward", "block_sparse_moe", "mixer", "ffn")
+_AT = ("mlp", "feed_forward", "block_sparse_moe", "mixer", "ffn", "moe")
 
 
 def _names(*names: str) -> tuple[str, ...]:
     return tuple(f"{at}.{n}" for n in names for at in _AT)
+
+
+def _shared_names(apart: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What checkpoints call the matrices into and out of the shared part."""
+    into, out = ("gate_proj", "up_proj", "gate_up_proj"), ("down_proj",)
+    if apart:
+        return tuple(f"mlp.{n}" for n in into), tuple(f"mlp.{n}" for n in out)
+    inside = ("shared_experts", "shared_expert", "shared_mlp")
+    alone = ("share_expert",)
+    found = [
+        (*(f"{s}.{n}" for s in alone for n in names), *_names(*(f"{s}.{n}" for s in inside for n in names)))
+        for names in (into, out)
+    ]
+    return found[0], found[1]
 
 
 @dataclass(frozen=True)
@@ -46,7 +60,7 @@ class Routed:
     """Routed experts: ``top_k`` of ``experts`` per token, each ``width`` wide; ``shared`` features that every token uses.
 
     ``latent``: the experts work in so many features, with one projection in and out of them (Kimi K3, Nemotron 3 Super).
-    ``shared_gated`` says whether the shared part has a gate matrix (as ``gated`` unless told).
+    ``apart``: the experts are a module beside the MLP that every token uses (Gemma 4), not inside it.
     """
 
     experts: int
@@ -56,6 +70,7 @@ class Routed:
     bias: bool = False
     shared: int = 0
     latent: int = 0
+    apart: bool = False
 
     @property
     def _into(self) -> int:
@@ -77,22 +92,17 @@ class Routed:
                 COPY,
                 modules=_names("fc1_latent_proj", "routed_expert_down_proj"),
             )
-        up = _names("experts", "experts.0.gate_proj", "experts.0.up_proj", "experts.0.w1", "experts.0.w3", "experts.gate_up_proj")
-        down = _names("experts", "experts.0.down_proj", "experts.0.w2", "experts.down_proj")
+        into = ("experts", "experts.0.gate_proj", "experts.0.up_proj", "experts.0.w1", "experts.0.w3", "experts.gate_up_proj")
+        out = ("experts", "experts.0.down_proj", "experts.0.w2", "experts.down_proj")
+        up, down = (into, out) if self.apart else (_names(*into), _names(*out))
         yield Tensor("expert_gate_up", quant.EXPERT, n * inside * self.width * self._into, EXPERTS, n, up)
         yield Tensor("expert_down", quant.EXPERT_DOWN, n * self.width * inside, EXPERTS, n, down)
         if self.bias:
             yield Tensor("expert_bias", quant.PLAIN, n * (self.width * self._into + inside), EXPERTS, n)
         if self.shared:
-            at = ("shared_experts", "shared_expert", "shared_mlp")
-            up = tuple(name for s in at for name in _names(f"{s}.gate_proj", f"{s}.up_proj", f"{s}.gate_up_proj"))
+            up, down = _shared_names(self.apart)
             yield Tensor("shared_gate_up", quant.SHARED, hidden * self.shared * self._into, modules=up)
-            yield Tensor(
-                "shared_down",
-                quant.SHARED_DOWN,
-                self.shared * hidden,
-                modules=tuple(n for s in at for n in _names(f"{s}.down_proj")),
-            )
+            yield Tensor("shared_down", quant.SHARED_DOWN, self.shared * hidden, modules=down)
 
     def products(self, hidden: int, tp: int) -> Iterator[Product]:
         """All but the experts' own."""

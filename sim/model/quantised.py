@@ -1,7 +1,8 @@
 """Which tensors of a checkpoint are in which number format: lists of modules matched layer by layer, as engines match them.
 
 A pattern is a module name (all of it, or some whole parts: ``self_attn`` stands for every module inside one), a shell pattern with ``*``, or
-``re:`` and a regular expression that must match from the start. Names are tried under the prefixes that model classes use.
+``re:`` and a regular expression that must match from the start. Names are tried under the prefixes that model classes use; draft layers
+(``mtp.``) and encoders are not the model's.
 """
 
 from __future__ import annotations
@@ -21,49 +22,67 @@ from sim.model.spec import ModelSpec
 from sim.model.tensors import Tensor
 
 _PREFIXES = (
-    "model.layers", "language_model.model.layers", "model.language_model.layers", "language_model.layers", "layers", "backbone.layers",
-    "transformer.h", "transformer.layers", "thinker.model.layers", "llm.model.layers", "gpt_neox.layers", "model.language_model.model.layers",
+    "model.", "language_model.model.", "model.language_model.", "language_model.", "", "backbone.", "transformer.", "thinker.model.",
+    "llm.model.", "gpt_neox.", "model.language_model.model.", "model.decoder.", "thinker.", "transformer.encoder.", "model.model.",
 )  # fmt: skip
 _ANY = {"*", "Linear", "re:.*"}
+_IN_LAYER = re.compile(r"(.*?)(?:layers|h)\.(\d+)\.(.+)")
 
 
 class Matcher:
-    """Whether a module name matches one of some patterns."""
+    """Whether modules of layers, or others, match one of some patterns."""
 
     def __init__(self, patterns: Iterable[str], field: str) -> None:
         self.all = False
-        self.exact: set[str] = set()
+        self.exact: set[str] = set()  # of modules anywhere, and of parts of their names
+        self.layers: dict[int, tuple[set[str], list[str]]] = {}  # exact names and shell patterns inside one layer
         shell: list[str] = []
         self.starts: list[re.Pattern[str]] = []
         for p in patterns:
+            inside = _IN_LAYER.fullmatch(p) if not p.startswith("re:") else None
             if p in _ANY:
                 self.all = True
             elif p.startswith("re:"):
                 self.starts.append(_compiled(p[3:], p, field))
+            elif inside is not None and (inside[1] in _PREFIXES or set(inside[1]) & set("*?[")):
+                names, globs = self.layers.setdefault(int(inside[2]), (set(), []))
+                if set(inside[3]) & set("*?["):
+                    globs.append(inside[3])
+                else:
+                    names.add(inside[3])
             elif any(ch in p for ch in "*?["):
                 shell.append(fnmatch.translate(p))
             else:
                 self.exact.add(p)
         self.shell = re.compile("|".join(shell)) if shell else None
-        self.suffixes = {p for p in self.exact if "layers." not in p and ".h." not in p}
 
     def __bool__(self) -> bool:
-        return bool(self.all or self.exact or self.shell or self.starts)
+        return bool(self.all or self.exact or self.layers or self.shell or self.starts)
 
-    def matches(self, name: str) -> bool:
-        """Whether the module of this full name is meant."""
+    def has(self, layer: int, module: str) -> bool:
+        """Whether a module of a layer is meant (``self_attn.q_proj``)."""
         if self.all:
             return True
-        parts = name.split(".")
-        if any(".".join(parts[:end]) in self.exact for end in range(1, len(parts) + 1)):
+        parts = module.split(".")
+        names, globs = self.layers.get(layer, (set(), []))
+        if names and any(".".join(parts[:end]) in names for end in range(1, len(parts) + 1)):
             return True
-        if self.suffixes and any(
-            ".".join(parts[i:j]) in self.suffixes for i in range(len(parts)) for j in range(i + 1, len(parts) + 1)
+        if any(fnmatch.fnmatchcase(module, g) for g in globs):
+            return True
+        if self.exact and any(
+            ".".join(parts[i:j]) in self.exact for i in range(len(parts)) for j in range(i + 1, len(parts) + 1)
         ):
             return True
-        if self.shell is not None and self.shell.match(name):
-            return True
-        return any(p.match(name) for p in self.starts)
+        return bool(self.shell or self.starts) and any(
+            self._free(f"{prefix}{stack}.{layer}.{module}") for prefix in _PREFIXES for stack in ("layers", "h")
+        )
+
+    def names(self, module: str) -> bool:
+        """Whether a module beside the layers is named (``lm_head``)."""
+        return any(f"{prefix}{module}" in self.exact or self._free(f"{prefix}{module}") for prefix in _PREFIXES)
+
+    def _free(self, name: str) -> bool:
+        return (self.shell is not None and self.shell.match(name) is not None) or any(p.match(name) for p in self.starts)
 
 
 def _compiled(pattern: str, whole: str, field: str) -> re.Pattern[str]:
@@ -98,20 +117,16 @@ def apply(spec: ModelSpec, held: Stored, field: str = "model.config.quantization
     return replace(spec, weights=main, own_blocks=own, end_formats=ends)
 
 
-def _names_of(tensor: Tensor, layer: int) -> Iterable[str]:
-    return (f"{prefix}.{layer}.{module}" for module in tensor.modules for prefix in _PREFIXES)
-
-
 def _form(tensor: Tensor, layer: int, held: Stored, ignored: Matcher, groups: list[tuple[Matcher, str]]) -> str:
     """The number format of a tensor; empty for 16 bits."""
     if tensor.role == quant.PLAIN:
         return ""
-    if ignored and any(ignored.matches(name) for name in _names_of(tensor, layer)):
+    if ignored and any(ignored.has(layer, module) for module in tensor.modules):
         return ""
     if not groups:
         return held.weights
     for matcher, form in groups:
-        if matcher.all or any(matcher.matches(name) for name in _names_of(tensor, layer)):
+        if any(matcher.has(layer, module) for module in tensor.modules):
             return form
     return ""
 
@@ -146,9 +161,9 @@ def _differing(spec: ModelSpec, block: Block, main: str) -> tuple[tuple[str, str
 
 def _ends(held: Stored, ignored: Matcher, groups: list[tuple[Matcher, str]]) -> tuple[tuple[str, str], ...]:
     """The head, where a group names it."""
-    if ignored.matches("lm_head"):
+    if ignored.names("lm_head"):
         return ()
     for matcher, form in groups:
-        if not matcher.all and form and any(matcher.matches(n) for n in ("lm_head", "language_model.lm_head", "model.lm_head")):
+        if not matcher.all and form and matcher.names("lm_head"):
             return (("lm_head", form),)
     return ()

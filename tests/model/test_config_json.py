@@ -91,7 +91,9 @@ def test_an_unknown_family_is_refused_by_name() -> None:
     assert "latent attention, routed experts" in str(caught.value)
     assert "nearest modelled family: deepseek_v3" in str(caught.value)
     with pytest.raises(NotModelledError, match="nearest modelled family: qwen3_moe"):
-        spec_from_config({**LLAMA, "model_type": "qwen3_mof"}, "mine")
+        spec_from_config({**LLAMA, "model_type": "qwen3_mof", "architectures": None}, "mine")
+    by_class = {**LLAMA, "model_type": "newcomer"}  # engines choose the model class by architectures
+    assert spec_from_config(by_class, "mine") == spec_from_config(LLAMA, "mine")
 
 
 @pytest.mark.parametrize(

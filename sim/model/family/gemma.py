@@ -85,7 +85,7 @@ def _gemma4(c: Keys) -> Fields:
             count, top_k = c.whole("num_experts"), c.whole("top_k_experts")
             if top_k > count:
                 raise c.error("top_k_experts", f"is more than the {count} experts of {c.name}")
-            mlp = Routed(count, top_k, c.whole("moe_intermediate_size"), shared=width)
+            mlp = Routed(count, top_k, c.whole("moe_intermediate_size"), shared=width, apart=True)
             small += 4 * hidden
         blocks.append(Block(mixer, mlp, small + (hidden if per_layer else 0), 2 * hidden * per_layer))
     f |= {"own_blocks": tuple(blocks), "attention": (), "window": f["window"]}

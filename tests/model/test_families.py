@@ -1,0 +1,61 @@
+"""A published model of every family: parameters against the total of its safetensors index or its model card."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sim.model import load_model, spec_from_config
+from sim.model.families import FAMILIES
+
+LINES = Path(__file__).with_name("families.jsonl").read_text(encoding="utf-8").splitlines()
+ROWS: dict[str, dict[str, Any]] = {row["name"]: row for row in map(json.loads, LINES)}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_parameters_are_those_the_publisher_states(name: str) -> None:
+    model = spec_from_config(ROWS[name]["config"], name)
+
+    assert model.param_count() / 1e9 == pytest.approx(ROWS[name]["billions"], rel=0.02)
+    assert model.warnings == ()
+    assert model.active_param_count() <= model.param_count()
+    assert model.weight_bytes() == pytest.approx(2 * model.param_count())
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("qwen-7b", 32 * 32 * 128 * 2 * 2),
+        ("falcon-40b", 60 * 8 * 64 * 2 * 2),
+        ("starcoder", 40 * 1 * 128 * 2 * 2),
+        ("glm-4-9b-chat", 40 * 2 * 128 * 2 * 2),
+        ("minicpm3", 62 * (256 + 32) * 2),
+        ("hunyuan-large", 32 * 8 * 128 * 2 * 2),  # every second layer borrows keys and values
+        ("kimi-linear-48b", 7 * 576 * 2),
+        ("jamba-mini", 4 * 8 * 128 * 2 * 2),
+        ("gemma-4-e4b", (20 * 2 * 256 + 4 * 2 * 512) * 2 * 2),  # the last 18 layers borrow
+        ("minimax-text-01", 10 * 8 * 128 * 2 * 2),
+    ],
+)
+def test_a_token_takes_the_bytes_counted_by_hand(name: str, expected: float) -> None:
+    assert spec_from_config(ROWS[name]["config"], name).kv_bytes_per_token() == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("jamba-mini", 28 * (8192 * 3 * 2 + 8192 * 16 * 4)),
+        ("nemotron-nano-9b-v2", 27 * ((128 * 80 + 2 * 8 * 128) * 3 * 2 + 128 * 80 * 128 * 4)),
+        ("minimax-text-01", 70 * 64 * 128 * 128 * 4),
+        ("lfm2-8b-a1b", 18 * 2048 * 2 * 2),
+    ],
+)
+def test_a_sequence_keeps_the_state_counted_by_hand(name: str, expected: int) -> None:
+    assert spec_from_config(ROWS[name]["config"], name).state_bytes() == expected
+
+
+def test_every_family_is_written_down_once() -> None:
+    assert len(FAMILIES) > 120
+    assert all(name == name.strip() for name in FAMILIES)
+    assert load_model("llama-3.1-8b").own_blocks == ()
