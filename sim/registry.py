@@ -39,8 +39,13 @@ BASES: Final = {
     "arrival": "sim.workload.arrivals._base:Arrival",
     "length": "sim.workload.lengths._base:Length",
     "trace": "sim.workload.traces._base:Trace",
+    "bench": "sim.study.bench._base:Bench",
+    "export": "sim.report.exports._base:Export",
+    "study": "sim.study.base:Study",
 }
 """What a class of each kind is derived from; imported only to check a plug-in."""
+_GUARDED: Final = ("engine", "router", "scaler", "arrival", "length", "trace")
+"""Kinds whose plug-ins take part in a run."""
 _registered: dict[str, dict[str, type]] = {kind: {} for kind in ROOMS}
 _checked: dict[tuple[str, type], type] = {}
 _scanned: set[str] = set()
@@ -163,8 +168,6 @@ def _check(kind: str, cls: Any, field: str, given: str) -> Any:
     """The guarded class. Raises `ConfigError` where it is not what the kind asks for."""
     if inspect.isclass(cls) and (kind, cls) in _checked:
         return _checked[kind, cls]
-    if kind not in BASES:
-        return cls
     module, _, base_name = BASES[kind].partition(":")
     base: Any = getattr(importlib.import_module(module), base_name)
     path = f"{module}.{base_name}"
@@ -186,7 +189,7 @@ def _check(kind: str, cls: Any, field: str, given: str) -> Any:
         )
     from sim import guard  # loads numpy, which the help of the command line does not need
 
-    _checked[kind, cls] = guard.guarded(cls, base)
+    _checked[kind, cls] = guard.guarded(cls, base) if kind in _GUARDED else cls
     return _checked[kind, cls]
 
 

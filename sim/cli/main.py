@@ -22,6 +22,7 @@ for _module in COMMANDS:
 def main() -> None:
     """Entry point: errors of ours become one line and exit code 2."""
     try:
+        _own_study()
         code = app(standalone_mode=False)  # of `typer.Exit`, else what the command returned: None
         sys.exit(code if isinstance(code, int) else 0)
     except ServesimError as error:
@@ -40,6 +41,18 @@ def main() -> None:
         if type(error).__name__ == "Abort":
             _fail("interrupted: nothing was written", 130)
         raise
+
+
+def _own_study() -> None:
+    """``servesim path/to/file.py:Class SCENARIO``: a study of one's own is a command as the built-in ones are."""
+    if len(sys.argv) > 1 and ".py:" in sys.argv[1]:
+        from sim import plugins, registry
+        from sim.cli import studies
+
+        cls = registry.lookup("study", sys.argv[1], "study")
+        plugins.carry(cls.__module__)
+        studies.add(cls)
+        sys.argv[1] = cls.name
 
 
 def _fail(message: str, code: int) -> None:
