@@ -135,10 +135,23 @@ def _drained(rec):
 def _recorder_view(rec):
     flush_gaps(rec)
     rows = (rec.id, rec.replica, rec.arrival, rec.first_scheduled, rec.first_token, rec.finish)
-    counts = (rec.prompt, rec.output, rec.cached, rec.preemptions, rec.status)
+    counts = (rec.prompt, rec.output, rec.cached, rec.preemptions, rec.status, rec.taken)
     watched = (rec.watched_id, rec.watched_time, rec.watched_replica)
     sums = (rec.itl_sum, rec.itl_count, rec.itl_max, rec.tokens_max)
-    return rec.n, rec.n_watched, rows, counts, watched, sums, rec.outstanding, rec.width, rec.series, rec.itl_hist, rec.parts
+    return (
+        rec.n,
+        rec.n_watched,
+        rows,
+        counts,
+        watched,
+        sums,
+        rec.outstanding,
+        rec.width,
+        rec.series,
+        rec.itl_hist,
+        rec.parts,
+        rec.kv_peak,
+    )
 
 
 @kernel
@@ -168,7 +181,7 @@ def _in_flight(states):
                 n -= 1
     ids = np.empty(n, np.int64)
     replica = np.empty(n, np.int32)
-    times = np.empty((3, n))
+    times = np.empty((4, n))
     counts = np.empty((4, n), np.int32)
     j = 0
     for k in range(len(states)):
@@ -183,6 +196,7 @@ def _in_flight(states):
                 times[0, j] = s.r_sent[slot]
                 times[1, j] = s.r_first_scheduled[slot]
                 times[2, j] = s.r_first_token[slot]
+                times[3, j] = s.r_taken[slot]
                 counts[0, j] = s.r_prompt[slot]
                 counts[1, j] = s.r_done[slot]
                 counts[2, j] = s.r_cached[slot]
@@ -290,6 +304,7 @@ REQUEST_COLUMNS = (
     "cached_tokens",
     "preemptions",
     "status",
+    "taken_s",
 )
 
 
@@ -384,6 +399,10 @@ class EngineGroup:
         """f8[n]: KV blocks (or tokens) of each replica."""
         return self.gauges()[3].copy()
 
+    def kv_peak(self):
+        """f8[n]: most KV blocks (or tokens) that each replica had in use at once."""
+        return _recorder_view(self._recorder)[11].copy()
+
     def finished_since(self, row):
         """Ids and replicas of the rows in the recorder from ``row`` on."""
         view = _recorder_view(self._recorder)
@@ -394,7 +413,7 @@ class EngineGroup:
         ids, replica, times, counts = _in_flight(self._states)
         nan = np.full(ids.size, np.nan)
         values = (ids, replica, times[0], times[1], times[2], nan, counts[0], counts[1], counts[2], counts[3])
-        return dict(zip(REQUEST_COLUMNS, (*values, np.full(ids.size, IN_FLIGHT, np.int32)), strict=True))
+        return dict(zip(REQUEST_COLUMNS, (*values, np.full(ids.size, IN_FLIGHT, np.int32), times[3]), strict=True))
 
     def totals(self):
         """Steps, preemptions, the last simulated time, and the sums of inter-token gaps."""

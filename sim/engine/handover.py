@@ -188,11 +188,12 @@ def _take_out(states, k, slot, t):
         spans[j, 0] = s.sp_id[s.r_span[slot] + j]
         spans[j, 1] = s.sp_start[s.r_span[slot] + j]
         spans[j, 2] = s.sp_len[s.r_span[slot] + j]
-    times = np.empty(4)
+    times = np.empty(5)
     times[0] = s.r_sent[slot]
     times[1] = s.r_first_scheduled[slot]
     times[2] = s.r_first_token[slot]
     times[3] = s.r_last_token[slot]
+    times[4] = s.r_taken[slot]
     counts = np.empty(11, np.int64)
     counts[0] = s.r_id[slot]
     counts[1] = s.r_prompt[slot]
@@ -242,6 +243,7 @@ def _put_in(states, k, counts, times, spans, blocks, t):
     s.r_first_scheduled[slot] = times[1]
     s.r_first_token[slot] = times[2]
     s.r_last_token[slot] = times[3]
+    s.r_taken[slot] = times[4]
     record_gauges(s, t)
     if not join(s, slot, blocks):
         return False

@@ -241,6 +241,7 @@ def _turn_together(states, g, until, steady):
             s.in_head = (s.in_head + 1) % s.in_slot.size
             s.in_len -= 1
             record_unseen(s, s.now - s.r_arrival[slot])
+            s.r_taken[slot] = s.now
             enqueue(s, slot)
     lead.hint = _steady_together(states, g) if steady else 0
     if lead.hint > 1 and _run_together(states, g, lead.hint, until) > 0:

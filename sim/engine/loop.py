@@ -138,6 +138,7 @@ def _turn(s, until, steady):
         s.in_head = (s.in_head + 1) % s.in_slot.size
         s.in_len -= 1
         record_unseen(s, s.now - s.r_arrival[slot])
+        s.r_taken[slot] = s.now
         enqueue(s, slot)
     k = steady_steps(s) if steady else 0
     s.hint = k
@@ -213,6 +214,7 @@ def accept(s, i, first_id, watch, columns, spans):
     s.r_id[slot] = first_id + i
     s.r_sent[slot] = arrival[i]
     s.r_arrival[slot] = arrival[i]
+    s.r_taken[slot] = NAN
     if s.front_serial > 0.0:
         _pass_front(s, arrival[i])
     s.r_prompt[slot] = prompt[i]

@@ -68,6 +68,7 @@ class Recorder:
     cached: i4s
     preemptions: i4s
     status: i4s
+    taken: f8s
     promised: i8  # rows filled or sure to come: `reserve` keeps room for them, so that hot kernels never allocate
     # watched outcomes since the last call of the owner
     n_watched: i8
@@ -81,6 +82,7 @@ class Recorder:
     series_on: b1
     width: f8s  # [replica] seconds per bin
     series: f8sss
+    kv_peak: f8s  # [replica] most KV blocks (or tokens) in use at any time
     # inter-token latency, token-weighted, log bins
     itl_lo: f8
     itl_scale: f8
@@ -143,6 +145,7 @@ class EngineState:
     r_id: i8s
     r_sent: f8s  # when the client sent it
     r_arrival: f8s  # when the engine gets it
+    r_taken: f8s  # when its scheduler sees it first: between two steps
     r_prompt: i4s
     r_output: i4s  # tokens the model will really generate (an EOS comes then if output < max)
     r_max: i4s  # the client's limit
@@ -196,6 +199,7 @@ def new_recorder(replicas, bins, width, rows, itl_bins, itl_lo, itl_scale):
     r.cached = np.empty(rows, np.int32)
     r.preemptions = np.empty(rows, np.int32)
     r.status = np.empty(rows, np.int32)
+    r.taken = np.empty(rows)
     r.promised = 0
     r.n_watched = 0
     r.watched_id = np.empty(2 * rows, np.int64)
@@ -208,6 +212,7 @@ def new_recorder(replicas, bins, width, rows, itl_bins, itl_lo, itl_scale):
     r.width = np.empty(replicas)
     r.width[:] = width
     r.series = np.zeros((replicas, max(bins, 1), len(SERIES)))
+    r.kv_peak = np.zeros(replicas)
     r.itl_lo = itl_lo
     r.itl_scale = itl_scale
     r.itl_hist = np.zeros(itl_bins)
@@ -263,6 +268,7 @@ def init_engine(s, replica, rec, cost, depth, rows, stages, slots):
     s.r_id = np.zeros(slots, np.int64)
     s.r_sent = np.zeros(slots)
     s.r_arrival = np.zeros(slots)
+    s.r_taken = np.zeros(slots)
     s.r_prompt = np.zeros(slots, np.int32)
     s.r_output = np.zeros(slots, np.int32)
     s.r_max = np.zeros(slots, np.int32)
@@ -316,6 +322,7 @@ def grow_columns(s):
     s.r_id = grown(s.r_id, n)
     s.r_sent = grown(s.r_sent, n)
     s.r_arrival = grown(s.r_arrival, n)
+    s.r_taken = grown(s.r_taken, n)
     s.r_prompt = grown(s.r_prompt, n)
     s.r_output = grown(s.r_output, n)
     s.r_max = grown(s.r_max, n)
@@ -409,6 +416,7 @@ def reserve(r):
     r.cached = grown(r.cached, m)
     r.preemptions = grown(r.preemptions, m)
     r.status = grown(r.status, m)
+    r.taken = grown(r.taken, m)
     r.watched_id = grown(r.watched_id, 2 * m)
     r.watched_time = grown(r.watched_time, 2 * m)
     r.watched_replica = grown(r.watched_replica, 2 * m)
@@ -458,6 +466,7 @@ def record_end(s, slot, t, status):
     r.cached[n] = s.r_cached[slot]
     r.preemptions[n] = s.r_preempt[slot]
     r.status[n] = status
+    r.taken[n] = s.r_taken[slot]
     r.n = n + 1
     r.outstanding[s.replica] -= 1
     flags = s.r_watch[slot]
@@ -549,9 +558,11 @@ def record_gauges(s, t):
     if t <= a:
         return
     s.t_gauge = t
+    i = s.replica
+    if s.g_kv_used > r.kv_peak[i]:
+        r.kv_peak[i] = s.g_kv_used
     if not r.series_on:
         return
-    i = s.replica
     last = _bin(r, i, t)
     w = r.width[i]
     sums = r.series

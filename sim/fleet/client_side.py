@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-SEEN: Final = ("first_scheduled_s", "prefill_end_s", "kv_allocated_s", "kv_arrived_s", "decode_start_s")
+SEEN: Final = ("taken_s", "first_scheduled_s", "prefill_end_s", "kv_allocated_s", "kv_arrived_s", "decode_start_s")
 """Columns of what happens in engines before a request's first token."""
 
 

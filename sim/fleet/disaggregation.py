@@ -418,7 +418,7 @@ class HandOvers:
         out = {name: np.zeros(n, a.dtype) for name, a in rows.items()}
         nan = np.full(n, np.nan)
         out["id"] = np.arange(n, dtype=ids.dtype)
-        for name in ("arrival_s", "first_scheduled_s"):
+        for name in ("arrival_s", "taken_s", "first_scheduled_s"):
             values = nan.copy()
             np.fmin.at(values, ids, rows[name])
             out[name] = values

@@ -234,6 +234,10 @@ class RankedGroup:
         """f8[n · ranks]: KV blocks of each rank."""
         return self.inner.capacity()  # type: ignore[no-any-return]
 
+    def kv_peak(self) -> Any:
+        """Most KV blocks in use at once, by rank."""
+        return self.inner.kv_peak()
+
     def take_watched(self) -> Any:
         """Watched outcomes since the last call: (ids, times, replicas)."""
         ids, times, rows = self.inner.take_watched()
@@ -260,7 +264,7 @@ class RankedGroup:
             nan, zero = np.full(at.size, np.nan), np.zeros(at.size)
             arrival, prompt = batch.columns[0][at], batch.columns[1][at]
             values = (at + batch.first_id, chosen * self.ranks, arrival, nan, nan, nan, prompt, zero, zero, zero)
-            for name, new in zip(REQUEST_COLUMNS, (*values, np.full(at.size, _IN_FLIGHT)), strict=True):
+            for name, new in zip(REQUEST_COLUMNS, (*values, np.full(at.size, _IN_FLIGHT), nan), strict=True):
                 rows[name] = np.concatenate([rows[name], new.astype(rows[name].dtype)])
         return rows
 

@@ -32,6 +32,7 @@ class Raw:
     itl_hist: Array
     parts: Array
     kv_total: Array
+    kv_peak: Array
     totals: dict[str, float]
     sent: int
     complete: bool
@@ -91,6 +92,7 @@ def execute(
         found["itl_hist"],
         found["parts"],
         found["kv_total"],
+        found["kv_peak"],
         found["totals"] | world.totals(),
         world.sent,
         not world.stopped,

@@ -504,11 +504,11 @@ class World:
     def _outside(self, like: Columns) -> list[Columns]:
         """Rows of requests that are in no engine: refused, in the gateway, or between two replicas."""
         nan = float("nan")
-        rows = [(i, 0, came, nan, nan, end, prompt, 0, 0, 0, 1) for i, came, end, prompt in self._refused]
-        rows += [(i, 0, came, nan, nan, nan, prompt, 0, 0, 0, 3) for i, (came, prompt) in self._waiting.items()]
+        rows = [(i, 0, came, nan, nan, end, prompt, 0, 0, 0, 1, nan) for i, came, end, prompt in self._refused]
+        rows += [(i, 0, came, nan, nan, nan, prompt, 0, 0, 0, 3, nan) for i, (came, prompt) in self._waiting.items()]
         for source, (counts, times, _) in self._migrator.in_transit() if self._migrator is not None else ():
             c = counts.tolist()
-            rows.append((c[0], source, *times[:3].tolist(), nan, c[1], c[8], c[9], c[10], 3))
+            rows.append((c[0], source, *times[:3].tolist(), nan, c[1], c[8], c[9], c[10], 3, float(times[4])))
         if not rows:
             return []
         columns = zip(*rows, strict=True)

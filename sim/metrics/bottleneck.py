@@ -50,7 +50,7 @@ def time_shares(parts: Array, part_names: Sequence[str], busy: float) -> dict[st
 def queue_grows(columns: Mapping[str, Array]) -> bool:
     """Whether requests wait ever longer through the run: the offered load is above what is served."""
     order = np.argsort(columns["arrival_s"], kind="stable")
-    queue = columns["queue_s"][order]
+    queue = (columns["ingress_s"] + columns["queue_s"])[order]
     if queue.size < 100:
         return False
     q = [float(np.nanmean(part)) if not np.isnan(part).all() else np.inf for part in np.array_split(queue, 4)]

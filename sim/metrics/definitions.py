@@ -46,7 +46,25 @@ DEFINITIONS: Final[tuple[Metric, ...]] = (
         "Percentiles come from a histogram with bins 0.5 % wide; a warm-up cut does not apply to it.",
     ),
     Metric("e2e_s", "E2E", "s", "finish − arrival", "request", _VLLM, "End-to-end latency (vLLM: e2el)."),
-    Metric("queue_s", "Queue", "s", "first_scheduled − arrival", "request", "vLLM: vllm:request_queue_time_seconds"),
+    Metric(
+        "ingress_s",
+        "Ingress",
+        "s",
+        "taken − arrival",
+        "request",
+        "–",
+        "Until the engine's scheduler has the request: HTTP, tokenising, the API server, gateways and routers, and the rest of the step that "
+        "runs when it comes.",
+    ),
+    Metric(
+        "queue_s",
+        "Queue",
+        "s",
+        "first_scheduled − taken",
+        "request",
+        "vLLM: vllm:request_queue_time_seconds",
+        "Only what the scheduler makes it wait: 0 when the request goes into the next step. Engines take requests between two steps.",
+    ),
     Metric("duration_s", "Duration", "s", "last finish − first arrival", "run", _VLLM, "Makespan of the counted requests."),
     Metric("requests_per_s", "Request throughput", "1/s", "finished requests / duration", "run", _VLLM),
     Metric(
@@ -75,6 +93,15 @@ DEFINITIONS: Final[tuple[Metric, ...]] = (
     Metric("busy", "Busy", "share", "time in which a step executes / time", "time", "–", "Over all replicas."),
     Metric(
         "kv_mean", "KV use", "share", "time-average of KV blocks in use / KV blocks", "time", "vLLM: vllm:kv_cache_usage_perc"
+    ),
+    Metric(
+        "kv_peak",
+        "KV peak",
+        "share",
+        "most KV blocks in use at once / KV blocks",
+        "time",
+        "vLLM: vllm:kv_cache_usage_perc",
+        "Of the replica where it is highest, as of its steps; no average over a bin of the time series.",
     ),
     Metric(
         "preemptions",
@@ -106,7 +133,7 @@ DEFINITIONS: Final[tuple[Metric, ...]] = (
 
 _BY_KEY: Final = {m.key: m for m in DEFINITIONS}
 
-LATENCIES: Final = ("ttft_s", "tpot_s", "itl_s", "e2e_s", "queue_s")
+LATENCIES: Final = ("ttft_s", "tpot_s", "itl_s", "e2e_s", "ingress_s", "queue_s")
 SLO_METRICS: Final = ("ttft_s", "tpot_s", "e2e_s")
 
 

@@ -48,11 +48,17 @@ def group_rows(columns: Mapping[str, Array], label: Array, ok: Array, counted: A
 
 
 def replica_load(
-    series: Mapping[str, Any], kv_total: Array | None, parts: Array, horizon: float, alive: Array | None = None
+    series: Mapping[str, Any],
+    kv_total: Array | None,
+    parts: Array,
+    horizon: float,
+    alive: Array | None = None,
+    kv_peak: Array | None = None,
 ) -> list[dict[str, Any]]:
-    """One row per replica: busy share, KV use (mean, peak of the bins), running, waiting; averages over ``horizon`` seconds.
+    """One row per replica: busy share, KV use (mean, peak), running, waiting; averages over ``horizon`` seconds.
 
-    ``alive``: seconds in which each replica existed, where that is not the horizon.
+    ``kv_peak``: most blocks in use at once; None: the peak of the bins' averages. ``alive``: seconds in which each replica existed, where that is
+    not the horizon.
     """
     replicas = parts.shape[0]
     span: Any = horizon if horizon > 0 else 1.0
@@ -60,17 +66,21 @@ def replica_load(
         span = np.where(alive > 0, alive, 1.0)
     if not series:
         busy = np.minimum(parts.sum(axis=1) / span, 1.0)
-        return [{"busy": float(busy[i])} for i in range(replicas)]
+        rows: list[dict[str, Any]] = [{"busy": float(busy[i])} for i in range(replicas)]
+        if kv_total is not None and kv_peak is not None:
+            for row, peak in zip(rows, kv_peak / kv_total, strict=True):
+                row["kv_peak"] = number(peak)
+        return rows
     busy = np.minimum(series["busy_s"].sum(axis=1) / span, 1.0)
     running, waiting = series["running"].sum(axis=1) / span, series["waiting"].sum(axis=1) / span
-    rows: list[dict[str, Any]] = [
+    rows = [
         {"busy": float(busy[i]), "running_mean": float(running[i]), "waiting_mean": float(waiting[i])} for i in range(replicas)
     ]
     if kv_total is not None:
         mean = series["kv_used"].sum(axis=1) / span / kv_total
         time = series["time_s"]
         level = np.divide(series["kv_used"], time, out=np.zeros_like(time), where=time > 0)
-        peak = level.max(axis=1) / kv_total
+        peak = (level.max(axis=1) if kv_peak is None else kv_peak) / kv_total
         for i, row in enumerate(rows):
             row["kv_mean"], row["kv_peak"] = number(mean[i]), number(peak[i])
     return rows

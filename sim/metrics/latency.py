@@ -17,14 +17,24 @@ STATISTICS: Final = ("count", "mean", "std", "min", *PERCENTILES, "max")
 
 
 def derive(columns: Mapping[str, Array]) -> dict[str, Array]:
-    """``ttft_s, tpot_s, e2e_s, queue_s`` (f8[n]) by `definitions`; NaN where a request has none."""
+    """``ttft_s, tpot_s, e2e_s, ingress_s, queue_s`` (f8[n]) by `definitions`; NaN where a request has none.
+
+    Without ``taken_s`` an engine is taken to have a request as soon as it is sent.
+    """
     arrival = columns["arrival_s"]
     ttft = columns["first_token_s"] - arrival
     e2e = columns["finish_s"] - arrival
     e2e[columns["status"] != 0] = np.nan
     steps = columns["output_tokens"] - 1.0
     steps[steps <= 0] = np.nan
-    return {"ttft_s": ttft, "tpot_s": (e2e - ttft) / steps, "e2e_s": e2e, "queue_s": columns["first_scheduled_s"] - arrival}
+    taken = columns.get("taken_s", arrival)
+    return {
+        "ttft_s": ttft,
+        "tpot_s": (e2e - ttft) / steps,
+        "e2e_s": e2e,
+        "ingress_s": taken - arrival,
+        "queue_s": columns["first_scheduled_s"] - taken,
+    }
 
 
 def number(value: Any) -> float | None:

@@ -52,12 +52,15 @@ def _causal(record: RunRecord) -> None:
     arrival, scheduled, token, finish, status = (
         r[k] for k in ("arrival_s", "first_scheduled_s", "first_token_s", "finish_s", "status")
     )
+    taken = r.get("taken_s", arrival)
     _fail(record, "a request has an arrival time", ~np.isfinite(arrival))
     for law, early, late in (
         ("arrival ≤ first scheduled", arrival, scheduled),
         ("first scheduled ≤ first token", scheduled, token),
         ("first token ≤ finish", token, finish),
         ("arrival ≤ finish", arrival, finish),
+        ("arrival ≤ taken by the engine", arrival, taken),
+        ("taken by the engine ≤ first scheduled", taken, scheduled),
     ):
         _fail(record, law, late < early)  # NaN compares false: it did not happen
     done = status == FINISHED

@@ -26,6 +26,7 @@ REQUEST_COLUMNS: Final = (
     "klass",
     "replica",
     "arrival_s",
+    "taken_s",
     "first_scheduled_s",
     "first_token_s",
     "finish_s",
@@ -46,9 +47,10 @@ class RunRecord:
     """Raw arrays of one run.
 
     ``requests``: columns `REQUEST_COLUMNS`, any order of rows; times in seconds, NaN where it did not happen; status 0 finished,
-    1 rejected, 2 failed, 3 in flight; ``klass`` and ``cached_tokens`` may be absent; `HAND_OVER_COLUMNS` in disaggregated deployments.
+    1 rejected, 2 failed, 3 in flight; ``klass``, ``cached_tokens`` and ``taken_s`` may be absent; `HAND_OVER_COLUMNS` in disaggregated deployments.
     ``series``: `SERIES`, each f8[replica, bin], integrals over the bin (``running`` … ``kv_full`` × seconds), and ``width_s``;
-    empty when the scenario switched it off. ``kv_total``: f8[replica], the unit of ``kv_used``.
+    empty when the scenario switched it off. ``kv_total``: f8[replica], the unit of ``kv_used``; ``kv_peak``: f8[replica], the most in
+    use at once (None: taken from the series).
     ``itl_hist``: see `histogram`. ``parts``: f8[replica, part] seconds, columns `part_names`.
     ``totals``: ``steps, preemptions, last_s, itl_sum_s, itl_count, itl_max_s`` and optionally ``injected``.
     ``evidence``: rows ``{"name": …, "part": …, "grade": …, "source": …, "share": …}``, share of the time of that part.
@@ -65,6 +67,7 @@ class RunRecord:
     parts: Array
     series: Mapping[str, Any] = field(default_factory=dict)
     kv_total: Array | None = None
+    kv_peak: Array | None = None
     part_names: Sequence[str] = PARTS
     name: str = ""
     seed: int = 0
@@ -129,4 +132,5 @@ def collect(groups: Sequence[Any]) -> dict[str, Any]:
         "parts": np.concatenate([parts for _, _, parts in found]),
         "totals": join_totals([g.totals() for g in groups]),
         "kv_total": np.concatenate([g.capacity() for g in groups]),
+        "kv_peak": np.concatenate([g.kv_peak() for g in groups]),
     }

@@ -30,7 +30,7 @@ class Result:
     """One run.
 
     ``columns``: the request table as arrays, by id: `record.REQUEST_COLUMNS`, disaggregated also
-    `record.HAND_OVER_COLUMNS`, and ``ttft_s, tpot_s, e2e_s, queue_s, slo_met``.
+    `record.HAND_OVER_COLUMNS`, and ``ttft_s, tpot_s, e2e_s, ingress_s, queue_s, slo_met``.
     ``series``: the time series as arrays (`series.COLUMNS`). ``itl_hist``: see `histogram`. ``scenario``: resolved YAML.
     ``renderer``: makes the HTML report that `save` writes beside the tables (None: none). It is named, not imported, because
     reports lie above metrics.
@@ -109,6 +109,7 @@ def _sorted(raw: Mapping[str, Array]) -> dict[str, Array]:
     columns = {k: np.asarray(raw[k]) for k in REQUEST_COLUMNS if k in raw}
     for missing in ("klass", "cached_tokens", "preemptions"):
         columns.setdefault(missing, np.zeros(ids.size, np.int32))
+    columns.setdefault("taken_s", columns["arrival_s"].astype(float))
     columns = {k: columns[k] for k in REQUEST_COLUMNS} | {k: np.asarray(raw[k]) for k in HAND_OVER_COLUMNS if k in raw}
     if ids.size > 1 and not bool((ids[1:] > ids[:-1]).all()):
         order = np.argsort(ids, kind="stable")

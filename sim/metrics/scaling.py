@@ -96,6 +96,7 @@ def narrowed(record: RunRecord) -> RunRecord:
         record,
         parts=record.parts[:n],
         kv_total=kv_total,
+        kv_peak=None if record.kv_peak is None else np.asarray(record.kv_peak)[:n],
         series=series,
         replica_names=record.replica_names[:n],
         alive_s=alive,

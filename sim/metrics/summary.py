@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sim.metrics import bottleneck, hand_over, scaling
+from sim.metrics.definitions import LATENCIES
 from sim.metrics.groups import group_rows, named, replica_load
 from sim.metrics.latency import describe, describe_itl, number
 from sim.metrics.record import FAILED, IN_FLIGHT, REJECTED, RunRecord
@@ -45,9 +46,9 @@ def summarise_run(record: RunRecord, columns: Mapping[str, Array], warmup_s: flo
     def pick(a: Array) -> Array:
         return a if everyone else a[finished]
 
-    latency = {key: describe(pick(columns[key])) for key in ("ttft_s", "tpot_s", "e2e_s", "queue_s")}
+    latency = {key: describe(pick(columns[key])) for key in ("ttft_s", "tpot_s", "e2e_s", "ingress_s", "queue_s")}
     latency["itl_s"] = describe_itl(record.itl_hist, record.totals)
-    latency = {key: latency[key] for key in ("ttft_s", "tpot_s", "itl_s", "e2e_s", "queue_s")}
+    latency = {key: latency[key] for key in LATENCIES}
 
     ok, slo = _slo(record, columns, counted, finished, duration)
     slo["unserved"] = (rejected + failed) / (n_finished + rejected + failed) if n_finished + rejected + failed else None
@@ -56,7 +57,7 @@ def summarise_run(record: RunRecord, columns: Mapping[str, Array], warmup_s: flo
 
     replicas = record.parts.shape[0]
     horizon = float(record.totals.get("last_s", last))
-    load = replica_load(record.series, record.kv_total, record.parts, horizon, record.alive_s)
+    load = replica_load(record.series, record.kv_total, record.parts, horizon, record.alive_s, record.kv_peak)
     summary: dict[str, Any] = {
         "format": FORMAT,
         "name": record.name,
@@ -185,10 +186,11 @@ def _bottleneck(
 ) -> dict[str, Any]:
     use, latency = summary["utilisation"], summary["latency"]
     shares = bottleneck.time_shares(record.parts, record.part_names, use["busy"] or 0.0)
-    e2e, ttft, queue = (latency[k]["mean"] for k in ("e2e_s", "ttft_s", "queue_s"))
-    stages: dict[str, float | None] = {"queue": None, "prefill": None, "decode": None}
+    e2e, ttft, ingress, queue = (latency[k]["mean"] for k in ("e2e_s", "ttft_s", "ingress_s", "queue_s"))
+    stages: dict[str, float | None] = dict.fromkeys(("ingress", "queue", "prefill", "decode"))
     if e2e:
-        stages = {"queue": queue / e2e, "prefill": (ttft - queue) / e2e, "decode": (e2e - ttft) / e2e}
+        computed = ttft - ingress - queue
+        stages = {"ingress": ingress / e2e, "queue": queue / e2e, "prefill": computed / e2e, "decode": (e2e - ttft) / e2e}
     grows = bottleneck.queue_grows(columns)
     facts = {
         "finished": summary["requests"]["finished"],
@@ -196,7 +198,7 @@ def _bottleneck(
         "busy": use["busy"] or 0.0,
         "kv_blocked": use["kv_blocked"],
         "preemptions": summary["preemptions"],
-        "queue_share": stages["queue"] or 0.0,
+        "queue_share": (stages["ingress"] or 0.0) + (stages["queue"] or 0.0),
         "queue_grows": grows,
     }
     limit, sentence = bottleneck.judge(facts)

@@ -20,8 +20,14 @@ KIND_COLORS: Final = {
     "other": GREY,
     "idle": "#e1e5ec",
 }
-_STAGE_TITLES: Final = {"queue": "queue", "prefill": "prefill (to the first token)", "decode": "decode (the other tokens)"}
+_STAGE_TITLES: Final = {
+    "ingress": "on its way to the engine",
+    "queue": "queue",
+    "prefill": "prefill (to the first token)",
+    "decode": "decode (the other tokens)",
+}
 _STAGE_COLORS: Final = {
+    "ingress": GREY,
     "queue": ORANGE,
     "prefill": GREEN,
     "decode": BLUE,

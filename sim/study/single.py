@@ -130,6 +130,7 @@ def _record(scenario: Any, plans: Sequence[Plan], raw: Raw) -> RunRecord:
         parts=raw.parts,
         series=raw.series,
         kv_total=raw.kv_total,
+        kv_peak=raw.kv_peak,
         name=scenario.name,
         seed=scenario.seed,
         slo=Slo.of(scenario.slo),
@@ -200,7 +201,7 @@ def _context(plans: Sequence[Plan]) -> dict[str, Any]:
         at = f" ({p.name})" if len(plans) > 1 else ""
         cut = ", ".join(f"{k} {v}" for k in ("tp", "pp", "dp", "ep") if (v := getattr(p.layout, k)) > 1)
         facts[f"deployment{at}"] = f"{p.replicas} × {p.accelerator.title}" + (f" ({cut})" if cut else "")
-        facts[f"engine{at}"] = f"{p.scheduler.name} {p.scheduler.version}"
+        facts[f"engine{at}"] = _engine(p)
         if p.budget:
             kv = "pinned" if not p.budget.estimated else "estimated"
             kv += ", each rank" if p.ranks is not None else ""
@@ -208,12 +209,19 @@ def _context(plans: Sequence[Plan]) -> dict[str, Any]:
     return facts
 
 
+def _engine(p: Plan) -> str:
+    """Engine and the release that was asked for: its rules and defaults are those that apply."""
+    asked = str(getattr(p.params, "version", None) or "")
+    newest = p.scheduler.version
+    return f"{p.scheduler.name} {newest if not asked or newest == asked or newest.startswith(asked + '.') else asked}"
+
+
 def _evidence(plans: Sequence[Plan]) -> list[dict[str, Any]]:
     """What every number rests on: the engine's rules, the operators of a step, the lines of the memory budget."""
     rows: list[dict[str, Any]] = []
     for p in plans:
         at = f" ({p.name})" if len(plans) > 1 else ""
-        rows.append({"what": f"scheduler{at}", "grade": "modelled", "source": p.scheduler.models})
+        rows.append({"what": f"scheduler{at}: {_engine(p)}", "grade": "modelled", "source": p.scheduler.models})
         for o in p.evidence.operators:
             rows.append({"what": f"{o.name}{at}", "grade": o.grade, "source": o.source, "part": o.part, "share": o.share})
         if p.budget:

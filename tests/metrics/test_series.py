@@ -41,6 +41,9 @@ class _Group:
     def capacity(self) -> np.ndarray:
         return np.full(2, 100.0)
 
+    def kv_peak(self) -> np.ndarray:
+        return np.full(2, 60.0)
+
 
 def test_collect_joins_groups() -> None:
     found = collect([_Group(8.0), _Group(10.0)])

@@ -47,7 +47,7 @@ def test_files_and_csv(tmp_path: Path) -> None:
     ]
     lines = files["requests.csv"].decode().splitlines()
     assert lines[0].startswith("id,klass,replica,arrival_s,")
-    assert lines[2].split(",")[13] == ""  # one token: no TPOT
+    assert lines[2].split(",")[lines[0].split(",").index("tpot_s")] == ""  # one token: no TPOT
     assert [p.name for p in (tmp_path / "a").iterdir()] == ["out"]
 
 
