@@ -140,3 +140,246 @@ def test_an_own_export_reads_back(tmp_path):
 def test_a_key_that_cannot_be_used_is_named(tmp_path, changes, key):
     with pytest.raises(DataError, match=key):
         read(write(tmp_path, "a.json", vllm(**changes)))
+
+
+def stage(**changes):
+    """A stage of inference-perf."""
+    latency = {"request_latency": {"mean": 0.48}, "time_to_first_token": {"mean": 0.03, "median": 0.029, "p99": 0.04},
+               "time_per_output_token": {"mean": 0.0073, "p99": 0.008}, "inter_token_latency": {"mean": 0.0073}}  # fmt: skip
+    done = {"count": 60, "latency": latency, "throughput": {"requests_per_sec": 0.997, "output_tokens_per_sec": 62.2},
+            "prompt_len": {"mean": 200.5}, "output_len": {"mean": 62.5}}  # fmt: skip
+    return {"load_summary": {"requested_rate": 1.0}, "successes": done, "failures": {"count": 3}} | changes
+
+
+def records(n=3, **changes):
+    metrics = {"time_to_first_token": {"value": 50.0, "unit": "ms"}, "request_latency": {"value": 0.5, "unit": "s"},
+               "input_sequence_length": {"value": 100, "unit": "tokens"}, "output_sequence_length": {"value": 10, "unit": "tokens"}}  # fmt: skip
+    about = {
+        "request_start_ns": 10**18,
+        "request_end_ns": 10**18 + 5 * 10**8,
+        "was_cancelled": False,
+        "benchmark_phase": "profiling",
+    }
+    return [
+        {"metadata": about | {"request_start_ns": 10**18 + i * 10**9}, "metrics": metrics, "error": None} | changes
+        for i in range(n)
+    ]
+
+
+def guidellm(strategy, **groups):
+    request = {
+        "start_time": 5.0,
+        "prompt_tokens": 100,
+        "output_tokens": 11,
+        "time_to_first_token_ms": 50.0,
+        "request_latency": 0.55,
+    }
+    members = {"successful": [request, {**request, "start_time": 6.0}], "incomplete": [], "errored": []} | groups
+    return {"benchmarks": [{"args": {"strategy": strategy}, "metrics": {}, "requests": members}]}
+
+
+LLMPERF = {
+    "ttft_s": 0.43,
+    "end_to_end_latency_s": 2.93,
+    "number_output_tokens": 151,
+    "number_input_tokens": 550,
+    "error_code": None,
+}
+INFX = {"hw": "h100", "framework": "vllm", "precision": "fp8", "tp": 2, "ep": 1, "conc": 4, "isl": 1000, "osl": 100, "model": "m",
+        "metrics": {"tput_per_gpu": 500.0, "output_tput_per_gpu": 50.0, "mean_ttft": 0.2, "p99_tpot": 0.02}}  # fmt: skip
+TGI = {
+    "config": {"tokenizer": "m"},
+    "results": [
+        {"id": "warmup", "executor_type": "ConstantVUs", "successful_requests": 1},
+        {"id": "throughput", "executor_type": "ConstantVUs", "config": {"max_vus": 8}, "successful_requests": 40, "failed_requests": 2,
+         "total_tokens": 8000, "total_tokens_sent": 4000, "time_to_first_token_ms_avg": 80.0, "inter_token_latency_ms_p90": 12.0},
+        {"id": "constant@2", "executor_type": "ConstantArrivalRate", "config": {"rate": 2.0, "max_vus": 8}, "successful_requests": 40,
+         "total_tokens": 8000, "total_tokens_sent": 4000, "e2e_latency_ms_avg": 900},
+    ],
+}  # fmt: skip
+
+
+def test_inference_perf(tmp_path):
+    (run,) = read(write(tmp_path, "stage_0_lifecycle_metrics.json", stage()))
+
+    assert run.measured["ttft_s.p50"] == 0.029
+    assert run.measured["tpot_s.p99"] == 0.008
+    assert len(run.columns["arrival_s"]) == 60
+    assert run.columns["prompt_tokens"].mean() == pytest.approx(200.5)
+    assert any("3 of 63 requests failed" in n for n in run.notes)
+    write(tmp_path, "config.yaml", "load: {type: constant}")
+    (run,) = read(tmp_path / "stage_0_lifecycle_metrics.json")
+    assert np.diff(run.columns["arrival_s"]) == pytest.approx(1.0)
+
+
+def test_tokens_that_are_chunks_are_found_out(tmp_path):
+    odd = stage()
+    odd["successes"]["latency"]["time_per_output_token"] = {"mean": 0.0035, "p99": 0.0036}
+    (run,) = read(write(tmp_path, "stage_0_lifecycle_metrics.json", odd))
+
+    assert run.measured["tpot_s.mean"] == pytest.approx(0.45 / 61.5)
+    assert "tpot_s.p99" not in run.measured
+    assert "itl_s.mean" not in run.measured
+    assert any("counts chunks" in n for n in run.notes)
+
+
+def test_aiperf_records(tmp_path):
+    rows = [*records(), *records(1, error={"message": "HTTP 503"})]
+    cut = records(1)[0]
+    cut["metadata"]["was_cancelled"] = True
+    warm = records(1)[0]
+    warm["metadata"]["benchmark_phase"] = "warmup"
+    file = write(tmp_path, "profile_export.jsonl", "\n".join(map(json.dumps, [*rows, cut, warm])))
+    (run,) = read(file)
+
+    assert run.measured["ttft_s.mean"] == pytest.approx(0.05)
+    assert run.measured["tpot_s.mean"] == pytest.approx(0.05)
+    assert run.measured["requests_per_s"] == pytest.approx(3 / 2.5)
+    assert run.columns["counts"].tolist() == [True, True, True, False]
+    assert any("1 of 5 requests failed ('HTTP 503')" in n for n in run.notes)
+    assert any("1 of 5 requests were cut off" in n for n in run.notes)
+    aggregate = {"input_config": {"loadgen": {"concurrency": 3}}, "request_latency": {"unit": "ms", "avg": 500}}
+    write(tmp_path, "profile_export_aiperf.json", aggregate)
+    assert read(file)[0].traffic == {"kind": "closed_loop", "concurrency": 3}
+    assert len(list(read_points([tmp_path], sim.load("quickstart")))) == 1
+
+
+def test_genai_perf_says_what_it_lacks(tmp_path):
+    text = "Metric,avg,min,max,p99\nTime To First Token (ms),16.26,12.39,17.25,17.09\n\nMetric,Value\nRequest Throughput (per sec),3.5\n"
+    (run,) = read(write(tmp_path, "genai.csv", text))
+
+    assert run.measured == {"ttft_s.mean": pytest.approx(0.01626), "ttft_s.p99": pytest.approx(0.01709), "requests_per_s": 3.5}
+    assert "how requests were sent" in run.lacks
+    (point,) = read_points([tmp_path / "genai.csv"], sim.load("quickstart", ["traffic.synthetic.requests=20"]))
+    assert len(point.columns["arrival_s"]) == 20
+    assert any("requests are those of the scenario's traffic" in n for n in point.notes)
+    with pytest.raises(DataError, match="unit 'fortnights'"):
+        read(write(tmp_path, "genai.csv", text.replace("(ms)", "(fortnights)")))
+    figures = {"time_to_first_token": {"unit": "ms", "avg": 20.0}, "request_latency": {"unit": "ms", "avg": 900.0},
+               "input_sequence_length": {"unit": "tokens", "avg": 100.0}, "output_sequence_length": {"unit": "tokens", "avg": 20.0},
+               "request_count": {"unit": "requests", "avg": 50}, "input_config": {"perf_analyzer": {"stimulus": {"concurrency": 5}}}}  # fmt: skip
+    (run,) = read(write(tmp_path, "profile_export_genai_perf.json", figures))
+    assert run.traffic["concurrency"] == 5
+    assert run.measured["e2e_s.mean"] == pytest.approx(0.9)
+
+
+def test_guidellm_requests(tmp_path):
+    one = {"start_time": 7.0, "prompt_tokens": 50, "output_tokens": 3}
+    raw = guidellm({"type_": "constant", "rate": 1.0}, incomplete=[one], errored=[{"start_time": 7.5}])
+    (run,) = read(write(tmp_path, "benchmarks.json", raw))
+
+    assert run.measured["tpot_s.mean"] == pytest.approx(0.05)
+    assert run.columns["arrival_s"].tolist() == [0, 1, 2]
+    assert run.columns["counts"].tolist() == [True, True, False]
+    (run,) = read(write(tmp_path, "b.json", guidellm({"type_": "concurrent", "streams": 2})))
+    assert run.traffic == {"kind": "closed_loop", "concurrency": 2}
+    (run,) = read(write(tmp_path, "c.json", guidellm({"type_": "constant", "rate": 1}, successful=[], errored=[one])))
+    assert "no request was served" in run.refused
+
+
+def test_llmperf(tmp_path):
+    file = write(
+        tmp_path, "x_individual_responses.json", [LLMPERF, {**LLMPERF, "error_code": 429, "error_msg": "slow down"}, LLMPERF]
+    )
+    (run,) = read(file)
+
+    assert run.measured["tpot_s.mean"] == pytest.approx(2.5 / 150)
+    assert run.lacks
+    write(tmp_path, "x_summary.json", {"num_concurrent_requests": 2, "results": {"ttft_s": {"mean": 0.43}}})
+    (run,) = read(file)
+    assert (run.lacks, run.traffic["concurrency"]) == ((), 2)
+
+
+def test_inferencex_says_what_was_deployed(tmp_path):
+    (point,) = read_points([write(tmp_path, "agg.json", [INFX])], sim.load("quickstart"))
+
+    assert point.measured["output_tokens_per_s"] == 100.0
+    assert point.measured["tpot_s.p99"] == 0.02
+    assert (len(point.columns["arrival_s"]), point.traffic["concurrency"]) == (40, 4)
+    assert 800 <= point.columns["prompt_tokens"].min() <= point.columns["prompt_tokens"].max() <= 1000
+    assert "the file says tp 2, the scenario has 1" in point.notes
+    assert not any("accelerator" in n for n in point.notes)
+    (run,) = read(write(tmp_path, "d.json", {**INFX, "disagg": True}))
+    assert "prefill and decode apart" in run.refused
+
+
+def test_tgi_benchmarker(tmp_path):
+    closed, open_ = read(write(tmp_path, "results.json", TGI))
+
+    assert closed.traffic["concurrency"] == 8
+    assert closed.measured == {"ttft_s.mean": 0.08, "itl_s.p90": 0.012}
+    assert np.diff(open_.columns["arrival_s"]) == pytest.approx(0.5)
+    assert open_.columns["output_tokens"].mean() == 200
+
+
+def test_llama_bench_is_a_step(tmp_path):
+    rows = [
+        {"n_prompt": 512, "n_gen": 0, "avg_ts": 2400.0},
+        {"n_prompt": 0, "n_gen": 128, "avg_ts": 125.0},
+        {"n_prompt": 5, "n_gen": 5, "avg_ts": 9.0},
+    ]
+    prompt, answer, both = read(write(tmp_path, "l.json", rows))
+
+    assert prompt.measured == {"input_tokens_per_s": 2400.0}
+    assert answer.measured == {"step_s.decode": 0.008}
+    assert "together" in both.refused
+    report = accuracy([tmp_path / "l.json"], scenario=sim.load("quickstart"))
+    assert len(report.simulated) == 2
+
+
+def test_blis_and_llmservingsim(tmp_path):
+    head = "request_id,prefix_group,prefix_length,input_tokens,output_tokens,server_input_tokens,arrival_time_us,send_time_us,first_chunk_time_us,"
+    text = (
+        head
+        + "last_chunk_time_us,status\n0,g,256,512,64,0,0,10,50010,900010,ok\n1,,0,100,5,0,5,20,0,0,timeout\n2,,0,100,5,120,9,30,80030,90030,ok\n"
+    )
+    (run,) = read(write(tmp_path, "t.csv", text))
+
+    assert run.columns["prompt_tokens"].tolist() == [768, 120]
+    assert run.measured["ttft_s.mean"] == pytest.approx(0.065)
+    row = {
+        "input_toks": 100,
+        "output_toks": 11,
+        "arrival_time": 1e9,
+        "queued_ts": 5.0,
+        "first_token_ts": 5.25,
+        "last_token_ts": 6.25,
+    }
+    (run,) = read(write(tmp_path, "r.jsonl", json.dumps(row) + "\n" + json.dumps(row | {"arrival_time": 1e9 + 1})))
+    assert run.inside
+    assert run.measured["tpot_s.mean"] == pytest.approx(0.1)
+
+
+def test_sglang(tmp_path):
+    row = {"backend": "sglang", "dataset_name": "random", "request_rate": 1.0, "max_concurrency": None, "total_input_tokens": 153_000, "completed": 300,
+           "total_output_tokens": 160_000, "total_output_tokens_retokenized": 1, "mean_e2e_latency_ms": 7840.6, "median_ttft_ms": 85.7, "duration": 298.4,
+           "random_input_len": 1024, "random_output_len": 1024, "random_range_ratio": 0.0, "output_throughput": 537.4}  # fmt: skip
+    one, two = read(write(tmp_path, "s.jsonl", json.dumps(row) + "\n" + json.dumps(row | {"request_rate": 4.0})))
+
+    assert one.measured == {"ttft_s.p50": pytest.approx(0.0857), "e2e_s.mean": pytest.approx(7.8406), "output_tokens_per_s": 537.4,
+                            "requests_per_s": pytest.approx(300 / 298.4)}  # fmt: skip
+    assert one.columns["prompt_tokens"].max() > 900
+    assert two.columns["arrival_s"][-1] < 76
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "key"),
+    [
+        ("a.json", stage(successes={"count": "many"}), r"key 'successes.count': must be a number"),
+        (
+            "a.jsonl",
+            "\n".join(map(json.dumps, records(2, metrics={"time_to_first_token": {"value": 1, "unit": "eons"}}))),
+            "time_to_first_token.unit",
+        ),
+        ("a.json", guidellm({}, successful=[{"start_time": 1}]), r"requests.successful\[0\].prompt_tokens': is missing"),
+        ("a.json", [LLMPERF | {"ttft_s": -1}], r"key '\[1\].ttft_s': must be at least 0"),
+        ("a.json", [INFX | {"tp": 1.5}], "key 'tp': must be a whole number"),
+        ("a.json", "{", "is no readable JSON"),
+        ("a.json", {"hello": 1}, "is no benchmark result that is known; it has: hello"),
+        ("a.csv", "arrival_s,prompt_tokens\n1,2\n", "column 'output_tokens' is missing"),
+        ("a.csv", "arrival_s,prompt_tokens,output_tokens,ttft_s\n1,2,x,3\n", "line 2, column 'output_tokens': must be a number"),
+    ],
+)
+def test_what_cannot_be_used_is_named(tmp_path, name, content, key):
+    with pytest.raises(DataError, match=key):
+        read(write(tmp_path, name, content))

@@ -28,6 +28,16 @@ def counted(point: Point, requests: Mapping[str, Any], samples: Mapping[str, Any
     return out
 
 
+def counted_requests(point: Point, requests: Mapping[str, Any]) -> dict[str, Any]:
+    """The rows that count in throughput, with output tokens as the tool counts them."""
+    rows = _rows(point, requests)
+    if rows is None or point.columns is None:
+        return dict(requests)
+    keep = np.asarray(point.columns["counts"])[rows] if "counts" in point.columns else np.ones(len(rows), bool)
+    changed = {**requests, "output_tokens": counted_output(point, requests)}
+    return {k: np.asarray(v)[keep] for k, v in changed.items()}
+
+
 def counted_output(point: Point, requests: Mapping[str, Any]) -> Any:
     """Output tokens as the tool counts them: none of a request that ended without a token (which is simulated with one)."""
     rows = _rows(point, requests)

@@ -17,7 +17,7 @@ from sim.metrics.latency import derive, describe_itl
 from sim.study.accuracy import batch
 from sim.study.accuracy.deploy import Overrides, check, planned, profile_of
 from sim.study.accuracy.point import Point
-from sim.study.accuracy.population import counted, counted_output
+from sim.study.accuracy.population import counted, counted_requests
 from sim.study.accuracy.step_log import kinds, step_seconds, summary
 from sim.study.accuracy.traffic import stage_starts, traffic_of
 
@@ -58,7 +58,7 @@ def _simulated(point: Point, plan: Plan, seed: int) -> dict[str, float]:
             values |= {f"{key}.{s}": float(np.percentile(sample, q)) for s, q in _STATISTICS.items()}
     if not point.window:
         values |= {f"itl_s.{k}": float(v) for k, v in describe_itl(raw.itl_hist, raw.totals).items() if v is not None}
-    return values | _throughput(requests | {"output_tokens": counted_output(point, requests)})
+    return values | _throughput(counted_requests(point, requests))
 
 
 def _throughput(requests: dict[str, Any]) -> dict[str, float]:

@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sim.errors import ConfigError, DataError
 from sim.study.accuracy.point import Point, read_folder
 from sim.study.accuracy.step_log import is_step_log, kinds, read_step_log, summary
@@ -96,13 +98,14 @@ def _point(path: Path, run: Run, scenario: Any) -> Point:
     s = _needed(scenario, path)
     d = s.deployment
     model = s.model.name or str(s.model.config)
+    columns, traffic, notes = (run.columns, run.traffic, []) if not run.lacks else _of_scenario(run, s)
     return Point(
         id=run.name,
         model=model,
         engine=d.engine.name,
         version=d.engine.settings.get("version"),
         accelerator=d.accelerator,
-        traffic=run.traffic,
+        traffic=traffic,
         measured=run.measured,
         weights=s.model.weights,
         kv_cache=s.model.kv_cache,
@@ -114,10 +117,11 @@ def _point(path: Path, run: Run, scenario: Any) -> Point:
         kv_blocks=d.kv_blocks,
         quality="good",
         folder=path.parent,
-        columns=run.columns,
+        columns=None if run.traffic["kind"] == "static_batch" else columns,
         scenario=scenario,
-        notes=(*run.notes, *_other_model(run, model)),
+        notes=(*run.notes, *notes, *_other_model(run, model), *_other_layout(run, d)),
         refused=run.refused,
+        inside=run.inside,
     )
 
 
@@ -128,3 +132,48 @@ def _other_model(run: Run, model: str) -> list[str]:
     if not told or short[0][:9] == short[1][:9] or short[0] in short[1] or short[1] in short[0]:
         return []
     return [f"the file names the model {told!r}, the scenario deploys {model!r}"]
+
+
+def _other_layout(run: Run, deployment: Any) -> list[str]:
+    """A note for every part of the deployment that the file tells otherwise."""
+    told = {k: run.said[k] for k in ("tp", "pp", "ep", "engine", "accelerator") if run.said.get(k)}
+    have = {
+        "tp": deployment.tp,
+        "pp": deployment.pp,
+        "ep": deployment.ep,
+        "engine": deployment.engine.name,
+        "accelerator": deployment.accelerator,
+    }
+    out = []
+    for key, value in told.items():
+        mine, theirs = (str(x).lower().replace("_", "-") for x in (have[key], value))
+        if mine != theirs and not (len(theirs) > 2 and (mine.startswith(theirs) or theirs.startswith(mine))):
+            out.append(f"the file says {key} {value}, the scenario has {have[key]}")
+    return out
+
+
+def _of_scenario(run: Run, scenario: Any) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
+    """Requests as the scenario's traffic has them, for a file that does not say what was sent."""
+    from sim.workload import RequestBlock, build_traffic
+
+    made = build_traffic(scenario.traffic, scenario.seed)
+    if made.total is None:
+        raise ConfigError("traffic.synthetic.requests", None, f"is required: {run.name} does not say {', '.join(run.lacks)}")
+    block = RequestBlock.concat(list(made.blocks()))
+    columns: dict[str, Any] = {
+        "arrival_s": block.arrival_s,
+        "prompt_tokens": block.prompt_tokens,
+        "output_tokens": block.output_tokens,
+    }
+    what = "requests are those"
+    if run.columns:
+        n = len(run.columns["prompt_tokens"])
+        if n > len(block) and scenario.traffic.closed_loop is None:
+            raise ConfigError(
+                "traffic", len(block), f"has fewer requests than the {n} of {run.name}, which does not say {', '.join(run.lacks)}"
+            )
+        columns = {**run.columns, "arrival_s": np.zeros(n) if scenario.traffic.closed_loop else block.arrival_s[:n]}
+        what = "requests are sent at the times"
+    loop = scenario.traffic.closed_loop
+    traffic: dict[str, Any] = {"kind": "trace"} if loop is None else {"kind": "closed_loop", "concurrency": loop.concurrency}
+    return columns, traffic, [f"the file does not say {', '.join(run.lacks)}: {what} of the scenario's traffic"]

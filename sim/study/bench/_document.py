@@ -94,10 +94,11 @@ class Keys:
     def __init__(self, path: Path, value: Any, inside: str = "") -> None:
         self.path, self.inside = path, inside
         if not isinstance(value, Mapping):
-            self._fail("", "must be an object", value)
+            self.fail("", "must be an object", value)
         self.value: Mapping[str, Any] = value
 
-    def _fail(self, key: str, rule: str, value: Any) -> NoReturn:
+    def fail(self, key: str, rule: str, value: Any) -> NoReturn:
+        """Raise a `DataError` about a key."""
         name = ".".join(x for x in (self.inside, key) if x)
         raise DataError(str(self.path), f"key {name!r}: {rule} (got {show(value)})" if name else f"{rule} (got {show(value)})")
 
@@ -130,11 +131,11 @@ class Keys:
             try:
                 value = float(value)
             except ValueError:
-                self._fail(key, "must be a number", value)
+                self.fail(key, "must be a number", value)
         if isinstance(value, bool) or not isinstance(value, int | float) or not _finite(value):
-            self._fail(key, "must be a finite number", value)
+            self.fail(key, "must be a finite number", value)
         if value < low:
-            self._fail(key, f"must be at least {low:g}", value)
+            self.fail(key, f"must be at least {low:g}", value)
         return float(value)
 
     def count(self, key: str, *, low: int = 0) -> int | None:
@@ -143,7 +144,7 @@ class Keys:
         if value is None:
             return None
         if value != int(value) or value > 1 << 40:
-            self._fail(key, "must be a whole number", value)
+            self.fail(key, "must be a whole number", value)
         return int(value)
 
     def rate(self, key: str) -> float | None:
@@ -153,7 +154,7 @@ class Keys:
             return math.inf
         found = self.number(key)
         if found is not None and found <= 0:
-            self._fail(key, "must be more than 0, or 'inf'", value)
+            self.fail(key, "must be more than 0, or 'inf'", value)
         return found
 
     def text(self, key: str) -> str | None:
@@ -165,13 +166,16 @@ class Keys:
         """f8[n] of a list of numbers; with ``holes`` None becomes NaN."""
         values = self.needed(key)
         if not isinstance(values, list):
-            self._fail(key, "must be a list", values)
-        return numbers(values, lambda i, rule, v: self._fail(f"{key}[{i}]", rule, v), low, holes)
+            self.fail(key, "must be a list", values)
+        return numbers(values, lambda i, rule, v: self.fail(f"{key}[{i}]", rule, v), low, holes)
+
+
+_HUGE = 1e20
 
 
 def _finite(value: int | float) -> bool:
     try:
-        return math.isfinite(value)
+        return math.isfinite(value) and abs(value) < _HUGE
     except OverflowError:
         return False
 

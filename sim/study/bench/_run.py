@@ -14,9 +14,12 @@ from numpy.typing import NDArray
 from sim.errors import DataError
 from sim.streams import stream
 from sim.study.bench._sent import Sent, planned
+from sim.workload.table import MAX_TOKENS
 
 Array = NDArray[Any]
 
+_LONGEST_S = 1e8
+_MOST = 50_000_000
 PERCENTILES: Final = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0}
 
 
@@ -24,11 +27,14 @@ PERCENTILES: Final = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0}
 class Run:
     """What a benchmark did and measured.
 
-    ``columns``, each [n], of the requests that are sent again in the simulation: ``arrival_s, prompt_tokens, output_tokens`` (0 where a request
-    ended without a token) and, where the tool does not count every request in every figure, ``counts_ttft, counts_tpot, counts_e2e`` (bool) and
-    ``ttft_told`` (the figure that the tool enters for a request without a token, else NaN).
+    ``columns``, each [n], of the requests that are sent again in the simulation: ``arrival_s, prompt_tokens, output_tokens`` (0 where a
+    request ended without a token) and, where the tool does not count every request in every figure, ``counts`` (at all), ``counts_ttft``,
+    ``counts_tpot``, ``counts_e2e`` (bool) and ``ttft_told`` (the figure that the tool enters for a request without a token, else NaN).
     ``traffic``: ``{"kind": "trace"}`` or ``{"kind": "closed_loop", "concurrency": n}``. ``measured``: ``ttft_s.mean``, ``output_tokens_per_s`` …
     ``said``: what the file tells of the deployment. ``notes``: what was assumed, or left out. ``refused``: why it is no operating point.
+    ``lacks``: what of the traffic the file does not say and the scenario must; ``columns`` are then empty, or
+    hold lengths only. ``inside``: times were taken inside the
+    engine.
     """
 
     tool: str
@@ -39,6 +45,8 @@ class Run:
     said: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     refused: str = ""
+    lacks: tuple[str, ...] = ()
+    inside: bool = False
 
 
 def refusal(tool: str, name: str, reason: str, said: Mapping[str, Any] | None = None) -> Run:
@@ -73,6 +81,8 @@ class Requests:
     gaps: Array | None = None
     zero_ttft: bool = False
     errors: Sequence[str] = ()
+    cancelled: Array | None = None
+    """Sent, and cut off by the end of the run: they count in nothing, but the server had them."""
 
 
 def of_requests(
@@ -82,7 +92,11 @@ def of_requests(
     """A run from its requests. ``told``: figures of the file that replace what follows from the requests (throughput over the tool's window)."""
     served = r.ok & (r.output >= 1)
     n, good = len(r.ok), int(served.sum())
-    failed = int((~r.ok).sum())
+    wrong = _impossible(r)
+    if wrong:
+        return refusal(tool, name, wrong, said)
+    cut = np.zeros(n, bool) if r.cancelled is None else r.cancelled
+    failed = int((~r.ok & ~cut).sum())
     if good == 0 or failed > good:
         return refusal(tool, name, _not_served(n, good, failed, r.errors), said)
     ttft = np.where(r.ok, r.ttft, np.nan)
@@ -102,20 +116,25 @@ def of_requests(
         remarks.append(
             f"{failed} of {n} requests failed ({_reasons(r.errors)}): they are not sent, as what they cost the server is not known"
         )
-    if n - failed - good:
+    if cut.any():
+        remarks.append(
+            f"{int(cut.sum())} of {n} requests were cut off by the end of the run: they are sent, and count in no figure"
+        )
+    silent = n - failed - good - int(cut.sum())
+    if silent:
         how = (
             "their TTFT is what the tool wrote, in measured and predicted alike"
             if r.zero_ttft
             else "they count in no TTFT or TPOT"
         )
-        remarks.append(f"{n - failed - good} of {n} requests ended without a token: {how}")
-    keep = np.flatnonzero(r.ok)
+        remarks.append(f"{silent} of {n} requests ended without a token: {how}")
+    keep = np.flatnonzero(r.ok | cut)
     when = planned(sent, n)
     if when.refused:
         return refusal(tool, name, when.refused, said)
     if sent.start is not None:
         measured |= _rates(np.asarray(sent.start, float), r)
-    columns = {"arrival_s": when.arrival_s, "prompt_tokens": r.prompt, "output_tokens": r.output, **counts}
+    columns = {"arrival_s": when.arrival_s, "prompt_tokens": r.prompt, "output_tokens": r.output, "counts": r.ok, **counts}
     columns["ttft_told"] = np.where(counts["counts_ttft"] & (r.output < 1), r.ttft, np.nan)
     columns = {k: np.asarray(v)[keep] for k, v in columns.items()}
     columns["arrival_s"] = columns["arrival_s"] - columns["arrival_s"].min()
@@ -123,7 +142,29 @@ def of_requests(
         columns[key] = columns[key].astype(np.int64)
     if (columns["prompt_tokens"] < 1).any():
         return refusal(tool, name, "a served request has no prompt tokens", said)
-    return Run(tool, name, columns, when.traffic, dict(told or {}) | measured, said or {}, (*remarks, *when.notes))
+    measured = {k: v for k, v in (dict(told or {}) | measured).items() if math.isfinite(v)}
+    if not any(k.endswith(".mean") for k in measured):
+        return refusal(tool, name, "has no latency of a served request", said)
+    return Run(tool, name, columns, when.traffic, measured, said or {}, (*remarks, *when.notes))
+
+
+def _impossible(r: Requests) -> str:
+    """What of the served requests cannot be, as a sentence; empty: nothing."""
+    for what, values, most in (("prompt tokens", r.prompt, MAX_TOKENS), ("output tokens", r.output, MAX_TOKENS)):
+        bad = r.ok & ~((values >= 0) & (values <= most) & (values == np.floor(values)))
+        if bad.any():
+            i = int(np.argmax(bad))
+            return f"request {i + 1}: {what} must be a whole number in [0, {most}] (got {values[i]:.6g})"
+    for what, values in (("TTFT", r.ttft), ("E2E", r.e2e)):
+        bad = r.ok & (values > _LONGEST_S)
+        if bad.any():
+            i = int(np.argmax(bad))
+            return f"request {i + 1}: {what} is {values[i]:.4g} s, which is no latency"
+    bad = r.ok & (r.output >= 1) & (r.e2e < r.ttft - 1e-3)
+    if bad.any():
+        i = int(np.argmax(bad))
+        return f"request {i + 1}: ends {r.e2e[i]:.4g} s after it was sent, before its first token at {r.ttft[i]:.4g} s"
+    return ""
 
 
 def of_aggregates(
@@ -133,6 +174,10 @@ def of_aggregates(
     """A run of which only totals are known. Lengths: a mean, taken for every request, or (least, most), drawn uniformly; both are said."""
     if requests < 1 or failed > requests:
         return refusal(tool, name, _not_served(requests + failed, requests, failed, ()), said)
+    for role, spec in (("prompt", prompt), ("output", output)):
+        most = spec[1] if isinstance(spec, tuple) else spec
+        if most > MAX_TOKENS or requests > _MOST:
+            return refusal(tool, name, f"{requests:,} requests with {role}s of {most:.4g} tokens are no benchmark", said)
     if failed:
         notes = [*notes, f"{failed} of {requests + failed} requests failed: they are not sent"]
     columns: dict[str, Any] = {}
@@ -148,7 +193,7 @@ def of_aggregates(
     if when.refused:
         return refusal(tool, name, when.refused, said)
     columns["arrival_s"] = when.arrival_s - when.arrival_s.min()
-    kept = {k: float(v) for k, v in measured.items() if v is not None and math.isfinite(v)}
+    kept = {k: float(v) for k, v in measured.items() if v is not None and math.isfinite(v) and v < _LONGEST_S * 10}
     if not kept:
         return refusal(tool, name, "has no figure that can be compared", said)
     return Run(tool, name, columns, when.traffic, kept, said or {}, (*notes, *when.notes))
@@ -187,8 +232,26 @@ def _reasons(errors: Sequence[str]) -> str:
     return ", ".join(f"{text!r}" for text, _ in found.most_common(2)) or "no reason given"
 
 
+def of_figures(
+    tool: str,
+    name: str,
+    measured: Mapping[str, float],
+    lacks: Sequence[str],
+    said: Mapping[str, Any] | None = None,
+    notes: Sequence[str] = (),
+) -> Run:
+    """A run of which only figures are known: what was sent is the scenario's to say."""
+    kept = {k: float(v) for k, v in measured.items() if v is not None and math.isfinite(v) and v > 0}
+    if not kept:
+        return refusal(tool, name, "has no figure that can be compared", said)
+    return Run(tool, name, {}, {"kind": "trace"}, kept, said or {}, tuple(notes), "", tuple(lacks))
+
+
 def same_length(source: str, **columns: Any) -> None:
     """Raise `DataError` unless all lists have one length and are not empty."""
+    for key, value in columns.items():
+        if not hasattr(value, "__len__") or isinstance(value, str):
+            raise DataError(source, f"key {key!r}: must be a list (got {value!r:.60})")
     sizes = {k: len(v) for k, v in columns.items()}
     if len(set(sizes.values())) != 1 or not next(iter(sizes.values())):
         raise DataError(source, f"its lists differ in length, or are empty: {', '.join(f'{k} {v}' for k, v in sizes.items())}")

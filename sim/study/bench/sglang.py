@@ -13,7 +13,7 @@ from sim.study.bench._base import Bench
 from sim.study.bench._document import Document, Keys
 from sim.study.bench._run import Requests, Run, of_aggregates, of_requests, refusal, same_length
 from sim.study.bench._sent import Sent
-from sim.study.bench.vllm import figures, gap_lists
+from sim.study.bench.vllm import figures, gap_lists, texts
 
 _NAMES = {"ttft": "ttft_s", "tpot": "tpot_s", "itl": "itl_s", "e2e_latency": "e2e_s"}
 
@@ -99,7 +99,7 @@ def _detailed(keys: Keys, name: str, sent: Sent, said: Mapping[str, Any]) -> Run
     prompt, output, ttft = keys.column("input_lens"), keys.column("output_lens"), keys.column("ttfts")
     lists = keys.needed("itls")
     same_length(str(keys.path), input_lens=prompt, output_lens=output, ttfts=ttft, itls=lists)
-    errors = [str(e or "") for e in keys.raw("errors") or [""] * len(ttft)]
+    errors = texts(keys, "errors", len(ttft))
     gaps = gap_lists(keys, lists)
     ok = np.array([not e for e in errors])
     e2e = np.where(output >= 1, ttft + np.array([g.sum() for g in gaps]), np.nan)

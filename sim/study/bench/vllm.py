@@ -99,7 +99,7 @@ def _detailed(keys: Keys, name: str, sent: Sent, said: Mapping[str, Any]) -> Run
     parallel = {"input_lens": prompt, "output_lens": output, "ttfts": ttft, "itls": lists}
     parallel |= {k: keys.raw(k) for k in ("errors", "latencies", "start_times") if keys.raw(k)}
     same_length(str(keys.path), **parallel)
-    errors = [str(e or "") for e in keys.raw("errors") or [""] * len(ttft)]
+    errors = texts(keys, "errors", len(ttft))
     gaps = gap_lists(keys, lists)
     ok = np.array([not e for e in errors])
     summed = ttft + np.array([g.sum() for g in gaps])
@@ -110,6 +110,14 @@ def _detailed(keys: Keys, name: str, sent: Sent, said: Mapping[str, Any]) -> Run
     if sent.rate is None and not sent.concurrency and sent.start is None:
         sent, notes = Sent(rate=math.inf), ["the file has no request_rate: all requests sent at once, the tool's default"]
     return of_requests("vllm-bench", name, requests, sent, said=said, notes=notes, told=_throughput(keys))
+
+
+def texts(keys: Keys, name: str, n: int) -> list[str]:
+    """A list of texts, or ``n`` empty ones where there is none."""
+    found = keys.raw(name) or [""] * n
+    if not isinstance(found, list) or len(found) != n:
+        raise DataError(str(keys.path), f"key {name!r}: must be a list of {n} texts (got {found!r:.60})")
+    return [str(e or "") for e in found]
 
 
 def gap_lists(keys: Keys, lists: Any) -> list[Any]:

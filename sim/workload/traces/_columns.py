@@ -284,6 +284,8 @@ def number_of(text: str) -> int:
 
 def labels(values: Any, none: int = -1) -> NDArray[np.int64]:
     """i8[n] numbers for session names and the like: whole numbers stay, texts are hashed, nothing is ``none``."""
+    if getattr(getattr(values, "dtype", None), "kind", "O") in "iu" and (len(values) == 0 or int(values.min()) >= 0):
+        return np.asarray(values, np.int64) % content.NUMBERS
     known: dict[Any, int] = {}
     out = np.empty(len(values), np.int64)
     for i, value in enumerate(values.tolist() if hasattr(values, "tolist") else values):

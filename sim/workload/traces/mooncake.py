@@ -94,7 +94,9 @@ class Mooncake(Trace):
             prompt, output = tokens(records.source, records["input_length"]), tokens(records.source, records["output_length"])
             ids, counts = records.ids["hash_ids"]
             spans = hash_spans(records.source, "hash_ids", ids, counts, prompt, self.params.block_tokens)
-            session = labels(records["session_id"].values)
+            session = (
+                labels(records["session_id"].values) if "session_id" in records.present else np.full(records.rows, -1, np.int64)
+            )
             columns: dict[str, Any] = {"session": session, "priority": _priority(records)}
             if turns or records.present & {"delay", "delay_ms"}:
                 turns = True

@@ -1,0 +1,109 @@
+"""aiperf: ``profile_export.jsonl`` (a record a request) and ``profile_export_aiperf.json`` (aggregates)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from sim.registry import register
+from sim.study.bench._base import Bench
+from sim.study.bench._document import Document, Keys
+from sim.study.bench._nvidia import UNITS, aggregate, sent
+from sim.study.bench._run import Requests, Run, of_requests, refusal
+from sim.study.bench._sent import Sent
+
+
+@register("bench")
+class AiPerf(Bench):
+    """Per request: ``metadata{request_start_ns, request_end_ns, was_cancelled, benchmark_phase}``, ``metrics{time_to_first_token, request_latency,
+    input_sequence_length, output_sequence_length}`` with units, ``error``. Warm-up requests are left out, cancelled ones count in nothing.
+    ``inter_token_latency`` is TPOT. Concurrency is taken from ``profile_export_aiperf.json`` beside it; without one requests are sent when they were.
+
+    Source: aiperf, docs/metrics_reference.md, working-with-profile-exports.md.
+    """
+
+    name = "aiperf"
+    title = "aiperf profile_export.jsonl or profile_export_aiperf.json"
+    beside = ("profile_export_aiperf.*", "inputs.json", "*_timeslices.*", "*server_metrics*", "*gpu_telemetry*")
+
+    def fits(self, document: Document) -> bool:
+        """By its record, or by an aggregate with its own input_config."""
+        head = document.first
+        if (
+            "metadata" in head
+            and "metrics" in head
+            and isinstance(head["metadata"], Mapping)
+            and "request_start_ns" in head["metadata"]
+        ):
+            return True
+        return (
+            "aiperf" in document.path.name
+            and isinstance(head.get("request_latency"), Mapping)
+            and "unit" in head["request_latency"]
+        )
+
+    def runs(self, document: Document) -> Iterator[Run]:
+        """The one run."""
+        if "metadata" not in document.first:
+            yield aggregate(self.name, document.keys, document.path.name)
+            return
+        yield self._records(document)
+
+    def _records(self, document: Document) -> Run:
+        rows: dict[str, list[float]] = {k: [] for k in ("start", "prompt", "output", "ttft", "e2e")}
+        ok, cancelled, errors = [], [], []
+        for number, record in enumerate(document.records, 1):
+            keys = Keys(document.path, record, f"[{number}]")
+            about, metrics = keys.sub("metadata"), keys.sub("metrics")
+            if about.text("benchmark_phase") not in (None, "profiling"):
+                continue
+            about.needed("request_start_ns")
+            rows["start"].append((about.number("request_start_ns") or 0.0) * 1e-9)
+            for ours, theirs in (("prompt", "input_sequence_length"), ("output", "output_sequence_length")):
+                rows[ours].append(_value(metrics, theirs, None) or 0.0)
+            for ours, theirs in (("ttft", "time_to_first_token"), ("e2e", "request_latency")):
+                found = _value(metrics, theirs, UNITS)
+                rows[ours].append(np.nan if found is None else found)
+            error = keys.raw("error")
+            cut = bool(about.raw("was_cancelled"))
+            errors.append(
+                "" if cut or not error else str(error.get("message") or error) if isinstance(error, Mapping) else str(error)
+            )
+            cancelled.append(cut)
+            ok.append(not cut and not error)
+        if not ok:
+            return refusal(self.name, document.path.name, "has no record of the profiling phase")
+        arrays = {k: np.array(v, float) for k, v in rows.items()}
+        concurrency, _ = self._config(document)
+        cut_off = np.array(cancelled) & (arrays["prompt"] >= 1)
+        requests = Requests(
+            arrays["prompt"], arrays["output"], arrays["ttft"], arrays["e2e"], np.array(ok), errors=errors, cancelled=cut_off
+        )
+        return of_requests(self.name, document.path.name, requests, Sent(start=arrays["start"], concurrency=concurrency))
+
+    def _config(self, document: Document) -> tuple[int | None, float | None]:
+        try:
+            told = json.loads(document.path.with_name("profile_export_aiperf.json").read_text(encoding="utf-8-sig"))
+            concurrency, rate = sent(told["input_config"])
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return None, None
+        return (None if rate else concurrency), rate
+
+
+def _value(metrics: Keys, name: str, units: Mapping[str, float] | None) -> float | None:
+    found: Any = metrics.raw(name)
+    if found is None:
+        return None
+    if not isinstance(found, Mapping):
+        return metrics.number(name)
+    one = metrics.sub(name)
+    value = one.number("value")
+    if value is None or units is None:
+        return value
+    unit = units.get(str(one.raw("unit")))
+    if unit is None:
+        one.fail("unit", f"must be one of {', '.join(units)}", one.raw("unit"))
+    return value * unit
