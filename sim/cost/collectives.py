@@ -13,7 +13,7 @@ from sim.cost.residual import Residual
 from sim.cost.stack import STACK_ORDER, FittedOperator, load_stack
 from sim.errors import DataError
 from sim.hardware.accelerator import Accelerator, Evidence
-from sim.hardware.links import Link
+from sim.hardware.links import Link, find_link
 from sim.hardware.load import load_accelerator
 
 _RING = 0.72  # of the bandwidth that a ring reaches where nothing was measured (NCCL between H100 nodes: 36 of 50 GB/s)
@@ -127,10 +127,10 @@ def _measured(link: Link) -> tuple[FittedOperator, Link] | None:
     if not link.collectives:
         return None
     machine = machines().get(link.collectives)
-    if machine is None or not machine.accelerators:
+    if machine is None or not (machine.accelerators or machine.link):
         raise DataError("profiles/links", f"{link.name}: collectives of an unknown system {link.collectives!r}")
     for framework in STACK_ORDER:
         op = load_stack(f"{link.collectives}.{framework}").get("all_reduce")
         if op is not None:
-            return op, load_accelerator(machine.accelerators[0]).link
+            return op, find_link(machine.link) if machine.link else load_accelerator(machine.accelerators[0]).link
     return None

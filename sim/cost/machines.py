@@ -65,6 +65,7 @@ class Machine(Record):
     """A system with fitted profiles."""
 
     accelerators: tuple[str, ...] = Field((), description="what was measured")
+    link: str | None = Field(None, description="what its collectives were measured over; by default the link of the accelerator")
     generation: str = Field("", description="accelerators of the same generation may use the residual grids too")
     relative: bool = Field(
         False, description="parameters are relative to the accelerator's own datasheet figures, whichever it is"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
 from sim.cost.build import build_tables
+from sim.cost.kernels import Kernels
 from sim.cost.layout import Layout, Wires
 from sim.cost.profile import load_engine_profile
 from sim.cost.step import COMMS
@@ -122,3 +124,18 @@ def test_a_link_of_ones_own(tmp_path: Path) -> None:
         find_link(str(file))
     for part in ("kind", "bandwidth", "latency", "unknown key 'domian' (did you mean 'domain'?)"):
         assert part in str(caught.value)
+
+
+def test_cards_with_peer_to_peer_reach_what_nccl_reaches_over_pcie() -> None:
+    """20 GB/s of bus bandwidth on 2 to 8 L40S; through host memory a fifth of it on four."""
+    size = np.array([64.0 * 2**20])
+
+    def bus(accelerator: str, ranks: int) -> float:
+        a = load_accelerator(accelerator)
+        t = Kernels(a, "vllm").all_reduce(size, ranks, Wires.of(Layout(), a))
+        return float(2 * (ranks - 1) / ranks * size[0] / t[0] / 1e9)
+
+    assert [round(bus("l40s", n)) for n in (2, 4, 8)] == [19, 21, 20]
+    assert bus("rtx-pro-6000", 4) == pytest.approx(2 * bus("l40s", 4), rel=0.05)  # PCIe 5.0
+    assert 3 < bus("rtx-5090", 4) < 5 and 3 < bus("a10g", 4) < 5
+    assert bus("a100-sxm-80g", 4) > 150

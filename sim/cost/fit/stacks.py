@@ -26,6 +26,11 @@ _VLLM_019 = {"gemm.fp8_block": "0.19.0", "moe.fp8": "0.19.0"}
 # Experts behind an all-to-all run grouped GEMMs (DeepGEMM); those of TensorRT-LLM are the nearest that were measured.
 _GROUPED = ("trtllm", "1.3.0rc20")
 
+# Collectives of L40S were timed in two servers. In one, four cards reach 21 GB/s of bus bandwidth, as NCCL over PCIe 4.0 does; in the other
+# they lie on two sockets and reach 3.7 GB/s (kept for cards whose traffic passes through host memory), but two of one socket 19, with the
+# custom kernel that engines use for a pair.
+_L40S_ONE_ROOT = {2: ("vllm", "0.14.0"), 4: ("sglang", "0.5.12"), 8: ("sglang", "0.5.12")}
+
 # reference: the figures that the efficiencies are relative to
 STACKS: dict[str, dict[str, Any]] = {
     "h100-sxm.vllm": {"system": "h100_sxm", "framework": "vllm", "version": "0.24.0", "dtypes": _VLLM_019, "reference": _H100},
@@ -35,10 +40,11 @@ STACKS: dict[str, dict[str, Any]] = {
     "a100-sxm.vllm": {"system": "a100_sxm", "framework": "vllm", "version": "0.14.0", "reference": _A100},
     "a100-sxm.sglang": {"system": "a100_sxm", "framework": "sglang", "version": "0.5.10", "reference": _A100},
     "l40s.vllm": {
-        "system": "l40s", "framework": "vllm", "version": "0.24.0", "collectives": "0.14.0", "mla": "0.14.0",
+        "system": "l40s", "framework": "vllm", "version": "0.24.0", "collectives": _L40S_ONE_ROOT, "mla": "0.14.0",
         "dtypes": {"gemm.fp8_block": None}, "reference": _L40S,
     },
-    "l40s.sglang": {"system": "l40s", "framework": "sglang", "version": "0.5.14", "reference": _L40S},
+    "l40s.sglang": {"system": "l40s", "framework": "sglang", "version": "0.5.14", "collectives": _L40S_ONE_ROOT, "reference": _L40S},
+    "l40s-sockets.vllm": {"system": "l40s", "framework": "vllm", "version": "0.14.0", "only": ("collectives",), "reference": _L40S},
     "ascend-910b.vllm-ascend": {"system": "ascend_910b", "framework": "vllm-ascend", "version": "0.18.0", "reference": _910B},
     # decode attention was timed with FlashInfer, which SGLang no longer uses on Hopper: H100's FlashAttention stands in
     "h20.sglang": {
@@ -88,7 +94,25 @@ def _select(data: pd.DataFrame, stack: dict[str, Any], table: str) -> pd.DataFra
 
 
 def fit_stack(name: str, stack: dict[str, Any], folder: Path, out: Path, check: bool) -> None:
-    """Fit every operator that was measured for this stack and write ``NAME.npz`` and ``NAME.yaml``."""
+    """Fit every operator that was measured for this stack (``only`` names tables) and write ``NAME.npz`` and ``NAME.yaml``."""
+    results = {} if "only" in stack else _kernels(stack, folder, check)
+    d = _collectives(_read(folder, "collectives"), stack)
+    d = d[(d.collective == "all_reduce") & d.backend.astype(str).str.contains("graph") & d.dtype.isin(["half", "bfloat16"])]
+    if len(d):
+        results["all_reduce"] = operators.all_reduce(d) | {"unit": "bf16"}
+    write(name, stack, results, out)
+
+
+def _collectives(data: pd.DataFrame, stack: dict[str, Any]) -> pd.DataFrame:
+    """Rows of the stack; ``stack["collectives"]`` may name another source for each number of ranks."""
+    other = stack.get("collectives")
+    if not isinstance(other, dict):
+        return _select(data, stack, "collectives")
+    parts = [_select(data[data.gpus == n], stack | {"collectives": source}, "collectives") for n, source in other.items()]
+    return pd.concat(parts)
+
+
+def _kernels(stack: dict[str, Any], folder: Path, check: bool) -> Results:
     results = _by_dtype(stack, folder, "gemm", check) | _attention(stack, folder, check) | _latent(stack, folder, check)
     results |= _by_dtype(stack, folder, "moe", check)
     if "moe_ep" in stack:  # grouped GEMMs behind an all-to-all
@@ -96,11 +120,7 @@ def fit_stack(name: str, stack: dict[str, Any], folder: Path, out: Path, check: 
         results |= {
             k.replace("moe.", "moe_ep."): r for k, r in _by_dtype(other, folder, "moe", check).items() if k == "moe.fp8_block"
         }
-    d = _select(_read(folder, "collectives"), stack, "collectives")
-    d = d[(d.collective == "all_reduce") & d.backend.astype(str).str.contains("graph") & d.dtype.isin(["half", "bfloat16"])]
-    if len(d):
-        results["all_reduce"] = operators.all_reduce(d) | {"unit": "bf16"}
-    write(name, stack, results, out)
+    return results
 
 
 def _borrowed(stack: dict[str, Any], out: Path) -> dict[str, Any]:
