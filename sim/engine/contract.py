@@ -217,9 +217,10 @@ class Scheduler(ABC):
 
     @classmethod
     def max_context(cls, params: Any, site: Site) -> int:
-        """Longest prompt + output that the engine accepts: ``max_model_len`` where it has one, else the model's context."""
+        """Longest prompt + output that the engine accepts: ``max_model_len`` where it has one, at most the model's context."""
         limit = getattr(params, "max_model_len", None)
-        return int(limit) if limit is not None else int(site.model.max_position)
+        own = int(site.model.max_position)
+        return own if limit is None else min(int(limit), own)
 
     @classmethod
     def max_batch_tokens(cls, params: Any, site: Site) -> int:

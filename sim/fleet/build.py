@@ -75,7 +75,7 @@ class Plan:
     @property
     def max_context(self) -> int:
         """Longest prompt + output of a request."""
-        return min(self.scheduler.max_context(self.params, self.site), self.model.max_position)
+        return self.scheduler.max_context(self.params, self.site)
 
     def build(self, bins: int, width: float, histogram: tuple[int, float, float]) -> EngineGroup | RankedGroup:
         """The engines. ``bins`` of ``width`` seconds per time series; ``histogram`` of ITL: bins, lowest edge, bins per factor e."""

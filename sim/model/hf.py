@@ -9,6 +9,7 @@ from typing import Any
 from sim.errors import ConfigError, NotModelledError
 from sim.model.base import Fields
 from sim.model.checkpoint import Stored, stored
+from sim.model.context import rope_fields
 from sim.model.encoders import encoder_params
 from sim.model.families import FAMILIES
 from sim.model.keys import Keys
@@ -66,6 +67,8 @@ def spec_from_config(
         if found is None:
             raise not_modelled(config, text, model_type, f"{field}.config.model_type")
         fields, unverified = found, True
+    fields |= rope_fields(keys)
+    fields["model_max_length"] = keys.whole("model_max_length", default=0, least=0)
     fields["tie_embeddings"] = _tied(config, text, fields.pop("tied", tied_by_default), field)
     fields["vision_params"], unsized = encoder_params(config, f"{field}.config")
     held, dtype = _stored(config, text, beside, field), _dtype(config, text, field)

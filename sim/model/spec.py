@@ -124,6 +124,10 @@ class ModelSpec:
     vision_params: int = 0
     other_params: int = 0  # of tensors beside the layers (per-layer embeddings), never quantised
     head_bias: bool = False
+    rope_kind: str = ""  # of RoPE scaling
+    rope_factor: float = 1.0
+    rope_original: int = 0  # context the model was trained for before scaling
+    model_max_length: int = 0  # a second length that some configs state
     warnings: tuple[str, ...] = ()
     source: str = ""
 

@@ -75,6 +75,7 @@ def _vllm(p: BladellmParams) -> VllmParams:
         max_num_batched_tokens=max(p.ragged_flash_max_batch_tokens, p.max_batch_size),
         max_num_seqs=p.max_batch_size,
         max_model_len=p.max_model_len,
+        VLLM_ALLOW_LONG_MAX_MODEL_LEN=True,  # what BladeLLM refuses is not known: requests end at the model's length
         gpu_memory_utilization=p.max_gpu_memory_utilization,
         enforce_eager=p.disable_cuda_graph,
         enable_prefix_caching=not p.disable_prompt_cache,

@@ -115,8 +115,8 @@ class Mindie(Scheduler):
 
     @classmethod
     def max_context(cls, params: MindieParams, site: Site) -> int:
-        """``maxSeqLen``."""
-        return params.maxSeqLen
+        """``maxSeqLen``, at most the model's context."""
+        return params.maxSeqLen if site.model is None else min(params.maxSeqLen, int(site.model.max_position))
 
     @classmethod
     def max_batch_tokens(cls, params: MindieParams, site: Site) -> int:

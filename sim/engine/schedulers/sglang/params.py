@@ -10,6 +10,7 @@ from sim.engine.contract import EngineParams, Site
 from sim.engine.schedulers.sglang.ranks import divided, graph_reserve, refuse_ranks, server_site
 from sim.engine.sides import Role
 from sim.errors import ConfigError, NotModelledError
+from sim.model.context import overridden, sglang_length
 from sim.units import Seconds
 
 MIB = 1 << 20
@@ -37,6 +38,10 @@ class SglangParams(EngineParams):
     max_total_tokens: int | None = Field(None, ge=1, description="cap of the KV pool in tokens")
     max_queued_requests: int | None = Field(None, ge=1, description="waiting requests beyond which new ones are turned away")
     context_length: int | None = Field(None, ge=1, description="longest prompt and output together; default from the model")
+    json_model_override_args: dict[str, Any] | None = Field(
+        None, description="overrides of the model's config: lengths and RoPE scaling"
+    )
+    SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN: bool = Field(False, description="accept a context_length above the derived one")
     page_size: int = Field(1, ge=1, le=1024, description="tokens per KV page")
     mem_fraction_static: float | None = Field(None, gt=0.0, lt=1.0, description="share of GPU memory for weights and KV pool")
     disable_radix_cache: bool = Field(False, description="no prefix caching")
@@ -211,7 +216,11 @@ def resolve(params: SglangParams, site: Site) -> SglangParams:
         raise ConfigError("engine.chunked_prefill_size", chunk, f"must be a multiple of page_size {params.page_size}")
     if params.cuda_graph_max_bs is None:
         new["cuda_graph_max_bs"] = min(max_bs, params.max_running_requests or max_bs)
-    if params.context_length is None:
+    if site.model is not None and not site.extra.get("recording"):
+        model = overridden(site.model, params.json_model_override_args, "deployment.engine.json_model_override_args")
+        allow = params.SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN
+        new["context_length"] = sglang_length(model, params.context_length, allow, "deployment.engine")
+    elif params.context_length is None:
         new["context_length"] = site.model.max_position if site.model is not None else 131072
     if params.mem_fraction_static is None:
         new["mem_fraction_static"] = mem_fraction_static(

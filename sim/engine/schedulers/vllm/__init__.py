@@ -257,6 +257,11 @@ class Vllm(Scheduler):
         return settings.as_side(params, role)
 
     @classmethod
+    def max_context(cls, params: VllmParams, site: Site) -> int:
+        """``max_model_len``, which the model's length may be below where the check is overridden."""
+        return int(params.max_model_len or site.model.max_position)
+
+    @classmethod
     def max_batch_tokens(cls, params: VllmParams, site: Site) -> int:
         """The token budget of a step."""
         return int(params.max_num_batched_tokens or 8192)

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sim.engine.contract import EngineParams, Site
 from sim.engine.sides import Role
 from sim.errors import ConfigError, NotModelledError
+from sim.model.context import overridden, vllm_length
 from sim.units import Bytes, Seconds
 
 GIB = 1 << 30
@@ -55,6 +56,10 @@ class VllmParams(EngineParams):
     max_num_seqs: int | None = Field(None, ge=1, description="most requests running at once")
     max_num_active_seqs: int | None = Field(None, ge=1, description="a lower limit of running requests than max_num_seqs")
     max_model_len: int | None = Field(None, ge=2, description="longest prompt and output together; default from the model")
+    hf_overrides: dict[str, Any] | None = Field(None, description="overrides of the model's config: lengths and RoPE scaling")
+    VLLM_ALLOW_LONG_MAX_MODEL_LEN: bool = Field(
+        False, description="accept a max_model_len above the length derived from the config"
+    )
     block_size: int = Field(16, ge=1, le=1024, description="tokens per KV block; on a CPU 128 if not given")
     gpu_memory_utilization: float | None = Field(None, gt=0.0, le=1.0, description="share of GPU memory that vLLM may use")
     kv_cache_memory_bytes: Bytes | None = Field(None, gt=0, description="memory of the KV cache, instead of what is left")
@@ -188,12 +193,20 @@ def on_cpu(p: VllmParams) -> VllmParams:
     return p.model_copy(update=forced)
 
 
+def model_length(p: Any, site: Site) -> int:
+    """``max_model_len``, given or derived from the model's config. Raises ConfigError where vLLM refuses it."""
+    if site.model is None or site.extra.get("recording"):
+        return p.max_model_len or (8192 if site.model is None else int(site.model.max_position))
+    model = overridden(site.model, p.hf_overrides, "deployment.engine.hf_overrides")
+    return vllm_length(model, p.max_model_len, p.VLLM_ALLOW_LONG_MAX_MODEL_LEN, "deployment.engine")
+
+
 def resolve(params: VllmParams, site: Site) -> VllmParams:
     """Every default filled in. Raises ConfigError, NotModelledError."""
     refuse(params, site)
     p = params = on_cpu(params) if _is_cpu(site) else params
     new: dict[str, Any] = {}
-    length = p.max_model_len or (site.model.max_position if site.model is not None else 8192)
+    length = model_length(p, site)
     default_tokens, default_seqs = batch_defaults(p, site)
     tokens = p.max_num_batched_tokens
     seqs = p.max_num_seqs or min(default_seqs, tokens or default_seqs)

@@ -125,6 +125,11 @@ class VllmV0(Scheduler):
         return Extras(lora_rank=params.max_lora_rank if params.max_loras else 0)
 
     @classmethod
+    def max_context(cls, params: VllmV0Params, site: Site) -> int:
+        """``max_model_len``, which the model's length may be below where the check is overridden."""
+        return int(params.max_model_len or site.model.max_position)
+
+    @classmethod
     def max_batch_tokens(cls, params: VllmV0Params, site: Site) -> int:
         """The token budget of a step."""
         return int(params.max_num_batched_tokens or 2048)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from sim.engine.contract import EngineParams, Site
+from sim.engine.schedulers.vllm.params import model_length
 from sim.errors import ConfigError, NotModelledError
 
 _LATEST = 99  # a version without a patch number is the last release of its line
@@ -24,6 +25,10 @@ class VllmV0Params(EngineParams):
     max_num_batched_tokens: int | None = Field(None, ge=1, description="most tokens in one step")
     max_num_seqs: int = Field(256, ge=1, description="most sequences running at once")
     max_model_len: int | None = Field(None, ge=2, description="longest prompt and output together; default from the model")
+    hf_overrides: dict[str, Any] | None = Field(None, description="overrides of the model's config: lengths and RoPE scaling")
+    VLLM_ALLOW_LONG_MAX_MODEL_LEN: bool = Field(
+        False, description="accept a max_model_len above the length derived from the config"
+    )
     max_paddings: int | None = Field(None, ge=0, description="most padding tokens in a batch of prompts (to 0.3); default 256")
     block_size: int = Field(16, ge=1, le=1024, description="tokens per KV block")
     gpu_memory_utilization: float = Field(0.9, gt=0.0, le=1.0, description="share of GPU memory that vLLM may use")
@@ -111,7 +116,7 @@ def _chunks(p: VllmV0Params, site: Site, length: int) -> bool:
 def resolve(p: VllmV0Params, site: Site) -> VllmV0Params:
     """Every default filled in. Raises ConfigError, NotModelledError."""
     _refuse(p, site)
-    length = p.max_model_len or (int(site.model.max_position) if site.model is not None else 8192)
+    length = model_length(p, site)
     chunked = _chunks(p, site, length) if p.enable_chunked_prefill is None else p.enable_chunked_prefill
     tokens = p.max_num_batched_tokens
     if tokens is None:
