@@ -12,12 +12,13 @@ from sim.model.checkpoint import Stored, stored
 from sim.model.context import rope_fields
 from sim.model.encoders import encoder_params
 from sim.model.families import FAMILIES
+from sim.model.from_fields import read_from_fields
 from sim.model.keys import Keys
 from sim.model.mlps import Routed
 from sim.model.quant import kv_dtype, weight_format
 from sim.model.quantised import apply
 from sim.model.spec import ModelSpec
-from sim.model.unmodelled import not_modelled, read_from_fields
+from sim.model.unmodelled import not_modelled
 
 Config = Mapping[str, Any]
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from sim.errors import NotModelledError, did_you_mean
-from sim.model.base import Fields
 from sim.model.families import FAMILIES
+from sim.model.from_fields import not_understood
 from sim.model.keys import Keys
 
 Config = Mapping[str, Any]
@@ -39,6 +39,10 @@ def not_modelled(config: Config, text: Config, model_type: str, field: str) -> N
         return NotModelledError(field, model_type, "encoder-decoder models are not modelled", "decoder-only models")
     if known:
         why += f"; its config has {known}"
+    strange = not_understood(Keys(text, "", field))
+    if model_type and strange:
+        shown = ", ".join(strange[:6]) + (f" and {len(strange) - 6} more" if len(strange) > 6 else "")
+        why += f"; it cannot be read from its fields: {shown}"
     near = did_you_mean(model_type, FAMILIES).removeprefix("did you mean ").removesuffix("?")
     nearest = near.strip("'") or (signs[0][1] if signs else "llama")
     return NotModelledError(
@@ -47,8 +51,3 @@ def not_modelled(config: Config, text: Config, model_type: str, field: str) -> N
         why,
         hint=f"nearest modelled family: {nearest}; {len(FAMILIES)} are known: {', '.join(sorted(FAMILIES))}",
     )
-
-
-def read_from_fields(c: Keys) -> Fields | None:
-    """The architecture of an unknown family, where every key that bears weights is understood; None where one is not."""
-    return None

@@ -180,3 +180,29 @@ def test_unknown_number_formats() -> None:
         load_model("qwen3-8b", weights="fp88")
     with pytest.raises(UnknownNameError, match="model.kv_cache"):
         load_model("qwen3-8b", kv_cache="int3")
+
+
+MOE: dict[str, Any] = {
+    **LLAMA, "model_type": "newcomer_moe", "architectures": ["NewcomerMoeForCausalLM"], "head_dim": 128, "num_experts": 64,
+    "num_experts_per_tok": 8, "moe_intermediate_size": 1024, "first_k_dense_replace": 1, "n_shared_experts": 1,
+}  # fmt: skip
+
+
+def test_an_unknown_family_of_known_fields_is_read_and_says_so() -> None:
+    model = spec_from_config(MOE, "mine")
+    layer = 2 * 4096 * 4096 + 2 * 4096 * 1024 + 2 * 4096
+    experts = 64 * (3 * 4096 * 1024 + 4096 + 1) + 3 * 4096 * 1024
+    by_hand = 2 * 128256 * 4096 + 4096 + 32 * layer + 3 * 4096 * 14336 + 31 * experts
+
+    assert model.param_count() == by_hand
+    assert model.warnings == (f"mine: architecture 'newcomer_moe' read from fields, not verified: {by_hand:,} parameters",)
+
+
+@pytest.mark.parametrize(
+    "extra", [{"swa_head_dim": 64}, {"hc_mult": 4}, {"layer_types": ["mamba"] * 32}, {"ngram_table": [1, 2]}]
+)
+def test_one_key_that_is_not_understood_is_enough_to_refuse(extra: dict[str, Any]) -> None:
+    with pytest.raises(NotModelledError) as caught:
+        spec_from_config({**MOE, **extra}, "mine")
+
+    assert "mamba" in str(caught.value) or next(iter(extra)) in str(caught.value)

@@ -11,6 +11,7 @@ from sim.engine.schedulers.sglang.ranks import divided, graph_reserve, refuse_ra
 from sim.engine.sides import Role
 from sim.errors import ConfigError, NotModelledError
 from sim.model.context import overridden, sglang_length
+from sim.model.spec import ModelSpec
 from sim.units import Seconds
 
 MIB = 1 << 20
@@ -216,7 +217,7 @@ def resolve(params: SglangParams, site: Site) -> SglangParams:
         raise ConfigError("engine.chunked_prefill_size", chunk, f"must be a multiple of page_size {params.page_size}")
     if params.cuda_graph_max_bs is None:
         new["cuda_graph_max_bs"] = min(max_bs, params.max_running_requests or max_bs)
-    if site.model is not None and not site.extra.get("recording"):
+    if isinstance(site.model, ModelSpec) and not site.extra.get("recording"):
         model = overridden(site.model, params.json_model_override_args, "deployment.engine.json_model_override_args")
         allow = params.SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN
         new["context_length"] = sglang_length(model, params.context_length, allow, "deployment.engine")

@@ -11,6 +11,7 @@ from sim.engine.contract import EngineParams, Site
 from sim.engine.sides import Role
 from sim.errors import ConfigError, NotModelledError
 from sim.model.context import overridden, vllm_length
+from sim.model.spec import ModelSpec
 from sim.units import Bytes, Seconds
 
 GIB = 1 << 30
@@ -195,7 +196,7 @@ def on_cpu(p: VllmParams) -> VllmParams:
 
 def model_length(p: Any, site: Site) -> int:
     """``max_model_len``, given or derived from the model's config. Raises ConfigError where vLLM refuses it."""
-    if site.model is None or site.extra.get("recording"):
+    if not isinstance(site.model, ModelSpec) or site.extra.get("recording"):
         return p.max_model_len or (8192 if site.model is None else int(site.model.max_position))
     model = overridden(site.model, p.hf_overrides, "deployment.engine.hf_overrides")
     return vllm_length(model, p.max_model_len, p.VLLM_ALLOW_LONG_MAX_MODEL_LEN, "deployment.engine")
