@@ -1,0 +1,100 @@
+"""``cache_aware`` of SGLang's router and of what grew from it, in four versions.
+
+``0.3``: sglang_router 0.3.2 (sgl-model-gateway @ 053b63ff). ``smg-1.8``: lightseekorg/smg @ 73da68ca. ``smg-1.13``: smg 1.13.0, as recorded.
+``vllm-router``: PyPI vllm_router 0.1.17, as recorded. They differ in who serves a hit, how ties are broken and what counts as imbalance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sim.policy.gateways.prompts import Prompt
+from sim.policy.gateways.shared_tree import SharedTree
+
+VERSIONS = ("0.3", "smg-1.8", "smg-1.13", "vllm-router")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """As on the command line; ``max_tree_size`` in units of the tree."""
+
+    version: str
+    cache_threshold: float
+    balance_abs_threshold: int
+    balance_rel_threshold: float
+
+
+@dataclass(frozen=True)
+class Decision:
+    """``allowed``: workers that may be chosen (several: drawn uniformly); ``insert``: whether the prompt enters the tree."""
+
+    allowed: tuple[int, ...]
+    outcome: str
+    insert: bool = True
+
+
+class CacheAware:
+    """One gateway's tree and counters. Workers are numbers in registry order: of equal ones, the first in that order comes first."""
+
+    def __init__(self, settings: Settings, order: Sequence[int]) -> None:
+        self.settings = settings
+        self.order = list(order)
+        self.tree = SharedTree(list(order))
+        self._processed: dict[int, int] = dict.fromkeys(order, 0)
+
+    def decide(self, prompt: Prompt, loads: Sequence[int]) -> Decision:
+        """``loads[worker]``: requests in flight through this gateway. Nothing is changed but what a match itself stamps."""
+        s = self.settings
+        least = self._least(loads)
+        if s.version != "smg-1.13" and self._imbalanced(loads):
+            return Decision(least, "imbalanced")
+        found = self.tree.match(prompt)
+        if not len(prompt) or found.length / len(prompt) <= s.cache_threshold:
+            return Decision(least, "miss")
+        if s.version in ("0.3", "smg-1.8"):
+            if found.tenant in self._processed:
+                return Decision((int(found.tenant),), "hit")
+            return Decision((self.order[0],), "owner gone", insert=False)
+        owners = [w for w in self.order if w in found.owners]
+        if not owners:
+            return Decision(least, "owner gone")
+        low = min(loads[w] for w in owners)
+        best = [w for w in owners if loads[w] == low]
+        if s.version == "vllm-router":
+            return Decision((best[0],), "hit")
+        mean = sum(loads[w] for w in self.order) / len(self.order)
+        if low > mean + s.balance_abs_threshold and low > s.balance_rel_threshold * mean:
+            return Decision(least, "spill")
+        return Decision(tuple(best), "hit")
+
+    def chosen(self, worker: int, prompt: Prompt, decision: Decision) -> None:
+        """The request goes there."""
+        self._processed[worker] += 1
+        if decision.insert:
+            self.tree.insert(prompt, worker)
+
+    def workers(self, order: Sequence[int]) -> None:
+        """Other workers from now on. Who left keeps his nodes until they are evicted, as in smg; 0.3 removes him."""
+        gone = [w for w in self.order if w not in order]
+        if self.settings.version == "0.3":
+            for w in gone:
+                self.tree.remove(w)
+        self.order = list(order)
+        self._processed = {w: self._processed.get(w, 0) for w in order}
+        for w in order:
+            self.tree.add(w)
+
+    def _imbalanced(self, loads: Sequence[int]) -> bool:
+        values = [loads[w] for w in self.order]
+        low, high = min(values), max(values)
+        return high - low > self.settings.balance_abs_threshold and high > low * self.settings.balance_rel_threshold
+
+    def _least(self, loads: Sequence[int]) -> tuple[int, ...]:
+        low = min(loads[w] for w in self.order)
+        ties = [w for w in self.order if loads[w] == low]
+        if self.settings.version == "smg-1.13":
+            return tuple(ties)
+        if self.settings.version == "smg-1.8":
+            return (min(ties, key=lambda w: (self._processed[w], self.order.index(w))),)
+        return (ties[0],)

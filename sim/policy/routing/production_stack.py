@@ -1,0 +1,79 @@
+"""The router of vLLM production-stack. Source: vllm-project/production-stack src/vllm_router @ a6c01db0; recorded decisions are matched.
+
+What it calls QPS are the requests it routed to an engine within a window: blind to their length and to whether they have finished. Chunks of 128
+characters are ``128 / characters_per_token`` tokens. Not modelled: kvaware (asks an LMCache controller) and the two disaggregated modes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from sim.policy.gateways.production_stack import CHUNK, Arrivals, HashTrie, RoundRobin, Session, lowest_qps, named
+from sim.policy.gateways.prompts import Pieces
+from sim.policy.router import Router, RouterParams, Snapshot
+from sim.policy.routing._spans import spans_of
+from sim.registry import register
+
+
+class ProductionStackParams(RouterParams):
+    """Settings of `ProductionStack`, spelled as on its command line."""
+
+    routing_logic: Literal["roundrobin", "session", "prefixaware"] = Field("roundrobin", description="how an engine is chosen")
+    request_stats_window: float = Field(60.0, gt=0, le=1e6, description="seconds over which requests per engine are counted")
+    prefix_min_match_length: int = Field(
+        0, ge=0, le=2**30, description="characters that must match; with fewer the lowest QPS decides"
+    )
+    characters_per_token: float = Field(4.0, gt=0, le=128, description="how long a token is in characters")
+
+
+@register("router")
+class ProductionStack(Router):
+    """vLLM production-stack: round robin, sessions on a hash ring, or a trie of prefixes."""
+
+    name = "production_stack"
+    Params = ProductionStackParams
+    elastic = True
+
+    def __init__(self, params: Any, replicas: int, rng: np.random.Generator) -> None:
+        super().__init__(params, replicas, rng)
+        self._urls = [named(i) for i in range(replicas)]
+        self._place = {url: i for i, url in enumerate(self._urls)}
+        self._arrivals = Arrivals(params.request_stats_window)
+        self._round, self._session = RoundRobin(), Session()
+        self._chunk = max(round(CHUNK / params.characters_per_token), 1)
+        self._trie = HashTrie(self._chunk)
+        self._least = params.prefix_min_match_length / params.characters_per_token
+
+    def members(self, numbers: Sequence[int]) -> None:
+        """Other endpoints; what the trie says of those that left is not among the candidates any more."""
+        super().members(numbers)
+        self._urls = [named(i) for i in numbers]
+        self._place = {url: i for i, url in enumerate(self._urls)}
+
+    def choose(self, snapshot: Snapshot, block: Any, row: int) -> int:
+        """One decision; its arrival is counted afterwards."""
+        logic, now = self.params.routing_logic, snapshot.now
+        if logic == "roundrobin":
+            url = self._round.choose(self._urls)
+        elif logic == "session":
+            session = int(block.session[row])
+            url = self._session.choose(self._urls, None if session < 0 else f"session-{session}", self._arrivals.qps(now))
+        else:
+            url = self._prefix(block, row, now)
+        self._arrivals.add(url, now)
+        return self._place[url]
+
+    def _prefix(self, block: Any, row: int, now: float) -> str:
+        prompt = Pieces(spans_of(block, row), int(block.prompt_tokens[row]))
+        length, owners = self._trie.match(prompt, self._urls)
+        if length < self._least:
+            url = lowest_qps(self._urls, self._arrivals.qps(now))
+        else:
+            able = sorted(owners)
+            url = able[int(self.rng.integers(0, len(able)))]
+        self._trie.insert(prompt, url)
+        return url

@@ -1,0 +1,92 @@
+"""The vLLM project's router (PyPI vllm_router 0.1.17), a fork of SGLang's.
+
+``cache_aware`` of the released wheel works on prompt tokens. A request without token ids (text prompts and no tokenizer at the router) always
+goes to the first worker with the least load; set ``tokens: false`` for that. Recorded decisions are matched (`servesim conformance router`).
+Not modelled: kv_aware, consistent_hash, ttft_aware, smetric.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from sim.policy.gateways.cache_aware import CacheAware, Settings
+from sim.policy.gateways.prompts import Letters, Pieces
+from sim.policy.router import Router, RouterParams, Snapshot
+from sim.policy.routing._spans import spans_of
+from sim.policy.routing.sglang_router import _by_number
+from sim.registry import register
+
+
+class VllmRouterParams(RouterParams):
+    """Settings of `VllmRouter`, spelled as on its command line."""
+
+    policy: Literal["cache_aware", "round_robin", "random", "sticky_least_loaded"] = Field(
+        "cache_aware", description="how a worker is chosen"
+    )
+    tokens: bool = Field(True, description="whether the router sees token ids; without them cache_aware is least load")
+    cache_threshold: float = Field(0.3, ge=0, le=1, description="share of the prompt that must match for a hit (strictly more)")
+    balance_abs_threshold: int = Field(
+        64, ge=0, le=10**9, description="requests in flight by which workers must differ to be out of balance"
+    )
+    balance_rel_threshold: float = Field(1.5, ge=0, le=1e9, allow_inf_nan=False, description="and the factor by which")
+    eviction_interval_secs: float = Field(120.0, gt=0, le=1e9, description="seconds between evictions")
+    max_tree_size: int = Field(2**25, ge=1, le=2**40, description="tokens that one worker may hold in the tree after an eviction")
+
+
+@register("router")
+class VllmRouter(Router):
+    """The vLLM project's gateway: prefix-aware on tokens by default."""
+
+    name = "vllm_router"
+    Params = VllmRouterParams
+    elastic = True
+
+    def __init__(self, params: Any, replicas: int, rng: np.random.Generator) -> None:
+        super().__init__(params, replicas, rng)
+        self._numbers: list[int] = list(range(replicas))
+        thresholds = params.cache_threshold, params.balance_abs_threshold, params.balance_rel_threshold
+        self._core = CacheAware(Settings("vllm-router", *thresholds), self._numbers)
+        self._evicts_at = params.eviction_interval_secs
+        self._turn = 0
+        self._sessions: dict[int, int] = {}
+
+    def members(self, numbers: Sequence[int]) -> None:
+        """Workers that left lose their sessions; their nodes stay in the tree until evicted."""
+        super().members(numbers)
+        self._numbers = list(numbers)
+        self._core.workers(self._numbers)
+        self._sessions = {k: w for k, w in self._sessions.items() if w in self._numbers}
+
+    def choose(self, snapshot: Snapshot, block: Any, row: int) -> int:
+        """One decision by ``policy``."""
+        p = self.params
+        if p.policy == "round_robin":
+            self._turn += 1
+            return (self._turn - 1) % self.replicas
+        if p.policy == "random":
+            return int(self.rng.integers(0, self.replicas))
+        if p.policy == "sticky_least_loaded":
+            return self._sticky(int(block.session[row]))
+        if snapshot.now >= self._evicts_at:
+            self._core.tree.evict(p.max_tree_size)
+            self._evicts_at = (snapshot.now // p.eviction_interval_secs + 1.0) * p.eviction_interval_secs
+        prompt = Pieces(spans_of(block, row), int(block.prompt_tokens[row])) if p.tokens else Letters("")
+        decision = self._core.decide(prompt, _by_number(self._numbers, snapshot.outstanding))
+        number = decision.allowed[0]
+        if p.tokens:
+            self._core.chosen(number, prompt, decision)
+        return self._numbers.index(number)
+
+    def _sticky(self, session: int) -> int:
+        """A session stays; a new one goes to the worker with the fewest sessions, drawn among equals (the real tie-break hashes the URL)."""
+        if session < 0:
+            return int(self.rng.integers(0, self.replicas))
+        if session not in self._sessions:
+            held = np.bincount([self._numbers.index(w) for w in self._sessions.values()], minlength=self.replicas)
+            ties = np.flatnonzero(held == held.min())
+            self._sessions[session] = self._numbers[int(ties[int(self.rng.integers(0, ties.size))])]
+        return self._numbers.index(self._sessions[session])
