@@ -1,0 +1,59 @@
+"""aiperf's ``profile_export.jsonl``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sim.registry import register
+from sim.report.exports._base import Export
+
+if TYPE_CHECKING:
+    from sim.metrics.result import Result
+
+_ERRORS = ("", "rejected", "failed", "in flight at the end")
+
+
+@register("export")
+class AiPerfRecords(Export):
+    """One record a request: ``metadata`` with times in ns from the start of the simulation, ``metrics`` with units, ``error``.
+
+    ``inter_token_latency`` is (E2E − TTFT) / (output − 1), as in aiperf. A request that the end of the run cut off was cancelled.
+    """
+
+    name = "aiperf"
+    file = "profile_export.jsonl"
+
+    def text(self, result: Result) -> Iterator[str]:
+        """One JSON object a line."""
+        c = result.columns
+        for i in range(len(c["id"])):
+            status = int(c["status"][i])
+            start, end = float(c["arrival_s"][i]), float(c["finish_s"][i])
+            about: dict[str, Any] = {
+                "session_num": int(c["id"][i]), "x_request_id": f"request-{int(c['id'][i])}", "conversation_id": None, "turn_index": 0,
+                "request_start_ns": round(start * 1e9), "request_ack_ns": None, "request_end_ns": round(end * 1e9) if np.isfinite(end) else None,
+                "worker_id": "servesim", "benchmark_phase": "profiling", "was_cancelled": status == 3,
+            }  # fmt: skip
+            error = (
+                {"code": 503 if status == 1 else 500, "type": "servesim", "message": _ERRORS[status]}
+                if status in (1, 2)
+                else None
+            )
+            yield json.dumps({"metadata": about, "metrics": _metrics(c, i), "error": error}, allow_nan=False) + "\n"
+
+
+def _metrics(c: Any, i: int) -> dict[str, Any]:
+    out: dict[str, Any] = {"input_sequence_length": {"value": int(c["prompt_tokens"][i]), "unit": "tokens"}}
+    if int(c["output_tokens"][i]):
+        out["output_sequence_length"] = {"value": int(c["output_tokens"][i]), "unit": "tokens"}
+    for name, key in (("time_to_first_token", "ttft_s"), ("inter_token_latency", "tpot_s"), ("request_latency", "e2e_s")):
+        value = float(c[key][i])
+        if np.isfinite(value):
+            out[name] = {"value": 1e3 * value, "unit": "ms"}
+    if "inter_token_latency" in out and out["inter_token_latency"]["value"] > 0:
+        out["output_token_throughput_per_user"] = {"value": 1e3 / out["inter_token_latency"]["value"], "unit": "tokens/sec/user"}
+    return out

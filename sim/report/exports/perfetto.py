@@ -1,0 +1,124 @@
+"""A trace for ui.perfetto.dev (or chrome://tracing): every request through gateway, queue, prefill, transfer and decode."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from sim.registry import register
+from sim.report.exports._base import Export
+
+if TYPE_CHECKING:
+    from sim.metrics.result import Result
+
+_STAGES: Final = (
+    ("gateway", "arrival_s", "taken_s"),
+    ("queue", "taken_s", "first_scheduled_s"),
+    ("prefill", "first_scheduled_s", "prefill_end_s"),
+    ("wait for KV memory", "prefill_end_s", "kv_allocated_s"),
+    ("KV transfer", "kv_allocated_s", "kv_arrived_s"),
+    ("decode queue", "kv_arrived_s", "decode_start_s"),
+    ("decode", "decode_start_s", "finish_s"),
+)
+_TOGETHER: Final = (*_STAGES[:2], ("prefill", "first_scheduled_s", "first_token_s"), ("decode", "first_token_s", "finish_s"))
+_STATUS: Final = ("finished", "rejected", "failed", "in flight at the end")
+_GAUGES: Final = {"running": "running", "waiting": "waiting", "kv_use": "KV use"}
+_REQUESTS, _FIRST_REPLICA = 1, 100
+
+
+@register("export")
+class Perfetto(Export):
+    """Trace Event JSON, times in µs of the simulation. Process *requests* has one nested slice a request with its stages inside; every replica is
+    a process with the prefills and decodes it does and its gauges. Flow arrows join a request's stages across replicas; search for ``request 17``.
+    """
+
+    name = "perfetto"
+    file = "perfetto.json"
+
+    def text(self, result: Result) -> Iterator[str]:
+        """Events, one a line."""
+        yield '{"displayTimeUnit":"ms","traceEvents":[\n'
+        first = True
+        for event in events(result):
+            yield ("" if first else ",\n") + json.dumps(event, allow_nan=False, separators=(",", ":"))
+            first = False
+        yield "\n]}\n"
+
+
+def events(result: Result) -> Iterator[dict[str, Any]]:
+    """All events of a result."""
+    yield _named(_REQUESTS, "requests", 0)
+    for i, row in enumerate(result.summary.get("replicas") or []):
+        yield _named(_FIRST_REPLICA + i, str(row.get("name") or f"replica {i}"), i + 1)
+    c = result.columns
+    apart = "prefill_end_s" in c
+    for i in range(len(c["id"])):
+        yield from _request(c, i, _STAGES if apart and np.isfinite(c["prefill_end_s"][i]) else _TOGETHER)
+    yield from _counters(result)
+
+
+def _named(pid: int, name: str, order: int) -> dict[str, Any]:
+    return {"ph": "M", "pid": pid, "tid": 0, "name": "process_name", "args": {"name": name, "sort_index": order}}
+
+
+def _request(c: Mapping[str, Any], i: int, stages: tuple[tuple[str, str, str], ...]) -> Iterator[dict[str, Any]]:
+    number = int(c["id"][i])
+    begin = float(c["arrival_s"][i])
+    times = [float(c[name][i]) for stage in stages for name in stage[1:] if name in c]
+    end = max(t for t in (begin, *times) if np.isfinite(t))
+    told = {
+        "prompt_tokens": int(c["prompt_tokens"][i]), "output_tokens": int(c["output_tokens"][i]), "cached_tokens": int(c["cached_tokens"][i]),
+        "preemptions": int(c["preemptions"][i]), "status": _STATUS[int(c["status"][i])], "replica": int(c["replica"][i]),
+    }  # fmt: skip
+    whole = {"cat": "request", "id": number, "pid": _REQUESTS, "tid": 1}
+    yield {"ph": "b", "name": f"request {number}", "ts": _us(begin), "args": told, **whole}
+    flow = {"cat": "request", "id": number, "name": f"request {number}"}
+    on: list[tuple[int, float]] = []
+    for stage, start, stop in stages:
+        a, b = (float(c[name][i]) if name in c else float("nan") for name in (start, stop))
+        if not (np.isfinite(a) and np.isfinite(b)) or b < a:
+            continue
+        yield {"ph": "b", "name": stage, "ts": _us(a), **whole}
+        yield {"ph": "e", "name": stage, "ts": _us(b), **whole}
+        if stage in ("prefill", "decode"):
+            replica = (
+                c["prefill_replica"][i]
+                if stage == "prefill" and "prefill_replica" in c and stages is _STAGES
+                else c["replica"][i]
+            )
+            pid = _FIRST_REPLICA + max(int(replica), 0)
+            here = {"cat": stage, "id": number, "pid": pid, "tid": 1, "name": f"{stage} of request {number}"}
+            yield {"ph": "b", "ts": _us(a), **here}
+            yield {"ph": "e", "ts": _us(b), **here}
+            on.append((pid, a))
+    if np.isfinite(c["first_token_s"][i]):
+        yield {"ph": "n", "name": "first token", "ts": _us(float(c["first_token_s"][i])), **whole}
+    for k, (pid, at) in enumerate(on):
+        kind = "s" if k == 0 else "f"
+        yield {"ph": kind, "pid": pid, "tid": 1, "ts": _us(at), **flow, **({"bp": "e"} if kind == "f" else {})}
+    yield {"ph": "e", "name": f"request {number}", "ts": _us(end), **whole}
+
+
+def _counters(result: Result) -> Iterator[dict[str, Any]]:
+    series = result.series
+    if not len(series.get("time_s", ())):
+        return
+    for ours, title in _GAUGES.items():
+        if ours not in series:
+            continue
+        for at, replica, value in zip(series["time_s"].tolist(), series["replica"].tolist(), series[ours].tolist(), strict=True):
+            if np.isfinite(value):
+                yield {
+                    "ph": "C",
+                    "pid": _FIRST_REPLICA + int(replica),
+                    "name": title,
+                    "ts": _us(at),
+                    "args": {title: round(value, 6)},
+                }
+
+
+def _us(seconds: float) -> float:
+    return round(seconds * 1e6, 3)
