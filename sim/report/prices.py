@@ -1,0 +1,70 @@
+"""Public prices on the terminal."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from statistics import median
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from sim.errors import ConfigError, UnknownNameError
+from sim.hardware import load_accelerator
+from sim.hardware.prices import public_prices
+
+CAVEAT = "List prices of one card differ by two to five times between providers; give your own with economics.accelerator_hour."
+
+
+def rows(accelerator: str | None, provider: str | None, kind: str | None) -> list[dict[str, Any]]:
+    """Rows of the public list for an accelerator, cheapest first; without one, an overview. Raises `ConfigError`."""
+    listed = public_prices()
+    for name, wanted in (("provider", provider), ("kind", kind)):
+        known = {getattr(o, name) for o in listed}
+        if wanted is not None and wanted not in known:
+            raise UnknownNameError(f"--{name}", wanted, known)
+    listed = tuple(o for o in listed if (provider is None or o.provider == provider) and (kind is None or o.kind == kind))
+    if accelerator is None:
+        by: dict[str, list[float]] = {}
+        for o in listed:
+            if o.currency == "USD":
+                by.setdefault(o.accelerator, []).append(o.price_hour / o.count)
+        return [
+            {"accelerator": k, "prices": len(v), "lowest": min(v), "median": median(v), "highest": max(v), "currency": "USD"}
+            for k, v in sorted(by.items())
+        ]
+    names = {o.accelerator for o in public_prices()}
+    name = accelerator if accelerator in names else load_accelerator(accelerator, "accelerator").name
+    mine = [o for o in listed if o.accelerator == name]
+    if not mine:
+        raise ConfigError(
+            "accelerator",
+            accelerator,
+            "has no public price like that",
+            ", ".join(sorted(names)),
+            "give your own: economics.purchase",
+        )
+    mine.sort(key=lambda o: (o.currency, o.price_hour / o.count, o.provider, o.region))
+    return [asdict(o) | {"accelerator_hour": o.price_hour / o.count} for o in mine]
+
+
+def show(accelerator: str | None, found: list[dict[str, Any]], console: Console | None = None) -> None:
+    """A table, and the caveat."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    if accelerator is None:
+        for i, head in enumerate(("accelerator", "prices", "lowest", "median", "highest", "USD per hour of one")):
+            table.add_column("" if i == 5 else head, justify="left" if i == 0 else "right")
+        for r in found:
+            table.add_row(r["accelerator"], str(r["prices"]), *(f"{r[k]:.2f}" for k in ("lowest", "median", "highest")), "USD/h")
+    else:
+        for i, head in enumerate(("per hour", "provider", "instance", "region", "kind", "date", "trust")):
+            table.add_column(head, justify="right" if i == 0 else "left", overflow="fold")
+        for r in found[:40]:
+            amount = f"{r['accelerator_hour']:.2f} {r['currency']}"
+            table.add_row(amount, r["provider"], r["instance"] or "–", r["region"] or "–", r["kind"], r["date"], r["confidence"])
+    out = console or Console()
+    out.print(table)
+    if accelerator is not None and len(found) > 40:
+        out.print(f"{len(found) - 40} more; --json prints all of them with their sources")
+    out.print(CAVEAT, style="dim")
