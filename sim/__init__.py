@@ -12,20 +12,26 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sim.config import Scenario as Scenario
     from sim.config import load as load
     from sim.config import loads as loads
-    from sim.metrics.capacity import CapacityAnswer as CapacityAnswer
     from sim.metrics.result import Result as Result
     from sim.metrics.result import load_result as load_result
     from sim.study.accuracy import accuracy as accuracy
     from sim.study.calibrate import calibrate as calibrate
-    from sim.study.capacity import capacity as capacity
-    from sim.study.compare import compare as compare
+    from sim.study.questions.capacity import CapacityAnswer as CapacityAnswer
     from sim.study.single import memory as memory
     from sim.study.single import simulate
 
     run = simulate
+    capacity: Callable[..., Any]
+    compare: Callable[..., Any]
+    plan: Callable[..., Any]
+    select: Callable[..., Any]
+    stress: Callable[..., Any]
+    sweep: Callable[..., Any]
 
 __version__ = "0.1.0"
 
@@ -34,20 +40,20 @@ _WHERE = {
     "load": "sim.config",
     "loads": "sim.config",
     "run": "sim.study.single:simulate",
-    "capacity": "sim.study.capacity",
-    "compare": "sim.study.compare",
     "accuracy": "sim.study.accuracy",
     "calibrate": "sim.study.calibrate",
     "memory": "sim.study.single",
     "Result": "sim.metrics.result",
     "load_result": "sim.metrics.result",
-    "CapacityAnswer": "sim.metrics.capacity",
+    "CapacityAnswer": "sim.study.questions.capacity",
     "ServesimError": "sim.errors",
     "ConfigError": "sim.errors",
     "DataError": "sim.errors",
     "NotModelledError": "sim.errors",
 }
-__all__ = [*_WHERE, "__version__"]
+STUDIES = ("capacity", "compare", "plan", "select", "stress", "sweep")
+"""Those that come with the package; a plug-in's is ``sim.NAME`` too."""
+__all__ = [*_WHERE, *STUDIES, "__version__"]
 
 
 def __getattr__(name: str) -> Any:

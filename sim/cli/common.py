@@ -29,6 +29,14 @@ def say(quiet: bool, text: str) -> None:
         typer.echo(text)
 
 
+def show(*parts: Any) -> None:
+    """Print what rich can print."""
+    from rich.console import Console
+
+    for part in parts:
+        Console().print(part)
+
+
 def json(data: Any) -> str:
     """Indented JSON."""
     import json

@@ -20,14 +20,29 @@ def run(
     json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON instead of tables.")] = False,
     quiet: common.Quiet = False,
     no_save: common.NoSave = False,
+    replications: Annotated[
+        Optional[int],
+        typer.Option("--replications", "-r", help="Runs under other random numbers, instead of one; as `servesim repeat`."),
+    ] = None,
+    precision: Annotated[
+        Optional[str], typer.Option(metavar="SHARE", help="Repeat until every interval is within so much of its value, e.g. 2%.")
+    ] = None,
     export: Annotated[
         Optional[str], typer.Option(help="Also write the result as other tools do, with commas: vllm-bench, guidellm, perfetto …")
     ] = None,
 ) -> None:
     """Simulate one scenario, print what its users would see, and save tables, figures and an HTML report."""
+    if precision is not None or (replications or 1) > 1:
+        from sim.cli.studies import ask
+
+        how = {"out": out, "set_": set_, "seed": seed, "json": json, "quiet": quiet, "no_save": no_save}
+        ask("repeat", scenario, {"replications": replications, "precision": precision}, how)
+
     import sim
     from sim.metrics.expect import unmet
+    from sim.report import confidence as view
     from sim.report import terminal
+    from sim.study.statistics.worth import confidence
 
     overrides = [*(set_ or ()), *([f"seed={seed}"] if seed is not None else ())]
     loaded = sim.load(scenario, overrides)
@@ -36,9 +51,12 @@ def run(
     with common.stopping() as stopped, common.progress(quiet or json) as progress:
         result = sim.run(loaded, progress=lambda done, total: progress(done, total) or stopped())
     if json:
-        typer.echo(common.json(result.summary))
+        typer.echo(common.json(result.summary | {"confidence": confidence(result)}))
     elif not quiet:
+        sure = confidence(result)
+        common.show(*view.caution(sure))
         terminal.show(result)
+        common.show(*view.one_run(sure))
     if target:
         result.save(target)
         for one in exports:

@@ -91,6 +91,14 @@ def _plain(hint: Any) -> Any:
     return hint
 
 
+def ask(name: str, scenario: str, options: dict[str, Any], how: dict[str, Any]) -> None:
+    """Run a study for another command. ``options``: of the study, None where not given; ``how``: of those that all studies have."""
+    _ask(
+        registry.lookup("study", name),
+        {n: default for n, (_, default) in _COMMON.items()} | how | options | {"scenarios": scenario},
+    )
+
+
 def _ask(cls: Any, given: dict[str, Any]) -> None:
     import contextlib
     from importlib import import_module
@@ -132,7 +140,7 @@ def _ask(cls: Any, given: dict[str, Any]) -> None:
 
 
 def _code(answer: Any, gate: bool) -> int:
-    if getattr(answer, "found", True) is False:
+    if getattr(answer, "answered", True) is False:
         return 1
     return 3 if gate and answer.verdict is False else 0
 

@@ -7,18 +7,19 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from markupsafe import Markup
 from rich import box
-from rich.console import Console, Group
-from rich.table import Table
+from rich.console import Group
+from rich.table import Table as RichTable
 from rich.text import Text
 
-from sim.metrics.capacity import CapacityAnswer, Probe
 from sim.metrics.definitions import definition
-from sim.metrics.store import write_csv, write_folder, write_json
-from sim.report import page, words
+from sim.metrics.store import write_csv
+from sim.report import page, study, words
 from sim.report.figures import BLUE, GREEN, ORANGE, RED, Figure, layout, line, rounded, time_axis
+from sim.report.templating import Page, Section, Table
+from sim.study.questions.capacity import CapacityAnswer, Probe
 
-FORMAT: Final = "servesim-capacity/1"
 _MAX_ROWS: Final = 14  # one terminal screen
 
 _COLUMNS: Final = ("held", "SLO met", "goodput/s", "TTFT p50", "TTFT p99", "TPOT p99", "E2E p99", "busy", "KV peak")
@@ -53,9 +54,14 @@ def _slo(answer: CapacityAnswer) -> str:
     return f"SLO: {words.required(s['slo']['required'])} of requests with {words.targets(s)}."
 
 
+def _tested(answer: CapacityAnswer) -> str:
+    facts = [str(v) for k, v in answer.tested.items() if k == "model" or k.startswith(("engine", "deployment"))]
+    return f"Tested: {', '.join(facts)}." if facts else ""
+
+
 def nearest(answer: CapacityAnswer, most: int = _MAX_ROWS) -> list[Probe]:
     """The probes closest to the answer, in order of load."""
-    probes = sorted(answer.probes, key=lambda p: p.value)
+    probes = sorted((p for p in answer.probes if p.replication == 0), key=lambda p: p.value)
     if answer.answer is not None and len(probes) > most:
         at = answer.answer
         probes = sorted(sorted(probes, key=lambda p: abs(np.log(p.value / at)))[:most], key=lambda p: p.value)
@@ -64,31 +70,26 @@ def nearest(answer: CapacityAnswer, most: int = _MAX_ROWS) -> list[Probe]:
 
 def screen(answer: CapacityAnswer) -> Group:
     """The answer, the probes around it, and what breaks first."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    table = RichTable(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     table.add_column("rate, /s" if answer.question == "rate" else "replicas", justify="right", no_wrap=True)
     for title in _COLUMNS:
         table.add_column("" if title == "held" else title.replace(" ", "\n"), justify="right", no_wrap=True)
-    for probe in nearest(answer):
+    for probe in nearest(answer):  # of the first repetition
         mark = Text("✔", style="green") if probe.held else Text("✘", style="red")
         table.add_row(_load(answer, probe), mark, *_cells(probe.summary), style="bold" if probe.value == answer.answer else "")
     style = "bold green" if answer.answer is not None else "bold red"
     lines: list[Any] = [
         Text(answer.sentence(), style=style),
-        Text(_slo(answer), style="dim"),
+        Text(" ".join(filter(None, (_slo(answer), _tested(answer)))), style="dim"),
         table,
         Text(f"Beyond: {answer.limit()}"),
     ]
-    lines += [Text(f"! {w}", style="yellow", no_wrap=True, overflow="ellipsis") for w in answer.warnings[:2]]
-    return Group(*lines)
-
-
-def show(answer: CapacityAnswer, console: Console | None = None) -> None:
-    """Print the screen."""
-    (console or Console()).print(screen(answer))
+    return Group(*lines, *study.warnings(answer, 2))
 
 
 def _figures(answer: CapacityAnswer) -> list[Figure]:
-    probes = sorted(answer.probes, key=lambda p: p.value)
+    probes = sorted((p for p in answer.probes if p.replication == 0), key=lambda p: p.value)
+    others = [p for p in answer.probes if p.replication > 0 and p.summary["slo"]["attainment"].get("joint") is not None]
     if len(probes) < 2:
         return []
     x = [p.value for p in probes]
@@ -154,6 +155,15 @@ def _figures(answer: CapacityAnswer) -> list[Figure]:
             {},
         ),
     ]
+    if others:
+        shares = [100 * p.summary["slo"]["attainment"]["joint"] for p in others]
+        dots = {
+            "type": "scatter",
+            "mode": "markers",
+            "marker": {"size": 5, "color": GREEN, "opacity": 0.6},
+            "name": "other repetitions",
+        }
+        figures[0].spec["data"].append(dots | {"x": [p.value for p in others], "y": rounded(np.array(shares))})
     for key in ("ttft_s", "tpot_s"):
         found = {p: np.array([s["latency"][key][p] for s in summaries], float) for p in ("p50", "p99")}
         values = np.concatenate([v[np.isfinite(v) & (v > 0)] for v in found.values()])
@@ -168,49 +178,58 @@ def _figures(answer: CapacityAnswer) -> list[Figure]:
     return figures
 
 
+def page_of(answer: CapacityAnswer) -> Page:
+    """The report: the answer and how sure it is, what was tested, every probe."""
+    rows = []
+    for p in answer.probes:
+        held = {"text": "✔" if p.held else "✘", "mood": "yes" if p.held else "no", "sort": int(p.held)}
+        load: dict[str, Any] = {"text": _load(answer, p), "sort": p.value}
+        rows.append([load, {"text": str(p.replication), "sort": p.replication}, held, *_cells(p.summary)])
+    head = [_unit(answer), "repetition", *("held" if c == "held" else c for c in _COLUMNS)]
+    cards = [{"label": str(k), "value": str(v)} for k, v in answer.tested.items() if len(str(v)) <= 60]
+    found = [f"{f:.4g}" if f is not None else words.DASH for f in answer.found]
+    sections = [
+        Section(
+            "The curves",
+            "Of the first repetition; dots are the others." if len(answer.found) > 1 else "",
+            figures=_figures(answer),
+        ),
+        Section("Probes", table=Table(head, rows, (), sortable=True)),
+    ]
+    notes = [f"Beyond: {answer.limit()}"]
+    if len(found) > 1:
+        notes.append(f"What each repetition found: {', '.join(found)} {_unit(answer)}.")
+    return Page(
+        f"Capacity of {answer.name}",
+        _slo(answer),
+        answer.sentence(),
+        "holds" if answer.answer is not None else "misses",
+        notes,
+        cards,
+        answer.warnings,
+        sections,
+        [Section("Definitions of every metric", html=Markup(page.definition_table()))],
+    )
+
+
 def render(answer: CapacityAnswer) -> str:
     """The search as one HTML file."""
-    state = "holds" if answer.answer is not None else "misses"
-    figures = _figures(answer)
-    rows = []
-    for p in sorted(answer.probes, key=lambda p: p.value):
-        held = '<span class="yes">✔</span>' if p.held else '<span class="no">✘</span>'
-        value = _load(answer, p)
-        rows.append([f"<b>{value}</b>" if p.value == answer.answer else value, held, *(page.esc(c) for c in _cells(p.summary))])
-    notes = "".join(f"<li>{page.esc(w)}</li>" for w in answer.warnings)
-    body = [
-        f'<h1>Capacity of {page.esc(answer.name)}</h1><p class="kicker">{page.esc(_slo(answer))}</p>',
-        f'<div class="verdict {state}"><p><strong>{page.esc(answer.sentence())}</strong></p>',
-        f"<p>Beyond: {page.esc(answer.limit())}</p></div>",
-        f'<ul class="warnings">{notes}</ul>' if notes else "",
-        page.plots(figures) if figures else "",
-        "<h2>Probes</h2>",
-        page.table([_unit(answer), *("" if c == "held" else c for c in _COLUMNS)], rows),
-        "<h2>Behind the numbers</h2>",
-        page.definitions(),
-    ]
-    return page.page(f"Capacity of {answer.name} · servesim", body, figures)
+    return page_of(answer).html()
 
 
-def save(answer: CapacityAnswer, folder: str | Path) -> Path:
-    """``summary.json, probes.csv, report.html`` in a folder, all or nothing. Raises ConfigError, OSError."""
-
-    def fill(to: Path) -> None:
-        write_json(
-            {"format": FORMAT, "sentence": answer.sentence(), "limit": answer.limit()} | answer.as_dict(), to / "summary.json"
-        )
-        columns: dict[str, Any] = {
-            "rate_per_s" if answer.question == "rate" else "replicas": np.array([p.value for p in answer.probes])
-        }
-        columns["held"] = np.array([p.held for p in answer.probes], bool)
-        paths = [("slo", "attainment", "joint"), ("slo", "goodput_requests_per_s"), ("throughput", "output_tokens_per_s")]
-        paths += [("latency", k, p) for k in ("ttft_s", "tpot_s", "itl_s", "e2e_s") for p in ("p50", "p99")]
-        for path in paths:
-            columns["/".join(path)] = np.array([_at(p.summary, path) for p in answer.probes], float)
-        write_csv(columns, to / "probes.csv")
-        (to / "report.html").write_text(render(answer), encoding="utf-8")
-
-    return write_folder(Path(folder), fill)
+def files(answer: CapacityAnswer, folder: Path) -> None:
+    """``summary.json, probes.csv, report.html``."""
+    study.write(folder, answer.as_dict(), render(answer))
+    columns: dict[str, Any] = {
+        "rate_per_s" if answer.question == "rate" else "replicas": np.array([p.value for p in answer.probes]),
+        "replication": np.array([p.replication for p in answer.probes], int),
+    }
+    columns["held"] = np.array([p.held for p in answer.probes], bool)
+    paths = [("slo", "attainment", "joint"), ("slo", "goodput_requests_per_s"), ("throughput", "output_tokens_per_s")]
+    paths += [("latency", k, p) for k in ("ttft_s", "tpot_s", "itl_s", "e2e_s") for p in ("p50", "p99")]
+    for path in paths:
+        columns["/".join(path)] = np.array([_at(p.summary, path) for p in answer.probes], float)
+    write_csv(columns, folder / "probes.csv")
 
 
 def _at(summary: Mapping[str, Any], path: tuple[str, ...]) -> float:

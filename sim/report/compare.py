@@ -1,30 +1,31 @@
-"""Several runs side by side, the best of each row marked."""
+"""Deployments side by side: the verdicts first, then every figure with its interval, the best of each row marked."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
+from markupsafe import Markup
 from rich import box
-from rich.console import Console, Group
-from rich.table import Table
+from rich.console import Group
+from rich.table import Table as RichTable
 from rich.text import Text
 
 from sim.metrics.bottleneck import WORDS
-from sim.metrics.store import write_csv, write_folder, write_json
-from sim.report import page, words
-from sim.report.figures import cdf_figure, latency_cdf
+from sim.metrics.store import write_csv
+from sim.report import page, study, words
+from sim.report.figures import Figure, cdf_figure, rounded
 from sim.report.html import KIND_COLORS
+from sim.report.templating import Page, Section, Table
+from sim.study.questions.compare import FIGURES, CompareAnswer, Deployment
+from sim.study.statistics.paired import percent
+from sim.study.stretches import curve_grid
 
-if TYPE_CHECKING:
-    from sim.metrics.result import Result
-
-FORMAT: Final = "servesim-compare/1"
 _SIDE_BY_SIDE: Final = 4
-"""More runs than this become rows of the terminal table, with fewer numbers each."""
+"""More deployments than this become rows of the terminal table, with fewer figures each."""
 
 
 @dataclass(frozen=True)
@@ -35,17 +36,31 @@ class Row:
     """
 
     title: str
-    path: tuple[str, ...]
+    path: str
     show: Callable[[Any], str]
     best: str = ""
     brief: bool = False
 
-    def value(self, summary: Mapping[str, Any]) -> Any:
-        """The number in a summary; None where there is none."""
-        found: Any = summary
-        for key in self.path:
+    def value(self, d: Deployment) -> Any:
+        """The mean over repetitions, else the value of the first one; None where there is none."""
+        if self.path in d.intervals:
+            return d.intervals[self.path].value
+        found: Any = d.summary
+        for key in self.path.split("."):
             found = found.get(key) if found is not None else None
         return found
+
+    def cell(self, d: Deployment) -> str:
+        """The value, with half of its interval."""
+        value = self.value(d)
+        interval = d.intervals.get(self.path)
+        if value is None or interval is None or not value:
+            return self.show(value)
+        if interval.as_dict()["high"] is None:
+            return f"{self.show(value)} (at least {self.show(interval.low)})"
+        if self.path == "slo.attainment.joint":
+            return f"{self.show(value)} ± {percent(interval.half)}"
+        return f"{self.show(value)} ± {percent(interval.half / abs(value))}"
 
 
 def _count(value: Any) -> str:
@@ -61,147 +76,190 @@ def _use(value: Any) -> str:
 
 
 ROWS: Final = (
-    Row("SLO attainment", ("slo", "attainment", "joint"), _share, "max", brief=True),
-    Row("Goodput, requests/s", ("slo", "goodput_requests_per_s"), words.number, "max", brief=True),
-    Row("TTFT p50", ("latency", "ttft_s", "p50"), words.seconds, "min"),
-    Row("TTFT p99", ("latency", "ttft_s", "p99"), words.seconds, "min", brief=True),
-    Row("TPOT p50", ("latency", "tpot_s", "p50"), words.seconds, "min"),
-    Row("TPOT p99", ("latency", "tpot_s", "p99"), words.seconds, "min", brief=True),
-    Row("ITL p99", ("latency", "itl_s", "p99"), words.seconds, "min"),
-    Row("E2E p50", ("latency", "e2e_s", "p50"), words.seconds, "min"),
-    Row("E2E p99", ("latency", "e2e_s", "p99"), words.seconds, "min", brief=True),
-    Row("Queue, mean", ("latency", "queue_s", "mean"), words.seconds, "min"),
-    Row("Requests/s", ("throughput", "requests_per_s"), words.number, "max"),
-    Row("Output tokens/s", ("throughput", "output_tokens_per_s"), words.number, "max", brief=True),
-    Row("… per accelerator", ("throughput", "output_tokens_per_s_per_accelerator"), words.number, "max"),
-    Row("Unserved", ("slo", "unserved"), _share, "min"),
-    Row("Busy", ("utilisation", "busy"), _use),
-    Row("KV use, peak", ("utilisation", "kv_peak"), _use),
-    Row("Preemptions", ("preemptions",), _count, "min"),
-    Row("Limited by", ("bottleneck", "limit"), lambda v: WORDS.get(v, "nothing")),
+    Row("SLO attainment", "slo.attainment.joint", _share, "max", brief=True),
+    Row("Goodput, requests/s", "slo.goodput_requests_per_s", words.number, "max"),
+    Row("TTFT p50", "latency.ttft_s.p50", words.seconds, "min"),
+    Row("TTFT p99", "latency.ttft_s.p99", words.seconds, "min", brief=True),
+    Row("TPOT p50", "latency.tpot_s.p50", words.seconds, "min"),
+    Row("TPOT p99", "latency.tpot_s.p99", words.seconds, "min", brief=True),
+    Row("ITL p99", "latency.itl_s.p99", words.seconds, "min"),
+    Row("E2E p50", "latency.e2e_s.p50", words.seconds, "min"),
+    Row("E2E p99", "latency.e2e_s.p99", words.seconds, "min", brief=True),
+    Row("Queue, mean", "latency.queue_s.mean", words.seconds, "min"),
+    Row("Requests/s", "throughput.requests_per_s", words.number),
+    Row("Output tokens/s", "throughput.output_tokens_per_s", words.number),
+    Row("… per accelerator", "throughput.output_tokens_per_s_per_accelerator", words.number, "max", brief=True),
+    Row("Accelerators", "context.accelerators", words.number, "min"),
+    Row("Unserved", "slo.unserved", _share, "min"),
+    Row("Busy", "utilisation.busy", _use),
+    Row("KV use, peak", "utilisation.kv_peak", _use),
+    Row("Preemptions", "preemptions", _count, "min"),
+    Row("Limited by", "bottleneck.limit", lambda v: WORDS.get(v, "nothing")),
 )
 
 
-def best(row: Row, summaries: Sequence[Mapping[str, Any]]) -> set[int]:
-    """Which runs are best in this row, as printed; empty when the row has no order or all are alike."""
-    values = [row.value(s) for s in summaries]
+def best(row: Row, answer: CompareAnswer) -> set[int]:
+    """Which deployments are best in this row: not those that merely look better. Empty without an order, or when all are alike."""
+    values = [row.value(d) for d in answer.deployments]
     known = [v for v in values if v is not None]
     if not row.best or len(known) < 2:
         return set()
-    top = row.show(max(known) if row.best == "max" else min(known))
-    found = {i for i, v in enumerate(values) if v is not None and row.show(v) == top}
-    return found if len(found) < len(values) else set()
+    top = values.index(max(known) if row.best == "max" else min(known))
+    alike = {top}
+    for i, value in enumerate(values):
+        if value is not None and i != top and (row.show(value) == row.show(values[top]) or not _differs(row, answer, i, top)):
+            alike.add(i)
+    return alike if len(alike) < len(values) else set()
 
 
-def headline(results: Sequence[Result]) -> str:
-    """Who holds the SLO, and who is best at what."""
-    summaries = [r.summary for r in results]
-    parts = []
-    judged = [r for r in results if r.summary["slo"]["met"] is not None]
-    if judged:
-        held = [r.name for r in judged if r.summary["slo"]["met"]]
-        whom = "None" if not held else "All" if len(held) == len(judged) else words.join(held)
-        parts.append(
-            f"{whom} {'holds' if len(held) == 1 and len(judged) > 1 else 'hold'} the SLO ({words.targets(judged[0].summary)})."
-        )
-    for row in (r for r in ROWS if r.title in ("TTFT p99", "TPOT p99", "… per accelerator")):
-        winners = sorted(best(row, summaries))
-        if winners:
-            what = {"TTFT p99": "Lowest p99 TTFT", "TPOT p99": "lowest p99 TPOT"}.get(
-                row.title, "most output tokens/s per accelerator"
-            )
-            value = row.show(row.value(summaries[winners[0]]))
-            parts.append(f"{what}: {words.join(results[i].name for i in winners)} ({value});")
-    text = " ".join(parts)
-    return text[:-1] + "." if text.endswith(";") else text
+def _differs(row: Row, answer: CompareAnswer, i: int, top: int) -> bool:
+    """Whether the difference of two deployments is shown; figures without an interval differ by what is printed."""
+    if row.path not in FIGURES:
+        return True
+    for k in {i, top} - {0}:
+        against = next(c for c in answer.comparisons if c.second == answer.deployments[k].name)
+        if row.path in against.differences and not against.differences[row.path].significant and 0 in (i, top):
+            return False
+    return True
 
 
-def screen(results: Sequence[Result]) -> Group:
+def facts(d: Deployment) -> str:
+    """What a deployment is, in a line: accelerators, engine."""
+    context = d.summary["context"]
+    return ", ".join(str(v) for k, v in context.items() if k.startswith(("deployment", "engine")))
+
+
+def screen(answer: CompareAnswer) -> Group:
     """The comparison as one screen."""
-    summaries = [r.summary for r in results]
-    narrow = len(results) > _SIDE_BY_SIDE
-    rows = [r for r in ROWS if any(r.value(s) is not None for s in summaries) and (r.brief or not narrow)]
-    marks = {row.title: best(row, summaries) for row in rows}
-    cells = [[_mark(row.show(row.value(s)), i in marks[row.title]) for row in rows] for i, s in enumerate(summaries)]
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    narrow = len(answer.deployments) > _SIDE_BY_SIDE
+    rows = [r for r in ROWS if any(r.value(d) is not None for d in answer.deployments) and (r.brief or not narrow)]
+    marks = {row.title: best(row, answer) for row in rows}
+    show = Row.cell if len(answer.deployments) <= 2 else lambda row, d: row.show(row.value(d))
+    cells = [[_mark(show(row, d), i in marks[row.title]) for row in rows] for i, d in enumerate(answer.deployments)]
+    table = RichTable(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     if narrow:
         for title in ("", *(row.title for row in rows)):
             table.add_column(title, justify="right" if title else "left", overflow="fold")
-        for result, line in zip(results, cells, strict=True):
-            table.add_row(Text(result.name, style="bold"), *line)
+        for d, line in zip(answer.deployments, cells, strict=True):
+            table.add_row(Text(d.name, style="bold"), *line)
     else:
-        for title in ("", *(r.name for r in results)):
+        for title in ("", *(d.name for d in answer.deployments)):
             table.add_column(title, justify="right" if title else "left", overflow="fold")
         for k, row in enumerate(rows):
             table.add_row(row.title, *(line[k] for line in cells))
-    return Group(
-        Text(headline(results), style="bold"),
-        table,
-        Text("★ best of the row" if not narrow else "★ best of the column", style="dim"),
-    )
+    style = {True: "bold green", False: "bold red", None: "bold"}[answer.verdict]
+    lines: list[Any] = [Text(c.verdict, style=style) for c in answer.comparisons if c.verdict]
+    lines = [*(Text(f"{name} failed: {error}", style="bold red") for name, error in answer.failed.items()), *lines]
+    lines = [*(Text(c, style="bold yellow") for c in answer.cautions()), *lines]
+    lines += [Text(slo_line(answer)), table, Text(legend(answer), style="dim")]
+    lines += [Text(f"! {n}", style="yellow") for n in answer.notes]
+    return Group(*lines)
+
+
+def slo_line(answer: CompareAnswer) -> str:
+    """Who holds the SLO."""
+    judged = [d for d in answer.deployments if d.summary["slo"]["met"] is not None]
+    if not judged:
+        return ""
+    held = [d.name for d in judged if d.summary["slo"]["met"]]
+    whom = "None" if not held else "All" if len(held) == len(judged) else words.join(held)
+    return f"{whom} {'holds' if len(held) == 1 and len(judged) > 1 else 'hold'} the SLO ({words.targets(judged[0].summary)})."
+
+
+def legend(answer: CompareAnswer) -> str:
+    """How to read the marks."""
+    how = f"mean of {answer.replications} repetitions" if answer.replications > 1 else "one run"
+    traffic = "the same requests for all" if answer.same_traffic else "each its own requests"
+    return f"★ best, where a difference is shown. ± half of the {answer.level:.0%} interval; {how}, {traffic}."
 
 
 def _mark(text: str, is_best: bool) -> Text:
     return Text(f"★ {text}", style="green") if is_best else Text(text)
 
 
-def show(results: Sequence[Result], console: Console | None = None) -> None:
-    """Print the screen."""
-    (console or Console()).print(screen(results))
-
-
-def render(results: Sequence[Result]) -> str:
-    """The comparison as one HTML file."""
-    summaries = [r.summary for r in results]
-    names = [page.esc(r.name) for r in results]
-    rows = []
+def page_of(answer: CompareAnswer) -> Page:
+    """The comparison as a report."""
+    names = [d.name for d in answer.deployments]
+    rows: list[list[Any]] = [["", *(facts(d) for d in answer.deployments)]]
     for row in ROWS:
-        values = [row.value(s) for s in summaries]
-        if any(v is not None for v in values):
-            marks = best(row, summaries)
-            cells = [page.esc(row.show(v)) for v in values]
-            rows.append([page.esc(row.title), *(f"★{c}" if i in marks else c for i, c in enumerate(cells))])
-    figures = []
-    for key in ("ttft_s", "tpot_s", "itl_s", "e2e_s"):
-        curves = [(r.name, *latency_cdf(r, key)) for r in results]
-        aims = {s["slo"]["targets"].get(key) for s in summaries}
-        if any(x for _, x, _ in curves):
-            figures.append(cdf_figure(curves, key, aims.pop() if len(aims) == 1 else None))
-    bars = "".join(page.bar(r.name, r.summary["bottleneck"]["shares"], WORDS, KIND_COLORS) for r in results)
-    limits = page.table(
-        ["", "what limits"],
-        [[name, page.esc(s["bottleneck"]["sentence"])] for name, s in zip(names, summaries, strict=True)],
-        (0, 1),
-    )
-    body = [
-        f'<h1>{" · ".join(names)}</h1><p class="kicker">{len(results)} deployments side by side</p>',
-        f'<div class="verdict"><p>{page.esc(headline(results))}</p></div>',
-        page.table(["", *names], rows),
-        "<h2>Latency</h2>",
-        page.plots(figures),
-        "<h2>Where the time went</h2>",
-        f'<section class="panel">{bars}</section><br>{limits}',
-        "<h2>Behind the numbers</h2>",
-        page.definitions(),
-        *(page.details(f"Scenario {r.name}", f"<pre>{page.esc(r.scenario)}</pre>") for r in results if r.scenario),
-        *(page.records(f"Warnings of {r.name}", [{"warning": w} for w in r.warnings]) for r in results if r.warnings),
+        if any(row.value(d) is not None for d in answer.deployments):
+            marks = best(row, answer)
+            cells = [{"text": row.cell(d), "mood": "best" if i in marks else ""} for i, d in enumerate(answer.deployments)]
+            rows.append([row.title, *cells])
+    limits = Table(["", "what limits"], [[d.name, d.summary["bottleneck"]["sentence"]] for d in answer.deployments], (0, 1))
+    bars = "".join(page.bar(d.name, d.summary["bottleneck"]["shares"], WORDS, KIND_COLORS) for d in answer.deployments)
+    sections = [
+        Section("Side by side", legend(answer), table=Table(["", *names], rows)),
+        *(Section(f"{c.second} against {c.first}", table=_differences(c)) for c in answer.comparisons),
+        Section("Latency", "Of the first repetition.", figures=figures(answer)),
+        Section("Where the time went", html=Markup(f'<section class="panel">{bars}</section><br>'), table=limits),
     ]
-    return page.page(f"{' · '.join(r.name for r in results)} · servesim", body, figures)
+    notes = [
+        *(f"{name} failed: {error}" for name, error in answer.failed.items()),
+        *answer.cautions(),
+        slo_line(answer),
+        *answer.notes,
+    ]
+    details = [
+        Section("Definitions of every metric", html=Markup(page.definition_table())),
+        *(Section(f"Scenario {d.name}", pre=d.scenario) for d in answer.deployments if d.scenario),
+    ]
+    return Page(
+        " · ".join(names),
+        f"{len(names)} deployments side by side, {legend(answer).partition('; ')[2]}",
+        " ".join(c.verdict for c in answer.comparisons if c.verdict) or "Nothing to compare.",
+        study.STATE[answer.verdict],
+        [n for n in notes if n],
+        warnings=answer.warnings,
+        sections=sections,
+        details=details,
+    )
 
 
-def save(results: Sequence[Result], folder: str | Path) -> Path:
-    """``summary.json, compare.csv, report.html`` in a folder, all or nothing. Raises ConfigError, OSError."""
+def _differences(c: Any) -> Table:
+    rows = []
+    for path, d in c.differences.items():
+        r = d.relative
+        p = d.p if d.holm is None else d.holm
+        mood = "" if not d.significant else "yes" if (r.value < 0) == (FIGURES[path][1] == "lower") else "no"
+        cells = [percent(r.value, sign=True), f"{percent(r.low, sign=True)} to {percent(r.high, sign=True)}"]
+        effect = words.DASH if d.as_dict()["effect"] is None else f"{d.effect:+.1f}"
+        rows.append(
+            [FIGURES[path][0], {"text": cells[0], "mood": mood}, cells[1], effect, f"{p:.2g}" + " (Holm)" * (d.holm is not None)]
+        )
+    return Table(["figure", "difference", "interval", "effect size (d)", "p"], rows)
 
-    def fill(to: Path) -> None:
-        write_json({"format": FORMAT, "results": {r.name: r.summary for r in results}}, to / "summary.json")
-        columns: dict[str, Any] = {"name": np.array([r.name for r in results], dtype=object)}
-        for row in ROWS:
-            values = [row.value(r.summary) for r in results]
-            text = isinstance(values[0], str)
-            columns["/".join(row.path)] = (
-                np.array(values, dtype=object) if text else np.array([np.nan if v is None else v for v in values])
-            )
-        write_csv(columns, to / "compare.csv")
-        (to / "report.html").write_text(render(results), encoding="utf-8")
 
-    return write_folder(Path(folder), fill)
+def figures(answer: CompareAnswer) -> list[Figure]:
+    """Distributions of latency, one curve per deployment."""
+    out = []
+    shares = rounded(100.0 * np.asarray(curve_grid()), 6)
+    for key in ("ttft_s", "tpot_s", "e2e_s"):
+        curves = [(d.name, d.curves[key], shares) for d in answer.deployments if d.curves.get(key)]
+        aims = {d.summary["slo"]["targets"].get(key) for d in answer.deployments}
+        if curves:
+            out.append(cdf_figure(curves, key, aims.pop() if len(aims) == 1 else None))
+    return out
+
+
+def files(answer: CompareAnswer, folder: Path) -> None:
+    """``summary.json, compare.csv, report.html``."""
+    study.write(folder, answer.as_dict(), page_of(answer).html())
+    columns: dict[str, Any] = {"name": np.array([d.name for d in answer.deployments], dtype=object)}
+    for row in ROWS:
+        values = [row.value(d) for d in answer.deployments]
+        if any(isinstance(v, str) for v in values):
+            columns[row.path] = np.array(values, dtype=object)
+            continue
+        columns[row.path] = _numbers(values)
+        if any(row.path in d.intervals for d in answer.deployments):
+            found: list[Mapping[str, Any]] = [
+                d.intervals[row.path].as_dict() if row.path in d.intervals else {} for d in answer.deployments
+            ]
+            columns[f"{row.path}.low"] = _numbers([f.get("low") for f in found])
+            columns[f"{row.path}.high"] = _numbers([f.get("high") for f in found])
+    write_csv(columns, folder / "compare.csv")
+
+
+def _numbers(values: Sequence[Any]) -> Any:
+    return np.array([np.nan if v is None else v for v in values], float)

@@ -75,16 +75,18 @@ def details(title: str, inner: str) -> str:
     return f"<details><summary>{esc(title)}</summary>{inner}</details>"
 
 
-def definitions() -> str:
+def definition_table() -> str:
     """THE table of metrics."""
     rows = [
         [esc(m.title), f"<code>{esc(m.key)}</code>", esc(m.unit), esc(m.formula), esc(m.note), esc(m.weight), esc(m.source)]
         for m in DEFINITIONS
     ]
-    return details(
-        "Definitions of every metric",
-        table(["metric", "key", "unit", "formula", "note", "over", "source"], rows, (1, 2, 3, 4, 5, 6)),
-    )
+    return table(["metric", "key", "unit", "formula", "note", "over", "source"], rows, (1, 2, 3, 4, 5, 6))
+
+
+def definitions() -> str:
+    """THE table of metrics, closed."""
+    return details("Definitions of every metric", definition_table())
 
 
 def records(title: str, rows: Sequence[Mapping[str, Any]]) -> str:

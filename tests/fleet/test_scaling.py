@@ -16,7 +16,6 @@ from sim.metrics.series import fleet
 from sim.report import html, terminal
 from sim.report.figures import time_figures
 from sim.study import single
-from sim.study.capacity import capacity
 
 BASE = """
 model: llama-3.1-8b
@@ -390,4 +389,4 @@ def test_pools_are_refused_and_so_is_a_number_of_replicas():
     with pytest.raises(NotModelledError, match="several pools"):
         single.Prepared(load("deployment=null", f"pools=[{pool}]"))
     with pytest.raises(ConfigError, match="decides the replicas itself"):
-        capacity(load("slo={ttft: 1s}"), "replicas")
+        sim.capacity(load("slo={ttft: 1s}"), replicas=True)

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sim.metrics.capacity import CapacityAnswer, Probe
 from sim.metrics.result import Result, load_result
 from sim.report import capacity, compare, html
 from sim.report.figures import run_figures, time_axis
+from sim.study.questions.capacity import CapacityAnswer, Probe
 from tests.metrics.records import four_requests
 from tests.report.browser import Seen, look
+from tests.report.comparing import compared
 
 Maker = Callable[..., Result]
 
@@ -42,17 +43,19 @@ def test_a_thousand_replicas_in_a_browser(make_result: Maker, tmp_path: Path) ->
 
 
 @pytest.mark.browser
-def test_comparison_in_a_browser(make_result: Maker, tmp_path: Path) -> None:
-    results = [make_result(1500, load=load, name=name) for name, load in (("a", 1.0), ("b", 1.3))]
+@pytest.mark.parametrize("width", [1400, 420])
+def test_comparison_in_a_browser(make_result: Maker, tmp_path: Path, width: int) -> None:
+    answer = compared(make_result, {"a": 1.0, "b": 1.3})
 
-    _clean(look(compare.render(results), tmp_path), plots=4)
+    _clean(look(compare.page_of(answer).html(), tmp_path, width), plots=3)
 
 
 @pytest.mark.browser
-def test_capacity_in_a_browser(make_result: Maker, tmp_path: Path) -> None:
-    probes = [Probe(16 * load, make_result(1500, load=load).summary) for load in (0.5, 1.0, 2.0)]
+@pytest.mark.parametrize("width", [1400, 420])
+def test_capacity_in_a_browser(make_result: Maker, tmp_path: Path, width: int) -> None:
+    probes = [Probe(16 * load, make_result(1500, load=load).summary, r) for load in (0.5, 1.0, 2.0) for r in (0, 1)]
 
-    _clean(look(capacity.render(CapacityAnswer("x", "rate", 16.0, probes)), tmp_path), plots=4)
+    _clean(look(capacity.render(CapacityAnswer("x", "rate", 16.0, probes)), tmp_path, width), plots=4)
 
 
 def test_answer_comes_first_and_all_sections_are_there(wave: Result) -> None:

@@ -2,14 +2,16 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from sim.metrics.capacity import CapacityAnswer, Probe
 from sim.metrics.result import Result
 from sim.metrics.slo import Slo
 from sim.report import capacity, compare, terminal, words
+from sim.study.questions.capacity import CapacityAnswer, Probe
+from tests.report.comparing import compared
 
 Maker = Callable[..., Result]
 
@@ -70,16 +72,17 @@ def test_evidence_by_time(make_result: Maker) -> None:
     assert words.evidence_line(s) == "86% measured, 14% estimated of the step time"
 
 
-def test_comparison_marks_the_best(make_result: Maker, tmp_path: Path) -> None:
-    results = [make_result(1500, load=load, name=name) for name, load in (("small", 1.3), ("large", 0.8))]
-    screen = terminal.as_text(compare.screen(results))
+def test_comparison_says_who_is_better_and_marks_the_best(make_result: Maker, tmp_path: Path) -> None:
+    answer = compared(make_result, {"small": 1.3, "large": 0.8})
+    screen = terminal.as_text(compare.screen(answer), 100)
 
-    assert next(line for line in screen.splitlines() if line.startswith("TTFT p99")).rstrip().split()[-3] == "★"
-    assert "Lowest p99 TTFT: large" in " ".join(screen.split())
-    many = terminal.as_text(compare.screen([make_result(300, name=f"run-{i}") for i in range(6)]), 100)
-    assert len(many.splitlines()) < 20
-    assert {p.name for p in compare.save(results, tmp_path / "c").iterdir()} == {"compare.csv", "report.html", "summary.json"}
-    compare.save(results, tmp_path / "c")
+    assert next(line for line in screen.splitlines() if line.startswith("TTFT p99")).count("★") == 1
+    assert "large against small" in screen
+    assert re.search(r"lowers p99 TTFT by \d+ % ± ", " ".join(screen.split()))
+    many = terminal.as_text(compare.screen(compared(make_result, {f"run-{i}": 1.0 for i in range(6)})), 100)
+    assert "★ 1" not in many  # all alike
+    compare.files(answer, tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} == {"compare.csv", "report.html", "summary.json"}
 
 
 def _answer(make_result: Maker, answer: float | None = 16.0) -> CapacityAnswer:
@@ -91,10 +94,11 @@ def test_capacity_screen(make_result: Maker, tmp_path: Path) -> None:
     answer = _answer(make_result)
     lines = terminal.as_text(capacity.screen(answer), 90).splitlines()
 
-    assert lines[0] == "quickstart holds its SLO up to 16 requests/s with 1 replica (to within 2.0%)."
+    assert lines[0] == "quickstart holds its SLO up to 16 requests/s with 1 replica."
     assert [line.split()[1] for line in lines[5:9]] == ["✔", "✔", "✘", "✘"]
     assert len(lines) <= 24
-    assert {p.name for p in capacity.save(answer, tmp_path / "c").iterdir()} == {"probes.csv", "report.html", "summary.json"}
+    capacity.files(answer, tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} == {"probes.csv", "report.html", "summary.json"}
 
 
 def test_capacity_without_an_answer(make_result: Maker) -> None:
@@ -108,3 +112,16 @@ def test_replicas_question(make_result: Maker) -> None:
     answer = CapacityAnswer("big", "replicas", 3.0, _answer(make_result).probes, "24 requests/s")
 
     assert answer.sentence() == "big needs 3 replicas for 24 requests/s."
+    sure = replace(answer, answer=4.0, found=(3.0, 4.0, 3.0), cards=(2, "H100"))
+    assert (
+        sure.sentence() == "big needs 4 replicas (8 × H100) for 24 requests/s to hold in all 3 repetitions; 3 hold in 2 of them."
+    )
+    assert replace(sure, found=(4.0, 4.0)).sentence().endswith("for 24 requests/s: so say all 2 repetitions.")
+
+
+def test_a_rate_comes_with_its_interval(make_result: Maker) -> None:
+    answer = replace(_answer(make_result), found=(15.0, 16.0, 17.0), low=13.5, high=18.5)
+
+    assert "up to 16 requests/s with 1 replica (95% interval 13.5 to 18.5, from 3 repetitions). Every one" in answer.sentence()
+    assert answer.safe == 15.0
+    assert "another seed may give another answer" in replace(answer, found=(16.0,), low=None).sentence()

@@ -59,7 +59,7 @@ class Processes:
             waiting = list(reversed(left))
             try:
                 while waiting or running:
-                    while waiting and len(running) < 2 * self._jobs:
+                    while waiting and len(running) < (1 if lost else 2 * self._jobs):  # alone, to see which of them it was
                         number, trial = waiting.pop()
                         running[pool.submit(perform, trial, observe)] = (number, trial)
                     finished = wait(running, timeout=0.3, return_when=FIRST_COMPLETED).done
@@ -68,6 +68,7 @@ class Processes:
                     for future in finished:
                         done = future.result()
                         number, _ = running.pop(future)
+                        lost.pop(number, None)
                         yield number, done
                 return
             except TerminatedWorkerError:  # killed, most likely for memory: whatever was with a worker is tried again
@@ -80,6 +81,7 @@ class Processes:
                     else:
                         yield number, Performed(None, "its process was killed three times (out of memory?)", final=False)
                 left = [*again, *reversed(waiting)]
+                lost = {number: lost[number] for number, _ in again}
             except BaseException:
                 pool.shutdown(kill_workers=True)
                 self._pool = None

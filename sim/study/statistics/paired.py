@@ -13,6 +13,7 @@ from scipy.special import stdtr
 from sim.study.statistics.interval import Interval
 from sim.study.statistics.replications import replicated
 
+_FOLD = 3.0  # from here on a ratio says more than percent
 SAME = 0.005
 """A relative difference below this is called none, where the interval is that sharp."""
 
@@ -36,14 +37,22 @@ class Difference:
         """Whether a difference is shown, all comparisons of the study considered."""
         return (self.p if self.holm is None else self.holm) <= 1.0 - self.change.level
 
-    def verdict(self, what: str, better: str) -> str:
-        """``lowers p99 TTFT by 18 % ± 3 %``; ``better``: lower, higher or nothing."""
+    def verdict(self, what: str, *, points: bool = False) -> str:
+        """``lowers p99 TTFT by 18 % ± 3 %``; ``points``: a share, whose change is told in percentage points."""
         share, half = self.relative.value, self.relative.half
+        if points:
+            size, reach = f"{100 * abs(self.change.value):.2g} points", f"{100 * self.change.half:.2g}"
+            near = 100 * (abs(self.change.value) + self.change.half) <= 0.5
+        else:
+            size, reach = percent(abs(share)), percent(half)
+            near = half + abs(share) <= 0.02 or (abs(share) < SAME and half < 2 * SAME)
         if self.significant:
-            return f"{'lowers' if share < 0 else 'raises'} {what} by {percent(abs(share))} ± {percent(half)}"
-        if half + abs(share) <= 0.02 or (abs(share) < SAME and half < 2 * SAME):
-            return f"{what} unchanged (± {percent(max(half, abs(share)))})"
-        return f"{what} not shown to differ ({percent(share, sign=True)} ± {percent(half)})"
+            if not points and share > _FOLD - 1.0:
+                return f"raises {what} to {share + 1.0:.3g} times (± {percent(half / (1.0 + share))})"
+            return f"{'lowers' if self.change.value < 0 else 'raises'} {what} by {size} ± {reach}"
+        if near:
+            return f"{what} unchanged (± {reach})"
+        return f"{what} not shown to differ ({'−' if self.change.value < 0 else '+'}{size} ± {reach})"
 
     def as_dict(self) -> dict[str, Any]:
         """Ready for JSON."""

@@ -41,12 +41,23 @@ def worth(result: Any, level: float = 0.95) -> dict[str, Any]:
     finish = np.where(status == 0, columns["finish_s"], np.nan)
     found["throughput.requests_per_s"] = throughput_interval(arrival, finish, None, level)
     found["throughput.output_tokens_per_s"] = throughput_interval(arrival, finish, columns["output_tokens"], level)
-    closed = "closed_loop:" in result.scenario
-    left = np.where(status == 3, np.nan, np.fmax(columns["finish_s"], arrival))
-    settled = mser5(columns["e2e_s"][finished])
+    start = mser5(columns["e2e_s"][finished])
     return {
         "level": level,
-        "stationary": judge(arrival, left, closed_loop=closed),
-        "warmup_s": float(arrival[finished][settled] - arrival[finished][0]) if settled is not None else None,
+        "stationary": settled(result),
+        "warmup_s": float(arrival[finished][start] - arrival[finished][0]) if start is not None else None,
         "intervals": {k: v for k, v in found.items() if v is not None},
     }
+
+
+def confidence(result: Any, level: float = 0.95) -> dict[str, Any]:
+    """`worth`, ready for JSON."""
+    found = worth(result, level)
+    return found | {"intervals": {k: i.as_dict() for k, i in found["intervals"].items()}}
+
+
+def settled(result: Any) -> str:
+    """Why a run is not stationary, in one sentence; empty when nothing speaks against it."""
+    columns = result.columns
+    left = np.where(columns["status"] == 3, np.nan, np.fmax(columns["finish_s"], columns["arrival_s"]))
+    return judge(columns["arrival_s"], left, closed_loop="closed_loop:" in result.scenario)

@@ -1,0 +1,59 @@
+"""Many runs of one scenario: every figure with the interval of its mean."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Group
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from sim.report import confidence, study
+from sim.report.compare import ROWS
+from sim.report.templating import Page, Section, Table
+from sim.study.statistics.paired import percent
+
+if TYPE_CHECKING:
+    from sim.study.questions.repeat import RepeatAnswer
+
+
+def _rows(answer: RepeatAnswer) -> list[list[str]]:
+    rows = []
+    for row in ROWS:
+        interval = answer.intervals.get(row.path)
+        if interval is not None:
+            share = interval.half if row.path == "slo.attainment.joint" else interval.relative
+            rows.append(
+                [row.title, row.show(interval.value), row.show(interval.low), row.show(interval.high), f"± {percent(share)}"]
+            )
+    return rows
+
+
+def screen(answer: RepeatAnswer) -> Group:
+    """The figures with their intervals."""
+    table = RichTable(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    for title in ("", "mean", "from", "to", ""):
+        table.add_column(title, justify="right" if title else "left", no_wrap=True)
+    for row in _rows(answer):
+        table.add_row(*row)
+    style = {True: "bold green", False: "bold red", None: "bold"}[answer.verdict]
+    lines: list[Any] = [*confidence.caution({"stationary": answer.stationary}), Text(answer.sentence(), style=style), table]
+    lines.append(Text(f"{answer.level:.0%} intervals of the mean over {answer.replications} runs.", style="dim"))
+    return Group(*lines, *study.warnings(answer, 2))
+
+
+def files(answer: RepeatAnswer, folder: Path) -> None:
+    """``summary.json`` and ``report.html``."""
+    notes = [answer.stationary] if answer.stationary else []
+    page = Page(
+        f"{answer.name}, {answer.replications} runs",
+        f"{answer.level:.0%} intervals of the mean over the runs",
+        answer.sentence(),
+        study.STATE[answer.verdict],
+        notes,
+        warnings=answer.warnings,
+        sections=[Section("Figures", table=Table(["figure", "mean", "from", "to", "half-width"], _rows(answer)))],
+    )
+    study.write(folder, answer.as_dict(), page.html())

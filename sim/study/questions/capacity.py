@@ -1,0 +1,329 @@
+"""How much does a deployment hold under its SLO: the highest rate, or the fewest replicas for a rate, and how sure is that?
+
+Every probe is a whole run. Between the probes of one repetition only the load differs: the same requests, the same random numbers, closer
+together or over more replicas. Each repetition is a search of its own under other random numbers; their answers make the interval.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from sim.config.base import Count
+from sim.errors import ConfigError
+from sim.metrics.definitions import definition
+from sim.registry import register
+from sim.study.base import Interrupted, Outcome, Params, Steps, Study, Trial
+from sim.study.options import Confidence
+from sim.study.variants import check_replications, is_random, repeated
+
+_WIDEST = 20  # doublings from the scenario's own rate
+_REPLICATIONS = 5
+
+
+class CapacityParams(Params):
+    """What is searched, and how sharply."""
+
+    replicas: bool = Field(False, description="find the fewest replicas for the scenario's rate instead of the highest rate")
+    tolerance: float = Field(0.02, gt=0, lt=1, description="relative distance of two probed rates")
+    replications: Count | None = Field(
+        None,
+        description="searches, each under other random numbers (default: 5; 1 for recorded traffic)",
+        json_schema_extra={"option": "-r"},
+    )
+    confidence: Confidence = 0.95
+    max_replicas: Count = Field(4096, description="most replicas tried")
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One run of a search. ``value``: requests per second, or replicas; ``summary``: figures of its result."""
+
+    value: float
+    summary: dict[str, Any]
+    replication: int = 0
+
+    @property
+    def held(self) -> bool:
+        """Whether the run met its SLO."""
+        return bool(self.summary["slo"]["met"])
+
+
+@dataclass(frozen=True)
+class CapacityAnswer:
+    """``question``: the highest rate that a deployment holds, or the fewest replicas for a rate.
+
+    ``answer``: the mean of what the repetitions found for a rate, the replicas that hold in every one of them; None when none was found.
+    ``found``: what each repetition found. ``low, high``: interval of the rate. ``bound``: what was fixed, in words. ``tolerance``: relative
+    distance of two probed rates. ``cards``: accelerators of one replica and their name. ``tested``: model, engine, accelerator, traffic.
+    """
+
+    name: str
+    question: Literal["rate", "replicas"]
+    answer: float | None
+    probes: Sequence[Probe]
+    bound: str = ""
+    tolerance: float = 0.0
+    warnings: Sequence[str] = field(default_factory=tuple)
+    found: Sequence[float | None] = ()
+    low: float | None = None
+    high: float | None = None
+    level: float = 0.95
+    cards: tuple[int, str] | None = None
+    tested: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def verdict(self) -> bool | None:
+        """Whether an answer was found."""
+        return self.answer is not None
+
+    @property
+    def answered(self) -> bool:
+        """Whether an answer was found; the command exits with 1 without one."""
+        return self.answer is not None
+
+    @property
+    def safe(self) -> float | None:
+        """The rate that every repetition held; of replicas, the answer."""
+        known = [f for f in self.found if f is not None]
+        if self.question == "replicas" or len(known) < max(1, len(self.found)):
+            return self.answer
+        return min(known)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {
+            "name": self.name,
+            "question": self.question,
+            "answer": self.answer,
+            "low": self.low,
+            "high": self.high,
+            "level": self.level,
+            "found": list(self.found),
+            "safe": self.safe,
+            "accelerators": self.accelerators(self.answer) if self.question == "replicas" and self.answer else None,
+            "bound": self.bound,
+            "tolerance": self.tolerance,
+            "sentence": self.sentence(),
+            "limit": self.limit(),
+            "tested": self.tested,
+            "probes": [{"value": p.value, "replication": p.replication, "summary": p.summary} for p in self.probes],
+            "warnings": list(self.warnings),
+        }
+
+    def accelerators(self, replicas: float) -> str:
+        """``10 × H100``."""
+        return "" if self.cards is None else f"{int(replicas) * self.cards[0]:,} × {self.cards[1]}"
+
+    def sentence(self) -> str:
+        """The answer in one sentence or two."""
+        rate = self.question == "rate"
+        over = f" with {self.bound}" if self.bound and rate else f" for {self.bound}" if self.bound else ""
+        if self.answer is None:
+            return f"{self.name} does not hold its SLO{over} at any probed {'rate' if rate else 'size'}."
+        return self._rate(over) if rate else self._replicas(over)
+
+    def _rate(self, over: str) -> str:
+        assert self.answer is not None
+        text = f"{self.name} holds its SLO up to {self.answer:.3g} requests/s{over}"
+        if self.low is not None and self.high is not None:
+            text += f" ({self.level:.0%} interval {self.low:.3g} to {self.high:.3g}, from {len(self.found)} repetitions)."
+            return text + f" Every one of them held {self.safe:.3g}/s." if self.safe is not None else text
+        within = f", to within {self.tolerance:.1%}" if self.tolerance else ""
+        return (
+            text + f" (one repetition{within}: another seed may give another answer)." * bool(self.found) + "." * (not self.found)
+        )
+
+    def _replicas(self, over: str) -> str:
+        assert self.answer is not None
+        n = int(self.answer)
+        cards = f" ({self.accelerators(n)})" if self.cards else ""
+        text = f"{self.name} needs {n} replica{'s' * (n != 1)}{cards}{over}"
+        if len(self.found) < 2:
+            return text + " (one repetition: another seed may give another answer)." * bool(self.found) + "." * (not self.found)
+        fewer = [f for f in self.found if f is not None and f < n]
+        if not fewer:
+            return text + f": so say all {len(self.found)} repetitions."
+        less = int(max(fewer))
+        return text + f" to hold in all {len(self.found)} repetitions; {less} hold in {len(fewer)} of them."
+
+    def limit(self) -> str:
+        """What breaks first: the sentence of the smallest load (or largest size) that did not hold."""
+        broken = [p for p in self.probes if not p.held]
+        if not broken:
+            return "No probe broke the SLO."
+        first = min(broken, key=lambda p: p.value) if self.question == "rate" else max(broken, key=lambda p: p.value)
+        attained = {k: v for k, v in first.summary.get("slo", {}).get("attainment", {}).items() if v is not None}
+        required = first.summary.get("slo", {}).get("required") or 0.0
+        single = {k: v for k, v in attained.items() if k != "joint" and v < required}
+        what = (
+            f"{first.value:.4g} requests/s" if self.question == "rate" else f"{first.value:.0f} replica{'s' * (first.value != 1)}"
+        )
+        missed = ""
+        if single:
+            worst = min(single, key=lambda k: single[k])
+            missed = f"at {what} only {single[worst]:.2%} meet {definition(worst).title}. "
+        elif attained.get("joint") is not None:
+            missed = f"at {what} each target alone is met, but only {attained['joint']:.2%} meet all of them. "
+        sentence = str(first.summary["bottleneck"]["sentence"])
+        return missed + sentence.replace("Nothing is saturated:", "No limit is hit, but steps have grown long:")
+
+
+Search = Generator[Sequence[Trial], list[Outcome], int | None]
+
+
+@register("study")
+class Capacity(Study):
+    """Find the highest request rate a deployment holds under its SLO, or the fewest replicas for a given rate, and how sure that is.
+
+    Exits with 1 when no probed load holds.
+    """
+
+    name = "capacity"
+    Params = CapacityParams
+    report: ClassVar[str] = "sim.report.capacity"
+
+    def __init__(self, scenarios: Sequence[Any], params: CapacityParams) -> None:
+        from sim.metrics.slo import Slo
+        from sim.study.single import Prepared
+
+        super().__init__(scenarios, params)
+        (scenario,) = self.scenarios
+        if not Slo.of(scenario.slo).targets():
+            raise ConfigError(
+                "slo", None, "is needed: capacity is the load up to which it holds", "for example slo: {ttft: 1s, tpot: 50ms}"
+            )
+        prepared = Prepared(scenario)
+        if prepared.traffic.closed_loop is not None:
+            clients = prepared.traffic.closed_loop.concurrency
+            raise ConfigError("traffic.closed_loop", clients, "has no rate to search for", "open-loop traffic")
+        if params.replicas and len(prepared.plans) != 1:
+            raise ConfigError("pools", len(prepared.plans), "cannot be scaled all at once", "one deployment")
+        if params.replicas and scenario.scaling is not None:
+            raise ConfigError(
+                "scaling", scenario.scaling.name, "decides the replicas itself: their number cannot be set", "no scaling"
+            )
+        self.repetitions = params.replications or (_REPLICATIONS if is_random(scenario) else 1)
+        check_replications(scenario, self.repetitions)
+        self._offered = float(prepared.traffic.mean_rate)
+        self._replicas = sum(p.replicas for p in prepared.plans)
+        if prepared.scaling is not None:
+            self._size = f"{prepared.scaling.params.min} to {prepared.scaling.most} replicas"
+        else:
+            self._size = f"{self._replicas} replica{'s' * (self._replicas != 1)}"
+        self._cards = _cards(prepared.plans)
+        if prepared.scaling is None and self._cards is not None:
+            self._size += f" ({sum(p.accelerators for p in prepared.plans):,} × {self._cards[1]})"
+        self._probes: list[Probe] = []
+
+    def run(self) -> Steps:
+        """The first repetition alone, then the others side by side from where it ended."""
+        from sim.study.plan.together import together
+
+        found: list[int | None] = []
+        interrupted = False
+        try:
+            first = yield from self._search(0, None)
+            found = [first]
+            if self.repetitions > 1:
+                found += yield from together([self._search(r, first) for r in range(1, self.repetitions)])
+        except Interrupted as stopped:
+            for outcome in stopped.outcomes:
+                self._keep(outcome)
+            interrupted = True
+        return self._answer(found, interrupted)
+
+    def _trial(self, replication: int, value: float) -> Trial:
+        what = "replicas" if self.params.replicas else "rate"
+        return Trial(repeated(self.scenarios[0], replication), {"replication": replication, what: value}, {what: value})
+
+    def _value(self, k: int) -> float:
+        return k if self.params.replicas else float(f"{self._offered * (1.0 + self.params.tolerance) ** k:.6g}")
+
+    def _keep(self, outcome: Outcome) -> Probe:
+        summary = dict(outcome.value())
+        probe = Probe(
+            outcome.trial.settings["replicas" if self.params.replicas else "rate"], summary, outcome.trial.settings["replication"]
+        )
+        self._probes.append(probe)
+        return probe
+
+    def _search(self, replication: int, near: int | None) -> Search:
+        """The last step k at which load is held (rate: a power of 1 + tolerance), or the first number of replicas that holds."""
+        rising = not self.params.replicas  # the load, with k
+        start = near if near is not None else 0 if rising else self._replicas
+        low, high = (
+            (-self._doubling() * _WIDEST, self._doubling() * _WIDEST) if rising else (1, max(self.params.max_replicas, start))
+        )
+        step = 1 if near is not None else self._doubling() if rising else start
+        good: int | None = None
+        bad: int | None = None
+        k = start
+        while True:
+            (outcome,) = yield [self._trial(replication, self._value(k))]
+            held = self._keep(outcome).held
+            if held:
+                good = k
+            else:
+                bad = k
+            if good is not None and bad is not None:
+                if abs(good - bad) <= 1:
+                    return good
+                k = (good + bad) // 2
+                continue
+            up = held == rising  # which way the border lies
+            if (k >= high and up) or (k <= low and not up):
+                return good
+            k = min(k + step, high) if up else max(k - step, low)
+            step *= 2
+
+    def _doubling(self) -> int:
+        return max(1, math.ceil(math.log(2.0) / math.log1p(self.params.tolerance)))
+
+    def _answer(self, found: Sequence[int | None], interrupted: bool) -> CapacityAnswer:
+        from sim.study.statistics.replications import replicated
+
+        rate = not self.params.replicas
+        values = [None if k is None else self._value(k) for k in found]
+        known = [v for v in values if v is not None]
+        warnings = list(dict.fromkeys(w for p in self._probes if p.held for w in p.summary["warnings"]))
+        if interrupted:
+            held = [p.value for p in self._probes if p.held]
+            if not known and held:
+                known = [max(held) if rate else min(held)]
+                values = list(known)
+            warnings.insert(0, "The search was interrupted: the answer is the best of the probes so far.")
+        answer = None
+        interval = None
+        if known and len(known) == len(values):
+            answer = sum(known) / len(known) if rate else max(known)
+            interval = replicated(known, self.params.confidence) if rate else None
+        elif known:
+            warnings.insert(0, f"{len(values) - len(known)} of {len(values)} repetitions hold at no probed load.")
+        half = self._value(0) * 0.0 if not rate else (answer or 0.0) * self.params.tolerance / 2.0
+        context = self._probes[0].summary["context"] if self._probes else {}
+        return CapacityAnswer(
+            self.scenarios[0].name,
+            "rate" if rate else "replicas",
+            answer,
+            sorted(self._probes, key=lambda p: (p.value, p.replication)),
+            self._size if rate else f"{self._offered:.4g} requests/s",
+            self.params.tolerance if rate and not interrupted else 0.0,
+            tuple(warnings),
+            tuple(values),
+            None if interval is None else interval.low - half,
+            None if interval is None else interval.high + half,
+            self.params.confidence,
+            self._cards,
+            {k: v for k, v in context.items() if k not in ("replicas", "accelerators")},
+        )
+
+
+def _cards(plans: Sequence[Any]) -> tuple[int, str] | None:
+    """(accelerators of one replica, their name); None where pools differ or models share a card."""
+    one = {(p.accelerators // p.replicas, p.accelerator.title) for p in plans}
+    return one.pop() if len(one) == 1 and not plans[0].several else None

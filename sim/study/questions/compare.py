@@ -1,0 +1,367 @@
+"""Which deployment is better, by how much, and how sure is that? Several scenarios, or one over several settings, under the same traffic.
+
+Every deployment meets the same requests and random numbers in each repetition, so that what differs is the deployment alone; differences
+are taken pair by pair. A single repetition (recorded traffic has no other) is compared in twenty stretches of the same requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field
+
+from sim.config.base import Count
+from sim.errors import ConfigError
+from sim.registry import register
+from sim.study.base import Outcome, Params, Steps, Study, Trial, figures
+from sim.study.domains import domains, grid
+from sim.study.options import Confidence, Precision
+from sim.study.pick import at
+from sim.study.variants import check_replications, is_random, repeated, variants
+
+_REPLICATIONS = 5
+FIGURES: dict[str, tuple[str, str, bool]] = {
+    "slo.attainment.joint": ("SLO attainment", "higher", True),
+    "slo.goodput_requests_per_s": ("goodput", "higher", False),
+    "latency.ttft_s.mean": ("mean TTFT", "lower", False),
+    "latency.ttft_s.p50": ("p50 TTFT", "lower", False),
+    "latency.ttft_s.p99": ("p99 TTFT", "lower", True),
+    "latency.tpot_s.p50": ("p50 TPOT", "lower", False),
+    "latency.tpot_s.p99": ("p99 TPOT", "lower", True),
+    "latency.e2e_s.mean": ("mean E2E", "lower", False),
+    "latency.e2e_s.p99": ("p99 E2E", "lower", True),
+    "throughput.requests_per_s": ("requests/s", "higher", False),
+    "throughput.output_tokens_per_s": ("output tokens/s", "higher", False),
+    "throughput.output_tokens_per_s_per_accelerator": ("tokens/s per accelerator", "higher", True),
+}
+"""Path in the summary → name, which way is better, whether the verdict speaks of it. The corrected tests are those of the verdict."""
+PARTS = 20
+
+
+class CompareParams(Params):
+    """What is compared, and how often."""
+
+    over: Annotated[Any, BeforeValidator(domains)] = Field(
+        (),
+        description="compare one scenario over these values of a setting; repeatable",
+        json_schema_extra={"metavar": "PATH=A,B,…", "list": True},
+    )
+    own_traffic: bool = Field(False, description="let each scenario keep its own traffic instead of the first one's")
+    replications: Count | None = Field(
+        None,
+        description="runs of each deployment, each under other random numbers (default: 5; 1 for recorded traffic)",
+        json_schema_extra={"option": "-r"},
+    )
+    precision: Precision = None
+    confidence: Confidence = 0.95
+    warmup: Literal["scenario", "auto"] = Field(
+        "scenario", description="leave out the scenario's own warm-up, or the one that MSER-5 finds in the first runs"
+    )
+
+
+@dataclass
+class Deployment:
+    """``values``: by figure, one for each repetition; ``intervals``: their means; ``summary``: of the first repetition."""
+
+    name: str
+    summary: dict[str, Any]
+    values: dict[str, list[float]]
+    intervals: dict[str, Any]
+    scenario: str = ""
+    curves: dict[str, list[float]] = field(default_factory=dict)
+    stationary: str = ""
+    warmup_s: float | None = None
+
+
+@dataclass
+class Against:
+    """One deployment against the first: `sim.study.statistics.paired.Difference` by figure, and the verdict in words."""
+
+    first: str
+    second: str
+    differences: dict[str, Any]
+    verdict: str
+    worse: bool
+    better: bool
+
+
+@dataclass
+class CompareAnswer:
+    """``deployments`` in the order given, ``comparisons`` of each further one with the first; ``failed``: name → error."""
+
+    name: str
+    deployments: list[Deployment]
+    comparisons: list[Against]
+    replications: int
+    level: float
+    same_traffic: bool = True
+    failed: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def verdict(self) -> bool | None:
+        """False when something is shown to be worse than the first deployment or misses its SLO; True when something is shown better."""
+        last = self.deployments[-1].summary["slo"]["met"]
+        if self.failed or last is False or any(c.worse for c in self.comparisons):
+            return False
+        return True if any(c.better for c in self.comparisons) else None
+
+    def cautions(self) -> list[str]:
+        """What speaks against comparing means at all: deployments that never settle."""
+        return [f"{d.name}: {d.stationary}" for d in self.deployments if d.stationary]
+
+    def sentence(self) -> str:
+        """The verdicts, one sentence for each."""
+        text = " ".join(c.verdict for c in self.comparisons)
+        if not self.same_traffic:
+            text = "Each deployment had its own traffic: differences are those of traffic and deployment together. " + text
+        return " ".join([*(f"{name} failed: {error}." for name, error in self.failed.items()), text]).strip()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {
+            "name": self.name,
+            "sentence": self.sentence(),
+            "replications": self.replications,
+            "level": self.level,
+            "same_traffic": self.same_traffic,
+            "results": {d.name: d.summary for d in self.deployments},
+            "intervals": {d.name: {k: i.as_dict() for k, i in d.intervals.items()} for d in self.deployments},
+            "comparisons": [
+                {
+                    "first": c.first,
+                    "second": c.second,
+                    "verdict": c.verdict,
+                    "differences": {k: d.as_dict() for k, d in c.differences.items()},
+                }
+                for c in self.comparisons
+            ],
+            "stationary": {d.name: d.stationary for d in self.deployments},
+            "failed": self.failed,
+            "notes": self.notes,
+            "warnings": list(self.warnings),
+        }
+
+
+@register("study")
+class Compare(Study):
+    """Run several scenarios, or one over several settings, under the same traffic and say what differs, by how much and how surely."""
+
+    name = "compare"
+    Params = CompareParams
+    takes: ClassVar[Literal["one", "many"]] = "many"
+    report: ClassVar[str] = "sim.report.compare"
+
+    def __init__(self, scenarios: Sequence[Any], params: CompareParams) -> None:
+        super().__init__(scenarios, params)
+        self.made: list[Any] = list(self.scenarios)
+        if params.over:
+            if len(scenarios) != 1:
+                raise ConfigError(
+                    "scenarios", len(scenarios), "with --over it is one scenario that is compared over settings", "1"
+                )
+            self.made = self._varied()
+        if len(self.made) < 2:
+            raise ConfigError(
+                "scenarios", len(self.made), "are too few to compare", "at least 2, or one with --over deployment.tp=1,2"
+            )
+        names = [m.name for m in self.made if not isinstance(m, Exception)]
+        for name in names:
+            if names.count(name) > 1:
+                raise ConfigError("name", name, "is the name of two of the scenarios", "a name of its own for each")
+        first = next(m for m in self.made if not isinstance(m, Exception))
+        if not params.own_traffic:
+            same = {"traffic": first.traffic, "seed": first.seed}
+            keep = [p.path for p in params.over if p.path.partition(".")[0] == "traffic"] if params.over else []
+            if not keep:
+                self.made = [m if isinstance(m, Exception) or m is first else m.model_copy(update=same) for m in self.made]
+        random = all(is_random(m) for m in self.made if not isinstance(m, Exception))
+        self.replications = params.replications or (_REPLICATIONS if random else 1)
+        check_replications(first, self.replications)
+        if params.precision is not None and not random:
+            raise ConfigError(
+                "precision", params.precision, "needs repetitions, and recorded traffic has none", hint="leave it out"
+            )
+        self._total = len(self.made) * self.replications
+
+    def _varied(self) -> list[Any]:
+        points = grid(self.params.over)
+        made = variants(self.scenarios[0], points, [d.path for d in self.params.over if d.values])
+        self._labels = [
+            ", ".join(str(v) if len(point) == 1 else f"{k.rpartition('.')[2]} {v}" for k, v in point.items()) for point in points
+        ]
+        return [
+            m if isinstance(m, Exception) else m.model_copy(update={"name": _fit(label)})
+            for m, label in zip(made, self._labels, strict=True)
+        ]
+
+    @property
+    def title(self) -> str:
+        """Name of the output folder."""
+        return f"compare-{'-'.join(s.name for s in self.scenarios)[:80]}"
+
+    @property
+    def expected(self) -> int:
+        """Deployments times repetitions, as far as known."""
+        return self._total
+
+    def _trials(self, replications: range, warmup: float | None) -> list[Trial]:
+        out = []
+        for i, made in enumerate(self.made):
+            for r in replications:
+                if isinstance(made, Exception):
+                    out.append(Trial(self.scenarios[0], {"deployment": self._labels[i], "replication": r}, problem=str(made)))
+                    continue
+                scenario = repeated(made, r)
+                if warmup is not None:
+                    scenario = scenario.model_copy(update={"warmup": max(warmup, scenario.warmup)})
+                out.append(Trial(scenario, {"deployment": made.name, "replication": r}))
+        return out
+
+    def run(self) -> Steps:
+        """A first round, then more until the intervals are as small as asked."""
+        warmup = None
+        notes = []
+        if self.params.warmup == "auto":
+            first = yield self._trials(range(1), None)
+            found = [o.data["warmup_s"] for o in first if o.data]
+            if any(f is None for f in found):
+                notes.append("MSER-5 finds no end of the warm-up in some deployment: nothing is cut.")
+            else:
+                warmup = float(f"{max(found, default=0.0):.4g}")
+                notes.append(f"The first {warmup:.3g} s are warm-up (MSER-5) and left out.")
+        outcomes: list[list[Outcome]] = [[] for _ in self.made]
+        done, wanted = 0, self.replications
+        while True:
+            flat = yield self._trials(range(done, wanted), warmup)
+            for i in range(len(self.made)):
+                outcomes[i] += flat[i * (wanted - done) : (i + 1) * (wanted - done)]
+            done = wanted
+            wanted = self._needed(outcomes, done)
+            if wanted <= done:
+                break
+            self._total = len(self.made) * wanted
+        return self._answer(outcomes, done, notes)
+
+    def _needed(self, outcomes: list[list[Outcome]], done: int) -> int:
+        if self.params.precision is None:
+            return done
+        from sim.study.statistics.replications import needed
+
+        most = done
+        for runs in outcomes:
+            for path, (_, _, primary) in FIGURES.items():
+                values = [at(o.data, path) for o in runs if o.data]
+                if primary and all(v is not None for v in values) and len(values) > 1:
+                    most = max(
+                        most, needed([float(v) for v in values if v is not None], self.params.precision, self.params.confidence)
+                    )
+        return most
+
+    @staticmethod
+    def observe(result: Any, trial: Trial) -> dict[str, Any]:
+        """Figures; of the first repetition also the curves, and the figures of twenty stretches of requests."""
+        import numpy as np
+
+        from sim.study.statistics.worth import worth
+        from sim.study.stretches import curve_grid, stretches
+
+        found = worth(result)
+        data = figures(result) | {"stationary": found["stationary"], "warmup_s": found["warmup_s"]}
+        if trial.settings["replication"] == 0:
+            data["scenario"] = result.scenario
+            data["alone"] = {k: i.as_dict() for k, i in found["intervals"].items() if k in FIGURES}
+            data["curves"] = {}
+            for key in ("ttft_s", "tpot_s", "e2e_s"):
+                values = result.columns[key]
+                values = values[~np.isnan(values)]
+                data["curves"][key] = [float(f"{v:.5g}") for v in np.quantile(values, curve_grid())] if values.size else []
+            data["parts"] = stretches(result, FIGURES, PARTS)
+        return data
+
+    def _answer(self, outcomes: list[list[Outcome]], replications: int, notes: list[str]) -> CompareAnswer:
+        from sim.study.statistics.interval import Interval
+        from sim.study.statistics.replications import replicated
+
+        level = self.params.confidence
+        deployments, parts, failed = [], [], {}
+        for runs in outcomes:
+            bad = next((o for o in runs if not o.data), None)
+            name = str(runs[0].trial.settings["deployment"])
+            if bad is not None:
+                failed[name] = bad.error
+                continue
+            first = dict(runs[0].value())
+            values = {k: [float(v) for o in runs if (v := at(o.data, k)) is not None] for k in FIGURES}
+            values = {k: v for k, v in values.items() if len(v) == len(runs)}
+            intervals = {k: replicated(v, level) for k, v in values.items()}
+            alone = {
+                k: Interval(**{**v, "high": float("inf") if v["high"] is None else v["high"]})
+                for k, v in first.pop("alone").items()
+            }
+            shown = {k: i if i is not None else alone.get(k) for k, i in intervals.items()}
+            parts.append(first.pop("parts"))
+            deployments.append(
+                Deployment(
+                    name,
+                    first,
+                    values,
+                    {k: i for k, i in shown.items() if i is not None},
+                    first.pop("scenario"),
+                    first.pop("curves"),
+                    next((o.data["stationary"] for o in runs if o.data and o.data["stationary"]), ""),
+                    first.pop("warmup_s"),
+                )
+            )
+            first.pop("stationary")
+        if len(deployments) < 2:
+            next(o for runs in outcomes for o in runs if not o.data).value()
+        single = replications == 1
+        pairs = [{k: v for k, v in p.items() if v} for p in parts] if single else [d.values for d in deployments]
+        warnings = tuple(dict.fromkeys(w for d in deployments for w in d.summary["warnings"]))
+        if single:
+            notes.append(f"One repetition: differences are those of {PARTS} stretches of the same requests.")
+        against = _against(deployments, pairs, level)
+        name = " · ".join(s.name for s in self.scenarios)
+        return CompareAnswer(
+            name, deployments, against, replications, level, not self.params.own_traffic, failed, notes, warnings
+        )
+
+
+def _against(deployments: Sequence[Deployment], pairs: Sequence[Mapping[str, list[float]]], level: float) -> list[Against]:
+    from dataclasses import replace
+
+    from sim.study.statistics.holm import holm
+    from sim.study.statistics.paired import paired_difference
+
+    found: list[dict[str, Any]] = []
+    for values in pairs[1:]:
+        both = [k for k in FIGURES if k in pairs[0] and k in values and len(values[k]) == len(pairs[0][k])]
+        differences = {k: paired_difference(pairs[0][k], values[k], level) for k in both}
+        found.append({k: d for k, d in differences.items() if d is not None})
+    tested = [(i, k) for i, d in enumerate(found) for k in d if FIGURES[k][2]]
+    for (i, k), p in zip(tested, holm([found[i][k].p for i, k in tested]), strict=True):
+        found[i][k] = replace(found[i][k], holm=p)
+    out = []
+    for deployment, shown in zip(deployments[1:], found, strict=True):
+        words, worse, better = [], False, False
+        for path, difference in shown.items():
+            name, direction, primary = FIGURES[path]
+            if not primary:
+                continue
+            words.append(difference.verdict(name, points=path == "slo.attainment.joint"))
+            if difference.significant and abs(difference.relative.value) >= 0.001:
+                good = (difference.relative.value < 0) == (direction == "lower")
+                better, worse = better or good, worse or not good
+        sentence = f"{deployment.name} against {deployments[0].name}: {', '.join(words)}." if words else ""
+        out.append(Against(deployments[0].name, deployment.name, shown, sentence, worse, better))
+    return out
+
+
+def _fit(label: str) -> str:
+    import re
+
+    return re.sub(r"[/\\\x00-\x1f]", "-", label).lstrip(".")[:80] or "none"
