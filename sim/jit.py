@@ -108,35 +108,41 @@ listeners: list[Callable[[str, str], Any]] = []
 
 
 class _Cache(FunctionCache):
-    """A cache on disk that is kept apart for each set of plug-ins, and that is compiled anew where it cannot be read."""
+    """A cache on disk with an index for each specialisation, kept apart for each set of plug-ins; what cannot be read is compiled anew.
+
+    Numba's own index holds all specialisations of a function: reading it imports the modules of every engine that was ever compiled, and
+    processes that write it at the same time lose or mix up each other's entries.
+    """
 
     def __init__(self, function: Any) -> None:
         super().__init__(function)
         self._function = function
-        self._files: dict[str, Any] = {"": self._cache_file}
+        self._files: dict[str, Any] = {}
 
     def _file(self, sig: Any) -> Any:
-        """Index of the specialisations with the plug-ins that take part in ``sig``; None where these have no source file."""
+        """Index of the specialisation; None where a plug-in that takes part in it has no source file."""
         text = str(sig)
+        if text in self._files:
+            return self._files[text]
         names = {name for name in _foreign if f"{name}." in text}
         if not plugins.is_own(self._function.__module__):
             names.add(self._function.__module__)
-        key = ""
+        folder = place = Path(self._cache_path)
         if names:
             found = plugins.digest(names)
             if found is None:
                 return None
-            key = f"plugin-{found}"
-        if key not in self._files:
-            base, place = Path(_config.CACHE_DIR), Path(self._cache_path)
-            folder = base / key / (place.relative_to(base) if place.is_relative_to(base) else place.name)
+            base = Path(_config.CACHE_DIR)
+            folder = base / f"plugin-{found}" / (place.relative_to(base) if place.is_relative_to(base) else place.name)
             folder.mkdir(parents=True, exist_ok=True)
-            os.utime(base / key)
-            _prune(base, base / key)
-            self._files[key] = IndexDataCacheFile(
-                cache_path=str(folder), filename_base=self._impl.filename_base, source_stamp=self._impl.locator.get_source_stamp()
-            )
-        return self._files[key]
+            os.utime(base / f"plugin-{found}")
+            _prune(base, base / f"plugin-{found}")
+        self._files[text] = IndexDataCacheFile(
+            cache_path=str(folder),
+            filename_base=f"{self._impl.filename_base}-{hashlib.sha256(text.encode()).hexdigest()[:12]}",
+            source_stamp=self._impl.locator.get_source_stamp(),
+        )
+        return self._files[text]
 
     def _load_overload(self, sig: Any, target_context: Any) -> Any:
         file = self._file(sig) if self._enabled else None
@@ -165,7 +171,7 @@ class _Cache(FunctionCache):
         file = self._file(sig) if self._enabled else None
         if file is None or not self._impl.check_cachable(data):
             return
-        self._impl.locator.ensure_cache_path()
+        Path(file._cache_path).mkdir(parents=True, exist_ok=True)
         file.save(self._index_key(sig, data.codegen), self._impl.reduce(data))
 
 

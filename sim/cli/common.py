@@ -82,12 +82,35 @@ def progress(quiet: bool) -> Iterator[Callable[..., None]]:
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("compiling, simulating", total=None)
+        task = bar.add_task("preparing", total=None)
 
         def update(done: int, total: int | None, label: str = "simulating") -> None:
             bar.update(task, completed=done, total=total, description=label)
 
-        yield update
+        def compiles(_: str, signature: str) -> None:
+            from sim.study.warm import engine_of
+
+            engine = engine_of(signature)
+            if engine:
+                bar.update(task, description=f"compiling {engine} (once, {COMPILING.get(engine, 'about 20 s')})")
+
+        with _compiling(compiles):
+            yield update
+
+
+COMPILING: dict[str, str] = {}
+"""Seconds of a processor that engines take whose compilation takes much longer than most."""
+
+
+@contextmanager
+def _compiling(tell: Callable[[str, str], None]) -> Iterator[None]:
+    from sim import jit  # loads the compiler, which whoever shows a bar is about to use
+
+    jit.listeners.append(tell)
+    try:
+        yield
+    finally:
+        jit.listeners.remove(tell)
 
 
 def stage(progress: Callable[..., None], stopped: Callable[[], bool]) -> Callable[..., bool]:

@@ -219,3 +219,14 @@ def test_an_engine_whose_defaults_fail_is_told_with_its_line(tmp_path):
     line = path.read_text(encoding="utf-8").splitlines().index("        return params.nothing") + 1
     with pytest.raises(PluginError, match=rf":{line}: Static.resolve raised AttributeError"):
         _simulate(path)
+
+
+def test_the_other_runs_of_a_study_are_kept(tmp_path):
+    import sim
+
+    path = tmp_path / "mine.py"
+    path.write_text(ROUTER.replace("BODY", "return 99"))
+    small = ["traffic.synthetic.requests=30", "expect={}"]
+    answer = sim.sweep(sim.load("quickstart", small), over={"router": ["round_robin", f"{path}:Mine"]})
+    assert [row["error"] == "" or row["error"] is None for row in answer.rows] == [True, False]
+    assert "Mine.choose answered 99" in answer.rows[1]["error"]
