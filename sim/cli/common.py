@@ -94,8 +94,14 @@ def progress(quiet: bool) -> Iterator[Callable[..., None]]:
             if engine:
                 bar.update(task, description=f"compiling {engine} (once, {COMPILING.get(engine, 'about 20 s')})")
 
-        with _compiling(compiles):
-            yield update
+        from sim.workload.textfile import on_read
+
+        token = on_read.set(update)  # large files say how far they are read
+        try:
+            with _compiling(compiles):
+                yield update
+        finally:
+            on_read.reset(token)
 
 
 COMPILING: dict[str, str] = {}

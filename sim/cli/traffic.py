@@ -1,0 +1,88 @@
+"""``servesim traffic``: what is in a traffic file, and the same in another format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from sim.cli import common
+from sim.cli.app import app
+
+traffic = typer.Typer(name="traffic", help="Traffic files: what is in them, and other formats.", no_args_is_help=True)
+app.add_typer(traffic)
+
+Format = Annotated[str, typer.Option("--format", "-f", help="Format of the files: auto, or its name (auto tries them all).")]
+Settings = Annotated[
+    Optional[list[str]],
+    typer.Option("--setting", metavar="NAME=VALUE", help="A setting of the format, e.g. block_tokens=16. Repeatable."),
+]
+
+
+@traffic.command("describe")
+def describe(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Traffic files or folders.")],
+    format_: Format = "auto",
+    setting: Settings = None,
+    out: Annotated[Optional[Path], typer.Option("--out", "-o", help="Folder for report.html, summary.json and YAML.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    quiet: common.Quiet = False,
+) -> None:
+    """Print counts, rates, burstiness, lengths, sharing and a synthetic section to paste; with --out also plots."""
+    from sim.report import traffic as view
+    from sim.workload.describe import describe_all
+
+    target = common.target(out, "traffic") if out else None
+    with common.progress(quiet or json):
+        found = describe_all(files, format_, _settings(setting))
+    if json:
+        typer.echo(common.json([d.as_dict() for d in found]))
+    elif not quiet:
+        view.show(found)
+    if target:
+        view.save(found, target)
+        common.say(quiet or json, f"Report: {target / 'report.html'}")
+
+
+@traffic.command("convert")
+def convert(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Traffic files or folders.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The file to write (.gz, .zst pack), or a folder for several.")],
+    to: Annotated[str, typer.Option("--to", help="csv (read by format: csv) or mooncake.")] = "csv",
+    format_: Format = "auto",
+    setting: Settings = None,
+    block_tokens: Annotated[int, typer.Option(help="Tokens of one hash id that is written.")] = 512,
+    quiet: common.Quiet = False,
+) -> None:
+    """Write traffic files in another format."""
+    from sim.workload.convert import convert as write
+
+    several = len(files) > 1 or out.is_dir()
+    if several:
+        out.mkdir(parents=True, exist_ok=True)
+    for file in files:
+        end = {"csv": ".csv", "mooncake": ".jsonl"}.get(to, "")
+        target = out / f"{file.name.split('.')[0]}{end}" if several else out
+        with common.progress(quiet):
+            count, notes = write(file, target, to, format_, _settings(setting), block_tokens)
+        for note in notes:
+            common.say(quiet, f"! {note}")
+        common.say(quiet, f"{target}: {count:,} requests")
+
+
+def _settings(given: list[str] | None) -> dict[str, Any]:
+    import yaml
+
+    from sim.errors import ConfigError
+
+    out: dict[str, Any] = {}
+    for text in given or ():
+        name, equals, value = text.partition("=")
+        if not (name and equals):
+            raise ConfigError("--setting", text, "is not of the form NAME=VALUE", hint="such as --setting block_tokens=16")
+        try:
+            out[name] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ConfigError("--setting", text, "has no value that can be read") from None
+    return out
