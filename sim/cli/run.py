@@ -27,6 +27,7 @@ def run(
     precision: Annotated[
         Optional[str], typer.Option(metavar="SHARE", help="Repeat until every interval is within so much of its value, e.g. 2%.")
     ] = None,
+    gate: Annotated[bool, typer.Option("--gate", help="Exit with 3 when the SLO is missed, for CI.")] = False,
     export: Annotated[
         Optional[str], typer.Option(help="Also write the result as other tools do, with commas: vllm-bench, guidellm, perfetto …")
     ] = None,
@@ -69,7 +70,9 @@ def run(
         where = f"the partial result is in {target}" if target else "nothing was saved (--no-save)"
         typer.echo(f"interrupted: {where}", err=True)
         raise typer.Exit(130)
-    raise typer.Exit(1 if missed else 0)
+    if missed:
+        raise typer.Exit(1)
+    raise typer.Exit(3 if gate and result.summary["slo"]["met"] is False else 0)
 
 
 def _exports(names: str | None, target: Path | None) -> list[Any]:

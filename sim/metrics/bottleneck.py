@@ -8,6 +8,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from sim.units import show_seconds
+
 Array = npt.NDArray[Any]
 
 KINDS: Final = {
@@ -32,7 +34,7 @@ WORDS: Final = {
 _KV_BLOCKED: Final = 0.05  # share of time with the head of the queue waiting for KV memory
 _PREEMPTED: Final = 0.02  # preemptions per request
 _QUEUED: Final = 0.10  # share of the end-to-end time spent in the queue
-_BUSY: Final = 0.90
+_IDLE: Final = 0.10
 
 
 def time_shares(parts: Array, part_names: Sequence[str], busy: float) -> dict[str, float]:
@@ -59,45 +61,74 @@ def queue_grows(columns: Mapping[str, Array]) -> bool:
     return q[3] > 2.0 * q[1] and q[3] > q[2] and q[3] > 0.2 * mean
 
 
-def judge(facts: Mapping[str, Any]) -> tuple[str, str]:
-    """(what limits, one sentence).
+def within(spell: Mapping[str, Any], columns: Mapping[str, Array], series: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts of `judge` that hold in a stretch of the run (`sim.metrics.spell`)."""
+    inside = (columns["arrival_s"] >= spell["start_s"]) & (columns["arrival_s"] <= spell["end_s"])
+    done = inside & (columns["status"] == 0)
+    finished = int(np.count_nonzero(done))
+    if not finished:
+        return {"spell": True}
+    e2e = float(columns["e2e_s"][done].mean())
+    wait = float((columns["ingress_s"] + columns["queue_s"])[done].mean())
+    facts: dict[str, Any] = {
+        "spell": True,
+        "finished": finished,
+        "preemptions": int(columns["preemptions"][done].sum()),
+        "queue_share": wait / e2e if e2e > 0 else 0.0,
+        "queue_grows": False,
+    }
+    if series:
+        bins = np.arange(series["time_s"].shape[1]) * float(series["width_s"])
+        mine = (bins + float(series["width_s"]) > spell["start_s"]) & (bins < spell["end_s"])
+        time = float(series["time_s"][:, mine].sum())
+        facts["kv_blocked"] = float(series["kv_full"][:, mine].sum()) / time if time > 0 else None
+    return facts
 
-    ``facts``: ``shares, busy, kv_blocked, preemptions, finished, queue_share, queue_grows``.
+
+def judge(facts: Mapping[str, Any]) -> tuple[str, str]:
+    """(what limits, one sentence). It never calls a deployment well that misses its SLO.
+
+    ``facts``: ``shares, kv_blocked, preemptions, finished, queue_share, queue_grows, met`` (of the SLO; None without one), ``step_s`` (mean).
+    ``spell``: they are those of the stretch in which the SLO was missed.
     """
     if not facts["finished"]:
         return "none", "No request finished, so nothing can be said about limits."
     working = {k: v for k, v in facts["shares"].items() if k not in ("idle", "other")}
     top = max(working, key=lambda k: working[k])
-    share_of_steps = working[top] / facts["busy"] if facts["busy"] else 0.0
-    steps = f"{WORDS[top]} takes {share_of_steps:.0%} of the step time"
+    takes = f"{WORDS[top]} takes {_share(working[top])} of the time"
     preempted = facts["preemptions"] / facts["finished"]
     blocked = facts["kv_blocked"] or 0.0
+    then = " then" if facts.get("spell") else ""
     tail = (
         " The queue grew through the run: the offered load is above what the deployment serves." if facts["queue_grows"] else ""
     )
     if blocked >= _KV_BLOCKED or preempted >= _PREEMPTED:
         why = (
-            f"for {blocked:.0%} of the time the queue waited for KV blocks"
+            f"for {_share(blocked)} of the time the queue{then} waited for KV blocks"
             if blocked >= _KV_BLOCKED
             else "blocks ran out under load"
         )
-        lost = f", and {facts['preemptions']:,} preemptions threw work away" if facts["preemptions"] else ""
+        lost = f", and {_count(facts['preemptions'], 'preemption')} threw work away" if facts["preemptions"] else ""
         return "kv_capacity", f"KV cache capacity breaks first: {why}{lost}.{tail}"
     if facts["queue_grows"] or facts["queue_share"] >= _QUEUED:
-        wait = f"requests spend {facts['queue_share']:.0%} of their time in the queue"
-        if facts["busy"] >= _BUSY:
+        wait = f"requests{then} wait for {_share(facts['queue_share'])} of their time before they are scheduled"
+        idle = facts["shares"].get("idle", 0.0)
+        if idle > _IDLE and not facts.get("spell"):
             return (
                 "queueing",
-                f"Queueing breaks first: {wait}; the replicas are busy {facts['busy']:.0%} of the time and {steps}.{tail}",
+                f"Queueing breaks first: {wait}, although the replicas idle {_share(idle)} of the time (bursts, or a limit on the batch).{tail}",
             )
-        return (
-            "queueing",
-            (
-                f"Queueing breaks first: {wait} although the replicas are busy only {facts['busy']:.0%} of the time "
-                f"(bursts, or a limit on the batch).{tail}"
-            ),
-        )
-    return (
-        top,
-        f"Nothing is saturated: replicas are busy {facts['busy']:.0%} of the time; {steps}, which limits first when load grows.",
-    )
+        return "queueing", f"Queueing breaks first: {wait}; {takes}.{tail}"
+    if facts.get("met") is False:
+        step = f" ({show_seconds(facts['step_s'])} on average)" if facts.get("step_s") else ""
+        return top, f"Steps are too long for the SLO{step}, not the queue: {takes}."
+    return top, f"Nothing is saturated: {takes}, and limits first when load grows."
+
+
+def _share(value: float) -> str:
+    """``0.604`` → ``60%``; never 100% for what is below it."""
+    return f"{min(round(100 * value), 99 if value < 1.0 else 100)}%"
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n:,} {what}{'' if n == 1 else 's'}"

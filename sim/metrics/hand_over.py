@@ -55,9 +55,16 @@ def sides(columns: Mapping[str, Array], replicas: int) -> Array:
 
 
 def judge(
-    time: Mapping[str, float | None], load: Sequence[Mapping[str, Any]], prefills: Array, preempted: float, grows: bool
+    time: Mapping[str, float | None],
+    load: Sequence[Mapping[str, Any]],
+    prefills: Array,
+    preempted: float,
+    grows: bool,
+    met: bool | None = None,
 ) -> tuple[str, str]:
-    """(what limits, one sentence). ``time``: `shares`; ``load``: busy and KV use of each replica; ``preempted``: preemptions per request."""
+    """(what limits, one sentence). ``time``: `shares`; ``load``: busy and KV use of each replica; ``preempted``: preemptions per request;
+    ``met``: of the SLO.
+    """
 
     def mean(key: str, which: bool) -> float:
         values = [row[key] for row, p in zip(load, prefills, strict=True) if p == which and row.get(key) is not None]
@@ -74,6 +81,8 @@ def judge(
         if preempted >= _PREEMPTED:
             return "kv_capacity", f"The decode side breaks first: its KV memory runs out under load; {both}.{tail}"
         side = "prefill" if busy > kv else "decode"
+        if met is False:
+            return "none", f"Steps are too long for the SLO, not a queue: {both}; the {side} side limits first."
         return "none", f"Nothing is saturated: {both}; the {side} side limits first when load grows."
     if worst == "transfer":
         return "kv_transfer", f"KV transfer breaks first: {share} on the link; {both}.{tail}"

@@ -54,6 +54,11 @@ class Result:
         return list(self.summary["warnings"])
 
     @property
+    def notes(self) -> list[str]:
+        """What else the run answers: what an autoscaler did."""
+        return list(self.summary.get("notes", ()))
+
+    @property
     def evidence(self) -> list[dict[str, Any]]:
         """What the numbers rest on, and how good that is."""
         return list(self.summary["evidence"])
@@ -88,9 +93,13 @@ class Result:
 
     def __str__(self) -> str:
         s = self.summary
-        return (
-            f"{s['name']}: {s['requests']['finished']:,} of {s['requests']['injected']:,} requests. {s['bottleneck']['sentence']}"
-        )
+        slo = s["slo"]
+        verdict = ""
+        if slo["met"] is not None:
+            share = f"{100 * slo['attainment']['joint']:.4g}% of requests meet its SLO, {100 * slo['required']:.6g}% required"
+            verdict = f" {'Holds' if slo['met'] else 'Misses'}: {share}."
+        counts = f"{s['requests']['finished']:,} of {s['requests']['injected']:,} requests."
+        return f"{s['name']}: {counts}{verdict} {s['bottleneck']['sentence']}"
 
 
 def summarise(record: RunRecord, warmup_s: float = 0.0, renderer: Callable[[Result], str] | str | None = RENDERER) -> Result:

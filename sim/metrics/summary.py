@@ -14,6 +14,8 @@ from sim.metrics.groups import group_rows, named, replica_load
 from sim.metrics.latency import describe, describe_itl, number
 from sim.metrics.record import FAILED, IN_FLIGHT, REJECTED, RunRecord
 from sim.metrics.slo import met, share
+from sim.metrics.spell import worst_spell
+from sim.metrics.steady import steady
 
 Array = npt.NDArray[Any]
 
@@ -77,6 +79,7 @@ def summarise_run(record: RunRecord, columns: Mapping[str, Array], warmup_s: flo
         "simulated_s": horizon,
         "latency": latency,
         "throughput": _throughput(n_finished, prompt, output, duration, record.accelerators),
+        "steady": steady(columns, finished, ok, counted, slo["met"] is not None),
         "slo": slo,
         "utilisation": _utilisation(record, load, horizon),
         "tokens": {
@@ -93,12 +96,14 @@ def summarise_run(record: RunRecord, columns: Mapping[str, Array], warmup_s: flo
         summary["fleet"] = fleet
     if record.scaling is not None:
         summary["scaling"] = scaling.section(record, columns)
+    summary["spell"] = worst_spell(columns, ok, counted, slo["required"]) if slo["met"] is False else None
     summary["bottleneck"] = _bottleneck(record, columns, summary, load)
     groups = _groups(record, columns, ok, counted)
     summary["classes"] = groups["classes"]
     summary["replicas"] = [a | b for a, b in zip(groups["replicas"], load, strict=True)]
     summary["evidence"] = [dict(row) for row in record.evidence]
     summary["evidence_shares"] = _evidence_shares(summary["evidence"], summary["bottleneck"]["parts_s"])
+    summary["notes"] = scaling.sentences(summary["scaling"]) if record.scaling is not None else []
     summary["warnings"] = list(record.warnings) + _warnings(record, summary)
     return summary, ok
 
@@ -195,18 +200,22 @@ def _bottleneck(
     facts = {
         "finished": summary["requests"]["finished"],
         "shares": shares,
-        "busy": use["busy"] or 0.0,
         "kv_blocked": use["kv_blocked"],
         "preemptions": summary["preemptions"],
         "queue_share": (stages["ingress"] or 0.0) + (stages["queue"] or 0.0),
         "queue_grows": grows,
+        "met": summary["slo"]["met"],
+        "step_s": use["step_time_mean_s"],
     }
+    if summary["spell"] is not None:  # a spike is judged by itself, not by the average of the run around it
+        facts |= bottleneck.within(summary["spell"], columns, record.series)
     limit, sentence = bottleneck.judge(facts)
     if "prefill_replica" in columns:
         stages = hand_over.shares(columns, columns["status"] == 0)
         prefills = hand_over.sides(columns, record.parts.shape[0])
         if limit != "none":
-            limit, sentence = hand_over.judge(stages, load, prefills, facts["preemptions"] / facts["finished"], grows)
+            preempted = facts["preemptions"] / facts["finished"]
+            limit, sentence = hand_over.judge(stages, load, prefills, preempted, grows, summary["slo"]["met"])
     return {
         "limit": limit,
         "sentence": sentence,
@@ -251,14 +260,14 @@ def _evidence_shares(rows: list[dict[str, Any]], parts_s: Mapping[str, float]) -
 
 
 def _warnings(record: RunRecord, summary: Mapping[str, Any]) -> list[str]:
-    out = scaling.sentences(summary["scaling"]) if record.scaling is not None else []
+    out = []
     if not record.complete:
         out.append("The run was interrupted: these are the requests simulated so far.")
     r = summary["requests"]
-    if r["rejected"] + r["failed"]:
-        out.append(
-            f"{r['rejected']:,} requests were rejected and {r['failed']:,} failed; they count as misses and have no latency."
-        )
+    if r["rejected"] + r["failed"] and not any("counted as misses" in w for w in record.warnings):
+        lost = [f"{r[k]:,} {'request was' if r[k] == 1 else 'requests were'} {k}" for k in ("rejected",) if r[k]]
+        lost += [f"{r['failed']:,} failed"] if r["failed"] else []
+        out.append(f"{' and '.join(lost)}; counted as misses, without latency.")
     if r["in_flight"] and record.complete:
         out.append(f"{r['in_flight']:,} requests were still in flight when the run ended; they count nowhere.")
     if 0 < r["finished"] < 1000:

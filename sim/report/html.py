@@ -46,7 +46,8 @@ def render(result: Result) -> str:
         f'<h1>{page.esc(s["name"] or "Simulation")}</h1><p class="kicker">{page.esc(words.subtitle(s))}</p>',
         verdict(s),
         f'<div class="cards">{"".join(_cards(s))}</div>',
-        _warnings(result.warnings),
+        _list(result.notes, "notes"),
+        _list(result.warnings, "warnings"),
         "<h2>Latency</h2>",
         latency_table(s),
         "<div style='height:16px'></div>",
@@ -78,18 +79,20 @@ def verdict(s: Mapping[str, Any]) -> str:
     state, sentence = words.verdict(s)
     first, colon, rest = sentence.partition(":")
     head = f"<strong>{page.esc(first)}:</strong>{page.esc(rest)}" if colon and state != "none" else page.esc(sentence)
-    return f'<div class="verdict {state}"><p>{head}</p><p>{page.esc(s["bottleneck"]["sentence"])}</p></div>'
+    when = words.spell(s)
+    more = f"<p>{page.esc(when)}</p>" if when else ""
+    return f'<div class="verdict {state}"><p>{head}</p>{more}<p>{page.esc(s["bottleneck"]["sentence"])}</p></div>'
 
 
 def _cards(s: Mapping[str, Any]) -> list[str]:
-    latency, t, u, slo, r = s["latency"], s["throughput"], s["utilisation"], s["slo"], s["requests"]
+    latency, t, u, slo, r = s["latency"], words.rates(s), s["utilisation"], s["slo"], s["requests"]
     cards = []
     if slo["met"] is not None:
         need = words.required(slo["required"])
         cards.append(
             page.card(
                 "SLO attainment",
-                words.percent(slo["attainment"]["joint"], 2),
+                words.met_share(slo["attainment"]["joint"]),
                 f"{need} required",
                 "good" if slo["met"] else "bad",
             )
@@ -107,24 +110,28 @@ def _cards(s: Mapping[str, Any]) -> list[str]:
             f"{words.number(t['total_tokens_per_s'])} with prompts",
         )
     )
-    if slo["goodput_requests_per_s"] is not None:
-        note = f"{words.number(slo['goodput_output_tokens_per_s'])} output tokens/s"
-        cards.append(page.card("Goodput", f"{words.number(slo['goodput_requests_per_s'])} /s", note))
-    cards.append(page.card("Busy", words.percent(u["busy"], 0), f"mean step {words.seconds(u['step_time_mean_s'])}"))
+    if t.get("goodput_requests_per_s") is not None:
+        note = f"{words.number(t['goodput_output_tokens_per_s'])} output tokens/s"
+        cards.append(page.card("Goodput", f"{words.number(t['goodput_requests_per_s'])} /s", note))
+    if s.get("load"):
+        could = words.number(s["load"]["could_serve_requests_per_s"])
+        cards.append(page.card("Load", f"{s['load']['share']:.0%}", f"of the {could} requests/s that could be served"))
+    else:
+        cards.append(page.card("Busy", words.percent(u["busy"], 0), f"mean step {words.seconds(u['step_time_mean_s'])}"))
     if "scaling" in s:
         scaling = s["scaling"]
         note = f"{scaling['replicas_peak']} at most, {words.number(scaling['accelerator_hours'])} accelerator hours"
         cards.append(page.card("Replicas, mean", words.number(scaling["replicas_mean"]), note))
     if u["kv_mean"] is not None:
-        note = f"peak {words.percent(u['kv_peak'], 0)}, {s['preemptions']:,} preemptions"
+        note = f"peak {words.percent(u['kv_peak'], 0)}, {words.counted(s['preemptions'], 'preemption')}"
         cards.append(page.card("KV cache, mean", words.percent(u["kv_mean"], 0), note))
     if s["tokens"]["cached"]:
         cards.append(page.card("Prefix cache", words.percent(s["tokens"]["cached_share"]), "of prompt tokens"))
     return cards
 
 
-def _warnings(warnings: Sequence[str]) -> str:
-    return f'<ul class="warnings">{"".join(f"<li>{page.esc(w)}</li>" for w in warnings)}</ul>' if warnings else ""
+def _list(sentences: Sequence[str], kind: str) -> str:
+    return f'<ul class="{kind}">{"".join(f"<li>{page.esc(w)}</li>" for w in sentences)}</ul>' if sentences else ""
 
 
 def latency_table(s: Mapping[str, Any]) -> str:

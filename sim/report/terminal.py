@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from rich import box
-from rich.console import Console, Group
+from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -26,68 +26,90 @@ _BAR: Final = {
     "idle": ("idle", "white"),
 }
 _BAR_WIDTH: Final = 60
-_MAX_WARNINGS: Final = 2
+_MAX_WARNINGS: Final = 4
+_NARROW: Final = (("p999", 78), ("p90", 70), ("mean", 62))
+"""Columns of the latency table that go first, below so many columns of the terminal: a label never does."""
 
 
 def screen(result: Result) -> Group:
-    """The whole screen: fits 80 × 24."""
+    """The whole screen: fits 80 × 24 when there is nothing to warn of."""
     s = result.summary
     state, sentence = words.verdict(s)
     mark, style = STYLE[state]
     lines: list[Any] = [
         Text.assemble((s["name"] or "run", "bold"), (f"  {words.subtitle(s)}", "dim")),
         Text(f"{mark} {sentence}", style=style),
-        latency_table(s),
-        _facts(s),
-        _bar(s["bottleneck"]["shares"]),
-        Text(s["bottleneck"]["sentence"]),
     ]
+    when = words.spell(s)
+    if when:
+        lines.append(Text(when, style=style))
+    lines += [LatencyTable(s), _facts(s), _bar(s["bottleneck"]["shares"]), Text(s["bottleneck"]["sentence"])]
+    lines += [Text(f"· {note}") for note in result.notes]
     shown = result.warnings[:_MAX_WARNINGS]
-    lines += [Text(f"! {w}", style="yellow", no_wrap=True, overflow="ellipsis") for w in shown]
+    lines += [Text(f"! {w}", style="yellow") for w in shown]
     if len(result.warnings) > len(shown):
-        lines.append(Text(f"! {len(result.warnings) - len(shown)} more warnings in the report", style="yellow"))
+        more = words.counted(len(result.warnings) - len(shown), "more warning")
+        lines.append(Text(f"! {more} in the report and in summary.json", style="yellow"))
     return Group(*lines)
 
 
-def latency_table(s: Mapping[str, Any]) -> Table:
+class LatencyTable:
+    """The latency metrics, one row each, in as many columns as the terminal has room for."""
+
+    def __init__(self, summary: Mapping[str, Any]) -> None:
+        self.summary = summary
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """The table of this width."""
+        yield latency_table(self.summary, options.max_width)
+
+
+def latency_table(s: Mapping[str, Any], width: int = 80) -> Table:
     """The latency metrics, one row each; the SLO columns appear when there is one."""
     with_slo = bool(s["slo"]["targets"])
+    narrow = {name for name, least in _NARROW if width < least + (0 if with_slo else -18)}
+    shown = [name for name in words.PERCENTILE_TITLES if name not in narrow]
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    table.add_column("")
-    for title in words.PERCENTILE_TITLES.values():
-        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True, min_width=10)
+    for name in shown:
+        table.add_column(words.PERCENTILE_TITLES[name], justify="right", no_wrap=True)
     if with_slo:
         table.add_column("SLO", justify="right", no_wrap=True)
         table.add_column("met", justify="right", no_wrap=True)
     for row in words.latency_rows(s):
-        cells = [f"{row['title']} {row['unit']}", *(row[p] for p in words.PERCENTILE_TITLES)]
+        cells = [f"{row['title']} {row['unit']}", *(row[p] for p in shown)]
         table.add_row(*cells, *([row["slo"], row["met"]] if with_slo else []))
     return table
 
 
 def _facts(s: Mapping[str, Any]) -> Table:
-    t, u, r, slo = s["throughput"], s["utilisation"], s["requests"], s["slo"]
+    u, r = s["utilisation"], s["requests"]
+    t = words.rates(s)
     table = Table.grid(padding=(0, 2, 0, 0))
-    table.add_column(style="dim")
+    table.add_column(style="dim", no_wrap=True)
     table.add_column()
+    load = words.load(s)
+    if load:
+        table.add_row("Load", load)
     rates = [
         f"{words.number(t['requests_per_s'])} requests/s",
         f"{words.number(t['output_tokens_per_s'])} output tokens/s",
         f"{words.number(t['total_tokens_per_s'])} tokens/s",
     ]
     table.add_row("Throughput", ", ".join(rates))
-    if slo["goodput_requests_per_s"] is not None:
-        tokens = words.number(slo["goodput_output_tokens_per_s"])
-        table.add_row("Goodput", f"{words.number(slo['goodput_requests_per_s'])} requests/s, {tokens} output tokens/s")
+    if t.get("goodput_requests_per_s") is not None:
+        tokens = words.number(t["goodput_output_tokens_per_s"])
+        table.add_row("Goodput", f"{words.number(t['goodput_requests_per_s'])} requests/s, {tokens} output tokens/s")
     counts = [f"{r['finished']:,} finished"]
     counts += [f"{r[k]:,} {k.replace('_', ' ')}" for k in ("rejected", "failed", "in_flight", "warmup") if r[k]]
     table.add_row("Requests", ", ".join(counts))
-    use = [f"busy {words.percent(u['busy'], 0)}"]
+    use = [] if load else [f"busy {words.percent(u['busy'], 0)}"]
     if u["kv_mean"] is not None:
         use.append(f"KV {words.percent(u['kv_mean'], 0)}, peak {words.percent(u['kv_peak'], 0)}")
     if u["running_mean"] is not None:
         use.append(f"running {words.number(u['running_mean'])}, waiting {words.number(u['waiting_mean'])}")
-    table.add_row("Use", "; ".join(use))
+    if use:
+        table.add_row("Use", "; ".join(use))
     if "scaling" in s:
         scaling = s["scaling"]
         hours = words.number(scaling["accelerator_hours"])
@@ -100,7 +122,7 @@ def _facts(s: Mapping[str, Any]) -> Table:
     if "transfer" in stages:
         times = [f"{title} {words.percent(stages[k])}" for k, title in words.STAGES.items()]
         table.add_row("Time in", ", ".join(times))
-    table.add_row("Work", f"{s['steps']:,} steps, {s['preemptions']:,} preemptions{cached}")
+    table.add_row("Work", f"{words.counted(s['steps'], 'step')}, {words.counted(s['preemptions'], 'preemption')}{cached}")
     rests = words.evidence_line(s)
     if rests:
         table.add_row("Rests on", rests)

@@ -102,19 +102,67 @@ def verdict(summary: Mapping[str, Any]) -> tuple[str, str]:
         if not finished:
             return "none", "No request finished."
         ttft, tpot = summary["latency"]["ttft_s"], summary["latency"]["tpot_s"]
-        rate = number(summary["throughput"]["requests_per_s"])
+        rate = number(rates(summary)["requests_per_s"])
         return (
             "none",
             f"Median TTFT {seconds(ttft['p50'])}, median TPOT {seconds(tpot['p50'])} at {rate} requests/s. No SLO was set.",
         )
     joint = slo["attainment"]["joint"]
-    text = f"{percent(joint, 2)} of requests meet {targets(summary)} ({required(slo['required'])} required)."
+    text = f"of requests meet {targets(summary)} ({required(slo['required'])} required)."
     if slo["met"]:
-        return "holds", f"Holds its SLO: {text}"
+        return "holds", f"Holds its SLO: {met_share(joint)} {text}"
     single = {k: v for k, v in slo["attainment"].items() if k != "joint" and v is not None}
     worst = min(single, key=lambda k: single[k]) if len(single) > 1 else None
-    more = f" {definition(worst).title} is missed most: {percent(single[worst], 2)} meet it." if worst else ""
-    return "misses", f"Misses its SLO: only {text}{more}"
+    more = f" {definition(worst).title} is missed most: {met_share(single[worst])} meet it." if worst and joint else ""
+    return "misses", f"Misses its SLO: {'only ' if joint else ''}{met_share(joint)} {text}{more}"
+
+
+def met_share(value: float | None) -> str:
+    """``97.40%`` of requests that meet something; ``none`` and ``less than 0.01%`` where a rounded zero would say less."""
+    if value == 0:
+        return "none"
+    return "less than 0.01%" if value is not None and value < 5e-5 else percent(value, 2)
+
+
+def spell(summary: Mapping[str, Any]) -> str:
+    """When it was bad and for how long; empty where the whole run was, or nothing."""
+    s = summary.get("spell")
+    if s is None:
+        return ""
+    span = f"from {seconds(s['start_s'])} to {seconds(s['end_s'])} ({seconds(s['end_s'] - s['start_s'])})"
+    text = f"Bad {span}: {met_share(s['met'])} of the {s['requests']:,} requests that came then met the SLO, {met_share(s['met_outside'])} of all others"
+    text += f"; up to {s['waiting_peak']:,} waited." if s["waiting_peak"] > 1 else "."
+    if not s["recovered"]:
+        return f"{text} It was still bad when the last request came."
+    if s["recovery_s"] is not None:
+        return f"{text} It took {seconds(s['recovery_s'])} from the fall of the load to recover."
+    return text
+
+
+def load(summary: Mapping[str, Any]) -> str:
+    """The load as a share of what could be served; empty where that is not known."""
+    found = summary.get("load")
+    if not found:
+        return ""
+    share = found["share"]
+    return (
+        f"{share:.0%} of the {number(found['could_serve_requests_per_s'])} requests/s that could be served, whatever the latency"
+        f" ({number(found['offered_requests_per_s'])} offered)"
+    )
+
+
+def rates(summary: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Rates to print: without start and drain where the run is long enough, else over the whole run."""
+    slo: Mapping[str, Any] = summary["slo"]
+    inner: Mapping[str, Any] = summary.get("steady") or {}
+    if inner.get("requests_per_s") is not None:
+        return inner
+    return dict(summary["throughput"]) | {k: slo[k] for k in ("goodput_requests_per_s", "goodput_output_tokens_per_s")}
+
+
+def counted(n: int, what: str) -> str:
+    """``1 replica``, ``2 replicas``."""
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
 
 
 def subtitle(summary: Mapping[str, Any]) -> str:
@@ -124,8 +172,8 @@ def subtitle(summary: Mapping[str, Any]) -> str:
     facts = [str(v) for k, v in context.items() if k not in skip and v not in (None, "")]
     count = context.get("accelerators", 1)
     if context.get("replicas", 1) > 1 and "deployment" not in context:
-        facts.append(f"{context['replicas']:,} replicas, {count:,} accelerators")
-    facts.append(f"{summary['requests']['injected']:,} requests in {seconds(summary['duration_s'])}")
+        facts.append(f"{counted(context['replicas'], 'replica')}, {counted(count, 'accelerator')}")
+    facts.append(f"{counted(summary['requests']['injected'], 'request')} in {seconds(summary['duration_s'])}")
     return " · ".join(facts)
 
 

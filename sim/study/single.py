@@ -17,7 +17,8 @@ from sim.metrics.histogram import ITL_BINS, ITL_LO, ITL_SCALE
 from sim.metrics.record import RunRecord
 from sim.metrics.result import Result, summarise
 from sim.metrics.slo import Slo
-from sim.study import economics
+from sim.study import economics, headroom
+from sim.study.reasons import reasons
 from sim.units import show_bytes, show_seconds
 from sim.workload import build_traffic
 from sim.workload.stretched import Spike, stretched
@@ -111,7 +112,13 @@ def _bins(wanted: int, replicas: int) -> int:
 
 def simulate(scenario: Any, *, progress: Progress | None = None) -> Result:
     """Run a scenario (see `sim.load`) and return its `Result`. Raises `ServesimError` for whatever is wrong with it."""
-    return Prepared(scenario).run(progress=progress)
+    prepared = Prepared(scenario)
+    result = prepared.run(progress=progress)
+    if prepared.scaling is None and result.summary["complete"]:
+        result.summary["load"] = headroom.section(
+            prepared.plans, prepared.traffic, scenario.seed, result.summary["steady"]["offered_requests_per_s"]
+        )
+    return result
 
 
 def memory(scenario: Any) -> list[tuple[str, Budget | None]]:
@@ -200,13 +207,22 @@ def _context(plans: Sequence[Plan]) -> dict[str, Any]:
     for p in plans:
         at = f" ({p.name})" if len(plans) > 1 else ""
         cut = ", ".join(f"{k} {v}" for k in ("tp", "pp", "dp", "ep") if (v := getattr(p.layout, k)) > 1)
-        facts[f"deployment{at}"] = f"{p.replicas} × {p.accelerator.title}" + (f" ({cut})" if cut else "")
+        facts[f"deployment{at}"] = _cards(p) + (f" ({cut})" if cut else "")
         facts[f"engine{at}"] = _engine(p)
         if p.budget:
             kv = "pinned" if not p.budget.estimated else "estimated"
             kv += ", each rank" if p.ranks is not None else ""
             facts[f"KV cache{at}"] = f"{p.budget.kv_tokens:,} KV tokens ({kv})"
     return facts
+
+
+def _cards(p: Plan) -> str:
+    """``2 replicas × 4 = 8 × NVIDIA H100``: accelerators are counted as cards."""
+    each = p.accelerators // p.replicas
+    if p.replicas == 1:
+        return f"{each} × {p.accelerator.title}"
+    several = f"{p.replicas} replicas" + (f" × {each}" if each > 1 else "")
+    return f"{several} = {p.accelerators} × {p.accelerator.title}"
 
 
 def _engine(p: Plan) -> str:
@@ -232,7 +248,7 @@ def _evidence(plans: Sequence[Plan]) -> list[dict[str, Any]]:
 
 
 def _warnings(plans: Sequence[Plan], raw: Raw) -> list[str]:
-    out: list[str] = list(raw.notes)
+    out: list[str] = [*reasons(plans, raw.requests, raw.totals), *raw.notes]
     for p in plans:
         out += p.scheduler.notes()
         out += p.evidence.notes

@@ -25,11 +25,30 @@ def test_one_screen(wave: Result, width: int) -> None:
 
 
 def test_a_large_fleet_fits_as_well(make_result: Maker) -> None:
-    many = make_result(5000, 1000, 50, load=2.0, warnings=["a long warning " * 20] * 5)
-    lines = terminal.text(many, 100).splitlines()
+    lines = terminal.text(make_result(5000, 1000, 50, load=2.0), 100).splitlines()
 
     assert len(lines) <= 26
-    assert "3 more warnings in the report" in lines[-1]
+
+
+def test_warnings_are_never_cut(make_result: Maker) -> None:
+    many = make_result(500, warnings=[f"warning {i}: " + "a long sentence " * 20 + f"that ends in {i}." for i in range(5)])
+    screen = " ".join(terminal.text(many, 80).split())
+
+    assert all(f"that ends in {i}." in screen for i in range(4))
+    assert "…" not in screen
+    assert "in the report and in summary.json" in screen
+
+
+@pytest.mark.parametrize("width", [40, 50, 60, 64, 70, 80, 120])
+@pytest.mark.parametrize("targets", [Slo(), Slo(ttft=1.0, tpot=0.05, e2e=30.0)])
+def test_every_row_keeps_its_label(make_result: Maker, width: int, targets: Slo) -> None:
+    screen = terminal.text(make_result(1000, slo=targets), width)
+
+    for label in ("TTFT ms", "TPOT ms", "ITL ms", "E2E s", "Queue ms", "Ingress"):
+        assert any(line.startswith(label) for line in screen.splitlines()), label
+    for column in ("p50", "p95", "p99"):
+        assert column in screen
+    assert max(map(len, screen.splitlines())) <= width or width < 60
 
 
 def test_numbers_and_units(wave: Result) -> None:

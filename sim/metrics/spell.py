@@ -1,0 +1,99 @@
+"""When it was bad, and for how long: the stretch of a run in which the SLO was missed. An average over the whole run hides it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+_PER_WINDOW: Final = 50  # requests, on average
+_WINDOWS: Final = (10, 240)
+_FEWEST: Final = 8  # requests in a window that says something
+_FALL: Final = 1.3  # the load has fallen where its peak was so many times what came after
+_MOST: Final = 0.85  # of the run: longer is no spell but the run
+
+
+def worst_spell(columns: Mapping[str, Array], ok: Array, counted: Array, required: float) -> dict[str, Any] | None:
+    """The stretch in which most requests missed the SLO; None when there is no such stretch, or when it is (nearly) the whole run.
+
+    ``start_s, end_s`` (of arrivals), ``requests`` that came in it, ``met`` their share that met the SLO, ``met_outside`` that of all others,
+    ``waiting_peak`` most requests that waited at once, ``offered_peak_per_s``, ``recovered``: it was good again before the run ended,
+    ``recovery_s``: from the fall of the load to the end of the stretch (None: the load did not fall in it).
+    """
+    arrival = columns["arrival_s"]
+    n = int(np.count_nonzero(counted))
+    if n < _PER_WINDOW * _WINDOWS[0] // 2:
+        return None
+    at, good = arrival[counted], ok[counted]
+    first, last = float(at.min()), float(at.max())
+    if last <= first:
+        return None
+    windows = int(np.clip(n // _PER_WINDOW, *_WINDOWS))
+    width = (last - first) / windows
+    index = np.minimum(((at - first) / width).astype(np.int64), windows - 1)
+    came, met = np.bincount(index, minlength=windows), np.bincount(index, good, windows)
+    lo, hi = _longest(_bad(came, met, required), came - met)
+    if hi <= lo or (hi - lo) > _MOST * windows:
+        return None
+    inside = (index >= lo) & (index < hi)
+    outside = float(good[~inside].mean()) if (~inside).any() else None
+    if outside is None or outside < required:  # bad elsewhere too: the whole run is to be judged
+        return None
+    start, end = first + lo * width, first + hi * width
+    peak, fell = _fall(came / width, lo, hi)
+    return {
+        "start_s": start,
+        "end_s": end,
+        "requests": int(inside.sum()),
+        "met": float(good[inside].mean()),
+        "met_outside": outside,
+        "waiting_peak": _waiting_peak(columns, start, end),
+        "offered_peak_per_s": peak,
+        "recovered": hi < windows,
+        "recovery_s": None if fell is None or hi == windows else (hi - fell) * width,
+    }
+
+
+def _bad(came: Array, met: Array, required: float) -> Array:
+    """Which windows miss the SLO by more than chance; one with too few requests is as the one before it."""
+    share = met / np.maximum(came, 1)
+    bad = share < required - 2.0 * np.sqrt(required * (1.0 - required) / np.maximum(came, 1))
+    sure = came >= _FEWEST
+    told = np.maximum.accumulate(np.where(sure, np.arange(len(came)), 0))
+    return np.asarray(bad[told] & sure[told])
+
+
+def _longest(bad: Array, missed: Array) -> tuple[int, int]:
+    """The stretch [lo, hi) of bad windows, single good ones among them, in which most requests missed."""
+    joined = bad.copy()
+    joined[1:-1] |= bad[:-2] & bad[2:]
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], joined.astype(int), [0]])))
+    found = [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
+    return max(found, key=lambda ab: float(missed[ab[0] : ab[1]].sum()), default=(0, 0))
+
+
+def _fall(rate: Array, lo: int, hi: int) -> tuple[float, int | None]:
+    """Highest rate of arrivals just before and in the stretch, and the window at which it has fallen again."""
+    smooth = np.convolve(rate, np.ones(3) / 3, "same") if len(rate) >= 3 else rate
+    a = max(lo - 2, 0)
+    top = a + int(np.argmax(smooth[a:hi]))
+    peak = float(smooth[top])
+    after = float(np.median(rate[hi:])) if hi < len(rate) else float(rate[-1])
+    if peak < _FALL * after:
+        return peak, None
+    high = np.flatnonzero(smooth[a:hi] > 0.5 * (peak + after))
+    return peak, min(a + int(high[-1]) + 1, hi)
+
+
+def _waiting_peak(columns: Mapping[str, Array], start: float, end: float) -> int:
+    """Most requests that had been sent and not yet scheduled, at once, from ``start`` to ``end``."""
+    arrival, begun = columns["arrival_s"], columns["first_scheduled_s"]
+    gone = np.where(np.isnan(begun), columns["finish_s"], begun)
+    gone = np.where(np.isnan(gone), np.inf, gone)
+    times = np.sort(arrival[(arrival >= start) & (arrival <= end)])
+    waiting = np.searchsorted(np.sort(arrival), times, "right") - np.searchsorted(np.sort(gone), times, "right")
+    return int(waiting.max(initial=0))

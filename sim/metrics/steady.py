@@ -1,0 +1,48 @@
+"""Rates of a run without its start and its drain: what a planner compares with the load that comes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+_CUT: Final = 0.1  # of the finishes at either end
+_FEWEST: Final = 20
+
+
+def steady(columns: Mapping[str, Array], finished: Array, ok: Array, counted: Array, with_slo: bool) -> dict[str, float | None]:
+    """Rates between the first and the last tenth of the finishes; all None with fewer than 20 of them.
+
+    ``offered_requests_per_s``: arrivals, from the first to the last. ``window_s``: seconds that the other rates are taken over.
+    """
+    keys = (
+        "window_s", "requests_per_s", "output_tokens_per_s", "total_tokens_per_s", "goodput_requests_per_s", "goodput_output_tokens_per_s",
+    )  # fmt: skip
+    out: dict[str, float | None] = dict.fromkeys(("offered_requests_per_s", *keys))
+    arrival = columns["arrival_s"][counted]
+    if arrival.size > 1 and arrival.max() > arrival.min():
+        out["offered_requests_per_s"] = (arrival.size - 1) / float(arrival.max() - arrival.min())
+    end = columns["finish_s"][finished]
+    if end.size < _FEWEST:
+        return out
+    a, b = np.quantile(end, [_CUT, 1.0 - _CUT])
+    window = float(b - a)
+    if window <= 0:
+        return out
+    inside = (end > a) & (end <= b)
+    output = columns["output_tokens"][finished][inside].astype(float)
+    good = ok[finished][inside]
+    out |= {
+        "window_s": window,
+        "requests_per_s": float(np.count_nonzero(inside)) / window,
+        "output_tokens_per_s": float(output.sum()) / window,
+        "total_tokens_per_s": float(output.sum() + columns["prompt_tokens"][finished][inside].sum()) / window,
+    }
+    if with_slo:
+        out["goodput_requests_per_s"] = float(np.count_nonzero(good)) / window
+        out["goodput_output_tokens_per_s"] = float(output[good].sum()) / window
+    return out

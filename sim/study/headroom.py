@@ -1,0 +1,67 @@
+"""How much one deployment could serve at most, whatever its latency: the same requests sent by so many clients that no place stays free."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from math import inf
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from sim.errors import ServesimError
+from sim.fleet.build import Plan
+from sim.fleet.run import execute
+from sim.metrics.histogram import ITL_BINS, ITL_LO, ITL_SCALE
+from sim.workload.base import Traffic
+from sim.workload.closed_loop import ClosedLoop
+from sim.workload.recorded import RecordedTraffic
+
+_CLIENTS = (64, 1024)
+_TURNS = 3  # requests a client sends
+
+
+def could_serve(plans: Sequence[Plan], traffic: Traffic, seed: int) -> float | None:
+    """Requests per second of all replicas together, from a saturated run of one; None where that says nothing.
+
+    It does not for traffic whose clients wait (their load follows from the answers), for fleets of several pools, and for engines that
+    turn requests away at that load.
+    """
+    if len(plans) != 1 or plans[0].role or plans[0].several or traffic.closed_loop is not None:
+        return None
+    block = next(iter(traffic.blocks()), None)
+    if block is None or (block.session >= 0).any():
+        return None
+    slots = plans[0].facts.slots * plans[0].rank_count or _CLIENTS[0] * 4
+    clients = int(np.clip(min(slots, len(block) // 2), 1, _CLIENTS[1]))
+    requests = RecordedTraffic(block[: _TURNS * clients])
+    one = replace(plans[0], replicas=1)
+    router = SimpleNamespace(name="round_robin", settings={})
+    try:
+        raw = execute(
+            [one],
+            requests.with_closed_loop(ClosedLoop(clients, 0.0, requests)),
+            router,
+            seed,
+            bins=0,
+            histogram=(ITL_BINS, ITL_LO, ITL_SCALE),
+            until=inf,
+        )
+    except ServesimError:
+        return None
+    status, end = raw.requests["status"], raw.requests["finish_s"]
+    if (status != 0).any() or end.size < 20:
+        return None
+    a, b = np.quantile(end, [0.2, 0.8])
+    if b <= a:
+        return None
+    return float(np.count_nonzero((end > a) & (end <= b)) / (b - a)) * plans[0].replicas
+
+
+def section(plans: Sequence[Plan], traffic: Traffic, seed: int, offered: float | None) -> dict[str, Any] | None:
+    """``load`` of a summary: offered and possible requests per second, and their ratio; None where unknown."""
+    most = could_serve(plans, traffic, seed)
+    if most is None or offered is None:
+        return None
+    return {"offered_requests_per_s": offered, "could_serve_requests_per_s": most, "share": offered / most}

@@ -1,0 +1,57 @@
+"""Why requests were rejected or failed, in the words of the settings that decide it.
+
+An engine's rows say only that a request was turned away. Each engine does so for a few reasons; length tells them apart. A scheduler of one's
+own says its reasons in ``reasons = {"queue": "…", "failed": "…"}``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from sim.fleet.build import Plan
+from sim.metrics.record import FAILED, REJECTED
+
+_KNOWN: Final = {
+    "tgi": {
+        "queue": "answered 429: more than max_concurrent_requests at once",
+        "failed": "waited too long, and their clients left",
+    },
+    "mindie": {"failed": "got no token within tokenTimeout or no end within e2eTimeout"},
+    "sglang": {"queue": "answered 503: more than max_queued_requests waited", "failed": "their KV no longer fit, even alone"},
+    "ollama": {"queue": "answered 503: more than OLLAMA_MAX_QUEUE waited for a model"},
+    "vllm-v0": {"queue": "can never fit into the KV cache", "failed": "can never fit into the KV cache"},
+    "vllm-ascend": {"queue": "can never fit into the KV cache", "failed": "can never fit into the KV cache"},
+}
+
+
+def reasons(plans: Sequence[Plan], requests: dict[str, Any], totals: dict[str, float]) -> list[str]:
+    """One sentence for each reason; empty when all requests were served."""
+    status, replica = requests["status"], requests["replica"]
+    at_gateway = int(totals.get("fleet_gateway_failed", 0))
+    out = []
+    bounds = np.cumsum([0, *(p.replicas * p.rank_count for p in plans)])
+    for p, lo, hi in zip(plans, bounds, bounds[1:], strict=False):
+        mine = np.ones(len(status), bool) if len(plans) == 1 else (replica >= lo) & (replica < hi)
+        known = getattr(p.scheduler, "reasons", None) or _KNOWN.get(p.scheduler.name, {})
+        turned = mine & (status == REJECTED)
+        if at_gateway and len(plans) == 1 and "taken_s" in requests:
+            turned &= ~np.isnan(requests["taken_s"])
+        long = turned & (requests["prompt_tokens"] >= p.max_context)
+        for rows, kind, why in (
+            (long, "rejected", f"prompts as long as the {p.max_context:,} tokens that it accepts, or longer"),
+            (turned & ~long, "rejected", known.get("queue", "turned away at the door")),
+            (mine & (status == FAILED), "failed", known.get("failed", "given up after they had been admitted")),
+        ):
+            n = int(np.count_nonzero(rows))
+            if n:
+                out.append(_sentence(p.scheduler.name, n, kind, why))
+    if at_gateway:
+        out.append(_sentence("gateway", at_gateway, "rejected", "no replica took them in time"))
+    return out
+
+
+def _sentence(who: str, n: int, kind: str, why: str) -> str:
+    return f"{who}: {n:,} request{'' if n == 1 else 's'} {kind} ({why}); counted as misses, without latency"
