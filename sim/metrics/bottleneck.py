@@ -82,6 +82,8 @@ def within(spell: Mapping[str, Any], columns: Mapping[str, Array], series: Mappi
         mine = (bins + float(series["width_s"]) > spell["start_s"]) & (bins < spell["end_s"])
         time = float(series["time_s"][:, mine].sum())
         facts["kv_blocked"] = float(series["kv_full"][:, mine].sum()) / time if time > 0 else None
+        steps = float(series["steps"][:, mine].sum())
+        facts["step_s"] = float(series["busy_s"][:, mine].sum()) / steps if steps else None
     return facts
 
 
@@ -121,6 +123,8 @@ def judge(facts: Mapping[str, Any]) -> tuple[str, str]:
         return "queueing", f"Queueing breaks first: {wait}; {takes}.{tail}"
     if facts.get("met") is False:
         step = f" ({show_seconds(facts['step_s'])} on average)" if facts.get("step_s") else ""
+        if facts.get("spell"):
+            return top, f"Steps were too long then{step}, not the queue; over the whole run {takes}."
         return top, f"Steps are too long for the SLO{step}, not the queue: {takes}."
     return top, f"Nothing is saturated: {takes}, and limits first when load grows."
 

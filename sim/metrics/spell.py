@@ -20,9 +20,10 @@ _MOST: Final = 0.85  # of the run: longer is no spell but the run
 def worst_spell(columns: Mapping[str, Array], ok: Array, counted: Array, required: float) -> dict[str, Any] | None:
     """The stretch in which most requests missed the SLO; None when there is no such stretch, or when it is (nearly) the whole run.
 
-    ``start_s, end_s`` (of arrivals), ``requests`` that came in it, ``met`` their share that met the SLO, ``met_outside`` that of all others,
-    ``waiting_peak`` most requests that waited at once, ``offered_peak_per_s``, ``recovered``: it was good again before the run ended,
-    ``recovery_s``: from the fall of the load to the end of the stretch (None: the load did not fall in it).
+    ``start_s, end_s`` (of arrivals), ``requests`` that came in it, ``met`` their share that met the SLO, ``stretches`` how many there are and
+    ``bad_s`` how long all are together, ``met_outside`` the share outside all of them, ``waiting_peak`` most requests that waited at once,
+    ``offered_peak_per_s``, ``recovered``: it was good again before the run ended, ``recovery_s``: from the fall of the load to the end of the
+    stretch (None: the load did not fall in it), ``width_s``: how finely this is told.
     """
     arrival = columns["arrival_s"]
     n = int(np.count_nonzero(counted))
@@ -36,13 +37,15 @@ def worst_spell(columns: Mapping[str, Array], ok: Array, counted: Array, require
     width = (last - first) / windows
     index = np.minimum(((at - first) / width).astype(np.int64), windows - 1)
     came, met = np.bincount(index, minlength=windows), np.bincount(index, good, windows)
-    lo, hi = _longest(_bad(came, met, required), came - met)
-    if hi <= lo or (hi - lo) > _MOST * windows:
-        return None
+    found = _stretches(_bad(came, met, required))
+    bad = np.zeros(windows, bool)
+    for a, b in found:
+        bad[a:b] = True
+    outside = ~bad[index]
+    if not found or bad.mean() > _MOST or not outside.any() or good[outside].mean() < required:
+        return None  # bad elsewhere too: the whole run is to be judged
+    lo, hi = max(found, key=lambda ab: float((came - met)[ab[0] : ab[1]].sum()))
     inside = (index >= lo) & (index < hi)
-    outside = float(good[~inside].mean()) if (~inside).any() else None
-    if outside is None or outside < required:  # bad elsewhere too: the whole run is to be judged
-        return None
     start, end = first + lo * width, first + hi * width
     peak, fell = _fall(came / width, lo, hi)
     return {
@@ -50,11 +53,14 @@ def worst_spell(columns: Mapping[str, Array], ok: Array, counted: Array, require
         "end_s": end,
         "requests": int(inside.sum()),
         "met": float(good[inside].mean()),
-        "met_outside": outside,
+        "stretches": len(found),
+        "bad_s": float(bad.sum()) * width,
+        "met_outside": float(good[outside].mean()),
         "waiting_peak": _waiting_peak(columns, start, end),
         "offered_peak_per_s": peak,
         "recovered": hi < windows,
         "recovery_s": None if fell is None or hi == windows else (hi - fell) * width,
+        "width_s": width,
     }
 
 
@@ -67,13 +73,12 @@ def _bad(came: Array, met: Array, required: float) -> Array:
     return np.asarray(bad[told] & sure[told])
 
 
-def _longest(bad: Array, missed: Array) -> tuple[int, int]:
-    """The stretch [lo, hi) of bad windows, single good ones among them, in which most requests missed."""
+def _stretches(bad: Array) -> list[tuple[int, int]]:
+    """Stretches [lo, hi) of bad windows, single good ones among them."""
     joined = bad.copy()
     joined[1:-1] |= bad[:-2] & bad[2:]
     edges = np.flatnonzero(np.diff(np.concatenate([[0], joined.astype(int), [0]])))
-    found = [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
-    return max(found, key=lambda ab: float(missed[ab[0] : ab[1]].sum()), default=(0, 0))
+    return [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
 
 
 def _fall(rate: Array, lo: int, hi: int) -> tuple[float, int | None]:

@@ -12,20 +12,24 @@ Array = npt.NDArray[Any]
 
 _CUT: Final = 0.1  # of the finishes at either end
 _FEWEST: Final = 20
+_PER_PART: Final = 100  # requests, on average
+_PARTS: Final = 60
 
 
 def steady(columns: Mapping[str, Array], finished: Array, ok: Array, counted: Array, with_slo: bool) -> dict[str, float | None]:
     """Rates between the first and the last tenth of the finishes; all None with fewer than 20 of them.
 
-    ``offered_requests_per_s``: arrivals, from the first to the last. ``window_s``: seconds that the other rates are taken over.
+    ``offered_requests_per_s``: arrivals, from the first to the last; ``…_peak…`` the most in any of up to 60 equal parts of that time.
+    ``window_s``: seconds that the other rates are taken over.
     """
     keys = (
         "window_s", "requests_per_s", "output_tokens_per_s", "total_tokens_per_s", "goodput_requests_per_s", "goodput_output_tokens_per_s",
     )  # fmt: skip
-    out: dict[str, float | None] = dict.fromkeys(("offered_requests_per_s", *keys))
+    out: dict[str, float | None] = dict.fromkeys(("offered_requests_per_s", "offered_peak_requests_per_s", *keys))
     arrival = columns["arrival_s"][counted]
     if arrival.size > 1 and arrival.max() > arrival.min():
         out["offered_requests_per_s"] = (arrival.size - 1) / float(arrival.max() - arrival.min())
+        out["offered_peak_requests_per_s"] = _peak(arrival)
     end = columns["finish_s"][finished]
     if end.size < _FEWEST:
         return out
@@ -46,3 +50,9 @@ def steady(columns: Mapping[str, Array], finished: Array, ok: Array, counted: Ar
         out["goodput_requests_per_s"] = float(np.count_nonzero(good)) / window
         out["goodput_output_tokens_per_s"] = float(output[good].sum()) / window
     return out
+
+
+def _peak(arrival: Array) -> float:
+    parts = int(np.clip(arrival.size // _PER_PART, 1, _PARTS))
+    count, edges = np.histogram(arrival, parts)
+    return float(count.max() / (edges[1] - edges[0]))

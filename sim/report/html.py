@@ -115,7 +115,8 @@ def _cards(s: Mapping[str, Any]) -> list[str]:
         cards.append(page.card("Goodput", f"{words.number(t['goodput_requests_per_s'])} /s", note))
     if s.get("load"):
         could = words.number(s["load"]["could_serve_requests_per_s"])
-        cards.append(page.card("Load", f"{s['load']['share']:.0%}", f"of the {could} requests/s that could be served"))
+        peak = f", {s['load']['peak_share']:.0%} at its peak" if words.has_peak(s["load"]) else ""
+        cards.append(page.card("Load", f"{s['load']['share']:.0%}", f"of the {could} requests/s that could be served{peak}"))
     else:
         cards.append(page.card("Busy", words.percent(u["busy"], 0), f"mean step {words.seconds(u['step_time_mean_s'])}"))
     if "scaling" in s:

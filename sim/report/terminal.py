@@ -27,8 +27,8 @@ _BAR: Final = {
 }
 _BAR_WIDTH: Final = 60
 _MAX_WARNINGS: Final = 4
-_NARROW: Final = (("p999", 78), ("p90", 70), ("mean", 62))
-"""Columns of the latency table that go first, below so many columns of the terminal: a label never does."""
+_NARROW: Final = ("p999", "p90", "mean", "p95")
+"""Columns of the latency table that go, one after the other, where the terminal is too narrow for all: a label never does, and no cell is cut."""
 
 
 def screen(result: Result) -> Group:
@@ -66,19 +66,18 @@ class LatencyTable:
 
 def latency_table(s: Mapping[str, Any], width: int = 80) -> Table:
     """The latency metrics, one row each; the SLO columns appear when there is one."""
-    with_slo = bool(s["slo"]["targets"])
-    narrow = {name for name, least in _NARROW if width < least + (0 if with_slo else -18)}
-    shown = [name for name in words.PERCENTILE_TITLES if name not in narrow]
+    heads = {"label": "", **words.PERCENTILE_TITLES} | ({"slo": "SLO", "met": "met"} if s["slo"]["targets"] else {})
+    rows = [row | {"label": f"{row['title']} {row['unit']}"} for row in words.latency_rows(s)]
+    for name in _NARROW:
+        if sum(2 + max(len(head), *(len(row[key]) for row in rows)) for key, head in heads.items()) - 2 > width:
+            del heads[name]
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    table.add_column("", no_wrap=True, min_width=10)
-    for name in shown:
-        table.add_column(words.PERCENTILE_TITLES[name], justify="right", no_wrap=True)
-    if with_slo:
-        table.add_column("SLO", justify="right", no_wrap=True)
-        table.add_column("met", justify="right", no_wrap=True)
-    for row in words.latency_rows(s):
-        cells = [f"{row['title']} {row['unit']}", *(row[p] for p in shown)]
-        table.add_row(*cells, *([row["slo"], row["met"]] if with_slo else []))
+    for key, head in heads.items():
+        table.add_column(
+            head, justify="left" if key == "label" else "right", no_wrap=True, min_width=10 if key == "label" else None
+        )
+    for row in rows:
+        table.add_row(*(row[key] for key in heads))
     return table
 
 

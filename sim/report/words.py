@@ -10,6 +10,8 @@ from sim.metrics.definitions import LATENCIES, SLO_METRICS, definition
 from sim.units import show_seconds
 
 DASH: Final = "–"
+_MANY: Final = 0.03  # of the requests of a bad stretch: a queue that is worth a word
+_PEAK: Final = 1.3  # times the mean: a peak of the load, not its scatter
 PERCENTILE_TITLES: Final = {"mean": "mean", "p50": "p50", "p90": "p90", "p95": "p95", "p99": "p99", "p999": "p99.9"}
 
 STAGES: Final = {
@@ -48,9 +50,9 @@ def seconds(value: float | None) -> str:
 
 
 def unit_of(stats: Mapping[str, Any]) -> tuple[str, float]:
-    """(unit, seconds per unit) in which one row of statistics is printed: ms, or s where its median is a second or more."""
-    middle = stats.get("p50")
-    return ("s", 1.0) if middle is not None and middle >= 1.0 else ("ms", 1e-3)
+    """(unit, seconds per unit) in which one row of statistics is printed: ms, or s where its median is a second or more, or its p99 ten."""
+    middle, high = stats.get("p50"), stats.get("p99")
+    return ("s", 1.0) if (middle is not None and middle >= 1.0) or (high is not None and high >= 10.0) else ("ms", 1e-3)
 
 
 def required(value: float) -> str:
@@ -108,13 +110,16 @@ def verdict(summary: Mapping[str, Any]) -> tuple[str, str]:
             f"Median TTFT {seconds(ttft['p50'])}, median TPOT {seconds(tpot['p50'])} at {rate} requests/s. No SLO was set.",
         )
     joint = slo["attainment"]["joint"]
-    text = f"of requests meet {targets(summary)} ({required(slo['required'])} required)."
+    need = f"{targets(summary)} ({required(slo['required'])} required)."
+    if not joint:
+        return "misses", f"Misses its SLO: no request meets {need}"
+    text = f"of requests meet {need}"
     if slo["met"]:
         return "holds", f"Holds its SLO: {met_share(joint)} {text}"
     single = {k: v for k, v in slo["attainment"].items() if k != "joint" and v is not None}
     worst = min(single, key=lambda k: single[k]) if len(single) > 1 else None
-    more = f" {definition(worst).title} is missed most: {met_share(single[worst])} meet it." if worst and joint else ""
-    return "misses", f"Misses its SLO: {'only ' if joint else ''}{met_share(joint)} {text}{more}"
+    more = f" {definition(worst).title} is missed most: {met_share(single[worst])} meet it." if worst else ""
+    return "misses", f"Misses its SLO: only {met_share(joint)} {text}{more}"
 
 
 def met_share(value: float | None) -> str:
@@ -130,13 +135,18 @@ def spell(summary: Mapping[str, Any]) -> str:
     if s is None:
         return ""
     span = f"from {seconds(s['start_s'])} to {seconds(s['end_s'])} ({seconds(s['end_s'] - s['start_s'])})"
-    text = f"Bad {span}: {met_share(s['met'])} of the {s['requests']:,} requests that came then met the SLO, {met_share(s['met_outside'])} of all others"
-    text += f"; up to {s['waiting_peak']:,} waited." if s["waiting_peak"] > 1 else "."
+    head = f"Bad {span}"
+    if s["stretches"] > 1:
+        head = f"Bad in {s['stretches']} stretches, {seconds(s['bad_s'])} together; worst {span}"
+    text = f"{head}: {met_share(s['met'])} of the {s['requests']:,} requests that came then met the SLO, {met_share(s['met_outside'])} of all others"
+    text += f"; up to {s['waiting_peak']:,} waited." if s["waiting_peak"] > _MANY * s["requests"] else "."
     if not s["recovered"]:
         return f"{text} It was still bad when the last request came."
-    if s["recovery_s"] is not None:
-        return f"{text} It took {seconds(s['recovery_s'])} from the fall of the load to recover."
-    return text
+    if s["recovery_s"] is None:
+        return text
+    if s["recovery_s"] <= s["width_s"]:
+        return f"{text} It was good again as soon as the load had fallen."
+    return f"{text} It took {seconds(s['recovery_s'])} from the fall of the load to recover."
 
 
 def load(summary: Mapping[str, Any]) -> str:
@@ -144,11 +154,14 @@ def load(summary: Mapping[str, Any]) -> str:
     found = summary.get("load")
     if not found:
         return ""
-    share = found["share"]
-    return (
-        f"{share:.0%} of the {number(found['could_serve_requests_per_s'])} requests/s that could be served, whatever the latency"
-        f" ({number(found['offered_requests_per_s'])} offered)"
-    )
+    text = f"{found['share']:.0%} of the {number(found['could_serve_requests_per_s'])} requests/s that could be served, whatever the latency"
+    text += f" ({number(found['offered_requests_per_s'])} offered)"
+    return f"{text}; at its peak {found['peak_share']:.0%}" if has_peak(found) else text
+
+
+def has_peak(load: Mapping[str, Any]) -> bool:
+    """Whether the load had a peak, and not only its scatter."""
+    return bool(load["peak_share"] > _PEAK * load["share"])
 
 
 def rates(summary: Mapping[str, Any]) -> Mapping[str, Any]:

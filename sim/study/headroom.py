@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import inf
 from types import SimpleNamespace
@@ -59,9 +59,18 @@ def could_serve(plans: Sequence[Plan], traffic: Traffic, seed: int) -> float | N
     return float(np.count_nonzero((end > a) & (end <= b)) / (b - a)) * plans[0].replicas
 
 
-def section(plans: Sequence[Plan], traffic: Traffic, seed: int, offered: float | None) -> dict[str, Any] | None:
-    """``load`` of a summary: offered and possible requests per second, and their ratio; None where unknown."""
-    most = could_serve(plans, traffic, seed)
-    if most is None or offered is None:
+def section(plans: Sequence[Plan], traffic: Traffic, seed: int, rates: Mapping[str, float | None]) -> dict[str, Any] | None:
+    """``load`` of a summary: offered and possible requests per second, and their ratio, on average and at the peak; None where unknown.
+
+    ``rates``: ``steady`` of the summary.
+    """
+    offered, peak = rates["offered_requests_per_s"], rates["offered_peak_requests_per_s"]
+    most = could_serve(plans, traffic, seed) if offered is not None else None
+    if most is None or offered is None or peak is None:
         return None
-    return {"offered_requests_per_s": offered, "could_serve_requests_per_s": most, "share": offered / most}
+    return {
+        "offered_requests_per_s": offered,
+        "could_serve_requests_per_s": most,
+        "share": offered / most,
+        "peak_share": peak / most,
+    }

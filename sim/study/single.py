@@ -115,9 +115,7 @@ def simulate(scenario: Any, *, progress: Progress | None = None) -> Result:
     prepared = Prepared(scenario)
     result = prepared.run(progress=progress)
     if prepared.scaling is None and result.summary["complete"]:
-        result.summary["load"] = headroom.section(
-            prepared.plans, prepared.traffic, scenario.seed, result.summary["steady"]["offered_requests_per_s"]
-        )
+        result.summary["load"] = headroom.section(prepared.plans, prepared.traffic, scenario.seed, result.summary["steady"])
     return result
 
 
