@@ -36,7 +36,7 @@ def run(
     if precision is not None or (replications or 1) > 1:
         from sim.cli.studies import ask
 
-        how = {"out": out, "set_": set_, "seed": seed, "json": json, "quiet": quiet, "no_save": no_save}
+        how = {"out": out, "set_": set_, "seed": seed, "json": json, "quiet": quiet, "no_save": no_save, "gate": gate}
         ask("repeat", scenario, {"replications": replications, "precision": precision}, how)
 
     import sim
