@@ -13,6 +13,7 @@ from sim.cost.profile import EngineProfile
 from sim.cost.step import CONTEXT_GRID, ROWS_GRID, grid_point
 from sim.hardware.accelerator import Accelerator
 from sim.model.mixers import Attention, Compressed, Cross, Latent, Mixer
+from sim.model.recurrent import Beside
 from sim.model.spec import ModelSpec
 
 _TILE_PER_HEAD = 32  # query rows of a tile per head of the group
@@ -65,6 +66,8 @@ class _Surfaces:
             if isinstance(mixer, Cross):
                 self.notes.append("cross-attention: prompts carry no images, these layers pass their input on")
                 continue
+            if isinstance(mixer, Beside):
+                mixer = mixer.attention
             key = _shape(mixer)
             if key not in kernels:
                 kernels[key] = self._kernel(mixer, self.rows, self.context)

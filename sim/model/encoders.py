@@ -7,6 +7,7 @@ from typing import Any
 
 from sim.model.keys import Keys
 
+_CONNECTORS = ("perceiver_config", "resampler_config", "qformer_config")
 _VISION, _AUDIO = ("vision_config", "vision_tower_config"), ("audio_config", "sound_config")
 
 
@@ -24,6 +25,7 @@ def encoder_params(config: Mapping[str, Any], field: str) -> tuple[int, str]:
                 found = count(owner.section(*names))
                 total += found
                 unknown += [] if found else [names[0]]
+        unknown += [key for key in _CONNECTORS if owner.get(key)]
     return (
         total,
         f"the size of the encoder in {' and '.join(unknown)} is not known: its parameters are left out" if unknown else "",

@@ -19,19 +19,12 @@ from sim.model.quant import kv_dtype, weight_format
 from sim.model.quantised import apply
 from sim.model.spec import ModelSpec
 from sim.model.unmodelled import not_modelled
+from sim.model.wrappers import text_of
 
 Config = Mapping[str, Any]
 
-_TEXT = ("text_config", "language_config", "llm_config", "thinker_config")
 _DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "bf16"}  # engines serve fp32 checkpoints in 16 bits
 _STORED_FLOATS = {"float8_e4m3fn", "float8_e5m2", "float64", "auto"}
-# Text towers that do not name their type: what the wrapper's configuration class takes.
-_TOWERS = {
-    "llava": "llama", "llava_next": "llama", "vipllava": "llama", "mistral3": "mistral", "pixtral": "mistral", "gemma3": "gemma3_text",
-    "gemma4": "gemma4_text", "mllama": "mllama_text_model", "llama4": "llama4_text", "idefics3": "llama", "smolvlm": "llama", "aya_vision": "cohere2",
-    "llava_onevision": "qwen2", "internvl": "qwen2", "qwen2_vl": "qwen2_vl", "qwen2_5_vl": "qwen2_5_vl", "qwen3_vl": "qwen3_vl_text",
-    "qwen3_vl_moe": "qwen3_vl_moe_text", "voxtral": "llama", "qwen2_audio": "qwen2", "deepseek_vl_v2": "deepseek_v2",
-}  # fmt: skip
 
 
 def spec_from_config(
@@ -52,7 +45,8 @@ def spec_from_config(
     *Raises*: `ConfigError` naming a missing or malformed key; `NotModelledError` for an architecture or number format that is not
     modelled; `UnknownNameError` for an unknown name of a number format.
     """
-    text, model_type, section = _text(config, field)
+    text, model_type, section = text_of(config, field)
+    model_type = model_type if model_type in FAMILIES else _by_architecture(text, model_type)
     keys = Keys(text, name, f"{field}.config{section}")
     for owner in (config, text):
         if owner.get("is_encoder_decoder"):
@@ -96,30 +90,6 @@ def _check(spec: ModelSpec, field: str) -> None:
         raise ConfigError(
             f"{field}.config.num_hidden_layers", spec.layers, f"is not the number of layers that {spec.name} describes"
         )
-
-
-def _text(config: Config, field: str) -> tuple[Config, str, str]:
-    """The language part of a multimodal config, its model_type, and where it stands (``.text_config``)."""
-    outer = config.get("model_type") or ""
-    found: Config = config
-    inner = section = ""
-    for _ in range(2):  # omni models nest twice: thinker_config.text_config
-        key = next((k for k in _TEXT if found.get(k) is not None), "")
-        if not key:
-            break
-        if not isinstance(found[key], Mapping):
-            raise ConfigError(f"{field}.config{section}.{key}", found[key], "must be a mapping")
-        section += f".{key}"
-        kept = {k: v for k, v in found.items() if k in ("torch_dtype", "dtype", "architectures")}
-        inner = found.get("model_type") or inner
-        found = {**kept, **found[key]}
-    said = found.get("model_type")
-    if said is None and found is not config:
-        said = _TOWERS.get(str(inner), inner)
-    said = outer if said is None else said
-    if not isinstance(said, str):
-        raise ConfigError(f"{field}.config.model_type", said, "must be a text")
-    return found, said if said in FAMILIES else _by_architecture(found, said), section
 
 
 def _by_architecture(text: Config, model_type: str) -> str:

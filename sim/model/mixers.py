@@ -60,7 +60,8 @@ class Attention(Mixer):
 
     ``gate``: ``wide`` (the query projection is twice as wide: Qwen3-Next), ``head`` (one gate per head: Step-3.5), ``apart`` (a projection
     of its own). ``keys_are_values``: no value projection (Gemma 4). ``borrows``: keys and values of an earlier layer are used, none are
-    kept. ``index_heads``: an indexer chooses ``index_top_k`` tokens (MiniMax-M3). ``sinks``: elements of learned sinks.
+    kept; ``lends``: the same, but the checkpoint has the projections. ``q_lora``: queries go through so many features (Step-3).
+    ``index_heads``: an indexer chooses ``index_top_k`` tokens (MiniMax-M3). ``sinks``: elements of learned sinks.
     """
 
     heads: int
@@ -74,6 +75,8 @@ class Attention(Mixer):
     gate: str = ""
     keys_are_values: bool = False
     borrows: bool = False
+    lends: bool = False
+    q_lora: int = 0
     index_heads: int = 0
     index_dim: int = 0
     index_top_k: int = 0
@@ -88,12 +91,11 @@ class Attention(Mixer):
     def tensors(self, hidden: int) -> Iterator[Tensor]:
         """Query, key, value, output, biases."""
         wide = 2 if self.gate == "wide" else 1
-        yield Tensor(
-            "q",
-            quant.ATTENTION,
-            hidden * self.heads * self.head_dim * wide,
-            modules=_names("q_proj", "qkv_proj", "c_attn", "W_pack"),
-        )
+        into = self.q_lora or hidden
+        if self.q_lora:
+            yield Tensor("q_a", quant.ATTENTION, hidden * self.q_lora, COPY, modules=_names("q_proj", "qkv_proj"))
+        names = _names("wq") if self.q_lora else _names("q_proj", "qkv_proj", "c_attn", "W_pack", "query_key_value")
+        yield Tensor("q", quant.ATTENTION, into * self.heads * self.head_dim * wide, modules=names)
         if not self.borrows:
             yield Tensor(
                 "k", quant.ATTENTION, hidden * self.kv_heads * self.head_dim, KV, self.kv_heads, _names("k_proj", "qkv_proj")
@@ -120,10 +122,14 @@ class Attention(Mixer):
 
     def products(self, hidden: int, tp: int) -> Iterator[Product]:
         """One product for query, key and value, one for the output."""
-        heads, kv = self.heads // tp, 0 if self.borrows else _ceil(self.kv_heads, tp)
+        heads, kv = self.heads // tp, 0 if self.borrows or self.lends else _ceil(self.kv_heads, tp)
         width = heads * self.head_dim * (2 if self.gate == "wide" else 1)
-        width += kv * (self.head_dim + (0 if self.keys_are_values else self.v_head_dim))
-        yield Product("qkv", width, hidden, "q")
+        keys = kv * (self.head_dim + (0 if self.keys_are_values else self.v_head_dim))
+        if self.q_lora:
+            yield Product("qkv_a", self.q_lora + keys, hidden, "q_a")
+            yield Product("q_b", width, self.q_lora, "q")
+        else:
+            yield Product("qkv", width + keys, hidden, "q")
         if self.gate in ("head", "apart"):
             yield Product("gate", heads * (1 if self.gate == "head" else self.v_head_dim), hidden, "gate")
         yield Product("o", hidden, heads * self.v_head_dim, "o", all_reduce=True)
@@ -132,7 +138,7 @@ class Attention(Mixer):
 
     def kept(self, tp: int, element: float) -> Iterator[Kept]:
         """Keys and values of the heads of one GPU."""
-        if not self.borrows:
+        if not self.borrows and not self.lends:
             index = self.index_dim * element if self.index_heads and self.index_kept else 0.0
             each = _ceil(self.kv_heads, tp) * (self.head_dim + self.v_head_dim) * element
             yield Kept(self.looks, 0 if self.looks == "full" else self.window, each + index)

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sim.model import quant
-from sim.model.mixers import Mixer
-from sim.model.tensors import COPY, AttentionKind, Cut, Product, Tensor
+from sim.model.mixers import Attention, Mixer
+from sim.model.tensors import COPY, AttentionKind, Cut, Kept, Product, Tensor
 
 
 def _names(*names: str) -> tuple[str, ...]:
@@ -225,6 +225,37 @@ class ShortConv(Recurrent):
     def cuts(self) -> Iterator[Cut]:
         """Channels."""
         yield Cut("convolution channels", self.width)
+
+
+@dataclass(frozen=True)
+class Beside(Mixer):
+    """Attention and Mamba-2 side by side on the same input (Falcon-H1): keys and values, and a state."""
+
+    attention: Attention
+    mamba: Mamba2
+
+    def tensors(self, hidden: int) -> Iterator[Tensor]:
+        """Of both."""
+        yield from self.attention.tensors(hidden)
+        yield from self.mamba.tensors(hidden)
+
+    def products(self, hidden: int, tp: int) -> Iterator[Product]:
+        """Of both; their sum is reduced once."""
+        yield from self.attention.products(hidden, tp)
+        yield from (product._replace(all_reduce=False) for product in self.mamba.products(hidden, tp))
+
+    def kept(self, tp: int, element: float) -> Iterator[Kept]:
+        """Keys and values."""
+        yield from self.attention.kept(tp, element)
+
+    def state(self) -> tuple[int, int]:
+        """Of Mamba."""
+        return self.mamba.state()
+
+    def cuts(self) -> Iterator[Cut]:
+        """Of both."""
+        yield from self.attention.cuts()
+        yield from self.mamba.cuts()
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,12 @@ def _sizes(c: Keys, **defaults: Any) -> Fields:
 
 
 def _deepseek(c: Keys) -> Fields:
+    if c.get("kv_lora_rank") is None and not c.flag("use_mla", default=True):  # the smallest DeepSeek-VL2: ordinary attention
+        f = decoder(Keys({k: v for k, v in c.raw.items() if k != "head_dim"}, c.name, c.field))
+        experts(c, f, count=("n_routed_experts",))
+        shared(c, f, "n_shared_experts")
+        leading_dense(c, f)
+        return f
     f = _sizes(c, **({"intermediate": 0} if c.get("intermediate_size") is None and not c.get("first_k_dense_replace") else {}))
     latent(c, f)
     experts(c, f, count=("n_routed_experts", "num_experts", "num_local_experts"))
@@ -110,9 +116,31 @@ def _minicpm3(c: Keys) -> Fields:
     return f
 
 
+def _longcat(c: Keys) -> Fields:
+    """Two attention and MLP pairs per layer with routed experts beside them; some experts pass their input on, which costs nothing."""
+    pairs = c.whole("num_layers", "num_hidden_layers", most=500)
+    raw = {k: v for k, v in c.raw.items() if k not in ("num_layers", "head_dim", "num_key_value_heads")}
+    f = decoder(
+        Keys({**raw, "num_hidden_layers": 2 * pairs}, c.name, c.field), head_dim=1, intermediate=c.whole("ffn_hidden_size")
+    )
+    latent(c, f)
+    f["intermediate"] = c.whole("ffn_hidden_size")
+    experts(c, f, width=("expert_ffn_hidden_size", "moe_intermediate_size"), top_k=("moe_topk", "num_experts_per_tok"))
+    idle = c.whole("zero_expert_num", default=0, least=0)
+    f["top_k"] = max(f["top_k"] * f["n_experts"] // (f["n_experts"] + idle), 1)
+    f["shared_intermediate"], f["n_shared_experts"] = f["intermediate"], 1
+    mixer = Latent(f["heads"], f["q_lora_rank"], f["kv_lora_rank"], f["qk_nope_head_dim"], f["qk_rope_head_dim"], f["v_head_dim"])
+    small = 2 * f["hidden"]
+    beside = Routed(f["n_experts"], f["top_k"], f["moe_intermediate"], shared=f["intermediate"], apart=True)
+    pair = Block(mixer, mlp_of(f, False), small), Block(mixer, beside, small + idle * (f["hidden"] + 1))
+    f["own_blocks"] = pair * pairs
+    return f
+
+
 FAMILIES = {
     **dict.fromkeys(("deepseek_v2", "deepseek_v3", "deepseek_v32", "kimi_k2", "axk1"), Family(_deepseek)),
-    "glm4_moe_lite": Family(_deepseek),
+    **dict.fromkeys(("glm4_moe_lite", "mistral4"), Family(_deepseek)),
+    **dict.fromkeys(("longcat_flash", "longcat_causal_lm"), Family(_longcat)),
     "glm_moe_dsa": Family(_sparse),
     "deepseek_v4": Family(_v4),
     "minicpm3": Family(_minicpm3, tied=True),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from sim.errors import NotModelledError
+from dataclasses import replace
+
 from sim.model.base import Family, Fields, attention_of, decoder
 from sim.model.blocks import Block
 from sim.model.keys import Keys, every
-from sim.model.mixers import Mixer
+from sim.model.mixers import Attention, Mixer
 from sim.model.mlps import Dense, Routed
 
 
@@ -28,9 +29,6 @@ def _gemma3(c: Keys) -> Fields:
     f = decoder(
         c,
         vocab=262208,
-        hidden=2304,
-        intermediate=9216,
-        layers=26,
         heads=8,
         kv_heads=4,
         head_dim=256,
@@ -48,9 +46,6 @@ def _gemma4(c: Keys) -> Fields:
     f = decoder(
         c,
         vocab=262144,
-        hidden=2304,
-        intermediate=9216,
-        layers=30,
         heads=8,
         kv_heads=4,
         head_dim=256,
@@ -103,10 +98,39 @@ def _gemma4(c: Keys) -> Fields:
 
 
 def _gemma3n(c: Keys) -> Fields:
-    raise NotModelledError(
-        f"{c.field}.model_type", "gemma3n", "alternating updates (AltUp), learned residuals (LAuReL) and per-layer embeddings are not modelled",
-        hint="nearest modelled family: gemma4",
-    )  # fmt: skip
+    """Alternating updates over several streams, learned residuals of low rank, per-layer embeddings; late layers borrow keys and values.
+
+    Their tensors are counted; the time of the streams and of the low-rank residuals is not. *Source*: transformers ``modular_gemma3n.py``.
+    """
+    widths = c.wholes("intermediate_size", c.whole("num_hidden_layers"), least=1)
+    f = decoder(
+        Keys({**c.raw, "intermediate_size": widths[0]}, c.name, c.field),
+        vocab=262400,
+        max_position=32768,
+        head_dim=256,
+        window=512,
+    )
+    n, hidden = f["layers"], f["hidden"]
+    kinds = f["attention"] or every(n, 5, "sliding")
+    own = n - c.whole("num_kv_shared_layers", default=15, least=0)
+    if own < 1:
+        raise c.error("num_kv_shared_layers", f"leaves none of the {n} layers of {c.name} with keys and values")
+    each, rows = c.whole("hidden_size_per_layer_input", default=256), c.whole("vocab_size_per_layer_input", default=262144)
+    streams, rank = c.whole("altup_num_inputs", default=4), c.whole("laurel_rank", default=64)
+    alt = hidden + streams**2 + streams**3 + streams * hidden + hidden
+    small = 4 * hidden + 2 * f["head_dim"] + alt + 2 * hidden
+    extra = 2 * hidden * each + 2 * hidden * rank
+    f["own_blocks"] = tuple(
+        Block(_lent(attention_of(f, kind), i >= own), Dense(widths[i]), small, extra) for i, kind in enumerate(kinds)
+    )
+    f["other_params"] = rows * n * each + hidden * n * each + each + 2 * (streams - 1) * hidden**2
+    f["attention"] = ()
+    return f
+
+
+def _lent(mixer: Attention, borrows: bool) -> Attention:
+    """A layer that keeps its projections but neither uses nor caches its own keys and values."""
+    return replace(mixer, lends=True) if borrows else mixer
 
 
 FAMILIES = {

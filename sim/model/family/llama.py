@@ -105,6 +105,12 @@ def _minicpm(c: Keys) -> Fields:
     return _windowless(c)
 
 
+def _orion(c: Keys) -> Fields:
+    f = _windowless(c)
+    f["norm_bias"] = True
+    return f
+
+
 def _baichuan(c: Keys) -> Fields:
     return decoder(c, max_position=4096)
 
@@ -139,7 +145,6 @@ FAMILIES = {
     "mistral": Family(_mistral),
     "ministral": Family(_mistral),
     "ministral3": Family(_mistral),
-    "mistral4": Family(_mistral),
     "internlm": Family(_internlm2),
     "internlm2": Family(_internlm2),
     "internlm3": Family(_internlm3),
@@ -154,6 +159,7 @@ FAMILIES = {
     "olmo3": Family(_olmo2),
     "minicpm": Family(_minicpm, tied=True),
     "baichuan": Family(_baichuan),
+    "orion": Family(_orion),
     "ernie4_5": Family(_ernie, tied=True),
     "mimo": Family(_mimo),
     "hunyuan_v1_dense": Family(_hunyuan_dense, tied=True),

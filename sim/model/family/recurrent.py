@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from sim.errors import NotModelledError
-from sim.model.base import Family, Fields, attention_of, blocks_of, decoder, experts, leading_dense, mlp_of, shared
+from sim.model.base import Family, Fields, attention_of, biases, blocks_of, decoder, experts, leading_dense, mlp_of, shared
 from sim.model.blocks import Block
 from sim.model.family.deepseek import latent
 from sim.model.keys import Keys
 from sim.model.mixers import Latent, Mixer
 from sim.model.mlps import Dense, Routed
-from sim.model.recurrent import Kda, Lightning, Mamba1, Mamba2, ShortConv
+from sim.model.recurrent import Beside, Kda, Lightning, Mamba1, Mamba2, ShortConv
 
 _LETTERS = {"M": "mamba", "*": "attention", "-": "mlp", "E": "moe"}
 _DTYPES = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
@@ -126,6 +126,24 @@ def _bamba(c: Keys) -> Fields:
     return f
 
 
+def _falcon_h1(c: Keys) -> Fields:
+    """Attention and Mamba-2 beside each other in every layer."""
+    f = decoder(c)
+    heads = c.whole("mamba_n_heads")
+    inner = c.whole("mamba_d_ssm", default=c.whole("mamba_expand", default=2) * f["hidden"])
+    mamba = Mamba2(
+        heads, c.whole("mamba_d_head", default=inner // heads), c.whole("mamba_n_groups"), c.whole("mamba_d_state"), c.whole("mamba_d_conv"),
+        c.flag("mamba_conv_bias", default=True), c.flag("mamba_proj_bias", default=False), c.flag("mamba_rms_norm", default=False),
+    )  # fmt: skip
+    biases(c, f)
+    f |= {
+        "own_blocks": blocks_of(f, [Beside(attention_of(f), mamba)] * f["layers"], 2 * f["hidden"]),
+        "attention": (),
+        "window": 0,
+    }
+    return f
+
+
 def _kimi_mixers(c: Keys, f: Fields) -> list[Mixer]:
     n, s = f["layers"], c.section("linear_attn_config")
     recurrent, full = s.where("kda_layers"), s.where("full_attn_layers")
@@ -217,6 +235,7 @@ FAMILIES = {
     "jamba": Family(_jamba),
     "granitemoehybrid": Family(_granite_hybrid),
     "bamba": Family(_bamba),
+    "falcon_h1": Family(_falcon_h1),
     **dict.fromkeys(("kimi_linear", "kimi_k3"), Family(_kimi_linear)),
     **dict.fromkeys(("lfm2", "lfm2_moe"), Family(_lfm2, tied=True)),
     **dict.fromkeys(("minimax", "minimax_text_01", "minimax_m1"), Family(_minimax_text)),

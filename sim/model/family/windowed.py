@@ -60,7 +60,24 @@ def _step(c: Keys) -> Fields:
     return f
 
 
+def _step3(c: Keys) -> Fields:
+    """Step-3: one shared key/value head, queries through ``share_q_dim`` features."""
+    groups = c.whole("num_attention_groups", default=1)
+    raw = {**c.raw, "num_key_value_heads": groups}
+    f = decoder(Keys(raw, c.name, c.field), max_position=c.whole("max_seq_len", "max_position_embedding", default=65536))
+    experts(c, f, count=("moe_num_experts", "n_routed_experts"))
+    f["shared_intermediate"] = c.whole("share_expert_dim", default=f["moe_intermediate"])
+    f["n_shared_experts"] = 1
+    listed = c.where("moe_layers_enum") or frozenset(range(1, f["layers"]))
+    f["moe_layers"] = tuple(i in listed for i in range(f["layers"]))
+    share = c.whole("share_q_dim")
+    mixers = [attention_of(f, q_lora=share)] * f["layers"]
+    f |= {"own_blocks": blocks_of(f, mixers, 2 * f["hidden"] + share), "attention": (), "window": 0}
+    return f
+
+
 FAMILIES = {
+    **dict.fromkeys(("step3_text", "step3_vl"), Family(_step3)),
     **dict.fromkeys(("mimo_v2_flash", "mimo_v2"), Family(_mimo_v2)),
     **dict.fromkeys(("step3p5", "step3p7", "step3p7_text"), Family(_step)),
 }
