@@ -34,13 +34,14 @@ Request life: inbox → `enqueue` → (`first_scheduled`) → `emit`… → `rec
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
 from sim.cost.features import N_FEATURES
+from sim.engine.seam import Group
 from sim.engine.sides import HandOver, Role
 from sim.errors import NotModelledError
 from sim.jit import generic, inline
@@ -172,8 +173,8 @@ class Scheduler(ABC):
         """The compiled state of one replica. ``params`` are resolved, ``blocks`` the KV blocks (or tokens) of the memory budget."""
 
     @classmethod
-    def group(cls, states: Any, recorder: Any) -> Any:
-        """The replicas of a pool (`sim.engine.group.EngineGroup`) from their states."""
+    def group(cls, states: Sequence[Any], recorder: Any) -> Group:
+        """The replicas of a pool from their states."""
         from sim.engine.group import EngineGroup
 
         return EngineGroup(states, recorder)

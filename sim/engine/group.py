@@ -1,11 +1,16 @@
 """The replicas of one pool as the fleet sees them: submit, advance, look. One compiled call each."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from math import inf
+from typing import Any
 
 import numpy as np
 
 from sim.cost.step import copy_cost, cost_data, shared_data
 from sim.engine.loop import STOPPED, _turn, accept, make_room, outlook
+from sim.engine.seam import F8, I4, I8, Columns, Rows, Spans, Watched
 from sim.engine.state import GONE, IN_FLIGHT, SERIES, flush_gaps
 from sim.jit import kernel, list_of
 
@@ -249,7 +254,7 @@ def _set_front(states, serial):
 class Joined:
     """Groups of one scheduler type that advance together: in order of time over all replicas of all pools, as `EngineGroup` does over its own."""
 
-    def __init__(self, groups):
+    def __init__(self, groups: Sequence[EngineGroup]) -> None:
         keys = np.concatenate([g._keys for g in groups])
         self._states = _first(groups[0]._states[0])
         at = 0
@@ -267,22 +272,22 @@ class Joined:
         self._rows = np.empty((64, 6), np.int64)
         self._n = 0
 
-    def advance(self, until):
+    def advance(self, until: float) -> bool:
         """Run to ``until``, or to the first watched outcome (True): take it with `outcomes`."""
         self._n = _advance_joined(self._states, self._keys, float(until), self._recorders, self._times, self._rows)
         return self._n > 0
 
-    def catch_up(self, until):
+    def catch_up(self, until: float) -> None:
         """Bring also those to ``until`` that were left behind, as nothing anyone waits for happens there before."""
         self._keys.fill(-np.inf)
         _advance(self._states, self._keys, float(until), False)
 
-    def more_outcomes(self):
+    def more_outcomes(self) -> bool:
         """Whether there are watched outcomes that came without `advance`."""
         self._n = _outcomes(self._recorders, self._times, self._rows)
         return self._n > 0
 
-    def outcomes(self):
+    def outcomes(self) -> tuple[list[float], list[Sequence[int]]]:
         """List of times, list of [id, pool, replica, kind, slot, value] (`sim.engine.state`: ENDED …)."""
         n = self._n
         if n > self._times.size:
@@ -315,10 +320,10 @@ class EngineGroup:
     prompt i4, output i4, limit i4, priority i4, lora i4, out_content i8), ``spans`` the tuple (offsets i8[n+1], id, start, length i8).
     """
 
-    ranks = 1
+    ranks: int = 1
     """Schedulers of one replica; see `sim.fleet.ranks`."""
 
-    def __init__(self, states, recorder):
+    def __init__(self, states: Sequence[Any], recorder: Any) -> None:
         self._recorder = recorder
         self._states = _first(states[0])
         for s in states[1:]:
@@ -326,51 +331,52 @@ class EngineGroup:
         self.n = len(states)
         self._keys = np.full(self.n, np.inf)
         self._one = np.zeros(1, np.int32)
-        self._data = {}
-        self._gauge_rows = np.empty((5, self.n))
+        self._data: dict[int, Any] = {}
+        self._gauge_rows: F8 = np.empty((5, self.n))
         view = _recorder_view(recorder)
-        self.outstanding = view[6]
+        self.outstanding: I8 = view[6]
         """i8[n], live: requests submitted to each replica and not yet finished."""
-        self.parts = view[10]
+        self.parts: F8 = view[10]
         """f8[n, part], live: seconds of the steps begun so far, by part."""
 
-    def submit(self, replica, columns, spans, lo, hi, first_id, watch=0):
+    def submit(self, replica: int, columns: Columns, spans: Spans, lo: int, hi: int, first_id: int, watch: int = 0) -> None:
         """Rows [lo, hi) of a block to one replica. Their arrival times must not precede what the replica already has."""
         self._one[0] = replica
         self._submit(self._one, columns, spans, lo, hi, first_id, watch)
 
-    def submit_routed(self, replica_of, columns, spans, first_id, watch=0):
+    def submit_routed(self, replica_of: I4, columns: Columns, spans: Spans, first_id: int, watch: int = 0) -> None:
         """A whole block, each row to its replica (i4 array); negative: not for this group."""
         self._submit(replica_of, columns, spans, 0, columns[0].size, first_id, watch)
 
-    def _submit(self, replica_of, columns, spans, lo, hi, first_id, watch):
+    def _submit(self, replica_of: I4, columns: Columns, spans: Spans, lo: int, hi: int, first_id: int, watch: int) -> None:
         while True:
             lo = _submit(self._states, self._keys, replica_of, lo, hi, first_id, watch, columns, spans)
             if lo >= hi:
                 return
             self._grow(replica_of, spans, lo)
 
-    def _grow(self, replica_of, spans, row):
+    def _grow(self, replica_of: I4, spans: Spans, row: int) -> None:
         """Room for at least this row where it is to go."""
         pieces = int(spans[0][row + 1] - spans[0][row]) if spans[1].size else 0
         _make_room(self._states, int(replica_of[row if replica_of.size > 1 else 0]), pieces)
 
-    def advance(self, until, watched):
+    def advance(self, until: float, watched: bool) -> bool:
         """Run to ``until``; with ``watched`` stop at the first watched outcome (True)."""
-        return _advance(self._states, self._keys, float(until), watched)
+        return bool(_advance(self._states, self._keys, float(until), watched))
 
-    def next_event(self):
+    def next_event(self) -> float:
         """A time before which nothing that anyone could see happens here."""
         return float(self._keys.min())
 
-    def take_watched(self):
+    def take_watched(self) -> Watched:
         """Watched outcomes since the last call: (ids, times, replicas)."""
         view = _recorder_view(self._recorder)
         n = view[1]
         _clear_watched(self._recorder)
-        return tuple(a[:n].copy() for a in view[4])
+        ids, times, replicas = (a[:n].copy() for a in view[4])
+        return ids, times, replicas
 
-    def take_outcomes(self):
+    def take_outcomes(self) -> tuple[list[float], list[Sequence[int]]]:
         """The same with all that is known: list of times, list of [id, replica, kind, slot, value] (`sim.engine.state`: ENDED …)."""
         alone = _first(self._recorder)
         n = _outcomes(alone, np.empty(0), np.empty((0, 6), np.int64))
@@ -379,43 +385,45 @@ class EngineGroup:
         return times.tolist(), rows[:, [0, 2, 3, 4, 5]].tolist()
 
     @property
-    def finished(self):
+    def finished(self) -> int:
         """Rows in the recorder, not yet drained."""
         return int(_recorder_view(self._recorder)[0])
 
-    def drain(self):
+    def drain(self) -> Rows:
         """Finished rows since the last drain, as a dict of columns (see `REQUEST_COLUMNS`)."""
         view = _recorder_view(self._recorder)
         columns = {name: a[: view[0]].copy() for name, a in zip(REQUEST_COLUMNS, view[2] + view[3], strict=True)}
         _drained(self._recorder)
         return columns
 
-    def gauges(self):
+    def gauges(self) -> F8:
         """f8[5, n]: running, waiting, kv_used, kv_total, clock of each replica, as of its last decision."""
         _gauges(self._states, self._gauge_rows)
         return self._gauge_rows
 
-    def capacity(self):
+    def capacity(self) -> F8:
         """f8[n]: KV blocks (or tokens) of each replica."""
-        return self.gauges()[3].copy()
+        found: F8 = self.gauges()[3].copy()
+        return found
 
-    def kv_peak(self):
+    def kv_peak(self) -> F8:
         """f8[n]: most KV blocks (or tokens) that each replica had in use at once."""
-        return _recorder_view(self._recorder)[11].copy()
+        found: F8 = _recorder_view(self._recorder)[11].copy()
+        return found
 
-    def finished_since(self, row):
+    def finished_since(self, row: int) -> tuple[I8, I4]:
         """Ids and replicas of the rows in the recorder from ``row`` on."""
         view = _recorder_view(self._recorder)
         return view[2][0][row : view[0]].copy(), view[2][1][row : view[0]].copy()
 
-    def in_flight(self):
+    def in_flight(self) -> Rows:
         """Columns of the requests that have not left, as `drain`, status 3."""
         ids, replica, times, counts = _in_flight(self._states)
         nan = np.full(ids.size, np.nan)
         values = (ids, replica, times[0], times[1], times[2], nan, counts[0], counts[1], counts[2], counts[3])
         return dict(zip(REQUEST_COLUMNS, (*values, np.full(ids.size, IN_FLIGHT, np.int32), times[3]), strict=True))
 
-    def totals(self):
+    def totals(self) -> dict[str, float]:
         """Steps, preemptions, the last simulated time, and the sums of inter-token gaps."""
         steps, preempted, last = _totals(self._states)
         itl_sum, itl_count, itl_max, tokens_max = _recorder_view(self._recorder)[5]
@@ -429,7 +437,7 @@ class EngineGroup:
             "tokens_max": float(tokens_max),
         }
 
-    def series(self):
+    def series(self) -> tuple[dict[str, Any], F8, F8]:
         """Time series (dict of [replica, bin] integrals; all brought to the widest replica's bins), ITL histogram, parts [replica, part]."""
         view = _recorder_view(self._recorder)
         width, series = view[7], view[8].copy()
@@ -445,11 +453,11 @@ class EngineGroup:
         named = {name: series[:, :, k] for k, name in enumerate(SERIES)}
         return named | {"width_s": float(top)}, view[9].copy(), view[10].copy()
 
-    def set_front(self, serial):
+    def set_front(self, serial: float) -> None:
         """Each engine's API server takes ``serial`` seconds for a request before the engine gets it (`loop.accept`)."""
         _set_front(self._states, float(serial))
 
-    def share_device(self, processes, now):
+    def share_device(self, processes: int, now: float) -> None:
         """The one engine's steps from ``now`` on run on a device that ``processes`` processes share evenly, this one included."""
         self._keys.fill(-np.inf)  # it may be behind; nothing watched can happen before
         self.advance(np.nextafter(now, -np.inf), False)
@@ -461,6 +469,6 @@ class EngineGroup:
             self._data[processes] = shared_data(self._cost, processes)
         _set_data(self._states, self._keys, self._data[processes])
 
-    def set_multi_step(self, on):
+    def set_multi_step(self, on: bool) -> None:
         """Switch the one-stroke advance of unchanged decode steps (for tests: the result is the same)."""
         _set_multi_step(self._states, on)

@@ -22,11 +22,12 @@ where used.
 """
 
 import importlib
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from sim.engine.loop import make_room
+from sim.engine.seam import F8, I8
 from sim.engine.state import record_gauges
 from sim.errors import NotModelledError
 from sim.jit import _METHODS, JIT, generic, inline, kernel
@@ -46,6 +47,8 @@ LOOK = (
     "unallocated_tokens",  # … for which no block is held yet
     "seen_until",  # requests that came up to then are in these counters
 )
+Passenger: TypeAlias = tuple[I8, F8, I8]
+"""A request between two engines: counts, times, spans."""
 _MODULES = {"VllmState": "sim.engine.schedulers._vllm_handover"}
 
 
@@ -280,10 +283,10 @@ def _state_type(group: Any) -> Any:
     return kind
 
 
-def _of_replicas(rows: Any, ranks: int) -> Any:
+def _of_replicas(rows: F8, ranks: int) -> F8:
     """Rows of `LOOK` by replica from rows by rank: sums, the least of what concerns the head of a queue."""
     parts = rows.reshape(-1, ranks, len(LOOK))
-    out = parts.sum(axis=1)
+    out: F8 = parts.sum(axis=1)
     heads = np.where(parts[:, :, 4] > 0.0, parts[:, :, 4], np.inf).min(axis=1)
     out[:, 4] = np.where(np.isfinite(heads), heads, 0.0)
     out[:, 12] = parts[:, :, 12].min(axis=1)
@@ -299,7 +302,7 @@ class Inside:
         self._block = float(block_size)
         self._own_look = self._kind in _METHODS["look"]
         self._ranks = group.ranks
-        self._rows = np.zeros((group.n * group.ranks, len(LOOK)))
+        self._rows: F8 = np.zeros((group.n * group.ranks, len(LOOK)))
 
     def movable(self, engine: str) -> None:
         """Raise `NotModelledError` where running requests cannot be taken out of the engine."""
@@ -321,7 +324,7 @@ class Inside:
         self._group._keys.fill(-np.inf)
         self._group.advance(now, False)
 
-    def look(self) -> Any:
+    def look(self) -> F8:
         """f8[n, len(LOOK)], valid until the next call."""
         self._rows.fill(0.0)
         if self._own_look:
@@ -330,7 +333,7 @@ class Inside:
             _look_common(self._group._states, self._block, self._rows)
         return self._rows if self._ranks == 1 else _of_replicas(self._rows, self._ranks)
 
-    def requests(self, replica: int) -> tuple[Any, Any]:
+    def requests(self, replica: int) -> tuple[I8, F8]:
         """i8[m, 5]: id, slot, tokens with KV, delivered, of the prompt of the running requests, in order of the batch; f8[m]: when they came."""
         if self._ranks > 1:
             raise NotModelledError("deployment.dp", self._ranks, "running requests of data-parallel ranks are not listed", "1")
@@ -351,13 +354,13 @@ class Inside:
         _unhold(self._group._states, replica, blocks, now)
         self._group._keys[replica] = -np.inf
 
-    def take_out(self, replica: int, slot: int, now: float) -> Any:
+    def take_out(self, replica: int, slot: int, now: float) -> Passenger:
         """A running request leaves, between two steps; returns what `put_in` wants."""
-        passenger = _take_out(self._group._states, replica, slot, now)
+        passenger: Passenger = _take_out(self._group._states, replica, slot, now)
         self._group._keys[replica] = -np.inf
         return passenger
 
-    def put_in(self, replica: int, passenger: Any, blocks: int, now: float) -> bool:
+    def put_in(self, replica: int, passenger: Passenger, blocks: int, now: float) -> bool:
         """It joins another batch, its KV in ``blocks`` held blocks."""
         counts, times, spans = passenger
         if not _put_in(self._group._states, replica, counts, times, spans, blocks, now):

@@ -31,7 +31,7 @@ class PythonHalf:
         self._evicted: list[Request] = []
         self._running: dict[Request, None] = {}
         self._now_evicted: set[Request] = set()
-        written = next(c for c in cls.__mro__ if "plan" in vars(c))
+        written: Any = next(c for c in cls.__mro__ if "plan" in vars(c))
         self._what = f"{cls.__name__}.plan"
         code = written.plan.__code__
         self._file, self._line = code.co_filename, code.co_firstlineno

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sim import registry
 from sim.cost.build import build_step_cost
@@ -15,16 +15,13 @@ from sim.cost.memory import Budget, memory_budget
 from sim.cost.profile import EngineProfile, load_engine_profile
 from sim.cost.together import build_rank_cost
 from sim.engine.contract import Ranks, Scheduler, Site
-from sim.engine.group import EngineGroup
+from sim.engine.seam import Group
 from sim.engine.state import new_recorder
 from sim.errors import ConfigError, NotModelledError
 from sim.hardware import Accelerator, load_accelerator, node_of
 from sim.model import ModelSpec, load_model
 from sim.model.serving import cache_warning, served
 from sim.policy.router import ReplicaFacts
-
-if TYPE_CHECKING:
-    from sim.fleet.ranks import RankedGroup
 
 _ROWS = 1024  # first size of the recorder; it grows
 
@@ -77,14 +74,14 @@ class Plan:
         """Longest prompt + output of a request."""
         return self.scheduler.max_context(self.params, self.site)
 
-    def build(self, bins: int, width: float, histogram: tuple[int, float, float]) -> EngineGroup | RankedGroup:
+    def build(self, bins: int, width: float, histogram: tuple[int, float, float]) -> Group:
         """The engines. ``bins`` of ``width`` seconds per time series; ``histogram`` of ITL: bins, lowest edge, bins per factor e."""
         n = self.replicas * self.rank_count
         recorder = new_recorder(n, bins, width, _ROWS, *histogram)
         new_state = self.scheduler.new_state
         states = [new_state(self.params, self.site, self.kv_blocks, i, recorder, self.cost) for i in range(n)]
         if self.ranks is None:
-            group: EngineGroup | RankedGroup = self.scheduler.group(states, recorder)
+            group: Group = self.scheduler.group(states, recorder)
         else:
             from sim.fleet.ranks import ranked_group
 
