@@ -16,7 +16,14 @@ from sim.fleet.build import plan
 from sim.study.single import simulate
 
 _PLACES = ("h100-sxm", "ascend-910b4")
-_SMALL = ("traffic.synthetic.requests=20", "deployment.replicas=2", "router=least_outstanding", "slo={}", "expect={}")
+_SMALL = (
+    "traffic.synthetic.requests=20",
+    "traffic.synthetic.lengths={kind: fixed, prompt_tokens: 200, output_tokens: 20}",
+    "deployment.replicas=2",
+    "router=least_outstanding",
+    "slo={}",
+    "expect={}",
+)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from sim import registry
 from sim.errors import PluginError
 from sim.testing import RouterLaws, ScalerLaws, SchedulerLaws, TraceLaws
 
@@ -41,6 +42,18 @@ class TestLlumnixV0(RouterLaws):
 class TestLlumnix(RouterLaws):
     router = "llumnix"
     runs = False
+
+
+def _others():
+    """The other routers on replicas that are made up, each a class of its own."""
+    covered = {cls.router for cls in RouterLaws.__subclasses__()}
+    for name in registry.names("router"):
+        if name not in covered and registry.lookup("router", name).name == name:
+            title = "Test" + name.title().replace("_", "").replace("-", "").replace(".", "")
+            globals()[title] = type(title, (RouterLaws,), {"router": name, "runs": False, "__module__": __name__})
+
+
+_others()
 
 
 class TestEas(ScalerLaws):
