@@ -37,7 +37,7 @@ def gemm_format(m: ModelSpec, a: Accelerator) -> Gemm:
             return Gemm("fp8 weights unpacked to 16 bits", ("gemm.fp8_wo", "gemm.bf16"), "bf16", weight, 2.0)
         if m.architecture.lower().startswith(_BLOCK_SCALED) or m.name.lower().startswith(_BLOCK_SCALED):
             return Gemm("fp8 with block scales", ("gemm.fp8_block", "gemm.fp8", "gemm.bf16"), "fp8", 1.0, 1.0)
-        return Gemm("fp8", ("gemm.fp8", "gemm.fp8_block", "gemm.bf16"), "fp8", 1.0, 1.0)
+        return Gemm("fp8", ("gemm.fp8", "gemm.fp8_block", "gemm.bf16"), "fp8", min(weight, 1.0), 1.0)
     if form.compute == "int8" and a.supports("int8"):
         return Gemm("int8", ("gemm.int8", "gemm.fp8", "gemm.bf16"), "int8", weight, 1.0)
     if form.compute == "fp4" and not a.supports("fp4"):
@@ -50,7 +50,7 @@ def gemm_format(m: ModelSpec, a: Accelerator) -> Gemm:
 def expert_format(m: ModelSpec, a: Accelerator) -> Gemm:
     """How the routed experts run."""
     weight = m.format.bytes_of(EXPERT)
-    if m.format.name == "mxfp4":
+    if m.format.name in ("mxfp4", "mxfp4-linear"):
         return Gemm("mxfp4 experts", ("moe.mxfp4", "moe.int4", "moe.bf16"), "bf16", weight, 2.0)
     if weight >= 2.0:
         return Gemm("bf16 experts", ("moe.bf16",), "bf16", 2.0, 2.0)

@@ -42,7 +42,8 @@ def _load(name_or_path: str, weights: str, kv_cache: str, field: str) -> ModelSp
         return spec_from_config(profile.config, profile.name, weights, kv_cache, profile.source, field)
     file = Path(name_or_path).expanduser()
     if file.is_dir():
-        file = file / "config.json"
+        native = file / "params.json"  # Mistral's own form
+        file = native if native.is_file() and not (file / "config.json").exists() else file / "config.json"
     if file.suffix == ".json" or file.exists():
         beside = file.with_name("hf_quant_config.json")
         return spec_from_config(
