@@ -51,12 +51,10 @@ class Sizes:
         """With a KV cache of ``n_ctx`` tokens in ``streams`` equal parts, together for ``sequences``."""
         weights = model.layer_weight_bytes()
         before, after = model.end_weight_bytes()
-        groups = {g.kind: g.bytes_per_token for g in model.kv_groups()}
-        windowed = window_cells(model, n_ctx, streams, sequences, n_ubatch) * streams
-        state = model.state_bytes() / max(model.kinds.count("linear"), 1) * sequences
+        windowed = min(window_cells(model, n_ctx, streams, sequences, n_ubatch) * streams, n_ctx)
         kv = [
-            state if kind == "linear" else groups[kind] * (n_ctx if kind == "full" else min(windowed, n_ctx))
-            for kind in model.kinds
+            state * sequences + sum(kept.bytes_per_token * (windowed if kept.window else n_ctx) for kept in layer)
+            for layer, state in zip(model.layer_kept(), model.layer_state_bytes(), strict=True)
         ]
         return cls(tuple(w for w, _ in weights), tuple(e for _, e in weights), tuple(kv), after, before)
 

@@ -42,8 +42,14 @@ def decoder(c: Keys, **defaults: Any) -> Fields:
     f["head_dim"] = f["v_head_dim"] = width
     f["intermediate"] = _size(c, d, "intermediate", "intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size")
     f["vocab"] = _size(c, d, "vocab", "vocab_size", "padded_vocab_size")
-    f["max_position"] = _size(
-        c, d, "max_position", "max_position_embeddings", "n_positions", "seq_length", "max_seq_len", "model_max_length"
+    lengths = ("max_position_embeddings", "n_positions", "seq_length", "max_seq_len")
+    several = [c.whole(key) for key in lengths if c.get(key) is not None]
+    f["max_position"] = (
+        min(several)
+        if several
+        else _size(
+            c, d, "max_position", "max_position_embeddings", "n_positions", "seq_length", "max_seq_len", "model_max_length"
+        )
     )
     f["window"] = c.whole("sliding_window", default=d.get("window") or 0)
     f["attention"] = c.kinds(f["layers"])

@@ -26,7 +26,7 @@ _FORMATS = (
 )  # fmt: skip
 _METHODS = (
     "auto-round", "awq", "awq_marlin", "bitsandbytes", "compressed-tensors", "fbgemm_fp8", "fp8", "gptq", "gptq_marlin", "marlin", "modelopt",
-    "modelopt_fp4", "mxfp4", "mxfp8", "quark",
+    "modelopt_fp4", "mxfp4", "mxfp8", "quark", "w4afp8",
 )  # fmt: skip
 ALL = ("*",)
 
@@ -57,7 +57,7 @@ class Stored:
             raise _unknown(field, str(dtype), known)
         if self.weights != "fp8" or self.groups:
             return self
-        return replace(self, groups=((("re:.*experts.*",), known[dtype]), (ALL, self.weights)))
+        return replace(self, groups=((("re:.*\\.experts.*",), known[dtype]), (ALL, self.weights)))
 
 
 def stored(block: object, field: str) -> Stored:
@@ -87,6 +87,8 @@ def stored(block: object, field: str) -> Stored:
         return replace(_mixed(block, "", field), ignore=(), method="fp8").over("fp8")
     if method in ("fp8", "mxfp4", "mxfp8", "fbgemm_fp8"):
         return Stored("fp8" if method == "fbgemm_fp8" else method, "", method, _names(block, field))
+    if method == "w4afp8":  # SGLang: experts in 4 bits, the rest in fp8
+        return Stored("fp8", "", method, _names(block, field), ((("re:.*\\.experts.*",), "w4a8-fp8"), (ALL, "fp8")))
     if method == "bitsandbytes":
         return _bitsandbytes(block, field)
     if method == "quark":
@@ -117,6 +119,24 @@ def _whole(block: Block, key: str, field: str, allowed: tuple[int, ...], default
     if isinstance(value, bool) or not isinstance(value, int) or value not in allowed:
         raise NotModelledError(f"{field}.{key}", value, "is not modelled", ", ".join(map(str, allowed)))
     return value
+
+
+_ASCEND = {
+    "w8a8": "w8a8",
+    "w8a8_dynamic": "w8a8",
+    "w8a16": "w8a16",
+    "w4a8": "w4a8",
+    "w4a8_dynamic": "w4a8",
+    "w4a16": "awq-int4",
+    "float": "",
+}
+
+
+def ascend(kind: str, field: str) -> Stored:
+    """The format named under ``quantize`` by ModelSlim (vllm-ascend, MindIE)."""
+    if kind.lower() not in _ASCEND:
+        raise _unknown(field, kind, _ASCEND)
+    return Stored(_ASCEND[kind.lower()], "", "modelslim")
 
 
 # ---- ModelOpt

@@ -8,7 +8,7 @@ from typing import Any
 
 from sim.errors import ConfigError, NotModelledError
 from sim.model.base import Fields
-from sim.model.checkpoint import Stored, stored
+from sim.model.checkpoint import Stored, ascend, stored
 from sim.model.context import rope_fields
 from sim.model.encoders import encoder_params
 from sim.model.families import FAMILIES
@@ -96,7 +96,7 @@ def _by_architecture(text: Config, model_type: str) -> str:
     """The family of ``architectures``, by which engines choose the model class, where ``model_type`` says nothing to them."""
     names = text.get("architectures")
     if isinstance(names, list | tuple) and names and isinstance(names[0], str):
-        stem = names[0].lower()
+        stem = names[0].lower().replace("_", "")
         for ending in ("forcausallm", "forconditionalgeneration", "lmheadmodel", "model"):
             stem = stem.removesuffix(ending)
         plain = {key.replace("_", "").replace("-", "").lower(): key for key in FAMILIES}
@@ -124,6 +124,8 @@ def _dtype(config: Config, text: Config, field: str) -> str:
 
 def _stored(config: Config, text: Config, beside: Config | None, field: str) -> Stored:
     """Formats of the checkpoint: its own block first, as engines read them."""
+    if isinstance(config.get("quantize"), str):  # ModelSlim, for Ascend
+        return ascend(config["quantize"], f"{field}.config.quantize")
     for owner in (config, text):
         block = owner.get("quantization_config")
         if block is None:

@@ -159,14 +159,17 @@ def _kept(m: ModelSpec, tp: int, first: int, last: int) -> dict[tuple[AttentionK
     return groups
 
 
-def state_bytes(m: ModelSpec, tp: int, pp: int) -> float:
-    """Recurrent state of one sequence on one GPU of the fullest stage: convolution windows in 16 bits, recurrences in ``m.state_dtype``."""
+def layer_states(m: ModelSpec) -> list[float]:
+    """Recurrent state of one sequence in every layer: convolution windows in 16 bits, recurrences in ``m.state_dtype``."""
     each = quant.kv_element_bytes(m.state_dtype)
-    sizes = []
-    for first, last in stages(m.layers, pp):
-        states = [block.mixer.state() for block in m.blocks[first:last] if block.mixer is not None]
-        sizes.append(sum(conv * _CONV_BYTES + matrix * each for conv, matrix in states))
-    return max(sizes) / tp
+    states = [block.mixer.state() if block.mixer is not None else (0, 0) for block in m.blocks]
+    return [conv * _CONV_BYTES + matrix * each for conv, matrix in states]
+
+
+def state_bytes(m: ModelSpec, tp: int, pp: int) -> float:
+    """Recurrent state of one sequence on one GPU of the fullest stage."""
+    states = layer_states(m)
+    return max(sum(states[first:last]) for first, last in stages(m.layers, pp)) / tp
 
 
 def cuts(m: ModelSpec) -> list[Cut]:

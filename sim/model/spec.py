@@ -11,7 +11,7 @@ from sim.model import inventory
 from sim.model.blocks import Block, uniform_blocks
 from sim.model.mlps import Routed
 from sim.model.quant import WeightFormat, kv_element_bytes, weight_format
-from sim.model.tensors import AttentionKind
+from sim.model.tensors import AttentionKind, Kept
 
 
 class LinearShape(NamedTuple):
@@ -232,6 +232,14 @@ class ModelSpec:
     def state_bytes(self, tp: int = 1, pp: int = 1) -> float:
         """Bytes of recurrent state per sequence and GPU (linear attention); 0 for ordinary models."""
         return inventory.state_bytes(self, tp, pp)
+
+    def layer_kept(self, tp: int = 1) -> list[tuple[Kept, ...]]:
+        """What every layer keeps of a token on one GPU."""
+        return [tuple(b.mixer.kept(tp, self.kv_element_bytes)) if b.mixer is not None else () for b in self.blocks]
+
+    def layer_state_bytes(self) -> list[float]:
+        """Bytes of recurrent state of one sequence in every layer, uncut."""
+        return inventory.layer_states(self)
 
     # ---- shapes
 

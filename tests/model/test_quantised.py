@@ -125,3 +125,24 @@ def test_patterns() -> None:
     assert m.has(2, "self_attn.o_proj")
     assert not m.has(0, "mlp.shared_expert.down_proj")
     assert not Matcher([], "f")
+
+
+def test_experts_in_a_format_of_their_own_leave_the_shared_ones_alone() -> None:
+    moe = {
+        **LLAMA,
+        "model_type": "glm4_moe",
+        "n_routed_experts": 8,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 1024,
+        "n_shared_experts": 1,
+    }
+    model = spec_from_config({**moe, "quantization_config": {"quant_method": "w4afp8"}}, "mine")
+
+    assert model.weights == "w4a8-fp8"
+    forms = {s.name: s.form for s in model.linear_shapes()}
+    assert forms == {"qkv": "fp8", "o": "fp8", "router": "", "shared_gate_up": "fp8", "shared_down": "fp8"}
+
+
+@pytest.mark.parametrize(("kind", "weights"), [("w8a8_dynamic", "w8a8"), ("w4a8_dynamic", "w4a8"), ("float", "bf16")])
+def test_modelslim_names_its_format(kind: str, weights: str) -> None:
+    assert spec_from_config({**LLAMA, "quantize": kind}, "mine").weights == weights

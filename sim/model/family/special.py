@@ -81,6 +81,6 @@ def _mllama(c: Keys) -> Fields:
 
 
 FAMILIES = {
-    **dict.fromkeys(("nemotron-nas", "nemotron_nas", "deci"), Family(_searched)),
+    **dict.fromkeys(("nemotron-nas", "nemotron_nas", "deci", "decilm"), Family(_searched)),
     **dict.fromkeys(("mllama", "mllama_text_model"), Family(_mllama)),
 }
