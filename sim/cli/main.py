@@ -12,7 +12,7 @@ from importlib import import_module
 from sim.cli.app import app
 from sim.errors import ServesimError
 
-COMMANDS = ("run", "studies", "facts", "conformance", "accuracy", "profiles", "prices", "warm", "traffic")
+COMMANDS = ("run", "studies", "facts", "conformance", "accuracy", "profiles", "prices", "warm", "traffic", "engine")
 """Modules with commands, in the order in which ``--help`` lists them."""
 
 for _module in COMMANDS:

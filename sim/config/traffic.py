@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from sim.config.base import Arrival, Count, Lengths, Section
 from sim.units import Rate, Seconds
+
+Priority = Annotated[int, Field(ge=-(2**31), lt=2**31)]
 
 
 class Synthetic(Section):
@@ -50,6 +52,31 @@ class Trace(Section):
     settings: dict[str, Any] = Field(default_factory=dict, description="settings of the format's reader")
 
 
+class Adapters(Section):
+    """Adapters (LoRA) that requests name: so many alike or by popularity, or the share of each."""
+
+    count: Count | None = Field(None, description="number of adapters")
+    share: float = Field(
+        1.0, ge=0, le=1, allow_inf_nan=False, description="share of requests that name one; the others use the base model"
+    )
+    zipf: float = Field(
+        0.0, ge=0, le=20, allow_inf_nan=False, description="popularity: adapter k is drawn with weight 1/k^zipf; 0: all alike"
+    )
+    shares: tuple[float, ...] | None = Field(
+        None, min_length=1, description="instead: share of all requests that name each adapter; the rest uses the base model"
+    )
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Adapters:
+        if (self.count is None) == (self.shares is None):
+            raise ValueError("needs exactly one of count and shares")
+        if self.shares is not None and (not all(0 <= x <= 1 for x in self.shares) or sum(self.shares) > 1 + 1e-9):
+            raise ValueError("shares must each be in [0, 1] and at most 1 together")
+        if self.shares is not None and {"share", "zipf"} & self.model_fields_set:
+            raise ValueError("share and zipf go with count; shares says all")
+        return self
+
+
 class ClosedLoop(Section):
     """Clients that wait for an answer before they ask again; the arrival times of the traffic are ignored."""
 
@@ -63,6 +90,12 @@ class Traffic(Section):
     synthetic: Synthetic | None = None
     trace: Trace | None = None
     closed_loop: ClosedLoop | None = None
+    adapters: Adapters | None = Field(None, description="adapters that requests name, such as {count: 16, zipf: 1, share: 0.5}")
+    priorities: dict[Priority, Annotated[float, Field(gt=0, allow_inf_nan=False)]] | None = Field(
+        None,
+        min_length=1,
+        description="priorities of requests and their weights, such as {0: 9, 1: 1}; what goes first is the engine's",
+    )
     endpoint: Literal["completions", "chat"] = Field(
         "completions", description="what clients call; chat requests pass a template, which costs some servers time"
     )

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from sim.cost import step
 from sim.cost.attention import surfaces
+from sim.cost.drafts import EAGLE3_VOCABULARY
 from sim.cost.evidence import Evidence, merge_notes
-from sim.cost.extras import Extras, extra_constants, pass_seconds
-from sim.cost.formats import HALF, Gemm, expert_format, gemm_format
+from sim.cost.extras import DraftShare, Extras, extra_constants, pass_seconds
+from sim.cost.formats import Gemm, expert_format, gemm_format, plain_format
 from sim.cost.kernels import Kernels
 from sim.cost.layout import Layout, Wires
 from sim.cost.profile import EngineProfile
@@ -134,7 +135,8 @@ class _Builder:
                     "or say deployment.node: 1, and what joins the nodes in deployment.network",
                 )  # fmt: skip
         self.tokens = max_tokens
-        self.fmt = gemm_format(model, accelerator)
+        self.fmt, self.plain = gemm_format(model, accelerator), plain_format(model)
+        self.act = self.plain.act_bytes  # bytes of an activation between the kernels
         self.notes: list[str] = []
         self._across()
 
@@ -208,7 +210,7 @@ class _Builder:
             self._experts(columns, sizes, moe)
             reduced += moe.layers if self.layout.ep <= 1 and self.layout.dp == 1 else 0
         if tp > 1:
-            size = sizes * m.hidden * 2.0
+            size = sizes * m.hidden * self.act
             columns[:, COMMS] += reduced * self.kernels.all_reduce(size, tp, self.wires)
         if self.layout.pp > 1:
             hops = zip(
@@ -216,14 +218,14 @@ class _Builder:
             )
             for n, wire in hops:
                 if n:
-                    columns[:, COMMS] += n * self.kernels.send(sizes * m.hidden * 2.0 / tp, wire)
+                    columns[:, COMMS] += n * self.kernels.send(sizes * m.hidden * self.act / tp, wire)
         self._small_kernels(columns, sizes)
         return columns
 
     def _format(self, shape: LinearShape) -> Gemm:
         """The number format a product runs in: the model's, its own, or the 16-bit one."""
         if not shape.quantised:
-            return HALF
+            return self.plain
         return gemm_format(replace(self.m, weights=shape.form), self.a) if shape.form else self.fmt
 
     def _filled(self, columns: Floats, busy: Floats) -> tuple[Floats, Floats]:
@@ -290,7 +292,7 @@ class _Builder:
         heads = (m.heads // tp + 2 * -(-m.kv_heads // tp)) * m.head_dim
         per_token = m.layers * (8.0 * m.hidden + 2.0 * heads) + inner
         launches = self.profile.small_kernels_per_layer * m.layers + 4.0 * moe
-        columns[:, SMALL] += launches * self.profile.small_kernel + sizes * per_token * 2.0 / (
+        columns[:, SMALL] += launches * self.profile.small_kernel + sizes * per_token * self.act / (
             _SMALL_EFFICIENCY * self.a.memory_bandwidth
         )
 
@@ -348,14 +350,21 @@ class _Builder:
         return k
 
     def _extras(self, extras: Extras, layers: Floats, decode: Floats, head: Floats) -> dict[int, float]:
-        share, tables = 1.0 / self.m.layers, (layers, decode, head)  # EAGLE and MTP: one layer like the model's own, and its head
-        if extras.draft_method == "draft_model":
+        # EAGLE and MTP: one layer like the model's own, and its head; Medusa: nothing but a head for each token
+        share, tables = DraftShare(1.0 / self.m.layers, 1.0), (layers, decode, head)
+        if extras.draft_method == "eagle3":
+            share = share._replace(head=min(EAGLE3_VOCABULARY / self.m.vocab, 1.0))
+        elif extras.draft_method == "medusa":
+            share = share._replace(layers=0.0)
+        elif extras.draft_method == "draft_model":
             if extras.draft is None:
                 raise ConfigError("speculative.draft", None, "method draft_model needs a draft model")
             d, _ = build_tables(extras.draft, self.a, Layout(tp=self.layout.tp), self.profile, 256)
-            share, tables = 1.0, (d.layers, d.decode + d.decode_window, d.head)
-        if extras != NO_EXTRAS:
-            self.notes.append("drafts, adapters and encoders: estimated from bytes and launches")
+            share, tables = DraftShare(1.0, 1.0), (d.layers, d.decode + d.decode_window, d.head)
+        added = {"drafts": extras.draft_method != "none", "adapters": extras.lora_rank > 0, "encoders": self.m.vision_params > 0}
+        if any(added.values()):
+            self.notes.append(f"{' and '.join(k for k, v in added.items() if v)}: estimated from bytes and launches")
+        self.notes += extras.notes
         passes = pass_seconds(*tables, 1, share), pass_seconds(*tables, 64, share)
         return extra_constants(self.m, self.a, self.layout, self.profile, extras, passes)
 

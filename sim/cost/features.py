@@ -19,11 +19,14 @@ SAMPLED: Final = 8  # rows whose last position is sampled
 ROWS: Final = 9  # rows in the batch (= DECODE_ROWS + PREFILL_ROWS)
 DRAFT_TOKENS: Final = 10  # tokens proposed by a draft model for the next step
 ENCODER_TOKENS: Final = 11  # multimodal encoder tokens
-LORA_ROWS: Final = 12  # rows that use an adapter
+LORA_TOKENS: Final = 12  # new tokens of rows that use an adapter
 COPIED_BLOCKS: Final = 13  # KV blocks moved between device and host before the step
 LARGEST_CTX: Final = 14  # longest context in the batch (0 where the scheduler does not track it)
 SPARE: Final = 15
-N_FEATURES: Final = 16
+ADAPTERS: Final = 16  # different adapters in the batch
+LORA_LOADS: Final = 17  # adapters copied from host memory to the device before the step
+LORA_READS: Final = 18  # adapters read from disk before the step
+N_FEATURES: Final = 19
 
 # What the time of a step was spent on; `step_time` adds seconds into these.
 PART_LINEAR_COMPUTE: Final = 0

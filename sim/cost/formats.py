@@ -24,6 +24,12 @@ class Gemm:
 
 
 HALF = Gemm("bf16", ("gemm.bf16",), "bf16", 2.0, 2.0)
+FLOAT = Gemm("fp32", ("gemm.fp32", "gemm.bf16"), "fp32", 4.0, 4.0)  # without tensor cores: PyTorch multiplies 32 bits in full
+
+
+def plain_format(m: ModelSpec) -> Gemm:
+    """How linear layers that are not quantised run."""
+    return FLOAT if m.format.bytes_of(MLP) >= 4.0 else HALF
 
 
 def gemm_format(m: ModelSpec, a: Accelerator) -> Gemm:
@@ -31,7 +37,7 @@ def gemm_format(m: ModelSpec, a: Accelerator) -> Gemm:
     form = m.format
     weight = form.bytes_of(MLP)
     if weight >= 2.0:
-        return HALF
+        return plain_format(m)
     if form.compute == "fp8":
         if not a.supports("fp8"):
             return Gemm("fp8 weights unpacked to 16 bits", ("gemm.fp8_wo", "gemm.bf16"), "bf16", weight, 2.0)
@@ -52,6 +58,8 @@ def expert_format(m: ModelSpec, a: Accelerator) -> Gemm:
     weight = m.format.bytes_of(EXPERT)
     if m.format.name in ("mxfp4", "mxfp4-linear"):
         return Gemm("mxfp4 experts", ("moe.mxfp4", "moe.int4", "moe.bf16"), "bf16", weight, 2.0)
+    if weight >= 4.0:
+        return Gemm("fp32 experts", ("moe.fp32", "moe.bf16"), "fp32", 4.0, 4.0)
     if weight >= 2.0:
         return Gemm("bf16 experts", ("moe.bf16",), "bf16", 2.0, 2.0)
     if m.format.compute == "fp8" and a.supports("fp8"):

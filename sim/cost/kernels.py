@@ -105,6 +105,8 @@ class Kernels(Collectives):
             # weights unpacked on the way: Marlin-like kernels have tiles of 16 rows, three quarters of the bandwidth and 9 µs more of a
             # start (SGLang runs of AWQ and GPTQ checkpoints on H20)
             q = (q[0], 0.75 * q[1], q[2] + 9.0, *q[3:6], 16.0)
+        if not exact and fmt.unit == "fp32":
+            q = (*q[:6], 8.0)  # kernels without tensor cores have small tiles
         t = forms.gemm(q, hw, np.asarray(m, float), float(n), float(k), weight, fmt.act_bytes)
         if exact and isinstance(op.residual, ShapeGrid) and self.same_machine(op):
             scale = np.exp(op.residual.at(np.asarray(n, float), np.asarray(k, float), m))

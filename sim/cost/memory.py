@@ -125,16 +125,18 @@ def memory_budget(
     dp: int = 1,
     max_model_len: int | None = None,
     field: str = "deployment",
+    more: tuple[Line, ...] = (),
 ) -> Budget:
     """The budget of one GPU of a deployment under an engine's rule (`sim.cost.memory_rules`).
 
-    ``max_model_len``: the longest sequence the engine is told to accept; it must fit, as engines check when they start.
+    ``max_model_len``: the longest sequence the engine is told to accept; it must fit, as engines check when they start. ``more``: what lies
+    beside the rule's own parts inside the limit (adapters).
 
     *Raises*: `ConfigError` with the lines when the model does not fit; also where the model cannot be cut that way.
     """
     model.check_parallelism(tp, pp, ep, dp, field)
     d = Deployment(model, accelerator, tp, pp, ep, dp)
-    limit, parts = rule.limit(d), rule.parts(d)
+    limit, parts = rule.limit(d), [*rule.parts(d), *more]
     kv = rule.kv(d, limit.bytes - sum(line.bytes for line in parts))
     per_block = block_bytes(d, rule.block_size, max_model_len)
     blocks = int(kv.bytes // per_block)

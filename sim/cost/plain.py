@@ -67,8 +67,9 @@ def _device(tables: Tables, feat: Any) -> tuple[float, float, float, list[float]
     other = columns[s.SMALL] + k[s.ENCODER_TOKEN] * feat[f.ENCODER_TOKENS] + k[s.BLOCK_COPY] * feat[f.COPIED_BLOCKS]
     if feat[f.DRAFT_TOKENS]:
         other += k[s.DRAFT_STEP] + k[s.DRAFT_TOKEN] * feat[f.DRAFT_TOKENS]
-    if feat[f.LORA_ROWS]:
-        other += k[s.LORA_STEP] + k[s.LORA_ROW] * feat[f.LORA_ROWS]
+    if feat[f.ADAPTERS]:
+        other += k[s.LORA_STEP] + k[s.LORA_ADAPTER] * feat[f.ADAPTERS] + k[s.LORA_TOKEN] * feat[f.LORA_TOKENS]
+        other += k[s.LORA_LOAD] * feat[f.LORA_LOADS] + k[s.LORA_READ] * feat[f.LORA_READS]
     device = columns[s.COMPUTE] + columns[s.MEMORY] + columns[s.COMMS] + other + prefill + decode
     host = k[s.HOST_STEP] + k[s.HOST_ROW] * (rows + prompts) + k[s.HOST_PREFILL_ROW] * prompts + k[s.HOST_TOKEN] * tokens
     floor = table[min(int(tokens), len(table) - 1), s.FLOOR]

@@ -9,13 +9,16 @@ from math import frexp
 import numpy as np
 
 from sim.cost.features import (
+    ADAPTERS,
     COPIED_BLOCKS,
     DECODE_CTX,
     DECODE_ROWS,
     DECODE_TOKENS,
     DRAFT_TOKENS,
     ENCODER_TOKENS,
-    LORA_ROWS,
+    LORA_LOADS,
+    LORA_READS,
+    LORA_TOKENS,
     PART_ATTENTION_DECODE,
     PART_ATTENTION_PREFILL,
     PART_COMMUNICATION,
@@ -37,9 +40,10 @@ COMPUTE, MEMORY, COMMS, SMALL, FLOOR = 0, 1, 2, 3, 4
 # Entries of `constants`.
 HOST_STEP, HOST_ROW, HOST_PREFILL_ROW, HOST_TOKEN, HOST_OVERLAP, HOST_GAP = 0, 1, 2, 3, 4, 5
 DECODE_FLOOR, MIXED_FACTOR, MIXED_ROW, FULL_SHARE, WINDOW_SHARE, WINDOW = 6, 7, 8, 9, 10, 11
-DRAFT_TOKEN, DRAFT_STEP, ENCODER_TOKEN, LORA_STEP, LORA_ROW, BLOCK_COPY = 12, 13, 14, 15, 16, 17
+DRAFT_TOKEN, DRAFT_STEP, ENCODER_TOKEN, LORA_STEP, LORA_TOKEN, BLOCK_COPY = 12, 13, 14, 15, 16, 17
 DECODE_ROW_STATE, PREFILL_TOKEN_STATE, SPLIT_PREFILL, CONTEXT_TOKEN = 18, 19, 20, 21
-N_CONSTANTS = 24
+LORA_ADAPTER, LORA_LOAD, LORA_READ = 22, 23, 24
+N_CONSTANTS = 26
 
 PER_OCTAVE = 4
 ROWS_GRID = PER_OCTAVE * 11 + 1  # up to 2,048 rows
@@ -114,7 +118,9 @@ _DEVICE = (
     DRAFT_STEP,
     ENCODER_TOKEN,
     LORA_STEP,
-    LORA_ROW,
+    LORA_TOKEN,
+    LORA_ADAPTER,
+    LORA_LOAD,
     BLOCK_COPY,
     DECODE_ROW_STATE,
     PREFILL_TOKEN_STATE,
@@ -249,8 +255,9 @@ def device_time(c, feat, parts):
     other += k[ENCODER_TOKEN] * feat[ENCODER_TOKENS] + k[BLOCK_COPY] * feat[COPIED_BLOCKS]
     if feat[DRAFT_TOKENS] > 0.0:
         other += k[DRAFT_STEP] + k[DRAFT_TOKEN] * feat[DRAFT_TOKENS]
-    if feat[LORA_ROWS] > 0.0:
-        other += k[LORA_STEP] + k[LORA_ROW] * feat[LORA_ROWS]
+    if feat[ADAPTERS] > 0.0:
+        other += k[LORA_STEP] + k[LORA_ADAPTER] * feat[ADAPTERS] + k[LORA_TOKEN] * feat[LORA_TOKENS]
+        other += k[LORA_LOAD] * feat[LORA_LOADS] + k[LORA_READ] * feat[LORA_READS]
 
     device = compute + memory + comms + other + attend_prefill + attend_decode
     host = k[HOST_STEP] + k[HOST_ROW] * (rows + prefill_rows) + k[HOST_PREFILL_ROW] * prefill_rows + k[HOST_TOKEN] * tokens

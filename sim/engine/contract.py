@@ -41,6 +41,7 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict
 
 from sim.cost.features import N_FEATURES
+from sim.engine.adapters import Adapters
 from sim.engine.seam import Group
 from sim.engine.sides import HandOver, Role
 from sim.errors import NotModelledError
@@ -217,11 +218,21 @@ class Scheduler(ABC):
         return None
 
     @classmethod
+    def adapters(cls, params: Any) -> Adapters | None:
+        """What (resolved) settings make of adapters; None: the engine serves none, and traffic that names them is refused."""
+        return None
+
+    @classmethod
     def max_context(cls, params: Any, site: Site) -> int:
         """Longest prompt + output that the engine accepts: ``max_model_len`` where it has one, at most the model's context."""
         limit = getattr(params, "max_model_len", None)
         own = int(site.model.max_position)
         return own if limit is None else min(int(limit), own)
+
+    @classmethod
+    def beyond_context(cls, params: Any, site: Site) -> tuple[int, str] | None:
+        """Where `max_context` is more than the context really kept: that context, and what becomes of longer requests."""
+        return None
 
     @classmethod
     def max_batch_tokens(cls, params: Any, site: Site) -> int:

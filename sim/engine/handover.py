@@ -236,6 +236,8 @@ def _put_in(states, k, counts, times, spans, blocks, t):
     s.r_max[slot] = counts[3]
     s.r_priority[slot] = counts[4]
     s.r_lora[slot] = counts[5]
+    if counts[5] > 0:
+        s.any_lora = True
     s.r_watch[slot] = counts[6]
     s.r_out_content[slot] = counts[7]
     s.r_done[slot] = counts[8]

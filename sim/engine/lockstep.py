@@ -17,8 +17,19 @@ from math import inf
 
 import numpy as np
 
-from sim.cost.features import DECODE_CTX, DECODE_ROWS, DECODE_TOKENS, N_FEATURES, N_PARTS, PREFILL_TOKENS, TOKENS
+from sim.cost.features import (
+    DECODE_CTX,
+    DECODE_ROWS,
+    DECODE_TOKENS,
+    LORA_LOADS,
+    LORA_READS,
+    N_FEATURES,
+    N_PARTS,
+    PREFILL_TOKENS,
+    TOKENS,
+)
 from sim.cost.shared import SharedCost, together_time
+from sim.engine.adapters import count_adapters
 from sim.engine.confer import SAID, at_rest, confer, heed, unfinished
 from sim.engine.contract import BATCH, NOTHING, apply_steady, clear_place, complete, enqueue, next_place, plan, steady_steps
 from sim.engine.group import EngineGroup, _submit
@@ -91,6 +102,11 @@ def _launch_together(states, g, working):
     for k in range(g.ranks):
         s = states[g.first + k]
         g.idle[k, p] = 1 if g.codes[k] == NOTHING else 0
+        if s.any_lora and g.codes[k] == BATCH:
+            s.ad_clock += 1
+            count_adapters(
+                s.q_feat[p], s.q_rows[p], s.q_slot[p], s.q_tok[p], s.r_lora, s.ad_clock, s.ad_id, s.ad_last, s.ad_host_id, s.ad_host_last
+            )  # fmt: skip
         if g.codes[k] != BATCH:
             clear_place(s, p)
             if working:
@@ -153,6 +169,7 @@ def _run_together(states, g, k, until):
         for j in range(g.ranks):
             feat = states[g.first + j].q_feat
             feat[last, DECODE_CTX] += feat[last, DECODE_ROWS]
+            feat[last, LORA_LOADS] = feat[last, LORA_READS] = 0.0
         next_start = max(now, end)
         next_end = next_start + _step_together(states, g, last)
         finish = next_end if lead.depth == 1 else next_start

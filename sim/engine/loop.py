@@ -8,8 +8,9 @@ from math import inf
 
 import numpy as np
 
-from sim.cost.features import DECODE_CTX, DECODE_ROWS, DECODE_TOKENS, PREFILL_TOKENS, TOKENS
+from sim.cost.features import DECODE_CTX, DECODE_ROWS, DECODE_TOKENS, LORA_LOADS, LORA_READS, PREFILL_TOKENS, TOKENS
 from sim.cost.step import stage_time, step_time
+from sim.engine.adapters import count_adapters
 from sim.engine.contract import BATCH, NOTHING, apply_steady, complete, enqueue, grow, plan, steady_steps
 from sim.engine.state import (
     compact_spans,
@@ -38,6 +39,11 @@ def _next_arrival(s):
 def _launch(s):
     """Start the batch just planned: it passes the pipeline stages one after the other."""
     p = (s.q_head + s.q_len) % s.q_rows.size
+    if s.any_lora:
+        s.ad_clock += 1
+        count_adapters(
+            s.q_feat[p], s.q_rows[p], s.q_slot[p], s.q_tok[p], s.r_lora, s.ad_clock, s.ad_id, s.ad_last, s.ad_host_id, s.ad_host_last
+        )  # fmt: skip
     dt = step_time(s.cost, s.q_feat[p], s.rec.parts[s.replica])
     stages = s.stage_free.size
     left = dt
@@ -66,6 +72,7 @@ def _run_steady(s, k, until):
     places = s.q_rows.size
     last = (s.q_head + s.q_len - 1 + places) % places  # the batch in flight (depth 2) or the one just completed (depth 1)
     feat = s.q_feat[last]
+    feat[LORA_LOADS] = feat[LORA_READS] = 0.0
     rows = feat[DECODE_ROWS]
     parts = s.scratch
     total = s.rec.parts[s.replica]
@@ -222,6 +229,8 @@ def accept(s, i, first_id, watch, columns, spans):
     s.r_max[slot] = limit[i]
     s.r_priority[slot] = priority[i]
     s.r_lora[slot] = lora[i]
+    if lora[i] > 0:
+        s.any_lora = True
     s.r_out_content[slot] = out_content[i]
     s.r_watch[slot] = watch
     s.r_spans[slot] = 0

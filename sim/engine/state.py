@@ -177,6 +177,13 @@ class EngineState:
     n_steps: i8
     n_preempted: i8
     scratch: f8s  # [part]
+    # -- adapters, see `sim.engine.adapters`
+    any_lora: b1  # a request has named one
+    ad_clock: i8  # batches counted
+    ad_id: i4s  # on the device; 0: the place is free
+    ad_last: i8s  # batch that used it last
+    ad_host_id: i4s  # in host memory
+    ad_host_last: i8s
     # -- event log for replays (off in normal runs): rows of (kind, a, b), the scheduler's own kinds
     log_on: b1
     log_n: i8
@@ -298,6 +305,12 @@ def init_engine(s, replica, rec, cost, depth, rows, stages, slots):
     s.n_steps = 0
     s.n_preempted = 0
     s.scratch = np.zeros(N_PARTS)
+    s.any_lora = False
+    s.ad_clock = 0
+    s.ad_id = np.zeros(0, np.int32)
+    s.ad_last = np.zeros(0, np.int64)
+    s.ad_host_id = np.zeros(0, np.int32)
+    s.ad_host_last = np.zeros(0, np.int64)
     s.log_on = False
     s.log_n = 0
     s.log = np.zeros((8, 3), np.int64)

@@ -9,11 +9,12 @@ from typing import Any
 from sim import registry
 from sim.cost.build import build_step_cost
 from sim.cost.evidence import Evidence, merge_notes
-from sim.cost.extras import Extras
+from sim.cost.extras import Extras, adapter_bytes
 from sim.cost.layout import Layout
-from sim.cost.memory import Budget, memory_budget
+from sim.cost.memory import Budget, Line, memory_budget
 from sim.cost.profile import EngineProfile, load_engine_profile
 from sim.cost.together import build_rank_cost
+from sim.engine.adapters import set_adapters
 from sim.engine.contract import Ranks, Scheduler, Site
 from sim.engine.seam import Group
 from sim.engine.state import new_recorder
@@ -51,6 +52,8 @@ class Plan:
     """``prefill`` or ``decode`` in a disaggregated deployment."""
     ranks: Ranks | None = None
     """Data-parallel ranks of one replica, if it has several."""
+    given: Any = None
+    """Settings as the user wrote them, nothing filled in."""
     shared: Any = None
     """What the ranks share in a step (`sim.cost.shared`), where they step together."""
 
@@ -80,6 +83,9 @@ class Plan:
         recorder = new_recorder(n, bins, width, _ROWS, *histogram)
         new_state = self.scheduler.new_state
         states = [new_state(self.params, self.site, self.kv_blocks, i, recorder, self.cost) for i in range(n)]
+        if (adapters := self.scheduler.adapters(self.params)) is not None:
+            for state in states:
+                set_adapters(state, adapters.on_device, adapters.in_host or 0)
         if self.ranks is None:
             group: Group = self.scheduler.group(states, recorder)
         else:
@@ -142,6 +148,7 @@ def _plan(section: Any, model: ModelSpec, name: str, field: str, traffic: Any) -
         raise ConfigError(
             f"{field}.expert_imbalance", section.expert_imbalance, "matters only to experts spread over ranks", hint="set ep > 1"
         )
+    written = given
     if getattr(section, "role", None) is not None:
         given = scheduler.as_side(given, section.role)
     model = served(model, scheduler.follows_checkpoint_kv)
@@ -167,7 +174,7 @@ def _plan(section: Any, model: ModelSpec, name: str, field: str, traffic: Any) -
         evidence = replace(evidence, notes=merge_notes([warning], evidence.notes))
     return Plan(
         name, field, section.replicas, model, accelerator, layout, scheduler, params, site, budget, profile, cost, evidence,
-        ranks=ranks, shared=shared,
+        ranks=ranks, shared=shared, given=written,
     )  # fmt: skip
 
 
@@ -203,6 +210,15 @@ def engine_of(section: Any, field: str) -> tuple[type[Scheduler], Any]:
     return scheduler, settings(scheduler.Params, settings_given, field)
 
 
+def _adapter_lines(scheduler: type[Scheduler], params: Any, site: Site) -> tuple[Line, ...]:
+    """Places for adapters on the device, which are taken whether adapters come or not."""
+    adapters = scheduler.adapters(params)
+    if adapters is None:
+        return ()
+    size = adapters.on_device * adapter_bytes(site.model, adapters.rank, site.tp) / site.pp
+    return (Line("adapters", size, "estimated", f"{adapters.on_device} of rank {adapters.rank} in 16 bits, all linear layers"),)
+
+
 def _budget(scheduler: type[Scheduler], params: Any, site: Site, field: str) -> Budget | None:
     rule = scheduler.memory_rule(params, site)
     if rule is None:
@@ -210,5 +226,6 @@ def _budget(scheduler: type[Scheduler], params: Any, site: Site, field: str) -> 
     pinned = site.kv_blocks
     # as the engines do when they start: one request of the longest length must fit
     context = getattr(params, "max_model_len", None) if pinned is None else None
-    budget = memory_budget(site.model, site.accelerator, rule, site.tp, site.pp, site.ep, site.dp, context, field)
+    more = _adapter_lines(scheduler, params, site)
+    budget = memory_budget(site.model, site.accelerator, rule, site.tp, site.pp, site.ep, site.dp, context, field, more)
     return budget if pinned is None else budget.pinned(pinned, f"{field}.kv_blocks")

@@ -18,6 +18,7 @@ from sim.metrics.record import RunRecord
 from sim.metrics.result import Result, summarise
 from sim.metrics.slo import Slo
 from sim.study import economics, headroom
+from sim.study.idle import check_traffic
 from sim.study.reasons import reasons
 from sim.units import show_bytes, show_seconds
 from sim.workload import build_traffic
@@ -42,6 +43,7 @@ class Prepared:
         self.notes = list(traffic.notes)
         self.scaling = self._scaling()
         self.traffic = fitting(self.plans, traffic, scenario.traffic.too_long)
+        self.notes += check_traffic(self.plans, self.traffic)
 
     def _scaling(self) -> Any:
         """The planned autoscaler; None without one."""

@@ -15,6 +15,7 @@ from sim.units import parse_rate, parse_seconds
 from sim.workload.arrivals._base import FASTEST, SLOWEST
 from sim.workload.base import Traffic
 from sim.workload.closed_loop import ClosedLoop
+from sim.workload.labels import labelled
 from sim.workload.prefixes import Prefixes, PrefixParams
 from sim.workload.recorded import RecordedTraffic, cut, natural_rate, speed_for
 from sim.workload.sessions import SessionParams, SessionTraffic
@@ -43,6 +44,7 @@ def build_traffic(traffic: Any, seed: int = 0) -> Traffic:
         if sources == ["synthetic"]
         else _recorded(section["trace"], seed, section.get("closed_loop") is not None)
     )
+    made = labelled(made, section, seed)
     if section.get("closed_loop") is None:
         return made
     clients = as_mapping(section["closed_loop"])

@@ -6,7 +6,7 @@ import pytest
 
 from sim.cost import features as f
 from sim.cost.build import build_step_cost
-from sim.cost.extras import Extras
+from sim.cost.extras import Extras, adapter_bytes
 from sim.cost.layout import Layout
 from sim.cost.profile import load_engine_profile
 from sim.cost.step import stage_time
@@ -44,12 +44,58 @@ def test_verified_tokens_read_the_keys_once():
     assert seconds(cost(), batch(16, 4000)) < seconds(cost(), feat) < 1.4 * seconds(cost(), batch(16, 4000))
 
 
-def test_adapters_cost_a_little():
-    feat = batch(16, 1000)
-    feat[f.LORA_ROWS] = 16
-    c = cost(Extras(lora_rank=16))
+def adapted(adapters, rank=16, loads=0, reads=0, rows=16):
+    feat = batch(rows, 1000)
+    feat[f.LORA_TOKENS], feat[f.ADAPTERS], feat[f.LORA_LOADS], feat[f.LORA_READS] = rows, adapters, loads, reads
+    return seconds(cost(Extras(lora_rank=rank)), feat)
 
-    assert seconds(c, batch(16, 1000)) < seconds(c, feat) < 1.3 * seconds(c, batch(16, 1000))
+
+def test_adapters_cost_a_little_and_the_more_the_larger_and_the_more_of_them():
+    plain = seconds(cost(), batch(16, 1000))
+
+    assert plain == seconds(cost(Extras(lora_rank=16)), batch(16, 1000))
+    assert plain < adapted(1) < adapted(8) < 1.3 * plain
+    assert adapted(8) < adapted(8, rank=64) < adapted(8, rank=256)
+    assert adapted(8, rank=64) - adapted(8) == pytest.approx(3 * (adapted(8, rank=32) - adapted(8)), rel=0.2)
+
+
+def test_an_adapter_that_is_not_there_is_copied_or_read():
+    here, copied, read = adapted(1), adapted(1, loads=1), adapted(1, loads=1, reads=1)
+    size = adapter_bytes(load_model("llama-3.1-8b"), 16)
+
+    assert size == pytest.approx(
+        84e6, rel=0.01
+    )  # published adapters of rank 16 on all linear layers of Llama 3 8B: 42 million weights
+    assert copied - here > size / load_accelerator("h100-sxm").host_bandwidth
+    assert read - copied == pytest.approx(size / 2e9)
+
+
+def test_draft_heads_cost_by_method():
+    eagle, eagle3 = (seconds(cost(Extras(method, 3)), drafting(16, 3)) for method in ("eagle", "eagle3"))
+    medusa = seconds(cost(Extras("medusa", 3)), drafting(16, 3))
+    shallow = seconds(cost(Extras("eagle", 8, draft_passes=2)), drafting(16, 8))
+    deep = seconds(cost(Extras("eagle", 8)), drafting(16, 8))
+
+    assert seconds(cost(), drafting(16, 3)) < eagle3 < eagle  # its head has a vocabulary of its own
+    assert medusa < eagle
+    assert shallow < deep
+
+
+def test_weights_of_32_bits_are_read_and_multiplied_as_such():
+    def step(weights, rows, prompt=0):
+        model = load_model("llama-3.1-8b", weights=weights)
+        c = build_step_cost(model, load_accelerator("h100-sxm"), Layout(), load_engine_profile("vllm"), 4096)[0]
+        feat = batch(rows, 100)
+        if prompt:
+            feat[:] = 0.0
+            feat[f.TOKENS] = feat[f.PREFILL_TOKENS] = prompt
+            feat[f.PREFILL_ROWS] = feat[f.SAMPLED] = feat[f.ROWS] = 1
+            feat[f.PREFILL_WORK] = prompt * prompt / 2
+        return seconds(c, feat)
+
+    assert 1.7 < step("fp32", 1) / step("bf16", 1) < 2.3
+    assert step("fp16", 1) == step("bf16", 1)
+    assert step("fp32", 0, 2048) > 5 * step("bf16", 0, 2048)  # no tensor cores: 67 against 989 TFLOP/s
 
 
 def test_drafts_need_a_count_and_a_model():

@@ -290,7 +290,6 @@ def test_defaults_are_those_of_the_configuration_file() -> None:
         ({"bufferResponseEnabled": True}, Site(), NotModelledError, "bufferResponseEnabled"),
         ({"plugin_params": {"plugin_type": "mpt"}}, Site(), ConfigError, "plugin_type"),
         ({"plugin_params": {"plugin_type": "mtp,la", "acceptance_rate": 0.5}}, Site(), ConfigError, "one way"),
-        ({"plugin_params": {"plugin_type": "mtp"}}, Site(), ConfigError, "acceptance_rate"),
         ({}, Site(pp=2), NotModelledError, "deployment.pp"),
         ({}, Site(accelerator=load_accelerator("h100-sxm")), NotModelledError, "Ascend"),
     ],

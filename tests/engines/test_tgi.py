@@ -182,7 +182,8 @@ def test_defaults_follow_the_launcher() -> None:
     ("settings", "site", "error", "words"),
     [
         ({"max_input_tokens": 10, "max_total_tokens": 10}, Site(), ConfigError, "max_input_tokens"),
-        ({"speculate": 2}, Site(), ConfigError, "acceptance"),
+        ({"acceptance": 0.5}, Site(), ConfigError, "acceptance"),
+        ({"speculator": "medusa"}, Site(), ConfigError, "speculator"),
         ({"prefix_caching": True, "attention": "paged"}, Site(), ConfigError, "prefix_caching"),
         ({"prefix_caching": True, "backend": "v2"}, Site(), ConfigError, "prefix_caching"),
         ({}, Site(pp=2), NotModelledError, "deployment.pp"),

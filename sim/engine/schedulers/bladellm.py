@@ -22,6 +22,7 @@ from pydantic import Field
 
 from sim.cost.memory_rules import VllmRule
 from sim.engine.contract import EngineParams, Scheduler, Site
+from sim.engine.effect import inert
 from sim.engine.schedulers.vllm import Vllm
 from sim.engine.schedulers.vllm.params import SpeculativeConfig, VllmParams
 from sim.errors import ConfigError, NotModelledError
@@ -51,14 +52,18 @@ class BladellmParams(EngineParams):
     )
     gamma: int = Field(3, ge=1, le=64, description="drafts per step with sps (assumed default)")
     draft_model: str | None = Field(None, description="name of the draft model of sps (draft.* on the command line)")
-    acceptance_rate: float = Field(
-        0.7, ge=0, le=1, description="probability that a draft is accepted if the one before it was; of the traffic"
+    acceptance_rate: float | None = Field(
+        None, ge=0, le=1, description="probability that a draft is accepted if the one before it was; by default estimated"
     )
     disable_prompt_cache: bool = Field(False, description="no reuse of equal prefixes")
     prompt_cache_enable_swap: bool = Field(False, description="only false is modelled")
     max_queue_time: Seconds | None = Field(None, gt=0, description="only null is modelled")
-    enable_llumnix: bool = Field(False, description="no effect in the engine: the router migrates (router llumnix or llumnix_v0)")
-    kv_cache_quant: Literal["no_quant"] = Field("no_quant", description="set model.kv_cache instead: it changes sizes and times")
+    enable_llumnix: bool = Field(
+        False, description="requests may be migrated", json_schema_extra=inert("the router migrates: llumnix or llumnix_v0")
+    )
+    kv_cache_quant: Literal["no_quant"] = Field(
+        "no_quant", description="only this value", json_schema_extra=inert("model.kv_cache says it and changes sizes and times")
+    )
     disable_cuda_graph: bool = Field(False, description="launch every kernel")
     cuda_graph_max_batch_size: int = Field(256, ge=1, description="largest batch that graphs are captured for (assumed default)")
     max_model_len: int | None = Field(None, ge=2, description="longest prompt and output together; default from the model")

@@ -62,14 +62,25 @@ class LlamaCpp(Scheduler):
 
     @classmethod
     def max_context(cls, params: LlamaCppParams, site: Site) -> int:
-        """Context of one slot."""
-        limit = params.slot_ctx
-        return limit if site.model is None else min(limit, int(site.model.max_position))
+        """Context of one slot; with ``ctx_shift`` answers may go beyond it, and prompts that do are refused by the server."""
+        if params.ctx_shift and site.model is not None:
+            return int(site.model.max_position)
+        return slot_context(params, site)
+
+    @classmethod
+    def beyond_context(cls, params: LlamaCppParams, site: Site) -> tuple[int, str] | None:
+        """The older half of a full context is dropped."""
+        return (slot_context(params, site), "the older half of a full context is dropped") if params.ctx_shift else None
 
     @classmethod
     def max_batch_tokens(cls, params: LlamaCppParams, site: Site) -> int:
         """``n_batch``, and one token of each slot."""
         return max(params.n_batch, params.n_parallel)
+
+
+def slot_context(p: LlamaCppParams, site: Site) -> int:
+    """Tokens of one slot: no more than the model's own context."""
+    return p.slot_ctx if site.model is None else min(p.slot_ctx, int(site.model.max_position))
 
 
 def server_state(
@@ -87,7 +98,7 @@ def server_state(
     Behind Ollama, requests wait for a slot before the server sees them (``fifo``) and prompts are cut to the context (``truncate``).
     """
     p = params
-    ctx = LlamaCpp.max_context(p, site) if ctx is None else ctx
+    ctx = slot_context(p, site) if ctx is None else ctx
     window, figures = _window(p, site.model)
     numbers = (p.n_parallel, ctx, p.n_ctx, p.n_batch, p.n_keep, p.n_discard, int(truncate))
     swa, cells = window[:2]

@@ -9,7 +9,6 @@ from sim.cost.features import (
     DECODE_CTX,
     DECODE_ROWS,
     DECODE_TOKENS,
-    LORA_ROWS,
     PREFILL_CTX,
     PREFILL_ROWS,
     PREFILL_TOKENS,
@@ -105,8 +104,6 @@ def _add_prompts(s, f, n, lora):
         f[PREFILL_TOKENS] += k
         f[PREFILL_WORK] += k * (past + 0.5 * k)
         f[PREFILL_CTX] += past + k
-        if lora > 0:
-            f[LORA_ROWS] += 1
         if past + k == s.c_prompt[c]:
             f[SAMPLED] += 1
     return n
@@ -161,8 +158,6 @@ def _plan_batch(s):
                 n += 1
                 f[DECODE_CTX] += s.c_tok[c]
         f[ROWS] = f[DECODE_ROWS] = f[DECODE_TOKENS] = f[SAMPLED] = n
-        if lora > 0:
-            f[LORA_ROWS] = n
         s.pure = n == s.n_generating and s.n_prompt == 0
         n = _add_prompts(s, f, n, lora)
     f[TOKENS] = n

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from sim.cost.drafts import estimate_note
 from sim.cost.extras import Extras
 from sim.cost.memory import GIB, Deployment, block_bytes
 from sim.cost.memory_rules import MindieRule
@@ -129,7 +130,9 @@ class Mindie(Scheduler):
         """Guesses of speculative decoding."""
         if params.gamma == 0 or params.plugin_params is None:
             return None
-        return Extras(draft_method="mtp" if "mtp" in params.plugin_params.names else "ngram", draft_tokens=params.gamma)
+        plugin = params.plugin_params
+        notes = (estimate_note(plugin.method, plugin.right),) if plugin.acceptance_rate is None else ()
+        return Extras(plugin.method, params.gamma, notes=notes)
 
     @classmethod
     def new_state(cls, params: MindieParams, site: Site, blocks: int, replica: int, recorder: Any, cost: Any) -> Any:
@@ -177,7 +180,7 @@ class Mindie(Scheduler):
         times = [round(delay) if recorded else delay - _EARLY, 1e-3 * second, p.prefillExpectedTime, p.decodeExpectedTime]
         times.append(float(extra.get("empty_batch", 1e-3 * second)))
         times += [inf, inf] if recorded else [p.tokenTimeout, p.e2eTimeout]
-        rate = p.plugin_params.acceptance_rate if p.plugin_params is not None and not recorded else None
+        right = p.plugin_params.right if p.plugin_params is not None and not recorded else ()
         return new_mindie(
             addresses(MindieState, never_called(p) if "gamma" not in extra else frozenset()),
             replica,
@@ -186,7 +189,7 @@ class Mindie(Scheduler):
             blocks,
             np.array(numbers, np.int64),
             np.array(times, np.float64),
-            accepted(gamma, rate or 0.0, int(extra.get("seed", 0)), replica),
+            accepted(right, int(extra.get("seed", 0)), replica),
         )
 
 
@@ -200,9 +203,9 @@ def host_blocks(p: MindieParams, site: Site) -> int:
     return int(p.cpuMemSize * GIB // block_bytes(d, p.cacheBlockSize))
 
 
-def accepted(gamma: int, probability: float, seed: int, replica: int) -> Any:
+def accepted(right: tuple[float, ...], seed: int, replica: int) -> Any:
     """i4[draws]: guesses of a step that are right, up to the first wrong one."""
-    if gamma == 0 or probability == 0.0:
+    if not any(right):
         return np.zeros(1, np.int32)
-    right = stream(seed, f"mindie.acceptance.{replica}").random((_DRAWS, gamma)) < probability
-    return np.cumprod(right, axis=1).sum(axis=1).astype(np.int32)
+    draws = stream(seed, f"mindie.acceptance.{replica}").random((_DRAWS, len(right))) < np.array(right)
+    return np.cumprod(draws, axis=1).sum(axis=1).astype(np.int32)

@@ -7,7 +7,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from sim.cost.drafts import DraftMethod, acceptance
 from sim.engine.contract import EngineParams, Site
+from sim.engine.effect import inert
 from sim.engine.sides import Role
 from sim.errors import ConfigError, NotModelledError
 
@@ -26,7 +28,10 @@ class PluginParams(BaseModel):
     guess_set_size: int = Field(5, ge=1, le=16, description="la: guess set size G.")
     decoding_length: int = Field(16, ge=1, le=16, description="memory_decoding: tokens guessed per step.")
     acceptance_rate: float | None = Field(
-        None, ge=0, le=1, description="Probability that a guessed token is right if the one before it was (not MindIE's own)."
+        None,
+        ge=0,
+        le=1,
+        description="Probability that a guessed token is right if the one before it was; by default estimated by plugin (not MindIE's own).",
     )
 
     @property
@@ -42,6 +47,20 @@ class PluginParams(BaseModel):
         if "la" in self.names:
             return (self.level - 1) * (self.window + self.guess_set_size)
         return self.decoding_length if "memory_decoding" in self.names else 0
+
+    @property
+    def method(self) -> DraftMethod:
+        """How guesses are made."""
+        return "mtp" if "mtp" in self.names else "ngram" if self.gamma else "none"
+
+    @property
+    def right(self) -> tuple[float, ...]:
+        """Probability that the guess at each position is right, given those before it; la verifies N-grams of N − 1 guesses each."""
+        look_ahead = "la" in self.names
+        depth = self.level - 1 if look_ahead else self.gamma
+        if self.acceptance_rate is not None:
+            return (self.acceptance_rate,) * depth
+        return acceptance(self.method, depth, self.guess_set_size if look_ahead else 1.0) if depth else ()
 
 
 PLUGINS = {"prefix_cache", "splitfuse", "mtp", "la", "memory_decoding"}
@@ -84,7 +103,9 @@ class MindieParams(EngineParams):
     bufferResponseEnabled: bool = Field(False, description="Only false: responses are not smoothed.")
     enableChunkedPrefill: bool | None = Field(None, description="Chunked prefill; by default as templateType and plugins say.")
     prefillChunkSize: int = Field(0, ge=0, description="Largest chunk of a prompt; 0: maxPrefillTokens.")
-    maxNumPartialPrefills: int = Field(64, ge=1, description="Partial prefills at once; without effect, as upstream.")
+    maxNumPartialPrefills: int = Field(
+        64, ge=1, description="Partial prefills at once.", json_schema_extra=inert("MindIE reads it and never asks for it")
+    )
     maxLongPartialPrefills: int = Field(8, ge=1, description="Long prompts in prefill at once.")
     longPrefillTokenThreshold: int = Field(1024, ge=1, description="Prompts with more tokens to compute are long.")
     enablePrefixCache: bool | None = Field(None, description="Keep full blocks for equal prefixes; by default as plugins say.")
@@ -182,10 +203,6 @@ def _check(p: MindieParams, longest: int, most: int, prompts: int) -> None:
         )
     if len(plugins & _SPECULATION) > 1:
         raise ConfigError(f"{FIELD}.plugin_params.plugin_type", ",".join(sorted(plugins)), "one way to speculate at a time")
-    if p.gamma > 0 and p.plugin_params is not None and p.plugin_params.acceptance_rate is None:
-        raise ConfigError(
-            f"{FIELD}.plugin_params.acceptance_rate", None, "speculation needs the probability that a guess is right", "0..1"
-        )
     if longest >= p.maxSeqLen:
         raise ConfigError(f"{FIELD}.maxInputTokenLen", longest, "must be below maxSeqLen", f"1..{p.maxSeqLen - 1}")
     if p.maxPrefillTokens < longest and not p.enableChunkedPrefill:

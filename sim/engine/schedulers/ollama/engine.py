@@ -59,7 +59,7 @@ class Ollama(Scheduler):
         p = params
         if p.runner == "llama-server":
             cut = p.truncate and p.context_shift  # without the shift, prompts that are too long are answered 400
-            return server_state(p.server(), site, replica, recorder, cost, fifo=True, truncate=cut, ctx=cls.max_context(p, site))
+            return server_state(p.server(), site, replica, recorder, cost, fifo=True, truncate=cut, ctx=_context(p, site))
         lists = new_token_lists(addresses(TokenLists), p.OLLAMA_NUM_PARALLEL + 8)
         numbers = (p.OLLAMA_NUM_PARALLEL, p.slot_ctx, p.n_ubatch, p.num_keep)
         flags = (p.runner == "llamarunner", p.context_shift, p.truncate, p.OLLAMA_MULTIUSER_CACHE)
@@ -67,11 +67,26 @@ class Ollama(Scheduler):
 
     @classmethod
     def max_context(cls, params: OllamaParams, site: Site) -> int:
-        """Context of one request."""
-        return params.slot_ctx if site.model is None else min(params.slot_ctx, int(site.model.max_position))
+        """Context of one request; where it is shifted, answers and prompts may go beyond it."""
+        if params.context_shift and site.model is not None:
+            return int(site.model.max_position)
+        return _context(params, site)
+
+    @classmethod
+    def beyond_context(cls, params: OllamaParams, site: Site) -> tuple[int, str] | None:
+        """What Ollama does without a word."""
+        if not params.context_shift:
+            return None
+        prompts = "prompts are shortened to it" if params.truncate else "prompts beyond it are answered 400"
+        return _context(params, site), f"{prompts}, and the older half of a full context is dropped"
 
     @classmethod
     def max_batch_tokens(cls, params: OllamaParams, site: Site) -> int:
         """The largest step."""
         per_sequence = params.OLLAMA_NUM_PARALLEL if params.runner == "llamarunner" else 1
         return max(params.n_ubatch * per_sequence, params.OLLAMA_NUM_PARALLEL)
+
+
+def _context(p: OllamaParams, site: Site) -> int:
+    """Tokens of one request."""
+    return p.slot_ctx if site.model is None else min(p.slot_ctx, int(site.model.max_position))

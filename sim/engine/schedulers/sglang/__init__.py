@@ -14,8 +14,9 @@
 - ``new_token_ratio`` with its decay and reset, retraction, mixed chunks, `managers/schedule_batch.py`,
   `managers/scheduler_components/new_token_ratio_tracker.py`, `batch_result_processor.py`.
 - Limits of intake (``context_length``, ``max_queued_requests``), defaults by GPU memory, `arg_groups/memory_hook.py`.
-- Speculative decoding as a number of accepted tokens per step (drawn per request and position with ``speculative_accept_rate``) and the
-  KV reserve it needs, `allocation_sizing.py`. Read from the source, not checked against recordings.
+- Speculative decoding as a number of accepted tokens per step (drawn per request and position with ``speculative_accept_rate``, or as is
+  usual for the algorithm, its depth and tree), the passes of the draft, the tokens verified and the KV reserve it needs,
+  `allocation_sizing.py`, `speculative/eagle_worker.py`. Read from the source, not checked against recordings.
 
 - Pipeline parallelism: micro-batch slots visited in turn, `managers/scheduler_pp_mixin.py: event_loop_pp`. The adapter limit
   ``max_loras_per_batch`` (adapters separate the cache in any case) and ``scheduler_recv_interval``. Read from the source as well.
@@ -36,8 +37,10 @@ from typing import Any
 
 import numpy as np
 
+from sim.cost.drafts import estimate_note
 from sim.cost.extras import Extras
 from sim.cost.memory_rules import SglangRule
+from sim.engine.adapters import Adapters
 from sim.engine.contract import Ranks, Scheduler, Site
 from sim.engine.kv.radix import POLICIES, radix_functions
 from sim.engine.outline import addresses
@@ -48,6 +51,7 @@ from sim.engine.schedulers.sglang.state import SCHEDULE_POLICIES, SglangState, i
 from sim.engine.sides import HandOver, Role
 from sim.errors import ConfigError
 from sim.jit import implement, kernel, new
+from sim.model import load_model
 from sim.registry import register
 
 implement(
@@ -98,7 +102,8 @@ def _new_state(fn, tree_fn, replica, rec, cost, numbers, ratios, flags, mt):
     s.init_ratio = ratios[0]
     s.min_ratio = ratios[1]
     s.decay = ratios[2]
-    s.spec_accept = ratios[3]
+    s.spec_right = ratios[3:].copy()
+    s.spec_proposed = numbers[28]
     s.ratio = s.init_ratio
     s.mixed = flags[1] == 1
     s.priority_on = flags[2] == 1
@@ -185,6 +190,7 @@ class Sglang(Scheduler):
         low = min(init * 0.14, 1.0)
         speculative = p.speculative_algorithm is not None
         draft = max(p.speculative_eagle_topk * p.speculative_num_steps, p.speculative_num_draft_tokens)
+        drafts = settings.drafting(p)
         numbers = [
             tokens,
             page,
@@ -203,7 +209,7 @@ class Sglang(Scheduler):
             p.priority_scheduling_preemption_threshold,
             min((p.context_length or 131072) - 1, tokens - 1),
             2 * draft if speculative else 0,
-            p.speculative_num_steps if speculative else 0,
+            len(drafts.right),
             p.speculative_num_draft_tokens if speculative else 0,
             p.random_seed,
             site.pp,
@@ -214,6 +220,7 @@ class Sglang(Scheduler):
             ("null", "prefill", "decode").index(p.disaggregation_mode),
             p.num_reserved_decode_tokens,
             2 * rows if p.disaggregation_mode == "decode" and rows <= 32 else 0,  # rows for requests on their way
+            drafts.proposed,
         ]
         flags = [
             p.disable_radix_cache,
@@ -224,7 +231,7 @@ class Sglang(Scheduler):
             p.ignore_eos,
             bool(site.extra.get("recording", False)),
         ]
-        ratios = np.array([init, low, (init - low) / 600, p.speculative_accept_rate])
+        ratios = np.array([init, low, (init - low) / 600, *drafts.right])
         twister = np.array(random.Random(p.random_seed).getstate()[1][:624], np.int64)
         arrays = (np.array(numbers, np.int64), ratios, np.array(flags, np.int64), twister)
         fn = addresses(SglangState, _never_called(p, slots))
@@ -236,14 +243,35 @@ class Sglang(Scheduler):
         return None if site.dp == 1 else ranks.ranks_of(params, site)
 
     @classmethod
+    def host(cls, params: SglangParams, profile: Any) -> Any:
+        """The profile with the decode graphs of these settings: batches are padded to the next one, larger ones are launched kernel by kernel."""
+        made = super().host(params, profile)
+        if not made.graph_sizes or params.cuda_graph_max_bs is None:
+            return made
+        verified = params.speculative_num_draft_tokens if params.speculative_algorithm else 1
+        sizes = settings.decode_graph_sizes(params.cuda_graph_max_bs, verified > 1)
+        return made.adapted(graph_sizes=tuple(n * verified for n in sizes))
+
+    @classmethod
     def as_side(cls, params: SglangParams, role: Role) -> SglangParams:
         """With the ``disaggregation_mode`` of the role."""
         return settings.as_side(params, role)
 
     @classmethod
     def extras(cls, params: SglangParams, site: Site) -> Extras | None:
-        """Adapters."""
-        return Extras(lora_rank=params.max_lora_rank) if params.enable_lora else None
+        """Drafts and adapters."""
+        rank = params.max_lora_rank if params.enable_lora else 0
+        if params.speculative_algorithm is None:
+            return Extras(lora_rank=rank) if rank else None
+        d, path = settings.drafting(params), params.speculative_draft_model_path
+        notes = (estimate_note(d.method, d.right),) if params.speculative_accept_rate is None else ()
+        draft = None if path is None else load_model(path)
+        return Extras(d.method, d.proposed, draft, rank, draft_passes=d.passes, notes=notes)
+
+    @classmethod
+    def adapters(cls, params: SglangParams) -> Adapters | None:
+        """``max_loras_per_batch`` on the device; all of them in host memory, loaded with the server."""
+        return Adapters(params.max_lora_rank, params.max_loras_per_batch) if params.enable_lora else None
 
     @classmethod
     def max_batch_tokens(cls, params: SglangParams, site: Site) -> int:

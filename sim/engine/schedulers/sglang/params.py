@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, PrivateAttr
 
+from sim.cost.drafts import DraftMethod, acceptance
 from sim.engine.contract import EngineParams, Site
+from sim.engine.effect import inert, needs
 from sim.engine.schedulers.sglang.ranks import divided, graph_reserve, refuse_ranks, server_site
 from sim.engine.sides import Role
 from sim.errors import ConfigError, NotModelledError
@@ -30,7 +32,9 @@ class SglangParams(EngineParams):
     """Settings as ``python -m sglang.launch_server`` spells them; None is SGLang's own default for the GPU and model."""
 
     schedule_policy: Literal["fcfs", "lpm", "dfs-weight", "lof", "random", "hrrn", "shortest-prefill-first"] = Field(
-        "fcfs", description="order of the waiting queue"
+        "fcfs",
+        description="order of the waiting queue",
+        json_schema_extra=needs("shared prefixes", "lpm", "dfs-weight"),
     )
     schedule_conservativeness: float = Field(1.0, ge=0.0, description="scales the expected output length of running requests")
     chunked_prefill_size: int | None = Field(None, ge=-1, description="most prompt tokens in one batch; -1 switches chunking off")
@@ -55,14 +59,24 @@ class SglangParams(EngineParams):
     prefill_decode_interval: int = Field(0, ge=0, description="decisions after a prefill batch that make no other")
     prefill_decode_interval_min_bs: int = Field(0, ge=0, description="running requests below which the interval does not apply")
     min_free_slots_delay: int | None = Field(None, ge=1, description="free places to wait for before the next prefill batch")
-    enable_priority_scheduling: bool = Field(False, description="order the queue by request priority")
-    schedule_low_priority_values_first: bool = Field(False, description="the lower value goes first")
-    priority_scheduling_preemption_threshold: int = Field(10, ge=0, description="priority difference that allows preemption")
-    disable_priority_preemption: bool = Field(False, description="priorities order the queue only")
-    retraction_policy: Literal["length", "priority"] = Field(
-        "length", description="whom to retract first when KV memory runs out"
+    enable_priority_scheduling: bool = Field(
+        False, description="order the queue by request priority", json_schema_extra=needs("priorities")
     )
-    num_continuous_decode_steps: int = Field(1, ge=1, description="accepted and without effect in 0.5.23")
+    schedule_low_priority_values_first: bool = Field(
+        False, description="the lower value goes first", json_schema_extra=needs("priorities")
+    )
+    priority_scheduling_preemption_threshold: int = Field(
+        10, ge=0, description="priority difference that allows preemption", json_schema_extra=needs("priorities")
+    )
+    disable_priority_preemption: bool = Field(
+        False, description="priorities order the queue only", json_schema_extra=needs("priorities")
+    )
+    retraction_policy: Literal["length", "priority"] = Field(
+        "length", description="whom to retract first when KV memory runs out", json_schema_extra=needs("priorities")
+    )
+    num_continuous_decode_steps: int = Field(
+        1, ge=1, description="decode steps in a row", json_schema_extra=inert("SGLang 0.5.23 accepts and ignores it")
+    )
     ignore_eos: bool = Field(False, description="clients send ignore_eos (as benchmarks do), which reserves the full output")
     random_seed: int = Field(0, ge=0, description="seed of the random policy and of draft acceptance")
     speculative_algorithm: Literal["EAGLE", "EAGLE3", "NEXTN", "STANDALONE", "NGRAM"] | None = Field(
@@ -71,16 +85,27 @@ class SglangParams(EngineParams):
     speculative_num_steps: int = Field(3, ge=1, le=64, description="draft tokens in a row")
     speculative_eagle_topk: int = Field(1, ge=1, le=64, description="branches per draft step")
     speculative_num_draft_tokens: int = Field(4, ge=2, le=256, description="tokens verified per request and step")
-    speculative_accept_rate: float = Field(0.7, ge=0.0, le=1.0, description="probability that the next draft token is accepted")
+    speculative_draft_model_path: str | None = Field(None, description="the draft model of STANDALONE")
+    speculative_accept_rate: float | None = Field(
+        None,
+        ge=0.0,
+        le=1.0,
+        description="probability that the next draft token is accepted, by any branch of the tree; by default estimated by algorithm, "
+        "depth and tree (no setting of SGLang)",
+    )
     cuda_graph_max_bs: int | None = Field(None, ge=1, description="largest decode batch run as a CUDA graph")
     disable_cuda_graph: bool = Field(False, description="no CUDA graphs: decode batches are not padded")
     pp_max_micro_batch_size: int | None = Field(
         None, ge=1, description="most running requests of one pipeline slot; default max_running_requests / pp"
     )
     pp_async_batch_depth: int = Field(0, ge=0, le=64, description="pipeline slots beyond one per stage")
-    enable_lora: bool = Field(False, description="adapters: max_loras_per_batch limits a batch")
-    max_loras_per_batch: int = Field(8, ge=1, description="most adapters in one batch; requests without one count as one")
-    max_lora_rank: int = Field(16, ge=1, le=512, description="rank of the adapters")
+    enable_lora: bool = Field(
+        False, description="adapters: max_loras_per_batch limits a batch", json_schema_extra=needs("adapters")
+    )
+    max_loras_per_batch: int = Field(
+        8, ge=1, description="most adapters in one batch; requests without one count as one", json_schema_extra=needs("adapters")
+    )
+    max_lora_rank: int = Field(16, ge=1, le=512, description="rank of the adapters", json_schema_extra=needs("adapters"))
     scheduler_recv_interval: int = Field(1, ge=1, description="decode passes between two polls for new requests")
     enable_dp_attention: bool = Field(
         False, description="data-parallel ranks (deployment.dp) share the experts and step together"
@@ -133,6 +158,11 @@ def refuse(params: SglangParams, site: Site) -> None:
                 )
     elif params.pp_async_batch_depth:
         raise ConfigError("engine.pp_async_batch_depth", params.pp_async_batch_depth, "needs pipeline stages (deployment.pp > 1)")
+    if (params.speculative_algorithm == "STANDALONE") != (params.speculative_draft_model_path is not None):
+        why = (
+            "a draft model goes with speculative_algorithm STANDALONE, and only with it (the others draft with one layer or none)"
+        )
+        raise ConfigError("engine.speculative_draft_model_path", params.speculative_draft_model_path, why)
     if params.speculative_algorithm and params.enable_mixed_chunk:
         raise NotModelledError(
             "engine.enable_mixed_chunk", True, "mixed chunks with speculative decoding are not modelled", "false"
@@ -206,6 +236,8 @@ def resolve(params: SglangParams, site: Site) -> SglangParams:
     server = server_site(params, site)
     chunk, max_bs = defaults_by_memory(server)
     new: dict[str, Any] = {}
+    if params.speculative_algorithm not in (None, "NGRAM") and params.speculative_eagle_topk == 1:
+        new["speculative_num_draft_tokens"] = params.speculative_num_steps + 1  # as upstream: a chain has one token per step
     if site.pp > 1:
         new["disable_overlap_schedule"] = True  # as upstream: the pipeline itself hides the host
     if params.chunked_prefill_size is None:
@@ -234,6 +266,38 @@ def resolve(params: SglangParams, site: Site) -> SglangParams:
     if params.disable_radix_cache and params.schedule_policy in ("lpm", "dfs-weight", "hrrn"):
         new["schedule_policy"] = "fcfs"
     return divided(params.model_copy(update=new), site)
+
+
+class Drafting(NamedTuple):
+    """One speculative step: ``passes`` of the draft, which compute ``proposed`` tokens per row, and how often each position is ``right``."""
+
+    method: DraftMethod
+    passes: int
+    proposed: int
+    right: tuple[float, ...]
+
+
+_DRAFT: dict[str, DraftMethod] = {
+    "EAGLE": "eagle", "EAGLE3": "eagle3", "NEXTN": "mtp", "STANDALONE": "draft_model", "NGRAM": "ngram",
+}  # fmt: skip
+
+
+def drafting(p: SglangParams) -> Drafting:
+    """What the speculative settings make of a decode step. *Source*: ``speculative/eagle_worker.py: draft_forward, forward_draft_extend``.
+
+    The pass that follows a verification chooses the first tokens, each further pass computes ``topk`` of them; of the tree
+    ``num_draft_tokens`` are verified. NGRAM looks a tree of them up and computes nothing.
+    """
+    if p.speculative_algorithm is None:
+        return Drafting("none", 0, 0, ())
+    method, verified, steps, topk = _DRAFT[p.speculative_algorithm], p.speculative_num_draft_tokens, 0, 1
+    if method == "ngram":
+        depth, branches, proposed = verified - 1, 1.0, verified
+    else:
+        steps, topk = p.speculative_num_steps, p.speculative_eagle_topk
+        depth, branches, proposed = min(steps, verified - 1), min(topk, (verified - 1) / steps), 1 + (steps - 1) * topk
+    rate = p.speculative_accept_rate
+    return Drafting(method, steps, proposed, acceptance(method, depth, branches) if rate is None else (rate,) * depth)
 
 
 def max_running(params: SglangParams, tokens: int) -> int:

@@ -67,7 +67,8 @@ class SglangState(EngineState):
     spec_reserve: i8  # tokens of KV reserved beyond the committed ones, 0: off
     spec_steps: i8  # most draft tokens that one step can accept
     spec_draft: i8  # tokens verified per row and step
-    spec_accept: f8  # probability that the next draft token is accepted
+    spec_proposed: i8  # tokens that the draft computes per row and step
+    spec_right: f8s  # [spec_steps] probability that the draft token at a position is accepted
     spec_seed: i8
     # -- new_token_ratio and counters
     ratio: f8
@@ -129,7 +130,6 @@ class SglangState(EngineState):
     same: i8  # successive decode batches with the same rows
     least_left: i8  # no running request is nearer to its end than so many tokens
     chain: i8  # number of the first of the decode batches in a row that the running requests are in
-    adapters: b1  # some request has used one
     # -- PrefillAdder
     can: i4s
     n_can: i8
@@ -268,7 +268,6 @@ def init_sglang(
     s.same = 0
     s.least_left = 0
     s.chain = 0
-    s.adapters = False
     s.can = np.empty(rows, np.int32)
     s.n_can = 0
     s.new_chunked = -1

@@ -13,7 +13,6 @@ from sim.cost.features import (
     DECODE_ROWS,
     DECODE_TOKENS,
     DRAFT_TOKENS,
-    LORA_ROWS,
     PREFILL_CTX,
     PREFILL_ROWS,
     PREFILL_TOKENS,
@@ -115,7 +114,6 @@ def enqueue_request(s, slot):
         s.w_hi -= 1
         _turn_away(s, x)
     max_new = min(s.r_max[slot] + 0, s.max_req_len - prompt - 1)
-    s.adapters = s.adapters or s.r_lora[slot] > 0
     s.r_max_new[slot] = max(0, min(max_new, s.kv_tokens - ceil_page(s, prompt) - s.page - 1))
     s.r_lock[slot] = -1
     s.r_pre[slot] = 0
@@ -243,8 +241,6 @@ def _extend_place(s, p):
         f[PREFILL_CTX] += end
         if x != s.chunked:
             f[SAMPLED] += 1.0
-        if s.r_lora[x] > 0:
-            f[LORA_ROWS] += 1.0
     f[PREFILL_ROWS] = f[ROWS] = s.n_can
     f[TOKENS] = f[PREFILL_TOKENS]
     s.q_rows[p] = s.n_can
@@ -259,8 +255,8 @@ def _decode_rows(s, p, at):
     """Append the running requests as decode rows from row ``at``; their memory is prepared."""
     f = s.q_feat[p]
     ctx = 0
-    lora = 0
     n = s.n_run
+    per_row = max(1, s.spec_draft)
     chained = at == 0 and s.last >= 0 and s.p_mode[s.last] == DECODE and not s.joined
     s.joined = False
     if not chained:
@@ -271,18 +267,16 @@ def _decode_rows(s, p, at):
         x = s.run[i]
         s.q_slot[p, at + i] = x
         ctx += s.r_com[x]
-    if s.adapters:
+    if s.any_lora:
         for i in range(n):
-            lora += 1 if s.r_lora[s.run[i]] > 0 else 0
-    per_row = max(1, s.spec_draft)
+            s.q_tok[p, at + i] = per_row
     f[DECODE_ROWS] = n
     f[DECODE_TOKENS] = n * per_row
     f[DECODE_CTX] = ctx
-    f[SAMPLED] += n
+    f[SAMPLED] += n * per_row
     f[ROWS] += n
     f[TOKENS] += n * per_row
-    f[LORA_ROWS] += lora
-    f[DRAFT_TOKENS] = n * s.spec_steps
+    f[DRAFT_TOKENS] = n * s.spec_proposed
     s.q_rows[p] = at + n
     return 0
 
@@ -537,7 +531,7 @@ def _accepted(s, slot):
     while k < s.spec_steps:
         h = (h * 1103515245 + 12345) & 0x7FFFFFFF
         h = h ^ (h >> 13)
-        if h * (1.0 / 2147483648.0) >= s.spec_accept:
+        if h * (1.0 / 2147483648.0) >= s.spec_right[k]:
             break
         k += 1
     return k + 1

@@ -6,6 +6,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from sim.cost.drafts import acceptance, estimate_note
+from sim.cost.extras import Extras
 from sim.cost.memory_rules import TgiRule
 from sim.engine.contract import Scheduler, Site
 from sim.engine.kv.tgi_blocks import TgiBlocks
@@ -90,7 +92,7 @@ class Tgi(Scheduler):
             p.max_concurrent_requests,
         )
         flags = (v3, not p.flash, p.chunking, bool(p.prefix_caching), p.phantom_prefix, False)
-        draws = accepted(p.speculate, p.acceptance or 0.0, int(site.extra.get("seed", 0)), replica)
+        draws = accepted(cls._right(p), int(site.extra.get("seed", 0)), replica)
         return new_tgi_state(
             replica,
             recorder,
@@ -103,6 +105,19 @@ class Tgi(Scheduler):
             draws,
         )
 
+    @staticmethod
+    def _right(p: TgiParams) -> tuple[float, ...]:
+        """Probability that the guess at each position is right, given those before it."""
+        return acceptance(p.speculator, p.speculate) if p.acceptance is None else (p.acceptance,) * p.speculate
+
+    @classmethod
+    def extras(cls, params: TgiParams, site: Site) -> Extras | None:
+        """Guesses: a look-up, or a pass through each Medusa head."""
+        if params.speculate == 0:
+            return None
+        notes = (estimate_note(params.speculator, cls._right(params)),) if params.acceptance is None else ()
+        return Extras(params.speculator, params.speculate, notes=notes)
+
     @classmethod
     def max_batch_tokens(cls, params: TgiParams, site: Site) -> int:
         """A full prefill budget, rounded up to a block, beside every other permit's decode row."""
@@ -111,9 +126,9 @@ class Tgi(Scheduler):
         return -(-prefill // block) * block + rows * (1 + params.speculate)
 
 
-def accepted(speculate: int, probability: float, seed: int, replica: int) -> Any:
+def accepted(probabilities: tuple[float, ...], seed: int, replica: int) -> Any:
     """Draws of the tokens a decode step yields: one and the guesses up to the first wrong one. i8[draws]."""
-    if speculate == 0:
+    if not probabilities:
         return np.ones(1, np.int64)
-    right = stream(seed, f"tgi.acceptance.{replica}").random((_DRAWS, speculate)) < probability
+    right = stream(seed, f"tgi.acceptance.{replica}").random((_DRAWS, len(probabilities))) < np.array(probabilities)
     return 1 + np.cumprod(right, axis=1).sum(axis=1).astype(np.int64)

@@ -50,8 +50,15 @@ class TgiParams(EngineParams):
     speculate: int = Field(
         0, ge=0, le=64, description="Tokens guessed per step (Medusa heads or n-grams); switches chunking off."
     )
+    speculator: Literal["ngram", "medusa"] = Field(
+        "ngram", description="What guesses: n-grams of the prompt, or Medusa heads, where the model's repository has them."
+    )
     acceptance: float | None = Field(
-        None, ge=0, le=1, description="Probability that a guessed token is right, given those before it."
+        None,
+        ge=0,
+        le=1,
+        description="Probability that a guessed token is right, given those before it; by default estimated by speculator "
+        "(no setting of TGI).",
     )
     phantom_prefix: bool = Field(
         True,
@@ -138,7 +145,6 @@ def _check(p: TgiParams) -> None:
         raise ConfigError(
             f"{_FIELD}.max_total_tokens", p.max_total_tokens, "exceeds max_batch_total_tokens", f"2..{p.max_batch_total_tokens}"
         )
-    if p.speculate > 0 and p.acceptance is None:
-        raise ConfigError(f"{_FIELD}.acceptance", None, "speculation needs the probability that a guessed token is right", "0..1")
-    if p.speculate == 0 and p.acceptance is not None:
-        raise ConfigError(f"{_FIELD}.acceptance", p.acceptance, "needs speculate of at least 1")
+    for name, plain in (("acceptance", None), ("speculator", "ngram")):
+        if p.speculate == 0 and getattr(p, name) != plain:
+            raise ConfigError(f"{_FIELD}.{name}", getattr(p, name), "needs speculate of at least 1")

@@ -39,8 +39,10 @@ from typing import Any
 
 import numpy as np
 
+from sim.cost.drafts import acceptance, estimate_note
 from sim.cost.extras import Extras
 from sim.cost.memory_rules import VllmCpuRule, VllmRule
+from sim.engine.adapters import Adapters
 from sim.engine.contract import Ranks, Scheduler, Site
 from sim.engine.schedulers.vllm import params as settings
 from sim.engine.schedulers.vllm.params import VllmParams, is_v0
@@ -74,6 +76,11 @@ implement(
 )
 
 _DRAWS = 4096
+
+
+def acceptance_of(s: settings.SpeculativeConfig) -> float | tuple[float, ...]:
+    """The acceptance stated, or that of the method."""
+    return acceptance(s.method, s.num_speculative_tokens) if s.acceptance_rate is None else s.acceptance_rate
 
 
 def accepted_drafts(rate: float | tuple[float, ...], drafts: int, seed: int) -> Any:
@@ -167,7 +174,7 @@ class Vllm(Scheduler):
         if "accept_pattern" in extra:
             accept = np.array(extra["accept_pattern"], np.int32)
         elif p.speculative_config is not None:
-            accept = accepted_drafts(p.speculative_config.acceptance_rate, drafts, int(extra.get("seed", 0)))
+            accept = accepted_drafts(acceptance_of(p.speculative_config), drafts, int(extra.get("seed", 0)))
         else:
             accept = np.zeros(1, np.int32)
         depth = site.pp + 1 if p.async_scheduling else site.pp
@@ -243,13 +250,20 @@ class Vllm(Scheduler):
     @classmethod
     def extras(cls, params: VllmParams, site: Site) -> Extras:
         """Drafts and adapters."""
-        lora_rank = params.max_lora_rank if params.max_loras else 0
+        lora_rank = params.max_lora_rank if params.enable_lora else 0
         s = params.speculative_config
         if s is None:
             return Extras(lora_rank=lora_rank)
-        method: Any = "eagle" if s.method == "eagle3" else s.method
         draft = load_model(s.model) if s.model is not None else None
-        return Extras(draft_method=method, draft_tokens=s.num_speculative_tokens, draft=draft, lora_rank=lora_rank)
+        notes = ()
+        if s.acceptance_rate is None:
+            notes = (estimate_note(s.method, acceptance(s.method, s.num_speculative_tokens)),)
+        return Extras(s.method, s.num_speculative_tokens, draft, lora_rank, notes=notes)
+
+    @classmethod
+    def adapters(cls, params: VllmParams) -> Adapters | None:
+        """``max_loras`` on the device, ``max_cpu_loras`` in host memory."""
+        return settings.adapters_of(params)
 
     @classmethod
     def as_side(cls, params: VllmParams, role: Role) -> VllmParams:

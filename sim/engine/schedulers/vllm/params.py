@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from sim.engine.adapters import Adapters
 from sim.engine.contract import EngineParams, Site
+from sim.engine.effect import inert, needs
 from sim.engine.sides import Role
 from sim.errors import ConfigError, NotModelledError
 from sim.model.context import overridden, vllm_length
@@ -15,6 +17,7 @@ from sim.model.spec import ModelSpec
 from sim.units import Bytes, Seconds
 
 GIB = 1 << 30
+Rate = Annotated[float, Field(ge=0.0, le=1.0)]
 LATEST = 33
 OLDEST = 8
 
@@ -27,8 +30,10 @@ class SpeculativeConfig(BaseModel):
     method: Literal["ngram", "eagle", "eagle3", "mtp", "draft_model"] = Field("eagle", description="how drafts are made")
     model: str | None = Field(None, description="the draft model of method draft_model")
     num_speculative_tokens: int = Field(3, ge=1, le=64, description="drafts per step")
-    acceptance_rate: float | tuple[float, ...] = Field(
-        0.7, description="probability that a draft is accepted if the one before it was; or one number per position"
+    acceptance_rate: Rate | tuple[Rate, ...] | None = Field(
+        None,
+        description="probability that a draft is accepted if the one before it was; or one number per position; "
+        "by default estimated by method and position (no setting of vLLM)",
     )
 
 
@@ -76,14 +81,27 @@ class VllmParams(EngineParams):
     enable_prefix_caching: bool = Field(True, description="reuse blocks of equal prefixes")
     enable_chunked_prefill: bool = Field(True, description="a prompt may be computed over several steps")
     async_scheduling: bool | None = Field(None, description="schedule a step ahead; default on from 0.14")
-    scheduling_policy: Literal["fcfs", "priority"] = Field("fcfs", description="priority: the lower value first")
+    scheduling_policy: Literal["fcfs", "priority"] = Field(
+        "fcfs", description="priority: the lower value first", json_schema_extra=needs("priorities")
+    )
     long_prefill_token_threshold: int = Field(0, ge=0, description="most new tokens of one request in a step; 0: no limit")
     long_prefill_token_threshold_adaptive: bool = Field(False, description="raise the threshold to an equal share of the step")
     scheduler_reserve_full_isl: bool | None = Field(None, description="admit only what fits whole; default on from 0.19")
     watermark: float = Field(0.0, ge=0.0, lt=1.0, description="share of blocks that admission leaves free")
     prefill_schedule_interval: int = Field(1, ge=1, description="prompts only every so many steps while others decode")
-    max_lora_rank: int = Field(16, ge=1, le=512, description="rank of the adapters")
-    max_loras: int | None = Field(None, ge=1, description="adapters in one batch; None: adapters do not limit (no LoRA)")
+    enable_lora: bool | None = Field(
+        None, description="serve adapters; by default where max_loras is given", json_schema_extra=needs("adapters")
+    )
+    max_lora_rank: int = Field(16, ge=1, le=512, description="rank of the adapters", json_schema_extra=needs("adapters"))
+    max_loras: int | None = Field(
+        None,
+        ge=1,
+        description="adapters in one batch and on the device; default 1 with enable_lora",
+        json_schema_extra=needs("adapters"),
+    )
+    max_cpu_loras: int | None = Field(
+        None, ge=1, description="adapters kept in host memory; default max_loras", json_schema_extra=needs("adapters")
+    )
     speculative_config: SpeculativeConfig | None = Field(None, description="speculative decoding")
     kv_transfer_config: KVTransferConfig | None = Field(None, description="prefill or decode side of a disaggregated deployment")
     stream_interval: int = Field(1, ge=1, description="only 1 is modelled")
@@ -94,7 +112,9 @@ class VllmParams(EngineParams):
         None, ge=1, description="steps between two finish detections of ranks that step together; by default 16, before 0.24 32"
     )
     enable_expert_parallel: bool = Field(
-        False, description="experts are spread over the ranks (deployment.ep); no effect on scheduling"
+        False,
+        description="experts are spread over the ranks",
+        json_schema_extra=inert("deployment.ep says how experts are spread"),
     )
 
     @property
@@ -241,7 +261,26 @@ def resolve(params: VllmParams, site: Site) -> VllmParams:
         new["dp_sync_interval"] = 16 if p.minor >= 24 else 32
     if p.gpu_memory_utilization is None and not _is_cpu(site):
         new["gpu_memory_utilization"] = 0.92 if p.minor >= 24 else 0.9
-    return params.model_copy(update=new)
+    return params.model_copy(update=new | resolve_adapters(p))
+
+
+def resolve_adapters(p: Any) -> dict[str, Any]:
+    """``enable_lora``, ``max_loras`` and ``max_cpu_loras`` filled in. Raises ConfigError. *Source*: ``config/lora.py``."""
+    on = p.max_loras is not None if p.enable_lora is None else p.enable_lora
+    for name in ("max_loras", "max_cpu_loras"):
+        if not on and getattr(p, name) is not None:
+            raise ConfigError(f"engine.{name}", getattr(p, name), "vLLM serves no adapters without enable_lora", "null")
+    if not on:
+        return {"enable_lora": False}
+    here = p.max_loras or 1
+    if p.max_cpu_loras is not None and p.max_cpu_loras < here:
+        raise ConfigError("engine.max_cpu_loras", p.max_cpu_loras, "must not be below max_loras", f"at least {here}")
+    return {"enable_lora": True, "max_loras": here, "max_cpu_loras": p.max_cpu_loras or here}
+
+
+def adapters_of(p: Any) -> Adapters | None:
+    """Places for adapters under resolved settings."""
+    return Adapters(p.max_lora_rank, p.max_loras, p.max_cpu_loras) if p.enable_lora else None
 
 
 def as_side(params: VllmParams, role: Role) -> VllmParams:

@@ -8,7 +8,6 @@ from sim.cost.features import (
     DECODE_ROWS,
     DECODE_TOKENS,
     DRAFT_TOKENS,
-    LORA_ROWS,
     PREFILL_CTX,
     PREFILL_ROWS,
     PREFILL_TOKENS,
@@ -168,11 +167,11 @@ def _after(s):
     """Bookkeeping after the decision (``_update_after_schedule``, ``AsyncScheduler``) and the sums of the batch."""
     x = s.r_x  # arrays are looked up once: each access to a field of the state counts references
     q_slot, q_tok, q_aux = s.q_slot, s.q_tok, s.q_aux
-    r_prompt, r_lora = s.r_prompt, s.r_lora
+    r_prompt = s.r_prompt
     p = s.p
     rows = s.rows_planned
     feat = s.q_feat
-    n_prefill = prefill_tokens = prefill_ctx = lora = np.int64(0)
+    n_prefill = prefill_tokens = prefill_ctx = np.int64(0)
     n_decode = decode_tokens = sampled = drafting = past = s.lean
     decode_ctx = s.lean_ctx
     work = 0.0
@@ -213,8 +212,6 @@ def _after(s):
             prefill_tokens += n
             prefill_ctx += c + n
             work += float(n) * (c + 0.5 * n)
-        if r_lora[slot] > 0:
-            lora += 1
     s.q_rows[p] = rows
     feat[p, TOKENS] = decode_tokens + prefill_tokens
     feat[p, DECODE_ROWS] = n_decode
@@ -227,7 +224,6 @@ def _after(s):
     feat[p, SAMPLED] = sampled
     feat[p, ROWS] = rows
     feat[p, DRAFT_TOKENS] = drafting * s.k_spec
-    feat[p, LORA_ROWS] = lora
     feat[p, SPARE] = past  # rows past their prompt, as recordings count them
     s.pure = n_decode == rows and rows == s.n_run and s.k_spec == 0
 

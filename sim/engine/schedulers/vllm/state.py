@@ -111,7 +111,6 @@ class VllmFields(EngineState):
     admitted: b1  # so was a prompt from the queue
     lean: i8  # leading rows whose bookkeeping is done, see `plan._decode_rows`
     lean_ctx: i8
-    any_lora: b1
     # -- counters and flags between steps
     step_no: i8
     n_exec: i8  # steps with work
@@ -190,7 +189,6 @@ def init_vllm(s, replica, rec, cost, depth, blocks, caching, lifo, n, accept, ti
     s.n_keys = 0
     s.lean = 0
     s.lean_ctx = 0
-    s.any_lora = False
     s.step_no = 0
     s.n_exec = 0
     s.last_prefill = -s.interval

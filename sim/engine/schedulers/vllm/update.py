@@ -54,8 +54,6 @@ def enqueue_vllm(s, slot):
         x[slot, j] = 0
     x[slot, KNOWN] = prompt
     x[slot, PROMPT] = prompt
-    if s.r_lora[slot] > 0:
-        s.any_lora = True
     x[slot, LIMIT] = prompt + s.r_max[slot]
     x[slot, STOP] = min(prompt + min(s.r_output[slot], s.r_max[slot]), s.max_len)
     x[slot, CACHED] = -1

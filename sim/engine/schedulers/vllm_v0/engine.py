@@ -8,7 +8,9 @@ import numpy as np
 
 from sim.cost.extras import Extras
 from sim.cost.memory_rules import VllmRule
+from sim.engine.adapters import Adapters
 from sim.engine.contract import Scheduler, Site
+from sim.engine.schedulers.vllm.params import adapters_of
 from sim.engine.schedulers.vllm_v0.params import VllmV0Params, resolve
 from sim.engine.schedulers.vllm_v0.plan import enqueue_v0, plan_v0
 from sim.engine.schedulers.vllm_v0.state import V0State, grow_v0, new_v0
@@ -122,7 +124,12 @@ class VllmV0(Scheduler):
     @classmethod
     def extras(cls, params: VllmV0Params, site: Site) -> Extras:
         """Adapters."""
-        return Extras(lora_rank=params.max_lora_rank if params.max_loras else 0)
+        return Extras(lora_rank=params.max_lora_rank if params.enable_lora else 0)
+
+    @classmethod
+    def adapters(cls, params: VllmV0Params) -> Adapters | None:
+        """As vLLM V1."""
+        return adapters_of(params)
 
     @classmethod
     def max_context(cls, params: VllmV0Params, site: Site) -> int:

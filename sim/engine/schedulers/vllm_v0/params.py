@@ -7,7 +7,8 @@ from typing import Any, Literal
 from pydantic import Field
 
 from sim.engine.contract import EngineParams, Site
-from sim.engine.schedulers.vllm.params import model_length
+from sim.engine.effect import needs
+from sim.engine.schedulers.vllm.params import model_length, resolve_adapters
 from sim.errors import ConfigError, NotModelledError
 
 _LATEST = 99  # a version without a patch number is the last release of its line
@@ -43,7 +44,9 @@ class VllmV0Params(EngineParams):
     scheduler_delay_factor: float = Field(
         0.0, ge=0.0, description="prompts wait this many times the last step with prompts (from 0.4)"
     )
-    scheduling_policy: Literal["fcfs", "priority"] = Field("fcfs", description="priority: the lower value first (from 0.6.2)")
+    scheduling_policy: Literal["fcfs", "priority"] = Field(
+        "fcfs", description="priority: the lower value first (from 0.6.2)", json_schema_extra=needs("priorities")
+    )
     num_lookahead_slots: int = Field(0, ge=0, description="slots allocated ahead per sequence (block manager v2)")
     use_v2_block_manager: bool | None = Field(None, description="block manager v2 (from 0.4); default from 0.6.3")
     disable_async_output_proc: bool = Field(
@@ -52,8 +55,19 @@ class VllmV0Params(EngineParams):
     num_scheduler_steps: int = Field(1, ge=1, description="only 1 is modelled")
     enable_prefix_caching: bool = Field(False, description="only false is modelled for these versions")
     enforce_eager: bool = Field(False, description="no CUDA graphs")
-    max_lora_rank: int = Field(16, ge=1, le=512, description="rank of the adapters")
-    max_loras: int | None = Field(None, ge=1, description="adapters in one batch; None: adapters do not limit (no LoRA)")
+    enable_lora: bool | None = Field(
+        None, description="serve adapters; by default where max_loras is given", json_schema_extra=needs("adapters")
+    )
+    max_lora_rank: int = Field(16, ge=1, le=512, description="rank of the adapters", json_schema_extra=needs("adapters"))
+    max_loras: int | None = Field(
+        None,
+        ge=1,
+        description="adapters in one batch and on the device; default 1 with enable_lora",
+        json_schema_extra=needs("adapters"),
+    )
+    max_cpu_loras: int | None = Field(
+        None, ge=1, description="adapters kept in host memory; default max_loras", json_schema_extra=needs("adapters")
+    )
 
     @property
     def release(self) -> tuple[int, int]:
@@ -99,7 +113,7 @@ def _refuse(p: VllmV0Params, site: Site) -> None:
 def _chunks(p: VllmV0Params, site: Site, length: int) -> bool:
     """``enable_chunked_prefill`` left open: on for contexts above 32 K on NVIDIA cards, unless something speaks against it."""
     model, card = site.model, site.accelerator
-    if p.release < (5, 3) or length <= _LONG or p.max_loras is not None:
+    if p.release < (5, 3) or length <= _LONG or p.enable_lora:
         return False
     if card is not None and getattr(card, "vendor", "nvidia") != "nvidia":
         return False
@@ -116,6 +130,7 @@ def _chunks(p: VllmV0Params, site: Site, length: int) -> bool:
 def resolve(p: VllmV0Params, site: Site) -> VllmV0Params:
     """Every default filled in. Raises ConfigError, NotModelledError."""
     _refuse(p, site)
+    p = p.model_copy(update=resolve_adapters(p))
     length = model_length(p, site)
     chunked = _chunks(p, site, length) if p.enable_chunked_prefill is None else p.enable_chunked_prefill
     tokens = p.max_num_batched_tokens

@@ -8,7 +8,6 @@ from sim.cost.features import (
     DECODE_CTX,
     DECODE_ROWS,
     DECODE_TOKENS,
-    LORA_ROWS,
     PREFILL_CTX,
     PREFILL_ROWS,
     PREFILL_TOKENS,
@@ -214,9 +213,9 @@ def _sums(s):
     """The sums of the batch; prompts count as computed."""
     x = s.r_x
     p = s.p
-    q_slot, q_tok, q_aux, r_lora = s.q_slot, s.q_tok, s.q_aux, s.r_lora
+    q_slot, q_tok, q_aux = s.q_slot, s.q_tok, s.q_aux
     rows = s.rows
-    ctx = tokens = prompts = sampled = lora = prefill_ctx = np.int64(0)
+    ctx = tokens = prompts = sampled = prefill_ctx = np.int64(0)
     work = 0.0
     for j in range(rows):
         slot = q_slot[p, j]
@@ -239,8 +238,6 @@ def _sums(s):
                 sampled += 1
             else:
                 q_aux[p, j] = CHUNK
-        if r_lora[u] > 0:
-            lora += 1
     f = s.q_feat[p]
     decodes = rows - prompts
     f[ROWS] = rows
@@ -252,7 +249,6 @@ def _sums(s):
     f[PREFILL_CTX] = prefill_ctx
     f[PREFILL_WORK] = work
     f[SAMPLED] = sampled
-    f[LORA_ROWS] = lora
     f[TOKENS] = tokens + decodes
     if s.padded and prompts > 0:  # computed as a rectangle
         f[TOKENS] = prompts * s.longest

@@ -1,0 +1,36 @@
+"""Whether engines and traffic know of each other: settings that change nothing for these requests, requests that an engine cannot serve."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sim.engine.effect import idle_settings
+from sim.errors import ConfigError
+from sim.fleet.build import Plan
+from sim.workload.base import Traffic
+from sim.workload.labels import carried
+
+
+def check_traffic(plans: Sequence[Plan], traffic: Traffic) -> list[str]:
+    """Notes on settings that the user wrote and that have no effect here. Raises `ConfigError` where adapters are named and not served."""
+    carries = carried(traffic)
+    notes = []
+    for p in plans:
+        if "adapters" in carries and p.scheduler.adapters(p.params) is None:
+            names = "enable_lora" in type(p.params).model_fields
+            raise ConfigError(
+                "traffic.adapters",
+                "set",
+                f"{p.scheduler.name} serves no adapters under these settings"
+                if names
+                else f"adapters are not modelled for {p.scheduler.name}",
+                hint=f"set {p.field}.engine.enable_lora"
+                if names
+                else "an engine that serves adapters: vllm, vllm-ascend, sglang",
+            )
+        kept = p.scheduler.beyond_context(p.params, p.site)
+        if kept is not None and traffic.max_tokens is not None and traffic.max_tokens > kept[0]:
+            notes.append(f"requests of up to {traffic.max_tokens:,} tokens meet a context of {kept[0]:,}: {kept[1]}")
+        if p.given is not None:
+            notes += idle_settings(p.given, carries, f"{p.field}.engine.")
+    return list(dict.fromkeys(notes))

@@ -1,0 +1,81 @@
+"""SGLang: where each setting matters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.settings.traffic import ADAPTERS, BURST, EXPERTS, HEAVY, MIXED, PRIORITIES, SHARED, STEADY, sides
+from tests.settings.walk import Case, merged
+
+BASE: dict[str, Any] = {
+    "model": "llama-3.1-8b",
+    "traffic": MIXED,
+    "deployment": {"accelerator": "h100-sxm", "engine": {"name": "sglang"}},
+}
+POOL = {"max_total_tokens": 700}
+FEW = {"max_running_requests": 2}
+EAGLE = {"speculative_algorithm": "EAGLE"}
+TREE = EAGLE | {"speculative_eagle_topk": 4, "speculative_num_draft_tokens": 16, "speculative_num_steps": 4}
+FIRST = {"enable_priority_scheduling": True, **FEW}
+LORA = {"enable_lora": True}
+REUSE = merged(SHARED, {"traffic": {"synthetic": {"prefixes": {"groups": 6}, "requests": 48}}})
+STAGES: dict[str, Any] = {"deployment": {"pp": 2}}
+RANKS: dict[str, Any] = {"deployment": {"dp": 2}}
+
+CASES: dict[str, Case] = {
+    "schedule_policy": Case("lpm", engine=FEW, changes=SHARED),
+    "schedule_conservativeness": Case(0.2, engine=POOL),
+    "chunked_prefill_size": Case(64),
+    "max_prefill_tokens": Case(256, engine={"chunked_prefill_size": -1}, changes=BURST),
+    "max_running_requests": Case(2),
+    "max_total_tokens": Case(700),
+    "max_queued_requests": Case(2, engine=FEW),
+    "json_model_override_args": Case({"max_position_embeddings": 120}, changes={"traffic": {"too_long": "skip"}}),
+    "SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN": Case(True, engine={"context_length": 200_000}),
+    "context_length": Case(120, changes={"traffic": {"too_long": "skip"}}),
+    "page_size": Case(64, changes=SHARED),
+    "mem_fraction_static": Case(0.27, changes=HEAVY),
+    "disable_radix_cache": Case(True, changes=SHARED),
+    "radix_eviction_policy": Case("mru", engine=POOL, changes=REUSE),
+    "disable_overlap_schedule": Case(True),
+    "enable_mixed_chunk": Case(True, changes=STEADY),
+    "prefill_max_requests": Case(1),
+    "prefill_decode_interval": Case(4, changes=STEADY),
+    "prefill_decode_interval_min_bs": Case(8, engine={"prefill_decode_interval": 4}, changes=STEADY),
+    "min_free_slots_delay": Case(4, engine={"max_running_requests": 6}),
+    "enable_priority_scheduling": Case(True, engine=FEW, changes=PRIORITIES),
+    "schedule_low_priority_values_first": Case(True, engine=FIRST, changes=PRIORITIES),
+    "priority_scheduling_preemption_threshold": Case(50, engine=FIRST, changes=PRIORITIES),
+    "disable_priority_preemption": Case(True, engine=FIRST, changes=PRIORITIES),
+    "retraction_policy": Case(
+        "priority",
+        engine={"enable_priority_scheduling": True, "max_total_tokens": 700, "schedule_conservativeness": 0.0},
+        changes=PRIORITIES,
+    ),
+    "num_continuous_decode_steps": Case(4),
+    "ignore_eos": Case(True, engine=POOL),
+    "random_seed": Case(7, engine={"schedule_policy": "random", **FEW}),
+    "speculative_algorithm": Case("EAGLE"),
+    "speculative_num_steps": Case(5, engine=EAGLE),
+    "speculative_eagle_topk": Case(8, engine=TREE),
+    "speculative_num_draft_tokens": Case(32, engine=TREE),
+    "speculative_draft_model_path": Case("llama-3.2-3b", "llama-3.2-1b", engine={"speculative_algorithm": "STANDALONE"}),
+    "speculative_accept_rate": Case(0.2, engine=EAGLE),
+    "cuda_graph_max_bs": Case(2),
+    "disable_cuda_graph": Case(True),
+    "pp_max_micro_batch_size": Case(1, changes=STAGES),
+    "pp_async_batch_depth": Case(2, engine={"pp_max_micro_batch_size": 2}, changes=STAGES),
+    "enable_lora": Case(True, changes=ADAPTERS),
+    "max_loras_per_batch": Case(2, engine=LORA, changes=ADAPTERS),
+    "max_lora_rank": Case(64, engine=LORA, changes=ADAPTERS),
+    "scheduler_recv_interval": Case(8, changes=STEADY),
+    "enable_dp_attention": Case(True, changes=EXPERTS),
+    "load_balance_method": Case("total_tokens", changes=RANKS),
+    "load_watch_interval": Case(0.9, engine={"load_balance_method": "total_tokens"}, changes=merged(RANKS, STEADY)),
+    "enable_hierarchical_cache": Case(True),
+    "enable_dynamic_chunking": Case(True),
+    "disaggregation_mode": Case("prefill"),
+    "num_reserved_decode_tokens": Case(8, changes=sides("sglang", blocks=1500)),
+    "disaggregation_decode_enable_radix_cache": Case(True),
+    "enable_prefill_delayer": Case(True),
+}

@@ -1,0 +1,74 @@
+"""vLLM V1: where each setting matters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.settings.traffic import ADAPTERS, BURST, EXPERTS, HEAVY, LONG, MIXED, PRIORITIES, SHARED, SPARSE, STEADY
+from tests.settings.walk import Case, merged
+
+BASE: dict[str, Any] = {
+    "model": "llama-3.1-8b",
+    "traffic": MIXED,
+    "deployment": {"accelerator": "h100-sxm", "engine": {"name": "vllm"}},
+}
+TIGHT = {"max_model_len": 256}
+FEW: dict[str, Any] = {"deployment": {"kv_blocks": 34}}
+DRAFT = {"speculative_config": {"method": "eagle", "num_speculative_tokens": 3}}
+SIDE = {"kv_transfer_config": {"kv_role": "kv_consumer"}}
+LORA = {"enable_lora": True}
+EIGHT = {"max_num_seqs": 8}
+
+OPEN: dict[str, Any] = {"max_model_len": None}
+
+CASES: dict[str, Case] = {
+    "version": Case("0.12"),
+    "usage_context": Case("llm_class", changes=LONG),
+    "performance_mode": Case("throughput", changes=LONG),
+    "max_num_batched_tokens": Case(64, engine=EIGHT),
+    "max_num_seqs": Case(2),
+    "max_num_active_seqs": Case(2),
+    "hf_overrides": Case({"max_position_embeddings": 120}, engine=OPEN, changes={"traffic": {"too_long": "skip"}}),
+    "VLLM_ALLOW_LONG_MAX_MODEL_LEN": Case(True, engine={"max_model_len": 200_000}),
+    "max_model_len": Case(120, changes={"traffic": {"too_long": "skip"}}),
+    "block_size": Case(32, engine=TIGHT, changes=FEW),
+    "gpu_memory_utilization": Case(0.27, engine={"max_model_len": 9200}, changes=HEAVY),
+    "kv_cache_memory_bytes": Case("2GB", engine={"max_model_len": 9200}, changes=HEAVY),
+    "VLLM_CPU_KVCACHE_SPACE": Case(
+        0.125,
+        4,
+        engine={"max_model_len": 512},
+        changes={"model": "llama-3.2-1b", "deployment": {"accelerator": "cpu-server"}, **BURST},
+    ),
+    "num_gpu_blocks_override": Case(34, engine=TIGHT),
+    "enforce_eager": Case(True),
+    "enable_prefix_caching": Case(False, changes=SHARED),
+    "enable_chunked_prefill": Case(False, engine={"max_model_len": 250, "max_num_batched_tokens": 256, "max_num_seqs": 16}),
+    "async_scheduling": Case(False),
+    "scheduling_policy": Case("priority", engine={"max_num_seqs": 2}, changes=PRIORITIES),
+    "long_prefill_token_threshold": Case(32),
+    "long_prefill_token_threshold_adaptive": Case(
+        True, engine={"long_prefill_token_threshold": 16, "max_num_batched_tokens": 512, "max_num_seqs": 8}
+    ),
+    "scheduler_reserve_full_isl": Case(False, engine={"max_num_batched_tokens": 64, "max_num_seqs": 8, **TIGHT}, changes=FEW),
+    "watermark": Case(0.4, engine=TIGHT, changes=FEW),
+    "prefill_schedule_interval": Case(4, changes=STEADY),
+    "enable_lora": Case(True, changes=ADAPTERS),
+    "max_lora_rank": Case(64, engine=LORA, changes=ADAPTERS),
+    "max_loras": Case(4, engine=LORA, changes=ADAPTERS),
+    "max_cpu_loras": Case(6, engine=LORA, changes=merged(SPARSE, ADAPTERS)),
+    "speculative_config": Case({"method": "ngram"}),
+    "speculative_config.method": Case("eagle3", engine=DRAFT),
+    "speculative_config.model": Case("llama-3.2-3b", "llama-3.2-1b", engine={"speculative_config": {"method": "draft_model"}}),
+    "speculative_config.num_speculative_tokens": Case(5, engine=DRAFT),
+    "speculative_config.acceptance_rate": Case(0.2, engine=DRAFT),
+    "kv_transfer_config": Case({"kv_role": "kv_consumer"}),
+    "kv_transfer_config.kv_role": Case("kv_producer", "kv_consumer"),
+    "kv_transfer_config.transfer_base": Case(0.1, engine=SIDE),
+    "kv_transfer_config.transfer_per_token": Case(0.001, engine=SIDE),
+    "kv_transfer_config.idle_poll": Case(0.05, engine=SIDE),
+    "stream_interval": Case(4),
+    "api_server_count": Case(1, changes={"deployment": {"dp": 2}}),
+    "dp_sync_interval": Case(1, changes=merged(SPARSE, EXPERTS)),
+    "enable_expert_parallel": Case(True),
+}
