@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Any
 
 from pydantic import BaseModel
@@ -66,5 +67,8 @@ def _trace(definitions: dict[str, Any]) -> dict[str, Any]:
 def _params(params: type[BaseModel], prefix: str, definitions: dict[str, Any]) -> dict[str, Any]:
     """Schema of a settings class; the definitions it needs are added under names of their own."""
     made = params.model_json_schema(ref_template=f"#/$defs/{prefix}.{{model}}")
+    for described in made.get("properties", {}).values():
+        if isinstance(described.get("default"), float) and not isfinite(described["default"]):
+            del described["default"]  # JSON has no infinity: without a limit
     definitions.update({f"{prefix}.{name}": value for name, value in made.pop("$defs", {}).items()})
     return made
