@@ -12,7 +12,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from sim.report import study, words
-from sim.report.figures import BLUE, GREEN, Figure, layout
+from sim.report.figures import BLUE, GREEN, Figure, layout, time_axis
 from sim.report.templating import Page, Section, Table
 
 if TYPE_CHECKING:
@@ -156,6 +156,9 @@ def _figures(answer: SweepAnswer) -> list[Figure]:
             if found
         ]
         caption = "Each dot is a run; lower right is better."
-        made = layout("output tokens/s per accelerator", f"{title}, s", yaxis={"type": "log"})
+        heights = [d[1] for found in dots.values() for d in found if d[1] > 0]
+        made = layout(
+            "output tokens/s per accelerator", title, yaxis=time_axis(min(heights, default=1e-3), max(heights, default=1.0))
+        )
         out.append(Figure(key.replace(".", "-"), f"{title} against throughput", caption, {"data": data, "layout": made}))
     return out

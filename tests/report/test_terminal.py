@@ -141,6 +141,6 @@ def test_replicas_question(make_result: Maker) -> None:
 def test_a_rate_comes_with_its_interval(make_result: Maker) -> None:
     answer = replace(_answer(make_result), found=(15.0, 16.0, 17.0), low=13.5, high=18.5)
 
-    assert "up to 16 requests/s with 1 replica (95% interval 13.5 to 18.5, from 3 repetitions). Every one" in answer.sentence()
+    assert "up to 16 requests/s with 1 replica; 95% interval 13.5 to 18.5, from 3 repetitions. Every one" in answer.sentence()
     assert answer.safe == 15.0
     assert "another seed may give another answer" in replace(answer, found=(16.0,), low=None).sentence()

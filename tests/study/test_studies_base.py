@@ -264,19 +264,22 @@ def test_a_folder_of_something_else_is_left_alone(scenario: Any, tmp_path: Path)
     assert [p.name for p in tmp_path.iterdir()] == ["letter.txt"]
 
 
-SCRIPT = """
-import sim
-s = sim.load("quickstart", ["traffic.synthetic.requests=3000", "record.timeseries=false"])
-sim.sweep(s, over={"deployment.engine.max_num_seqs": [4, 8, 16, 32, 64, 128], "deployment.replicas": [1, 2, 3]}, out="OUT", jobs=2)
-"""
+LOAD = 'import sim; s = sim.load("quickstart", ["traffic.synthetic.requests=3000", "record.timeseries=false"]); '
+SWEEP = (
+    LOAD
+    + 'sim.sweep(s, over={"deployment.engine.max_num_seqs": [4, 8, 16, 32, 64, 128], "deployment.replicas": [1, 2, 3]}, out="OUT", jobs=2)'
+)
+COMPARE = (
+    LOAD + 'sim.compare(s, over={"deployment.accelerator": ["h100-sxm", "a100-sxm-80g"]}, replications=9, out="OUT", jobs=2)'
+)
 
 
-def killed_and_restarted(tmp_path: Path, kills: int, seed: int) -> None:
+def killed_and_restarted(tmp_path: Path, kills: int, seed: int, study: str = SWEEP) -> None:
     """SIGKILL at random moments, then a whole run: the same files as one that was never disturbed, nothing run twice."""
     import random
 
     chance = random.Random(seed)
-    script = SCRIPT.replace("OUT", str(tmp_path / "killed"))
+    script = study.replace("OUT", str(tmp_path / "killed"))
     for _ in range(kills):
         running = subprocess.Popen([sys.executable, "-c", script], start_new_session=True)
         file = tmp_path / "killed" / "runs.jsonl"
@@ -290,20 +293,21 @@ def killed_and_restarted(tmp_path: Path, kills: int, seed: int) -> None:
         os.kill(running.pid, signal.SIGKILL)
         running.wait()
     for name in ("killed", "whole"):
-        subprocess.run([sys.executable, "-c", SCRIPT.replace("OUT", str(tmp_path / name))], check=True)
+        subprocess.run([sys.executable, "-c", study.replace("OUT", str(tmp_path / name))], check=True)
     assert files(tmp_path / "killed") == files(tmp_path / "whole")
     keys = [line["key"] for line in lines(tmp_path / "killed") if "key" in line]
     assert len(keys) == len(set(keys)) == 18
 
 
-def test_kill_and_go_on(tmp_path: Path) -> None:
-    killed_and_restarted(tmp_path, 3, seed=1)
+@pytest.mark.parametrize("study", [SWEEP, COMPARE], ids=["sweep", "compare"])
+def test_kill_and_go_on(tmp_path: Path, study: str) -> None:
+    killed_and_restarted(tmp_path, 2, 1, study)
 
 
 @pytest.mark.slow
 def test_kill_and_go_on_twenty_times(tmp_path: Path) -> None:
     for i in range(4):
-        killed_and_restarted(tmp_path / str(i), 5, seed=i)
+        killed_and_restarted(tmp_path / str(i), 5, i, (SWEEP, COMPARE)[i % 2])
 
 
 def test_a_worker_that_dies_does_not_end_the_study(scenario: Any, tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ class CapacityAnswer:
         assert self.answer is not None
         text = f"{self.name} holds its SLO up to {self.answer:.3g} requests/s{over}"
         if self.low is not None and self.high is not None:
-            text += f" ({self.level:.0%} interval {self.low:.3g} to {self.high:.3g}, from {len(self.found)} repetitions)."
+            text += f"; {self.level:.0%} interval {self.low:.3g} to {self.high:.3g}, from {len(self.found)} repetitions."
             return text + f" Every one of them held {self.safe:.3g}/s." if self.safe is not None else text
         within = f", to within {self.tolerance:.1%}" if self.tolerance else ""
         return (
