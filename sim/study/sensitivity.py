@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from typing import Any, Final
 
 import numpy as np
@@ -40,9 +43,15 @@ def indices(rows: Sequence[Mapping[str, Any]], over: Sequence[Domain]) -> dict[s
         y = np.array([np.nan if r.get(figure) is None else float(r[figure]) for r in done])
         if np.isnan(y).any() or y.std() <= 1e-12 * abs(y.mean()):
             continue
-        found = delta.analyze(problem, x, y, num_resamples=50, seed=1)
+        with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):  # it comments on its bins
+            warnings.simplefilter("ignore")
+            found = delta.analyze(problem, x, y, num_resamples=50, seed=1)
+        names = {
+            "delta": "delta_balanced" if "delta_balanced" in found else "delta",
+            "S1": "S1",
+        }  # as SALib 1.6 and before call it
         out[figure] = {
-            d.path: {k: round(float(found[k][i]), 4) for k in ("delta", "delta_conf", "S1", "S1_conf")}
+            d.path: {f"{k}{end}": round(float(found[f"{n}{end}"][i]), 4) for k, n in names.items() for end in ("", "_conf")}
             for i, d in enumerate(over)
         }
     return out

@@ -66,7 +66,7 @@ def test_a_table_sorts_by_number_and_filters(swept: Any, tmp_path: Path) -> None
 
 
 def test_what_a_report_is_named_cannot_break_it(tmp_path: Path) -> None:
-    scenario = sim.load("quickstart", ["traffic.synthetic.requests=100", "record.timeseries=false", "name='</h1><script>x'"])
+    scenario = sim.load("quickstart", ["traffic.synthetic.requests=100", "record.timeseries=false", "name='<script>x'"])
     answer = sim.repeat(scenario, replications=2, jobs=1)
     repeat.files(answer, tmp_path)
     html = (tmp_path / "report.html").read_text()
