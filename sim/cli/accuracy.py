@@ -55,6 +55,10 @@ def accuracy(
     csv: Annotated[
         Optional[Path], typer.Option("--csv", help="Write every figure, measured and predicted, to this CSV file.")
     ] = None,
+    record: Annotated[
+        Optional[Path],
+        typer.Option("--record", help="Write the spread of errors by class, from which runs take their intervals."),
+    ] = None,
     out: Annotated[
         Optional[Path], typer.Option("--out", "-o", help="Folder for report.html, accuracy.csv and accuracy.json.")
     ] = None,
@@ -86,6 +90,8 @@ def accuracy(
         view.show(report, groups, worst)
     if csv:
         view.write_table(report, csv)
+    if record:
+        view.write_record(report, record)
     if target:
         view.save(report, target)
         common.say(quiet or json, f"Report: {target / 'report.html'}")

@@ -12,6 +12,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from sim.metrics import model_error
 from sim.metrics.store import write_folder, write_json
 from sim.report import page
 from sim.report.figures import PALETTE, Figure, layout, rounded
@@ -37,6 +38,13 @@ def screen(report: AccuracyReport, by: Sequence[str] = ("engine",), worst: int =
     if report.skipped:
         head += f", {report.skipped} left out by quality or overload"
     parts: list[Any] = [Text(head, style="bold"), _table(report.rows(), with_group=False)]
+    covered = report.coverage()
+    if covered and max(n for _, _, n in covered.values()) > model_error.FEWEST:
+        parts.append(Text(f"{model_error.LEVEL:.0%} interval of model error, each deployment judged by all others", style="bold"))
+        table = Table.grid(padding=(0, 2, 0, 0))
+        for metric, (inside, half, n) in covered.items():
+            table.add_row(title(metric), f"{percent(inside)} inside", f"± {percent(half)}", f"{n} deployments")
+        parts.append(table)
     for name in by:
         parts += [Text(f"by {name}", style="bold"), _table(report.rows(name, _GROUPED), with_group=True)]
     if worst:
@@ -127,6 +135,13 @@ def write_table(report: AccuracyReport, file: Path) -> None:
         writer = csv.DictWriter(out, fieldnames=list(rows[0]) if rows else ["id"])
         writer.writeheader()
         writer.writerows(rows)
+
+
+def write_record(report: AccuracyReport, file: Path) -> None:
+    """``--record``: the spread of errors by class of deployments, as `sim.metrics.model_error` reads it."""
+    ratios = report.ratios()
+    source = f"servesim accuracy --record: {len({r[2] for r in ratios})} deployments, {len(report.simulated)} operating points"
+    file.write_text(model_error.as_yaml(model_error.spread(ratios), source), encoding="utf-8")
 
 
 def scatter(report: AccuracyReport, metric: str) -> Figure | None:

@@ -50,6 +50,7 @@ def render(result: Result) -> str:
         _list(result.warnings, "warnings"),
         "<h2>Latency</h2>",
         latency_table(s),
+        f'<p class="caption">Model error: {page.esc(words.model_error(s))}</p>' if words.model_error(s) else "",
         "<div style='height:16px'></div>",
         page.plots(figures["latency"]),
         "<h2>Where the time went</h2>",

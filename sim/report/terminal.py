@@ -122,6 +122,9 @@ def _facts(s: Mapping[str, Any]) -> Table:
         times = [f"{title} {words.percent(stages[k])}" for k, title in words.STAGES.items()]
         table.add_row("Time in", ", ".join(times))
     table.add_row("Work", f"{words.counted(s['steps'], 'step')}, {words.counted(s['preemptions'], 'preemption')}{cached}")
+    error = words.model_error(s)
+    if error:
+        table.add_row("Model error", error)
     rests = words.evidence_line(s)
     if rests:
         table.add_row("Rests on", rests)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from sim.metrics.definitions import LATENCIES, SLO_METRICS, definition
+from sim.metrics.model_error import LEVEL
 from sim.units import show_seconds
 
 DASH: Final = "–"
@@ -162,6 +163,19 @@ def load(summary: Mapping[str, Any]) -> str:
 def has_peak(load: Mapping[str, Any]) -> bool:
     """Whether the load had a peak, and not only its scatter."""
     return bool(load["peak_share"] > _PEAK * load["share"])
+
+
+_ERRORS: Final = {"ttft_s.p50": "TTFT p50", "ttft_s.p99": "TTFT p99", "tpot_s.p50": "TPOT p50"}
+
+
+def model_error(summary: Mapping[str, Any]) -> str:
+    """Intervals in which 4 of 5 real deployments like this one would be; empty where there is no record."""
+    found = summary.get("model_error") or {}
+    shown = [f"{title} {seconds(r['low'])} to {seconds(r['high'])}" for key, title in _ERRORS.items() if (r := found.get(key))]
+    if not shown:
+        return ""
+    row = found[next(k for k in _ERRORS if k in found)]
+    return f"{', '.join(shown)} ({LEVEL:.0%} of {counted(row['deployments'], 'measured deployment')}: {row['class']})"
 
 
 def rates(summary: Mapping[str, Any]) -> Mapping[str, Any]:

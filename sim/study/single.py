@@ -13,6 +13,7 @@ from sim.cost.memory import Budget
 from sim.errors import ConfigError
 from sim.fleet.build import Plan, accelerators, plan
 from sim.fleet.run import Raw, execute, fitting, make_router
+from sim.metrics import model_error
 from sim.metrics.histogram import ITL_BINS, ITL_LO, ITL_SCALE
 from sim.metrics.record import RunRecord
 from sim.metrics.result import Result, summarise
@@ -116,6 +117,9 @@ def simulate(scenario: Any, *, progress: Progress | None = None) -> Result:
     """Run a scenario (see `sim.load`) and return its `Result`. Raises `ServesimError` for whatever is wrong with it."""
     prepared = Prepared(scenario)
     result = prepared.run(progress=progress)
+    if len(prepared.plans) == 1:
+        p, s = prepared.plans[0], result.summary
+        s["model_error"] = model_error.section(p.scheduler.name, p.accelerator.name, s["latency"], s["throughput"])
     if prepared.scaling is None and result.summary["complete"]:
         result.summary["load"] = headroom.section(prepared.plans, prepared.traffic, scenario.seed, result.summary["steady"])
     return result

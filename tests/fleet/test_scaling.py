@@ -158,7 +158,7 @@ def test_the_first_request_after_scaling_to_zero_waits_for_a_cold_start():
     assert (np.diff(r["first_scheduled_s"][waited]) >= 0).all()
     assert s["while_starting"]["ttft_p99_s"] > 5 > 1 > s["otherwise"]["ttft_p99_s"]
     assert s["accelerator_hours"] * 3600 == pytest.approx(record.alive_s.sum())
-    assert "cold start takes 10 s" in " ".join(result.warnings)
+    assert "cold start takes 10 s" in " ".join(result.notes)
 
 
 def test_only_what_exists_counts(scripted):

@@ -10,6 +10,7 @@ from typing import Any
 
 from sim.errors import ConfigError, ServesimError, did_you_mean
 from sim.hardware import load_accelerator
+from sim.metrics import model_error
 from sim.study.accuracy.deploy import Overrides
 from sim.study.accuracy.errors import GROUPS, TARGETS, Outcome, Row, rows
 from sim.study.accuracy.point import QUALITIES, Point
@@ -47,6 +48,20 @@ class AccuracyReport:
         count = Counter((o.point.engine, o.reason) for o in self.refused)
         return [(engine, reason, n) for (engine, reason), n in count.most_common()]
 
+    def ratios(self) -> list[model_error.Row]:
+        """Measured / predicted of every figure that `sim.metrics.model_error` keeps a record of."""
+        wanted = set(model_error.METRICS.values())
+        return [
+            (o.point.engine, o.point.accelerator, o.point.deployment, m, o.point.measured[m] / v)
+            for o in self.simulated
+            for m, v in o.predicted.items()
+            if m in wanted and v > 0 and o.point.measured.get(m, 0.0) > 0
+        ]
+
+    def coverage(self) -> dict[str, tuple[float, float, int]]:
+        """Of the intervals of model error, one deployment left out at a time: see `model_error.coverage`."""
+        return model_error.coverage(self.ratios())
+
     def notes(self) -> list[tuple[str, int]]:
         """(what was assumed or left out in reading results, points) of what was simulated, most first."""
         return Counter(note for o in self.simulated for note in o.point.notes).most_common()
@@ -70,6 +85,7 @@ class AccuracyReport:
             "errors": [r.as_dict() for r in self.rows()],
             **{f"by_{g}": [r.as_dict() for r in self.rows(g)] for g in ("engine", "version", "accelerator", "family", "quality")},
             "notes": [{"note": note, "points": n} for note, n in self.notes()],
+            "coverage": {m: {"inside": c, "half_width": w, "deployments": n} for m, (c, w, n) in self.coverage().items()},
             "not_simulated": [{"engine": e, "reason": r, "points": n} for e, r, n in self.reasons()],
         }
 
