@@ -103,7 +103,10 @@ def watched(function: Any, guard: Guard, what: str) -> Any:
         if inspect.isgenerator(result):
             return _each(result, file, line, what)
         if guard.answer is not None:
-            problem = guard.answer(args[0], result)
+            try:
+                problem = guard.answer(args[0], result)
+            except AttributeError as error:
+                problem = f"lacks what its base class sets up ({error}): call super().__init__ first"
             if problem:
                 raise PluginError(file, line, what, problem, _about(guard, args))
         return result

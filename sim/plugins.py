@@ -91,6 +91,21 @@ def last_line(trace: TracebackType | None, file: str) -> int:
     return lines[-1] if lines else 0
 
 
+def file_name(module: str) -> str:
+    """Name of the file of a plug-in's module; empty for a module of this package."""
+    path = None if is_own(module) else _file(module)
+    return path.name if path else ""
+
+
+def blame(error: BaseException) -> PluginError | None:
+    """What to tell of an exception that came out of a user's own file: the innermost frame in one; None if it did not."""
+    files = {str(module.__file__) for module in _loaded.values()}
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if frame.filename in files:
+            return PluginError(frame.filename, frame.lineno or 0, frame.name, f"raised {said(error)}")
+    return None
+
+
 def digest(modules: Iterable[str]) -> str | None:
     """Digest of the sources that plug-in modules consist of: their own files and those they import. None where one has no file."""
     found: dict[str, str] = {}

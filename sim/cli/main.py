@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
+from sim import plugins
 from sim.cli.app import app
 from sim.errors import ServesimError
 
@@ -33,8 +34,11 @@ def main() -> None:
         sys.stderr.close()
         sys.exit(0)
     except OSError as error:
-        _fail(f"error: {error}", 2)
+        _fail(f"error: {plugins.blame(error) or error}", 2)
     except Exception as error:
+        blamed = plugins.blame(error)
+        if blamed is not None:
+            _fail(f"error: {blamed}", 2)
         if hasattr(error, "show") and hasattr(error, "exit_code"):  # a usage error of the command-line library
             error.show()
             sys.exit(2)
@@ -46,7 +50,7 @@ def main() -> None:
 def _own_study() -> None:
     """``servesim path/to/file.py:Class SCENARIO``: a study of one's own is a command as the built-in ones are."""
     if len(sys.argv) > 1 and ".py:" in sys.argv[1]:
-        from sim import plugins, registry
+        from sim import registry
         from sim.cli import studies
 
         cls = registry.lookup("study", sys.argv[1], "study")

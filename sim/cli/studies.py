@@ -47,7 +47,7 @@ def add(cls: Any) -> None:
     def command(**given: Any) -> None:
         _ask(cls, given)
 
-    command.__doc__ = inspect.cleandoc(cls.__doc__).partition("\n\n")[0]
+    command.__doc__ = inspect.cleandoc(cls.__doc__ or f"The study {cls.name}.").partition("\n\n")[0]
     parameters = {"scenarios": (Many if cls.takes == "many" else One, inspect.Parameter.empty)}
     parameters |= {name: (_option(name, f), None) for name, f in cls.Params.model_fields.items() if not _extra(f).get("hidden")}
     parameters |= _COMMON

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from sim import plugins
 from sim.cost.memory import Budget
 from sim.errors import ConfigError
 from sim.fleet.build import Plan, accelerators, plan
@@ -233,7 +234,9 @@ def _engine(p: Plan) -> str:
     """Engine and the release that was asked for: its rules and defaults are those that apply."""
     asked = str(getattr(p.params, "version", None) or "")
     newest = p.scheduler.version
-    return f"{p.scheduler.name} {newest if not asked or newest == asked or newest.startswith(asked + '.') else asked}"
+    shown = newest if not asked or newest == asked or newest.startswith(asked + ".") else asked
+    own = plugins.file_name(p.scheduler.__module__)  # of a class that may bear the name of a built-in one
+    return f"{p.scheduler.name} {shown}" + (f" (own file {own})" if own else "")
 
 
 def _evidence(plans: Sequence[Plan]) -> list[dict[str, Any]]:

@@ -221,6 +221,30 @@ def test_an_engine_whose_defaults_fail_is_told_with_its_line(tmp_path):
         _simulate(path)
 
 
+def test_a_router_without_its_base_is_told_what_to_do(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(ROUTER.replace("BODY", "return 0") + "\n    def __init__(self, params, replicas, rng):\n        pass\n")
+    cls = registry.lookup("router", f"{path}:Mine")
+    router = cls(cls.Params(), 2, None)
+    with pytest.raises(PluginError, match="call super"):
+        router.choose(Seen(), RequestBlock.of([1.0], [100], [10]), 0)
+
+
+def test_a_study_of_ones_own_that_fails_is_told_with_its_line(tmp_path, capsys, monkeypatch):
+    from sim.cli import main
+
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from sim.study.base import Study\n\nclass Mine(Study):\n    name = 'mine-of-test'\n    def run(self):\n"
+        "        yield []\n        open('/no/such/file')\n"
+    )
+    monkeypatch.setattr("sys.argv", ["servesim", f"{path}:Mine", "quickstart", "--no-save", "-q"])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 2
+    assert f"error: {path}:7: run raised FileNotFoundError" in capsys.readouterr().err
+
+
 def test_the_other_runs_of_a_study_are_kept(tmp_path):
     import sim
 

@@ -97,6 +97,7 @@ def test_a_file_in_a_scenario_runs_in_a_fleet_and_says_what_it_is(tmp_path):
     ]
     result = sim.run(sim.load("quickstart", settings))
     assert any("plain-vllm decides every step in plain Python" in w for w in result.warnings)
+    assert result.summary["context"]["engine"] == "plain-vllm in plain Python (own file plain_schedulers.py)"
     assert len(result.requests) == 60
     assert set(result.requests["replica"]) == {0, 1}
     result.save(tmp_path / "out")
