@@ -106,6 +106,26 @@ def test_a_folder_of_results(tmp_path):
         list(read_points([tmp_path / "three"], sim.load("quickstart")))
 
 
+def test_a_sweep_is_read_once(tmp_path):
+    write(tmp_path, "sweep/SERVE--BENCH-1/run=0.json", vllm() | {"run_number": 0})
+    write(tmp_path, "sweep/SERVE--BENCH-2/run=0.json", vllm(max_concurrency=2) | {"run_number": 0})
+    write(tmp_path, "sweep/SERVE--BENCH-2/summary.json", [vllm(max_concurrency=2)])
+    write(tmp_path, "sweep/summary.json", [vllm(), vllm(max_concurrency=2)])
+    write(tmp_path, "sweep/summary.csv", "run_number,mean_ttft_ms\n0,100\n")
+    write(
+        tmp_path,
+        "x.iterations.csv",
+        "time,iteration,prompt_requests,prompt_tokens,decode_requests,decode_tokens,elapsed_ms\n1,2,0,0,1,1,30.5\n",
+    )
+
+    points = list(read_points([tmp_path], sim.load("quickstart")))
+
+    assert [p.id for p in points if p.traffic["kind"] != "steps"] == [
+        "sweep/SERVE--BENCH-1/run=0.json",
+        "sweep/SERVE--BENCH-2/run=0.json",
+    ]
+
+
 def test_an_own_export_reads_back(tmp_path):
     scenario = sim.load("quickstart", ["traffic.synthetic.requests=400"])
     result = sim.run(scenario)

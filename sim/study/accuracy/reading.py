@@ -119,7 +119,7 @@ def _point(path: Path, run: Run, scenario: Any) -> Point:
         folder=path.parent,
         columns=None if run.traffic["kind"] == "static_batch" else columns,
         scenario=scenario,
-        notes=(*run.notes, *notes, *_other_model(run, model), *_other_layout(run, d)),
+        notes=(*_other_model(run, model), *_other_layout(run, d), *run.notes, *notes),
         refused=run.refused,
         inside=run.inside,
     )

@@ -61,19 +61,17 @@ def read_tree(folder: Path, skip: set[Path]) -> Iterator[tuple[Path, list[Run] |
             readers[file] = reader_of(Document(file))
         except DataError:
             readers[file] = None
-    aside = {
-        told
-        for file, reader in readers.items()
-        if reader is not None
-        for told in reader.told_by(file.parent)
-        if told != file and not (readers.get(told) is reader and told.name not in _names(reader))
-    }
+    aside: set[Path] = set()
+    for file, reader in readers.items():
+        if reader is None:
+            continue
+        aside |= set(reader.told_by(file.parent)) - {file}
+        for above in file.parents:  # a summary above the runs that it sums up
+            if above == folder.parent:
+                break
+            aside |= {above / name for name in reader.beside if "*" not in name and above / name != file}
     for file in files:
         reader = readers[file]
         if file in aside:
             continue
         yield file, None if reader is None else list(reader.runs(Document(file)))
-
-
-def _names(reader: Bench) -> set[str]:
-    return {pattern for pattern in reader.beside if "*" not in pattern}

@@ -35,7 +35,8 @@ class Table(Bench):
 
     def fits(self, document: Document) -> bool:
         """Any CSV with a column of arrivals or of latencies."""
-        return document.kind == "csv" and bool({n.strip() for n in document.value[0]} & {x for v in COLUMNS.values() for x in v})
+        times = {x for k in ("arrival_s", "ttft_s", "e2e_s") for x in COLUMNS[k]}
+        return document.kind == "csv" and bool({n.strip() for n in document.value[0]} & times)
 
     def runs(self, document: Document) -> Iterator[Run]:
         """The one run."""

@@ -187,7 +187,8 @@ def whole(source: Source, column: Column, low: int, high: int) -> NDArray[np.int
     import pandas as pd
 
     rule = f"must be a whole number in [{low}, {high}]"
-    filled = Column(column.name, pd.Series(column.values).fillna(0))
+    series = pd.Series(column.values)
+    filled = Column(column.name, series.fillna(0) if series.dtype.kind in "iuf" else series.astype(object).where(series.notna(), 0))
     values = numbers(source, filled, rule)
     bad = (values < low) | (values > high) | (values != np.floor(values))
     if bad.any():
