@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sim.config import settings
-from sim.errors import ConfigError
+from sim.errors import ConfigError, DataError
 from sim.streams import stream
 from sim.units import parse_rate, parse_seconds
 from sim.workload.arrivals._base import FASTEST, SLOWEST
@@ -95,6 +95,8 @@ def _recorded(section: Any, seed: int, waiting: bool) -> Traffic:
         raise ConfigError(f"{field}.window", list(window), "must be [start, end] with 0 <= start < end")
     reader = make()
     block = _held(reader, path, window, limits["limit"])
+    if block is not None and not len(block):
+        raise DataError(str(path), "has no requests")
     if block is None:
         if section.get("arrival") is not None:
             raise ConfigError(

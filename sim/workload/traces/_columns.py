@@ -188,7 +188,9 @@ def whole(source: Source, column: Column, low: int, high: int) -> NDArray[np.int
 
     rule = f"must be a whole number in [{low}, {high}]"
     series = pd.Series(column.values)
-    filled = Column(column.name, series.fillna(0) if series.dtype.kind in "iuf" else series.astype(object).where(series.notna(), 0))
+    filled = Column(
+        column.name, series.fillna(0) if series.dtype.kind in "iuf" else series.astype(object).where(series.notna(), 0)
+    )
     values = numbers(source, filled, rule)
     bad = (values < low) | (values > high) | (values != np.floor(values))
     if bad.any():
@@ -280,7 +282,7 @@ def split_ids(source: Source, column: Column) -> tuple[NDArray[Any], NDArray[np.
 
 def number_of(text: str) -> int:
     """A number in [0, 2^60) for any text; different texts get different ones (60 bits of BLAKE2)."""
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") % content.NUMBERS
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big") % content.NUMBERS
 
 
 def labels(values: Any, none: int = -1) -> NDArray[np.int64]:
@@ -293,9 +295,11 @@ def labels(values: Any, none: int = -1) -> NDArray[np.int64]:
         if value is None or value != value or value == "":
             out[i] = none
             continue
+        if not isinstance(value, str | int | float):
+            value = repr(value)  # a name of any other kind is as good as its text
         found = known.get(value)
         if found is None:
-            small = isinstance(value, int | float) and value == int(value) and 0 <= value < content.NUMBERS
+            small = isinstance(value, int | float) and 0 <= value < content.NUMBERS and value == int(value)
             found = known[value] = int(value) if small else number_of(str(value))
         out[i] = found
     return out

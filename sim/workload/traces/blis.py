@@ -15,7 +15,7 @@ from sim.workload import content
 from sim.workload.settings import Params
 from sim.workload.table import RequestBlock
 from sim.workload.traces._base import Head, Trace
-from sim.workload.traces._columns import Clock, Piece, csv_pieces, number_of, tokens, whole
+from sim.workload.traces._columns import Clock, Piece, csv_pieces, number_of, numbers, tokens, whole
 from sim.workload.traces._table import Rows
 
 
@@ -71,7 +71,7 @@ class Blis(Trace):
             prompt, spans = self._prompts(piece, rows.first)
             output = tokens(piece.source, piece["output"])
             when = piece["arrival"]
-            if "sent" in piece and (np.asarray(piece["sent"].values) > 0).all():
+            if "sent" in piece and (numbers(piece.source, piece["sent"], "must be a finite time") > 0).all():
                 when = piece["sent"]
             arrival = rows.clock.arrivals(piece.source, when)
             block = rows.block(piece, arrival, prompt, output, **({"spans": spans} if spans else {}))

@@ -81,8 +81,12 @@ def _spans(item: Item) -> Iterator[tuple[str, Mapping[str, Any]]]:
         yield "span", value
         return
     found: list[Any] = [("spans", value.get("spans"))] if groups is None else []
+    if groups is not None and not isinstance(groups, list):
+        item.fail("resourceSpans", "must be a list", groups)
     for i, group in enumerate(groups or []):
-        scopes = group.get("scopeSpans", group.get("scope_spans", [])) if isinstance(group, Mapping) else []
+        scopes: Any = group.get("scopeSpans", group.get("scope_spans", [])) if isinstance(group, Mapping) else []
+        if not isinstance(scopes, list):
+            item.fail(f"resourceSpans[{i}].scopeSpans", "must be a list", scopes)
         found += [
             (f"resourceSpans[{i}].scopeSpans[{j}].spans", s.get("spans")) for j, s in enumerate(scopes) if isinstance(s, Mapping)
         ]
