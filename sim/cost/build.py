@@ -17,6 +17,7 @@ from sim.cost.formats import Gemm, expert_format, gemm_format, plain_format
 from sim.cost.kernels import Kernels
 from sim.cost.layout import Layout, Wires
 from sim.cost.profile import EngineProfile
+from sim.cost.recurrent import state_time
 from sim.cost.step import COMMS, COMPUTE, FLOOR, MEMORY, SMALL
 from sim.errors import ConfigError
 from sim.hardware.accelerator import Accelerator
@@ -340,12 +341,10 @@ class _Builder:
         k[step.SPLIT_PREFILL] = float(p.separate_attention)
         k[step.FULL_SHARE], k[step.WINDOW_SHARE], k[step.WINDOW] = (float(full), float(windowed), window)
         k[step.CONTEXT_TOKEN] = 0.05  # a verified draft token reads the same keys: only the compute grows
-        if m.state_bytes(
-            tp, self.layout.pp
-        ):  # recurrent state is read and written once per row (decode) or per chunk of 64 tokens (prompt)
-            state = 2.0 * m.state_bytes(tp, self.layout.pp) / (0.6 * self.a.memory_bandwidth)
-            k[step.DECODE_ROW_STATE], k[step.PREFILL_TOKEN_STATE] = state, state / 64.0
-            self.notes.append("linear attention: bytes of recurrent state over 60 % of memory bandwidth (no kernels measured)")
+        states = state_time(m, self.a, tp, self.layout.pp)
+        if states is not None:
+            k[step.DECODE_ROW_STATE], k[step.PREFILL_TOKEN_STATE] = states.row, states.token
+            self.notes.append(states.note)
         k[step.BLOCK_COPY] = 16 * m.kv_bytes_per_token(tp, self.layout.pp) / max(0.7 * self.a.host_bandwidth, 1.0)
         return k
 
