@@ -82,12 +82,23 @@ def _function(found: Any) -> Any:
 def watched(function: Any, guard: Guard, what: str) -> Any:
     """The function with the same arguments, under guard; ``what`` names it in messages."""
     file, line = function.__code__.co_filename, function.__code__.co_firstlineno
+    last: dict[int, tuple[Any, ReadOnly]] = {}  # by place: the proxy handed out last, which is mostly wanted again
+
+    def shown_at(place: int, value: Any) -> Any:
+        known = last.get(place)
+        if known is not None and known[0] is value:
+            return known[1]
+        shown = read_only(value)
+        if type(shown) is ReadOnly:
+            last[place] = (value, shown)
+        return shown
 
     def call(*args: Any, **given: Any) -> Any:
         shown = args
         if guard.show:
-            shown = (args[0], *[read_only(a) for a in args[1:]])
-            given = {k: read_only(v) for k, v in given.items()}
+            shown = (args[0], *[shown_at(i, a) for i, a in enumerate(args[1:])])
+            if given:
+                given = {k: read_only(v) for k, v in given.items()}
         began = _enter() if guard.limited else None
         try:
             try:
@@ -205,20 +216,36 @@ class ReadOnly:
 
 def read_only(value: Any) -> Any:
     """The same value such that it cannot be changed: a read-only view of an array, a proxy of an object of ours."""
-    if isinstance(value, np.ndarray):
-        if value.flags.writeable:
-            value = value.view()
-            value.flags.writeable = False
-        return value
-    if isinstance(value, dict):
-        return MappingProxyType({k: read_only(v) for k, v in value.items()})
-    if type(value) is tuple:
-        return tuple(read_only(v) for v in value)
-    if isinstance(value, list):
-        return [read_only(v) for v in value]  # a copy
-    if not isinstance(value, Mapping | ReadOnly | BaseException | type) and plugins.is_own(type(value).__module__):
-        return ReadOnly(value)
+    kind = type(value)
+    show = _SHOWN.get(kind)
+    if show is None:
+        show = _SHOWN[kind] = _how(kind)
+    return show(value)
+
+
+def _how(kind: type) -> Callable[[Any], Any]:
+    """How values of a type are shown."""
+    if issubclass(kind, np.ndarray):
+        return _view
+    if issubclass(kind, dict):
+        return lambda value: MappingProxyType({k: read_only(v) for k, v in value.items()})
+    if kind is tuple:
+        return lambda value: tuple(read_only(v) for v in value)
+    if issubclass(kind, list):
+        return lambda value: [read_only(v) for v in value]  # a copy
+    if not issubclass(kind, Mapping | ReadOnly | BaseException | type) and plugins.is_own(kind.__module__):
+        return ReadOnly
+    return lambda value: value
+
+
+def _view(value: Any) -> Any:
+    if value.flags.writeable:
+        value = value.view()
+        value.flags.writeable = False
     return value
+
+
+_SHOWN: dict[type, Callable[[Any], Any]] = {}
 
 
 # -- the time limit

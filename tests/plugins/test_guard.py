@@ -67,6 +67,21 @@ def test_a_good_router_is_not_disturbed(ask):
     assert router.choose(seen, block, 1) == 1
 
 
+def test_what_is_shown_is_of_now(ask):
+    router, seen, block = ask("return int(snapshot.outstanding.argmin() if block.prompt_tokens[row] < 150 else snapshot.now)")
+    answers = [router.choose(seen, block, 0)]
+    seen.outstanding = np.array([1, 2])
+    answers.append(router.choose(seen, block, 0))
+    seen.outstanding[0] = 5
+    answers.append(router.choose(seen, block, 0))
+    block.prompt_tokens[0] = 400
+    seen.now = 0.5
+    answers.append(router.choose(seen, block, 0))
+    other = RequestBlock.of([1.0], [100], [10])
+    answers.append(router.choose(seen, other, 0))
+    assert answers == [1, 0, 1, 0, 1]
+
+
 @pytest.mark.parametrize(
     ("body", "line", "says"),
     [
