@@ -1,10 +1,11 @@
-"""From a scenario to the pools of a run: model, accelerator, memory, step cost, engines."""
+"""From a scenario to the pools of a run (model, accelerator, memory, step cost, engines), and from them to the stations of its world."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from math import inf
+from typing import Any, Final, NamedTuple
 
 from sim import registry
 from sim.cost.build import build_step_cost
@@ -19,10 +20,21 @@ from sim.engine.contract import Ranks, Scheduler, Site
 from sim.engine.seam import Group
 from sim.engine.state import new_recorder
 from sim.errors import ConfigError, NotModelledError
+from sim.fleet.checks import check_host, check_sides
+from sim.fleet.client_side import ClientSide
+from sim.fleet.clients import clients_of
+from sim.fleet.clock import Clock
+from sim.fleet.dispatch import Dispatch
+from sim.fleet.engines import Engines, JoinedEngines
+from sim.fleet.gateway import Gateway
+from sim.fleet.routers import make_routers, side_view
+from sim.fleet.station import Station
+from sim.fleet.world import World
 from sim.hardware import Accelerator, load_accelerator, node_of
 from sim.model import ModelSpec, load_model
 from sim.model.serving import cache_warning, served
 from sim.policy.router import ReplicaFacts
+from sim.streams import stream
 
 _ROWS = 1024  # first size of the recorder; it grows
 
@@ -112,7 +124,9 @@ def plan(scenario: Any) -> list[Plan]:
     model = load_model(wanted.config or wanted.name, weights=wanted.weights, kv_cache=wanted.kv_cache)
     pools = scenario.pools
     if pools is None:
-        return [_plan(scenario.deployment, model, "main", "deployment", scenario.traffic)]
+        plans = [_plan(scenario.deployment, model, "main", "deployment", scenario.traffic)]
+        refuse(plans, scenario)
+        return plans
     several = any(pool.model is not None for pool in pools)
     plans = []
     for i, pool in enumerate(pools):
@@ -123,13 +137,10 @@ def plan(scenario: Any) -> list[Plan]:
             raise ConfigError(f"pools[{i}].share", pool.share, "is the weight of a model, and no pool names its own", "1")
         plans.append(replace(found, share=pool.share, several=several, role=pool.role or ""))
     if several:
-        from sim.fleet.ollama_host import check_host
-
-        check_host(plans, scenario.router.name)
+        check_host(plans)
     if plans[0].role:
-        from sim.fleet.disaggregation import check_sides
-
         check_sides(plans)
+    refuse(plans, scenario)
     return plans
 
 
@@ -229,3 +240,160 @@ def _budget(scheduler: type[Scheduler], params: Any, site: Site, field: str) -> 
     more = _adapter_lines(scheduler, params, site)
     budget = memory_budget(site.model, site.accelerator, rule, site.tp, site.pp, site.ep, site.dp, context, field, more)
     return budget if pinned is None else budget.pinned(pinned, f"{field}.kv_blocks")
+
+
+# -- what cannot be combined
+
+
+class Refused(NamedTuple):
+    """Two features that do not go together: the second is the one that the error names."""
+
+    one: str
+    other: str
+    why: str
+    allowed: str
+
+
+REFUSED: Final = (
+    Refused(
+        "scaling", "a router of a fixed fleet", "routes among a fixed set of replicas and cannot be used with scaling", "elastic"
+    ),
+    Refused(
+        "several models",
+        "scaling",
+        "Ollama loads and unloads models on the cards it has; nothing upstream starts servers by load",
+        "none",
+    ),
+    Refused("several models", "migration", "a runner of Ollama cannot give a running request to another server", "migration off"),
+    Refused("several models", "a coordinator", "keeps the queue of MindIE servers and does not speak to Ollama", "round_robin"),
+    Refused(
+        "roles",
+        "ranks",
+        "data-parallel ranks on a disaggregated side are not modelled: which rank pulls from which is not published",
+        "1",
+    ),
+    Refused(
+        "roles", "migration", "a request whose KV is handed over from engine to engine cannot be moved besides", "no migration"
+    ),
+    Refused(
+        "ranks",
+        "migration",
+        "moving requests of engines with data-parallel ranks is not modelled: the balancer counts them by rank",
+        "migration off",
+    ),
+)
+"""All pairs that are refused. What one engine cannot do by itself it refuses itself (`Scheduler`, `sim.engine.handover`)."""
+
+
+def refuse(plans: Sequence[Plan], scenario: Any) -> None:
+    """Raise `NotModelledError` for two features of a scenario that do not go together. Raises `ConfigError` for a router that cannot be."""
+    router = make_routers(plans, scenario.router, scenario.seed)[0]
+    has: dict[str, tuple[str, Any]] = {}
+    if scenario.scaling is not None:
+        has["scaling"] = "scaling", scenario.scaling.name
+    if not router.elastic:
+        has["a router of a fixed fleet"] = "router.name", scenario.router.name
+    if router.coordinates:
+        has["a coordinator"] = "router.name", scenario.router.name
+    if router.migration is not None:
+        has["migration"] = "router", scenario.router.name
+    for p in plans:
+        if p.several:
+            has["several models"] = f"{p.field}.model", p.model.name
+        if p.role:
+            has["roles"] = f"{p.field}.role", p.role
+        if p.ranks is not None:
+            has["ranks"] = f"{p.field}.dp", p.layout.dp
+    for pair in REFUSED:
+        if pair.one in has and pair.other in has:
+            field, value = has[pair.other]
+            if pair.allowed == "elastic":
+                names = ", ".join(n for n in registry.names("router") if registry.lookup("router", n).elastic)
+                raise NotModelledError(field, value, pair.why, names, "a router of your own says `elastic = True`")
+            raise NotModelledError(field, value, pair.why, pair.allowed)
+
+
+# -- the stations
+
+
+def wire(
+    groups: Sequence[Any],
+    routers: Sequence[Any],
+    traffic: Any,
+    *,
+    plans: Sequence[Plan] = (),
+    facts: Sequence[ReplicaFacts] | None = None,
+    seed: int = 0,
+    until: float = inf,
+    progress: Any = None,
+    scaling: Any = None,
+    transfer: Any = None,
+) -> World:
+    """The world of a run: clients, what stands between, engines. Without ``plans``: one kind of engine, and clients who see nothing else."""
+    clock = Clock()
+    roles, several = bool(plans and plans[0].role), bool(plans and plans[0].several)
+    if plans:
+        facts = [p.facts for p in plans for _ in range(p.replicas)]
+    engines: Engines = (JoinedEngines if roles else Engines)(clock, groups, facts)
+    hosts: Any = None
+    views: list[Any] = [engines.view]
+    if several:
+        from sim.fleet.hosts import Hosts
+
+        hosts = Hosts(clock, plans, engines, plans[0].replicas)
+        views = [hosts.view]
+    if roles:
+        views = [side_view(engines, plans, role) for role in ("prefill", "decode")]
+    if scaling is not None:
+        from sim.fleet.members import Members
+
+        routers = [Members(router, view) for router, view in zip(routers, views, strict=True)]
+    choice: Any = _hand_overs(clock, engines, views, plans, routers, transfer) if roles else Dispatch(clock, routers[0], views[0])
+    between: list[Station] = [choice]
+    if routers[0].migration is not None:
+        from sim.fleet.migration import Migrator
+
+        migrator = Migrator(clock, engines.view, routers[0].migration)
+        choice.moves = migrator.move
+        between.append(migrator)
+    if hosts is not None:
+        between.append(hosts)
+    elastic: Any = None
+    if scaling is not None:
+        from sim.fleet.scaling import Elastic
+
+        elastic = Elastic(clock, scaling, engines, routers, room=routers[0].gateway is None)
+        elastic.in_use = [station.in_use for station in between if hasattr(station, "in_use")]
+        elastic.begin()
+        between.insert(0, elastic)
+        if roles:
+            choice.counting, elastic.opened = True, choice.go_on
+    if routers[0].coordinates:
+        from sim.fleet.coordinator import Queue
+
+        between.insert(0, Queue(clock, routers[0], engines.view))
+    if routers[0].gateway is not None:
+        between.insert(0, Gateway(clock, routers[0].gateway))
+    side = ClientSide.of(plans) if plans else None
+    clients = clients_of(clock, traffic, until, _mix(plans, seed) if several else None, side)
+    world = World(clock, clients, between, engines, until=until, progress=progress, side=side)
+    if elastic is not None:
+        elastic.waiting = (lambda: world.waiting + choice.stranded) if roles else (lambda: world.waiting)
+        elastic.sent = lambda: clients.sent
+        world.record = elastic.record
+    return world
+
+
+def _mix(plans: Sequence[Plan], seed: int) -> Any:
+    from sim.fleet.hosts import Mix
+
+    return Mix([p.share for p in plans], stream(seed, "models"))
+
+
+def _hand_overs(clock: Clock, engines: Any, views: Any, plans: Sequence[Plan], routers: Sequence[Any], transfer: Any) -> Station:
+    from sim.fleet.disaggregation import HandOvers
+    from sim.fleet.kv_links import Wire
+
+    prefill = next(p for p in plans if p.role == "prefill")
+    wire = Wire.of(transfer, prefill.accelerator, prefill.layout)
+    return HandOvers(clock, engines, views, plans, routers, wire)

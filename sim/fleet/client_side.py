@@ -23,21 +23,22 @@ SEEN: Final = ("taken_s", "first_scheduled_s", "prefill_end_s", "kv_allocated_s"
 
 
 class ClientSide:
-    """Of the pools of a run. ``profiles``: a `sim.cost.profile.EngineProfile` for each, ``rows``: rows of results of each (replicas × ranks)."""
+    """Of the pools of a run: for each a `sim.cost.profile.EngineProfile`, how many replicas, how many ranks each (results are by rank)."""
 
-    def __init__(self, profiles: Sequence[Any], rows: Sequence[int]) -> None:
+    def __init__(self, profiles: Sequence[Any], replicas: Sequence[int], ranks: Sequence[int]) -> None:
         self._profiles = list(profiles)
-        self._bounds = np.cumsum([0, *rows]).tolist()
+        self._of_replica = [p for p, n in zip(profiles, replicas, strict=True) for _ in range(n)]
+        self._bounds = np.cumsum([0, *(n * r for n, r in zip(replicas, ranks, strict=True))]).tolist()
 
     @classmethod
     def of(cls, plans: Sequence[Any]) -> ClientSide:
         """Of planned pools."""
         door = [plans[0].profile if p.role else p.profile for p in plans]
-        return cls(door, [p.replicas * p.rank_count for p in plans])
+        return cls(door, [p.replicas for p in plans], [p.rank_count for p in plans])
 
-    def away(self, pool: int, prompt_tokens: int) -> float:
+    def away(self, replica: int, prompt_tokens: int) -> float:
         """Seconds from the moment an engine's answer has in its rows to the moment the client has it."""
-        profile = self._profiles[pool]
+        profile = self._of_replica[replica]
         return float(profile.before_engine(prompt_tokens) + profile.client_first_token)
 
     def shift(self, rows: dict[str, NDArray[Any]]) -> None:

@@ -1,9 +1,10 @@
-"""SimPy's clock, with events at a time instead of after a delay, and an end beyond which seconds in float64 are too coarse."""
+"""SimPy's clock, with events at a time instead of after a delay, tasks that repeat, and an end beyond which seconds in float64 are too coarse."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from heapq import heappush
+from math import inf
 from typing import Any, Final
 
 import simpy
@@ -18,16 +19,36 @@ LATEST: Final = 1e8
 class Clock(simpy.Environment):
     """Time in seconds. `timeout` counts from now and rounds; `at` is exact."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.resting: Callable[[], bool] = lambda: True
+        """Whether nothing will happen any more unless an event of the clock makes it."""
+        self._repeating = 0
+
     def at(self, time: float) -> simpy.Event:
         """An event at ``time``, or now if that has passed."""
         event = simpy.Event(self)
         event._ok, event._value = True, None
-        heappush(self._queue, (max(time, self._now), NORMAL, next(self._eid), event))
+        now = self._now
+        heappush(self._queue, (time if time > now else now, NORMAL, next(self._eid), event))
         return event
 
     def call(self, time: float, what: Callable[[], Any]) -> None:
         """``what()`` at ``time``, or now if that has passed."""
         self.at(time).callbacks.append(lambda _: what())
+
+    def repeat(self, task: Callable[[], float]) -> None:
+        """``task()`` now and at the time that it answers each time, as long as anything else can still happen."""
+        again = task()
+        if again == inf or (len(self._queue) == self._repeating and self.resting()):
+            return
+
+        def next_time(_: Any) -> None:
+            self._repeating -= 1
+            self.repeat(task)
+
+        self._repeating += 1
+        self.at(again).callbacks.append(next_time)
 
 
 def too_late(time: float) -> DataError:

@@ -10,78 +10,80 @@ from typing import Any
 
 import simpy
 
-Request = tuple[Any, int, int, int]
+from sim.fleet.clock import Clock
+from sim.fleet.request import Request
+from sim.fleet.station import Station
 
 
-class Queue:
-    """``send(request, replica, decode)`` hands a request to the engines; ``fail(request)`` gives it up. ``view``: what the router sees."""
+class Queue(Station):
+    """``view``: what the router sees."""
 
-    def __init__(
-        self,
-        env: simpy.Environment,
-        router: Any,
-        view: Any,
-        send: Callable[[Request, int, int], None],
-        fail: Callable[[Request], None],
-    ) -> None:
-        self._env, self._router, self._view = env, router, view
-        self._send, self._fail = send, fail
-        self._held: dict[int, Request] = {}
+    watches = 1 | 2  # ends and first tokens
+
+    def __init__(self, clock: Clock, router: Any, view: Any) -> None:
+        super().__init__()
+        self._env, self._router, self._view = clock, router, view
         self._alive: set[int] = set()
         self._ticking = False
         self.waited = 0
         """Requests that were not sent at once."""
 
-    def arrive(self, request: Request) -> None:
-        """A request has come, now."""
-        number = request[2]
+    def arrive(self, request: Request) -> bool:
+        """A request has come, now. Above the capacity it is refused."""
+        number = request.number
         if len(self._alive) >= self._router.capacity:
-            self._fail(request)
-            return
+            return False
         self._alive.add(number)
-        self._held[number] = request
-        self._router.arrive(self._view, number, request[0], request[1])
+        self.held[number] = request
+        self._router.arrive(self._view, number, request.block, request.row)
         self._round()
-        if number in self._held:
+        if number in self.held:
             self.waited += 1
             if self._router.patience < float("inf"):
                 self._env.timeout(self._router.patience).callbacks.append(lambda _: self._give_up(number))
+        return True
 
-    def prompt_computed(self, number: int, time: float) -> None:
-        """A request has its first token at ``time``, which may lie ahead."""
-        self._at(time, lambda: self._router.prompt_computed(number))
+    def first_token(self, request: Request, time: float) -> None:
+        """Its prompt is computed."""
+        self._at(time, lambda: self._router.prompt_computed(request.number))
+        self.before.first_token(request, time)
 
-    def ended(self, number: int, time: float) -> None:
-        """A request that was sent is over at ``time``, which may lie ahead."""
-        if number in self._alive:
-            self._alive.remove(number)
-            self._at(time, lambda: self._router.ended(number))
+    def ended(self, request: Request, time: float, replica: int) -> None:
+        """A request that was sent is over."""
+        if request.number in self._alive:
+            self._alive.remove(request.number)
+            self._at(time, lambda: self._router.ended(request.number))
+        self.before.ended(request, time, replica)
 
     def _at(self, time: float, tell: Callable[[], None]) -> None:
         def happen(_: Any) -> None:
             tell()
-            if self._held:
+            if self.held:
                 self._round()
 
-        self._env.timeout(max(0.0, time - self._env.now)).callbacks.append(happen)
+        self._env.at(time).callbacks.append(happen)
 
     def _round(self) -> None:
         for number, replica, decode in self._router.dispatch(self._view):
-            self._send(self._held.pop(number), replica, decode)
-        if self._held and not self._ticking:
+            self.then.send(self.held.pop(number), replica, decode)
+        if self.held and not self._ticking:
             self._ticking = True
             self._env.process(self._tick())
 
     def _tick(self) -> Generator[simpy.Event, Any, None]:
-        while self._held:
+        while self.held:
             yield self._env.timeout(self._router.period)
-            if self._held:
+            if self.held:
                 self._round()
         self._ticking = False
 
     def _give_up(self, number: int) -> None:
-        request = self._held.pop(number, None)
+        request = self.held.pop(number, None)
         if request is not None:
             self._alive.discard(number)
             self._router.withdraw(number)
-            self._fail(request)
+            self.refused(request, self._env.now)
+
+    def totals(self) -> dict[str, float]:
+        """Requests that waited, and that failed unless somebody says otherwise."""
+        return {"fleet_gateway_waited": float(self.waited), "fleet_gateway_failed": 0.0}

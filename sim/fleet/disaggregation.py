@@ -14,202 +14,157 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sim.engine.disaggregation import Sides
-from sim.engine.group import Joined
 from sim.engine.state import (
     ALLOCATED,
     CHUNK_DONE,
-    FAILED,
     FINISHED,
     HAND_OVER,
-    IN_FLIGHT,
     REMOTE_KV,
     RETURNED,
     WATCH_CHUNKS,
     WATCH_FINISH,
 )
-from sim.errors import ConfigError, NotModelledError
+from sim.fleet.clock import Clock
+from sim.fleet.dispatch import in_service
+from sim.fleet.engines import JoinedEngines
+from sim.fleet.hand_over_rows import HandOverRows
+from sim.fleet.journey import Journey
 from sim.fleet.kv_links import Ports, Wire
-from sim.fleet.world import View
+from sim.fleet.request import Request
+from sim.fleet.station import Station
+from sim.fleet.view import View
 from sim.policy.router import Router
-from sim.workload.table import RequestBlock
 
 Array = NDArray[Any]
 Columns = dict[str, Array]
 _ALLOCATED, _CHUNK_DONE = int(ALLOCATED), int(CHUNK_DONE)
-_NEW_CONTENT: Final = 1 << 50  # what a returned request says from then on is content of its own: it is hashed from its new start
 
 
-def check_sides(plans: Sequence[Any]) -> None:
-    """Whether the pools can hand requests over. Raises `ConfigError`, `NotModelledError`."""
-    first = plans[0]
-    if first.scheduler.hands_over is None:
-        raise NotModelledError(
-            f"{first.field}.role", first.role, f"prefill and decode sides of {first.scheduler.name} are not modelled", "vllm"
-        )
-    for p in plans:
-        if p.ranks is not None:
-            raise NotModelledError(
-                f"{p.field}.dp", p.layout.dp, "data-parallel ranks on a disaggregated side are not modelled", "1"
-            )
-        if p.scheduler.name != first.scheduler.name:
-            why = "KV is handed over between engines of one kind only"
-            raise ConfigError(f"{p.field}.engine.name", p.scheduler.name, why, first.scheduler.name)
-        if p.model is not first.model:
-            raise ConfigError(f"{p.field}.model", p.model.name, "the sides serve one model", first.model.name)
-        if p.budget is not None and p.budget.block_size != first.budget.block_size:
-            size = first.budget.block_size
-            raise ConfigError(f"{p.field}.engine.block_size", p.budget.block_size, "KV is handed over block by block", str(size))
+class HandOvers(Station):
+    """Between routers and engines. ``routers``: one for each side (prefill, decode), or one `Router.whole` for both; ``views``: what each sees."""
 
-
-class _Journey:
-    """One request on its way. Replicas are numbered over all pools; −1: not chosen, or no slot yet."""
-
-    __slots__ = (
-        "again",
-        "block",
-        "choice",
-        "d",
-        "d_slot",
-        "last",
-        "need",
-        "number",
-        "p",
-        "p_slot",
-        "row",
-        "seen",
-        "sent",
-        "watch",
-    )
-
-    def __init__(self, block: Any, row: int, number: int, watch: int, p: int, d: int, choice: int) -> None:
-        self.block, self.row, self.number, self.watch = block, row, number, watch
-        self.p, self.d, self.choice = p, d, choice
-        self.p_slot = self.d_slot = -1
-        self.need = self.sent = 0  # tokens whose KV must travel, and of them on their way
-        self.seen = np.nan  # when the client got the first token from P
-        self.last = np.nan  # of a returned request: when it had its last token
-        self.again = 0  # times it was returned
-
-
-class HandOvers:
-    """Between routers and engines. ``routers``: one for each side (prefill, decode), or one `Router.whole` for both."""
-
-    tell_computed: Any = None
-    """Told ``(number, time)`` of every computed prompt; None: nobody wants to know."""
-
-    def __init__(self, world: Any, plans: Sequence[Any], routers: Sequence[Router], wire: Wire) -> None:
-        self._world, self._env = world, world.env
+    def __init__(
+        self,
+        clock: Clock,
+        engines: JoinedEngines,
+        views: Sequence[View],
+        plans: Sequence[Any],
+        routers: Sequence[Router],
+        wire: Wire,
+    ) -> None:
+        super().__init__()
+        self._clock, self._engines = clock, engines
         self._protocol = plans[0].scheduler.hands_over
-        groups = world.groups
-        self._joined = Joined(groups)
+        groups = engines.groups
         self._groups = groups
         self._is_decode = [p.role == "decode" for p in plans]
-        self._pool = [g for g, p in enumerate(plans) for _ in range(p.replicas)]
-        self._number = [k for p in plans for k in range(p.replicas)]
+        self._pool = engines.pool_of
+        self._number = engines.number_of
         self._sides = [Sides(g) for g in groups]
-        facts = world.view.facts
+        facts = engines.view.facts
         self._block_size = facts[0].block_size
         self._bytes = [f.kv_bytes_per_token for f in facts]
         self._ports = Ports(wire, [p.layout.tp * p.layout.pp for p in plans for _ in range(p.replicas)])
         self._routers = routers
         self._members = [[r for r, g in enumerate(self._pool) if self._is_decode[g] == decode] for decode in (False, True)]
-        self._views: list[View] = []
+        self._views = list(views)
         for decode, role in enumerate(("prefill", "decode")):
-            mine = [g for g, is_decode in zip(groups, self._is_decode, strict=True) if is_decode == bool(decode)]
-            self._views.append(View(mine, world.env, [facts[r] for r in self._members[decode]]))
             if not routers[0].whole:
                 routers[decode].plays(role)
                 routers[decode].setup(self._views[decode].facts)
         if routers[0].whole:
             routers[0].setup(facts)
-        if routers[0].migration is not None:
-            raise NotModelledError(
-                "router", routers[0].name, "migration of running requests beside hand-overs is not modelled", "no migration"
-            )
         self._pairs = self._protocol.pair or self._protocol.first == "decode" or routers[0].pairs
         for router in routers:
             router.pairs = self._pairs
         self._choices = 0  # pairs that routers have chosen
         self._turns = [0, 0]
-        self._there: dict[int, _Journey] = {}
+        self._there: dict[int, Journey] = {}
+        self._sent_on: dict[int, Request] = {}  # whose KV has gone to D, which has the rest
         self._columns: tuple[Any, Any, Any] = (None, None, None)  # of the latest block: columns for P, for D
         self._refused_by_d = 0
         self._returned = 0
-        self._ended_on_p: list[int] = []
-        self._failed_on_p: list[int] = []
         self._times = [array("d") for _ in range(3)]  # request, KV memory taken, KV there
-        self._end = 0.0
+        self._rows = HandOverRows(np.array(self._is_decode, bool)[np.array(self._pool)], self._protocol.first_token)
+        self.counting = False
+        """Whether somebody asks `in_use`."""
+        self._used = [0] * len(self._pool)
+        self._stranded: list[Journey] = []
+        engines.happened = self._happened
+        engines.counts = self._rows.ended
 
-    # -- from the world
+    def start(self) -> None:
+        """The routers look at their replicas."""
+        if self._routers[0].interval is not None:
+            self._clock.repeat(self._poll)
 
-    def schedule(self, request: tuple[Any, int, int, int]) -> bool:
+    def _poll(self) -> float:
+        if self._routers[0].whole:
+            self._routers[0].poll(self._engines.view)
+        else:
+            for router, view in zip(self._routers, self._views, strict=True):
+                router.poll(view)
+        self._engines.after_looks()
+        return self._clock.now + (self._routers[0].interval or float("inf"))
+
+    def arrive(self, request: Request) -> bool:
         """A request has come, now. False if no replica can be had."""
-        p, d = self._choose(request[0], request[1])
+        p, d = self._choose(request.block, request.row)
         if p < 0:
             return False
         self._begin(request, p, d, self._choices - 1)
         return True
 
-    def begin(self, request: tuple[Any, int, int, int], p: int, d: int) -> None:
+    def send(self, request: Request, replica: int, decode: int = -1) -> None:
         """A router with a queue of its own lets a request go to these two."""
-        self._begin(request, p, d, -1)
+        self._begin(request, replica, decode, -1)
 
-    def in_turn(self, request: tuple[Any, int, int, int]) -> bool:
+    def in_turn(self, request: Request) -> bool:
         """Round robin on either side: the scheduler is out of reach."""
         chosen = []
         for side, members in enumerate(self._members):
-            chosen.append(members[self._turns[side] % len(members)])
+            router = self._routers[0 if self._routers[0].whole else side]
+            serving = in_service(router, len(members))
+            if not serving:
+                return False
+            chosen.append(members[serving[self._turns[side] % len(serving)]])
             self._turns[side] += 1
         self._begin(request, chosen[0], chosen[1], -1)
         return True
 
-    def poll(self) -> tuple[()]:
-        """The routers look at their replicas."""
-        if self._routers[0].whole:
-            self._routers[0].poll(self._world.view)
+    def in_use(self, replica: int) -> bool:
+        """Whether a request is on its way there, or its KV still lies there."""
+        return self._used[replica] > 0
+
+    @property
+    def stranded(self) -> int:
+        """Requests whose prompts are computed while no decode replica serves."""
+        return len(self._stranded)
+
+    def go_on(self) -> None:
+        """A decode replica serves again."""
+        waiting, self._stranded = self._stranded, []
+        for j in waiting:
+            self._to_chosen_decode(j, float(self._clock.now))
+
+    def _happened(self, t: float, number: int, g: int, k: int, kind: int, slot: int, value: int) -> None:
+        """A prompt is computed, memory is taken, or a request has ended."""
+        if kind == _ALLOCATED:
+            self._allocated(self._there[number], t, slot, value)
+        elif kind == _CHUNK_DONE:
+            self._chunk_done(self._there[number], t, value)
+        elif self._is_decode[g]:
+            self._left_decode(number, g, k, t, slot, value)
+        elif value == FINISHED:
+            self._prompt_computed(self._there[number], t, slot)
         else:
-            for router, view in zip(self._routers, self._views, strict=True):
-                router.poll(view)
-        if self._joined.more_outcomes():
-            self.handle_outcomes()
-        return ()
-
-    def advance(self, until: float) -> bool:
-        """Bring all engines up to ``until``, or to the first outcome: then True."""
-        return bool(self._joined.advance(until))
-
-    def catch_up(self, until: float) -> None:
-        """The run ends at ``until``."""
-        self._joined.catch_up(until)
-
-    def handle_outcomes(self) -> None:
-        """Act upon everything that has happened: prompts computed, memory taken, requests ended."""
-        looks = self._looks()
-        while True:
-            times, rows = self._joined.outcomes()
-            for t, (number, g, k, kind, slot, value) in zip(times, rows, strict=True):
-                if kind == _ALLOCATED:
-                    self._allocated(self._there[number], t, slot, value)
-                elif kind == _CHUNK_DONE:
-                    self._chunk_done(self._there[number], t, value)
-                elif self._is_decode[g]:
-                    self._left_decode(number, g, k, t, slot, value)
-                elif value == FINISHED:
-                    self._prompt_computed(self._there[number], t, slot)
-                else:
-                    self._left_prefill(self._there[number], t)
-            # a router that looked at the engines brought them to now, perhaps to more outcomes
-            if self._looks() == looks or not self._joined.more_outcomes():
-                return
-
-    def _looks(self) -> int:
-        return int(self._world.view.looks + self._views[0].looks + self._views[1].looks)
+            self._left_prefill(self._there[number], t)
 
     # -- choices
 
@@ -217,7 +172,7 @@ class HandOvers:
         """Prefill replica, and the decode replica where both are chosen at arrival; −1: none."""
         routers = self._routers
         if routers[0].whole:
-            return routers[0].choose_pair(self._world.view, block, row)
+            return routers[0].choose_pair(self._engines.view, block, row)
         p = routers[0].choose(self._views[0], block, row)
         if p < 0:
             return -1, -1
@@ -230,26 +185,27 @@ class HandOvers:
         self._choices += 1
         return self._members[0][p], self._members[1][d]
 
-    def _choose_decode(self, j: _Journey, t: float) -> int:
+    def _choose_decode(self, j: Journey, t: float) -> int:
         router = self._routers[-1]
         if router.whole:
-            self._world.view.moment = t
-            return router.choose_decode(self._world.view, j.block, j.row, j.p)
+            self._engines.view.moment = t
+            return router.choose_decode(self._engines.view, j.block, j.row, j.p)
         self._views[1].moment = t
         d = router.choose(self._views[1], j.block, j.row)
         return self._members[1][d] if d >= 0 else -1
 
     # -- steps of the journey
 
-    def _begin(self, request: tuple[Any, int, int, int], p: int, d: int, choice: int) -> None:
-        block, row, number, watch = request
-        arrival = float(block.arrival_s[row])
-        self._world.taken(number, arrival)
-        j = _Journey(block, row, number, watch, p, d, choice)
-        self._there[number] = j
-        self._start(j, max(float(self._env.now), arrival))
+    def _begin(self, request: Request, p: int, d: int, choice: int) -> None:
+        self._engines.took(request)
+        j = Journey(request, p, d, choice)
+        self._there[request.number] = j
+        self._start(j, max(float(self._clock.now), request.arrival))
 
-    def _start(self, j: _Journey, t: float) -> None:
+    def _start(self, j: Journey, t: float) -> None:
+        j.p_held = True
+        self._used[j.p] += 1
+        self._expect_at_d(j)
         if self._protocol.first == "prefill":
             self._to_prefill(j, t)
         else:
@@ -259,51 +215,82 @@ class HandOvers:
         if self._columns[0] is not block:
             arrival, prompt, output, limit, *rest = block.columns
             ones = np.ones(len(block), np.int32)
-            self._columns = block, (arrival.copy(), prompt, ones, ones, *rest), (arrival.copy(), prompt, output, limit, *rest)
+            made = block, (arrival.copy(), prompt, ones, ones, *rest), (arrival.copy(), prompt, output, limit, *rest)
+            if len(block) == 1:  # one of its own; the block of the others comes again
+                return made
+            self._columns = made
         return self._columns
 
-    def _to_prefill(self, j: _Journey, t: float) -> None:
-        """P gets the request, for one token."""
-        columns, row = self._columns_of(j.block)[1], j.row
+    def _put(self, j: Journey, replica: int, side: int, t: float, flags: int) -> None:
+        block, row = self._engines.as_seen(replica, j.block, j.row)
+        columns = self._columns_of(block)[side]
         columns[0][row] = t
-        flags = HAND_OVER | WATCH_CHUNKS if self._protocol.sends == "chunks" else HAND_OVER
-        self._groups[self._pool[j.p]].submit(self._number[j.p], columns, j.block.spans, row, row + 1, j.number - row, flags)
+        pool = self._pool[replica]
+        self._engines.taken[pool] += 1
+        self._groups[pool].submit(self._number[replica], columns, block.spans, row, row + 1, j.number - row, flags)
 
-    def _to_decode(self, j: _Journey, t: float) -> None:
+    def _to_prefill(self, j: Journey, t: float) -> None:
+        """P gets the request, for one token."""
+        self._put(j, j.p, 1, t, HAND_OVER | WATCH_CHUNKS if self._protocol.sends == "chunks" else HAND_OVER)
+
+    def _to_decode(self, j: Journey, t: float) -> None:
         """D gets the request, without the KV of its prompt."""
-        columns, row = self._columns_of(j.block)[2], j.row
-        columns[0][row] = t
-        flags = REMOTE_KV | WATCH_FINISH if j.watch or self._protocol.returns else REMOTE_KV
-        self._groups[self._pool[j.d]].submit(self._number[j.d], columns, j.block.spans, row, row + 1, j.number - row, flags)
+        self._put(j, j.d, 2, t, REMOTE_KV | WATCH_FINISH if j.watch or self._protocol.returns else REMOTE_KV)
+        self._settle_d(j)  # from now on it is one of those that D has not finished
         if self._pairs and not self._routers[-1].whole:
             self._routers[1].reached(j.choice, t)
 
-    def _prompt_computed(self, j: _Journey, t: float, slot: int) -> None:
+    def _left_p(self, j: Journey, t: float) -> None:
+        """P has nothing of it any more from ``t`` on."""
+        if not j.p_held:
+            return
+        j.p_held = False
+        if self.counting:
+            p = j.p
+            self._clock.call(t, lambda: self._used.__setitem__(p, self._used[p] - 1))
+
+    def _expect_at_d(self, j: Journey) -> None:
+        if j.d >= 0 and not j.d_held:
+            j.d_held = True
+            self._used[j.d] += 1
+
+    def _settle_d(self, j: Journey) -> None:
+        if j.d_held:
+            j.d_held = False
+            self._used[j.d] -= 1
+
+    def _prompt_computed(self, j: Journey, t: float, slot: int) -> None:
         j.p_slot = slot
-        if self.tell_computed is not None:
-            self.tell_computed(j.number, t)
+        self.before.first_token(j.request, t)
         protocol = self._protocol
         if protocol.first_token == "prefill":
             j.seen = t
             if j.again:
                 self._sides[self._pool[j.p]].note_gap(self._number[j.p], t - j.last)
             if j.block.output_tokens[j.row] == 1:
-                self._ended_on_p.append(j.number)
+                self._rows.ended_on_p.append(j.number)
                 self._give_up(j, t)
                 return
         if protocol.first == "decode":
             self._carry(j, t, j.need - j.sent)
             return
+        self._to_chosen_decode(j, t)
+
+    def _to_chosen_decode(self, j: Journey, t: float) -> None:
         if j.d < 0:
             j.d = self._choose_decode(j, t)
+            if j.d < 0 and not in_service(self._routers[-1], 1):  # the side scales and nobody serves: somebody will
+                self._stranded.append(j)
+                return
             if j.d < 0:
                 self._refused_by_d += 1
-                self._failed_on_p.append(j.number)
+                self._rows.failed_on_p.append(j.number)
                 self._give_up(j, t)
                 return
+            self._expect_at_d(j)
         self._to_decode(j, t)
 
-    def _allocated(self, j: _Journey, t: float, slot: int, tokens: int) -> None:
+    def _allocated(self, j: Journey, t: float, slot: int, tokens: int) -> None:
         """D has memory for the KV of ``tokens`` tokens."""
         j.d_slot, j.need = slot, tokens
         self._times[0].append(j.number)
@@ -314,7 +301,7 @@ class HandOvers:
         else:
             self._carry(j, t, tokens)
 
-    def _chunk_done(self, j: _Journey, t: float, tokens: int) -> None:
+    def _chunk_done(self, j: Journey, t: float, tokens: int) -> None:
         """P has computed so much of the prompt; whole blocks of what D lacks are sent."""
         size = self._block_size
         due = max(tokens - (int(j.block.prompt_tokens[j.row]) - j.need), 0) // size * size
@@ -322,7 +309,7 @@ class HandOvers:
             self._ports.send(j.p, j.d, (due - j.sent) * self._bytes[j.d], t)
             j.sent = due
 
-    def _carry(self, j: _Journey, t: float, tokens: int) -> None:
+    def _carry(self, j: Journey, t: float, tokens: int) -> None:
         """The rest of the KV travels; both sides are told when it will have arrived."""
         size, p, d = self._block_size, j.p, j.d
         there = self._ports.send(p, d, -(-tokens // size) * size * self._bytes[d], t)
@@ -333,17 +320,22 @@ class HandOvers:
         self._sides[self._pool[d]].kv_arrived(self._number[d], j.d_slot, there, self._protocol.delivered, j.seen)
         self._sides[self._pool[p]].release_kept(self._number[p], j.p_slot, there)
         j.p_slot = -1
+        self._left_p(j, there)
         if not self._protocol.returns:
             del self._there[j.number]
+            if j.watch:
+                self._sent_on[j.number] = j.request
 
-    def _give_up(self, j: _Journey, t: float) -> None:
+    def _give_up(self, j: Journey, t: float) -> None:
         """Nothing is left to do for it: P may forget its KV, the client has its answer."""
         if j.p_slot >= 0:
             self._sides[self._pool[j.p]].release_kept(self._number[j.p], j.p_slot, t)
+        self._left_p(j, t)
+        self._settle_d(j)
         self._there.pop(j.number, None)
-        self._world.answered(j.number, t)
+        self.before.ended(j.request, t, j.d if j.d >= 0 else j.p)
 
-    def _left_prefill(self, j: _Journey, t: float) -> None:
+    def _left_prefill(self, j: Journey, t: float) -> None:
         """P has refused it."""
         if j.d_slot >= 0:
             self._sides[self._pool[j.d]].drop_remote(self._number[j.d], j.d_slot, t)
@@ -357,37 +349,16 @@ class HandOvers:
         elif j is not None:
             self._give_up(j, t)
         else:
-            self._world.answered(number, t)
+            request = self._sent_on.pop(number, None)
+            if request is not None:
+                self.before.ended(request, t, self._engines.first[g] + k)
 
-    def _again(self, j: _Journey, t: float, done: int, last: float) -> None:
+    def _again(self, j: Journey, t: float, done: int, last: float) -> None:
         """Prompt and what was delivered are the new prompt; routers choose anew, the old replicas where they have none."""
         self._returned += 1
-        old, row = j.block, j.row
-        lo, hi = int(old.span_off[row]), int(old.span_off[row + 1])
-        spans: Any = (np.zeros(2, np.int64), (), (), ())
-        if hi > lo:
-            more = ([int(old.out_content[row])], [0], [done])
-            parts = (
-                [np.concatenate([a[lo:hi], b]) for a, b in zip(old.spans[1:], more, strict=True)]
-                if done
-                else [a[lo:hi] for a in old.spans[1:]]
-            )
-            spans = (np.array([0, len(parts[0])]), *parts)
-        j.again += 1
-        j.block = RequestBlock.of(
-            [t],
-            [int(old.prompt_tokens[row]) + done],
-            [int(old.output_tokens[row]) - done],
-            max_tokens=[int(old.max_tokens[row]) - done],
-            priority=old.priority[row : row + 1],
-            session=old.session[row : row + 1],
-            lora=old.lora[row : row + 1],
-            klass=old.klass[row : row + 1],
-            out_content=[int(old.out_content[row]) + _NEW_CONTENT],
-            spans=spans,
-        )
+        j.block = j.again_as(t, done)
         j.row, j.p_slot, j.d_slot, j.sent, j.seen, j.last = 0, -1, -1, 0, np.nan, last
-        for view in (self._world.view, *self._views):
+        for view in self._engines.views:
             view.moment = t
         p, d = self._choose(j.block, 0)
         if p >= 0:
@@ -396,80 +367,9 @@ class HandOvers:
 
     # -- results
 
-    def ended(self, rows: Columns) -> int:
-        """How many of the rows are the last of their request."""
-        decode = self._decodes(rows["replica"])
-        status = rows["status"]
-        return int(np.count_nonzero(np.where(decode, status != RETURNED, status != FINISHED)))
-
-    def _decodes(self, replica: Array) -> Array:
-        found: Array = np.array(self._is_decode, bool)[np.array(self._pool)[replica]]
-        return found
-
-    def join(self, rows: Columns, n: int) -> Columns:
-        """One row per request, ids 0…n−1: what P and D say of it, and the times between them (`sim.metrics.hand_over`)."""
-        ids = rows["id"]
-        decode = self._decodes(rows["replica"])
-        order = np.lexsort((rows["arrival_s"], ids))
-        p_rows, d_rows = (
-            order[~decode[order]],
-            order[decode[order]],
-        )  # in order of time within a request: the last assignment stays
-        out = {name: np.zeros(n, a.dtype) for name, a in rows.items()}
-        nan = np.full(n, np.nan)
-        out["id"] = np.arange(n, dtype=ids.dtype)
-        for name in ("arrival_s", "taken_s", "first_scheduled_s"):
-            values = nan.copy()
-            np.fmin.at(values, ids, rows[name])
-            out[name] = values
-        firsts = order[::-1]
-        out["prompt_tokens"][ids[firsts]] = rows["prompt_tokens"][firsts]
-        earliest_p = p_rows[::-1]
-        out["cached_tokens"][ids[earliest_p]] = rows["cached_tokens"][earliest_p]
-        np.add.at(out["preemptions"], ids, rows["preemptions"])
-        # tokens, and the first of them
-        np.add.at(out["output_tokens"], ids[d_rows], rows["output_tokens"][d_rows])
-        first_token = nan.copy()
-        speaks = order if self._protocol.first_token == "prefill" else d_rows
-        np.fmin.at(first_token, ids[speaks], rows["first_token_s"][speaks])
-        out["first_token_s"] = first_token
-        # where it ended, or is
-        last_p, last_d = np.full(n, -1), np.full(n, -1)
-        last_p[ids[p_rows]] = p_rows
-        last_d[ids[d_rows]] = d_rows
-        at_p = last_d < 0
-        at_p[~at_p] = rows["status"][last_d[~at_p]] == RETURNED
-        refused = (last_p >= 0) & (rows["status"][last_p] != FINISHED) & (rows["status"][last_p] != IN_FLIGHT)
-        last = np.where(at_p | refused, last_p, last_d)
-        for name in ("replica", "finish_s", "status"):
-            out[name] = rows[name][last].copy()
-        computed = at_p & (out["status"] == FINISHED)  # on its way from P to D, unless it ended there
-        final = np.zeros(n, bool)
-        final[self._ended_on_p + self._failed_on_p] = True
-        out["status"][self._failed_on_p] = FAILED
-        if self._protocol.first_token == "prefill":
-            out["output_tokens"][computed] += 1
-        between = computed & ~final
-        out["status"][between] = IN_FLIGHT
-        out["finish_s"][between] = np.nan
-        out["prefill_replica"] = np.where(last_p >= 0, rows["replica"][last_p], -1).astype(np.int32)
-        return out | self._stage_times(rows, n, p_rows, d_rows)
-
-    def _stage_times(self, rows: Columns, n: int, p_rows: Array, d_rows: Array) -> Columns:
-        """Of the latest try of each request; NaN where it did not happen."""
-        ids = rows["id"]
-        found = {name: np.full(n, np.nan) for name in ("prefill_end_s", "kv_allocated_s", "kv_arrived_s", "decode_start_s")}
-        ended = p_rows[rows["status"][p_rows] == FINISHED]
-        found["prefill_end_s"][ids[ended]] = rows["finish_s"][ended]
-        found["decode_start_s"][ids[d_rows]] = rows["first_scheduled_s"][d_rows]
-        number = np.array(self._times[0]).astype(np.int64)
-        for name, times in zip(("kv_allocated_s", "kv_arrived_s"), self._times[1:], strict=True):
-            values = np.array(times)
-            known = ~np.isnan(values)
-            found[name][number[known]] = values[known]
-        # MindIE counts a request as scheduled when it has memory
-        found["decode_start_s"] = np.maximum(found["decode_start_s"], found["kv_arrived_s"])
-        return found
+    def join(self, rows: Columns, requests: int) -> Columns:
+        """One row per request: what P and D say of it, and the times between them."""
+        return self._rows.join(rows, requests, self._times)
 
     def totals(self) -> dict[str, float]:
         """Figures for the summary: ``fleet_kv_…``."""

@@ -6,30 +6,28 @@ hosted gateway of PAI-EAS behaves alike (its page gives other numbers: queue 512
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from heapq import heappop, heappush
 from typing import Any
 
 import simpy
 
+from sim.fleet.clock import Clock
+from sim.fleet.request import Request
+from sim.fleet.station import Station
 from sim.policy.gateway import GatewayParams
 
-Ask = Callable[[Any], bool]
-"""Ask the scheduler for an instance and send the request there; False if there is none."""
 
+class Gateway(Station):
+    """Asks the scheduler after it for an instance; while that cannot be reached it goes round robin.
 
-class Gateway:
-    """``schedule(request)`` sends it or says no; ``fallback(request)`` sends it round robin; ``fail(request)`` gives it up.
-
-    Normal requests are one class and served first come, first served; ``priority`` orders classes, lower first.
+    Requests of one priority are served first come, first served; the lower number goes first.
     """
 
-    def __init__(
-        self, env: simpy.Environment, params: GatewayParams, schedule: Ask, fallback: Ask, fail: Callable[[Any], None]
-    ) -> None:
-        self._env = env
+    def __init__(self, clock: Clock, params: GatewayParams) -> None:
+        super().__init__()
+        self._env = clock
         self._p = params
-        self._schedule, self._fallback, self._fail = schedule, fallback, fail
         self._idle = params.wait_queue_threads
         self._buffer: list[tuple[int, int, Any]] = []
         self._count = 0
@@ -38,26 +36,24 @@ class Gateway:
         self.waited = 0
         """Requests that did not get an instance at once."""
 
-    @property
-    def held(self) -> int:
-        """Requests in the gateway."""
-        return len(self._buffer) + self.knocking + self._p.wait_queue_threads - self._idle
-
-    def arrive(self, request: Any, priority: int = 0) -> None:
+    def arrive(self, request: Request) -> bool:
         """A request has come. Never refused here: with a full buffer it tries again later."""
+        self.held[request.number] = request
+        priority = request.priority
         if len(self._buffer) >= self._p.max_queue_size:
             self.knocking += 1
             self._env.process(self._knock(request, priority))
         else:
             self._push(request, priority)
+        return True
 
-    def _knock(self, request: Any, priority: int) -> Generator[simpy.Event, Any, None]:
+    def _knock(self, request: Request, priority: int) -> Generator[simpy.Event, Any, None]:
         while len(self._buffer) >= self._p.max_queue_size:
             yield self._env.timeout(self._p.wait_queue_interval)
         self.knocking -= 1
         self._push(request, priority)
 
-    def _push(self, request: Any, priority: int) -> None:
+    def _push(self, request: Request, priority: int) -> None:
         heappush(self._buffer, (priority, self._count, request))
         self._count += 1
         self._serve()
@@ -70,19 +66,26 @@ class Gateway:
                 self.waited += 1
                 self._env.process(self._retry(request))
 
-    def _ask(self, request: Any) -> bool:
+    def _ask(self, request: Request) -> bool:
         outage = self._p.scheduler_outage
-        if outage is not None and outage[0] <= self._env.now < outage[1]:
-            return self._fallback(request)
-        return self._schedule(request)
+        away = outage is not None and outage[0] <= self._env.now < outage[1]
+        if not (self.then.in_turn(request) if away else self.then.arrive(request)):
+            return False
+        del self.held[request.number]
+        return True
 
-    def _retry(self, request: Any) -> Generator[simpy.Event, Any, None]:
+    def _retry(self, request: Request) -> Generator[simpy.Event, Any, None]:
         start = self._env.now
         while self._env.now - start < self._p.wait_scheduling_timeout:
             yield self._env.timeout(self._p.wait_scheduling_retry_interval)
             if self._ask(request):
                 break
         else:
-            self._fail(request)
+            del self.held[request.number]
+            self.refused(request, self._env.now)
         self._idle += 1
         self._serve()
+
+    def totals(self) -> dict[str, float]:
+        """Requests that waited, and that failed unless somebody says otherwise."""
+        return {"fleet_gateway_waited": float(self.waited), "fleet_gateway_failed": 0.0}

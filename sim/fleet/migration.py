@@ -12,26 +12,27 @@ Transfers of different pairs do not slow each other; decoding is not slowed by c
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator
-from typing import Any, Final
+from collections.abc import Generator, Iterable
+from typing import Any
 
 import numpy as np
-import simpy
 
+from sim.fleet.clock import Clock
+from sim.fleet.station import IN_FLIGHT, NAN, Station
+from sim.fleet.view import View
 from sim.policy.migration import MigrationParams
 from sim.policy.router import Relocation
 
-_IN_FLIGHT: Final = 3
 
+class Migrator(Station):
+    """Carries out the relocations that a router asks for. ``view``: of all engines. Raises `NotModelledError` where requests cannot move."""
 
-class Migrator:
-    """Carries out the relocations that a router asks for. ``world`` is the `sim.fleet.world.World`."""
-
-    def __init__(self, world: Any, params: MigrationParams) -> None:
-        self._world = world
-        self._env: simpy.Environment = world.env
+    def __init__(self, clock: Clock, view: View, params: MigrationParams) -> None:
+        super().__init__()
+        self._env, self._view = clock, view
         self._p = params
-        self._busy = np.zeros(int(world.view.replicas), np.int64)
+        view.movable()
+        self._busy = np.zeros(view.replicas, np.int64)
         self._under_way: set[int] = set()
         self._moves: Counter[int] = Counter()
         self._in_transit: dict[int, tuple[int, Any]] = {}
@@ -41,7 +42,7 @@ class Migrator:
         self.worse = 0
         self.relieved = 0
 
-    def start(self, moves: Any) -> None:
+    def move(self, moves: Any) -> None:
         """Begin what can begin: both sides below their concurrency, the request not under way yet."""
         for move in moves:
             if move.source == move.destination or move.request in self._under_way:
@@ -60,9 +61,13 @@ class Migrator:
         self._busy[move.destination] -= 1
         self._under_way.discard(move.request)
 
+    def in_use(self, replica: int) -> bool:
+        """Whether a request is about to come or go there."""
+        return bool(self._busy[replica])
+
     def _find(self, move: Relocation) -> tuple[int, int] | None:
         """(slot, tokens with KV) of the request if it decodes at the source: after a preemption its KV has to be computed again first."""
-        rows, _ = self._world.view.running(move.source)
+        rows, _ = self._view.running(move.source)
         at = np.flatnonzero(rows[:, 0] == move.request)
         if at.size == 0:
             return None
@@ -72,7 +77,7 @@ class Migrator:
         return slot, tokens
 
     def _stages(self, move: Relocation) -> Generator[Any, Any, str]:
-        view, p = self._world.view, self._p
+        view, p = self._view, self._p
         target, there = view.inside(move.destination)
         size = view.facts[move.destination].block_size
         held = 0
@@ -93,13 +98,13 @@ class Migrator:
         return self._abort(move, held, "too_many_stages")
 
     def _copy(self, move: Relocation, blocks: int) -> Generator[Any, Any, None]:
-        facts = self._world.view.facts[move.source]
+        facts = self._view.facts[move.source]
         self.copied_blocks += blocks
         size = blocks * facts.block_size * facts.kv_bytes_per_token
         yield self._env.timeout(self._p.overhead + size / self._p.bandwidth)
 
     def _last_stage(self, move: Relocation, held: int) -> Generator[Any, Any, str]:
-        view = self._world.view
+        view = self._view
         source, here = view.inside(move.source)
         target, there = view.inside(move.destination)
         yield from self._step_end(move.source)
@@ -133,7 +138,7 @@ class Migrator:
 
     def _step_end(self, replica: int) -> Generator[Any, Any, None]:
         """Wait until no step is under way."""
-        view = self._world.view
+        view = self._view
         inside, k = view.inside(replica)
         while True:
             view.sync(replica)
@@ -148,7 +153,7 @@ class Migrator:
 
     def _abort(self, move: Relocation, held: int, why: str) -> str:
         if held:
-            view = self._world.view
+            view = self._view
             target, there = view.inside(move.destination)
             view.sync(move.destination)
             target.unhold(there, held, self._env.now)
@@ -156,9 +161,11 @@ class Migrator:
 
     # -- results
 
-    def in_transit(self) -> list[tuple[int, Any]]:
-        """(source, passenger) of requests that are on neither side when the run ends."""
-        return list(self._in_transit.values())
+    def rows(self) -> Iterable[tuple[Any, ...]]:
+        """Requests that are on neither side when the run ends."""
+        for source, (counts, times, _) in self._in_transit.values():
+            c = counts.tolist()
+            yield (c[0], source, *times[:3].tolist(), NAN, c[1], c[8], c[9], c[10], IN_FLIGHT, float(times[4]))
 
     def totals(self) -> dict[str, float]:
         """Figures for the summary: ``fleet_migrations`` … in requests, seconds and blocks."""

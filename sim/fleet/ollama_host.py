@@ -12,49 +12,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
 
-import numpy as np
 import simpy
 
 from sim.engine.schedulers.ollama.layout import LoadRequiredFullError
 from sim.engine.schedulers.ollama.params import classic_layout, memory_rule, placement
 from sim.engine.schedulers.ollama.placement import must_evict, predicted_vram
 from sim.engine.schedulers.ollama.residency import Residency, Runner, keep_alive, max_loaded_models, ready_after, recovery_wait
-from sim.errors import ConfigError, NotModelledError
+from sim.fleet.request import Request
 
 UNLOAD: Final = 1.0
 """Seconds until the memory of a runner that was told to go is back. Upstream calls 0.5 to 1.5 s typical; this is the middle."""
 _ROUNDING: Final = 1e-9  # of SimPy's clock, which adds up delays
-_TEXT_BITS, _STARTS = 44, 1 << 15  # of a content id's 60 bits: the text's number, the number of the start above it
-_SHARED = ("runner", "OLLAMA_MAX_QUEUE", "OLLAMA_MAX_LOADED_MODELS", "OLLAMA_GPU_OVERHEAD")  # settings of the one server
-
-
-def check_host(plans: Sequence[Any], router: str) -> None:
-    """Whether the pools can be the models of one Ollama. Raises `ConfigError`, `NotModelledError`."""
-    first = plans[0]
-    for p in plans:
-        if p.scheduler.name != "ollama":
-            raise NotModelledError(
-                f"{p.field}.model",
-                p.model.name,
-                f"several models in one fleet are not modelled under {p.scheduler.name}",
-                "ollama",
-            )
-        if p.replicas > 1 or p.layout.tp > 1:
-            field = f"{p.field}.{'replicas' if p.replicas > 1 else 'tp'}"
-            raise NotModelledError(field, max(p.replicas, p.layout.tp), "several models share one accelerator of one host", "1")
-        if p.accelerator.name != first.accelerator.name:
-            raise ConfigError(
-                f"{p.field}.accelerator", p.accelerator.name, "all models share one accelerator", first.accelerator.name
-            )
-        for name in _SHARED:
-            if getattr(p.params, name) != getattr(first.params, name):
-                here, there = getattr(p.params, name), getattr(first.params, name)
-                raise ConfigError(f"{p.field}.engine.{name}", here, "is a setting of the server, one for all models", str(there))
-    if router != "round_robin":
-        raise NotModelledError("router", router, "requests name their model, so nothing is left to route", "round_robin")
 
 
 @dataclass(frozen=True)
@@ -89,30 +60,40 @@ def fits(p: Any, needs: Needs, used: float) -> bool:
     return True
 
 
+class Outlet(Protocol):
+    """What a host does to the world. Models are numbered as the pools of the scenario."""
+
+    def submit(self, request: Request, model: int) -> None:
+        """A request goes to the model's engine, now."""
+
+    def busy(self, request: Request) -> None:
+        """It is answered 503, now."""
+
+    def unloaded(self, model: int) -> None:
+        """The model's process has ended; the next one has an empty cache."""
+
+    def share(self, model: int, processes: int) -> None:
+        """The model's steps from now on run on a card that so many processes share evenly."""
+
+
 class OllamaHost:
-    """Between arrivals and engines. ``world``: the `sim.fleet.world.World`; model k of ``plans`` is its replica k and its class k.
+    """Between arrivals and engines: one server, one card. Model k of ``plans`` has requests of class k."""
 
-    ``rng`` draws which model a request names, by the pools' shares; the turns of a session stay with the model of the first.
-    """
-
-    def __init__(self, world: Any, plans: Sequence[Any], rng: np.random.Generator) -> None:
-        self._world = world
-        self._env: simpy.Environment = world.env
-        self._rng = rng
+    def __init__(self, clock: simpy.Environment, plans: Sequence[Any], outlet: Outlet) -> None:
+        self._outlet = outlet
+        self._env = clock
         self._names = [p.name for p in plans]
         self._number = {name: k for k, name in enumerate(self._names)}
         self._needs = {p.name: Needs.of(p) for p in plans}
         self._plan = {p.name: p for p in plans}
-        shares = np.cumsum([p.share for p in plans])
-        self._edges = shares / shares[-1]
-        self._sessions: dict[int, int] = {}
         settings, self._card = plans[0].params, plans[0].accelerator
         most = max_loaded_models(settings.OLLAMA_MAX_LOADED_MODELS, 1)
         self._residency = Residency(self._room, most, settings.OLLAMA_MAX_QUEUE)
         self._model_of: dict[int, str] = {}
         self._asked: dict[int, float] = {}
+        self.held: dict[int, Request] = {}
+        """Requests that wait for their model, by number."""
         self._timer = float("inf")
-        self._starts = Counter[str]()
         self.log: list[tuple[float, str, str]] = []
         """(time, ``load`` | ``ready`` | ``evict`` | ``expire`` | ``unloaded``, model), in order of time."""
         self._serving = Counter[str]()
@@ -122,35 +103,22 @@ class OllamaHost:
         self.waits: list[float] = []
         """Seconds that requests waited for their model, in the order they got it."""
 
-    def assign(self, block: Any) -> Any:
-        """The block with the number of each request's model as its class."""
-        klass = np.searchsorted(self._edges, self._rng.random(len(block)), side="right").astype(np.int32)
-        for i in np.flatnonzero(block.session >= 0).tolist():
-            klass[i] = self._sessions.setdefault(int(block.session[i]), int(klass[i]))
-        return replace(block, klass=klass)
-
-    def draw(self, block: Any, row: int) -> int:
-        """The same for one request of a waiting client."""
-        klass = int(np.searchsorted(self._edges, self._rng.random(), side="right"))
-        session = int(block.session[row])
-        return self._sessions.setdefault(session, klass) if session >= 0 else klass
-
     # -- what happens
 
-    def arrive(self, request: Any, klass: int) -> None:
-        """A request for model ``klass`` has come, now: it is sent, waits, or is answered 503."""
-        key, number = self._names[klass], request[2]
+    def arrive(self, request: Request) -> None:
+        """A request for the model of its class has come, now: it is sent, waits, or is answered 503."""
+        key, number = self._names[request.klass], request.number
         answer = self._residency.submit(key, request, self._needs[key].session)
         if answer == "busy":
             self.busy += 1
-            self._world.refuse(request)
+            self._outlet.busy(request)
             return
         self._model_of[number] = key
         if answer == "use":
             self._send(request, key)
             return
         self._asked[number] = float(self._env.now)
-        self._world.hold(request)
+        self.held[number] = request
         self._follow()
 
     def finished(self, number: int) -> None:
@@ -171,15 +139,9 @@ class OllamaHost:
     def _room(self, key: str, others: Sequence[Runner]) -> bool:
         return fits(self._plan[key], self._needs[key], sum(r.vram for r in others))
 
-    def _send(self, request: Any, key: str) -> None:
-        """To the model's engine. A cache does not outlive its process, so each start of it sees texts that it has never seen."""
-        block, row, number, watch = request
-        start = self._starts[key] % _STARTS
-        if start > 0 and block.span_id.size:
-            one = block[row : row + 1]
-            shift = start << _TEXT_BITS
-            block, row = replace(one, span_id=one.span_id + shift, out_content=one.out_content + shift), 0
-        self._world.submit((block, row, number, watch), self._number[key])
+    def _send(self, request: Request, key: str) -> None:
+        """To the model's engine."""
+        self._outlet.submit(request, self._number[key])
         self._serving[key] += 1
         if self._serving[key] == 1:
             self._share()
@@ -190,7 +152,7 @@ class OllamaHost:
         for key in busy:
             if self._shares[key] != len(busy):
                 self._shares[key] = len(busy)
-                self._world.groups[self._number[key]].share_device(len(busy), float(self._env.now))
+                self._outlet.share(self._number[key], len(busy))
         now = float(self._env.now)
         self._together += (now - self._since) * (self._busy > 1)
         self._busy, self._since = len(busy), now
@@ -200,7 +162,8 @@ class OllamaHost:
         while (action := self._residency.next_action()) is not None:
             if action.do == "use":
                 for request in (self._residency.take_head(), *self._residency.take_waiting(action.key)):
-                    self.waits.append(float(self._env.now) - self._asked.pop(request[2]))
+                    self.waits.append(float(self._env.now) - self._asked.pop(request.number))
+                    del self.held[request.number]
                     self._send(request, action.key)
             elif action.do == "load":
                 self._note("load", action.key)
@@ -222,7 +185,7 @@ class OllamaHost:
         vram = self._residency.runners[key].vram
         yield self._env.timeout(recovery_wait(lambda t: vram if t >= UNLOAD else 0.0, vram, discrete=not apple, metal=apple))
         self._note("unloaded", key)
-        self._starts[key] += 1
+        self._outlet.unloaded(self._number[key])
         self._residency.unloaded(key)
         self._expire()
         self._follow()
@@ -254,10 +217,18 @@ class OllamaHost:
 
     # -- results
 
-    def _count(self, what: str) -> int:
-        return sum(kind == what for _, kind, _ in self.log)
+    @property
+    def loads(self) -> dict[str, float]:
+        """Seconds that a load of each model takes."""
+        return {name: self._needs[name].load for name in self._names}
 
-    def _reloads(self) -> list[str]:
+    @property
+    def together(self) -> float:
+        """Seconds in which two models or more computed at once."""
+        return self._together
+
+    def reloads(self) -> list[str]:
+        """Models that were loaded again, in order."""
         seen: set[str] = set()
         again = []
         for _, kind, key in self.log:
@@ -265,49 +236,3 @@ class OllamaHost:
                 again += [key] if key in seen else []
                 seen.add(key)
         return again
-
-    def totals(self) -> dict[str, float]:
-        """Figures for the summary, in requests and seconds."""
-        waits = np.array(self.waits or [0.0])
-        return {
-            "fleet_model_loads": float(self._count("load")),
-            "fleet_model_reloads": float(len(self._reloads())),
-            "fleet_model_load_s": float(sum(self._needs[key].load for _, kind, key in self.log if kind == "load")),
-            "fleet_model_reload_s": float(sum(self._needs[key].load for key in self._reloads())),
-            "fleet_model_evictions": float(self._count("evict")),
-            "fleet_model_expiries": float(self._count("expire")),
-            "fleet_model_waits": float(len(self.waits)),
-            "fleet_model_wait_mean_s": float(waits.mean()),
-            "fleet_model_wait_max_s": float(waits.max()),
-            "fleet_busy_503": float(self.busy),
-            "fleet_models_together_s": self._together,
-        }
-
-    def notes(self) -> list[str]:
-        """What the host did, in sentences for the report, and what is not modelled about it."""
-        t = {k.removeprefix("fleet_"): v for k, v in self.totals().items()}
-        each = ", ".join(
-            f"{name} {sum(kind == 'load' and key == name for _, kind, key in self.log):,} × {self._needs[name].load:.2f} s"
-            for name in self._names
-        )
-        loads = (
-            f"models were loaded {t['model_loads']:,.0f} times ({each}), {t['model_load_s']:,.1f} s of loading in all; "
-            f"{t['model_evictions']:,.0f} unloaded to make room, {t['model_expiries']:,.0f} after their keep-alive"
-        )
-        out = [loads]
-        if self.waits:
-            out.append(
-                f"{len(self.waits):,} requests waited for their model, {t['model_wait_mean_s']:.1f} s on average, "
-                f"{t['model_wait_max_s']:.1f} s at most; reloading what had been unloaded took {t['model_reload_s']:,.1f} s"
-            )
-        if self.busy:
-            out.append(f"{self.busy:,} requests were answered 503: OLLAMA_MAX_QUEUE requests waited for models already")
-        if self._together:
-            out.append(
-                f"for {self._together:,.1f} s two models or more computed at once and shared the card evenly; "
-                "a step under way when another begins or ends keeps its time"
-            )
-        out.append(
-            f"assumed: memory is back {UNLOAD:g} s after an unload begins; load times are weight bytes over load_bandwidth"
-        )
-        return out

@@ -243,6 +243,16 @@ class RankedGroup:
         ids, times, rows = self.inner.take_watched()
         return ids, times, rows // self.ranks
 
+    def take_outcomes(self) -> Any:
+        """The same with all that is known, as of any group."""
+        times, rows = self.inner.take_outcomes()
+        return times, [[number, row // self.ranks, *rest] for number, row, *rest in rows]
+
+    @property
+    def parts(self) -> NDArray[np.float64]:
+        """f8[n · ranks, part], live: seconds of the steps begun so far, by part."""
+        return self.inner.parts  # type: ignore[no-any-return]
+
     @property
     def finished(self) -> int:
         """Rows in the recorder, not yet drained."""

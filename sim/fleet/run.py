@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf, isfinite
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sim import guard, registry
+from sim import guard
 from sim.errors import DataError, LawViolation
-from sim.fleet.build import Plan
-from sim.fleet.client_side import ClientSide
+from sim.fleet.build import Plan, wire
 from sim.fleet.clock import LATEST, too_late
-from sim.fleet.world import World
+from sim.fleet.routers import make_routers
 from sim.metrics.record import collect
-from sim.streams import stream
 from sim.workload.base import Traffic
 
 Array = NDArray[Any]
@@ -58,26 +56,23 @@ def execute(
 ) -> Raw:
     """Run the traffic through the pools. ``router``: section with ``name`` and settings; ``transfer``: the section of that name.
 
-    With ``scaling`` (a `sim.fleet.scaling.ScalingPlan`) the one pool is planned with as many replicas as can exist at once.
+    With ``scaling`` (a `sim.fleet.scaling.ScalingPlan`) the pools are planned with as many replicas as can exist at once.
 
     Raises `ConfigError`, `DataError`.
     """
-    groups = [p.build(bins, _first_width(traffic, bins), histogram) for p in plans]
+    groups = engines_of(plans, bins, _first_width(traffic, bins), histogram)
     for group in groups:
         group.set_multi_step(multi_step)
-    facts = [p.facts for p in plans for _ in range(p.replicas)]
-    routers = make_routers(plans, router, seed)
-    world = World(
+    world = wire(
         groups,
-        routers[0],
+        make_routers(plans, router, seed),
         traffic,
+        plans=plans,
+        seed=seed,
         until=until,
         progress=progress,
-        facts=facts,
-        host=_host(plans, seed),
-        elastic=scaling.before(routers[0]) if scaling is not None else None,
-        hand_overs=_hand_overs(plans, routers, transfer),
-        client_side=ClientSide.of(plans),
+        scaling=scaling,
+        transfer=transfer,
     )
     world.run()
     requests = world.requests()
@@ -97,50 +92,17 @@ def execute(
         world.sent,
         not world.stopped,
         world.notes(),
-        world.elastic.record if scaling is not None else None,
+        world.record,
     )
 
 
-def _host(plans: Sequence[Plan], seed: int) -> Callable[[World], Any] | None:
-    """Makes what stands before the engines where several models share one accelerator."""
-    if not plans[0].several:
-        return None
-    from sim.fleet.ollama_host import OllamaHost
-
-    return lambda world: OllamaHost(world, plans, stream(seed, "models"))
-
-
-def _hand_overs(plans: Sequence[Plan], routers: Sequence[Any], transfer: Any) -> Callable[[World], Any] | None:
-    """Makes what takes requests from prefill to decode pools."""
-    if not plans[0].role:
-        return None
-    from sim.fleet.disaggregation import HandOvers
-    from sim.fleet.kv_links import Wire
-
-    prefill = next(p for p in plans if p.role == "prefill")
-    wire = Wire.of(transfer, prefill.accelerator, prefill.layout)
-    return lambda world: HandOvers(world, plans, routers, wire)
-
-
-def make_router(section: Any, replicas: int, seed: int, name: str = "router") -> Any:
-    """The router of a scenario's ``router`` section; ``name`` of its substream. Raises `ConfigError`."""
-    from sim.config import settings
-
-    cls = registry.lookup("router", section.name, "router.name")
-    return cls(settings(cls.Params, section.settings, "router"), replicas, stream(seed, name))
-
-
-def make_routers(plans: Sequence[Plan], section: Any, seed: int) -> list[Any]:
-    """One router, or in a disaggregated deployment one for each side unless it chooses for both."""
-    replicas = {role: sum(p.replicas for p in plans if p.role == role) for role in ("", "prefill", "decode")}
-    if not plans[0].role:
-        return [make_router(section, replicas[""], seed)]
-    if registry.lookup("router", section.name, "router.name").whole:
-        return [make_router(section, sum(replicas.values()), seed)]
-    return [
-        make_router(section, replicas["prefill"], seed),
-        make_router(section, replicas["decode"], seed, "router.decode"),
-    ]
+def engines_of(plans: Sequence[Plan], bins: int, width: float, histogram: tuple[int, float, float]) -> list[Any]:
+    """A group of engines per pool; models that share cards have one per host."""
+    groups: list[Any] = []
+    for p in plans:
+        each = [replace(p, replicas=1)] * p.replicas if p.several else [p]
+        groups += [one.build(bins, width, histogram) for one in each]
+    return groups
 
 
 def fitting(plans: Sequence[Plan], traffic: Traffic, too_long: str) -> Traffic:

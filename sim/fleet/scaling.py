@@ -1,16 +1,17 @@
-"""Autoscaling: the life cycle of replicas, and the router among those that serve.
+"""Autoscaling: the life cycle of replicas, and the room in which requests wait while none serves.
 
 A replica is provisioning → loading → serving → draining → gone. Engines for the largest number are built at the start; a number that comes
-back is a new process with an empty cache. Routers see only the replicas that serve. While none does, requests wait here, first come, first
-served, unless the router has a gateway of its own, whose retries and time-outs then apply. A draining replica takes nothing new and goes when
-it is empty. Not modelled: failed starts, quotas, requests cut off by a limit on draining.
+back is a new process with an empty cache. Routers see only the replicas that serve (`members`). While a side has none, requests wait here, first
+come, first served, unless the router has a gateway of its own, whose retries and time-outs then apply. A draining replica takes nothing new
+and goes when it is empty and no request is on its way to or from it. Of several pools each is scaled by itself: the rule sees the pool's own
+figures. Not modelled: failed starts, quotas, requests cut off by a limit on draining.
 """
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isnan
 from typing import Any, Final
 
@@ -21,9 +22,12 @@ from numpy.typing import NDArray
 from sim import registry
 from sim.cost.features import PARTS
 from sim.errors import ConfigError, NotModelledError
-from sim.fleet.caches import unseen
-from sim.metrics.scaling import Life, Scaling
-from sim.policy.router import Relocation, ReplicaFacts, Router, Snapshot
+from sim.fleet.clock import Clock
+from sim.fleet.engines import Engines
+from sim.fleet.members import Members
+from sim.fleet.request import Request
+from sim.fleet.station import Station
+from sim.metrics.scaling import Life, Pool, Scaling
 from sim.policy.scaler import Phase, Scaler, ScalerParams
 
 _LOOK: Final = 0.1
@@ -33,273 +37,329 @@ _HOST: Final = PARTS.index("host")
 
 
 @dataclass(frozen=True)
-class ScalingPlan:
-    """An autoscaler ready to run: its class and settings, replicas at the start, the phases of a cold start."""
+class PoolPlan:
+    """One pool of a fleet that scales: settings, replicas at the start, the phases of a cold start."""
 
-    scaler: type[Scaler]
+    name: str
     params: ScalerParams
     start: int
     phases: tuple[Phase, ...]
     accelerators: int
     """Of one replica."""
+    ranks: int
+    role: str
+
+
+@dataclass(frozen=True)
+class ScalingPlan:
+    """An autoscaler ready to run: its class, and what it does to each pool."""
+
+    scaler: type[Scaler]
+    pools: tuple[PoolPlan, ...]
+
+    @property
+    def params(self) -> ScalerParams:
+        """Settings of the first pool."""
+        return self.pools[0].params
 
     @property
     def most(self) -> int:
         """Replicas that can exist at once."""
-        return self.params.max
+        return sum(p.params.max for p in self.pools)
 
-    def before(self, router: Router) -> Callable[[Any], Elastic]:
-        """Makes what stands before the router, of the `sim.fleet.world.World`."""
-        return lambda world: Elastic(world, router, self)
+    def grown(self, plans: Sequence[Any]) -> list[Any]:
+        """The planned pools with as many replicas as can exist at once."""
+        return [replace(plan, replicas=pool.params.max) for plan, pool in zip(plans, self.pools, strict=True)]
 
 
-def plan_scaling(scenario: Any, plans: Sequence[Any], router: Any) -> ScalingPlan | None:
-    """The ``scaling`` section of a scenario; ``router``: makes the scenario's router for so many replicas.
-
-    *Raises*: `ConfigError`, `NotModelledError` for what cannot be scaled.
-    """
+def plan_scaling(scenario: Any, plans: Sequence[Any]) -> ScalingPlan | None:
+    """The ``scaling`` section of a scenario. Raises `ConfigError`, `NotModelledError` for what cannot be scaled."""
     if scenario.scaling is None:
         return None
     from sim.config import settings
 
     section = scenario.scaling
     cls = registry.lookup("scaler", section.name, "scaling.name")
-    params = settings(cls.Params, section.settings, "scaling")
-    if scenario.pools is not None:
-        raise NotModelledError("scaling", section.name, "autoscaling of several pools is not modelled", "one deployment")
-    if plans[0].ranks is not None:
-        raise NotModelledError("scaling", section.name, "autoscaling of engines with data-parallel ranks is not modelled", "dp 1")
-    (p,) = plans
-    if not params.min <= p.replicas <= params.max:
-        raise ConfigError(
-            "deployment.replicas",
-            p.replicas,
-            "are there at the start: must lie in scaling.min to max",
-            f"{params.min} to {params.max}",
-        )
-    if params.targets.kv is not None and p.budget is None:
-        raise NotModelledError(
-            "scaling.targets.kv", params.targets.kv, f"{p.scheduler.name} reports no KV use", "qps, gpu, queue"
-        )
-    made = router(params.max)
-    name = scenario.router.name
-    if not made.elastic:
-        raise NotModelledError(
-            "router.name",
-            name,
-            "routes among a fixed set of replicas and cannot be used with scaling",
-            ", ".join(n for n in registry.names("router") if registry.lookup("router", n).elastic),
-            "a router of your own says `elastic = True`",
-        )
-    if made.migration is not None:
-        raise NotModelledError("router", name, "live migration together with scaling is not modelled", "migration off")
-    if getattr(made.gateway, "scheduler_outage", None) is not None:
-        raise NotModelledError("router.gateway.scheduler_outage", "…", "is not modelled together with scaling", "null")
-    phases = params.startup.phases(float(p.model.weight_bytes()), p.scheduler.name)
-    return ScalingPlan(cls, params, p.replicas, phases, p.accelerators // p.replicas)
+    given = dict(section.settings)
+    own = given.pop("pools", None) or {}
+    known = [p.name for p in plans]
+    for name in own:
+        if scenario.pools is None or name not in known:
+            raise ConfigError(
+                "scaling.pools", name, "is no pool of this scenario", ", ".join(known) if scenario.pools else "none"
+            )
+    pools = []
+    for p in plans:
+        field = f"scaling.pools.{p.name}" if p.name in own else "scaling"
+        params = settings(cls.Params, given | own.get(p.name, {}), field)
+        if not params.min <= p.replicas <= params.max:
+            allowed = f"{params.min} to {params.max}"
+            raise ConfigError(
+                f"{p.field}.replicas", p.replicas, f"are there at the start: must lie in {field}.min to max", allowed
+            )
+        if params.targets.kv is not None and p.budget is None:
+            no = f"{p.scheduler.name} reports no KV use"
+            raise NotModelledError(f"{field}.targets.kv", params.targets.kv, no, "qps, gpu, queue")
+        phases = params.startup.phases(float(p.model.weight_bytes()), p.scheduler.name)
+        pools.append(PoolPlan(p.name, params, p.replicas, phases, p.accelerators // p.replicas, p.rank_count, p.role))
+    return ScalingPlan(cls, tuple(pools))
 
 
-class Serving:
-    """What a router sees (`sim.policy.router.Snapshot`): of all replicas those that serve, place i being number ``numbers[i]``."""
+class Elastic(Station):
+    """Before whoever chooses the replica. ``members``: the routers of the sides, prefill (or the only one) first.
 
-    def __init__(self, view: Any) -> None:
-        self._view = view
-        self.numbers = np.zeros(0, np.int64)
+    ``room``: whether requests wait here while no replica serves. ``waiting`` and ``sent`` are asked for the requests outside the engines, and for
+    all that have left their clients.
+    """
 
-    @property
-    def now(self) -> float:
-        """Simulated time."""
-        return float(self._view.now)
+    waiting: Callable[[], int]
+    sent: Callable[[], int]
+    opened: Callable[[], None] = staticmethod(lambda: None)
+    """Told when a replica has begun to serve."""
 
-    @property
-    def outstanding(self) -> NDArray[np.int64]:
-        """i8[place]."""
-        found: NDArray[np.int64] = self._view.outstanding[self.numbers]
-        return found
-
-    def gauges(self) -> NDArray[np.float64]:
-        """f8[5, place]."""
-        found: NDArray[np.float64] = self._view.gauges()[:, self.numbers]
-        return found
-
-    def look(self) -> dict[str, NDArray[np.float64]]:
-        """f8[place] by name."""
-        return {name: values[self.numbers] for name, values in self._view.look().items()}
-
-    def running(self, replica: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Running requests of the replica at a place."""
-        rows: tuple[NDArray[np.int64], NDArray[np.float64]] = self._view.running(int(self.numbers[replica]))
-        return rows
-
-
-class Elastic(Router):
-    """Stands before the scenario's ``router``, and decides when to ask the scaler. ``world``: the `sim.fleet.world.World`."""
-
-    name = "elastic"
-
-    def __init__(self, world: Any, router: Router, plan: ScalingPlan) -> None:
-        super().__init__(router.params, router.replicas, router.rng)
-        self._world, self._env, self._router = world, world.env, router
-        self._scaler = plan.scaler(plan.params)
-        self._p, self._start_with = plan.params, plan.start
-        self._seen = Serving(world.view)
-        self._numbers: list[int] = []
-        self._life: list[Life | None] = [None] * plan.most
-        self._starts: Counter[int] = Counter()
-        self._buffer: deque[Any] = deque()
-        self._samples: deque[tuple[float, int, NDArray[np.float64]]] = deque()
-        self._next_decision = self._next_look = 0.0
-        self.interval = plan.params.interval
-        self.gateway = router.gateway
+    def __init__(self, clock: Clock, plan: ScalingPlan, engines: Engines, members: Sequence[Members], room: bool) -> None:
+        super().__init__()
+        self._clock, self._room = clock, room
+        self._buffer: deque[Request] = deque()
         self.waited = 0
         """Requests that came while no replica served."""
-        dedicated = self._scaler.dedicated
-        self.record = Scaling(plan.scaler.name, plan.params.min, plan.most, plan.accelerators, plan.phases, dedicated)
+        self.in_use: list[Callable[[int], bool]] = []
+        """Asked whether a request is on its way to or from a replica."""
+        self._members = list(members)
+        sides = [0 if p.role != "decode" else len(members) - 1 for p in plan.pools]
+        self._pools: list[ElasticPool] = []
+        first, first_of = 0, [0] * len(members)
+        for i, (p, side) in enumerate(zip(plan.pools, sides, strict=True)):
+            alone = sides.count(side) == 1
+            self._pools.append(ElasticPool(self, i, p, plan.scaler(p.params), engines, first, first_of[side], side, alone))
+            first += p.params.max
+            first_of[side] += p.params.max
+        self._first_of_side = [sides.index(side) for side in range(len(members))]
+        public = [pool.public for pool in self._pools]
+        phases = [
+            (name if len(plan.pools) == 1 else f"{p.name}: {name}", seconds, grade, source)
+            for p in plan.pools
+            for name, seconds, grade, source in p.phases
+        ]
+        self.record = Scaling(
+            plan.scaler.name,
+            sum(p.params.min for p in plan.pools),
+            plan.most,
+            [p.accelerators for p in plan.pools for _ in range(p.params.max)],
+            phases,
+            public=None if all(k is None for k in public) else [k for found in public for k in found or ()],
+            pools=[Pool(p.name, p.params.max, p.ranks) for p in plan.pools],
+            cold_start_s=max(sum(phase.seconds for phase in p.phases) for p in plan.pools),
+        )
         """What happened."""
+
+    @property
+    def open(self) -> bool:
+        """Whether each side has a replica that serves."""
+        return all(m.numbers for m in self._members)
+
+    def start(self) -> None:
+        """The replicas of the start serve at once; each pool is evaluated at its interval."""
+        for pool in self._pools:
+            self._clock.repeat(pool.evaluate)
+
+    def begin(self) -> None:
+        """The replicas of the start, after the routers have been set up."""
+        for pool in self._pools:
+            pool.begin()
+        for side in range(len(self._members)):
+            self.appoint(side)
+        self.note_wish(0.0)
 
     # -- requests
 
-    def choose(self, snapshot: Snapshot, block: Any, row: int) -> int:
-        """The router's choice among the replicas that serve; −1 while none does."""
-        if not self._numbers:
-            return -1
-        place = self._router.choose(self._seen, block, row)
-        return self._numbers[place] if place >= 0 else -1
-
-    def send(self, request: tuple[Any, int, int, int]) -> bool:
-        """Send a request to the router's choice; False if it has none."""
-        block, row, number, watch = request
-        replica = self.choose(self._world.view, block, row)
-        if replica < 0:
-            return False
-        self._world.submit((*unseen(block, row, self._starts[replica] - 1), number, watch), replica)
+    def arrive(self, request: Request) -> bool:
+        """A request waits while no replica serves, unless a gateway before does that."""
+        if self.open or not self._room:
+            return self.then.arrive(request)
+        self._buffer.append(request)
+        self.held[request.number] = request
+        self.waited += 1
         return True
 
-    def arrive(self, request: tuple[Any, int, int, int], priority: int = 0) -> None:
-        """A request has come and the router has no gateway of its own: it waits while no replica serves."""
-        if not self._numbers:
-            self._buffer.append(request)
-            self.waited += 1
-        elif not self.send(request):
-            self._world.refuse(request)
+    def appoint(self, side: int) -> None:
+        """Tell a side's router who serves."""
+        self._members[side].appoint(sorted(k for pool in self._pools if pool.side == side for k in pool.serving()))
 
-    # -- replicas
+    def ready(self, side: int) -> None:
+        """A replica has begun to serve."""
+        self.appoint(side)
+        self._members[side].look_at()
+        self.opened()
+        while self._buffer and self.open:
+            request = self._buffer.popleft()
+            del self.held[request.number]
+            if not self.then.arrive(request):
+                self.refused(request, self._clock.now)
 
-    def setup(self, facts: Sequence[ReplicaFacts]) -> None:
+    # -- what the pools ask
+
+    def somebody_waits_for(self, pool: ElasticPool) -> bool:
+        """Whether the pool's side serves nobody, requests wait, and it is this pool's turn to do something about it."""
+        side = pool.side
+        return self._first_of_side[side] == pool.index and not self._members[side].numbers and self.waiting() > 0
+
+    def note_wish(self, now: float) -> None:
+        """The replicas wanted of all pools."""
+        wish = sum(pool.wish for pool in self._pools)
+        if not self.record.wishes or wish != self.record.wishes[-1][1]:
+            self.record.wishes.append((now, wish))
+
+    @property
+    def clock(self) -> Clock:
+        """The run's."""
+        return self._clock
+
+    def totals(self) -> dict[str, float]:
+        """Requests that waited."""
+        return {"fleet_gateway_waited": float(self.waited), "fleet_gateway_failed": 0.0} if self._room else {}
+
+
+class ElasticPool:
+    """One pool: its replicas are number ``first`` … of the fleet, ``place`` … of the side. ``alone``: no other pool is on the side."""
+
+    def __init__(
+        self,
+        owner: Elastic,
+        index: int,
+        plan: PoolPlan,
+        scaler: Scaler,
+        engines: Engines,
+        first: int,
+        place: int,
+        side: int,
+        alone: bool,
+    ) -> None:
+        self.index, self.side, self.wish = index, side, plan.start
+        self._owner, self._plan, self._scaler, self._engines, self._alone = owner, plan, scaler, engines, alone
+        self._env = owner.clock
+        self._p, self._first, self._place = plan.params, first, place
+        self._life: list[Life | None] = [None] * plan.params.max
+        self._lived = [False] * plan.params.max
+        self._samples: deque[tuple[float, int, NDArray[np.float64]]] = deque()
+
+    @property
+    def public(self) -> list[int] | None:
+        """Replicas on public machines; None: no such difference."""
+        own = self._scaler.dedicated
+        return None if own is None else list(range(self._first + own, self._first + self._p.max))
+
+    def serving(self) -> list[int]:
+        """Places on the side of those that serve."""
+        lives = enumerate(self._life)
+        return [self._place + k for k, x in lives if x is not None and not isnan(x.ready) and isnan(x.drain)]
+
+    # -- lives
+
+    def begin(self) -> None:
         """The replicas of the start serve at once."""
-        self._router.setup(facts)
-        for k in range(self._start_with):
-            self._new(k, Life(k, 0.0, 0.0, 0.0))
-        self._appoint()
-        self.record.wishes.append((0.0, self._start_with))
+        for k in range(self._plan.start):
+            self._new(k, Life(self._first + k, 0.0, 0.0, 0.0))
 
     def _new(self, k: int, life: Life) -> Life:
         self._life[k] = life
-        self._starts[k] += 1
-        self.record.lives.append(life)
+        if self._lived[k]:
+            self._engines.restarted(life.replica)
+        self._lived[k] = True
+        self._owner.record.lives.append(life)
         return life
 
-    def _appoint(self) -> None:
-        """Tell the router who serves."""
-        self._numbers = [
-            k for k, life in enumerate(self._life) if life is not None and not isnan(life.ready) and isnan(life.drain)
-        ]
-        self._seen.numbers = np.array(self._numbers, np.int64)
-        self._router.members(self._numbers)
-
     def _start(self, k: int) -> Generator[simpy.Event, Any, None]:
-        life = self._new(k, Life(k, self._env.now))
+        life = self._new(k, Life(self._first + k, self._env.now))
         owned = self._scaler.dedicated is not None and k < self._scaler.dedicated
-        for i, (_, seconds, _, _) in enumerate(self.record.phases):
+        for i, (_, seconds, _, _) in enumerate(self._plan.phases):
             yield self._env.timeout(0.0 if i == 0 and owned else seconds)
             if not isnan(life.gone):
                 return
             if i == 0:
                 life.born = self._env.now
         life.ready = self._env.now
-        self._appoint()
-        if self._router.interval is not None:
-            self._router.poll(self._seen)
-        while self._buffer and self._numbers:
-            request = self._buffer.popleft()
-            if not self.send(request):
-                self._world.refuse(request)
+        self._owner.ready(self.side)
 
-    def _stop(self, life: Life) -> None:
+    def _stop(self, k: int, life: Life) -> None:
         if isnan(life.ready):
             life.gone = self._env.now
-            self._life[life.replica] = None
+            self._life[k] = None
             return
         life.drain = self._env.now
-        self._appoint()
-        self._env.process(self._drain(life))
+        self._owner.appoint(self.side)
+        self._env.process(self._drain(k, life))
 
-    def _drain(self, life: Life) -> Generator[simpy.Event, Any, None]:
-        while self._world.view.outstanding[life.replica] > 0:
+    def _drain(self, k: int, life: Life) -> Generator[simpy.Event, Any, None]:
+        n = life.replica
+        while self._engines.view.outstanding[n] > 0 or any(used(n) for used in self._owner.in_use):
             yield self._env.timeout(_LOOK)
         life.gone = self._env.now
-        self._life[life.replica] = None
+        self._life[k] = None
 
     # -- decisions
 
-    def poll(self, snapshot: Snapshot) -> Sequence[Relocation]:
-        """The router's look at the replicas, and the scaler's evaluation, each at its interval."""
-        now, inner = float(self._env.now), self._router
-        if inner.interval is not None and now >= self._next_look - _ROUNDING:
-            if self._numbers:
-                inner.poll(self._seen)
-            self._next_look = now + inner.interval
-        if now >= self._next_decision - _ROUNDING:
-            self._evaluate(now)
-            self._next_decision = now + self._p.interval
-        due = self._next_decision if inner.interval is None else min(self._next_decision, self._next_look)
-        self.interval = max(due - now, _ROUNDING)
-        return ()
-
-    def _evaluate(self, now: float) -> None:
-        parts = self._world.groups[0].parts
+    def evaluate(self) -> float:
+        """Ask the scaler, do what it says; answers when to ask again."""
+        now = float(self._env.now)
         if self._p.targets.gpu is not None:
-            self._world.view.sync(0)
-        busy: NDArray[np.float64] = parts.sum(axis=1) - parts[:, _HOST]
-        self._samples.append((now, self._world.sent, busy))
+            self._engines.view.sync(self._first)
+            self._engines.after_looks()
+        busy = self._busy()
+        self._samples.append((now, self._arrived(), busy))
         while len(self._samples) > 2 and self._samples[1][0] <= now - self._p.window + _ROUNDING:
             self._samples.popleft()
-        if self._samples[0][0] == now:
-            return
-        staying = [life for life in self._life if life is not None and isnan(life.drain)]
+        if self._samples[0][0] != now:
+            self._decide(now, busy)
+        return now + self._p.interval
+
+    def _busy(self) -> NDArray[np.float64]:
+        """f8[replica]: seconds in which kernels ran; of ranks, on average."""
+        parts = self._engines.groups[self.index].parts
+        by_rank: NDArray[np.float64] = parts.sum(axis=1) - parts[:, _HOST]
+        return by_rank if self._plan.ranks == 1 else by_rank.reshape(-1, self._plan.ranks).mean(axis=1)
+
+    def _arrived(self) -> int:
+        """Requests for this pool so far: also those that wait, where only this pool can take them."""
+        return self._owner.sent() if self._alone and self._plan.role != "decode" else self._engines.taken[self.index]
+
+    def _decide(self, now: float, busy: NDArray[np.float64]) -> None:
+        staying = [(k, life) for k, life in enumerate(self._life) if life is not None and isnan(life.drain)]
         current = len(staying)
         wish = self._scaler.decide(now, current, self._measure(now, busy, current))
-        if not self._numbers and self._world.waiting:  # whatever the metrics say: somebody has to come
+        if self._owner.somebody_waits_for(self):  # whatever the metrics say: somebody has to come
             wish = max(wish, 1)
-        wish = min(max(wish, self._p.min), self._p.max)
-        if wish != self.record.wishes[-1][1]:
-            self.record.wishes.append((now, wish))
-        if wish > current:
-            free = [k for k, life in enumerate(self._life) if life is None][: wish - current]
-            self.record.outs += bool(free)
+        self.wish = min(max(wish, self._p.min), self._p.max)
+        self._owner.note_wish(now)
+        record = self._owner.record
+        if self.wish > current:
+            free = [k for k, life in enumerate(self._life) if life is None][: self.wish - current]
+            record.outs += bool(free)
             for k in free:
                 self._env.process(self._start(k))
-        elif wish < current:
-            self.record.ins += 1
-            for life in sorted(staying, key=self._last_to_go)[: current - wish]:
-                self._stop(life)
+        elif self.wish < current:
+            record.ins += 1
+            for k, life in sorted(staying, key=self._last_to_go)[: current - self.wish]:
+                self._stop(k, life)
 
-    def _last_to_go(self, life: Life) -> tuple[bool, bool, float, int]:
+    def _last_to_go(self, entry: tuple[int, Life]) -> tuple[bool, bool, float, int]:
         """Public ones go first, of these the ones that do not serve yet, then the youngest."""
+        k, life = entry
         dedicated = self._scaler.dedicated
-        return dedicated is None or life.replica < dedicated, not isnan(life.ready), -life.asked, -life.replica
+        return dedicated is None or k < dedicated, not isnan(life.ready), -life.asked, -k
 
     def _measure(self, now: float, busy: NDArray[np.float64], current: int) -> dict[str, float]:
         """The metrics of `sim.policy.scaler.METRICS`, per replica."""
         then, sent, busy_then = self._samples[0]
-        numbers = self._seen.numbers
-        gauges = self._world.view.gauges()[:, numbers]
+        mine = np.array(self.serving(), np.int64) - self._place
+        gauges = self._engines.view.gauges()[:, self._first + mine]
         with np.errstate(invalid="ignore", divide="ignore"):
             kv = np.nan_to_num(gauges[2] / gauges[3], posinf=0.0)
+        outside = self._owner.waiting() if self._alone and self._plan.role != "decode" else 0
         total = {
-            "qps": (self._world.sent - sent) / (now - then),
-            "gpu": float(np.minimum((busy - busy_then)[numbers] / (now - then), 1.0).sum()),
-            "queue": float(gauges[1].sum()) + self._world.waiting,
+            "qps": (self._arrived() - sent) / (now - then),
+            "gpu": float(np.minimum((busy - busy_then)[mine] / (now - then), 1.0).sum()),
+            "queue": float(gauges[1].sum()) + outside,
             "kv": float(kv.sum()),
         }
         return {name: total[name] / max(current, 1) for name in self._p.targets.given}

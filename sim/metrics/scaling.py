@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf, isnan, nan
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -39,23 +39,74 @@ class Life:
         return [(t, name, self.replica) for key, name in names.items() if not isnan(t := getattr(self, key))]
 
 
+class Pool(NamedTuple):
+    """A pool of a fleet that scales: its name, the replicas that can be, and the data-parallel ranks of each, which are rows of results."""
+
+    name: str
+    most: int
+    ranks: int = 1
+
+
 @dataclass
 class Scaling:
     """What the autoscaler did. ``phases`` of a cold start: (name, seconds, grade, source); ``wishes``: (time, replicas wanted).
 
-    ``accelerators`` of one replica. Replicas from number ``dedicated`` on run on public machines (None: no such difference).
+    ``accelerators`` of one replica, or of each. Replicas from number ``dedicated`` on, or those in ``public``, run on public machines (None: no
+    such difference). ``pools``: in the order in which their replicas are numbered; none: one, without ranks.
     """
 
     scaler: str
     least: int
     most: int
-    accelerators: int
+    accelerators: int | Sequence[int]
     phases: Sequence[tuple[str, float, str, str]]
     dedicated: int | None = None
     lives: list[Life] = field(default_factory=list)
     wishes: list[tuple[float, int]] = field(default_factory=list)
     outs: int = 0
     ins: int = 0
+    public: Sequence[int] | None = None
+    pools: Sequence[Pool] = ()
+    cold_start_s: float | None = None
+    """Of the pool that takes longest; None: all phases one after the other."""
+
+    def cards(self, replicas: Array) -> Array:
+        """Accelerators of each of these replicas."""
+        if isinstance(self.accelerators, int):
+            return np.full(len(replicas), self.accelerators)
+        return np.asarray(self.accelerators)[np.asarray(replicas, np.int64)]
+
+    @property
+    def cards_at_most(self) -> int:
+        """Accelerators of all replicas that can be."""
+        return self.most * self.accelerators if isinstance(self.accelerators, int) else sum(self.accelerators)
+
+    def on_public(self, replicas: Array) -> Array | None:
+        """Which of these replicas run on public machines; None: no such difference."""
+        if self.public is not None:
+            return np.isin(replicas, self.public)
+        return None if self.dedicated is None else np.asarray(replicas) >= self.dedicated
+
+    def known(self) -> tuple[Array, Array]:
+        """Replicas of each pool up to the last that ever was, and the rows of results that are theirs."""
+        pools = self.pools or (Pool("", self.most),)
+        replicas, rows, first, row = [], [], 0, 0
+        for pool in pools:
+            mine = [x.replica for x in self.lives if first <= x.replica < first + pool.most]
+            n = 1 + max(mine, default=first) - first
+            replicas.append(np.arange(first, first + n))
+            rows.append(np.arange(row, row + n * pool.ranks))
+            first += pool.most
+            row += pool.most * pool.ranks
+        return np.concatenate(replicas), np.concatenate(rows)
+
+    def ranks(self, replicas: Array) -> Array:
+        """Ranks of each of these replicas."""
+        of_each = (
+            np.repeat([p.ranks for p in self.pools], [p.most for p in self.pools]) if self.pools else np.ones(self.most, np.int64)
+        )
+        found: Array = of_each[np.asarray(replicas, np.int64)]
+        return found
 
     def spans(self, begin: str, end: str, horizon: float) -> Array:
         """f8[m, 3]: replica and the times between two moments of its lives, cut at ``horizon``; nothing of what did not begin by then."""
@@ -79,29 +130,41 @@ def narrowed(record: RunRecord) -> RunRecord:
     scaling = record.scaling
     assert scaling is not None
     horizon = float(record.totals.get("last_s", 0.0))
-    n = 1 + max((life.replica for life in scaling.lives), default=0)
-    kv_total = None if record.kv_total is None else np.asarray(record.kv_total)[:n]
-    alive = existed(scaling, n, horizon)
+    replicas, rows = scaling.known()
+    ranks = scaling.ranks(replicas)
+    kv_total = None if record.kv_total is None else np.asarray(record.kv_total)[rows]
+    alive = existed(scaling, int(replicas[-1]) + 1, horizon)[replicas]
     series: dict[str, Any] = {}
     if record.series:
         width = float(record.series["width_s"])
-        series = {k: np.asarray(record.series[k])[:n].copy() for k in SERIES}
-        time = _covered(scaling.spans("born", "gone", horizon), series["time_s"].shape, width)
+        series = {k: np.asarray(record.series[k])[rows].copy() for k in SERIES}
+        shape = (int(replicas[-1]) + 1, series["time_s"].shape[1])
+        time = np.repeat(_covered(scaling.spans("born", "gone", horizon), shape, width)[replicas], ranks, axis=0)
         series["time_s"] = time
         series["kv_full"] = np.minimum(series["kv_full"], time)
         if kv_total is not None:
             series["kv_used"] = np.minimum(series["kv_used"], time * kv_total[:, None])
         series["width_s"] = width
+    place = np.full(int(rows[-1]) + 1, -1, np.int32)  # rows of replicas that never were are left out
+    place[rows] = np.arange(len(rows), dtype=np.int32)
+    moved = {
+        k: np.where(v < 0, -1, place[v]).astype(v.dtype)
+        for k, v in record.requests.items()
+        if k in ("replica", "prefill_replica")
+    }
+    cards = scaling.cards(replicas)
+    held = float((alive * cards).sum())
     return replace(
         record,
-        parts=record.parts[:n],
+        requests={**record.requests, **moved},
+        parts=record.parts[rows],
         kv_total=kv_total,
-        kv_peak=None if record.kv_peak is None else np.asarray(record.kv_peak)[:n],
+        kv_peak=None if record.kv_peak is None else np.asarray(record.kv_peak)[rows],
         series=series,
-        replica_names=record.replica_names[:n],
-        alive_s=alive,
-        replicas=n,
-        accelerators=float(alive.sum()) * scaling.accelerators / horizon if horizon > 0 else scaling.accelerators,
+        replica_names=[record.replica_names[r] for r in rows],
+        alive_s=np.repeat(alive, ranks),
+        replicas=len(replicas),
+        accelerators=held / horizon if horizon > 0 else float(cards.max()),
     )
 
 
@@ -144,7 +207,7 @@ def section(record: RunRecord, columns: Mapping[str, Array]) -> dict[str, Any]:
     horizon = float(record.totals.get("last_s", 0.0))
     lives, steps = scaling.lives, counts(scaling, horizon)
     spans = scaling.spans("born", "gone", horizon)
-    hours = (spans[:, 2] - spans[:, 1]) * scaling.accelerators / 3600.0
+    hours = (spans[:, 2] - spans[:, 1]) * scaling.cards(spans[:, 0]) / 3600.0
     lengths = np.diff([*steps["time_s"], horizon])
 
     def mean(key: str) -> float:
@@ -165,17 +228,20 @@ def section(record: RunRecord, columns: Mapping[str, Array]) -> dict[str, Any]:
         "scale_outs": scaling.outs,
         "scale_ins": scaling.ins,
         "started": sum(life.asked > 0 for life in lives),
-        "cold_start_s": sum(seconds for _, seconds, _, _ in scaling.phases),
+        "cold_start_s": (
+            sum(seconds for _, seconds, _, _ in scaling.phases) if scaling.cold_start_s is None else scaling.cold_start_s
+        ),
         "cold_start_phases_s": {name: seconds for name, seconds, _, _ in scaling.phases},
         "accelerator_hours": float(hours.sum()),
-        "accelerator_hours_at_max": horizon * scaling.most * scaling.accelerators / 3600.0,
+        "accelerator_hours_at_max": horizon * scaling.cards_at_most / 3600.0,
         "while_starting": _latency(columns, cold),
         "otherwise": _latency(columns, ~cold),
         "steps": steps,
         "events": [list(e) for e in sorted(e for life in lives for e in life.events() if 0 < e[0] <= horizon)[:MAX_EVENTS]],
     }
-    if scaling.dedicated is not None:
-        out["accelerator_hours_public"] = float(hours[spans[:, 0] >= scaling.dedicated].sum())
+    public = scaling.on_public(spans[:, 0])
+    if public is not None:
+        out["accelerator_hours_public"] = float(hours[public].sum())
     return out
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +65,16 @@ class Relocation:
     destination: int
 
 
+class Fewest(NamedTuple):
+    """A choice that compiled code can make: of the candidates of each request the first with the fewest requests outstanding.
+
+    ``drawn``: i8[rows, candidates]. Without candidates all replicas are, beginning with ``turn[0]`` (i8[1]), which is then the one after the choice.
+    """
+
+    drawn: NDArray[np.int64]
+    turn: NDArray[np.int64]
+
+
 class RouterParams(BaseModel):
     """Base of a router's settings."""
 
@@ -106,6 +116,13 @@ class Router(ABC):
     def route(self, block: Any) -> NDArray[np.int32]:
         """i4[n]: the replica of each row of a request block. Only asked of stateless routers."""
         raise NotImplementedError
+
+    def fewest(self, rows: int) -> Fewest | None:
+        """The rule by which the next ``rows`` requests are routed, where `choose` is nothing else; they count as chosen. None: `choose` is asked.
+
+        Only asked of the class that also has `choose`: who overrides that alone is asked as ever.
+        """
+        return None
 
     def setup(self, facts: Sequence[ReplicaFacts]) -> None:
         """Told once before the run what the replicas are. Raises `ConfigError` for what they cannot do."""

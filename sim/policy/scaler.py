@@ -113,6 +113,9 @@ class ScalerParams(BaseModel):
     interval: Seconds = Field(15.0, ge=0.1, le=1e6, description="time between two evaluations (assumed: as Kubernetes)")
     window: Seconds = Field(30.0, ge=0.1, le=1e6, description="what qps and gpu are averaged over (assumed)")
     startup: Startup = Field(default_factory=Startup, description="phases of a cold start")
+    pools: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="each pool is scaled by itself with these settings; here those of single pools, by name"
+    )
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

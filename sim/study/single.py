@@ -13,7 +13,7 @@ from sim import plugins
 from sim.cost.memory import Budget
 from sim.errors import ConfigError
 from sim.fleet.build import Plan, accelerators, plan
-from sim.fleet.run import Raw, execute, fitting, make_router
+from sim.fleet.run import Raw, execute, fitting
 from sim.metrics import model_error
 from sim.metrics.histogram import ITL_BINS, ITL_LO, ITL_SCALE
 from sim.metrics.record import RunRecord
@@ -53,7 +53,7 @@ class Prepared:
             return None
         from sim.fleet.scaling import plan_scaling
 
-        return plan_scaling(self.scenario, self.plans, lambda n: make_router(self.scenario.router, n, self.scenario.seed))
+        return plan_scaling(self.scenario, self.plans)
 
     def run(
         self,
@@ -80,10 +80,12 @@ class Prepared:
             replicas, plans = (
                 (units, plans) if len(plans) == 1 else (None, [replace(p, replicas=units * p.replicas) for p in plans])
             )
-        if replicas is not None and self.scaling is not None:
+        if (replicas is not None or units is not None) and self.scaling is not None:
             raise ConfigError("scaling", s.scaling.name, "decides the replicas itself: their number cannot be set", "no scaling")
-        if replicas is not None or self.scaling is not None:
-            plans = [replace(plans[0], replicas=replicas or self.scaling.most)]
+        if replicas is not None:
+            plans = [replace(plans[0], replicas=replicas)]
+        if self.scaling is not None:
+            plans = self.scaling.grown(plans)
         traffic = self.traffic if rate is None else self.traffic.with_rate(rate)
         if lengths != 1.0 or burst != 1.0 or spike is not None:
             worse = stretched(traffic, lengths=lengths, burst=burst, spike=None if spike is None else Spike(*spike))
@@ -149,7 +151,7 @@ def _record(scenario: Any, plans: Sequence[Plan], raw: Raw) -> RunRecord:
         replica_names=names,
         accelerators=accelerators(plans),
         replicas=sum(p.replicas for p in plans),
-        class_names=[p.name for p in plans for _ in range(p.replicas)] if plans[0].several else (),
+        class_names=[p.name for p in plans] if plans[0].several else (),
         context=_context(plans) | _wire_fact(scenario, plans),
         scenario=to_yaml(scenario),
         evidence=_evidence(plans) + _wire_evidence(scenario, plans),

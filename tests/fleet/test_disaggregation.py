@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,10 @@ from sim.engine.schedulers.vllm import Vllm
 from sim.engine.sides import HandOver
 from sim.errors import ConfigError, NotModelledError
 from sim.fleet.build import Plan, plan
-from sim.fleet.disaggregation import HandOvers, _Journey
+from sim.fleet.disaggregation import HandOvers
+from sim.fleet.journey import Journey
 from sim.fleet.kv_links import Ports, Wire
+from sim.fleet.request import Request
 from sim.fleet.run import Raw, execute
 from sim.metrics.laws import check_laws
 from sim.report.terminal import as_text, screen
@@ -317,7 +320,8 @@ def test_chunks_are_sent_as_they_are_computed_and_only_what_the_decode_side_lack
     h._block_size, h._bytes, h._ports = 16, [1.0, 1.0], ports
     h._sides, h._pool, h._number, h._there = [told, told], [0, 1], [0, 0], {}
     h._times = [[], [], []]
-    j = _Journey(RequestBlock.of([0.0], [100], [9]), 0, 0, 0, 0, 1, 0)
+    h._used, h.counting, h.before = [0, 0], False, SimpleNamespace(first_token=lambda request, time: None)
+    j = Journey(Request(RequestBlock.of([0.0], [100], [9]), 0, 0, 0.0), 0, 1, 0)
     h._there[0] = j
     j.d_slot, j.p_slot, j.need = 5, 7, 80  # D has 20 tokens of the 100
 

@@ -1,15 +1,15 @@
 """Several models on one card under Ollama: nothing is lost, nothing is served before its model is loaded, 503 when the queue is full."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
-import simpy
 
 import sim
 from sim.errors import ConfigError, NotModelledError
 from sim.fleet.build import plan
+from sim.fleet.clock import Clock
+from sim.fleet.hosts import Mix
 from sim.fleet.ollama_host import UNLOAD, Needs, OllamaHost, fits
+from sim.fleet.request import Request
 from sim.study.single import Prepared
 from sim.workload.table import RequestBlock
 
@@ -29,22 +29,20 @@ class Bench:
     """The host with engines that take ``seconds`` for every request, and with what it did checked as it happens."""
 
     def __init__(self, *overrides, seconds=1.0):
-        self.env = simpy.Environment()
+        self.env = Clock()
         self.plans = plan(load(*overrides))
         self.names = [p.name for p in self.plans]
         self.needs = {p.name: Needs.of(p) for p in self.plans}
         self.seconds = seconds
         self.shares = []
-        self.groups = [SimpleNamespace(share_device=lambda n, t, k=k: self.shares.append((t, k, n))) for k in range(3)]
-        self.sent, self.refused, self.held, self.done = {}, {}, set(), {}
-        self.host = OllamaHost(self, self.plans, np.random.default_rng(0))
+        self.sent, self.refused, self.done = {}, {}, {}
+        self.host = OllamaHost(self.env, self.plans, self)
         self.limit = self.plans[0].params.OLLAMA_MAX_QUEUE
 
-    def submit(self, request, replica):
-        number, key = request[2], self.names[replica]
+    def submit(self, request, model):
+        number, key = request.number, self.names[model]
         assert number not in self.sent
         assert [what for _, what, name in self.host.log if name == key][-1] == "ready"
-        self.held.discard(number)
         self.sent[number] = (self.env.now, key)
         self.env.timeout(self.seconds).callbacks.append(lambda _: self.end(number))
 
@@ -52,19 +50,22 @@ class Bench:
         self.done[number] = self.env.now
         self.host.finished(number)
 
-    def hold(self, request):
-        self.held.add(request[2])
-
-    def refuse(self, request):
+    def busy(self, request):
         assert len(self.host._residency.pending) == self.limit
-        self.refused[request[2]] = self.env.now
+        self.refused[request.number] = self.env.now
+
+    def unloaded(self, model):
+        assert [what for _, what, name in self.host.log if name == self.names[model]][-1] == "unloaded"
+
+    def share(self, model, processes):
+        self.shares.append((self.env.now, model, processes))
 
     def ask(self, time, *models):
         block = RequestBlock.of(np.full(len(models), time), np.full(len(models), 10), np.full(len(models), 5))
         for row, k in enumerate(models):
             number = self.asked = getattr(self, "asked", -1) + 1
-            request = (block, row, number, 1)
-            self.env.timeout(time).callbacks.append(lambda _, r=request, k=k: self.host.arrive(r, k))
+            request = Request(block, row, number, time, 1, k)
+            self.env.timeout(time).callbacks.append(lambda _, r=request: self.host.arrive(r))
 
     def log(self):
         return [(t, what, self.names.index(key)) for t, what, key in self.host.log]
@@ -98,7 +99,7 @@ def test_two_fit_and_the_third_pushes_them_out_once_they_are_idle():
         (15.0, "load", 2),
         (18.5, "ready", 2),
     ]
-    assert b.host.totals()["fleet_model_evictions"] == 2
+    assert sum(what == "evict" for _, what, _ in b.log()) == 2
 
 
 def test_503_when_the_queue_is_full():
@@ -109,7 +110,6 @@ def test_503_when_the_queue_is_full():
     assert list(b.refused) == [3]
     assert set(b.sent) == {0, 1, 2, 4}
     assert b.sent[4][0] == b.sent[0][0] == 2.0
-    assert b.host.totals()["fleet_busy_503"] == 1
 
 
 @pytest.mark.parametrize("keep", [0.0, 3.0, 300.0])
@@ -131,7 +131,7 @@ def test_a_request_while_a_model_leaves_has_it_loaded_again():
     b.ask(3.5, 0)  # the first ended at 3
     b.env.run()
     assert b.sent[1] == (3.0 + UNLOAD + 2.0, b.names[0])
-    assert b.host.totals()["fleet_model_reloads"] == 1
+    assert b.host.reloads() == [b.names[0]]
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -151,7 +151,7 @@ def test_whatever_comes_the_host_keeps_its_laws(seed):
     assert set(b.sent) | set(b.refused) == set(range(150))
     assert not set(b.sent) & set(b.refused)
     assert set(b.done) == set(b.sent)
-    assert not b.held
+    assert not b.host.held
     assert not b.host._residency.runners  # every keep-alive has ended
     memory, resident, loading, leaving = b.plans[0].accelerator.memory_bytes, set(), 0, 0
     for _, what, key in b.host.log:
@@ -225,11 +225,11 @@ def test_waiting_clients_get_their_answers():
 
 def test_shares_are_the_share_of_requests():
     plans = plan(load())
-    host = OllamaHost(SimpleNamespace(env=simpy.Environment()), plans, np.random.default_rng(1))
+    mix = Mix([p.share for p in plans], np.random.default_rng(1))
     n = 90_000
-    block = host.assign(RequestBlock.of(np.arange(n), np.full(n, 10), np.full(n, 5)))
+    block = mix.assign(RequestBlock.of(np.arange(n), np.full(n, 10), np.full(n, 5)))
     assert np.bincount(block.klass) / n == pytest.approx([5 / 9, 3 / 9, 1 / 9], abs=0.01)
-    sessions = host.assign(RequestBlock.of(np.arange(n), np.full(n, 10), np.full(n, 5), session=np.arange(n) // 3))
+    sessions = mix.assign(RequestBlock.of(np.arange(n), np.full(n, 10), np.full(n, 5), session=np.arange(n) // 3))
     assert (sessions.klass.reshape(-1, 3) == sessions.klass[::3, None]).all()
 
 
@@ -252,11 +252,14 @@ def test_a_cache_does_not_outlive_its_process():
 @pytest.mark.parametrize(
     ("override", "error", "says"),
     [
-        ("pools[1].replicas=2", NotModelledError, "replicas"),
+        ("pools[1].replicas=2", ConfigError, "number of hosts"),
+        ("pools[1].tp=2", NotModelledError, "tp"),
         ("pools[1].accelerator=rtx-3090", ConfigError, "one accelerator"),
         ("pools[1].engine.OLLAMA_MAX_QUEUE=9", ConfigError, "OLLAMA_MAX_QUEUE"),
         ("pools[1].engine={name: vllm}", NotModelledError, "vllm"),
-        ("router=least_outstanding", NotModelledError, "router"),
+        ("router=mindie_motor", NotModelledError, "does not speak to Ollama"),
+        ("router={name: llumnix, enable_rescheduling: true}", NotModelledError, "running request to another server"),
+        ("scaling={name: eas, max: 2, targets: {qps: 1}}", NotModelledError, "starts servers by load"),
     ],
 )
 def test_what_cannot_share_a_card_is_refused(override, error, says):
@@ -277,7 +280,7 @@ def test_models_that_serve_at_once_share_the_card():
     b.env.run(until=100)
     # the first serves from 2 to 13, the second from 4 to 14; who is alone keeps the share it had until it serves again
     assert b.shares == [(4.0, 0, 2), (4.0, 1, 2), (13.0, 1, 1)]
-    assert b.host.totals()["fleet_models_together_s"] == pytest.approx(9.0)
+    assert b.host.together == pytest.approx(9.0)
 
 
 def _alone_and_together(together):

@@ -212,5 +212,5 @@ def test_what_ranks_cannot_do_is_refused():
         dense("deployment.dp=2", "deployment.engine.kv_transfer_config={kv_role: kv_producer}")
     with pytest.raises(NotModelledError, match="pp"):
         moe("deployment.pp=2", "deployment.ep=4")
-    with pytest.raises(NotModelledError, match="dp"):
+    with pytest.raises(NotModelledError, match="data-parallel ranks"):
         dense("deployment.dp=2", "deployment.replicas=2", "router={name: llumnix_v0, enable_migration: true}")

@@ -370,23 +370,15 @@ def test_levels_and_times_of_lives():
         ("scaling={name: hpa, min: 0, max: 3, targets: {qps: 1}}", ConfigError, "does not scale to zero"),
         ("scaling.resource_burstable=true", ConfigError, "dedicated"),
         ("router=vllm_dp", NotModelledError, "fixed set of replicas"),
-        ("router={name: llumnix, enable_rescheduling: true}", NotModelledError, "live migration"),
-        ("router={name: eas, gateway: {scheduler_outage: [1s, 2s]}}", NotModelledError, "scheduler_outage"),
+        ("router={name: llumnix, enable_rescheduling: true}", NotModelledError, "scheduled ahead"),
+        ("scaling.pools={main: {max: 2}}", ConfigError, r"scaling\.pools.*no pool"),
     ],
 )
 def test_what_cannot_be_scaled_is_refused(override, error, says):
     with pytest.raises(error, match=says):
-        single.Prepared(load(override))
+        single.Prepared(load(override)).run()
 
 
-def test_data_parallel_ranks_are_refused():
-    with pytest.raises(NotModelledError, match="data-parallel ranks"):
-        single.Prepared(load("deployment.dp=2"))
-
-
-def test_pools_are_refused_and_so_is_a_number_of_replicas():
-    pool = "{name: a, accelerator: h100-sxm, engine: {name: vllm}}"
-    with pytest.raises(NotModelledError, match="several pools"):
-        single.Prepared(load("deployment=null", f"pools=[{pool}]"))
+def test_a_number_of_replicas_is_refused():
     with pytest.raises(ConfigError, match="decides the replicas itself"):
         sim.capacity(load("slo={ttft: 1s}"), replicas=True)

@@ -14,6 +14,7 @@ from sim.engine.schedulers.static import Static, StaticParams
 from sim.engine.schedulers.vllm import Vllm
 from sim.engine.schedulers.vllm.params import VllmParams
 from sim.engine.state import new_recorder
+from sim.fleet.build import wire
 from sim.fleet.world import World
 from sim.registry import lookup
 from sim.streams import stream
@@ -49,6 +50,6 @@ def traffic(arrival: Any, prompt: Any, output: Any, clients: int = 0, think_time
 def run(groups: list[EngineGroup], requests: Traffic, router: str = "round_robin", **how: Any) -> tuple[World, Any]:
     """A finished world and its request columns."""
     cls = lookup("router", router)
-    world = World(groups, cls(cls.Params(), sum(g.n for g in groups), stream(0, "router")), requests, **how)
+    world = wire(groups, [cls(cls.Params(), sum(g.n for g in groups), stream(0, "router"))], requests, **how)
     world.run()
     return world, world.requests()

@@ -10,8 +10,7 @@ import pytest
 
 import sim
 from sim.config import settings
-from sim.fleet.build import Plan, plan
-from sim.fleet.world import World
+from sim.fleet.build import Plan, plan, wire
 from sim.metrics.laws import check_laws
 from sim.metrics.record import RunRecord, collect
 from sim.registry import lookup
@@ -124,7 +123,7 @@ def run(p: Plan, traffic: Traffic, router: str, multi_step: bool) -> tuple[dict[
     group = p.build(0, 1.0, HISTOGRAM)
     group.set_multi_step(multi_step)
     cls = lookup("router", router)
-    world = World([group], cls(cls.Params(), p.replicas, stream(0, "router")), traffic)
+    world = wire([group], [cls(cls.Params(), p.replicas, stream(0, "router"))], traffic)
     world.run()
     requests = world.requests()
     check_laws(RunRecord(requests=requests, **collect([group])))

@@ -41,7 +41,7 @@ def test_little() -> None:
     """Mean number in the system = rate × mean time in it, from series and request table independently."""
     rate = 80.0
     world, r = run([group(1, 1, 0.01, 0.0, bins=500)], traffic(arrivals(rate), np.ones(N), np.ones(N)))
-    series, _, _ = world.groups[0].series()
+    series, _, _ = world.engines.groups[0].series()
     time = series["time_s"].sum()
     in_system = (series["running"].sum() + series["waiting"].sum()) / time
     assert in_system == pytest.approx(N / time * (r["finish_s"] - r["arrival_s"]).mean(), rel=0.02)

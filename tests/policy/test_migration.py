@@ -11,8 +11,8 @@ import pytest
 
 import sim
 from sim.errors import ConfigError, NotModelledError
-from sim.fleet.run import make_router
-from sim.fleet.world import World
+from sim.fleet.build import wire
+from sim.fleet.routers import make_router
 from sim.study.single import Prepared
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,7 +29,7 @@ def world_of(s, until=np.inf):
     (plan,) = s.plans
     group = plan.build(0, 1.0, (64, 1e-4, 8.0))
     router = make_router(s.scenario.router, plan.replicas, 1)
-    return World([group], router, s.traffic, until=until, facts=[plan.facts] * plan.replicas)
+    return wire([group], [router], s.traffic, until=until, facts=[plan.facts] * plan.replicas)
 
 
 def test_all_requests_finish_once_and_all_blocks_come_back():

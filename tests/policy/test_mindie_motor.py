@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
-import simpy
 
 import sim
 from sim.errors import ConfigError
+from sim.fleet.clock import Clock
 from sim.fleet.coordinator import Queue
+from sim.fleet.request import Request
+from sim.fleet.station import Station, link
 from sim.model import load_model
 from sim.policy.coordinator import Dispatch
 from sim.policy.motor.default import CacheAffinity, RoundRobin
@@ -212,18 +214,29 @@ class Wait:
 
 
 def test_a_queue_asks_again_when_something_is_released_and_gives_up_in_time():
-    env, router, log = simpy.Environment(), Wait(1), []
-    queue = Queue(
-        env,
-        router,
-        None,
-        lambda r, replica, decode: log.append((env.now, r[2], "sent")),
-        lambda r: log.append((env.now, r[2], "failed")),
-    )
-    for number in range(5):
-        queue.arrive((None, 0, number, 0))
-    queue.prompt_computed(0, 0.05)
-    queue.ended(0, 0.22)
+    env, router, log = Clock(), Wait(1), []
+
+    class Neighbour(Station):
+        def send(self, request, replica, decode=-1):
+            log.append((env.now, request.number, "sent"))
+
+        def refused(self, request, time, busy=False):
+            log.append((time, request.number, "failed"))
+
+        def ended(self, request, time, replica):
+            pass
+
+        def first_token(self, request, time):
+            pass
+
+    queue, neighbour = Queue(env, router, None), Neighbour()
+    link([neighbour, queue, neighbour])
+    requests = [Request(None, 0, number, 0.0) for number in range(5)]
+    for request in requests:
+        if not queue.arrive(request):
+            neighbour.refused(request, env.now)
+    queue.first_token(requests[0], 0.05)
+    queue.ended(requests[0], 0.22, 0)
     env.run()
     assert log == [(0, 0, "sent"), (0, 4, "failed"), (0.22, 1, "sent"), (0.35, 2, "failed"), (0.35, 3, "failed")]
     assert router.log == [("first", 0), ("ended", 0)]

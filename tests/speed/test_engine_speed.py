@@ -23,7 +23,7 @@ SHARED = Path(__file__).parents[3] / "shared" / "data" / "traces" / "speed_w1000
 
 
 def study(requests: int, *overrides: str, trace: bool = False) -> Prepared:
-    given = [*overrides, f"traffic.synthetic.requests={requests}", "router=round_robin"]
+    given = [f"traffic.synthetic.requests={requests}", "router=round_robin", *overrides]  # the last one wins
     if trace:
         if not SHARED.exists():
             pytest.skip("the speed trace is not at hand")
@@ -66,15 +66,49 @@ def test_a_million_requests_need_little_memory_and_linear_time() -> None:
     assert speeds[1] > 0.7 * speeds[0]
 
 
-def test_a_thousand_replicas_cost_little_more_per_request() -> None:
-    """Least outstanding requests looks at every replica at every arrival."""
+def microseconds(made: Prepared, **load: Any) -> float:
+    return 1e6 / rate(made, **load)[0]
+
+
+@pytest.mark.parametrize("replicas", [1, 64, 1000])
+def test_routing_by_load_costs_little_beside_the_engines(replicas: int) -> None:
+    """Least outstanding looks at every replica at every arrival, round robin at none: the same engines, the same load."""
+    given = f"deployment.replicas={replicas}"
     cost = {}
-    for replicas in (1, 1000):
-        made = study(50_000, f"deployment.replicas={replicas}", "router=least_outstanding")
-        arrive = 8.0 * replicas
-        cost[replicas] = 1e6 / rate(made, rate=arrive)[0]
+    for router in ("round_robin", "least_outstanding", "power_of_two"):
+        made = study(50_000, given, f"router={router}")
+        assert made.scenario.router.name == router
+        cost[router] = microseconds(made, rate=8.0 * replicas)
+    print(f"\n{replicas} replicas, µs per request: {cost}")
+    assert cost["least_outstanding"] < 2.5 * cost["round_robin"]
+    assert cost["power_of_two"] < 2.5 * cost["round_robin"]
+
+
+ASKED = """
+from sim.policy.routing.least_outstanding import LeastOutstanding
+
+
+class Asked(LeastOutstanding):
+    \"\"\"Asked at every arrival.\"\"\"
+
+    name = "asked"
+
+    def choose(self, snapshot, block, row):
+        return super().choose(snapshot, block, row)
+"""
+
+
+def test_a_rule_that_compiled_code_knows_costs_half(tmp_path: Path) -> None:
+    """The same router asked by the world at every arrival, and in blocks; interleaved, the better of three each."""
+    file = tmp_path / "asked.py"
+    file.write_text(ASKED)
+    made = {name: study(50_000, f"router={name}") for name in ("least_outstanding", f"{file}:Asked")}
+    cost = dict.fromkeys(made, np.inf)
+    for _ in range(3):
+        for name, prepared in made.items():
+            cost[name] = min(cost[name], microseconds(prepared))
     print(f"\nµs per request: {cost}")
-    assert cost[1000] - cost[1] < 10 * max(1.0, cost[1] / 10)
+    assert cost["least_outstanding"] < 0.5 * cost[f"{file}:Asked"]
 
 
 def test_memory_follows_requests_in_flight() -> None:

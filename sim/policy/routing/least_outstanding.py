@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sim.policy.router import Router, Snapshot
+import numpy as np
+
+from sim.policy.router import Fewest, Router, Snapshot
 from sim.registry import register
 
 
@@ -16,21 +18,28 @@ class LeastOutstanding(Router):
     name = "least_outstanding"
     aliases = ("lor",)
     elastic = True
-    _next = 0
+
+    def __init__(self, params: Any, replicas: int, rng: np.random.Generator) -> None:
+        super().__init__(params, replicas, rng)
+        self._turn = np.zeros(1, np.int64)
 
     def members(self, numbers: Sequence[int]) -> None:
         """The turn begins anew."""
         super().members(numbers)
-        self._next = 0
+        self._turn[0] = 0
+
+    def fewest(self, rows: int) -> Fewest:
+        """All replicas, in turn."""
+        return Fewest(np.zeros((rows, 0), np.int64), self._turn)
 
     def choose(self, snapshot: Snapshot, block: Any, row: int) -> int:
         """O(replicas), vectorised."""
         load = snapshot.outstanding
-        after = self._next
+        after = int(self._turn[0])
         best = int(load[after:].argmin()) + after
         if after > 0:
             first = int(load[:after].argmin())
             if load[first] < load[best]:
                 best = first
-        self._next = best + 1 if best + 1 < self.replicas else 0
+        self._turn[0] = best + 1 if best + 1 < self.replicas else 0
         return best

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from sim.policy.router import Router, RouterParams, Snapshot
+from sim.policy.router import Fewest, Router, RouterParams, Snapshot
 from sim.registry import register
 
 
@@ -24,6 +24,10 @@ class PowerOfTwo(Router):
     name = "power_of_two"
     Params = PowerOfTwoParams
     elastic = True
+
+    def fewest(self, rows: int) -> Fewest:
+        """The same draws."""
+        return Fewest(self.rng.integers(0, self.replicas, (rows, self.params.choices)), np.zeros(1, np.int64))
 
     def choose(self, snapshot: Snapshot, block: Any, row: int) -> int:
         """Compares ``choices`` draws."""

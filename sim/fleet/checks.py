@@ -1,0 +1,54 @@
+"""What pools that belong together must agree upon. What cannot be combined at all is the table in `build`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sim.errors import ConfigError, NotModelledError
+
+_SHARED = ("runner", "OLLAMA_MAX_QUEUE", "OLLAMA_MAX_LOADED_MODELS", "OLLAMA_GPU_OVERHEAD")  # settings of the one server
+
+
+def check_host(plans: Sequence[Any]) -> None:
+    """Whether the pools can be the models of one Ollama. Raises `ConfigError`, `NotModelledError`."""
+    first = plans[0]
+    for p in plans:
+        if p.scheduler.name != "ollama":
+            raise NotModelledError(
+                f"{p.field}.model",
+                p.model.name,
+                f"several models in one fleet are not modelled under {p.scheduler.name}",
+                "ollama",
+            )
+        if p.layout.tp > 1:
+            raise NotModelledError(f"{p.field}.tp", p.layout.tp, "several models share the one accelerator of each host", "1")
+        if p.replicas != first.replicas:
+            why = "is the number of hosts, each of which has all models"
+            raise ConfigError(f"{p.field}.replicas", p.replicas, why, str(first.replicas))
+        if p.accelerator.name != first.accelerator.name:
+            raise ConfigError(
+                f"{p.field}.accelerator", p.accelerator.name, "all models share one accelerator", first.accelerator.name
+            )
+        for name in _SHARED:
+            if getattr(p.params, name) != getattr(first.params, name):
+                here, there = getattr(p.params, name), getattr(first.params, name)
+                raise ConfigError(f"{p.field}.engine.{name}", here, "is a setting of the server, one for all models", str(there))
+
+
+def check_sides(plans: Sequence[Any]) -> None:
+    """Whether the pools can hand requests over. Raises `ConfigError`, `NotModelledError`."""
+    first = plans[0]
+    if first.scheduler.hands_over is None:
+        raise NotModelledError(
+            f"{first.field}.role", first.role, f"prefill and decode sides of {first.scheduler.name} are not modelled", "vllm"
+        )
+    for p in plans:
+        if p.scheduler.name != first.scheduler.name:
+            why = "KV is handed over between engines of one kind only"
+            raise ConfigError(f"{p.field}.engine.name", p.scheduler.name, why, first.scheduler.name)
+        if p.model is not first.model:
+            raise ConfigError(f"{p.field}.model", p.model.name, "the sides serve one model", first.model.name)
+        if p.budget is not None and p.budget.block_size != first.budget.block_size:
+            size = first.budget.block_size
+            raise ConfigError(f"{p.field}.engine.block_size", p.budget.block_size, "KV is handed over block by block", str(size))

@@ -1,0 +1,221 @@
+"""The beginning of the road: who sends, and who has the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from math import inf
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.fleet.client_side import ClientSide
+from sim.fleet.clock import LATEST, Clock, too_late
+from sim.fleet.request import Request
+from sim.fleet.station import NAN, REJECTED, Station
+
+WATCH_FINISH = 1  # as in sim.engine.state, which would load the compiler
+_LOOK_UP = 4096  # answers of clients between two looks at the recorders
+
+
+class Clients(Station):
+    """What all clients have in common. ``mix`` names the model of each request where there are several (`sim.fleet.models.Mix`)."""
+
+    def __init__(self, clock: Clock, until: float = inf, mix: Any = None) -> None:
+        super().__init__()
+        self.sent = 0
+        self.asks = 0
+        """Outcomes that stations on the road have to hear of."""
+        self.look_up: Callable[[], bool] = lambda: False
+        """Asked now and then; True: send no more."""
+        self.turned_away: list[tuple[Request, float]] = []
+        self._clock, self._until, self._mix = clock, until, mix
+        self._stopped = False
+        self._unplaced = 0
+
+    def refused(self, request: Request, time: float, busy: bool = False) -> None:
+        """The request ends here."""
+        self.turned_away.append((request, time))
+        self._unplaced += not busy
+
+    def ended(self, request: Request, time: float, replica: int) -> None:
+        """Nobody waits."""
+
+    def first_token(self, request: Request, time: float) -> None:
+        """Nobody waits."""
+
+    def rows(self) -> Iterable[tuple[Any, ...]]:
+        """Requests that were refused."""
+        for r, end in self.turned_away:
+            yield (r.number, 0, r.arrival, NAN, NAN, end, r.prompt_tokens, 0, 0, 0, REJECTED, NAN)
+
+    def klass(self) -> NDArray[np.int32]:
+        """i4[sent]: the class of each request."""
+        raise NotImplementedError
+
+    def totals(self) -> dict[str, float]:
+        """Who found no replica."""
+        return {"fleet_gateway_failed": float(self._unplaced)} if self._unplaced else {}
+
+    def notes(self) -> list[str]:
+        """The same in a sentence."""
+        return [f"{self._unplaced:,} requests found no replica in time and failed at the gateway"] if self._unplaced else []
+
+    def _send(self, request: Request) -> None:
+        if not self.then.arrive(request):
+            self.refused(request, max(request.arrival, self._clock.now))
+
+    def _not_too_late(self, time: float) -> None:
+        if min(time, self._until) > LATEST:
+            raise too_late(time)
+
+
+class OpenClients(Clients):
+    """They send at the times of the traffic, whatever becomes of it. ``blocks``: an iterator of `RequestBlock`."""
+
+    def __init__(self, clock: Clock, blocks: Any, until: float = inf, mix: Any = None) -> None:
+        super().__init__(clock, until, mix)
+        self._blocks = blocks
+        self._klass: list[NDArray[np.int32]] = []
+        self._block: Any = None
+        self._base = 0  # number of the first row of the current block
+        self._row = 0
+        self._arrivals: list[float] = []
+        self._ahead = False
+
+    def start(self) -> None:
+        """Whole blocks where everybody takes them, else one request after the other."""
+        self._ahead = self.then.ahead and not self.asks
+        if self.then.by_blocks and not self.asks:
+            self._next_of_blocks()
+        else:
+            self._go()
+
+    def klass(self) -> NDArray[np.int32]:
+        """As the traffic says."""
+        return np.concatenate([*self._klass, np.zeros(0, np.int32)])
+
+    def _next_block(self) -> bool:
+        """Take the next block of the traffic; False when there is none, or the run was stopped."""
+        if self._block is not None:
+            self._base += len(self._block)
+            self._block = None
+        self._stopped = self.look_up() or self._stopped
+        block = None if self._stopped else next(self._blocks, None)
+        if block is None:
+            return False
+        self._not_too_late(float(block.arrival_s[-1]))
+        self._block = block if self._mix is None else self._mix.assign(block)
+        self._klass.append(self._block.klass)
+        return True
+
+    def _next_of_blocks(self) -> None:
+        if self._next_block():
+            self._clock.call(float(self._block.arrival_s[0]), self._send_block)
+
+    def _send_block(self) -> None:
+        if self._clock.now < self._until:
+            self.then.arrive_block(self._block, self._base)
+            self.sent += len(self._block)
+            self._next_of_blocks()
+
+    def _send_ahead(self, row: int) -> int:
+        """All requests from ``row`` on that come before the next event; returns the first that does not."""
+        block = self._block
+        limit = min(self._clock.peek(), self._until)
+        end = max(int(np.searchsorted(block.arrival_s, limit)), row + 1)
+        self.then.arrive_ahead(block, row, end, self._base)
+        self.sent += end - row
+        return end
+
+    def _go(self, _: Any = None) -> None:
+        """Send what is due, and come back at the next arrival."""
+        clock, then, until, asks = self._clock, self.then, self._until, self.asks
+        now = clock.now
+        while True:
+            if self._row == len(self._arrivals):
+                if not self._next_block():
+                    return
+                self._arrivals, self._row = self._block.arrival_s.tolist(), 0
+            block, base, arrivals = self._block, self._base, self._arrivals
+            for row in range(self._row, len(arrivals)):
+                arrival = arrivals[row]
+                if arrival > now:
+                    self._row = row
+                    clock.at(arrival).callbacks.append(self._go)
+                    return
+                if arrival >= until or self._stopped:
+                    return
+                if self._ahead:
+                    self._row = self._send_ahead(row)
+                    break
+                self.sent += 1
+                request = Request(block, row, base + row, arrival, asks)
+                if self._mix is not None:
+                    request.klass = int(block.klass[row])
+                if not then.arrive(request):
+                    self.refused(request, max(arrival, now))
+            else:
+                self._row = len(arrivals)
+
+
+class WaitingClients(Clients):
+    """Each sends its next request some thinking time after it has the answer to the last one.
+
+    ``loop``: a `sim.workload.closed_loop.ClosedLoop` with nothing asked yet. ``side``: how long answers are under way; None: no time.
+    """
+
+    watches = WATCH_FINISH
+
+    def __init__(self, clock: Clock, loop: Any, until: float = inf, mix: Any = None, side: ClientSide | None = None) -> None:
+        super().__init__(clock, until, mix)
+        self._loop, self._side = loop, side
+        self._klass: list[int] = []
+
+    def start(self) -> None:
+        """All begin at once, no more of them than requests."""
+        clients = self._loop.concurrency
+        for client in range(clients if self._loop.total is None else min(clients, self._loop.total)):
+            self._later(client, 0.0)
+
+    def klass(self) -> NDArray[np.int32]:
+        """Of each request in the order of sending."""
+        return np.array(self._klass, np.int32)
+
+    def refused(self, request: Request, time: float, busy: bool = False) -> None:
+        """An error is an answer."""
+        super().refused(request, time, busy)
+        self.ended(request, time, 0)
+
+    def ended(self, request: Request, time: float, replica: int) -> None:
+        """The answer is on its way; the client thinks from when it has it."""
+        away = self._side.away(replica, request.prompt_tokens) if self._side is not None else 0.0
+        self._later(request.client, time + away + self._loop.think_time)
+
+    def _later(self, client: int, time: float) -> None:
+        self._not_too_late(time)
+        self._clock.call(time, lambda: self._next(client))
+
+    def _next(self, client: int) -> None:
+        now = self._clock.now
+        if now >= self._until or self._stopped:
+            return
+        found = self._loop.next(client)
+        if found is None:
+            return
+        block, row = found
+        block.arrival_s[row] = now
+        klass = int(block.klass[row]) if self._mix is None else self._mix.draw(block, row)
+        request = Request(block, row, self.sent, now, self.asks, klass, client)
+        self.sent += 1
+        self._klass.append(klass)
+        self._send(request)
+        if self.sent % _LOOK_UP == 0:
+            self._stopped = self.look_up() or self._stopped
+
+
+def clients_of(clock: Clock, traffic: Any, until: float, mix: Any, side: ClientSide | None) -> OpenClients | WaitingClients:
+    """The clients of a `sim.workload.base.Traffic`."""
+    if traffic.closed_loop is not None:
+        return WaitingClients(clock, traffic.closed_loop.fresh(), until, mix, side)
+    return OpenClients(clock, traffic.blocks(), until, mix)

@@ -1,0 +1,88 @@
+"""Where the router chooses the replica of each request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import inf
+from typing import Any
+
+from sim.fleet.clock import Clock
+from sim.fleet.request import Request
+from sim.fleet.station import Station
+from sim.policy.router import Router
+
+
+class Dispatch(Station):
+    """``view``: what the router sees. ``moves`` is told which running requests it wants elsewhere."""
+
+    moves: Callable[[Any], None] | None = None
+
+    def __init__(self, clock: Clock, router: Router, view: Any) -> None:
+        super().__init__()
+        self._clock, self._router, self._view = clock, router, view
+        self._turn = 0
+        router.setup(view.facts)
+
+    @property
+    def by_blocks(self) -> bool:
+        """A router that does not look knows the future."""
+        return self._router.stateless and self.then.by_blocks
+
+    @property
+    def ahead(self) -> bool:
+        """A router whose rule compiled code knows, and engines that compiled code runs."""
+        of = type(self._router)
+        rule = next(c for c in of.__mro__ if "fewest" in vars(c))
+        return (
+            "choose" in vars(rule)
+            and next(c for c in of.__mro__ if "choose" in vars(c)) is rule
+            and self._router.interval is None
+            and self.then.ahead
+        )
+
+    def start(self) -> None:
+        """The router looks at the replicas at its interval."""
+        if self._router.interval is not None:
+            self._clock.repeat(self._poll)
+
+    def _poll(self) -> float:
+        moves = self._router.poll(self._view)
+        if self.moves is not None:
+            self.moves(moves)
+        return self._clock.now + (self._router.interval or inf)
+
+    def arrive(self, request: Request) -> bool:
+        """To the router's choice; False if it has none."""
+        replica = self._router.choose(self._view, request.block, request.row)
+        if replica < 0:
+            return False
+        self.then.submit(request, replica)
+        return True
+
+    def send(self, request: Request, replica: int, decode: int = -1) -> None:
+        """Somebody else has chosen."""
+        self.then.submit(request, replica)
+
+    def in_turn(self, request: Request) -> bool:
+        """Round robin among those who serve."""
+        serving = in_service(self._router, self._view.replicas)
+        if not serving:
+            return False
+        replica = serving[self._turn % len(serving)]
+        self._turn = (self._turn + 1) % len(serving)
+        self.then.submit(request, replica)
+        return True
+
+    def arrive_ahead(self, block: Any, lo: int, hi: int, first: int) -> None:
+        """By the router's rule."""
+        self.then.submit_ahead(block, lo, hi, first, self._router.fewest(hi - lo))
+
+    def arrive_block(self, block: Any, first: int) -> None:
+        """The router says where each row goes."""
+        self.then.submit_block(block, self._router.route(block), first)
+
+
+def in_service(router: Router, replicas: int) -> Sequence[int]:
+    """The replicas that a router may choose: all, unless it stands before a fleet that scales (`sim.fleet.members.Members`)."""
+    numbers: Sequence[int] | None = getattr(router, "numbers", None)
+    return range(replicas) if numbers is None else numbers

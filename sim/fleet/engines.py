@@ -1,0 +1,258 @@
+"""The end of the road: the engines of all pools, brought up lazily to the next outside event by compiled calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import inf
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.fleet.caches import unseen
+from sim.fleet.clock import Clock
+from sim.fleet.request import Request
+from sim.fleet.station import Station
+from sim.fleet.view import View
+from sim.policy.router import ReplicaFacts
+
+Columns = dict[str, NDArray[Any]]
+FIRST_TOKEN = 1  # kind of an outcome, as in sim.engine.state, which would load the compiler
+
+
+class Engines(Station):
+    """``groups``: an `EngineGroup` per pool; replicas are numbered through all of them."""
+
+    def __init__(self, clock: Clock, groups: Sequence[Any], facts: Sequence[ReplicaFacts] | None = None) -> None:
+        super().__init__()
+        self.clock = clock
+        self.groups = list(groups)
+        self.views: list[View] = []
+        self.view = self.part(self.groups, facts)
+        self.pool_of = [g for g, group in enumerate(groups) for _ in range(group.n)]
+        self.number_of = [k for group in groups for k in range(group.n)]
+        self.watched = False
+        """Whether anybody waits for an outcome."""
+        self.first_tokens = False
+        """Whether first tokens are among the outcomes."""
+        self.counts: Callable[[Columns], int] = lambda rows: len(rows["id"])
+        """How many of the rows end their request."""
+        self.taken = [0] * len(self.groups)
+        """Requests that went to each pool, one by one."""
+        self._starts = [0] * len(self.pool_of)
+        self.first: list[int] = np.cumsum([0, *(g.n for g in groups)]).tolist()
+        """The first replica of each pool."""
+        self._first_row = np.cumsum([0, *(g.n * g.ranks for g in groups)]).tolist()  # results are by rank
+        self._there: dict[int, Request] = {}
+        self._came: dict[int, float] = {}  # requests that were kept before the engines: when they left their clients
+        self._rows: list[Columns] = []
+        self._block: tuple[Any, Any, Any] = (None, None, None)
+
+    def part(self, groups: Sequence[Any], facts: Sequence[ReplicaFacts] | None) -> View:
+        """A view of some of the pools."""
+        self.views.append(View(list(groups), self.clock, facts))
+        return self.views[-1]
+
+    @property
+    def looks(self) -> int:
+        """Times that somebody brought engines up to now to look at them."""
+        return sum(view.looks for view in self.views)
+
+    @property
+    def by_blocks(self) -> bool:
+        """Inboxes take future arrivals."""
+        return True
+
+    @property
+    def ahead(self) -> bool:
+        """One pool that one kernel runs, and nobody waits."""
+        from sim.fleet.ahead import compiled
+
+        return len(self.groups) == 1 and not self.watched and compiled(self.groups[0])
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether nothing happens here any more."""
+        return all(group.next_event() == inf for group in self.groups)
+
+    # -- caches
+
+    def restarted(self, replica: int) -> None:
+        """A new process with an empty cache has taken the replica's place."""
+        self._starts[replica] += 1
+
+    def as_seen(self, replica: int, block: Any, row: int) -> tuple[Any, int]:
+        """The request as (block, row) with texts that are new to a replica that was restarted."""
+        start = self._starts[replica]
+        return unseen(block, row, start) if start else (block, row)
+
+    # -- requests
+
+    def took(self, request: Request) -> None:
+        """A request goes to the engines now: who was kept on the way has his own time of arrival in the end."""
+        if self.clock.now != request.arrival:
+            self._came[request.number] = request.arrival
+
+    def submit(self, request: Request, replica: int) -> None:
+        """To its inbox. Engines take requests as of now."""
+        block, row, number = request.block, request.row, request.number
+        if self._starts[replica]:
+            block, row = self.as_seen(replica, block, row)
+        if block is not self._block[0]:
+            self._block = block, block.columns, block.spans
+        _, columns, spans = self._block
+        if self.clock.now != request.arrival:
+            self._came[number] = request.arrival
+            columns = (np.array([self.clock.now]), *(c[row : row + 1] for c in columns[1:]))
+            spans = (spans[0][row : row + 2], *spans[1:])
+            row = 0
+        if request.watch:
+            self._there[number] = request
+        pool = self.pool_of[replica]
+        self.taken[pool] += 1
+        self.groups[pool].submit(self.number_of[replica], columns, spans, row, row + 1, number - row, request.watch)
+
+    def submit_block(self, block: Any, replica_of: NDArray[np.int32], first: int) -> None:
+        """To the inboxes, which keep future arrivals."""
+        columns, spans = block.columns, block.spans
+        for group, low in zip(self.groups, self.first, strict=False):
+            if len(self.groups) == 1:
+                mine = replica_of if group.n > 1 else np.zeros(1, np.int32)
+            else:
+                inside = (replica_of >= low) & (replica_of < low + group.n)
+                mine = np.where(inside, replica_of - low, -1).astype(np.int32)
+                if len(mine) == 1 and mine[0] < 0:
+                    continue
+            group.submit_routed(mine, columns, spans, first)
+
+    def submit_ahead(self, block: Any, lo: int, hi: int, first: int, rule: Any) -> None:
+        """Advance, choose, submit in one compiled call."""
+        from sim.fleet.ahead import send_ahead
+
+        self.taken[0] += hi - lo
+        send_ahead(self.groups[0], block, lo, hi, first, float(self.clock.now), rule)
+
+    # -- running
+
+    def advance(self, until: float) -> bool:
+        """Bring every engine up to ``until``; True if there was an outcome that somebody waits for, no engine being past its time."""
+        groups = self.groups
+        if len(groups) == 1:
+            return groups[0].advance(until, self.watched)  # type: ignore[no-any-return]
+        if not self.watched:
+            for group in groups:
+                group.advance(until, False)
+            return False
+        last = -inf
+        while True:  # the same order as within a group: all completions at a time before all decisions
+            keys = [group.next_event() for group in groups]
+            first = min(keys)
+            if first > until or first == inf:
+                return False
+            tied = keys.count(first) > 1
+            later = min((k for k in keys if k > first), default=inf)
+            target = min(until, later if not tied else first if first > last else float(np.nextafter(first, inf)))
+            last = first
+            if any([group.advance(target, True) for group, key in zip(groups, keys, strict=True) if key <= first]):  # noqa: C419 - all of them
+                return True
+            if first >= until:
+                return False
+
+    def tell(self) -> None:
+        """Pass on what has happened."""
+        for group, first in zip(self.groups, self.first, strict=False):
+            if self.first_tokens:
+                for t, (number, k, kind, *_) in zip(*group.take_outcomes(), strict=True):
+                    if kind == FIRST_TOKEN:
+                        self.before.first_token(self._there[number], t)
+                    else:
+                        self.before.ended(self._there.pop(number), t, first + k)
+                continue
+            ids, times, replicas = group.take_watched()
+            for number, t, k in zip(ids.tolist(), times.tolist(), replicas.tolist(), strict=True):
+                self.before.ended(self._there.pop(number), t, first + k)
+
+    def after_looks(self) -> None:
+        """Somebody has looked at engines, and so brought them up to now."""
+
+    def catch_up(self, until: float) -> None:
+        """The run ends at ``until``: also for those that were left behind, as nothing anyone waits for happens there before."""
+        if until < inf:
+            for group in self.groups:
+                group._keys.fill(-inf)
+                group.advance(until, False)
+
+    # -- results
+
+    def collect(self) -> int:
+        """Take the finished rows out of the recorders, so that memory follows requests in flight; returns how many requests they end."""
+        ended = 0
+        for group, first in zip(self.groups, self._first_row, strict=False):
+            rows = group.drain()
+            if len(rows["id"]):
+                rows["replica"] += np.int32(first)
+                self._restore(rows)
+                ended += self.counts(rows)
+                self._rows.append(rows)
+        return ended
+
+    def _restore(self, rows: Columns) -> None:
+        if self._came:
+            for i in np.flatnonzero(np.isin(rows["id"], list(self._came))).tolist():
+                # a request that was handed over has several rows; its first arrival counts
+                rows["arrival_s"][i] = self._came.pop(int(rows["id"][i]), rows["arrival_s"][i])
+
+    def columns(self) -> list[Columns]:
+        """Rows of all requests that have come here, those still in flight last."""
+        parts, self._rows = self._rows, []
+        for group, first in zip(self.groups, self._first_row, strict=False):
+            rows = group.in_flight()
+            rows["replica"] += np.int32(first)
+            self._restore(rows)
+            parts.append(rows)
+        return parts
+
+
+class JoinedEngines(Engines):
+    """The same where each outcome, of whatever kind, counts to the very moment over all pools: engines of one scheduler, watched always.
+
+    ``happened(time, number, pool, replica of the pool, kind, slot, value)`` is told of each.
+    """
+
+    happened: Callable[..., None]
+
+    def __init__(self, clock: Clock, groups: Sequence[Any], facts: Sequence[ReplicaFacts] | None = None) -> None:
+        super().__init__(clock, groups, facts)
+        from sim.engine.group import Joined
+
+        self.watched = True
+        self._joined = Joined(self.groups)
+
+    @property
+    def by_blocks(self) -> bool:
+        """Each request counts."""
+        return False
+
+    def advance(self, until: float) -> bool:
+        """As of any engines."""
+        return bool(self._joined.advance(until))
+
+    def tell(self) -> None:
+        """All outcomes in order of time."""
+        looks = self.looks
+        while True:
+            times, rows = self._joined.outcomes()
+            for t, row in zip(times, rows, strict=True):
+                self.happened(t, *row)
+            # a router that looked at the engines brought them to now, perhaps to more outcomes
+            if self.looks == looks or not self._joined.more_outcomes():
+                return
+
+    def after_looks(self) -> None:
+        """There may be outcomes."""
+        if self._joined.more_outcomes():
+            self.tell()
+
+    def catch_up(self, until: float) -> None:
+        """As of any engines."""
+        self._joined.catch_up(until)

@@ -1,0 +1,74 @@
+"""One request on its way from a prefill to a decode engine."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+
+from sim.fleet.request import Request
+from sim.workload.table import RequestBlock
+
+_NEW_CONTENT: Final = 1 << 50  # what a returned request says from then on is content of its own: it is hashed from its new start
+
+
+class Journey:
+    """One request on its way. Replicas are numbered over all pools; −1: not chosen, or no slot yet."""
+
+    __slots__ = (
+        "again",
+        "block",
+        "choice",
+        "d",
+        "d_held",
+        "d_slot",
+        "last",
+        "need",
+        "number",
+        "p",
+        "p_held",
+        "p_slot",
+        "request",
+        "row",
+        "seen",
+        "sent",
+        "watch",
+    )
+
+    def __init__(self, request: Request, p: int, d: int, choice: int) -> None:
+        self.request, self.block, self.row = request, request.block, request.row
+        self.number, self.watch = request.number, request.watch
+        self.p, self.d, self.choice = p, d, choice
+        self.p_slot = self.d_slot = -1
+        self.p_held = self.d_held = False
+        self.need = self.sent = 0  # tokens whose KV must travel, and of them on their way
+        self.seen = np.nan  # when the client got the first token from P
+        self.last = np.nan  # of a returned request: when it had its last token
+        self.again = 0  # times it was returned
+
+    def again_as(self, t: float, done: int) -> RequestBlock:
+        """The request that goes anew: the prompt and the ``done`` tokens that were delivered are its prompt."""
+        old, row = self.block, self.row
+        lo, hi = int(old.span_off[row]), int(old.span_off[row + 1])
+        spans: Any = (np.zeros(2, np.int64), (), (), ())
+        if hi > lo:
+            more = ([int(old.out_content[row])], [0], [done])
+            parts = (
+                [np.concatenate([a[lo:hi], b]) for a, b in zip(old.spans[1:], more, strict=True)]
+                if done
+                else [a[lo:hi] for a in old.spans[1:]]
+            )
+            spans = (np.array([0, len(parts[0])]), *parts)
+        self.again += 1
+        return RequestBlock.of(
+            [t],
+            [int(old.prompt_tokens[row]) + done],
+            [int(old.output_tokens[row]) - done],
+            max_tokens=[int(old.max_tokens[row]) - done],
+            priority=old.priority[row : row + 1],
+            session=old.session[row : row + 1],
+            lora=old.lora[row : row + 1],
+            klass=old.klass[row : row + 1],
+            out_content=[int(old.out_content[row]) + _NEW_CONTENT],
+            spans=spans,
+        )

@@ -1,0 +1,116 @@
+"""A router before a fleet that scales: it sees, and chooses among, the replicas that serve."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.policy.router import ReplicaFacts, Router, Snapshot
+
+
+class Serving:
+    """What the router sees (`sim.policy.router.Snapshot`): of all replicas of ``view`` those that serve, place i being number ``numbers[i]``."""
+
+    def __init__(self, view: Any) -> None:
+        self._view = view
+        self.numbers = np.zeros(0, np.int64)
+
+    @property
+    def now(self) -> float:
+        """Simulated time."""
+        return float(self._view.now)
+
+    @property
+    def outstanding(self) -> NDArray[np.int64]:
+        """i8[place]."""
+        found: NDArray[np.int64] = self._view.outstanding[self.numbers]
+        return found
+
+    def gauges(self) -> NDArray[np.float64]:
+        """f8[5, place]."""
+        found: NDArray[np.float64] = self._view.gauges()[:, self.numbers]
+        return found
+
+    def look(self) -> dict[str, NDArray[np.float64]]:
+        """f8[place] by name."""
+        return {name: values[self.numbers] for name, values in self._view.look().items()}
+
+    def running(self, replica: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Running requests of the replica at a place."""
+        rows: tuple[NDArray[np.int64], NDArray[np.float64]] = self._view.running(int(self.numbers[replica]))
+        return rows
+
+
+class Members(Router):
+    """``router`` among those of the replicas of ``view`` that serve; to the fleet it speaks of replicas by their numbers."""
+
+    name = "members"
+
+    def __init__(self, router: Router, view: Any) -> None:
+        super().__init__(router.params, router.replicas, router.rng)
+        self._router = router
+        self._seen = Serving(view)
+        self._facts: Sequence[ReplicaFacts] = ()
+        self.numbers: list[int] = []
+        """Those that serve, ascending."""
+        self.interval = router.interval
+        self.gateway, self.migration = router.gateway, router.migration
+
+    @property
+    def pairs(self) -> bool:
+        """As the router says, and is told."""
+        return self._router.pairs
+
+    @pairs.setter
+    def pairs(self, on: bool) -> None:
+        self._router.pairs = on
+
+    def appoint(self, numbers: Sequence[int]) -> None:
+        """These serve from now on."""
+        self.numbers = list(numbers)
+        self._seen.numbers = np.array(self.numbers, np.int64)
+        facts = [self._facts[k] for k in numbers]
+        if len(set(self._facts)) > 1:  # places change their meaning
+            self._router.setup(facts)
+        self._router.members(self.numbers)
+
+    def look_at(self) -> None:
+        """A replica has begun to serve: whoever polls looks at once."""
+        if self._router.interval is not None and self.numbers:
+            self._router.poll(self._seen)
+
+    def setup(self, facts: Sequence[ReplicaFacts]) -> None:
+        """Of all replicas that can be."""
+        self._facts = facts
+        self._router.setup(facts)
+
+    def plays(self, role: str) -> None:
+        """Passed on."""
+        self._router.plays(role)
+
+    def revert(self) -> None:
+        """Passed on."""
+        self._router.revert()
+
+    def reached(self, choice: int, now: float) -> None:
+        """Passed on."""
+        self._router.reached(choice, now)
+
+    def choose(self, snapshot: Snapshot, block: Any, row: int) -> int:
+        """The router's choice among the replicas that serve; −1 while none does."""
+        if not self.numbers:
+            return -1
+        place = self._router.choose(self._seen, block, row)
+        return self.numbers[place] if place >= 0 else -1
+
+    def poll(self, snapshot: Snapshot) -> Any:
+        """The router's look at the replicas, and the moves that it wants."""
+        if not self.numbers:
+            return ()
+        moves = self._router.poll(self._seen)
+        self.interval = self._router.interval
+        return [replace(m, source=self.numbers[m.source], destination=self.numbers[m.destination]) for m in moves]

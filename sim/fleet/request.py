@@ -1,0 +1,31 @@
+"""One request on its road through the stations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class Request:
+    """Row ``row`` of a `sim.workload.table.RequestBlock`, as request ``number`` of the run.
+
+    ``arrival``: when it left its client (s). ``watch``: of which outcomes the engines tell (flags of `sim.engine.state`). ``klass``: its class
+    in the results. ``client``: who waits for the answer; −1: nobody.
+    """
+
+    __slots__ = ("arrival", "block", "client", "klass", "number", "row", "watch")
+
+    def __init__(
+        self, block: Any, row: int, number: int, arrival: float, watch: int = 0, klass: int = 0, client: int = -1
+    ) -> None:
+        self.block, self.row, self.number, self.arrival = block, row, number, arrival
+        self.watch, self.klass, self.client = watch, klass, client
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Length of its prompt."""
+        return int(self.block.prompt_tokens[self.row])
+
+    @property
+    def priority(self) -> int:
+        """As the traffic says."""
+        return int(self.block.priority[self.row])

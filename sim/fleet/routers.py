@@ -1,0 +1,38 @@
+"""The routers of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sim import registry
+from sim.streams import stream
+
+
+def make_router(section: Any, replicas: int, seed: int, name: str = "router") -> Any:
+    """The router of a scenario's ``router`` section; ``name`` of its substream. Raises `ConfigError`."""
+    from sim.config import settings
+
+    cls = registry.lookup("router", section.name, "router.name")
+    return cls(settings(cls.Params, section.settings, "router"), replicas, stream(seed, name))
+
+
+def make_routers(plans: Sequence[Any], section: Any, seed: int) -> list[Any]:
+    """One router, or in a disaggregated deployment one for each side unless it chooses for both. Of models that share cards: of the hosts."""
+    replicas = {role: sum(p.replicas for p in plans if p.role == role) for role in ("", "prefill", "decode")}
+    if plans[0].several:
+        return [make_router(section, plans[0].replicas, seed)]
+    if not plans[0].role:
+        return [make_router(section, replicas[""], seed)]
+    if registry.lookup("router", section.name, "router.name").whole:
+        return [make_router(section, sum(replicas.values()), seed)]
+    return [
+        make_router(section, replicas["prefill"], seed),
+        make_router(section, replicas["decode"], seed, "router.decode"),
+    ]
+
+
+def side_view(engines: Any, plans: Sequence[Any], role: str) -> Any:
+    """What the router of one side sees."""
+    mine = [g for g, p in zip(engines.groups, plans, strict=True) if p.role == role]
+    return engines.part(mine, [p.facts for p in plans if p.role == role for _ in range(p.replicas)])

@@ -1,0 +1,93 @@
+"""What routers and scalers see of the engines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import simpy
+from numpy.typing import NDArray
+
+from sim.policy.router import ReplicaFacts
+
+
+class View:
+    """What routers see (`sim.policy.router.Snapshot`)."""
+
+    def __init__(self, groups: list[Any], env: simpy.Environment, facts: Sequence[ReplicaFacts] | None = None) -> None:
+        self._groups = groups
+        self._env = env
+        self.replicas = sum(g.n for g in groups)
+        self.facts = list(facts) if facts is not None else [ReplicaFacts()] * self.replicas
+        self._insides: list[Any] = []
+        self._place = [(g, k) for g, group in enumerate(groups) for k in range(group.n)]
+        self.moment = 0.0
+        """Time of the outcome that is being handled, which may be ahead of SimPy's clock."""
+        self.looks = 0
+        """Times that a router brought engines up to now."""
+
+    @property
+    def now(self) -> float:
+        """Simulated time."""
+        return max(float(self._env.now), self.moment)
+
+    def insides(self) -> list[Any]:
+        """One `sim.engine.handover.Inside` per pool."""
+        if not self._insides:
+            from sim.engine.handover import Inside
+
+            first = np.cumsum([0, *(g.n for g in self._groups)])
+            self._insides = [Inside(g, self.facts[i].block_size) for g, i in zip(self._groups, first, strict=False)]
+        return self._insides
+
+    def movable(self) -> None:
+        """Raise `NotModelledError` where running requests cannot be taken out of an engine."""
+        first = 0
+        for inside, group in zip(self.insides(), self._groups, strict=True):
+            inside.movable(self.facts[first].engine)
+            first += group.n
+
+    def inside(self, replica: int) -> tuple[Any, int]:
+        """The inside of a replica's pool and its number there."""
+        group, k = self._place[replica]
+        return self.insides()[group], k
+
+    def sync(self, replica: int) -> None:
+        """Bring the pool of a replica up to now."""
+        self.looks += 1
+        self.inside(replica)[0].sync(self.now)
+
+    def look(self) -> dict[str, NDArray[np.float64]]:
+        """Queue and memory of all replicas as of now."""
+        from sim.engine.handover import LOOK
+
+        self.looks += 1
+        for inside in self.insides():
+            inside.sync(self.now)
+        rows = np.concatenate([inside.look() for inside in self.insides()])
+        return {name: rows[:, j] for j, name in enumerate(LOOK)}
+
+    def running(self, replica: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Running requests of a replica as of now."""
+        self.sync(replica)
+        inside, k = self.inside(replica)
+        rows: tuple[NDArray[np.int64], NDArray[np.float64]] = inside.requests(k)
+        return rows
+
+    def free_blocks(self, replica: int) -> float:
+        """KV blocks of a replica that nobody holds."""
+        inside, k = self.inside(replica)
+        row = inside.look()[k]
+        return float(row[0] - row[1])
+
+    @property
+    def outstanding(self) -> NDArray[np.int64]:
+        """Live for one pool, joined for several."""
+        if len(self._groups) == 1:
+            return self._groups[0].outstanding  # type: ignore[no-any-return]
+        return np.concatenate([g.outstanding for g in self._groups])
+
+    def gauges(self) -> NDArray[np.float64]:
+        """Of all pools, side by side."""
+        return np.concatenate([g.gauges() for g in self._groups], axis=1)

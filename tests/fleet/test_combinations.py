@@ -1,0 +1,227 @@
+"""Stations in whatever combination: nothing is lost, nothing comes before its cause, and the same run gives the same bytes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import sim
+from sim.errors import NotModelledError
+from sim.fleet.build import REFUSED
+from sim.metrics.laws import check_laws
+from sim.study import single
+from sim.study.single import Prepared
+from tests.laws.test_little import most_at_once
+
+BASE = """
+model: {model}
+traffic: {{synthetic: {{arrival: {arrival}, lengths: {{kind: uniform, prompt_tokens: [1, 700], output_tokens: [1, 40]}}, requests: {requests}}}}}
+{deployment}
+"""
+SYNC = "{name: vllm, max_model_len: 4096, async_scheduling: false}"
+ONE = f"deployment: {{accelerator: h100-sxm, replicas: 2, engine: {SYNC}}}"
+RANKS = "deployment: {accelerator: h100-sxm, replicas: 2, dp: 2, engine: {name: vllm, max_model_len: 4096}}"
+TWO = (
+    f"pools: [{{name: a, accelerator: h100-sxm, replicas: 2, engine: {SYNC}}}, "
+    f"{{name: b, accelerator: a100-sxm-80g, replicas: 1, kv_blocks: 400, engine: {SYNC}}}]"
+)
+
+
+def sides(engine: str) -> str:
+    pools = [
+        f"{{name: {n}, role: {r}, accelerator: h100-sxm, replicas: 2, engine: {engine}}}"
+        for n, r in (("a", "prefill"), ("b", "decode"))
+    ]
+    return f"pools: [{', '.join(pools)}]"
+
+
+def hosts(n: int) -> str:
+    engine = "{name: ollama, num_ctx: 8192, OLLAMA_MAX_QUEUE: 4}"
+    models = ["{name: llama-3.1-8b, weights: int4}", "{name: qwen3-14b, weights: int4}"]
+    pools = [
+        f"{{name: {k}, model: {m}, replicas: {n}, accelerator: rtx-4090, engine: {engine}}}"
+        for k, m in zip("ab", models, strict=True)
+    ]
+    return f"pools: [{', '.join(pools)}]"
+
+
+SIDES = {"vllm": sides("{name: vllm, max_model_len: 4096}"), "sglang": sides("sglang")}
+SCALING = (
+    "scaling: {{name: eas, min: {least}, max: 3, targets: {{{target}}}, interval: 1s, window: 2s, scale_in_stabilization: 2s, "
+    "startup: {{provision: 1s, image: 0s, load_bandwidth: 1TB, warmup: 0s}}}}"
+)
+ROUTERS = (
+    "round_robin",
+    "least_outstanding",
+    "power_of_two",
+    "eas_tokenworks",
+    "llumnix",
+    "{name: llumnix, gateway: {scheduler_outage: [1s, 3s]}}",
+    "{name: eas, load_threshold: 1500, gateway: {wait_scheduling_timeout: 500ms, wait_scheduling_retry_interval: 100ms}}",
+    "{name: llumnix_v0, dispatch_policy: balanced}",
+    "{name: llumnix_v0, enable_migration: true, migrate_out_threshold: 80, enable_defrag: false}",
+    "{name: llumnix, enable_rescheduling: true, rescheduling_load_threshold: 0.001, rescheduling_load_diff_threshold: 0.0}",
+)
+
+
+@st.composite
+def worlds(draw: Any) -> tuple[str, int]:
+    """A scenario, and how many clients wait in it (0: none)."""
+    pick = lambda *values: draw(st.sampled_from(values))  # noqa: E731
+    deployment = pick(ONE, TWO, RANKS, *SIDES.values(), hosts(1), hosts(3))
+    lines = [deployment, f"router: {pick(*ROUTERS)}"]
+    if pick(False, True):
+        lines.append(SCALING.format(least=pick(0, 1, 2), target=pick("qps: 4", "queue: 1", "gpu: 0.3", "qps: 9, queue: 2")))
+    if pick(False, False, True):
+        lines.append(f"until: {pick('0.3s', '4s')}")
+    clients = pick(0, 0, 3, 25)
+    arrival = pick("burst", "{process: poisson, rate: 20/s}", "{process: gamma, rate: 5/s, cv: 4}")
+    text = BASE.format(model="llama-3.1-8b", arrival=arrival, requests=pick(1, 30, 120), deployment="\n".join(lines))
+    overrides = [f"traffic.closed_loop={{concurrency: {clients}, think_time: {pick('0s', '200ms')}}}"] if clients else []
+    return sim.config.to_yaml(sim.loads(text, [*overrides, f"seed={draw(st.integers(0, 9))}"])), clients
+
+
+def run(text: str, **how: Any) -> tuple[Any, Any]:
+    """Result and record."""
+    seen: list[Any] = []
+
+    def keep(*facts: Any, make: Any = single._record) -> Any:
+        seen.append(make(*facts))
+        return seen[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(single, "_record", keep)
+        result = Prepared(sim.loads(text)).run(**how)
+    return result, seen[0]
+
+
+def check(text: str, clients: int) -> Any:
+    """Run it twice, and step by step; check what always holds."""
+    result, record = run(text)
+    r, s = result.columns, result.summary
+    count = s["requests"]
+    assert (np.sort(r["id"]) == np.arange(count["injected"])).all()
+    assert count["injected"] == count["finished"] + count["rejected"] + count["failed"] + count["in_flight"]
+    if "until" not in text or "until: null" in text:
+        assert count["in_flight"] == 0
+    if not count["in_flight"]:
+        check_laws(record)
+    done = r["status"] == 0
+    for before, after in (
+        ("arrival_s", "first_scheduled_s"),
+        ("first_scheduled_s", "first_token_s"),
+        ("first_token_s", "finish_s"),
+    ):
+        assert (r[after][done] >= r[before][done] - 1e-9).all(), (before, after)
+    if clients:
+        assert most_at_once({**r, "finish_s": np.where(np.isnan(r["finish_s"]), np.inf, r["finish_s"])}) <= clients
+    for other in (run(text)[0], run(text, multi_step=False)[0]):
+        for name, column in result.requests.items():
+            assert column.to_numpy().tobytes() == other.requests[name].to_numpy().tobytes(), name
+    return result
+
+
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(worlds())
+def test_whatever_is_combined_obeys_the_laws(world: tuple[str, int]) -> None:
+    text, clients = world
+    try:
+        check(text, clients)
+    except NotModelledError as refused:
+        assert (
+            any(pair.why in str(refused) for pair in REFUSED) or "of this engine" in str(refused) or "this engine" in str(refused)
+        ), refused
+
+
+def text_of(deployment: str, *more: str, requests: int = 400, arrival: str = "{process: poisson, rate: 40/s}") -> str:
+    made = BASE.format(model="llama-3.1-8b", arrival=arrival, requests=requests, deployment="\n".join([deployment, *more]))
+    return sim.config.to_yaml(sim.loads(made))
+
+
+QPS = SCALING.format(least=1, target="qps: 8")
+
+
+def started(result: Any) -> set[int]:
+    """Replicas that were started."""
+    return {k for _, what, k in result.summary["scaling"]["events"] if what == "ready"}
+
+
+def test_each_of_several_pools_is_scaled_by_itself() -> None:
+    result = check(text_of(TWO, QPS, "router: least_outstanding"), 0)
+    assert any(k < 3 for k in started(result)) and any(k >= 3 for k in started(result))
+    names = {row["name"] for row in result.summary["replicas"]}
+    assert {"a 0", "b 0"} <= names
+    own = check(text_of(TWO, QPS.replace("name: eas", "name: eas, pools: {b: {max: 1}}"), "router: least_outstanding"), 0)
+    assert {row["name"] for row in own.summary["replicas"] if row["name"].startswith("b")} == {"b 0"}
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang"])
+def test_both_sides_are_scaled(engine: str) -> None:
+    pools = SIDES[engine].replace("replicas: 2", "replicas: 1")
+    result = check(text_of(pools, QPS, "router: least_outstanding"), 0)
+    assert {k < 3 for k in started(result)} == {True, False}
+    assert len({*result.columns["prefill_replica"].tolist()}) > 1
+    gone = [k for _, what, k in result.summary["scaling"]["events"] if what == "gone"]
+    assert result.summary["requests"]["finished"] == 400 and isinstance(gone, list)
+
+
+def test_engines_with_ranks_are_scaled() -> None:
+    result = check(text_of(RANKS.replace("replicas: 2", "replicas: 1"), QPS, "router: least_outstanding"), 0)
+    s = result.summary
+    assert started(result)
+    assert s["context"]["replicas"] == 3
+    assert len(s["replicas"]) == 6  # results are by rank
+    assert s["context"]["accelerators"] <= 6
+    assert s["scaling"]["accelerator_hours"] == pytest.approx(s["context"]["accelerators"] * s["simulated_s"] / 3600)
+
+
+def test_running_requests_move_in_a_fleet_that_scales() -> None:
+    router = "router: {name: llumnix_v0, enable_migration: true, migrate_out_threshold: 80}"
+    pool = ONE.replace("engine:", "kv_blocks: 260, engine:")
+    result = check(text_of(pool, QPS, router), 0)
+    assert result.summary["fleet"]["migrations"] > 0
+    assert started(result)
+
+
+def test_a_scheduler_that_is_out_goes_round_robin_among_those_who_serve() -> None:
+    router = "router: {name: llumnix, gateway: {scheduler_outage: [0s, 5s]}}"
+    result = check(text_of(ONE, QPS, router), 0)
+    assert result.summary["requests"]["finished"] == 400
+
+
+def test_a_router_spreads_requests_over_several_hosts() -> None:
+    one = check(text_of(hosts(1), requests=100, arrival="{process: poisson, rate: 1/s}"), 0)
+    three = check(text_of(hosts(3), "router: least_outstanding", requests=100, arrival="{process: poisson, rate: 1/s}"), 0)
+    assert set(three.columns["replica"]) == set(range(6))
+    assert [c["name"] for c in three.summary["classes"]] == ["a", "b"]
+    assert three.summary["fleet"]["busy_503"] <= one.summary["fleet"]["busy_503"]
+    assert three.summary["context"]["accelerators"] == 3
+    klass, replica = three.columns["klass"], three.columns["replica"]
+    served = three.columns["status"] == 0
+    assert (klass[served] == replica[served] // 3).all()
+
+
+def test_a_gateway_stands_before_hosts() -> None:
+    check(text_of(hosts(2), "router: {name: eas, load_threshold: 500}", requests=60, arrival="burst"), 0)
+
+
+@pytest.mark.parametrize("pair", REFUSED, ids=lambda pair: f"{pair.one} and {pair.other}")
+def test_what_is_refused_is_refused_with_its_reason(pair: Any) -> None:
+    features = {
+        "scaling": QPS,
+        "a router of a fixed fleet": "router: vllm_dp",
+        "a coordinator": "router: mindie_motor",
+        "migration": "router: {name: llumnix_v0, enable_migration: true}",
+    }
+    pools = {"several models": hosts(1), "roles": SIDES["vllm"], "ranks": RANKS}
+    kinds = {pair.one, pair.other}
+    deployment = next((pools[k] for k in ("several models", "roles", "ranks") if k in kinds), ONE)
+    if kinds == {"roles", "ranks"}:
+        deployment = SIDES["sglang"].replace("replicas: 2", "replicas: 2, dp: 2")
+    with pytest.raises(NotModelledError) as raised:
+        Prepared(sim.loads(text_of(deployment, *(features[k] for k in kinds if k in features))))
+    assert pair.why in str(raised.value)
