@@ -9,7 +9,7 @@ import numpy as np
 
 from sim.config.economics import Economics
 from sim.cost.energy import energy
-from sim.errors import ConfigError
+from sim.errors import ConfigError, NotModelledError
 from sim.fleet.build import Plan
 from sim.hardware import load_accelerator
 from sim.hardware.grids import Pue, find_grid, find_pue
@@ -26,6 +26,9 @@ def check(scenario: Any, plans: Sequence[Plan]) -> None:
     e: Economics | None = scenario.economics
     if e is None:
         return
+    if scenario.scaling is not None and len(plans) > 1:
+        why = "is not modelled for several pools that scale: each would need its own mean"
+        raise NotModelledError("economics", scenario.scaling.name, why, "no scaling, or one deployment")
     expense_of(e, replica_widths(plans), None)
     if isinstance(e.grid, str):
         find_grid(e.grid)
@@ -40,7 +43,7 @@ def attach(summary: dict[str, Any], scenario: Any, plans: Sequence[Plan], record
     if record.scaling is not None:  # a fleet that grows: what existed on average, and no whole servers
         alive = np.asarray(record.alive_s, np.float64)
         horizon = float(record.totals.get("last_s", 0.0))
-        mean = float(alive.sum()) / horizon if horizon > 0 else 1.0
+        mean = float(alive.sum()) / horizon / plans[0].rank_count if horizon > 0 else 1.0  # rows are by rank
     else:
         mean = None
     pue = _pue(e, widths)

@@ -225,3 +225,8 @@ def test_what_is_refused_is_refused_with_its_reason(pair: Any) -> None:
     with pytest.raises(NotModelledError) as raised:
         Prepared(sim.loads(text_of(deployment, *(features[k] for k in kinds if k in features))))
     assert pair.why in str(raised.value)
+
+
+def test_a_bill_for_several_pools_that_scale_is_refused() -> None:
+    with pytest.raises(NotModelledError, match="economics"):
+        Prepared(sim.loads(text_of(TWO, QPS, "economics: {accelerator_hour: {h100-sxm: 3, a100-sxm-80g: 2}}")))
