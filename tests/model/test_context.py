@@ -99,6 +99,7 @@ def test_a_server_that_would_not_start_is_refused(engine: str, limit: str) -> No
         ),
         ("{name: vllm, max_model_len: 40000, VLLM_ALLOW_LONG_MAX_MODEL_LEN: true}", 40000),
         ("{name: sglang, context_length: 40000, SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN: true}", 40000),
+        ("{name: tgi, max_total_tokens: 40000}", 40000),
         ("{name: sglang, json_model_override_args: {max_position_embeddings: 65536}}", 65536),
     ],
 )

@@ -13,6 +13,8 @@
   ``prefill_decode_interval``, preemption by priority, `managers/schedule_policy.py: PrefillAdder`, `mem_cache/prefill_budget.py`.
 - ``new_token_ratio`` with its decay and reset, retraction, mixed chunks, `managers/schedule_batch.py`,
   `managers/scheduler_components/new_token_ratio_tracker.py`, `batch_result_processor.py`.
+- A ``context_length`` above the derived one is refused unless ``SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN``; ``json_model_override_args`` of
+  lengths and RoPE scaling; ``auto`` for the KV cache follows the checkpoint: `configs/model_config.py`, `model_executor/model_runner.py`.
 - Limits of intake (``context_length``, ``max_queued_requests``), defaults by GPU memory, `arg_groups/memory_hook.py`.
 - Speculative decoding as a number of accepted tokens per step (drawn per request and position with ``speculative_accept_rate``, or as is
   usual for the algorithm, its depth and tree), the passes of the draft, the tokens verified and the KV reserve it needs,

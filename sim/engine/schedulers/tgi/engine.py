@@ -54,6 +54,11 @@ class Tgi(Scheduler):
         return resolve_params(params, site)
 
     @classmethod
+    def max_context(cls, params: TgiParams, site: Site) -> int:
+        """``max_total_tokens`` where it is given, even above the model's length: the launcher does not compare them."""
+        return int(params.max_total_tokens or site.model.max_position)
+
+    @classmethod
     def new_state(cls, params: TgiParams, site: Site, blocks: int, replica: int, recorder: Any, cost: Any) -> Any:
         """One server; ``blocks`` KV blocks of ``params.block_size`` tokens, as measured by the warm-up."""
         p, v3, model = params, params.backend == "v3", site.model

@@ -20,6 +20,8 @@
   fleet (`sides.py`): `v1/core/sched/scheduler.py`, `distributed/kv_transfer/kv_connector/v1/nixl`. P samples a token that is thrown away
   (``max_tokens`` 1), D pulls and samples the first; a request that D preempts is computed again there. No lease: P keeps KV until it is read.
 - Defaults by hardware, usage and version: `engine/arg_utils.py`, `config/{vllm,scheduler,cache}.py`.
+- Context: ``max_model_len`` above the length derived from the config is refused unless ``VLLM_ALLOW_LONG_MAX_MODEL_LEN``; ``hf_overrides`` of
+  lengths and RoPE scaling (`config/model.py`). ``auto`` for the KV cache follows the checkpoint (ModelOpt, compressed-tensors).
 
 **Versions.** ``version`` switches what changed: asynchronous scheduling by default from 0.14; full-sequence reserve from 0.19; blocks without
 a hash to the front of the free queue from 0.21, also without prefix caching (where the order decides nothing); from 0.24
