@@ -60,8 +60,9 @@ def _trace(definitions: dict[str, Any]) -> dict[str, Any]:
         own = _params(registry.lookup("trace", name).Params, f"trace.{name}", definitions)
         properties = base["properties"] | {"format": {"const": name}, "settings": own}
         branches.append(base | {"title": name, "properties": properties})
+    found = base | {"title": "auto", "properties": base["properties"] | {"format": {"const": "auto"}}}
     user = base | {"properties": base["properties"] | {"format": _OWN}}
-    return {"description": base.get("description", ""), "anyOf": [*branches, user]}
+    return {"description": base.get("description", ""), "anyOf": [found, *branches, user]}
 
 
 def _params(params: type[BaseModel], prefix: str, definitions: dict[str, Any]) -> dict[str, Any]:

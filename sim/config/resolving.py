@@ -44,7 +44,9 @@ def resolved(scenario: Scenario) -> dict[str, Any]:
             given = getattr(synthetic, part)
             if given is not None:
                 into[part] = _filled(params_of(part), given, f"{field}.{part}")
-    if trace is not None:
+    if (
+        trace is not None and trace.format != "auto"
+    ):  # the settings of a format that is found in the file are known when it is read
         reader = registry.lookup("trace", trace.format, "traffic.trace.format")
         data["traffic"]["trace"]["settings"] = _filled(reader.Params, trace.settings, "traffic.trace.settings")
     return data

@@ -341,3 +341,17 @@ def test_wide_hashes_are_the_same_in_every_piece(load, monkeypatch):
 
     assert len(set(block.span_id.tolist())) == 1
     assert block.span_id[0] >= content.RECORDED
+
+
+def test_a_scenario_need_not_name_the_format(tmp_path):
+    import sim
+
+    rows = [MOONCAKE[0] | {"colour": "red"}, {**MOONCAKE[1], "session_id": "b"}]
+    (tmp_path / "m.jsonl").write_text(lines(*rows))
+    loaded = sim.load("quickstart", [f"traffic={{trace: {{path: {tmp_path / 'm.jsonl'}}}}}"])
+    result = sim.run(loaded)
+
+    assert result.summary["requests"]["finished"] == 2
+    assert "m.jsonl is read as mooncake (format: auto)" in result.warnings
+    assert "m.jsonl: column colour not used" in result.warnings
+    assert "format: auto" in result.scenario
