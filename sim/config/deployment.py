@@ -24,7 +24,7 @@ class Deployment(Section):
         ge=1.0,
         le=256.0,
         allow_inf_nan=False,
-        description="tokens of the busiest expert-parallel rank over the mean (1: even); needs ep > 1",
+        description="tokens of the busiest expert-parallel rank over the mean, beyond what chance makes of even routing (1: none); needs ep > 1",
     )
     node: Count | str | None = Field(
         None,

@@ -14,6 +14,7 @@ from sim.cost.drafts import EAGLE3_VOCABULARY
 from sim.cost.evidence import Evidence, merge_notes
 from sim.cost.extras import DraftShare, Extras, extra_constants, pass_seconds
 from sim.cost.formats import Gemm, expert_format, gemm_format, plain_format
+from sim.cost.forms import busiest
 from sim.cost.kernels import Kernels
 from sim.cost.layout import Layout, Wires
 from sim.cost.profile import EngineProfile
@@ -258,7 +259,8 @@ class _Builder:
 
     def _experts(self, columns: Floats, sizes: Floats, moe: Any) -> None:
         m, layout = self.m, self.layout
-        everyone = sizes * layout.dp * layout.expert_imbalance  # data-parallel ranks step together, each with as many tokens
+        everyone = sizes * layout.dp  # data-parallel ranks step together, each with as many tokens
+        everyone = everyone * layout.expert_imbalance * busiest(everyone, moe.experts, moe.top_k, max(layout.ep, 1))
         own = m.expert_form
         fmt = expert_format(replace(m, weights=own) if own else m, self.a)
         grouped = layout.ep > 1 and self.profile.all_to_all == "deepep"

@@ -20,7 +20,13 @@ from sim.cost.machines import choose, machine_of
 from sim.cost.residual import Residual, ShapeGrid
 from sim.cost.stack import STACK_ORDER, FittedOperator, load_stack
 from sim.hardware.accelerator import Accelerator, Evidence
+from sim.hardware.load import load_accelerator
 from sim.model.spec import MoeShape
+
+# Kernels that unpack weights: bytes of packed weights that a core unpacks in a second (AWQ and GPTQ checkpoints under SGLang on H20), further
+# µs of a start (Qwen 2.5 of 0.5 to 72 B in GPTQ with 8 and 4 bits, AWQ and 16 bits on A100, batch 1: 3 to 8), and compute relative to 16 bits
+# (weight-only kernels of TensorRT-LLM 1.0 on A100, 1,024 and 4,096 rows: 1.10 to 1.16 times as long).
+_UNPACKED_PER_CORE, _UNPACKING_START, _UNPACKING_COMPUTE = 33e9, 6.0, 0.88
 
 
 class Kernels(Collectives):
@@ -48,6 +54,8 @@ class Kernels(Collectives):
             for stack in self._stacks:
                 if name in stack:
                     return stack[name]
+            if (lender := self.choice.machine.borrows.get(name)) is not None:
+                return load_stack(lender)[name]
         return None
 
     def _own(self, op: FittedOperator) -> bool:
@@ -63,7 +71,11 @@ class Kernels(Collectives):
         if self._own(op) and not machine_of(op.system).relative:
             return op.machine
         a = self.accelerator
-        return Machine(a.peak(a.compute_dtype(op.unit)), a.memory_bandwidth, float(a.sm_count))
+        bandwidth = a.memory_bandwidth
+        if a.memory_efficiency and (measured := machine_of(op.system).accelerators):
+            there = load_accelerator(measured[0]).memory_efficiency
+            bandwidth *= a.memory_efficiency / there if there else 1.0
+        return Machine(a.peak(a.compute_dtype(op.unit)), bandwidth, float(a.sm_count))
 
     def note(self, what: str, op: FittedOperator | None, exact: bool = True, why: str = "") -> None:
         """Record the grade of an operator."""
@@ -102,9 +114,7 @@ class Kernels(Collectives):
             most = self.accelerator.sm_count * (per_core.half if weight >= 2.0 else per_core.quantised) / q[1]
             hw = hw._replace(bandwidth=min(hw.bandwidth, most))
         if not exact and weight < fmt.act_bytes:
-            # weights unpacked on the way: Marlin-like kernels have tiles of 16 rows, three quarters of the bandwidth and 9 µs more of a
-            # start (SGLang runs of AWQ and GPTQ checkpoints on H20)
-            q = (q[0], 0.75 * q[1], q[2] + 9.0, *q[3:6], 16.0)
+            hw, q = _unpacking(q, hw)
         if not exact and fmt.unit == "fp32":
             q = (*q[:6], 8.0)  # kernels without tensor cores have small tiles
         t = forms.gemm(q, hw, np.asarray(m, float), float(n), float(k), weight, fmt.act_bytes)
@@ -202,6 +212,15 @@ class Kernels(Collectives):
     def operators(self, parts: Mapping[str, tuple[str, float]]) -> tuple[Operator, ...]:
         """What was used, as evidence: ``parts`` gives (part, share of it) for each operator."""
         return tuple(Operator(name, part, *self.used[name], share) for name, (part, share) in parts.items() if name in self.used)
+
+
+def _unpacking(q: tuple[float, ...], hw: Machine) -> tuple[Machine, tuple[float, ...]]:
+    """The form of 16-bit kernels that unpack smaller weights on the way (Marlin): tiles of 16 rows, a later start, a little less compute.
+
+    They read as fast as others unless a core has more bandwidth than it can unpack (H20).
+    """
+    hw = hw._replace(bandwidth=min(hw.bandwidth, hw.sm * _UNPACKED_PER_CORE / q[1]))
+    return hw, (_UNPACKING_COMPUTE * q[0], q[1], q[2] + _UNPACKING_START, *q[3:6], 16.0)
 
 
 def _nearest_dim(dim: int) -> int:

@@ -16,7 +16,8 @@ class Layout:
     """Widths of the parallel groups of one replica.
 
     ``tp`` width of attention and dense layers, ``pp`` pipeline stages, ``dp`` attention replicas that share the experts,
-    ``ep`` expert-parallel width (1: experts are cut over tp·dp), ``expert_imbalance`` tokens of the busiest such rank over the mean.
+    ``ep`` expert-parallel width (1: experts are cut over tp·dp), ``expert_imbalance`` tokens of the busiest such rank over the mean, beyond what
+    chance makes of even routing (`sim.cost.forms.busiest`).
     ``link`` joins the accelerators of a node (None: the accelerator's own), ``network`` joins nodes (bandwidth per accelerator; None: that
     of the accelerator's usual servers), ``node_size`` accelerators share a node (None: as in those).
     """

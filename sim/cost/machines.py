@@ -70,6 +70,9 @@ class Machine(Record):
     relative: bool = Field(
         False, description="parameters are relative to the accelerator's own datasheet figures, whichever it is"
     )
+    borrows: dict[str, str] = Field(
+        {}, description="kernels that this one lacks → the fitted profile that has them, scaled by datasheet"
+    )
     others: tuple[str, ...] = Field((), description="systems asked for kernels that this one lacks")
     ranges: Ranges = Field(Ranges(), description="what the measurements cover")
     per_core_bandwidth: PerCore | None = None

@@ -57,6 +57,7 @@ class Accelerator:
     host_bandwidth: float
     l2_bytes: float = 0.0
     sustained_compute: float = 1.0
+    memory_efficiency: float = 0.0  # share of the bandwidth that long reads reach; 0: unknown
     compute_capability: str = ""  # CUDA only, "9.0"
     kind: Kind = "gpu"
     generation: str = ""

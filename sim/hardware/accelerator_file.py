@@ -120,6 +120,10 @@ class AcceleratorFile(Record):
     sustained_compute: Share | None = Field(
         None, description="matrix rate of long compute-bound steps over that of the short bursts in which kernels are timed (1)"
     )
+    memory_efficiency: Share | None = Field(
+        None,
+        description="share of memory_bandwidth that long reads reach; kernels that stand in are scaled by it where both have one",
+    )
     link: str = Field("none", description="link to the others of its server: a name or the path of a YAML; none: it works alone")
     host_link: str = Field("pcie4-x16", description="link to the host's memory, and to accelerators beyond the link's domain")
     node: NodeFile | None = Field(None, description="the usual server; by default 8 of them, joined by rdma-200g")

@@ -101,6 +101,7 @@ def parse_accelerator(raw: Mapping[str, Any], source: str) -> Accelerator:
         host_bandwidth=host.bandwidth,
         l2_bytes=number("l2_bytes", f.l2) if f.l2 else 0.0,
         sustained_compute=number("sustained_compute", f.sustained_compute) if f.sustained_compute else 1.0,
+        memory_efficiency=number("memory_efficiency", f.memory_efficiency) if f.memory_efficiency else 0.0,
         compute_capability=f.compute_capability,
         kind=f.what,
         generation=f.generation or (f"sm_{f.compute_capability.replace('.', '')}" if f.compute_capability else ""),

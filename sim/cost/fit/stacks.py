@@ -23,6 +23,16 @@ _H20 = {"peak": {"bf16": 148e12, "fp8": 296e12}, "bandwidth": 4.0e12, "sm": 78, 
 # Block-scaled GEMMs of 0.24 were timed without graphs (60 µs floor), its fp8 experts by a path slower than 16 bits: 0.19 has both right.
 _VLLM_019 = {"gemm.fp8_block": "0.19.0", "moe.fp8": "0.19.0"}
 
+# Left out: mxfp4 experts of SGLang were timed with the kernel for 16 bits (its time is that of 16-bit weights); engines run the one that vLLM's
+# table has. On A100 its experts were timed with every token on the local experts, whatever the width of expert parallelism.
+_NO_MXFP4: dict[str, str | None] = {"moe.mxfp4": None}
+
+# Block-scaled experts of DeepSeek V3 came out at 1.7 times the bandwidth of the memory in these tables: not all of them were woken. vLLM 0.19
+# timed them all; SGLang's follow from its other shapes.
+_DEEPSEEK = (7168, 2048, 256, 8)
+_INSTEAD_VLLM = {"moe.fp8_block": (_DEEPSEEK, "0.19.0")}
+_INSTEAD_SGLANG = {"moe.fp8_block": (_DEEPSEEK, None)}
+
 # Experts behind an all-to-all run grouped GEMMs (DeepGEMM); those of TensorRT-LLM are the nearest that were measured.
 _GROUPED = ("trtllm", "1.3.0rc20")
 
@@ -31,19 +41,23 @@ _GROUPED = ("trtllm", "1.3.0rc20")
 # custom kernel that engines use for a pair.
 _L40S_ONE_ROOT = {2: ("vllm", "0.14.0"), 4: ("sglang", "0.5.12"), 8: ("sglang", "0.5.12")}
 
+_SGLANG: dict[str, Any] = {
+    "framework": "sglang", "version": "0.5.14", "moe_ep": _GROUPED, "dtypes": _NO_MXFP4, "instead": _INSTEAD_SGLANG,
+}  # fmt: skip
+
 # reference: the figures that the efficiencies are relative to
 STACKS: dict[str, dict[str, Any]] = {
-    "h100-sxm.vllm": {"system": "h100_sxm", "framework": "vllm", "version": "0.24.0", "dtypes": _VLLM_019, "reference": _H100},
-    "h100-sxm.sglang": {"system": "h100_sxm", "framework": "sglang", "version": "0.5.14", "moe_ep": _GROUPED, "reference": _H100},
-    "h200-sxm.vllm": {"system": "h200_sxm", "framework": "vllm", "version": "0.24.0", "dtypes": _VLLM_019, "reference": _H200},
-    "h200-sxm.sglang": {"system": "h200_sxm", "framework": "sglang", "version": "0.5.14", "moe_ep": _GROUPED, "reference": _H200},
+    "h100-sxm.vllm": {"system": "h100_sxm", "framework": "vllm", "version": "0.24.0", "dtypes": _VLLM_019, "instead": _INSTEAD_VLLM, "reference": _H100},
+    "h100-sxm.sglang": _SGLANG | {"system": "h100_sxm", "reference": _H100},
+    "h200-sxm.vllm": {"system": "h200_sxm", "framework": "vllm", "version": "0.24.0", "dtypes": _VLLM_019, "instead": _INSTEAD_VLLM, "reference": _H200},
+    "h200-sxm.sglang": _SGLANG | {"system": "h200_sxm", "reference": _H200},
     "a100-sxm.vllm": {"system": "a100_sxm", "framework": "vllm", "version": "0.14.0", "reference": _A100},
-    "a100-sxm.sglang": {"system": "a100_sxm", "framework": "sglang", "version": "0.5.10", "reference": _A100},
+    "a100-sxm.sglang": {"system": "a100_sxm", "framework": "sglang", "version": "0.5.10", "whole_experts": True, "reference": _A100},
     "l40s.vllm": {
         "system": "l40s", "framework": "vllm", "version": "0.24.0", "collectives": _L40S_ONE_ROOT, "mla": "0.14.0",
-        "dtypes": {"gemm.fp8_block": None}, "reference": _L40S,
+        "dtypes": {"gemm.fp8_block": None}, "instead": {"moe.fp8_block": (_DEEPSEEK, None)}, "reference": _L40S,
     },
-    "l40s.sglang": {"system": "l40s", "framework": "sglang", "version": "0.5.14", "collectives": _L40S_ONE_ROOT, "reference": _L40S},
+    "l40s.sglang": {"system": "l40s", "framework": "sglang", "version": "0.5.14", "collectives": _L40S_ONE_ROOT, "dtypes": _NO_MXFP4, "reference": _L40S},
     "l40s-sockets.vllm": {"system": "l40s", "framework": "vllm", "version": "0.14.0", "only": ("collectives",), "reference": _L40S},
     "ascend-910b.vllm-ascend": {"system": "ascend_910b", "framework": "vllm-ascend", "version": "0.18.0", "reference": _910B},
     # decode attention was timed with FlashInfer, which SGLang no longer uses on Hopper: H100's FlashAttention stands in
@@ -116,7 +130,7 @@ def _kernels(stack: dict[str, Any], folder: Path, check: bool) -> Results:
     results = _by_dtype(stack, folder, "gemm", check) | _attention(stack, folder, check) | _latent(stack, folder, check)
     results |= _by_dtype(stack, folder, "moe", check)
     if "moe_ep" in stack:  # grouped GEMMs behind an all-to-all
-        other = stack | {"moe": stack["moe_ep"], "dtypes": {}}
+        other = stack | {"moe": stack["moe_ep"], "dtypes": {}, "whole_experts": False, "instead": {}}
         results |= {
             k.replace("moe.", "moe_ep."): r for k, r in _by_dtype(other, folder, "moe", check).items() if k == "moe.fp8_block"
         }
@@ -137,6 +151,21 @@ def _half(stack: dict[str, Any]) -> Machine:
     return Machine(r["peak"]["bf16"], r["bandwidth"], r["sm"])
 
 
+def _possible(d: pd.DataFrame, rows: pd.DataFrame, stack: dict[str, Any], operator: str) -> pd.DataFrame:
+    """Rows of experts without those that cannot be: ``stack["instead"]`` names a shape and the version that has it right, if any."""
+    if stack.get("whole_experts"):
+        d = d[d.ep == 1]
+    shape, version = stack.get("instead", {}).get(operator, (None, None))
+    if shape is None:
+        return d
+    names = ["hidden", "inter", "experts", "topk"]
+    kept = d[(d[names] != list(shape)).any(axis=1)]
+    if version is None:
+        return kept
+    right = _select(rows, stack | {"version": version}, "moe")
+    return pd.concat([kept, right[(right[names] == list(shape)).all(axis=1)]])
+
+
 def _by_dtype(stack: dict[str, Any], folder: Path, table: str, check: bool) -> Results:
     """GEMM and experts: one operator per number format; ``stack["dtypes"]`` names another version for one format, or None to leave it out."""
     everything = _read(folder, table)
@@ -145,6 +174,8 @@ def _by_dtype(stack: dict[str, Any], folder: Path, table: str, check: bool) -> R
         version = stack.get("dtypes", {}).get(f"{table}.{label}", stack["version"])
         rows = everything[everything.dtype.astype(str) == dtype]
         d = _select(rows, stack | {"version": version}, table)
+        if table == "moe":
+            d = _possible(d, rows, stack, f"{table}.{label}")
         if version is None or len(d) < 40:
             continue
         hw = _half(stack)._replace(peak=stack["reference"]["peak"][unit])

@@ -1,0 +1,104 @@
+"""Experts: the busiest rank by chance, kernels that were measured by what they did, weights that are unpacked on the way."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sim.cost import forms
+from sim.cost.build import build_tables
+from sim.cost.formats import HALF, Gemm, expert_format
+from sim.cost.kernels import Kernels
+from sim.cost.layout import Layout
+from sim.cost.profile import load_engine_profile
+from sim.cost.stack import load_stack
+from sim.hardware import load_accelerator
+from sim.model import load_model
+
+
+@pytest.mark.parametrize(("experts", "top_k", "ranks"), [(128, 8, 4), (256, 8, 8), (8, 2, 2), (8, 2, 4), (128, 4, 4)])
+@pytest.mark.parametrize("tokens", [1, 4, 16, 64, 512])
+def test_the_busiest_rank_is_that_of_drawing(experts: int, top_k: int, ranks: int, tokens: int) -> None:
+    rng = np.random.default_rng(1)
+    drawn = []
+    for _ in range(400):
+        chosen = np.argpartition(rng.random((tokens, experts)), top_k, axis=1)[:, :top_k]
+        load = np.bincount((chosen // (experts // ranks)).ravel(), minlength=ranks)
+        drawn.append(load.max() / (tokens * top_k / ranks))
+
+    assert float(forms.busiest(tokens, experts, top_k, ranks)) == pytest.approx(np.mean(drawn), rel=0.09)
+
+
+def test_the_busiest_rank_is_never_below_the_mean_or_above_everything() -> None:
+    tokens = np.arange(1, 5000)
+    for ranks in (1, 2, 8, 64, 256):
+        found = forms.busiest(tokens, 256, 8, ranks)
+        assert (found >= 1.0).all() and (found <= ranks).all()
+        assert (np.diff(found) <= 1e-12).all()
+    assert (forms.busiest(tokens, 256, 8, 1) == 1.0).all()
+
+
+def test_small_batches_gain_less_from_spreading_experts() -> None:
+    model, card, profile = load_model("qwen3-30b-a3b"), load_accelerator("h100-sxm"), load_engine_profile("vllm")
+    cut, _ = build_tables(model, card, Layout(tp=4), profile, 4096)
+    spread, _ = build_tables(model, card, Layout(tp=4, ep=4), profile, 4096)
+    ratio = spread.layers.sum(axis=1) / np.maximum(cut.layers.sum(axis=1), 1e-12)
+
+    assert ratio[4] > 1.05
+
+
+@pytest.mark.parametrize("name", ["h100-sxm", "h200-sxm", "l40s", "a100-sxm-80g"])
+@pytest.mark.parametrize("framework", ["vllm", "sglang"])
+def test_experts_are_not_read_faster_than_memory(name: str, framework: str) -> None:
+    """All experts of a rank are woken at 512 tokens: their bytes take their time, whatever a table says."""
+    card = load_accelerator(name)
+    kernels = Kernels(card, framework)
+    for model, weights in (
+        ("deepseek-v3", "fp8"),
+        ("gpt-oss-120b", "mxfp4"),
+        ("qwen3-235b-a22b", "fp8"),
+        ("glm-4.5-air", "bf16"),
+    ):
+        m = load_model(model, weights)
+        fmt, shape = expert_format(m, card), m.moe_shape(8, 1, 1)
+        assert shape is not None
+        least = shape.local_experts * 3.0 * shape.hidden * shape.intermediate * fmt.weight_bytes / card.memory_bandwidth
+        t = float(np.asarray(kernels.moe(fmt, np.array([512.0]), shape, 1).total)[0])
+        assert t > 0.9 * least, (model, t / least)
+
+
+def test_mxfp4_experts_take_the_kernel_that_engines_run() -> None:
+    """SGLang's table was timed with the kernel for 16-bit weights; A100 runs Marlin as L40S does."""
+    m = load_model("gpt-oss-120b", "mxfp4")
+    shape = m.moe_shape(1, 1, 1)
+    assert shape is not None
+    for name in ("h100-sxm", "h200-sxm", "a100-sxm-80g", "l40s"):
+        card = load_accelerator(name)
+        one, two = (Kernels(card, f).moe(expert_format(m, card), np.array([64.0]), shape, 1).total[0] for f in ("vllm", "sglang"))
+        assert one == pytest.approx(two)
+        packed = 128 * 3.0 * 2880 * 2880 * 4.25 / 8 / card.memory_bandwidth
+        assert one < 2.5 * packed  # 16-bit weights alone are 3.8 times as many bytes
+
+
+def test_expert_parallelism_of_a100_divides_the_work() -> None:
+    m, card = load_model("glm-4.5-air", "bf16"), load_accelerator("a100-sxm-80g")
+    kernels = Kernels(card, "sglang")
+    cut, spread = (
+        float(kernels.moe(expert_format(m, card), np.array([4096.0]), m.moe_shape(4, ep, 1), ep).total[0])  # type: ignore[arg-type]
+        for ep in (1, 4)
+    )
+
+    assert spread == pytest.approx(cut, rel=0.25)
+    assert not (load_stack("a100-sxm.sglang")["moe.bf16"].residual.keys[:, 4] > 1).any()  # type: ignore[union-attr]
+
+
+def test_packed_weights_read_as_fast_as_others_where_cores_keep_up() -> None:
+    int4 = Gemm("awq", ("gemm.int4", "gemm.bf16"), "bf16", 0.52, 2.0)
+
+    def share(name: str) -> float:
+        kernels = Kernels(load_accelerator(name), "vllm")
+        one = np.array([1.0])
+        return float(kernels.gemm("x", int4, one, 16384, 8192).total[0] / kernels.gemm("x", HALF, one, 16384, 8192).total[0])
+
+    assert 0.26 < share("a100-sxm-80g") < 0.40
+    assert share("h20") > share("a100-sxm-80g")  # few cores for much bandwidth
