@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sim.errors import ConfigError
 from sim.streams import stream
 from sim.workload.base import Traffic
 from sim.workload.settings import as_mapping
@@ -73,7 +74,10 @@ class LabelledTraffic(Traffic):
 
 
 def labelled(traffic: Traffic, section: Mapping[str, Any], seed: int) -> Traffic:
-    """The traffic with the ``adapters`` and ``priorities`` of its section (a validated ``traffic`` section as a mapping)."""
+    """The traffic with the ``adapters`` and ``priorities`` of its section (a validated ``traffic`` section as a mapping).
+
+    Raises `ConfigError` where the traffic has its own.
+    """
     draws: dict[str, _Draw] = {}
     if section.get("adapters") is not None:
         weights = _adapter_weights(as_mapping(section["adapters"]))
@@ -81,7 +85,14 @@ def labelled(traffic: Traffic, section: Mapping[str, Any], seed: int) -> Traffic
     if section.get("priorities") is not None:
         given = sorted(section["priorities"].items())
         draws["priority"] = _Draw(seed, "priorities", [p for p, _ in given], [w for _, w in given])
-    return LabelledTraffic(traffic, draws) if draws else traffic
+    if not draws:
+        return traffic
+    first = next(iter(traffic.blocks()), None)
+    for column in draws:
+        if first is not None and getattr(first, column).any():
+            field = "traffic.adapters" if column == "lora" else "traffic.priorities"
+            raise ConfigError(field, "set", f"the trace has a column of its own ({column})", "leave it out")
+    return LabelledTraffic(traffic, draws)
 
 
 def _adapter_weights(given: Mapping[str, Any]) -> NDArray[np.float64]:

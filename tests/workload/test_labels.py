@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from sim.config.traffic import Traffic as Section
+from sim.errors import ConfigError
 from sim.workload import build_traffic
 from sim.workload.labels import carried
 from sim.workload.table import RequestBlock
@@ -87,6 +89,17 @@ def test_turns_of_a_session_have_one_adapter_also_for_waiting_clients() -> None:
 def test_what_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         section(**wrong)
+
+
+def test_labels_of_a_trace_are_not_replaced_in_silence(tmp_path: Path) -> None:
+    file = tmp_path / "own.csv"
+    file.write_text("arrival_s,input_tokens,output_tokens,priority,adapter\n0,10,5,1,x\n1,10,5,2,\n2,10,5,3,y\n")
+    trace = {"trace": {"format": "csv", "path": str(file)}}
+    own = rows(build_traffic(Section.model_validate(trace).model_dump(exclude_none=True)))
+    assert (own.lora.tolist(), own.priority.tolist()) == ([1, 0, 2], [1, 2, 3])
+    for more in ({"adapters": {"count": 2}}, {"priorities": {0: 1}}):
+        with pytest.raises(ConfigError, match="column of its own"):
+            build_traffic(Section.model_validate(trace | more).model_dump(exclude_none=True))
 
 
 def test_what_traffic_carries() -> None:
