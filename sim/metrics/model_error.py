@@ -23,6 +23,9 @@ LEVEL: Final = 0.8
 """Share of measured values that lie in the interval."""
 FEWEST: Final = 5
 """Deployments that a class needs."""
+_TAIL: Final = 0.06
+"""Share of a class beyond either end. A deployment that was left out lies outside more often than those that were not: with 6 % at either end
+78 to 84 % of the figures of left-out deployments lie inside (89 deployments, five metrics); with 10 %, 70 to 79 %."""
 METRICS: Final = {
     "ttft_s.mean": "ttft_s.mean",
     "ttft_s.p50": "ttft_s.mean",
@@ -65,7 +68,7 @@ def spread(rows: Iterable[Row]) -> dict[tuple[str, str, str], tuple[float, float
             values = np.concatenate([np.log(v) for v in deployments.values()])
             weights = np.concatenate([np.full(len(v), 1.0 / len(v)) for v in deployments.values()])
             # few deployments tell less of the tails than their own quantiles say: as of one more of either kind
-            tail = (1.0 - LEVEL) / 2.0 * len(deployments) / (len(deployments) + 1.0)
+            tail = _TAIL * len(deployments) / (len(deployments) + 1.0)
             low, high = (float(np.exp(_quantile(values, weights, q))) for q in (tail, 1.0 - tail))
             out[key] = (low, high, len(deployments))
     return out

@@ -19,8 +19,8 @@ def test_the_interval_holds_what_it_promises_for_deployments_that_were_left_out(
     inside, width, n = coverage(rows(200))["tpot_s.mean"]
 
     assert n == 200
-    assert inside == pytest.approx(LEVEL, abs=0.06)
-    assert width == pytest.approx(1.28 * 0.1 * 1.044, rel=0.15)
+    assert LEVEL <= inside <= 0.93  # deployments are alike here: more than where each has a fault of its own
+    assert width == pytest.approx(1.555 * 0.1 * 1.044, rel=0.15)
 
 
 def test_a_deployment_with_many_points_counts_once():
