@@ -106,11 +106,9 @@ def leading_dense(c: Keys, f: Fields) -> None:
     if isinstance(listed, list | tuple):
         f["moe_layers"] = tuple(bool(v) for v in c.wholes("moe_layer_freq", n))
         return
-    kinds = c.get("mlp_layer_types")
+    kinds = c.labels("mlp_layer_types", n, ("dense", "sparse", "moe"))
     if kinds is not None:
-        if not isinstance(kinds, list | tuple) or len(kinds) < n or not set(kinds) <= {"dense", "sparse", "moe"}:
-            raise c.error("mlp_layer_types", f"must list dense or sparse for the {n} layers of {c.name}")
-        f["moe_layers"] = tuple(kind != "dense" for kind in kinds[:n])
+        f["moe_layers"] = tuple(kind != "dense" for kind in kinds)
         return
     first = c.whole("first_k_dense_replace", "num_dense_layers", default=0, least=0)
     step = c.whole("moe_layer_freq", default=1)

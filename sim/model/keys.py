@@ -82,6 +82,15 @@ class Keys:
             raise self.error(key, f"must be one whole number of at least {least}, or a list of {n}, in the config of {self.name}")
         return tuple(values[:n])
 
+    def labels(self, key: str, n: int, allowed: tuple[str, ...]) -> tuple[str, ...] | None:
+        """One of ``allowed`` for each of ``n`` layers; None where the key is missing."""
+        value = self.get(key)
+        if value is None:
+            return None
+        if not isinstance(value, list | tuple) or len(value) < n or any(v not in allowed for v in value[:n]):
+            raise self.error(key, f"must list one of them for each of the {n} layers of {self.name}", ", ".join(allowed))
+        return tuple(value[:n])
+
     def where(self, key: str) -> frozenset[int]:
         """Layer indices: a list of whole numbers, or a text of them with commas."""
         value = self.get(key)

@@ -67,11 +67,9 @@ def _sparse(c: Keys) -> Fields:
 
 def _own_indexers(c: Keys, layers: int) -> tuple[bool, ...]:
     """Which layers choose for themselves (``indexer_types``: full or shared; ``index_topk_freq``, ``index_topk_pattern``)."""
-    kinds = c.get("indexer_types")
+    kinds = c.labels("indexer_types", layers, ("full", "shared"))
     if kinds is not None:
-        if not isinstance(kinds, list | tuple) or len(kinds) < layers or not set(kinds) <= {"full", "shared"}:
-            raise c.error("indexer_types", f"must list full or shared for the {layers} layers of {c.name}")
-        return tuple(kind == "full" for kind in kinds[:layers])
+        return tuple(kind == "full" for kind in kinds)
     pattern = c.get("index_topk_pattern")
     if pattern is not None:
         if not isinstance(pattern, str) or len(pattern) < layers or not set(pattern) <= set("FS"):
