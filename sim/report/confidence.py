@@ -7,7 +7,9 @@ from typing import Any, Final
 
 from rich.text import Text
 
+from sim.metrics.definitions import definition
 from sim.report import words
+from sim.report.templating import Table
 
 SHOWN: Final[dict[str, tuple[str, Any]]] = {
     "latency.ttft_s.p99": ("TTFT p99", words.seconds),
@@ -15,6 +17,13 @@ SHOWN: Final[dict[str, tuple[str, Any]]] = {
     "latency.e2e_s.p99": ("E2E p99", words.seconds),
     "slo.attainment.joint": ("SLO met", lambda v: words.percent(v, 2)),
     "throughput.requests_per_s": ("requests/s", words.number),
+}
+
+
+TITLES: Final = {
+    "slo.attainment.joint": "SLO attainment",
+    "throughput.requests_per_s": "Requests/s between the first and the last arrival",
+    "throughput.output_tokens_per_s": "Output tokens/s between the first and the last arrival",
 }
 
 
@@ -27,7 +36,33 @@ def one_run(found: Mapping[str, Any]) -> list[Text]:
             parts.append(f"{title} {span(interval, show)}")
     if not parts:
         return [Text("Too few requests to say how sure these figures are: at least 100 are needed.", style="yellow")]
-    return [Text(f"One run, {found['level']:.0%} intervals: {', '.join(parts)}. Other seeds: --replications 5.", style="dim")]
+    lines = [Text(f"One run, {found['level']:.0%} intervals: {', '.join(parts)}. Other seeds: --replications 5.", style="dim")]
+    return lines + [Text(f"! {sentence}", style="yellow") for sentence in few(found)]
+
+
+def few(found: Mapping[str, Any]) -> list[str]:
+    """Percentiles that nothing bounds from above, with what is known of them."""
+    out = []
+    for key in ("ttft_s", "tpot_s", "e2e_s"):
+        for name, title in (("p99", "p99"), ("p999", "p99.9")):
+            interval = found["intervals"].get(f"latency.{key}.{name}")
+            if interval is not None and interval["high"] is None:
+                out.append(f"{title} of {definition(key).title} at least {words.seconds(interval['low'])}")
+                break
+    return [f"Too few independent requests to bound from above: {'; '.join(out)}."] if out else []
+
+
+def table(found: Mapping[str, Any]) -> Table:
+    """Every interval of one run."""
+    rows = []
+    for path, interval in found["intervals"].items():
+        kind, *rest = path.split(".")
+        name = words.PERCENTILE_TITLES.get(rest[-1], rest[-1])
+        title = f"{definition(rest[0]).title}, {name}" if kind == "latency" else TITLES[path]
+        show = words.seconds if kind == "latency" else SHOWN[path][1] if path in SHOWN else words.number
+        high = "open" if interval["high"] is None else show(interval["high"])
+        rows.append([title, show(interval["value"]), show(interval["low"]), high, f"{interval['n']:,.0f}"])
+    return Table(["figure", "this run", "from", "to", "worth, independent observations"], rows)
 
 
 def span(interval: Mapping[str, Any], show: Any) -> str:

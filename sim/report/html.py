@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from sim.metrics.bottleneck import WORDS
-from sim.report import page, words
+from sim.report import confidence, page, words
 from sim.report.figures import BLUE, GREEN, GREY, MANY_REPLICAS, ORANGE, PURPLE, run_figures
+from sim.study.statistics import worth
 
 if TYPE_CHECKING:
     from sim.metrics.result import Result
@@ -42,9 +43,10 @@ def render(result: Result) -> str:
     """The report as the text of an HTML file (below 6 MB, nearly all of it plotly.js)."""
     s = result.summary
     figures = run_figures(result)
+    sure = worth.confidence(result)
     body = [
         f'<h1>{page.esc(s["name"] or "Simulation")}</h1><p class="kicker">{page.esc(words.subtitle(s))}</p>',
-        verdict(s),
+        verdict(s, sure["stationary"]),
         f'<div class="cards">{"".join(_cards(s))}</div>',
         _list(result.notes, "notes"),
         _list(result.warnings, "warnings"),
@@ -53,6 +55,7 @@ def render(result: Result) -> str:
         f'<p class="caption">Model error: {page.esc(words.model_error(s))}</p>' if words.model_error(s) else "",
         "<div style='height:16px'></div>",
         page.plots(figures["latency"]),
+        _sure(sure),
         "<h2>Where the time went</h2>",
         _time_went(s),
     ]
@@ -75,13 +78,23 @@ def render(result: Result) -> str:
     return page.page(f"{s['name'] or 'run'} · servesim", body, [f for group in figures.values() for f in group])
 
 
-def verdict(s: Mapping[str, Any]) -> str:
-    """The headline: whether the SLO holds, and what limits."""
+def _sure(sure: Mapping[str, Any]) -> str:
+    """How much this one run is worth."""
+    if not sure["intervals"]:
+        return page.details("How sure", "<p>Too few requests to say how sure these figures are: at least 100 are needed.</p>")
+    found = confidence.table(sure)
+    rows = [[page.esc(cell) for cell in row] for row in found.rows]
+    return page.details(f"How sure: {sure['level']:.0%} intervals of this one run", page.table(found.head, rows, (0,)))
+
+
+def verdict(s: Mapping[str, Any], caution: str = "") -> str:
+    """The headline: what speaks against any average, whether the SLO holds, and what limits."""
     state, sentence = words.verdict(s)
     first, colon, rest = sentence.partition(":")
     head = f"<strong>{page.esc(first)}:</strong>{page.esc(rest)}" if colon and state != "none" else page.esc(sentence)
     when = words.spell(s)
     more = f"<p>{page.esc(when)}</p>" if when else ""
+    more = f"<p>{page.esc(caution)}</p>{more}" if caution else more
     return f'<div class="verdict {state}"><p>{head}</p>{more}<p>{page.esc(s["bottleneck"]["sentence"])}</p></div>'
 
 

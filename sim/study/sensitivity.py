@@ -43,8 +43,11 @@ def indices(rows: Sequence[Mapping[str, Any]], over: Sequence[Domain]) -> dict[s
         y = np.array([np.nan if r.get(figure) is None else float(r[figure]) for r in done])
         if np.isnan(y).any() or y.std() <= 1e-12 * abs(y.mean()):
             continue
-        with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):  # it comments on its bins
-            warnings.simplefilter("ignore")
+        with (
+            warnings.catch_warnings(record=True),
+            redirect_stdout(StringIO()),
+            redirect_stderr(StringIO()),
+        ):  # it comments on its bins
             found = delta.analyze(problem, x, y, num_resamples=50, seed=1)
         names = {
             "delta": "delta_balanced" if "delta_balanced" in found else "delta",

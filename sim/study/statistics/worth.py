@@ -15,7 +15,7 @@ from sim.study.statistics.throughput import throughput_interval
 from sim.study.statistics.truncation import mser5
 
 METRICS = ("ttft_s", "tpot_s", "e2e_s")
-PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
+PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p999": 0.999}
 
 
 def worth(result: Any, level: float = 0.95) -> dict[str, Any]:
