@@ -403,3 +403,31 @@ def test_sglang(tmp_path):
 def test_what_cannot_be_used_is_named(tmp_path, name, content, key):
     with pytest.raises(DataError, match=key):
         read(write(tmp_path, name, content))
+
+
+def test_versions_that_write_it_another_way(tmp_path):
+    bare = [{"metadata": {"request_start_ns": 10**18 + i * 10**9}, "metrics": {"time_to_first_token": 50.0, "request_latency": {"value": 500.0},
+             "input_sequence_length": {"value": 10}, "output_sequence_length": 10}} for i in range(2)]  # fmt: skip
+    (run,) = read(write(tmp_path, "profile_export.jsonl", "\n".join(map(json.dumps, bare))))
+    assert run.measured["tpot_s.mean"] == pytest.approx(0.05)
+
+    times = [100.2 + 0.01 * k for k in range(6)]
+    row = {
+        "start_time": 100.0,
+        "end_time": 100.3,
+        "info": {"input_tokens": 64, "output_tokens": 6, "output_token_times": times},
+        "error": None,
+    }
+    (run,) = read(write(tmp_path, "per_request_lifecycle_metrics.json", [row, row]))
+    assert run.measured["ttft_s.mean"] == pytest.approx(0.2)
+    assert run.measured["itl_s.mean"] == pytest.approx(0.01)
+    inside = {"start_time": 100.0, "end_time": 100.3, "info": {"request_metrics": {"input_tokens": 64},
+              "response_metrics": {"output_tokens": 3, "output_token_times": times}}}  # fmt: skip
+    (run,) = read(write(tmp_path, "per_request_lifecycle_metrics.json", [inside]))
+    assert "itl_s.mean" not in run.measured
+    assert "counts chunks" in run.notes[0]
+
+    request = {"info": {"timings": {"request_start": 5.0}}, "prompt_tokens": 100, "output_tokens": 11, "time_to_first_token_ms": 50.0,
+               "request_latency": 0.55}  # fmt: skip
+    (run,) = read(write(tmp_path, "b.json", guidellm({"type_": "poisson", "rate": 1.0}, successful=[request, request])))
+    assert run.columns["arrival_s"].tolist() == [0, 0]

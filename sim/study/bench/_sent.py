@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sim.streams import stream
 
 Array = NDArray[Any]
+_SLOWEST = 1e-9
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,9 @@ class Planned:
 def planned(sent: Sent, n: int) -> Planned:
     """When ``n`` requests are sent."""
     rate, limit = sent.rate, sent.concurrency
+    for told in (rate, *(sent.ramp[1:] if sent.ramp else ())):
+        if told is not None and not told >= _SLOWEST:
+            return Planned(refused=f"a rate of {told:g} requests/s is no rate")
     if limit and sent.ramp is None and (rate is None or math.isinf(rate)):
         return Planned(np.zeros(n), {"kind": "closed_loop", "concurrency": int(limit)})
     if sent.start is not None:

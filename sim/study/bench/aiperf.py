@@ -97,13 +97,14 @@ def _value(metrics: Keys, name: str, units: Mapping[str, float] | None) -> float
     found: Any = metrics.raw(name)
     if found is None:
         return None
-    if not isinstance(found, Mapping):
-        return metrics.number(name)
+    if not isinstance(found, Mapping):  # a plain number: latencies in ms
+        plain = metrics.number(name)
+        return plain if units is None or plain is None else plain * 1e-3
     one = metrics.sub(name)
     value = one.number("value")
     if value is None or units is None:
         return value
-    unit = units.get(str(one.raw("unit")))
+    unit = units.get(str(one.raw("unit") or "ms"))
     if unit is None:
         one.fail("unit", f"must be one of {', '.join(units)}", one.raw("unit"))
     return value * unit

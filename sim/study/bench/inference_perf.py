@@ -45,12 +45,7 @@ class InferencePerf(Bench):
         head = document.first
         if isinstance(head.get("successes"), Mapping) and "failures" in head:
             return True
-        return (
-            "start_time" in head
-            and "end_time" in head
-            and isinstance(head.get("info"), Mapping)
-            and "input_tokens" in head["info"]
-        )
+        return {"start_time", "end_time"} <= set(head) and isinstance(head.get("info"), Mapping)
 
     def runs(self, document: Document) -> Iterator[Run]:
         """The one run."""
@@ -115,9 +110,10 @@ class InferencePerf(Bench):
     def _records(self, document: Document) -> Run:
         rows: dict[str, list[float]] = {k: [] for k in ("start", "prompt", "output", "ttft", "e2e")}
         errors, gaps = [], []
+        chunks = tokens = 0
         for number, record in enumerate(document.records, 1):
             keys = Keys(document.path, record, f"[{number}]")
-            info = keys.sub("info")
+            info = Keys(document.path, _flat(record.get("info")), f"[{number}].info")
             start, end = (keys.number(k) for k in ("start_time", "end_time"))
             if start is None or end is None:
                 keys.needed("start_time" if start is None else "end_time")
@@ -131,14 +127,22 @@ class InferencePerf(Bench):
             rows["e2e"].append((end or 0.0) - (start or 0.0))
             if not error and times.size > 1:
                 gaps.append(np.diff(times))
+                chunks += times.size
+                tokens += int(rows["output"][-1])
         a = {k: np.array(v, float) for k, v in rows.items()}
         ok = np.array([not e for e in errors])
         if (a["e2e"] < 0).any() or (a["ttft"] < 0).any():
             return refusal(self.name, document.path.name, "has a request that ends before it starts")
+        notes: tuple[str, ...] = ()
+        if chunks > 1.3 * tokens:
+            gaps = []
+            notes = (
+                f"output_token_times has {chunks:,} times for {tokens:,} tokens: the file counts chunks, and ITL is not compared",
+            )
         requests = Requests(
             a["prompt"], a["output"], a["ttft"], a["e2e"], ok, np.concatenate(gaps) if gaps else None, errors=errors
         )
-        return of_requests(self.name, document.path.name, requests, Sent(start=a["start"]))
+        return of_requests(self.name, document.path.name, requests, Sent(start=a["start"]), notes=notes)
 
 
 def _of_tokens(measured: dict[str, float], output: float) -> tuple[dict[str, float], tuple[str, ...]]:
@@ -152,3 +156,14 @@ def _of_tokens(measured: dict[str, float], output: float) -> tuple[dict[str, flo
     kept = {k: v for k, v in measured.items() if not k.startswith(("tpot_s", "itl_s"))} | {"tpot_s.mean": follows}
     said = f"time_per_output_token is {1e3 * tpot:.3g} ms, but (E2E − TTFT) / (output − 1) {1e3 * follows:.3g} ms: the file counts chunks, not tokens"
     return kept, (f"{said}; TPOT mean is taken from E2E and TTFT, and ITL is not compared",)
+
+
+def _flat(info: object) -> dict[str, object]:
+    """``info`` with what newer versions keep in objects inside it (``response_metrics`` …)."""
+    out: dict[str, object] = {}
+    for key, value in info.items() if isinstance(info, Mapping) else ():
+        if isinstance(value, Mapping):
+            out = {**_flat(value), **out}
+        else:
+            out[str(key)] = value
+    return out
