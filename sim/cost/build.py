@@ -233,15 +233,12 @@ class _Builder:
     def _filled(self, columns: Floats, busy: Floats) -> tuple[Floats, Floats]:
         """Rows for decode steps and for steps with prompts. ``busy``: share of matrix products in the time of the whole step, by size."""
         sizes = self._sizes()
-        columns[:, COMPUTE] *= 1.0 + self._throttle() * busy
+        throttle = 1.0 / self.a.sustained_compute - 1.0  # the power limit lowers the clock in steps that do nothing but products
+        columns[:, COMPUTE] *= 1.0 + throttle * busy
         columns[:, (COMPUTE, MEMORY)] *= self.profile.gemm_scale
         columns[:, COMMS] *= self.profile.comms_scale
         decode = self._fill(columns, sizes, self.profile.graph_sizes)
         return decode, decode if self.profile.graph_prefill else self._fill(columns, sizes, ())
-
-    def _throttle(self) -> float:
-        """How much longer matrix products take in steps that do nothing else: the power limit lowers the clock."""
-        return 1.0 / self.a.sustained_compute - 1.0
 
     def _masks(self, share: float, head: Floats) -> None:
         """Masks of allowed tokens are made row by row after the last token is known: no step hides them."""
