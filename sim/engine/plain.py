@@ -42,7 +42,7 @@ class PlainScheduler(Scheduler):
             def plan(self, waiting, running, kv): ...
 
     and name it in a scenario: ``engine: path/to/file.py:Mine``. There is one object per replica, which may keep what it likes.
-    One batch is computed at a time; prefix caches, pipeline stages, data-parallel ranks, hand-over and migration are not modelled.
+    One batch is computed at a time; prefix caches, pipeline stages, data-parallel ranks, adapters, hand-over and migration are not modelled.
     """
 
     Params: ClassVar[type[EngineParams]] = PlainParams
@@ -54,6 +54,7 @@ class PlainScheduler(Scheduler):
         "data-parallel ranks",
         "hand-over",
         "migration",
+        "adapters",
     )
     rule: ClassVar[type | None] = VllmRule
     """How the memory is divided, with the settings of `Params` of the same names; None: memory without limit."""

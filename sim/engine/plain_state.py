@@ -13,7 +13,6 @@ from sim.cost.features import (
     DECODE_CTX,
     DECODE_ROWS,
     DECODE_TOKENS,
-    LORA_ROWS,
     PREFILL_CTX,
     PREFILL_ROWS,
     PREFILL_TOKENS,
@@ -134,8 +133,6 @@ def _plan(s):
             f[PREFILL_WORK] += float(n) * (c + 0.5 * n)
         if c + n >= s.r_prompt[slot] + s.r_done[slot]:
             f[SAMPLED] += 1.0
-        if s.r_lora[slot] > 0:
-            f[LORA_ROWS] += 1.0
     f[TOKENS] = f[DECODE_TOKENS] + f[PREFILL_TOKENS]
     f[ROWS] = rows
     s.q_rows[p] = rows
