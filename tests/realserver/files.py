@@ -30,4 +30,4 @@ def server(*overrides):
     return sim.load(HERE / "server.yaml", overrides=(*own, *overrides))
 
 
-PATHS = {"model.config": "model.json", "deployment.accelerator": "cpu.yaml", "deployment.profile": "profile.yaml"}
+PATHS = {"model.config": "model.json", "deployment.accelerator": "cpu.yaml"}

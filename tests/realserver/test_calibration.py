@@ -49,5 +49,5 @@ def test_the_held_out_half_is_predicted_as_well_as_the_machine_repeats_itself(fo
 def test_a_processor_is_thirty_times_from_the_shipped_figures(folder):
     (fit,) = calibrate(half(folder, "A", ("results", "steps")), scenario=server()).fits
 
-    assert 0.03 < fit.figures["host_step"] < 0.06  # the server logged 42 to 50 ms for one row; shipped: 1.5 ms
+    assert 0.02 < fit.figures["host_step"] < 0.06  # the server logged 42 to 50 ms for one row; shipped: 1.5 ms
     assert "overlap_gap" in fit.unmoved  # it schedules synchronously
