@@ -301,7 +301,7 @@ def test_the_same_seed_gives_the_same_and_steps_in_one_stroke_change_nothing():
     assert a.summary["scaling"] == c.summary["scaling"]
     assert a.summary["scaling"]["started"] > 0
     again = sim.run(sim.loads(a.scenario))
-    assert again.summary == a.summary
+    assert {k: v for k, v in again.summary.items() if k != "model_error"} == a.summary  # of `sim.run` alone
 
 
 @st.composite
