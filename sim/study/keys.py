@@ -38,7 +38,7 @@ def trial_key(trial: Trial, study: str) -> str:
     data = resolved(trial.scenario)
     for label in ("question", "expect"):
         data.pop(label, None)
-    return digest([data, sorted(trial.load.items()), _foreign(), sorted(set(_contents(data))), code_version(), study])
+    return digest([data, sorted(trial.load.items()), _foreign(), sorted(set(contents(data))), code_version(), study])
 
 
 def digest(data: Any) -> str:
@@ -47,14 +47,14 @@ def digest(data: Any) -> str:
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
-def _contents(data: Any) -> Iterator[str]:
+def contents(data: Any) -> Iterator[str]:
     """Digests of the files that plain data names: traces, model configurations, profiles, classes of one's own."""
     if isinstance(data, Mapping):
         for value in data.values():
-            yield from _contents(value)
+            yield from contents(value)
     elif isinstance(data, list | tuple):
         for value in data:
-            yield from _contents(value)
+            yield from contents(value)
     elif isinstance(data, str) and len(data) < 4096:
         name, python, _ = data.rpartition(".py:")
         file = Path(f"{name}.py" if python else data)

@@ -10,6 +10,7 @@ from typing import Any
 
 from sim.errors import ServesimError
 from sim.study.base import Trial
+from sim.study.keys import contents, digest
 
 Observe = Callable[[Any, Trial], dict[str, Any]]
 _PREPARED = 4  # scenarios kept ready for other loads
@@ -48,7 +49,8 @@ def _prepared(trial: Trial) -> Any:
 
     if not trial.load:
         return Prepared(trial.scenario)
-    key = trial.scenario.model_dump_json()
+    data = trial.scenario.model_dump(mode="json")
+    key = digest([data, sorted(set(contents(data)))])  # a file that was edited is read again
     if key not in _ready:
         _ready[key] = Prepared(trial.scenario)
         while len(_ready) > _PREPARED:

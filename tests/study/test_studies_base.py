@@ -167,12 +167,14 @@ def test_other_code_runs_again(scenario: Any, tmp_path: Path, monkeypatch: pytes
 def test_a_trace_that_changed_is_run_again(tmp_path: Path) -> None:
     trace = tmp_path / "t.csv"
     spec = ["traffic.synthetic=null", f"traffic.trace={{format: csv, path: '{trace}'}}", "record.timeseries=false"]
-    answers = []
+    answers, held = [], []
     for output in (10, 200):
         rows = "".join(f"{i},100,{output}\n" for i in range(20))
         trace.write_text("arrival_s,prompt_tokens,output_tokens\n" + rows)
         one = sim.load("quickstart", spec)
         answers.append(sim.sweep(one, over={"deployment.replicas": [1, 2]}, out=tmp_path / "out", jobs=1))
+        held.append(sim.capacity(one, tolerance=0.5, jobs=1).probes[0].summary["tokens"]["output"])
+    assert held[0] * 20 == held[1]
     assert answers[0].rows[0]["tokens.output"] * 20 == answers[1].rows[0]["tokens.output"]
 
 
