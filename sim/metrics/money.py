@@ -98,15 +98,22 @@ def sentences(s: Mapping[str, Any]) -> list[str]:
             f": {s['per_million_input_tokens']:,.3g} per million input tokens and {s['per_million_output_tokens']:,.3g} per million output tokens"
             f" ({s['output_to_input']:g} to 1), {s['per_1000_requests']:,.3g} per 1,000 requests"
         )
-    paid = f"{s['accelerators_paid']:,.4g} accelerators paid for"
-    if s["accelerators_paid"] > s["accelerators"]:
-        paid += f", {s['accelerators']:,.4g} of them used"
-    out = [f"{money}; {paid}; {s['idle_share']:.0%} of it is idle"]
+    out = [f"{money}; {paid(s)}"]
     energy = f"{s['kilowatts']:,.2f} kW at the meter (PUE {s['power']['pue']:.2f})"
     if s["kwh_per_million_output_tokens"] is not None:
         energy += f", {s['kwh_per_million_output_tokens']:,.3g} kWh per million output tokens"
     if s["g_co2e_per_million_output_tokens"] is not None:
-        energy += f", {s['g_co2e_per_million_output_tokens']:,.3g} gCO2e ({s['grid']})"
+        energy += f", {s['g_co2e_per_million_output_tokens']:,.3g} gCO2e ({s['grid'].partition(':')[0]})"
     out.append(energy)
     out += [f"{line['what']}: {line['source']}" + (f", {line['date']}" if line.get("date") else "") for line in s["lines"]]
+    if s["g_co2e_per_million_output_tokens"] is not None:
+        out.append(f"grid: {s['grid']}")
     return out
+
+
+def paid(s: Mapping[str, Any]) -> str:
+    """How many accelerators the bill is for, and how much of it buys nothing."""
+    text = f"{s['accelerators_paid']:,.4g} accelerator{'' if s['accelerators_paid'] == 1 else 's'} paid for"
+    if s["accelerators_paid"] > s["accelerators"]:
+        text += f", {s['accelerators']:,.4g} of them used"
+    return text + (f"; no step runs in {s['idle_share']:.0%} of what is paid" if s["idle_share"] >= 0.005 else "")

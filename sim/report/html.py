@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from sim.metrics import money
 from sim.metrics.bottleneck import WORDS
 from sim.report import confidence, page, words
 from sim.report.figures import BLUE, GREEN, GREY, MANY_REPLICAS, ORANGE, PURPLE, run_figures
@@ -59,6 +60,9 @@ def render(result: Result) -> str:
         "<h2>Where the time went</h2>",
         _time_went(s),
     ]
+    if "economics" in s:
+        pue = f"PUE: {s['economics']['pue_source']}"
+        body += ["<h2>Money, energy, carbon</h2>", _list([*money.sentences(s["economics"]), pue], "notes")]
     if figures["time"]:
         body += ["<h2>Through the run</h2>", page.plots(figures["time"])]
     if len(s["classes"]) > 1:
@@ -137,12 +141,20 @@ def _cards(s: Mapping[str, Any]) -> list[str]:
         scaling = s["scaling"]
         note = f"{scaling['replicas_peak']} at most, {words.number(scaling['accelerator_hours'])} accelerator hours"
         cards.append(page.card("Replicas, mean", words.number(scaling["replicas_mean"]), note))
+    if "economics" in s:
+        cards.append(_cost(s["economics"]))
     if u["kv_mean"] is not None:
         note = f"peak {words.percent(u['kv_peak'], 0)}, {words.counted(s['preemptions'], 'preemption')}"
         cards.append(page.card("KV cache, mean", words.percent(u["kv_mean"], 0), note))
     if s["tokens"]["cached"]:
         cards.append(page.card("Prefix cache", words.percent(s["tokens"]["cached_share"]), "of prompt tokens"))
     return cards
+
+
+def _cost(e: Mapping[str, Any]) -> str:
+    price = e["per_million_output_tokens"]
+    note = money.paid(e) if price is None else f"{words.number(price)} {e['currency']} per million output tokens"
+    return page.card("Cost", f"{e['per_hour']:,.2f} {e['currency']}/h", note)
 
 
 def _list(sentences: Sequence[str], kind: str) -> str:

@@ -11,6 +11,7 @@ from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.table import Table
 from rich.text import Text
 
+from sim.metrics import money
 from sim.report import words
 
 if TYPE_CHECKING:
@@ -122,6 +123,11 @@ def _facts(s: Mapping[str, Any]) -> Table:
         times = [f"{title} {words.percent(stages[k])}" for k, title in words.STAGES.items()]
         table.add_row("Time in", ", ".join(times))
     table.add_row("Work", f"{words.counted(s['steps'], 'step')}, {words.counted(s['preemptions'], 'preemption')}{cached}")
+    if "economics" in s:
+        cost, energy, *_ = money.sentences(s["economics"])
+        table.add_row("Cost", cost)
+        table.add_row("Energy", energy)
+        table.add_row("Priced", "; ".join(_dated(line) for line in s["economics"]["lines"]))
     error = words.model_error(s)
     if error:
         table.add_row("Model error", error)
@@ -129,6 +135,10 @@ def _facts(s: Mapping[str, Any]) -> Table:
     if rests:
         table.add_row("Rests on", rests)
     return table
+
+
+def _dated(line: Mapping[str, Any]) -> str:
+    return f"{line['what']}, {line['date']}" if line.get("date") else str(line["what"])
 
 
 def _bar(shares: Mapping[str, float]) -> Group:
