@@ -188,3 +188,30 @@ def test_traffic_made_worse_keeps_its_mean_and_order() -> None:
     assert (waves.arrival_s % 60 <= 20).all()
     assert stretched(traffic, burst=3).mean_rate == traffic.mean_rate
     assert math.isclose(float(waves.prompt_tokens.sum()), float(plain.prompt_tokens.sum()))
+
+
+def test_a_search_that_may_look_at_all_finds_the_best_of_all(answer: Any, tmp_path: Any) -> None:
+    optuna = pytest.importorskip("optuna")
+    grid = {"deployment.accelerator": ["h100-sxm", "a100-sxm-80g", "l40s"], "deployment.tp": [1, 2]}
+    url = f"sqlite:///{tmp_path / 'plan.db'}"
+    asked = SMALL | {"search": "optuna", "trials": 40, "jobs": 1}
+    found = sim.plan(quickstart(), candidates=grid, storage=url, **asked)
+    assert found.winner.candidate.label == answer.winner.candidate.label
+    assert found.winner.size == answer.winner.size
+    again = sim.plan(quickstart(), candidates=grid, **asked)
+    assert again.as_dict() == found.as_dict()
+    (kept,) = optuna.get_all_study_summaries(url)
+    assert kept.n_trials == 40
+    few = sim.plan(quickstart(), candidates=grid, **(asked | {"trials": 2}))
+    assert any("a search looked at" in w for w in few.warnings)
+
+
+def test_a_search_says_what_is_wrong(tmp_path: Any) -> None:
+    pytest.importorskip("optuna")
+    grid = {"deployment.tp": [1, 2]}
+    with pytest.raises(ConfigError, match="--search optuna"):
+        sim.plan(quickstart(), candidates=grid, storage="sqlite:///x.db", **SMALL)
+    with pytest.raises(ConfigError, match="cannot be opened"):
+        sim.plan(quickstart(), candidates=grid, search="optuna", trials=2, storage="nosuchdb://x", **SMALL)
+    with pytest.raises(ConfigError, match="tpp"):
+        sim.plan(quickstart(), candidates={"deployment.tpp": [1]}, search="optuna", **SMALL)

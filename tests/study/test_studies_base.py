@@ -276,6 +276,14 @@ COMPARE = (
 )
 
 
+PLAN = (
+    LOAD
+    + 's = s.model_copy(update={"economics": sim.loads(sim.config.to_yaml(s), ["economics={accelerator_hour: {h100-sxm: 2, a100-sxm-80g: 1}}"]).economics}); '
+    'sim.plan(s, candidates={"deployment.accelerator": ["h100-sxm", "a100-sxm-80g"], "deployment.tp": [1, 2]}, screen=100, replications=3, '
+    'out="OUT", jobs=2)'
+)
+
+
 def killed_and_restarted(tmp_path: Path, kills: int, seed: int, study: str = SWEEP) -> None:
     """SIGKILL at random moments, then a whole run: the same files as one that was never disturbed, nothing run twice."""
     import random
@@ -298,10 +306,11 @@ def killed_and_restarted(tmp_path: Path, kills: int, seed: int, study: str = SWE
         subprocess.run([sys.executable, "-c", study.replace("OUT", str(tmp_path / name))], check=True)
     assert files(tmp_path / "killed") == files(tmp_path / "whole")
     keys = [line["key"] for line in lines(tmp_path / "killed") if "key" in line]
-    assert len(keys) == len(set(keys)) == 18
+    assert len(keys) == len(set(keys))
+    assert len(keys) == 18 or study == PLAN
 
 
-@pytest.mark.parametrize("study", [SWEEP, COMPARE], ids=["sweep", "compare"])
+@pytest.mark.parametrize("study", [SWEEP, COMPARE, PLAN], ids=["sweep", "compare", "plan"])
 def test_kill_and_go_on(tmp_path: Path, study: str) -> None:
     killed_and_restarted(tmp_path, 2, 1, study)
 
@@ -309,7 +318,7 @@ def test_kill_and_go_on(tmp_path: Path, study: str) -> None:
 @pytest.mark.slow
 def test_kill_and_go_on_twenty_times(tmp_path: Path) -> None:
     for i in range(4):
-        killed_and_restarted(tmp_path / str(i), 5, i, (SWEEP, COMPARE)[i % 2])
+        killed_and_restarted(tmp_path / str(i), 5, i, (SWEEP, COMPARE, PLAN, PLAN)[i])
 
 
 def test_a_worker_that_dies_does_not_end_the_study(scenario: Any, tmp_path: Path) -> None:

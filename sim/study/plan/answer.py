@@ -121,7 +121,13 @@ def winner(finals: Mapping[int, Final]) -> Final | None:
 
 
 def answer(
-    base: Any, params: Any, found: Sequence[Candidate], finals: Mapping[int, Final], limits: Limits | None, interrupted: bool
+    base: Any,
+    params: Any,
+    found: Sequence[Candidate],
+    finals: Mapping[int, Final],
+    limits: Limits | None,
+    interrupted: bool,
+    combinations: int,
 ) -> PlanAnswer:
     """Everything that is known, as an answer."""
     from sim.study.variants import is_random
@@ -129,6 +135,10 @@ def answer(
     best = winner(finals)
     ranked = sorted(finals.values(), key=lambda f: (f is not best, not f.sure, f.cost, -f.attainment, f.candidate.number))
     warnings = ["The plan was interrupted: this is the best of what was tried."] if interrupted else []
+    if len(found) < combinations:
+        warnings.append(
+            f"Of {combinations:,} combinations a search looked at {len(found):,}: a better one may be among the others."
+        )
     if not is_random(base):
         warnings.append("The traffic is a recording: every run has the same arrivals, so nothing is said of other days.")
     tied = [f for f in ranked[1:] if best is not None and f.sure and f.cost == best.cost]

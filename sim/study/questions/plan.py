@@ -10,14 +10,16 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field
 
 from sim.config.base import Count
-from sim.errors import ConfigError
+from sim.errors import ConfigError, ServesimError
 from sim.registry import register
 from sim.study.base import Interrupted, Params, Steps, Study, figures
 from sim.study.domains import domains, grid
 from sim.study.options import Confidence
 from sim.study.variants import variants
 
-MOST_CANDIDATES = 10_000
+MOST_CANDIDATES = 1_000_000
+EXHAUSTIVE = 2_000
+"""Up to so many combinations are all examined; of more a search chooses."""
 _WAVE = 4  # candidates searched side by side; fixed, so that the answer does not depend on the number of processes
 
 Factor = Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)]
@@ -46,6 +48,13 @@ class PlanParams(Params):
     )
     screen: Count = Field(2000, ge=100, description="requests of a run while candidates are compared roughly")
     finalists: Count = Field(3, le=100, description="how many of the best are confirmed at least")
+    search: Literal["auto", "all", "optuna"] = Field(
+        "auto", description="examine all combinations, or let Optuna choose (auto: above 2,000 of them; needs servesim[search])"
+    )
+    trials: Count = Field(200, le=100_000, description="candidates that Optuna may look at")
+    storage: str | None = Field(
+        None, description="also keep Optuna's trials in this database (sqlite:///plan.db, any URL it knows), for its dashboard"
+    )
     lengths: Factor = Field(1.2, description="what if prompts and answers are longer by this factor; 1: not asked")
     burst: Factor = Field(2.0, ge=1, description="what if load comes in waves of this height; 1: not asked")
     rate: Factor = Field(1.2, description="what if so many times the requests come; 1: not asked")
@@ -65,14 +74,43 @@ class Plan(Study):
         base = self.scenarios[0]
         if not params.candidates:
             raise ConfigError("candidates", None, "a plan needs settings to choose from", "--candidates deployment.tp=1,2,4")
+        self._space = [{d.path: d.grid() for d in given} for given in params.candidates]
+        count = sum(math.prod(len(v) for v in g.values()) for g in self._space)
+        if count > MOST_CANDIDATES:
+            raise ConfigError("candidates", count, "are too many combinations", f"at most {MOST_CANDIDATES:,}")
         self._choices = [point for given in params.candidates for point in grid(given)]
-        if len(self._choices) > MOST_CANDIDATES:
-            raise ConfigError("candidates", len(self._choices), "are too many combinations", f"at most {MOST_CANDIDATES:,}")
-        made: list[Any] = []
-        for given in params.candidates:
-            made += variants(base, grid(given), [d.path for d in given])
-        self._made = made
+        self.sampled = params.search == "optuna" or (params.search == "auto" and count > EXHAUSTIVE)
+        if params.storage is not None and not self.sampled:
+            raise ConfigError(
+                "storage",
+                params.storage,
+                "is where Optuna keeps its trials, and all combinations are examined",
+                hint="--search optuna",
+            )
+        self._made: dict[int, Any] = {}
+        if self.sampled:
+            self._try_each_value(base)
+        else:
+            made: list[Any] = []
+            for given in params.candidates:
+                made += variants(base, grid(given), [d.path for d in given])
+            self._made = dict(enumerate(made))
         self._check(base)
+
+    def _try_each_value(self, base: Any) -> None:
+        """A value that is wrong by itself is an error of the study; all combinations are too many to try."""
+        for space in self._space:
+            first = {path: values[0] for path, values in space.items()}
+            for path, values in space.items():
+                variants(base, [{**first, path: v} for v in values], [path])
+
+    def _scenario(self, number: int) -> Any:
+        if number not in self._made:
+            try:
+                (self._made[number],) = variants(self.scenarios[0], [self._choices[number]])
+            except ServesimError as error:
+                self._made[number] = error
+        return self._made[number]
 
     def _check(self, base: Any) -> None:
         from sim.metrics.slo import Slo
@@ -108,25 +146,47 @@ class Plan(Study):
 
         p = self.params
         aim = Aim(p.objective, p.max_replicas, p.screen)
-        found = [examine(i, choice, made, aim) for i, (choice, made) in enumerate(zip(self._choices, self._made, strict=True))]
+        found: dict[int, Any] = {}
         finals: dict[int, Any] = {}
         limits, interrupted = None, False
         try:
-            yield from self._screen(aim, found)
+            if self.sampled:
+                yield from self._explore(aim, found)
+            else:
+                found |= {i: examine(i, choice, self._scenario(i), aim) for i, choice in enumerate(self._choices)}
+                yield from self._screen(aim, found)
             yield from self._confirm(aim, found, finals)
             limits = yield from self._limits(finals)
         except Interrupted:
             interrupted = True
-        return answer(self.scenarios[0], p, found, finals, limits, interrupted)
+        seen = [found[n] for n in sorted(found)]
+        return answer(self.scenarios[0], p, seen, finals, limits, interrupted, len(self._choices))
 
-    def _screen(self, aim: Any, found: list[Any]) -> Any:
+    def _explore(self, aim: Any, found: dict[int, Any]) -> Any:
+        """Candidates that Optuna asks for, each searched for its fewest replicas."""
+        from sim.study.plan.candidate import examine, search
+        from sim.study.plan.explore import explore
+        from sim.study.plan.together import together
+
+        def evaluate(numbers: Sequence[int]) -> Any:
+            new = [examine(n, self._choices[n], self._scenario(n), aim) for n in numbers]
+            for c in (yield from together([search(aim, c) for c in new if not c.refused])):
+                found[c.number] = c
+            for c in new:
+                found.setdefault(c.number, c)
+            return [found[n] for n in numbers]
+
+        p = self.params
+        yield from explore(self._space, p.trials, 2 * _WAVE, self.scenarios[0].seed, evaluate, p.storage)
+
+    def _screen(self, aim: Any, found: dict[int, Any]) -> Any:
         """Search in order of the least cost until no other candidate can be among the finalists."""
         from sim.study.plan.candidate import search
         from sim.study.plan.together import together
 
-        waiting = sorted((c for c in found if not c.refused), key=lambda c: (c.least_cost, c.number))
+        waiting = sorted((c for c in found.values() if not c.refused), key=lambda c: (c.least_cost, c.number))
         while waiting:
-            costs = sorted(c.cost for c in found if c.size is not None)
+            costs = sorted(c.cost for c in found.values() if c.size is not None)
             limit = costs[self.params.finalists - 1] if len(costs) >= self.params.finalists else math.inf
             wave = [c for c in waiting[:_WAVE] if c.least_cost <= limit]
             if not wave:
@@ -137,14 +197,14 @@ class Plan(Study):
         for c in waiting:
             found[c.number] = replace(c, skipped=True)
 
-    def _confirm(self, aim: Any, found: list[Any], finals: dict[int, Any]) -> Any:
+    def _confirm(self, aim: Any, found: Mapping[int, Any], finals: dict[int, Any]) -> Any:
         """Replicate the cheapest until the best confirmed one costs no more than any that is not confirmed."""
         from sim.study.plan.finals import confirm
         from sim.study.plan.together import together
 
         p = self.params
         while True:
-            ranked = sorted((c for c in found if c.size is not None), key=lambda c: (c.cost_near, c.cost, c.number))
+            ranked = sorted((c for c in found.values() if c.size is not None), key=lambda c: (c.cost_near, c.cost, c.number))
             waiting = [c for c in ranked if c.number not in finals]
             best = min((f.cost for f in finals.values() if f.sure), default=math.inf)
             if finals:
