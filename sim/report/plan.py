@@ -25,7 +25,7 @@ _WORSE: Final = {
     "lengths": "prompts and answers {0:.0%} longer",
     "burst": "load in waves of {1:g} times its mean",
     "rate": "{0:.0%} more requests",
-    "step_time": "every step {0:.0%} slower (the error of the model)",
+    "step_time": "every step {0:.0%} slower than predicted",
 }
 _HEAD: Final = ("deployment", "accelerators", "cost", "SLO met", "TTFT p99", "TPOT p99", "tokens/s/card", "runs that held")
 
@@ -80,7 +80,7 @@ def limits(answer: PlanAnswer) -> list[str]:
             f"Head-room {room:.0%}: it holds up to {lim.rate:.4g} requests/s. What gives then: {lim.breaks or 'nothing within 64 times the load'}"
         )
     for w in lim.worse:
-        what = _WORSE[w.what].format(w.factor - 1.0, w.factor)
+        what = _WORSE[w.what].format(w.factor - 1.0, w.factor) + (f" ({w.why})" if w.why else "")
         if w.holds:
             out.append(f"With {what} it still holds ({w.attainment:.2%}).")
         else:

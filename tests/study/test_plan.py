@@ -215,3 +215,14 @@ def test_a_search_says_what_is_wrong(tmp_path: Any) -> None:
         sim.plan(quickstart(), candidates=grid, search="optuna", trials=2, storage="nosuchdb://x", **SMALL)
     with pytest.raises(ConfigError, match="tpp"):
         sim.plan(quickstart(), candidates={"deployment.tpp": [1]}, search="optuna", **SMALL)
+
+
+def test_how_slow_steps_may_be_follows_from_the_record_of_errors() -> None:
+    from sim.metrics.model_error import look_up, record
+
+    found = sim.plan(quickstart(), candidates={"deployment.accelerator": ["h100-sxm"]}, jobs=1, **(SMALL | {"step_time": None}))
+    (worse,) = found.limits.worse
+    known = look_up(record(), "vllm", "h100-sxm", "tpot_s.mean")
+    assert known is not None
+    assert worse.factor == pytest.approx(max(known[1], 1.05), abs=0.01)
+    assert "measured deployments" in worse.why

@@ -54,6 +54,8 @@ class WorseWorld:
     attainment: float
     holds: bool
     size_needed: int | None
+    why: str = ""
+    """Where the factor comes from, if it was not given."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,27 @@ def head_room(final: Final) -> Part[tuple[float | None, str]]:
     return good, broken
 
 
-def worse_world(final: Final, what: str, factor: float) -> Part[WorseWorld]:
+_UNKNOWN_ERROR = 1.1
+
+
+def known_error(final: Final) -> tuple[float, str]:
+    """How much longer steps may take than predicted, by what measured deployments of this engine and accelerator showed (`metrics.model_error`).
+
+    It is the upper end of the interval for the time per output token: one deployment in ten was slower still.
+    """
+    from sim.fleet.build import plan
+    from sim.metrics.model_error import look_up, record
+
+    assert final.candidate.scenario is not None
+    pool = plan(final.candidate.scenario)[0]
+    found = look_up(record(), pool.scheduler.name, pool.accelerator.name, "tpot_s.mean")
+    if found is None:
+        return _UNKNOWN_ERROR, "assumed: no measured deployment is on record"
+    _, high, deployments, kind = found
+    return max(round(high, 2), 1.05), f"9 of 10 of {deployments} measured deployments were no slower: {kind}"
+
+
+def worse_world(final: Final, what: str, factor: float, why: str = "") -> Part[WorseWorld]:
     """Attainment in one worse world, and the fewest units (up to twice as many) that hold in it."""
     required = final.candidate.required
     now: float | None = None
@@ -166,9 +188,9 @@ def worse_world(final: Final, what: str, factor: float) -> Part[WorseWorld]:
         reached = float(outcome.value()["slo"]["attainment"]["joint"] or 0.0)
         now = reached if now is None else now
         if reached >= required:
-            return WorseWorld(what, factor, now, now >= required, size)
+            return WorseWorld(what, factor, now, now >= required, size, why)
     assert now is not None
-    return WorseWorld(what, factor, now, False, None)
+    return WorseWorld(what, factor, now, False, None, why)
 
 
 def _growing(size: int) -> list[int]:

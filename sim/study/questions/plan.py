@@ -58,7 +58,11 @@ class PlanParams(Params):
     lengths: Factor = Field(1.2, description="what if prompts and answers are longer by this factor; 1: not asked")
     burst: Factor = Field(2.0, ge=1, description="what if load comes in waves of this height; 1: not asked")
     rate: Factor = Field(1.2, description="what if so many times the requests come; 1: not asked")
-    step_time: Factor = Field(1.1, description="what if every step takes so much longer (the error of the model); 1: not asked")
+    step_time: Factor | None = Field(
+        None,
+        description="what if every step takes so much longer; without, as long as the model's error on measured deployments of this kind allows; "
+        "1: not asked",
+    )
 
 
 @register("study")
@@ -217,7 +221,7 @@ class Plan(Study):
     def _limits(self, finals: Mapping[int, Any]) -> Any:
         """Head-room of the winner, and worse worlds."""
         from sim.study.plan.answer import winner
-        from sim.study.plan.finals import Limits, head_room, worse_world
+        from sim.study.plan.finals import Limits, head_room, known_error, worse_world
         from sim.study.plan.together import together
 
         best = winner(finals)
@@ -225,7 +229,9 @@ class Plan(Study):
             return None
         if not math.isfinite(best.candidate.rate):
             return Limits(best.candidate.rate, None, "")
-        asked = [(what, float(getattr(self.params, what))) for what in ("lengths", "burst", "rate", "step_time")]
-        parts: list[Any] = [head_room(best), *(worse_world(best, what, factor) for what, factor in asked if factor != 1.0)]
+        factor, why = (self.params.step_time, "") if self.params.step_time is not None else known_error(best)
+        asked = [(what, float(getattr(self.params, what)), "") for what in ("lengths", "burst", "rate")]
+        asked.append(("step_time", float(factor), why))
+        parts: list[Any] = [head_room(best), *(worse_world(best, what, f, because) for what, f, because in asked if f != 1.0)]
         (rate, breaks), *worse = yield from together(parts)
         return Limits(best.candidate.rate, rate, breaks, tuple(worse))
