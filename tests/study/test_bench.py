@@ -264,6 +264,43 @@ def test_aiperf_records(tmp_path):
     assert len(list(read_points([tmp_path], sim.load("quickstart")))) == 1
 
 
+def test_lengths_without_times_are_those_of_the_requests(tmp_path):
+    lists = {"num_prompts": 3, "completed": 3, "total_input_tokens": 600, "total_output_tokens": 60, "max_concurrency": 2}
+    lists |= {"input_lens": [100, 200, 300], "output_lens": [10, 20, 30]}
+    (run,) = read(write(tmp_path, "a.json", AGGREGATE | lists))
+    assert run.columns["prompt_tokens"].tolist() == [100, 200, 300]
+    assert run.columns["output_tokens"].tolist() == [10, 20, 30]
+    assert run.measured["ttft_s.mean"] == pytest.approx(0.3861)
+    assert run.notes == ()
+    (run,) = read(write(tmp_path, "b.json", AGGREGATE | lists | {"total_input_tokens": 900}))
+    assert set(run.columns["prompt_tokens"].tolist()) == {300}
+    assert any("every prompt taken as long as the mean" in n for n in run.notes)
+    with pytest.raises(DataError, match="'itls'"):
+        read(write(tmp_path, "c.json", AGGREGATE | lists | {"ttfts": [0.1] * 3}))
+
+
+def test_aiperf_in_its_first_form(tmp_path):
+    rows = json.loads(json.dumps(records(3)))
+    for row in rows:
+        about, metrics = row["metadata"], row["metrics"]
+        about["timestamp_ns"] = about.pop("request_start_ns")
+        about["credit_phase"] = about.pop("benchmark_phase", "profiling")
+        metrics["ttft"] = metrics.pop("time_to_first_token")
+    unsent = json.loads(json.dumps(rows[0])) | {"error": {"code": 499, "message": "cancelled after 0 s"}}
+    unsent["metrics"] = {"error_request_count": {"value": 1, "unit": "requests"}}
+    file = write(tmp_path, "profile_export.jsonl", "\n".join(map(json.dumps, [*rows, unsent])))
+    (run,) = read(file)
+    assert run.measured["ttft_s.mean"] == pytest.approx(0.05)
+    assert len(run.columns["arrival_s"]) == 3
+    assert any("1 of 4 requests failed ('cancelled after 0 s')" in n for n in run.notes)
+    figures = {"ttft": {"unit": "ms", "avg": 50}, "request_latency": {"unit": "ms", "avg": 500}, "request_count": {"avg": 3}}
+    figures |= {"input_sequence_length": {"avg": 100}, "output_sequence_length": {"avg": 10}}
+    told = {"records": figures, "input_config": {"loadgen": {"concurrency": 2}}}
+    (run,) = read(write(tmp_path, "profile_export_aiperf.json", told))
+    assert run.measured == {"ttft_s.mean": pytest.approx(0.05), "e2e_s.mean": pytest.approx(0.5)}
+    assert run.traffic == {"kind": "closed_loop", "concurrency": 2}
+
+
 def test_genai_perf_says_what_it_lacks(tmp_path):
     text = "Metric,avg,min,max,p99\nTime To First Token (ms),16.26,12.39,17.25,17.09\n\nMetric,Value\nRequest Throughput (per sec),3.5\n"
     (run,) = read(write(tmp_path, "genai.csv", text))

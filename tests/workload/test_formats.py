@@ -280,10 +280,26 @@ def test_a_servegen_pool(tmp_path):
 
 def test_lengths_without_times(load):
     text = "num_prefill_tokens,num_decode_tokens\n100,10\n200,20\n"
-    with pytest.raises(DataError, match=r"has no column 'arrival_s'"):
+    with pytest.raises(ConfigError, match=r"v.csv does not say when its requests arrive"):
         load("v.csv", text)
-    block, _ = load("v.csv", text, settings={"times": "none"}, arrival={"process": "constant", "rate": 4})
-    assert block.arrival_s.tolist() == [0, 0.25]
+    for settings in ({}, {"times": "none"}):
+        block, _ = load("v.csv", text, settings=settings, arrival={"process": "constant", "rate": 4})
+        assert block.arrival_s.tolist() == [0, 0.25]
+    with pytest.raises(DataError, match=r"has no column 'arrival_s'"):
+        load("v.csv", text, settings={"times": "needed"})
+    with pytest.raises(DataError, match=r"has no column 'arrival_s'"):  # sent_at may be their time
+        load("v.csv", "sent_at,num_prefill_tokens,num_decode_tokens\n0,100,10\n")
+
+
+def test_stat_traces_of_batches_have_lengths_in_order(load):
+    rows = [{"request_id": i, "type": "text", "input_length": 60 + i, "output_length": 2000, "duration": 14000} for i in range(3)]
+    block, notes = load("d.jsonl", lines(*rows), arrival={"process": "constant", "rate": 4})
+    assert block.prompt_tokens.tolist() == [60, 61, 62]
+    assert block.output_tokens.tolist() == [2000] * 3
+    assert block.arrival_s.tolist() == [0, 0.25, 0.5]
+    assert any("duration not used" in n for n in notes)
+    with pytest.raises(DataError, match="output_length"):
+        load("e.jsonl", lines({"request_id": 0, "type": "text", "input_length": 60, "hash_ids": [1, 2, 3, 4], "img_ids": []}))
 
 
 def test_what_no_format_has_is_refused_with_its_names(load):

@@ -168,21 +168,25 @@ def _impossible(r: Requests) -> str:
 
 
 def of_aggregates(
-    tool: str, name: str, *, requests: int, prompt: float | tuple[int, int], output: float | tuple[int, int], measured: Mapping[str, float],
-    sent: Sent, said: Mapping[str, Any] | None = None, notes: Sequence[str] = (), failed: int = 0,
+    tool: str, name: str, *, requests: int, prompt: float | tuple[int, int] | Array, output: float | tuple[int, int] | Array,
+    measured: Mapping[str, float], sent: Sent, said: Mapping[str, Any] | None = None, notes: Sequence[str] = (), failed: int = 0,
 ) -> Run:  # fmt: skip
-    """A run of which only totals are known. Lengths: a mean, taken for every request, or (least, most), drawn uniformly; both are said."""
+    """A run of which only totals are known. Lengths: a mean, taken for every request, (least, most), drawn uniformly, both
+    said, or one a request, in order.
+    """
     if requests < 1 or failed > requests:
         return refusal(tool, name, _not_served(requests + failed, requests, failed, ()), said)
     for role, spec in (("prompt", prompt), ("output", output)):
-        most = spec[1] if isinstance(spec, tuple) else spec
+        most = spec[1] if isinstance(spec, tuple) else float(np.max(spec))
         if most > MAX_TOKENS or requests > _MOST:
             return refusal(tool, name, f"{requests:,} requests with {role}s of {most:.4g} tokens are no benchmark", said)
     if failed:
         notes = [*notes, f"{failed} of {requests + failed} requests failed: they are not sent"]
     columns: dict[str, Any] = {}
     for role, spec in (("prompt", prompt), ("output", output)):
-        if isinstance(spec, tuple):
+        if isinstance(spec, np.ndarray):
+            columns[f"{role}_tokens"] = spec.astype(np.int64)
+        elif isinstance(spec, tuple):
             columns[f"{role}_tokens"] = stream(0, f"bench.{role}").integers(spec[0], spec[1] + 1, requests)
             notes = [*notes, f"{role} lengths drawn uniformly from {spec[0]} to {spec[1]} tokens: the file has no lists"]
         else:

@@ -15,12 +15,16 @@ from sim.study.bench._nvidia import UNITS, aggregate, sent
 from sim.study.bench._run import Requests, Run, of_requests, refusal
 from sim.study.bench._sent import Sent
 
+_CANCELLED = 499  # the code aiperf gives to a request that it cancelled itself
+
 
 @register("bench")
 class AiPerf(Bench):
     """Per request: ``metadata{request_start_ns, request_end_ns, was_cancelled, benchmark_phase}``, ``metrics{time_to_first_token, request_latency,
     input_sequence_length, output_sequence_length}`` with units, ``error``. Warm-up requests are left out, cancelled ones count in nothing.
     ``inter_token_latency`` is TPOT. Concurrency is taken from ``profile_export_aiperf.json`` beside it; without one requests are sent when they were.
+    Its first form (0.1) is read too: ``metadata{timestamp_ns, credit_phase}``, ``metrics{ttft}``, aggregates under ``records``; it has no
+    ``was_cancelled``, and its cancelled requests (code 499) are errors.
 
     Source: aiperf, docs/metrics_reference.md, working-with-profile-exports.md.
     """
@@ -36,19 +40,17 @@ class AiPerf(Bench):
             "metadata" in head
             and "metrics" in head
             and isinstance(head["metadata"], Mapping)
-            and "request_start_ns" in head["metadata"]
+            and not {"request_start_ns", "timestamp_ns"}.isdisjoint(head["metadata"])
         ):
             return True
-        return (
-            "aiperf" in document.path.name
-            and isinstance(head.get("request_latency"), Mapping)
-            and "unit" in head["request_latency"]
-        )
+        told = head.get("records") if isinstance(head.get("records"), Mapping) else head
+        latency = told.get("request_latency") if isinstance(told, Mapping) else None
+        return "aiperf" in document.path.name and isinstance(latency, Mapping) and "unit" in latency
 
     def runs(self, document: Document) -> Iterator[Run]:
         """The one run."""
         if "metadata" not in document.first:
-            yield aggregate(self.name, document.keys, document.path.name)
+            yield aggregate(self.name, _first_form(document), document.path.name)
             return
         yield self._records(document)
 
@@ -58,20 +60,20 @@ class AiPerf(Bench):
         for number, record in enumerate(document.records, 1):
             keys = Keys(document.path, record, f"[{number}]")
             about, metrics = keys.sub("metadata"), keys.sub("metrics")
-            if about.text("benchmark_phase") not in (None, "profiling"):
+            if (about.text("benchmark_phase") or about.text("credit_phase")) not in (None, "profiling"):
                 continue
-            about.needed("request_start_ns")
-            rows["start"].append((about.number("request_start_ns") or 0.0) * 1e-9)
+            start = "timestamp_ns" if "request_start_ns" not in about and "timestamp_ns" in about else "request_start_ns"
+            about.needed(start)
+            rows["start"].append((about.number(start) or 0.0) * 1e-9)
             for ours, theirs in (("prompt", "input_sequence_length"), ("output", "output_sequence_length")):
                 rows[ours].append(_value(metrics, theirs, None) or 0.0)
-            for ours, theirs in (("ttft", "time_to_first_token"), ("e2e", "request_latency")):
+            first = "ttft" if "ttft" in metrics else "time_to_first_token"
+            for ours, theirs in (("ttft", first), ("e2e", "request_latency")):
                 found = _value(metrics, theirs, UNITS)
                 rows[ours].append(np.nan if found is None else found)
             error = keys.raw("error")
-            cut = bool(about.raw("was_cancelled"))
-            errors.append(
-                "" if cut or not error else str(error.get("message") or error) if isinstance(error, Mapping) else str(error)
-            )
+            cut = bool(about.raw("was_cancelled")) or (isinstance(error, Mapping) and error.get("code") == _CANCELLED)
+            errors.append("" if cut and rows["prompt"][-1] >= 1 else _text(error))
             cancelled.append(cut)
             ok.append(not cut and not error)
         if not ok:
@@ -91,6 +93,19 @@ class AiPerf(Bench):
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None, None
         return (None if rate else concurrency), rate
+
+
+def _text(error: Any) -> str:
+    return str(error.get("message") or error) if error and isinstance(error, Mapping) else str(error or "")
+
+
+def _first_form(document: Document) -> Keys:
+    """The aggregates of a file, wherever its version puts them."""
+    told = document.first.get("records")
+    if not isinstance(told, Mapping):
+        return document.keys
+    renamed = {"time_to_first_token" if k == "ttft" else k: v for k, v in told.items()}
+    return Keys(document.path, {**renamed, "input_config": document.first.get("input_config")}, "records")
 
 
 def _value(metrics: Keys, name: str, units: Mapping[str, float] | None) -> float | None:

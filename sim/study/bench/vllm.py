@@ -12,7 +12,7 @@ from sim.errors import DataError
 from sim.registry import register
 from sim.study.bench._base import Bench
 from sim.study.bench._document import Document, Keys, numbers
-from sim.study.bench._run import Requests, Run, of_aggregates, of_requests, refusal, same_length
+from sim.study.bench._run import Array, Requests, Run, of_aggregates, of_requests, refusal, same_length
 from sim.study.bench._sent import Sent
 
 _NAMES = {"ttft": "ttft_s", "tpot": "tpot_s", "itl": "itl_s", "e2el": "e2e_s"}
@@ -24,8 +24,8 @@ _LISTS = ("input_lens", "output_lens", "ttfts", "itls")
 class VllmBench(Bench):
     """``vllm bench serve --save-result``, with or without ``--save-detailed``, appended (``--append-result``), and folders of ``vllm bench sweep``.
 
-    Lists are in seconds, aggregates in ms. A success without a token counts with a TTFT of 0, as the tool counts it. Source: vLLM,
-    vllm/benchmarks/serve.py.
+    Lists are in seconds, aggregates in ms. A success without a token counts with a TTFT of 0, as the tool counts it. Files that keep the
+    lists of lengths and drop those of times (InferenceX) are read as aggregates with these lengths. Source: vLLM, vllm/benchmarks/serve.py.
     """
 
     name = "vllm-bench"
@@ -64,6 +64,9 @@ def _run(keys: Keys, name: str) -> Run:
     sent = _sent(keys)
     if all(isinstance(keys.raw(k), list) for k in _LISTS):
         return _detailed(keys, name, sent, said)
+    lengths = _LISTS[:2]
+    if all(isinstance(keys.raw(k), list) for k in lengths) and not any(k in keys for k in _LISTS[2:]) and keys.raw("completed"):
+        return _aggregate(keys, name, sent, said)
     missing = [k for k in _LISTS if k in keys]
     if missing:
         for key in _LISTS:
@@ -166,7 +169,21 @@ def _aggregate(keys: Keys, name: str, sent: Sent, said: Mapping[str, Any]) -> Ru
         )
     if total_in is None:
         return refusal("vllm-bench", name, "does not say how long prompts were: key 'total_input_tokens' is missing", said)
+    prompt: float | Array = total_in / done
+    output: float | Array = total_out / done
+    if isinstance(keys.raw("input_lens"), list):
+        prompt, output = _served_lengths(keys, done, total_in, total_out)
     return of_aggregates(
-        "vllm-bench", name, requests=done, prompt=total_in / done, output=total_out / done, measured=figures(keys) | _throughput(keys),
-        sent=sent, said=said, failed=failed or 0,
+        "vllm-bench", name, requests=done, prompt=prompt, output=output, measured=figures(keys) | _throughput(keys), sent=sent, said=said,
+        failed=failed or 0,
     )  # fmt: skip
+
+
+def _served_lengths(keys: Keys, done: int, total_in: float, total_out: float) -> tuple[float | Array, float | Array]:
+    """Lengths of the served requests where they are certain: all were, and the lists have the sums that the file states; else means."""
+    prompt, output = keys.column("input_lens"), keys.column("output_lens")
+    same_length(str(keys.path), input_lens=prompt, output_lens=output)
+    whole = len(prompt) == done and prompt.sum() == total_in and output.sum() == total_out
+    if whole and (prompt >= 1).all() and (output >= 1).all():
+        return prompt, output
+    return total_in / done, total_out / done

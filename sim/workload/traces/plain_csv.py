@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -15,6 +16,9 @@ from sim.workload.traces._base import SECONDS, Head, Trace
 from sim.workload.traces._columns import ARRIVAL, HASHES, OUTPUT, PROMPT, is_parquet
 from sim.workload.traces._source import Source
 from sim.workload.traces._table import plain_rows
+
+# Columns beside the lengths that are certainly no times: Vidur's processed traces, request numbers.
+_NO_TIMES = frozenset(("total_tokens", "pd_ratio", "request_id", "id", "index", "", "request_type"))
 
 
 class CsvParams(Params):
@@ -35,8 +39,9 @@ class CsvParams(Params):
     )
     time_unit: Literal["s", "ms", "us", "ns"] = Field(default="s", description="unit of the arrival times")
     block_tokens: int = Field(default=512, ge=1, description="tokens of one block id")
-    times: Literal["needed", "none"] = Field(
-        default="needed", description="none: the file has lengths only, and the traffic says when they arrive"
+    times: Literal["auto", "needed", "none"] = Field(
+        default="auto",
+        description="none: the file has lengths only, and the traffic says when they arrive; auto: none where no column can be a time",
     )
 
 
@@ -65,7 +70,7 @@ class PlainCsv(Trace):
             "prompt": (p.prompt_column,) if p.prompt_column else PROMPT,
             "output": (p.output_column,) if p.output_column else OUTPUT,
         }
-        self.timed = p.times == "needed"
+        self.timed = p.times == "needed" or (p.times == "auto" and (bool(p.arrival_column) or _may_have_times(path)))
         if self.timed:
             wanted = {"arrival": (p.arrival_column,) if p.arrival_column else ARRIVAL} | wanted
         hashes: dict[str, tuple[str, ...]] = {"hashes": (p.hash_column,) if p.hash_column else HASHES}
@@ -75,3 +80,13 @@ class PlainCsv(Trace):
         yield from plain_rows(
             self, path, wanted, unit_s=SECONDS[p.time_unit], optional=hashes, block_tokens=p.block_tokens, harmless=harmless
         )
+
+
+def _may_have_times(path: Path) -> bool:
+    """Whether any column but the lengths could be one of arrival times; a file of which the header cannot be told says yes."""
+    if is_parquet(path):
+        return True
+    lines = next(Source(path).pieces()).data.lstrip().splitlines()
+    names = next(csv.reader([lines[0].decode(errors="replace")]), [])
+    left = {n.strip().lower() for n in names} - {n.lower() for n in (*PROMPT, *OUTPUT, *HASHES)} - _NO_TIMES
+    return bool(left)
