@@ -50,6 +50,13 @@ def parse(text: str, source: str) -> Any:
         raise DataError(source, f"{where}{error.problem or error.context}") from None
     except (yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:
         raise DataError(source, f"is no YAML: {str(error).splitlines()[0]}") from None
+    except (
+        KeyError,
+        AttributeError,
+        IndexError,
+        TypeError,
+    ):  # what PyYAML's constructors do with a value that its tag does not fit
+        raise DataError(source, "is no YAML: a value does not fit its tag (!!…)") from None
 
 
 def dump(data: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import UnionType
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Final, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -12,13 +12,20 @@ from sim.errors import ConfigError, did_you_mean
 
 M = TypeVar("M", bound=BaseModel)
 
+_LARGEST: Final = 2**62
+
 
 def settings(model: type[M], data: Mapping[str, Any], field: str = "") -> M:
     """``model`` of ``data``. Raises `ConfigError` for the first thing wrong, named from ``field`` on."""
     try:
-        return model.model_validate(dict(data))
+        made = model.model_validate(dict(data))
     except ValidationError as error:
         raise _translate(model, error, field) from None
+    for name in made.model_fields_set & set(type(made).model_fields):
+        value = getattr(made, name)
+        if isinstance(value, int) and abs(value) > _LARGEST:  # compiled code has 64 bits, and adds to it
+            raise ConfigError(_dotted(field, (name,)), value, "is too large for a whole number", f"-{_LARGEST} to {_LARGEST}")
+    return made
 
 
 def _translate(model: type[BaseModel], error: ValidationError, field: str) -> ConfigError:

@@ -55,6 +55,6 @@ def too_late(time: float) -> DataError:
     """The error for traffic that goes on for too long."""
     return DataError(
         "traffic",
-        f"something happens at {time:.4g} s; times are float64 seconds from the start of the traffic, too coarse for steps of an engine then",
-        f"at most {LATEST:g} s: check the unit of the times, or cut the traffic (traffic.trace.window, rate)",
+        f"something happens at {time:,.12g} s; times are float64 seconds from the start of the traffic, too coarse for steps of an engine then",
+        f"at most {LATEST:,.0f} s: check the unit of the times, or cut the traffic (traffic.trace.window, rate)",
     )

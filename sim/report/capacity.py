@@ -29,7 +29,7 @@ def _cells(s: Mapping[str, Any]) -> list[str]:
     latency, use = s["latency"], s["utilisation"]
     return [
         words.percent(s["slo"]["attainment"].get("joint"), 2),
-        words.number(s["slo"]["goodput_requests_per_s"]),
+        words.number(words.rates(s)["goodput_requests_per_s"]),
         words.seconds(latency["ttft_s"]["p50"]),
         words.seconds(latency["ttft_s"]["p99"]),
         words.seconds(latency["tpot_s"]["p99"]),
@@ -127,8 +127,8 @@ def _figures(answer: CapacityAnswer) -> list[Figure]:
         )
 
     share = [None if (v := s["slo"]["attainment"].get("joint")) is None else 100 * v for s in summaries]
-    good = [s["slo"]["goodput_requests_per_s"] for s in summaries]
-    done = [s["throughput"]["requests_per_s"] for s in summaries]
+    good = [words.rates(s)["goodput_requests_per_s"] for s in summaries]
+    done = [words.rates(s)["requests_per_s"] for s in summaries]
     figures = [
         plot(
             "attainment",

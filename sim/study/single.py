@@ -19,6 +19,7 @@ from sim.metrics.histogram import ITL_BINS, ITL_LO, ITL_SCALE
 from sim.metrics.record import RunRecord
 from sim.metrics.result import Result, summarise
 from sim.metrics.slo import Slo
+from sim.model.serving import cache_warning
 from sim.study import economics, headroom
 from sim.study.idle import check_traffic
 from sim.study.reasons import reasons
@@ -130,7 +131,12 @@ def simulate(scenario: Any, *, progress: Progress | None = None) -> Result:
 
 def memory(scenario: Any) -> list[tuple[str, Budget | None]]:
     """Per pool: a heading, and the memory budget of one of its accelerators. Raises `ConfigError`, also when the model does not fit."""
-    return [(f"{p.name}: {p.model.name} under {p.scheduler.name} on {p.accelerator.title}", p.budget) for p in plan(scenario)]
+    return [(f"{p.name}: {p.model.name} under {p.scheduler.name} on {p.accelerator.title}", _budget(p)) for p in plan(scenario)]
+
+
+def _budget(p: Plan) -> Budget | None:
+    warning = cache_warning(p.model, p.scheduler.own_caches)
+    return p.budget if p.budget is None or warning is None else replace(p.budget, warnings=(*p.budget.warnings, warning))
 
 
 def _record(scenario: Any, plans: Sequence[Plan], raw: Raw) -> RunRecord:

@@ -188,6 +188,12 @@ def test_memory_prints_the_budget_line_by_line(servesim: Command) -> None:
     assert "1,234 blocks of 16" in done.out
 
 
+def test_memory_says_where_layers_that_forget_are_counted_as_a_mean(servesim: Command) -> None:
+    done = servesim("memory", "quickstart", "--set", "model=gemma-3-27b")
+    assert "! gemma-3-27b has 52 sliding-window layers" in done.out
+    assert "!" not in servesim("memory", "quickstart").out
+
+
 def test_an_interrupted_search_keeps_its_probes(tmp_path: Path) -> None:
     scenario = sim.load("quickstart", ["traffic.synthetic.requests=500"])
 

@@ -2,12 +2,15 @@
 
 import contextlib
 
+import pytest
 import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+import sim
 import sim.config as config
-from sim.errors import ServesimError
+from sim.config.text import parse
+from sim.errors import ConfigError, DataError, ServesimError
 from tests.config.conftest import POOLS, TEXT
 
 QUIET = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
@@ -100,3 +103,16 @@ def test_any_mapping(data):
 @given(st.text(max_size=40))
 def test_any_override(text):
     survives(TEXT, [text])
+
+
+@pytest.mark.parametrize("text", ["!!bool foo", "!!timestamp x", '!!int ""', "!!int _", "!!set [1]", "? !!set {a}"])
+def test_a_value_that_its_tag_does_not_fit_is_an_error_of_ours(text):
+    with pytest.raises(DataError):
+        parse(text, "a.yaml")
+
+
+@pytest.mark.parametrize("engine", ["{name: sglang, max_prefill_tokens: %d}", "{name: tgi, max_input_tokens: %d}"])
+@pytest.mark.parametrize("much", [2**64, 10**30])
+def test_whole_numbers_have_an_upper_bound(engine, much):
+    with pytest.raises(ConfigError, match=r"deployment\.engine\.max_\w+_tokens: is too large"):
+        sim.run(sim.load("quickstart", (f"deployment.engine={engine % much}",)))

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from sim.errors import DataError
+from sim.study.conformance import check as check_all
+from sim.study.conformance import engines
 from sim.study.conformance.vllm import check
 
 RECORDINGS = sorted((Path(__file__).parents[1] / "golden" / "vllm").glob("*.jsonl.gz"))
@@ -55,3 +57,11 @@ def test_what_is_not_a_recording(tmp_path, text):
 
     with pytest.raises(DataError, match="recording"):
         list(check(path))
+
+
+@pytest.mark.parametrize("engine", engines())
+def test_a_file_without_depth_limit_is_no_recording(engine, tmp_path):
+    path = tmp_path / "deep.json"
+    path.write_text("[" * 100_000)
+    with pytest.raises(DataError, match="deep"):
+        list(check_all(engine, [path]))

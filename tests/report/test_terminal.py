@@ -109,6 +109,22 @@ def _answer(make_result: Maker, answer: float | None = 16.0) -> CapacityAnswer:
     return CapacityAnswer("quickstart", "rate", answer, probes, "1 replica", 0.02, ("KV blocks are an estimate",))
 
 
+def test_what_breaks_first_is_said_of_a_load_beyond_the_answer(make_result: Maker) -> None:
+    plain = _answer(make_result)
+    lower = [replace(p, value=10.0, replication=1) for p in plain.probes if not p.held]
+    assert lower
+    assert replace(plain, probes=[*lower, *plain.probes]).limit() == plain.limit()
+    assert "at 10 requests/s" in replace(plain, answer=9.0, probes=lower).limit()
+
+
+def test_capacity_prints_rates_without_start_and_drain(make_result: Maker) -> None:
+    answer = _answer(make_result)
+    probe = next(p for p in answer.probes if p.held)
+    inner = dict(probe.summary["steady"]) | {"requests_per_s": 7.77, "goodput_requests_per_s": 6.66}
+    shown = replace(answer, probes=[replace(probe, summary=probe.summary | {"steady": inner})])
+    assert "6.66" in terminal.as_text(capacity.screen(shown), 90)
+
+
 def test_capacity_screen(make_result: Maker, tmp_path: Path) -> None:
     answer = _answer(make_result)
     lines = terminal.as_text(capacity.screen(answer), 90).splitlines()

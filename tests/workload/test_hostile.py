@@ -3,11 +3,12 @@
 import gzip
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from sim import registry
-from sim.errors import ServesimError
+from sim.errors import DataError, ServesimError
 from sim.workload import build_traffic
 from tests.workload.conftest import whole
 
@@ -134,3 +135,10 @@ def test_any_sessions_keep_the_promises_of_a_block(seed, turns, rate, think, cv,
     block = whole(build_traffic({"synthetic": section}, seed), rows)
 
     assert len(block) == requests == len(np.unique(block.out_content))
+
+
+def test_a_header_without_end_is_an_error_of_ours(tmp_path):
+    file = tmp_path / "t.csv"
+    file.write_text("x" * 200_000 + ",b\n1,2\n")
+    with pytest.raises(DataError, match="header"):
+        whole(build_traffic({"trace": {"format": "csv", "path": str(file)}}))

@@ -36,7 +36,10 @@ def check(engine: str, paths: Sequence[Path]) -> Iterator[Case]:
     module = importlib.import_module(f"{__name__}.{name}")
     files = [file for path in paths for file in _files(module, Path(path))]
     for file in files:
-        yield from module.check(file)
+        try:
+            yield from module.check(file)
+        except RecursionError:
+            raise DataError(str(file), "not a recording (nested too deeply)") from None
 
 
 def _files(module: Any, path: Path) -> list[Path]:

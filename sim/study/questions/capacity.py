@@ -152,11 +152,15 @@ class CapacityAnswer:
         return text + f" to hold in all {len(self.found)} repetitions; {less} hold in {len(fewer)} of them."
 
     def limit(self) -> str:
-        """What breaks first: the sentence of the smallest load (or largest size) that did not hold."""
+        """What breaks first: the sentence of the first probe beyond the answer that did not hold, of the repetition that is shown if any."""
         broken = [p for p in self.probes if not p.held]
         if not broken:
             return "No probe broke the SLO."
-        first = min(broken, key=lambda p: p.value) if self.question == "rate" else max(broken, key=lambda p: p.value)
+        rate = self.question == "rate"
+        broken = [p for p in broken if p.replication == 0] or broken
+        if self.answer is not None:  # other repetitions, and noise, break below it too
+            broken = [p for p in broken if (p.value > self.answer if rate else p.value < self.answer)] or broken
+        first = (min if rate else max)(broken, key=lambda p: p.value)
         attained = {k: v for k, v in first.summary.get("slo", {}).get("attainment", {}).items() if v is not None}
         required = first.summary.get("slo", {}).get("required") or 0.0
         single = {k: v for k, v in attained.items() if k != "joint" and v < required}

@@ -69,7 +69,7 @@ def csv_pieces(path: Path, wanted: Wanted, optional: Wanted | None = None, text:
     for source in Source(path).pieces():
         if not header:
             head = source.data.lstrip().splitlines()[0].decode()
-            header = [name.strip() for name in next(csv.reader([head]))]
+            header = _header(source, head)
             names = _find(source, header, wanted, optional or {})
             source.header_lines = 1
         frame = _frame(source, header, {names[ours]: str for ours in text if ours in names})
@@ -80,6 +80,13 @@ def csv_pieces(path: Path, wanted: Wanted, optional: Wanted | None = None, text:
         yield Piece(source, {ours: Column(theirs, frame[theirs]) for ours, theirs in names.items()}, unused)
     if not rows:
         Source(path).fail("has a header and no rows")
+
+
+def _header(source: Source, line: str) -> list[str]:
+    try:
+        return [name.strip() for name in next(csv.reader([line]))]
+    except csv.Error as error:
+        source.fail(f"has no header that can be read ({error})")
 
 
 def is_parquet(path: Path) -> bool:
