@@ -22,7 +22,7 @@ _SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
 
 def engines() -> list[str]:
     """Engines whose recordings can be replayed."""
-    return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name != "base")
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name != "base" and not m.name.startswith("_"))
 
 
 def check(engine: str, paths: Sequence[Path]) -> Iterator[Case]:

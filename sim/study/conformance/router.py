@@ -18,7 +18,7 @@ from sim.policy.gateways import production_stack as stack
 from sim.policy.gateways.cache_aware import CacheAware, Settings
 from sim.policy.gateways.owner_tree import OwnerTree
 from sim.policy.gateways.prompts import Letters
-from sim.study.conformance import router_rows
+from sim.study.conformance import _router_rows as router_rows
 from sim.study.conformance.base import Case, Difference
 
 Rows = Iterator[tuple[Any, Any]]
