@@ -32,8 +32,16 @@ def encoder_params(config: Mapping[str, Any], field: str) -> tuple[int, str]:
     )
 
 
+_PIXTRAL = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24}  # configuration_pixtral.py
+
+
 def _vision(v: Keys) -> int:
     """A vision transformer. ``depth`` or ``num_hidden_layers`` layers, patches, and a merger of ``spatial_merge_size`` squared patches."""
+    kind = str(v.get("model_type") or "")
+    if isinstance(v.get("width"), Mapping):  # towers of several kinds (DeepSeek-OCR)
+        return 0
+    if kind == "pixtral":
+        v = Keys({**_PIXTRAL, **v.raw}, v.name, v.field)
     depth = v.whole("depth", "num_hidden_layers", "vt_num_hidden_layers", "layers", default=0, least=0)
     embed = v.get("embed_dim")
     ratio = v.number("mlp_ratio", default=4.0)
@@ -52,12 +60,13 @@ def _vision(v: Keys) -> int:
     deep = v.where("deepstack_visual_indexes")
     gates = (
         3
-        if v.get("hidden_act", "hidden_activation") in ("silu", "gelu_pytorch_tanh_gated")
-        or v.get("model_type") == "gemma4_vision"
+        if v.get("hidden_act", "hidden_activation") in ("silu", "gelu_pytorch_tanh_gated") or kind in ("gemma4_vision", "pixtral")
         else 2
     )
     if not depth or not hidden:
         return 0
+    if kind.startswith("glm4v"):  # intermediate_size is the merger's; the layers' is out_hidden_size (modeling_glm4v.py)
+        return depth * (4 * hidden * hidden + 3 * hidden * out) + patch + merged * out + out * out + 3 * out * inner
     layers = depth + v.whole("num_global_layers", default=0, least=0)
     each = 4 * hidden * hidden + gates * hidden * inner
     table = v.whole("position_embedding_size", "num_position_embeddings", default=0, least=0) * hidden

@@ -220,7 +220,9 @@ class ModelSpec:
 
     def kv_bytes_per_token(self, tp: int = 1, pp: int = 1) -> float:
         """Bytes one token takes in the KV cache of one GPU while it is inside every window (heaviest stage)."""
-        return sum(g.layers * g.bytes_per_token for g in self.kv_groups(tp, pp))
+        return float(
+            round(sum(g.layers * g.bytes_per_token for g in self.kv_groups(tp, pp)), 6)
+        )  # of a group: a mean of its layers
 
     def kv_bytes(self, context: int, tp: int = 1, pp: int = 1) -> float:
         """Bytes one sequence of ``context`` tokens keeps on one GPU: windows forget, linear layers keep a fixed state."""

@@ -72,6 +72,8 @@ def text_of(config: Config, field: str) -> tuple[Config, str, str]:
             **{k: v for k, v in defaults if v is not None and found.get(k) is None},
             **{k: v for k, v in found.items() if v is not None},
         }
+    if section and said == "mistral" and "head_dim" in found and found.get("num_attention_heads") is None:
+        found = {**found, "num_attention_heads": 32}  # Pixtral 12B leaves out what is the class's default
     if said in ("minicpmv", "minicpmo"):
         said = _MINICPM.get(str(found.get("version")), "qwen2" if said == "minicpmo" else said)
     return found, said, section

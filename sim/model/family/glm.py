@@ -32,5 +32,5 @@ def _glm4(c: Keys) -> Fields:
 FAMILIES = {
     "chatglm": Family(_chatglm),
     "glm": Family(_glm),
-    **dict.fromkeys(("glm4", "glm4v_text", "glm_ocr_text"), Family(_glm4)),
+    **dict.fromkeys(("glm4", "glm4v", "glm4v_text", "glm_ocr_text"), Family(_glm4)),
 }

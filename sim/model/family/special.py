@@ -17,6 +17,13 @@ _MULTIPLE = 256  # MLP widths are rounded up to it (configuration_decilm.py)
 def _searched(c: Keys) -> Fields:
     """Blocks with fewer key/value heads, narrower MLPs, or without attention or MLP at all."""
     blocks = c.get("block_configs")
+    if blocks is None and c.get("num_key_value_heads_per_layer") is not None:
+        raise NotModelledError(
+            f"{c.field}.num_key_value_heads_per_layer",
+            "a list",
+            "DeciLM's first form, whose heads engines pad, is not modelled",
+            "block_configs",
+        )
     if not isinstance(blocks, list) or not blocks:
         raise c.error("block_configs", f"must list the layers of {c.name}")
     f = decoder(
