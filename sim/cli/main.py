@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 a check failed (conformance differs, capacity not found), 
 
 from __future__ import annotations
 
+import io
 import sys
 from importlib import import_module
 
@@ -23,6 +24,7 @@ for _module in COMMANDS:
 def main() -> None:
     """Entry point: errors of ours become one line and exit code 2."""
     try:
+        _spell_what_the_terminal_can()
         _own_study()
         code = app(standalone_mode=False)  # of `typer.Exit`, else what the command returned: None
         sys.exit(code if isinstance(code, int) else 0)
@@ -45,6 +47,13 @@ def main() -> None:
         if type(error).__name__ == "Abort":
             _fail("interrupted: nothing was written", 130)
         raise
+
+
+def _spell_what_the_terminal_can() -> None:
+    """A character that the terminal's encoding (ASCII, GBK) does not have is printed as ``?``."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and "utf" not in stream.encoding.lower():
+            stream.reconfigure(errors="replace")
 
 
 def _own_study() -> None:

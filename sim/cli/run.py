@@ -51,6 +51,10 @@ def run(
     exports = _exports(export, target)
     with common.stopping() as stopped, common.progress(quiet or json) as progress:
         result = sim.run(loaded, progress=lambda done, total: progress(done, total) or stopped())
+    written = []
+    if target:  # before anything is printed: what stops the printing does not lose the run
+        result.save(target)
+        written = [one.write(result, target / one.file) for one in exports]
     if json:
         typer.echo(common.json(result.summary | {"confidence": confidence(result)}))
     elif not quiet:
@@ -59,9 +63,8 @@ def run(
         terminal.show(result)
         common.show(*view.one_run(sure))
     if target:
-        result.save(target)
-        for one in exports:
-            common.say(quiet or json, f"Export: {one.write(result, target / one.file)}")
+        for file in written:
+            common.say(quiet or json, f"Export: {file}")
         common.say(quiet or json, f"Result: {target}   Report: {target / 'report.html'}")
     missed = unmet(result.summary, loaded.expect or {})
     for sentence in missed:

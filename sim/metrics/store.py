@@ -41,7 +41,7 @@ def write_folder(folder: Path, fill: Callable[[Path], None]) -> Path:
 
     ``fill`` must write a ``summary.json`` with a ``format`` of this package: a later run may then replace the folder.
     """
-    folder = folder.absolute()
+    folder = folder.resolve()  # a link stays one
     check_target(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     fresh = folder.with_name(f".{folder.name}.new-{os.getpid()}")
@@ -64,6 +64,10 @@ def write_folder(folder: Path, fill: Callable[[Path], None]) -> Path:
 
 def check_target(folder: Path) -> None:
     """Refuse a place that holds anything but an earlier result or nothing: cheap, for before a long run. Raises ConfigError."""
+    folder = folder.resolve()
+    parent = next(p for p in folder.parents if p.exists())
+    if not (parent.is_dir() and os.access(parent, os.W_OK)):
+        raise ConfigError("output", str(folder), f"cannot be made: {parent} cannot be written", hint="name another folder")
     if not folder.exists():
         return
     if not folder.is_dir():

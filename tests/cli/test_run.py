@@ -137,3 +137,47 @@ def test_interrupting_saves_what_there_is_and_says_where(servesim: Command, tmp_
     assert [p.name for p in folder.parent.iterdir()] == ["quickstart"]
     assert "TTFT" in done.out
     assert any("interrupted" in w for w in summary["warnings"])
+
+
+TINY = ("run", "quickstart", "--set", "traffic.synthetic.requests=20")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "gbk"])
+def test_a_terminal_without_our_characters_gets_what_it_can_show(encoding: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "sim.cli", *TINY, "-o", "r"],
+        cwd=tmp_path, env=os.environ | {"PYTHONIOENCODING": encoding}, capture_output=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"TTFT" in done.stdout
+    assert (tmp_path / "r" / "summary.json").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_run_that_cannot_be_printed_is_saved(tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "sim.cli", *TINY, "-o", "r"], cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, check=False
+        )
+    assert done.returncode == 2 and b"No space left" in done.stderr
+    assert (tmp_path / "r" / "summary.json").exists()
+
+
+def test_a_link_to_a_folder_stays_a_link(servesim: Command, tmp_path: Path) -> None:
+    (tmp_path / "far").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "far")
+    (tmp_path / "dangling").symlink_to(tmp_path / "new" / "place")
+    assert servesim(*TINY, "-q", "-o", "link").code == 0
+    assert servesim(*TINY, "-q", "-o", "dangling").code == 0
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "far" / "summary.json").exists()
+    assert (tmp_path / "dangling").is_symlink() and (tmp_path / "new" / "place" / "summary.json").exists()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["dangling", "far", "link", "new"]
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_run(
+    servesim: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    done = servesim(*TINY, "-q", "-o", "a/b")
+    assert done.code == 2
+    assert f"{tmp_path} cannot be written" in done.err
