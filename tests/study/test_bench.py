@@ -279,6 +279,21 @@ def test_lengths_without_times_are_those_of_the_requests(tmp_path):
         read(write(tmp_path, "c.json", AGGREGATE | lists | {"ttfts": [0.1] * 3}))
 
 
+def test_a_client_that_fell_behind_sent_what_it_sent(tmp_path):
+    def rate(**load):
+        (run,) = read(write(tmp_path, "stage_0_lifecycle_metrics.json", stage() | {"load_summary": load}))
+        return (len(run.columns["arrival_s"]) - 1) / run.columns["arrival_s"].max(), run.notes
+
+    asked, notes = rate(requested_rate=20.0, achieved_rate=19.2)
+    assert not any("where 20/s were asked for" in n for n in notes)
+    fell, notes = rate(requested_rate=20.0, achieved_rate=5.0)
+    assert any("the client sent 5 requests/s where 20/s were asked for" in n for n in notes)
+    assert fell == pytest.approx(asked / 4)
+    server = {"load_summary": {}, "successes": {"count": 9, "time_to_first_token": {"mean": 0.1}}, "failures": {}}
+    (run,) = read(write(tmp_path, "x_prometheus_metrics.json", server))
+    assert run.refused.startswith("is of the server's own metrics")
+
+
 def test_aiperf_in_its_first_form(tmp_path):
     rows = json.loads(json.dumps(records(3)))
     for row in rows:

@@ -21,9 +21,22 @@ _FIGURES = {
 _STATISTICS = {"mean": "mean", "median": "p50", "p90": "p90", "p95": "p95", "p99": "p99"}
 
 
+_BEHIND = 0.9  # a random arrival process alone ends within some per cent of its rate
+
+
+def _rate(load: Keys) -> tuple[float | None, tuple[str, ...]]:
+    """Requests per second that were really sent: those asked for unless the client fell behind, which is said."""
+    asked, sent = load.number("requested_rate"), load.number("achieved_rate")
+    if asked and sent and sent < _BEHIND * asked:
+        return sent, (f"the client sent {sent:.4g} requests/s where {asked:.4g}/s were asked for: those it sent are simulated",)
+    return asked or sent, ()
+
+
 @register("bench")
 class InferencePerf(Bench):
     """A stage: ``load_summary{requested_rate}``, ``successes{count, latency, throughput, prompt_len, output_len}``, ``failures``; all in s.
+
+    Where the client fell behind its plan (``achieved_rate`` below 0.9 of it) requests come at the rate at which they were sent.
 
     Stages of a folder are read one by one and its summary is left aside; records of requests are read where they were saved.
 
@@ -57,6 +70,10 @@ class InferencePerf(Bench):
         count, failed = done.count("count") or 0, keys.sub("failures").count("count") or 0
         if not count:
             return refusal(self.name, name, f"no request was served: {failed} of {failed} failed; that is no operating point")
+        if "latency" not in done:
+            return refusal(
+                self.name, name, "is of the server's own metrics: what clients saw is in the lifecycle_metrics.json beside it"
+            )
         measured: dict[str, float] = {}
         for theirs, ours in _FIGURES.items():
             figure = done.sub("latency").sub(theirs)
@@ -69,7 +86,7 @@ class InferencePerf(Bench):
         lengths = [done.sub(k).number("mean") for k in ("prompt_len", "output_len")]
         if not lengths[0] or not lengths[1]:
             lengths = [done.sub(k).number("mean") for k in ("prompt_tokens", "output_tokens")]
-        rate = load.number("requested_rate") or load.number("achieved_rate")
+        rate, behind = _rate(load)
         concurrency = load.count("concurrency")
         lacks = [
             t
@@ -95,7 +112,7 @@ class InferencePerf(Bench):
             measured=measured,
             sent=sent,
             failed=failed,
-            notes=(*notes, *odd),
+            notes=(*notes, *behind, *odd),
         )
 
     def _load_type(self, document: Document) -> str:
