@@ -32,11 +32,24 @@ def load_model(name_or_path: str, weights: str = "auto", kv_cache: str = "auto",
     """
     if not isinstance(name_or_path, str) or not name_or_path.strip():
         raise ConfigError(f"{field}.name", name_or_path, "must be a built-in name or the path of a config.json")
-    return _load(name_or_path.strip(), weights, kv_cache, field)
+    return _load(name_or_path.strip(), weights, kv_cache, field, _contents(name_or_path.strip()))
+
+
+def _contents(name_or_path: str) -> tuple[bytes, ...]:
+    """What the files of a path hold: a part of the key, so that files that were edited are read again."""
+    if _key(name_or_path) in _index():
+        return ()
+    path = Path(name_or_path).expanduser()
+    try:
+        folder = path if path.is_dir() else path.parent
+        files = {path, *(folder / name for name in ("params.json", "config.json", "hf_quant_config.json"))}
+        return tuple(file.read_bytes() for file in sorted(files) if file.is_file())
+    except (OSError, ValueError):  # said where it is read
+        return ()
 
 
 @lru_cache(maxsize=128)
-def _load(name_or_path: str, weights: str, kv_cache: str, field: str) -> ModelSpec:
+def _load(name_or_path: str, weights: str, kv_cache: str, field: str, contents: tuple[bytes, ...]) -> ModelSpec:
     profile = _index().get(_key(name_or_path))
     if profile:
         return spec_from_config(profile.config, profile.name, weights, kv_cache, profile.source, field)

@@ -206,3 +206,16 @@ def test_one_key_that_is_not_understood_is_enough_to_refuse(extra: dict[str, Any
         spec_from_config({**MOE, **extra}, "mine")
 
     assert "mamba" in str(caught.value) or next(iter(extra)) in str(caught.value)
+
+
+def test_a_config_that_was_edited_is_read_again(tmp_path):
+    file = tmp_path / "config.json"
+    config = json.loads((Path(__file__).parents[2] / "profiles" / "models" / "llama-3.1-8b.json").read_text())["config"]
+    file.write_text(json.dumps(config))
+    assert [load_model(str(place)).layers for place in (file, tmp_path)] == [32, 32]
+    file.write_text(json.dumps(config | {"num_hidden_layers": 16}))
+    assert [load_model(str(place)).layers for place in (file, tmp_path)] == [16, 16]
+    (tmp_path / "hf_quant_config.json").write_text(
+        json.dumps({"quantization": {"quant_algo": "FP8", "kv_cache_quant_algo": None}})
+    )
+    assert load_model(str(tmp_path)).weight_bytes() < 0.7 * load_model("llama-3.1-8b").weight_bytes()
