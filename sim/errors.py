@@ -30,7 +30,8 @@ class ConfigError(ServesimError):
 
     def __init__(self, field: str, value: object, problem: str, allowed: str = "", hint: str = "") -> None:
         self.field, self.value, self.problem, self.allowed, self.hint = field, value, problem, allowed, hint
-        text = f"{field}: {problem} (got {value!r})" if field else problem
+        got = "nothing" if value is None else repr(value)
+        text = f"{field}: {problem} (got {got})" if field else problem
         if allowed:
             text += f"; allowed: {allowed}"
         if hint:

@@ -106,6 +106,7 @@ def _ask(cls: Any, given: dict[str, Any]) -> None:
     from rich.console import Console
 
     from sim.config import settings
+    from sim.report import words
     from sim.study.base import Interrupted
     from sim.study.driver import run_study
     from sim.study.files import gather
@@ -124,7 +125,7 @@ def _ask(cls: Any, given: dict[str, Any]) -> None:
         try:
             answer = run_study(study, out=out, progress=lambda *at: progress(*at) or stopped(), **how)
         except Interrupted as error:
-            typer.echo(f"interrupted after {error.finished} runs: {kept}", err=True)
+            typer.echo(f"interrupted after {words.counted(error.finished, 'run')}: {kept}", err=True)
             raise typer.Exit(130) from None
     if asked["json"]:
         typer.echo(common.json(answer.as_dict()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from rich import box
 from rich.console import Group
@@ -18,6 +18,8 @@ from sim.study.statistics.paired import percent
 if TYPE_CHECKING:
     from sim.study.questions.repeat import RepeatAnswer
 
+_ALONE: Final = "An interval needs at least two runs: --replications 5."
+
 
 def _rows(answer: RepeatAnswer) -> list[list[str]]:
     rows = []
@@ -26,7 +28,13 @@ def _rows(answer: RepeatAnswer) -> list[list[str]]:
         if interval is not None:
             share = interval.half if row.path == "slo.attainment.joint" else interval.relative
             rows.append(
-                [row.title, row.show(interval.value), row.show(interval.low), row.show(interval.high), f"± {percent(share)}"]
+                [
+                    row.title,
+                    row.show(interval.value),
+                    row.show(max(0.0, interval.low)),
+                    row.show(interval.high),
+                    f"± {percent(share)}",
+                ]
             )
     return rows
 
@@ -39,14 +47,20 @@ def screen(answer: RepeatAnswer) -> Group:
     for row in _rows(answer):
         table.add_row(*row)
     style = {True: "bold green", False: "bold red", None: "bold"}[answer.verdict]
-    lines: list[Any] = [*confidence.caution({"stationary": answer.stationary}), Text(answer.sentence(), style=style), table]
-    lines.append(Text(f"{answer.level:.0%} intervals of the mean over {answer.replications} runs.", style="dim"))
+    lines: list[Any] = [*confidence.caution({"stationary": answer.stationary}), Text(answer.sentence(), style=style)]
+    if table.row_count:
+        lines += [table, Text(f"{answer.level:.0%} intervals of the mean over {answer.replications} runs.", style="dim")]
+    else:
+        lines.append(Text(_ALONE, style="dim"))
     return Group(*lines, *study.warnings(answer, 2))
 
 
 def files(answer: RepeatAnswer, folder: Path) -> None:
     """``summary.json`` and ``report.html``."""
     notes = [answer.stationary] if answer.stationary else []
+    rows = _rows(answer)
+    if not rows:
+        notes.append(_ALONE)
     page = Page(
         f"{answer.name}, {answer.replications} runs",
         f"{answer.level:.0%} intervals of the mean over the runs",
@@ -54,6 +68,6 @@ def files(answer: RepeatAnswer, folder: Path) -> None:
         study.STATE[answer.verdict],
         notes,
         warnings=answer.warnings,
-        sections=[Section("Figures", table=Table(["figure", "mean", "from", "to", "half-width"], _rows(answer)))],
+        sections=[Section("Figures", table=Table(["figure", "mean", "from", "to", "half-width"], rows))] if rows else [],
     )
     study.write(folder, answer.as_dict(), page.html())

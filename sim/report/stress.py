@@ -57,7 +57,10 @@ def facts(answer: StressAnswer) -> list[str]:
     knee, capacity = c.knee(), c.capacity()
     if knee is not None:
         out.append(f"Knee: TTFT p99 has doubled at {knee * scale:.4g} {unit}.")
-    if capacity is not None:
+    held = c.breaks["joint"][0] * scale if "joint" in c.breaks and c.along == "rate" else math.nan
+    if capacity is not None and capacity < held:
+        out.append("Saturation cannot be told from runs this short: they are mostly the wait for the last answers.")
+    elif capacity is not None:
         out.append(f"Saturation: at most {capacity:.4g} requests/s are served.")
     for target, (good, bad) in c.breaks.items():
         if target == "joint" or math.isnan(bad):

@@ -85,6 +85,8 @@ def cell(value: Any) -> dict[str, Any]:
     """A value as a cell that sorts by its number."""
     if isinstance(value, bool):
         return {"text": "yes" if value else "no", "mood": "yes" if value else "no", "sort": int(value)}
-    if isinstance(value, int | float):
+    if isinstance(value, int):
+        return {"text": f"{value:,}", "sort": value}
+    if isinstance(value, float):
         return {"text": words.number(float(value), 4), "sort": value}
     return {"text": words.DASH if value is None else str(value), "sort": None if isinstance(value, str) else 0}

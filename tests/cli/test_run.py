@@ -181,3 +181,10 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_run(
     done = servesim(*TINY, "-q", "-o", "a/b")
     assert done.code == 2
     assert f"{tmp_path} cannot be written" in done.err
+
+
+def test_one_run_has_no_interval(servesim: Command) -> None:
+    done = servesim("repeat", "quickstart", *SMALL, "-r", "1")
+    assert done.code == 0
+    assert "An interval needs at least two runs" in done.out
+    assert "from" not in done.out

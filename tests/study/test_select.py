@@ -89,3 +89,11 @@ def test_situations_are_said_in_both_languages() -> None:
         assert what.isascii()
         assert not wo.isascii()
         assert was
+
+
+def test_a_study_stopped_before_any_engine_claims_nothing_about_hardware():
+    from sim.study.selection.advice import advice
+
+    english, chinese = advice([], "", 8.0)
+    assert "No engine was judged" in english[0]
+    assert "未能评估" in chinese[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,10 @@ import pytest
 import sim
 from sim.errors import ConfigError
 from sim.metrics.slo import Slo
-from sim.study.stress.recovery import judge, windows
+from sim.report.stress import facts
+from sim.study.questions.stress import recovery_sentence
+from sim.study.stress.curve import Curve, Point
+from sim.study.stress.recovery import Recovery, judge, windows
 from sim.workload.stretched import Spike
 
 QUICK: dict[str, Any] = {"replications": 2, "jobs": 1}
@@ -127,3 +131,26 @@ def test_other_axes(along: str) -> None:
 def test_what_cannot_be_asked(more: list[str], options: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         sim.stress(quickstart(*more), **(QUICK | options))
+
+
+@pytest.mark.parametrize(
+    ("recovered", "missed", "text"),
+    [
+        (0.0, 0, "nobody misses the SLO."),
+        (0.0, 9, "good again as soon as the spike had ended."),
+        (30.0, 9, "recovered 30 s after the spike."),
+        (None, 9, "not recovered when the run ended."),
+    ],
+)
+def test_a_recovery_in_words(recovered: float | None, missed: int, text: str) -> None:
+    assert recovery_sentence(Recovery(8.0, 3.0, 60.0, recovered, None, 2.0, missed, False)).endswith(text)
+
+
+def test_a_run_too_short_to_be_saturated_does_not_say_what_is_served_at_most() -> None:
+    """Four a second over a run that is mostly its own end, while ten a second hold the SLO."""
+    point = Point(2.0, 20.0, 1, {"requests_per_s": (4.0, 4.0, 4.0)}, {}, True, "")
+    curve = Curve("rate", [point], 0.99, {"joint": (1.0, 2.0)})
+    answer = SimpleNamespace(curve=curve, offered=10.0)
+    assert "at most" not in " ".join(facts(answer))  # type: ignore[arg-type]
+    curve = Curve("rate", [point], 0.99, {"joint": (0.1, 2.0)})
+    assert "at most 4 requests/s" in " ".join(facts(SimpleNamespace(curve=curve, offered=10.0)))  # type: ignore[arg-type]

@@ -199,6 +199,8 @@ def recovery_sentence(r: Any) -> str:
         return f"{hurt}; it does not come back by itself though the load is below what it can serve: a metastable state."
     if r.recovered_s is None:
         return f"{hurt}; not recovered when the run ended."
+    if r.recovered_s == 0.0:
+        return f"{hurt}; good again as soon as the spike had ended."
     return f"{hurt}; recovered {show_seconds(r.recovered_s)} after the spike."
 
 

@@ -67,6 +67,8 @@ def best(rows: Sequence[Row]) -> Row | None:
 def advice(rows: Sequence[Row], currency: str, rate: float) -> tuple[list[str], list[str]]:
     """(English, Chinese): the recommendation under this traffic, then what to mind."""
     top = best(rows)
+    if not rows:
+        return ["No engine was judged before the study ended."], ["研究结束前未能评估任何引擎。"]
     if top is None:
         return ["No engine holds the SLO on the hardware that was tried."], ["在所尝试的硬件上，没有引擎满足 SLO。"]
     name, cards = TITLES.get(top.engine, top.engine), top.accelerators or 0
