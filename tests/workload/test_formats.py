@@ -291,6 +291,18 @@ def test_lengths_without_times(load):
         load("v.csv", "sent_at,num_prefill_tokens,num_decode_tokens\n0,100,10\n")
 
 
+def test_turns_that_hold_only_what_is_new_are_said(load):
+    def notes(second):
+        rows = [
+            {"session_id": "a", "input_length": 1000, "output_length": 9, "hash_ids": [1, 2], "timestamp": 0.0},
+            {"session_id": "a", "input_length": 600, "output_length": 9, "hash_ids": second, "delay": 500.0},
+        ]
+        return load("m.jsonl", lines(*rows), settings={"delays": "after_arrival"})[1]
+
+    assert any("do not begin as the turn before" in n for n in notes([7, 8]))
+    assert not any("do not begin as the turn before" in n for n in notes([1, 3]))
+
+
 def test_stat_traces_of_batches_have_lengths_in_order(load):
     rows = [{"request_id": i, "type": "text", "input_length": 60 + i, "output_length": 2000, "duration": 14000} for i in range(3)]
     block, notes = load("d.jsonl", lines(*rows), arrival={"process": "constant", "rate": 4})

@@ -101,6 +101,7 @@ class Mooncake(Trace):
             if turns or records.present & {"delay", "delay_ms"}:
                 turns = True
                 arrival = self._turns(path, records, session)
+                self._afresh(path, session, ids, counts)
             else:
                 missing = np.isnan(records["timestamp"].values)
                 if missing.any() and "timestamp" not in records.present:
@@ -131,6 +132,19 @@ class Mooncake(Trace):
         if "priority" in names:
             self.note(f"{path.name}: priority is passed on as the engine reads it (vLLM: smaller is served first)")
         self.unused(path, records.others - self.harmless)
+
+    def _afresh(self, path: Path, session: NDArray[np.int64], ids: NDArray[Any], counts: NDArray[np.int64]) -> None:
+        """Say when turns do not begin as the turn before: aiperf sends the conversation so far before what such a file holds."""
+        begins = np.cumsum(counts) - counts
+        before: dict[int, int] = {}
+        afresh = 0
+        for row in np.flatnonzero(counts):
+            first, key = int(ids[begins[row]]), int(session[row])
+            afresh += key >= 0 and before.get(key, first) != first
+            before[key] = first
+        if afresh:
+            what = "they are simulated as whole prompts; where the file holds only what each turn adds, real prompts are longer"
+            self.note(f"{path.name}: turns that do not begin as the turn before them: {what}")
 
     def _turns(self, path: Path, records: Records, session: NDArray[np.int64]) -> NDArray[np.float64]:
         """Arrivals where turns have delays: a time stamp is kept, a delay counts from the arrival of the turn before (``delays``)."""
