@@ -138,7 +138,7 @@ class Study(ABC):
 
 
 _KEPT = (
-    "name", "seed", "complete", "context", "requests", "duration_s", "simulated_s", "latency", "throughput", "slo", "utilisation",
+    "name", "seed", "complete", "context", "requests", "duration_s", "simulated_s", "latency", "throughput", "steady", "slo", "utilisation",
     "tokens", "preemptions", "steps", "fleet", "scaling", "bottleneck", "warnings",
 )  # fmt: skip
 

@@ -194,6 +194,16 @@ def test_memory_says_where_layers_that_forget_are_counted_as_a_mean(servesim: Co
     assert "!" not in servesim("memory", "quickstart").out
 
 
+def test_a_probe_keeps_its_rates_without_start_and_drain() -> None:
+    answer = sim.capacity(sim.load("quickstart", ["traffic.synthetic.requests=500"]), tolerance=0.2, replications=1, jobs=1)
+    held = [p for p in answer.probes if p.held]
+    assert held
+    for p in held:
+        inner = p.summary["steady"]["goodput_requests_per_s"]
+        assert inner == pytest.approx(p.summary["steady"]["requests_per_s"] * p.summary["slo"]["attainment"]["joint"], rel=0.05)
+        assert inner > p.summary["slo"]["goodput_requests_per_s"]
+
+
 def test_an_interrupted_search_keeps_its_probes(tmp_path: Path) -> None:
     scenario = sim.load("quickstart", ["traffic.synthetic.requests=500"])
 
