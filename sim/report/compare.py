@@ -161,7 +161,7 @@ def slo_line(answer: CompareAnswer) -> str:
     judged = [d for d in answer.deployments if d.summary["slo"]["met"] is not None]
     if not judged:
         return ""
-    held = [d.name for d in judged if d.summary["slo"]["met"]]
+    held = [d.name for d in judged if answer.held(d)]
     whom = "None" if not held else "All" if len(held) == len(judged) else words.join(held)
     return f"{whom} {'holds' if len(held) == 1 and len(judged) > 1 else 'hold'} the SLO ({words.targets(judged[0].summary)})."
 

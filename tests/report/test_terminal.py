@@ -160,3 +160,15 @@ def test_a_rate_comes_with_its_interval(make_result: Maker) -> None:
     assert "up to 16 requests/s with 1 replica; 95% interval 13.5 to 18.5, from 3 repetitions. Every one" in answer.sentence()
     assert answer.safe == 15.0
     assert "another seed may give another answer" in replace(answer, found=(16.0,), low=None).sentence()
+
+
+def test_only_what_holds_in_every_repetition_holds(make_result: Maker) -> None:
+    answer = compared(make_result, {"a": 0.5, "b": 0.5})
+    first, last = answer.deployments
+    for d, shares in ((first, [1.0] * 4), (last, [1.0, 1.0, 0.7, 1.0])):
+        d.summary["slo"]["met"] = True
+        d.values["slo.attainment.joint"] = shares
+
+    assert compare.slo_line(answer).startswith("a holds the SLO")
+    assert answer.held(last) is False
+    assert answer.verdict is False

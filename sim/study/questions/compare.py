@@ -104,10 +104,18 @@ class CompareAnswer:
     @property
     def verdict(self) -> bool | None:
         """False when something is shown to be worse than the first deployment or misses its SLO; True when something is shown better."""
-        last = self.deployments[-1].summary["slo"]["met"]
+        last = self.held(self.deployments[-1])
         if self.failed or last is False or any(c.worse for c in self.comparisons):
             return False
         return True if any(c.better for c in self.comparisons) else None
+
+    def held(self, deployment: Deployment) -> bool | None:
+        """Whether every repetition met the SLO, not only the first; None without one."""
+        slo = deployment.summary["slo"]
+        shares = deployment.values.get("slo.attainment.joint", ())
+        if slo["met"] is None or self.replications < 2:
+            return None if slo["met"] is None else bool(slo["met"])
+        return bool(slo["met"]) and all(share is not None and share >= slo["required"] for share in shares)
 
     def cautions(self) -> list[str]:
         """What speaks against comparing means at all: deployments that never settle."""
