@@ -18,7 +18,7 @@ from sim.model.mlps import Routed
 from sim.model.quant import kv_dtype, weight_format
 from sim.model.quantised import apply
 from sim.model.spec import ModelSpec
-from sim.model.unmodelled import not_modelled
+from sim.model.unmodelled import not_modelled, writes_otherwise
 from sim.model.wrappers import text_of
 
 Config = Mapping[str, Any]
@@ -58,7 +58,7 @@ def spec_from_config(
         fields = FAMILIES[model_type].rule(keys)
         tied_by_default = FAMILIES[model_type].tied
     else:
-        found = read_from_fields(keys)
+        found = None if writes_otherwise(model_type) else read_from_fields(keys)
         if found is None:
             raise not_modelled(config, text, model_type, f"{field}.config.model_type")
         fields, unverified = found, True

@@ -26,6 +26,14 @@ _SIGNS: tuple[tuple[tuple[str, ...], str, str], ...] = (
 )
 
 
+_DIFFUSION = ("llada", "dream", "sdar", "diffu")
+
+
+def writes_otherwise(model_type: str) -> bool:
+    """Whether a model of this name writes its text by diffusion, block by block, rather than token by token."""
+    return any(name in model_type.lower() for name in _DIFFUSION)
+
+
 def not_modelled(config: Config, text: Config, model_type: str, field: str) -> NotModelledError:
     """The refusal of a ``model_type`` that `sim.model.families` does not know."""
     names = config.get("architectures") or text.get("architectures") or []
@@ -37,6 +45,10 @@ def not_modelled(config: Config, text: Config, model_type: str, field: str) -> N
         why = "the config names no model_type" + (f" ({architecture})" if architecture else "")
     if config.get("is_encoder_decoder") or text.get("is_encoder_decoder"):
         return NotModelledError(field, model_type, "encoder-decoder models are not modelled", "decoder-only models")
+    if writes_otherwise(model_type):
+        return NotModelledError(
+            field, model_type, "models that write by diffusion are not modelled", "models that write token by token"
+        )
     if known:
         why += f"; its config has {known}"
     strange = not_understood(Keys(text, "", field))

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from sim.model import ModelSpec, spec_from_config
+from sim.errors import NotModelledError
+from sim.model import ModelSpec, load_model, spec_from_config
 
 LINES = Path(__file__).with_name("real_configs.jsonl").read_text(encoding="utf-8").splitlines()
 CONFIGS: dict[str, dict[str, Any]] = {row["name"]: row for row in map(json.loads, LINES)}
@@ -160,3 +161,12 @@ def test_cutting_never_loses_weights(name: str, tp: int) -> None:
         sum(map(sum, model.layer_weight_bytes())), rel=1e-9
     )
     assert ends > 0
+
+
+def test_a_model_that_writes_by_diffusion_is_refused(tmp_path) -> None:
+    config = {"model_type": "llada2_moe", "architectures": ["LLaDA2MoeModelLM"], "hidden_size": 2048, "num_hidden_layers": 20, "vocab_size": 157184,
+              "num_attention_heads": 16, "num_key_value_heads": 4, "intermediate_size": 5120}  # fmt: skip
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(config))
+    with pytest.raises(NotModelledError, match="diffusion"):
+        load_model(str(file))
