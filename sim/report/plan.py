@@ -40,7 +40,7 @@ def screen(answer: PlanAnswer) -> Group:
         for f in answer.finals:
             cells = [c["text"].partition(" (")[0].partition(" ± ")[0] for c in _final_cells(answer, f)]
             amount = f"{f.accelerators:,}" if answer.objective == "accelerators" else f"{f.cost:,.2f}"
-            row = (cells[0], amount, f"≥ {f.attainment_low:.2%}" if f.runs > 1 else cells[3], cells[4], cells[5], cells[7])
+            row = (cells[0], amount, f"≥ {at_least(f.attainment_low)}" if f.runs > 1 else cells[3], cells[4], cells[5], cells[7])
             table.add_row(*row, style="bold" if f is answer.winner else "" if f.sure else "dim")
         lines.append(table)
     lines += [Text(line) for line in limits(answer)]
@@ -58,7 +58,7 @@ def tally(answer: PlanAnswer) -> str:
     c = answer.candidates
     refused, skipped = sum(bool(x.refused) and not x.probes for x in c), sum(x.skipped for x in c)
     missed = sum(bool(x.refused) and bool(x.probes) for x in c)
-    parts = [f"{len(c):,} candidates: {sum(bool(x.probes) for x in c):,} simulated"]
+    parts = [f"{len(c):,} {'candidate' if len(c) == 1 else 'candidates'}: {sum(bool(x.probes) for x in c):,} simulated"]
     if missed:
         parts.append(f"{missed:,} of them hold the SLO at no size")
     if refused:
@@ -89,8 +89,13 @@ def limits(answer: PlanAnswer) -> list[str]:
                 if w.size_needed and answer.winner
                 else "twice as many do not hold either"
             )
-            out.append(f"With {what} it misses: {w.attainment:.2%} of requests; {need}.")
+            out.append(f"With {what} it misses: only {w.attainment:.2%} of requests meet it; {need}.")
     return out
+
+
+def at_least(share: float) -> str:
+    """A lower bound in per cent, never rounded up."""
+    return f"{math.floor(share * 1e4) / 1e2:.2f}%"
 
 
 def _final_cells(answer: PlanAnswer, f: Finalist) -> list[dict[str, Any]]:
@@ -108,7 +113,7 @@ def _final_cells(answer: PlanAnswer, f: Finalist) -> list[dict[str, Any]]:
         {"text": f"{f.accelerators:,}", "sort": f.accelerators},
         {"text": answer.amount(f), "sort": f.cost},
         {
-            "text": f"{f.attainment:.2%}" + (f" (≥ {f.attainment_low:.2%})" if f.runs > 1 else ""),
+            "text": f"{f.attainment:.2%}" + (f" (≥ {at_least(f.attainment_low)})" if f.runs > 1 else ""),
             "sort": f.attainment,
             "mood": "yes" if f.sure else "no",
         },
@@ -138,7 +143,9 @@ def page(answer: PlanAnswer) -> Page:
             {
                 "label": "requests within the SLO",
                 "value": f"{w.attainment:.2%}",
-                "note": f"at least {w.attainment_low:.2%} with {answer.confidence:.0%} confidence" if w.runs > 1 else "one run",
+                "note": f"at least {at_least(w.attainment_low)} with {answer.confidence:.0%} confidence"
+                if w.runs > 1
+                else "one run",
             },
         ]
         if answer.limits is not None and answer.limits.rate is not None and math.isfinite(answer.limits.offered):

@@ -75,7 +75,9 @@ class PlanAnswer:
         sure = f"{w.attainment:.2%} of requests meet it"
         if w.runs > 1:
             met = "all" if w.held == w.runs else f"{w.held}"
-            sure = f"{met} {w.runs if w.held == w.runs else f'of {w.runs}'} runs met it, and at least {w.attainment_low:.2%} of requests do"
+            low = math.floor(w.attainment_low * 1e4) / 1e2  # a lower bound is never rounded up
+            of = f"{w.runs}" if w.held == w.runs else f"of {w.runs}"
+            sure = f"{met} {of} runs met it, and at least {low:.2f}% of requests do"
             sure += f" ({self.confidence:.0%} confidence)"
         best = {"cost": "cheapest", "accelerators": "smallest"}.get(self.objective, "best")
         return f"{size_of(w)} ({cards}{amount}) is the {best} that holds the SLO{at}: {sure}."
@@ -83,7 +85,11 @@ class PlanAnswer:
     def _none(self) -> str:
         near = self.nearest()
         if near is None:
-            return "No candidate can be deployed so that it may hold the SLO."
+            refused = [c for c in self.candidates if c.refused]
+            if not refused:
+                return "Nothing was tried: the plan ended before its first run."
+            more = f" ({len(refused)} refused, the first because {refused[0].refused})"
+            return "No candidate can be deployed so that it may hold the SLO" + more + "."
         best = max(near.probes, key=lambda p: (p.attainment, -p.size))
         return (
             f"No candidate surely holds the SLO. The nearest is {best.size:,} × {near.label}: {best.attainment:.2%} of requests meet it, "
