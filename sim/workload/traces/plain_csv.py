@@ -87,6 +87,9 @@ def _may_have_times(path: Path) -> bool:
     if is_parquet(path):
         return True
     lines = next(Source(path).pieces()).data.lstrip().splitlines()
-    names = next(csv.reader([lines[0].decode(errors="replace")]), [])
+    try:
+        names = next(csv.reader([lines[0].decode(errors="replace")]), []) if lines else []
+    except csv.Error:
+        return True
     left = {n.strip().lower() for n in names} - {n.lower() for n in (*PROMPT, *OUTPUT, *HASHES)} - _NO_TIMES
     return bool(left)
