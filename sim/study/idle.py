@@ -31,6 +31,20 @@ def check_traffic(plans: Sequence[Plan], traffic: Traffic) -> list[str]:
         kept = p.scheduler.beyond_context(p.params, p.site)
         if kept is not None and traffic.max_tokens is not None and traffic.max_tokens > kept[0]:
             notes.append(f"requests of up to {traffic.max_tokens:,} tokens meet a context of {kept[0]:,}: {kept[1]}")
+        notes += _longer_than_the_model(p)
         if p.given is not None:
             notes += idle_settings(p.given, carries, f"{p.field}.engine.")
     return list(dict.fromkeys(notes))
+
+
+_CUT = ("maxSeqLen", "num_ctx")
+"""Context settings that are accepted above the model's length and cut to it (what others refuse)."""
+
+
+def _longer_than_the_model(p: Plan) -> list[str]:
+    most = p.model.max_position
+    asked = {name: value for name in _CUT if isinstance(value := getattr(p.given, name, None), int) and value > most}
+    return [
+        f"{p.field}.engine.{name} is {value:,}, but {p.model.name} has a context of {most:,}: it is cut to that"
+        for name, value in asked.items()
+    ]
