@@ -15,6 +15,7 @@ from sim.metrics.slo import Slo
 from sim.study.base import Interrupted, Trial
 from sim.study.plan.candidate import Aim, Candidate, probe_of
 from sim.study.plan.together import Part
+from sim.study.statistics.replications import bounds
 from sim.study.variants import is_random, repeated
 
 _MOST_STEPS = 8
@@ -105,8 +106,8 @@ def _final(found: Candidate, size: int, probes: Sequence[Any], confidence: float
     for name in _FIGURES:
         values = [v for p in probes if (v := getattr(p, name)) is not None]
         if values:
-            figures[name] = _interval(values, confidence)
-    cost = _interval([p.cost for p in probes], confidence)
+            figures[name] = bounds(values, confidence)
+    cost = bounds([p.cost for p in probes], confidence)
     return Final(
         candidate=found,
         size=size,
@@ -121,16 +122,6 @@ def _final(found: Candidate, size: int, probes: Sequence[Any], confidence: float
         accelerators=size * found.width,
         figures=figures,
     )
-
-
-def _interval(values: Sequence[float], confidence: float) -> Interval:
-    """Mean and Student's two-sided interval."""
-    a = np.asarray(values, np.float64)
-    mean = float(a.mean())
-    if a.size < 2 or a.std() == 0:
-        return mean, mean, mean
-    half = float(stats.t.ppf(0.5 + confidence / 2, a.size - 1)) * float(a.std(ddof=1)) / math.sqrt(a.size)
-    return mean, mean - half, mean + half
 
 
 def head_room(final: Final) -> Part[tuple[float | None, str]]:

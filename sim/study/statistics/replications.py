@@ -25,6 +25,15 @@ def replicated(values: Sequence[float], level: float = 0.95) -> Interval | None:
     return Interval(value, value - half, value + half, level, f"{n} replications", float(n))
 
 
+def bounds(values: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
+    """(mean, low, high) over repetitions; all three the same for a single one."""
+    found = replicated(values, level)
+    if found is None:
+        mean = float(np.mean(values))
+        return mean, mean, mean
+    return found.value, found.low, found.high
+
+
 def needed(values: Sequence[float], precision: float, level: float = 0.95) -> int:
     """How many repetitions would bring the half-width below ``precision`` × mean, judged by those there are; at most `MOST`."""
     found = replicated(values, level)

@@ -8,11 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-from scipy import stats
-
 from sim.study.base import Outcome, Trial
 from sim.study.plan.together import Part
+from sim.study.statistics.replications import bounds
 from sim.study.variants import is_random, repeated
 
 Interval = tuple[float, float, float]
@@ -95,12 +93,10 @@ def _point(outcomes: Sequence[Outcome], offered: float, along: str, factor: floa
     for name, path in FIGURES.items():
         values = [v for d in data if (v := _at(d, path)) is not None]
         if values:
-            figures[name] = interval(values, confidence)
+            figures[name] = bounds(values, confidence)
     targets = data[0]["slo"]["attainment"]
     attainment = {
-        k: interval([float(d["slo"]["attainment"][k] or 0.0) for d in data], confidence)
-        for k in targets
-        if targets[k] is not None
+        k: bounds([float(d["slo"]["attainment"][k] or 0.0) for d in data], confidence) for k in targets if targets[k] is not None
     }
     rate = offered * factor if along == "rate" else offered
     saturated = sum(bool(d["bottleneck"].get("queue_grows")) for d in data) * 2 > len(data)
@@ -112,16 +108,6 @@ def _at(data: Mapping[str, Any], path: Sequence[str]) -> float | None:
     for key in path:
         here = here.get(key) if isinstance(here, Mapping) else None
     return None if here is None else float(here)
-
-
-def interval(values: Sequence[float], confidence: float) -> Interval:
-    """Mean and Student's two-sided interval."""
-    a = np.asarray(values, np.float64)
-    mean = float(a.mean())
-    if a.size < 2 or a.std() == 0:
-        return mean, mean, mean
-    half = float(stats.t.ppf(0.5 + confidence / 2, a.size - 1)) * float(a.std(ddof=1)) / math.sqrt(a.size)
-    return mean, mean - half, mean + half
 
 
 def trace(
