@@ -7,10 +7,23 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from sim import registry
 from sim.config.base import Arrival, Count, Lengths, Section
+from sim.errors import ServesimError
 from sim.units import Rate, Seconds
 
 Priority = Annotated[int, Field(ge=-(2**31), lt=2**31)]
+
+
+def _ends(arrival: Any) -> bool:
+    """Whether an ``arrival`` section names a process that ends by itself; one that is wrong is found where it is built."""
+    name = arrival.get("process") if isinstance(arrival, Mapping) else arrival
+    if not isinstance(name, str):
+        return False
+    try:
+        return bool(registry.lookup("arrival", name).ends)
+    except ServesimError:
+        return False
 
 
 class Synthetic(Section):
@@ -19,7 +32,8 @@ class Synthetic(Section):
     arrival: Arrival = Field(description="arrival process, such as {process: poisson, rate: 8/s}")
     lengths: Lengths = Field(description="prompt and output lengths, such as azure-2023-conv")
     requests: Count | None = Field(
-        None, description="number of requests; null: 10,000, or as many as come until the last of the arrival's stages ends"
+        None,
+        description="number of requests; null: 10,000, or as many as come until arrivals end that do (stages, spike, diurnal …)",
     )
     max_tokens: Count | None = Field(None, description="the clients' limit on generated tokens; longer outputs end there")
     prefixes: dict[str, Any] | None = Field(None, description="shared system prompts: {groups, shared_tokens, zipf}")
@@ -28,12 +42,10 @@ class Synthetic(Section):
     @model_validator(mode="before")
     @classmethod
     def _so_many(cls, given: Any) -> Any:
-        """Arrivals in stages end by themselves."""
+        """Arrivals in stages, a spike, a day end by themselves."""
         if not isinstance(given, Mapping) or given.get("requests") is not None:
             return given
-        arrival = given.get("arrival")
-        staged = isinstance(arrival, Mapping) and arrival.get("process") == "stages" and not given.get("sessions")
-        return given if staged else {**given, "requests": 10_000}
+        return given if _ends(given.get("arrival")) else {**given, "requests": 10_000}
 
 
 class Trace(Section):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -20,6 +21,7 @@ from sim.workload.base import Traffic
 from sim.workload.lengths._base import Length, PairReader
 from sim.workload.prefixes import Prefixes
 from sim.workload.settings import Params
+from sim.workload.synthetic import how_many
 from sim.workload.table import BLOCK_ROWS, MAX_TOKENS, MOST_SPANS, RequestBlock
 
 _MOST_TURNS = 1000
@@ -105,9 +107,9 @@ class SessionTraffic(Traffic):
         prefixes: Prefixes | None = None, max_tokens: int | None = None,
     ) -> None:  # fmt: skip
         self._arrival, self._prefixes, self._seed, self._params = arrival, prefixes, seed, params
+        self._asked = requests
         self._client_limit = max_tokens
         self._shared = 0 if prefixes is None else prefixes.params.shared_tokens
-        self.total = requests
         most = params.bounds[1]
         if params.max_context is not None:
             if params.max_context < self._shared + 2:
@@ -126,6 +128,29 @@ class SessionTraffic(Traffic):
                 "traffic.synthetic.sessions.max_context", params.max_context, "is required: these contexts grow without limit"
             )
         self._mean_turns = self._measured_turns()
+        self.total = requests
+        if arrival.ends:
+            self.total, self.notes = self._how_many()
+
+    def _how_many(self) -> tuple[int, tuple[str, ...]]:
+        """Requests of the sessions that begin until arrivals end, or until the stage ends in which enough have been sent; and notes on that."""
+        begins = self._arrival.with_rate(self._arrival.rate / self._mean_turns)
+        asked = None if self._asked is None else self._first(requests=self._asked)[1]
+        sessions, notes = how_many(begins, asked, self._seed)
+        said = tuple(n.replace(" requests", " sessions", 1) for n in notes)
+        return self._first(sessions=sessions)[0], said
+
+    def _first(self, requests: int | None = None, sessions: int | None = None) -> tuple[int, int]:
+        """(requests, sessions) of the first whole sessions that bring so many requests, or of so many sessions."""
+        sent = begun = 0
+        for turns in self._sessions(None, self._mean_turns):
+            count = np.bincount(turns.session - begun, minlength=self._sessions_at_once)
+            total = sent + np.cumsum(count)
+            at = int(np.searchsorted(total, requests)) if requests is not None else (sessions or 1) - begun - 1
+            if at < len(count):
+                return int(total[at]), begun + at + 1
+            sent, begun = int(total[-1]), begun + len(count)
+        raise AssertionError("sessions never end")
 
     def _measured_turns(self) -> float:
         """Mean turns per session; where ``max_context`` ends sessions early, that of the first few thousand sessions."""
@@ -146,11 +171,14 @@ class SessionTraffic(Traffic):
     def _with_rate(self, rate: float) -> Traffic:
         changed = copy.copy(self)
         changed._arrival = self._arrival.with_rate(rate)
+        if self._arrival.ends:  # its seconds stay
+            changed._asked = None if self._asked is None else math.ceil(self._asked * rate / self.mean_rate)
+            changed.total, changed.notes = changed._how_many()
         return changed
 
     def _up_to(self, max_total_tokens: int) -> Traffic:
         params = self._params.model_copy(update={"max_context": max_total_tokens})
-        return SessionTraffic(self._arrival, self._length, self.total, self._seed, params, self._prefixes, self._client_limit)
+        return SessionTraffic(self._arrival, self._length, self._asked, self._seed, params, self._prefixes, self._client_limit)
 
     def conversations(self) -> Iterator[RequestBlock]:
         """Whole sessions, one after the other."""
@@ -185,7 +213,10 @@ class SessionTraffic(Traffic):
     def _sessions(self, total: int | None, mean_turns: float) -> Iterator[_Turns]:
         """Whole sessions in order of their start; cut after ``total`` requests, counted session by session."""
         p, k = self._params, self._sessions_at_once
-        starts = _reader(self._arrival.times(stream(self._seed, "arrivals")), k)
+        stretch, begins = (
+            (1.0, self._arrival.with_rate(self._arrival.rate / mean_turns)) if self._arrival.ends else (mean_turns, self._arrival)
+        )
+        starts = _reader(begins.times(stream(self._seed, "arrivals")), k)
         pairs = PairReader(self._length, stream(self._seed, "lengths"))
         turn_rng, think_rng, group_rng = (stream(self._seed, name) for name in ("turns", "think", "prefixes"))
         sessions = requests = 0
@@ -199,7 +230,7 @@ class SessionTraffic(Traffic):
                 output = np.minimum(output, self._client_limit)
             think = np.where(turn > 0, self._think(think_rng, n), 0.0)
             group = np.zeros(k, np.int64) if self._prefixes is None else self._prefixes.draw(group_rng, k)
-            start = next(starts) * mean_turns
+            start = next(starts) * stretch
             said = user + output
             before = np.cumsum(said) - said
             prompt = before - np.repeat(before[first], count) + user + self._shared

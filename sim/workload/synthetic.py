@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator
+
+import numpy as np
 
 from sim.errors import ConfigError
 from sim.streams import stream
@@ -14,10 +17,23 @@ from sim.workload.prefixes import Prefixes, prefixed_spans
 from sim.workload.table import RequestBlock
 
 
+def how_many(arrival: Arrival, requests: int | None, seed: int) -> tuple[int | None, tuple[str, ...]]:
+    """How many arrivals there are where ``requests`` are asked for (None: as many as come), and notes on that."""
+
+    def fresh() -> np.random.Generator:
+        return stream(seed, "arrivals")
+
+    if requests is None:
+        return arrival.whole(fresh()), ()
+    total, said = arrival.to_the_end(fresh, requests)
+    return total, (said,) if said else ()
+
+
 class SyntheticTraffic(Traffic):
     """Independent requests. A shared prefix comes on top of the drawn prompt length.
 
-    Without a number of ``requests`` arrivals in stages are played until the last stage ends; others never end.
+    Without a number of ``requests`` arrivals that end by themselves (stages, a spike, a day) are played to their end; others never end. With
+    one, the stage in which it is reached is still played to its end.
     """
 
     def __init__(
@@ -31,9 +47,8 @@ class SyntheticTraffic(Traffic):
     ) -> None:
         self._arrival, self._length, self._prefixes, self._seed = arrival, length, prefixes, seed
         self._client_limit = max_tokens
-        self.total = arrival.whole(stream(seed, "arrivals")) if requests is None else requests
-        said = "" if self.total is None else arrival.cut(lambda: stream(seed, "arrivals"), self.total)
-        self.notes = (said,) if said else ()
+        self._asked = requests
+        self.total, self.notes = how_many(arrival, requests, seed)
         self._shared = 0 if prefixes is None else prefixes.params.shared_tokens
         largest = length.largest_prompt, length.largest_total
         self.max_prompt_tokens, self.max_tokens = (None if x is None else x + self._shared for x in largest)
@@ -46,6 +61,9 @@ class SyntheticTraffic(Traffic):
     def _with_rate(self, rate: float) -> Traffic:
         changed = copy.copy(self)
         changed._arrival = self._arrival.with_rate(rate)
+        if self._arrival.ends:  # its seconds stay
+            changed._asked = None if self._asked is None else math.ceil(self._asked * rate / self.mean_rate)
+            changed.total, changed.notes = how_many(changed._arrival, changed._asked, self._seed)
         return changed
 
     def _up_to(self, max_total_tokens: int) -> Traffic:
@@ -54,7 +72,7 @@ class SyntheticTraffic(Traffic):
                 "traffic.synthetic.prefixes.shared_tokens", self._shared, f"leaves no room within {max_total_tokens} tokens"
             )
         length = self._length.within(max_total_tokens - self._shared)
-        return SyntheticTraffic(self._arrival, length, self.total, self._seed, self._prefixes, self._client_limit)
+        return SyntheticTraffic(self._arrival, length, self._asked, self._seed, self._prefixes, self._client_limit)
 
     def _chunks(self) -> Iterator[RequestBlock]:
         times = self._arrival.times(stream(self._seed, "arrivals"))

@@ -26,11 +26,14 @@ class Arrival:
     """When requests arrive. Subclasses are registered with ``@register("arrival")`` and carry ``name`` and ``Params``.
 
     A process is an endless stream: `times` yields sorted chunks of seconds from 0, drawn from ``rng`` alone. Changing the rate
-    keeps the order and the shape of the arrivals and stretches time, so that a search over rates sees the same requests.
+    keeps the order and the shape of the arrivals and stretches time, so that a search over rates sees the same requests; where times
+    mean something by themselves (a spike of a minute, a day), they stay and more requests come.
     """
 
     name: ClassVar[str]
     Params: ClassVar[type[Params]] = ArrivalParams
+    ends: ClassVar[bool] = False
+    """Whether the process ends by itself, so that nobody has to say how many requests there are; it has `whole` and `to_the_end` then."""
 
     def __init__(self, params: Any) -> None:
         self.params = params
@@ -52,9 +55,9 @@ class Arrival:
         """How many requests arrive in all when the process ends by itself; None when it goes on for ever."""
         return None
 
-    def cut(self, fresh: Callable[[], np.random.Generator], requests: int) -> str:
-        """What of the process is not played when traffic ends after so many requests; empty: nothing. ``fresh`` starts the stream again."""
-        return ""
+    def to_the_end(self, fresh: Callable[[], np.random.Generator], requests: int) -> tuple[int, str]:
+        """How many requests come where ``requests`` are asked for, and a note on that. ``fresh`` starts the stream again."""
+        return requests, ""
 
 
 class Renewal(Arrival):
