@@ -26,6 +26,8 @@ names and arguments with ``sim.jit.implement(MyState, plan=…, …)``; helpers 
 ``grow(s, n)``
     Grow the scheduler's own request columns to ``n`` rows (`grown`).
 
+A client that goes: `sim.engine.withdraw`, optional.
+
 Request life: inbox → `enqueue` → (`first_scheduled`) → `emit`… → `record_end` → `free_slot` (when no batch in flight refers to it).
 
 **Python side.** A registered class (``@register("engine")``) derived from `Scheduler`. Settings are spelled as the engine spells them.
@@ -155,6 +157,8 @@ class Scheduler(ABC):
     """Whether ``auto`` for the KV cache takes the dtype that the checkpoint asks for (`ModelSpec.kv_wanted`)."""
     own_caches: ClassVar[tuple[str, ...]] = ()
     """Kinds of layer that forget (``sliding``, ``chunked``, ``linear``) whose caches are managed as the engine does; others warn."""
+    notices_after: ClassVar[float] = 0.0
+    """Seconds between two looks of the server at whether a client is still there; 0: it is told at once. What follows: `sim.engine.withdraw`."""
     hands_over: ClassVar[HandOver | None] = None
     """How requests go from prefill to decode engines (`sim.engine.disaggregation`); None: not modelled."""
 

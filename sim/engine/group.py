@@ -384,6 +384,14 @@ class EngineGroup:
         _outcomes(alone, times, rows)
         return times.tolist(), rows[:, [0, 2, 3, 4, 5]].tolist()
 
+    def renewed(self, replica: int, fresh: Any) -> None:
+        """State ``fresh`` is about to take a replica's place (`sim.engine.crash`)."""
+
+    @property
+    def recorder(self) -> Any:
+        """The recorder of the replicas."""
+        return self._recorder
+
     @property
     def finished(self) -> int:
         """Rows in the recorder, not yet drained."""

@@ -136,7 +136,14 @@ class PlainGroup(EngineGroup):
         super().__init__(states, recorder)
         numbers = [int(ps.handle_of(s)) for s in states]
         self._halves = [halves[n] for n in numbers]
+        self._numbers = numbers
         weakref.finalize(self, forget, numbers)
+
+    def renewed(self, replica: int, fresh: Any) -> None:
+        """Another process has taken a replica's place."""
+        forget([self._numbers[replica]])
+        self._numbers[replica] = number = int(ps.handle_of(fresh))
+        self._halves[replica] = halves[number]
 
     def advance(self, until: float, watched: bool) -> bool:
         """Run to ``until``; with ``watched`` stop at the first watched outcome (True). Raises `PluginError`."""

@@ -57,6 +57,9 @@ class PythonHalf:
         for slot in self._gone[: int(box[ps.ENDED])].tolist():
             request = self._of.pop(slot)
             self._running.pop(request, None)
+            self._waiting.pop(request, None)
+            if request in self._evicted:
+                self._evicted.remove(request)
             object.__setattr__(request, "_engine", LEFT)
         for slot in self._came[: int(box[ps.NEW])].tolist():
             request = self._of[slot] = Request(self, slot)

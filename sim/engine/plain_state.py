@@ -22,7 +22,19 @@ from sim.cost.features import (
     TOKENS,
 )
 from sim.engine.contract import BATCH, NOTHING, clear_place, next_place
-from sim.engine.state import FINISHED, REJECTED, EngineState, emit, first_scheduled, free_slot, grown, init_engine, record_end
+from sim.engine.state import (
+    FAILED,
+    FINISHED,
+    REJECTED,
+    EngineState,
+    emit,
+    first_scheduled,
+    free_slot,
+    grown,
+    init_engine,
+    record_end,
+)
+from sim.engine.withdraw import LEFT, STAYS, withdraw  # noqa: F401 - declares it
 from sim.jit import JIT, b1, f8s, i4s, i8, implement, inline, kernel, new, struct
 
 MOST_ROWS = 4096
@@ -186,8 +198,40 @@ def _grow(s, n):
     s.box[VERSION] += 1.0
 
 
+def _withdraw(s, slot):
+    """Gone between two steps; who is in a batch ends with its next token."""
+    box = s.box
+    for k in range(s.q_len):
+        p = (s.q_head + k) % s.q_rows.size
+        for j in range(s.q_rows[p]):
+            if s.q_slot[p, j] == slot:
+                s.r_output[slot] = min(s.r_output[slot], s.r_done[slot] + 1)
+                return STAYS
+    if s.together and s.computed[slot] > 0:
+        return STAYS
+    new = int(box[NEW])
+    for j in range(new):
+        if s.came[j] == slot:  # Python has not seen it
+            for i in range(j, new - 1):
+                s.came[i] = s.came[i + 1]
+            box[NEW] -= 1.0
+            box[WAITING] -= 1.0
+            break
+    else:
+        s.gone[int(box[ENDED])] = slot
+        box[ENDED] += 1.0
+        box[RUNNING if s.computed[slot] > 0 else WAITING] -= 1.0
+        box[FREE] += s.held[slot]
+        s.held[slot] = 0
+    record_end(s, slot, s.now, FAILED)
+    free_slot(s, slot)
+    _tell_gauges(s)
+    return LEFT
+
+
 implement(
     PlainState,
+    withdraw=_withdraw,
     enqueue=_enqueue,
     plan=_plan,
     complete=_complete,

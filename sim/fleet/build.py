@@ -93,11 +93,7 @@ class Plan:
         """The engines. ``bins`` of ``width`` seconds per time series; ``histogram`` of ITL: bins, lowest edge, bins per factor e."""
         n = self.replicas * self.rank_count
         recorder = new_recorder(n, bins, width, _ROWS, *histogram)
-        new_state = self.scheduler.new_state
-        states = [new_state(self.params, self.site, self.kv_blocks, i, recorder, self.cost) for i in range(n)]
-        if (adapters := self.scheduler.adapters(self.params)) is not None:
-            for state in states:
-                set_adapters(state, adapters.on_device, adapters.in_host or 0)
+        states = [self.engine(i, recorder) for i in range(n)]
         if self.ranks is None:
             group: Group = self.scheduler.group(states, recorder)
         else:
@@ -106,6 +102,13 @@ class Plan:
             group = ranked_group(states, recorder, self.ranks, self.shared, self.facts)
         group.set_front(self.profile.client_serial)
         return group
+
+    def engine(self, number: int, recorder: Any) -> Any:
+        """The state of one new process."""
+        state = self.scheduler.new_state(self.params, self.site, self.kv_blocks, number, recorder, self.cost)
+        if (adapters := self.scheduler.adapters(self.params)) is not None:
+            set_adapters(state, adapters.on_device, adapters.in_host or 0)
+        return state
 
     @property
     def facts(self) -> ReplicaFacts:

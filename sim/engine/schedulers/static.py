@@ -23,7 +23,8 @@ from sim.cost.features import (
 )
 from sim.engine.contract import BATCH, NOTHING, EngineParams, Scheduler, Site, clear_place, next_place
 from sim.engine.queue import queue_head, queue_pop, queue_push
-from sim.engine.state import FINISHED, EngineState, emit, first_scheduled, free_slot, init_engine, record_end
+from sim.engine.state import FAILED, FINISHED, EngineState, emit, first_scheduled, free_slot, init_engine, record_end
+from sim.engine.withdraw import LEFT, STAYS, withdraw  # noqa: F401 - declares it
 from sim.jit import f8, i4s, i8, implement, inline, kernel, new, struct
 from sim.registry import register
 from sim.units import Seconds
@@ -146,8 +147,27 @@ def _grow(s, n):
     pass
 
 
+def _withdraw(s, slot):
+    """Out of the queue; a batch that runs is computed to its end for all its rows."""
+    size = s.w_slot.size
+    n = 0
+    for j in range(s.w_len):
+        other = s.w_slot[(s.w_head + j) % size]
+        if other != slot:
+            s.w_slot[(s.w_head + n) % size] = other
+            n += 1
+    if n == s.w_len:
+        return STAYS
+    s.w_len = n
+    record_end(s, slot, s.now, FAILED)
+    free_slot(s, slot)
+    s.g_waiting = s.w_len
+    return LEFT
+
+
 implement(
     StaticState,
+    withdraw=_withdraw,
     enqueue=_enqueue,
     plan=_plan,
     complete=_complete,

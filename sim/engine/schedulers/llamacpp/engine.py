@@ -25,6 +25,7 @@ class LlamaCpp(Scheduler):
     name = "llamacpp"
     Params = LlamaCppParams
     version = "0c1e570"
+    notices_after = 1.0  # HTTP_POLLING_SECONDS
     models = "llama.cpp 0c1e570 (llama-cpp-python 0.3.36): tools/server/server-context.cpp, server-queue.cpp, server-task.cpp, common/fit.cpp"
     not_modelled = (
         "one layer split between card and CPU",

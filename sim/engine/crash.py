@@ -1,0 +1,58 @@
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, misc"
+"""A serving process dies: everything in it is lost, and a new one with an empty cache takes its place. The same for all engines.
+
+What the dead process had computed counts as computed: the step that was under way is in the time series as if it had ended. Compiled only where
+a fleet has faults.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from sim.engine.loop import outlook
+from sim.engine.seam import Group
+from sim.engine.state import FAILED, GONE, record_end, record_gauges
+from sim.errors import NotModelledError
+from sim.jit import kernel
+
+
+@kernel
+def _replace(states, keys, k, fresh, t):
+    """State ``fresh`` takes the place of number ``k``, whose requests fail at ``t``; returns how many."""
+    s = states[k]
+    record_gauges(s, t)
+    idle = np.zeros(s.n_slots, np.int32)
+    for i in range(s.n_free):
+        idle[s.free[i]] = 1
+    lost = 0
+    for slot in range(s.n_slots):
+        if idle[slot] == 0 and not s.r_watch[slot] & GONE:
+            record_end(s, slot, t, FAILED)
+            lost += 1
+    fresh.now = t
+    fresh.t_gauge = t
+    fresh.n_steps = s.n_steps
+    fresh.n_preempted = s.n_preempted
+    fresh.front_serial = s.front_serial
+    fresh.multi_step = s.multi_step
+    states[k] = fresh
+    keys[k] = outlook(fresh)
+    return lost
+
+
+def crash(group: Group, replica: int, fresh: Any, now: float) -> int:
+    """The process of a replica dies at ``now`` and ``fresh`` (a new state on the group's recorder) stands for the next; returns the requests lost.
+
+    Raises `NotModelledError` for engines whose ranks step together.
+    """
+    of: Any = group
+    if of.ranks > 1:
+        raise NotModelledError(
+            "faults", of.ranks, "crashes of engines with data-parallel ranks are not modelled", "deployment.dp 1"
+        )
+    of._keys[replica] = -np.inf  # it may be behind; nothing watched happens before
+    of.advance(now, False)
+    of.renewed(replica, fresh)
+    return int(_replace(of._states, of._keys, replica, fresh, now))

@@ -1,0 +1,49 @@
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, misc, valid-type"
+"""An abort: the engine core drops the request between two steps (``v1/engine/core.py`` abort_requests, ``finish_requests`` of the scheduler).
+
+Waiting: out of the queue. Running: its blocks are free for the next decision, a batch in flight (two of them under asynchronous scheduling) is
+finished and its output for this request thrown away. What was cached stays cached.
+*Source*: vLLM 00fc8809 ``entrypoints/utils.py`` (the handler is cancelled when the client disconnects).
+"""
+
+from sim.engine.schedulers.vllm.memory import release
+from sim.engine.schedulers.vllm.queues import queue_remove
+from sim.engine.schedulers.vllm.state import DEFERRED, ENDED, HELD, INFL, RUNNING, STATUS, VllmState
+from sim.engine.state import FAILED, free_slot, record_end
+from sim.engine.withdraw import LEFT, withdraw  # noqa: F401 - declares it
+from sim.jit import implement
+
+
+def withdraw_vllm(s, slot):
+    """See `sim.engine.withdraw`."""
+    x = s.r_x
+    running = x[slot, STATUS] == RUNNING
+    x[slot, STATUS] = ENDED
+    s.finished_pending = True
+    record_end(s, slot, s.now, FAILED)
+    release(s, slot)
+    if running:
+        n = 0
+        for j in range(s.n_run):
+            if s.run[j] != slot:
+                s.run[n] = s.run[j]
+                n += 1
+        s.n_run = n
+    else:
+        queue_remove(s, s.wq, slot)
+        queue_remove(s, s.kvq, slot)
+        if x[slot, DEFERRED] == 1:
+            x[slot, DEFERRED] = 0
+            s.n_deferred -= 1
+    if x[slot, INFL] == 0 and x[slot, HELD] == 0:
+        free_slot(s, slot)
+    s.pure = False
+    s.stuck = False
+    s.empties = 0
+    s.g_running = s.n_run
+    s.g_waiting = s.wq.len + s.kvq.len
+    s.g_kv_used = float(s.kv.total - s.kv.free)
+    return LEFT
+
+
+implement(VllmState, withdraw=withdraw_vllm)

@@ -1,0 +1,45 @@
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, misc, valid-type"
+"""An abort in V0 (``LLMEngine.abort_request``): waiting and swapped requests go at once, running ones with the step that is under way.
+
+A prompt that is computed in chunks ends with its last chunk here, upstream with the chunk under way.
+"""
+
+from sim.engine.schedulers.vllm_v0.state import BLOCKS, ENDED, LEN, RUNNING, STATUS, STOP, SWAPPED, V0State
+from sim.engine.state import FAILED, free_slot, record_end
+from sim.engine.withdraw import LEFT, STAYS, withdraw  # noqa: F401 - declares it
+from sim.jit import implement
+
+
+def _withdraw(s, slot):
+    x = s.r_x
+    status = x[slot, STATUS]
+    if status == RUNNING or status == ENDED:
+        x[slot, STOP] = min(x[slot, STOP], x[slot, LEN] + 1)
+        s.least = 1
+        return STAYS
+    if status == SWAPPED:
+        n = 0
+        for j in range(s.n_swapped):
+            if s.swapped[j] != slot:
+                s.swapped[n] = s.swapped[j]
+                n += 1
+        s.n_swapped = n
+        s.host_free += x[slot, BLOCKS]
+    else:
+        size = s.w_slot.size
+        n = 0
+        for j in range(s.w_len):
+            other = s.w_slot[(s.w_head + j) % size]
+            if other != slot:
+                s.w_slot[(s.w_head + n) % size] = other
+                n += 1
+        s.w_len = n
+    record_end(s, slot, s.now, FAILED)
+    free_slot(s, slot)
+    s.pure = False
+    s.stuck = False
+    s.g_waiting = s.w_len + s.n_swapped
+    return LEFT
+
+
+implement(V0State, withdraw=_withdraw)

@@ -1,0 +1,146 @@
+"""A client goes while its request waits or runs: whatever the engine does about it, nothing is lost, all memory comes back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import sim
+from sim.engine.crash import crash
+from sim.engine.withdraw import ABSENT, LEFT, STAYS, Exits
+from sim.fleet.build import plan
+from sim.workload.table import RequestBlock
+
+PLAIN = Path(__file__).parents[1] / "plugins" / "plain_schedulers.py"
+HISTOGRAM = (3800, 1e-5, 200.0)
+SMALL = "max_model_len: 1500, max_num_seqs: 8, max_num_batched_tokens"
+ENGINES = {
+    "vllm": (f"{{name: vllm, {SMALL}: 256, async_scheduling: false}}", (120, 260)),
+    "vllm, asynchronous": (f"{{name: vllm, {SMALL}: 256, async_scheduling: true}}", (120, 260)),
+    "vllm 0.6": (f"{{name: vllm, version: '0.6', {SMALL}: 2048}}", (120, 260)),
+    "vllm-ascend": (f"{{name: vllm-ascend, {SMALL}: 2048}}", (20, 40)),
+    "sglang": ("{name: sglang, max_running_requests: 8, chunked_prefill_size: 256, context_length: 4096}", (4200, 6000)),
+    "tgi": ("{name: tgi, max_concurrent_requests: 100}", (5000, 9000)),
+    "llamacpp": ("{name: llamacpp, n_parallel: 4}", None),
+    "ollama": ("{name: ollama, OLLAMA_NUM_PARALLEL: 4, runner: ollamarunner}", None),
+    "static": ("{name: static, max_batch_size: 4}", None),
+    "mindie": ("{name: mindie, maxBatchSize: 8, maxPrefillBatchSize: 4}", (120, 260)),
+    "plain": (f"{{name: '{PLAIN}:PlainVllm'}}", (120, 260)),
+}
+KEEPS = {"sglang", "tgi", "llamacpp", "ollama"}
+ON_NPUS = {"mindie", "vllm-ascend"}
+
+
+def pool(name: str, rng: np.random.Generator) -> Any:
+    engine, blocks = ENGINES[name]
+    on = "ascend-910b4" if name in ON_NPUS else "h100-sxm"
+    p = plan(sim.load("quickstart", [f"deployment.engine={engine}", f"deployment.accelerator={on}"]))[0]
+    budget = p.budget
+    if budget is not None and blocks is not None:
+        budget = replace(budget, kv_blocks=int(rng.integers(*blocks)))
+    return replace(p, budget=budget, replicas=2)
+
+
+def traffic(rng: np.random.Generator) -> RequestBlock:
+    n = int(rng.integers(20, 50))
+    arrival = np.cumsum(rng.exponential(0.03, n)).round(3)
+    return RequestBlock.of(arrival, rng.integers(1, 700, n), rng.integers(1, 60, n)).validate()
+
+
+def play(p: Any, block: RequestBlock, exits: list[tuple[float, int]], one_stroke: bool) -> tuple[dict[str, Any], list[int], Any]:
+    """Rows by id, what became of each withdrawal, the group."""
+    group = p.build(0, 1.0, HISTOGRAM)
+    group.set_front(0.0)
+    group.set_multi_step(one_stroke)
+    group.submit_routed((np.arange(len(block)) % 2).astype(np.int32), block.columns, block.spans, 0)
+    doors = Exits(group)
+    assert doors.known
+    codes = []
+    for time, number in exits:
+        group.advance(time, False)
+        codes.append(doors.withdraw(number % 2, number, time))
+        used, total = group.gauges()[2:4]
+        assert (used >= 0).all() and (used <= total).all()
+    group.advance(np.inf, False)
+    rows = group.drain()
+    assert not len(group.in_flight()["id"]), "requests never leave"
+    order = np.argsort(rows["id"])
+    return {name: column[order] for name, column in rows.items()}, codes, group
+
+
+def check(name: str, case: int) -> set[int]:
+    rng = np.random.default_rng([case, 5])
+    p, block = pool(name, rng), traffic(rng)
+    numbers = rng.permutation(len(block))[: len(block) // 2]
+    exits = sorted((float(block.arrival_s[k] + rng.exponential(0.15)), int(k)) for k in numbers)
+    rows, codes, group = play(p, block, exits, True)
+    again, same, _ = play(p, block, exits, False)
+    assert codes == same
+    for column in rows:
+        np.testing.assert_array_equal(rows[column], again[column], err_msg=column)
+    assert rows["id"].tolist() == list(range(len(block)))
+    kept = np.ones(len(block), bool)
+    for (time, number), code in zip(exits, codes, strict=True):
+        kept[number] = code == ABSENT
+        if code == LEFT:
+            assert rows["status"][number] == 2
+            assert rows["finish_s"][number] == pytest.approx(time, abs=1e-9)
+        elif code == STAYS:
+            assert rows["finish_s"][number] >= time - 1e-9
+    finished = kept & (rows["status"] == 0)
+    assert (rows["output_tokens"][finished] == block.output_tokens[finished]).all()
+    assert (rows["status"][kept] == 0).all()
+    assert (rows["output_tokens"] <= block.output_tokens).all()
+    gauges = group.gauges()
+    assert not gauges[:2].any(), gauges[:2]
+    if name not in KEEPS:
+        assert not gauges[2].any(), "memory does not come back"
+    assert not group.outstanding.any()
+    return set(codes)
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n == "vllm" else pytest.mark.slow) for n in ENGINES])
+def test_whoever_leaves_is_gone_and_nobody_else(name: str) -> None:
+    seen: set[int] = set()
+    for case in range(12):
+        seen |= check(name, case)
+    assert seen - {ABSENT}
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n == "vllm" else pytest.mark.slow) for n in ENGINES])
+def test_a_process_that_dies_takes_all_it_had_with_it(name: str) -> None:
+    """Requests before and after are served, those in it fail at that moment, and what comes then starts as on the first day."""
+    rng = np.random.default_rng(3)
+    p, block = pool(name, rng), traffic(rng)
+    group = p.build(0, 1.0, HISTOGRAM)
+    group.set_front(0.0)
+    time = float(block.arrival_s[len(block) // 2])
+    before = int(np.searchsorted(block.arrival_s, time))
+    to = np.arange(len(block)) % 2
+    group.submit_routed(np.where(np.arange(len(block)) < before, to, -1).astype(np.int32), block.columns, block.spans, 0)
+    group.advance(time, False)
+    lost = crash(group, 0, p.engine(0, group.recorder), time)
+    assert group.outstanding[0] == 0
+    group.submit_routed(np.where(np.arange(len(block)) >= before, to, -1).astype(np.int32), block.columns, block.spans, 0)
+    group.advance(np.inf, False)
+    rows = group.drain()
+    failed = rows["status"] == 2
+    assert lost == failed.sum() > 0
+    assert (rows["finish_s"][failed] == time).all()
+    assert (rows["replica"][failed] == 0).all()
+    assert sorted(rows["id"].tolist()) == list(range(len(block)))
+    fresh = p.build(0, 1.0, HISTOGRAM)
+    fresh.set_front(0.0)
+    fresh.submit_routed(
+        np.where((np.arange(len(block)) >= before) & (to == 0), 0, -1).astype(np.int32), block.columns, block.spans, 0
+    )
+    fresh.advance(np.inf, False)
+    alone = fresh.drain()
+    order, mine = np.argsort(alone["id"]), np.flatnonzero((rows["id"] >= before) & (rows["replica"] == 0))
+    mine = mine[np.argsort(rows["id"][mine])]
+    for column in alone:
+        np.testing.assert_allclose(alone[column][order], rows[column][mine], atol=1e-9, err_msg=column)
