@@ -176,7 +176,7 @@ def _type(field: dict[str, Any], linked: frozenset[str] = frozenset()) -> str:
 
 
 def _default(field: dict[str, Any]) -> str:
-    return f"`{field['default']}`" if field.get("default") not in (None, [], {}) else ""
+    return f"`{field['default']}`" if field.get("default") not in (None, "", [], {}) else ""
 
 
 def _cell(text: str) -> str:
