@@ -24,7 +24,12 @@ def blocks(page: str, kind: str) -> list[str]:
 
 
 def commands(page: str) -> list[list[str]]:
-    return [shlex.split(line[2:]) for block in blocks(page, "console") for line in block.replace("\\\n", " ").splitlines() if line.startswith("$ ")]
+    return [
+        shlex.split(line[2:])
+        for block in blocks(page, "console")
+        for line in block.replace("\\\n", " ").splitlines()
+        if line.startswith("$ ")
+    ]
 
 
 @pytest.fixture
