@@ -25,6 +25,7 @@ ROOMS = {
     "engine": "sim.engine.schedulers",
     "router": "sim.policy.routing",
     "scaler": "sim.policy.scaling",
+    "admission": "sim.policy.admission",
     "arrival": "sim.workload.arrivals",
     "length": "sim.workload.lengths",
     "trace": "sim.workload.traces",
@@ -36,6 +37,7 @@ BASES: Final = {
     "engine": "sim.engine.contract:Scheduler",
     "router": "sim.policy.router:Router",
     "scaler": "sim.policy.scaler:Scaler",
+    "admission": "sim.policy.admitting:Admission",
     "arrival": "sim.workload.arrivals._base:Arrival",
     "length": "sim.workload.lengths._base:Length",
     "trace": "sim.workload.traces._base:Trace",
@@ -44,7 +46,7 @@ BASES: Final = {
     "study": "sim.study.base:Study",
 }
 """What a class of each kind is derived from; imported only to check a plug-in."""
-_GUARDED: Final = ("engine", "router", "scaler", "arrival", "length", "trace")
+_GUARDED: Final = ("engine", "router", "scaler", "admission", "arrival", "length", "trace")
 """Kinds whose plug-ins take part in a run."""
 _registered: dict[str, dict[str, type]] = {kind: {} for kind in ROOMS}
 _checked: dict[tuple[str, type], type] = {}

@@ -62,6 +62,12 @@ class Scaling(Named):
     name: str = Field(description="name of the autoscaler, or path/to/file.py:Class of your own")
 
 
+class Admission(Named):
+    """Who may go on to the replicas, in which order."""
+
+    name: str = Field(description="name of the admission policy, or path/to/file.py:Class of your own")
+
+
 class Arrival(Named):
     """When requests arrive."""
 

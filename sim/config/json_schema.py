@@ -15,6 +15,7 @@ _KINDS = {
     "Engine": ("engine", "name"),
     "Router": ("router", "name"),
     "Scaling": ("scaler", "name"),
+    "Admission": ("admission", "name"),
     "Arrival": ("arrival", "process"),
     "Lengths": ("length", "kind"),
 }

@@ -159,6 +159,9 @@ def _root(raw: dict[str, Any], folder: Path) -> None:
             if str(pool.get(key)).endswith((".yaml", ".yml")):
                 pool[key] = _at(str(pool[key]), folder)
     named = [(p, "engine", "name") for p in pools] + [(raw, "router", "name"), (raw, "scaling", "name")]
+    doors = raw.get("admission")
+    named += [(raw, "admission", "name")] if not isinstance(doors, list) else []
+    named += [({"one": d}, "one", "name") for d in (doors if isinstance(doors, list) else ()) if isinstance(d, dict)]
     named += [(synthetic, "arrival", "process"), (synthetic, "lengths", "kind"), (trace, "format", "")]
     for section, part, key in named:
         holder, name = (_inside(section, part), key) if isinstance(section.get(part), dict) else (section, part)

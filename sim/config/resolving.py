@@ -35,6 +35,8 @@ def resolved(scenario: Scenario) -> dict[str, Any]:
     data["router"] = _named(scenario.router, "router", "router")
     if scenario.scaling is not None:
         data["scaling"] = _named(scenario.scaling, "scaler", "scaling")
+    for i, policy in enumerate(scenario.admission):
+        data["admission"][i] = _named(policy, "admission", f"admission[{i}]")
     synthetic, trace = scenario.traffic.synthetic, scenario.traffic.trace
     if synthetic is not None:
         into, field = data["traffic"]["synthetic"], "traffic.synthetic"

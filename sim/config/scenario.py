@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Self
+from collections.abc import Mapping
+from typing import Any, Self
 
-from pydantic import Field, StrictInt, model_validator
+from pydantic import Field, StrictInt, field_validator, model_validator
 
-from sim.config.base import Router, Scaling, Section
+from sim.config.base import Admission, Router, Scaling, Section
 from sim.config.deployment import Deployment, Pool, Transfer
 from sim.config.economics import Economics
 from sim.config.model import Model
@@ -62,12 +63,22 @@ class Scenario(Section):
     pools: tuple[Pool, ...] | None = Field(None, min_length=1, description="several pools, instead of a deployment")
     transfer: Transfer | None = Field(None, description="links between the prefill and decode pools")
     router: Router = Field(default_factory=lambda: Router(name="round_robin"), validate_default=True)
+    admission: tuple[Admission, ...] = Field(
+        (),
+        max_length=16,
+        description="before the router: rate limits, queues, priorities, fairness; one after the other, the first outermost",
+    )
     scaling: Scaling | None = Field(None, description="autoscaling; null: the deployment keeps its replicas")
     slo: Slo = Field(default_factory=Slo)
     economics: Economics | None = Field(None, description="prices, power and grid: adds money, energy and carbon to the result")
     record: Record = Field(default_factory=Record)
     until: Seconds | None = Field(None, gt=0, description="end of the simulated time; requests in flight then are cut off")
     warmup: Seconds = Field(0.0, description="leave requests that arrive within so much time out of the statistics")
+
+    @field_validator("admission", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str | Mapping) else () if value is None else value
 
     @model_validator(mode="after")
     def _one_place(self) -> Scenario:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
-from typing import Any, Final, NamedTuple
+from typing import Any
 
 from sim import registry
 from sim.cost.build import build_step_cost
@@ -24,9 +24,15 @@ from sim.fleet.checks import check_host, check_sides
 from sim.fleet.client_side import ClientSide
 from sim.fleet.clients import clients_of
 from sim.fleet.clock import Clock
+from sim.fleet.coordinator import Queue
 from sim.fleet.dispatch import Dispatch
+from sim.fleet.door import doors, make_policies
 from sim.fleet.engines import Engines, JoinedEngines
 from sim.fleet.gateway import Gateway
+from sim.fleet.kv_links import Wire
+from sim.fleet.members import Members
+from sim.fleet.migration import Migrator
+from sim.fleet.refused import REFUSED
 from sim.fleet.routers import make_routers, side_view
 from sim.fleet.station import Station
 from sim.fleet.world import World
@@ -248,52 +254,17 @@ def _budget(scheduler: type[Scheduler], params: Any, site: Site, field: str) -> 
 # -- what cannot be combined
 
 
-class Refused(NamedTuple):
-    """Two features that do not go together: the second is the one that the error names."""
-
-    one: str
-    other: str
-    why: str
-    allowed: str
-
-
-REFUSED: Final = (
-    Refused(
-        "scaling", "a router of a fixed fleet", "routes among a fixed set of replicas and cannot be used with scaling", "elastic"
-    ),
-    Refused(
-        "several models",
-        "scaling",
-        "Ollama loads and unloads models on the cards it has; nothing upstream starts servers by load",
-        "none",
-    ),
-    Refused("several models", "migration", "a runner of Ollama cannot give a running request to another server", "migration off"),
-    Refused("several models", "a coordinator", "keeps the queue of MindIE servers and does not speak to Ollama", "round_robin"),
-    Refused(
-        "roles",
-        "ranks",
-        "data-parallel ranks on a disaggregated side are not modelled: which rank pulls from which is not published",
-        "1",
-    ),
-    Refused(
-        "roles", "migration", "a request whose KV is handed over from engine to engine cannot be moved besides", "no migration"
-    ),
-    Refused(
-        "ranks",
-        "migration",
-        "moving requests of engines with data-parallel ranks is not modelled: the balancer counts them by rank",
-        "migration off",
-    ),
-)
-"""All pairs that are refused. What one engine cannot do by itself it refuses itself (`Scheduler`, `sim.engine.handover`)."""
-
-
 def refuse(plans: Sequence[Plan], scenario: Any) -> None:
     """Raise `NotModelledError` for two features of a scenario that do not go together. Raises `ConfigError` for a router that cannot be."""
     router = make_routers(plans, scenario.router, scenario.seed)[0]
     has: dict[str, tuple[str, Any]] = {}
     if scenario.scaling is not None:
         has["scaling"] = "scaling", scenario.scaling.name
+        if plans[0].role:
+            has["scaled roles"] = "scaling", scenario.scaling.name
+    for i, policy in enumerate(make_policies(scenario.admission, 1, scenario.seed)):
+        if hasattr(policy.params, "detector"):
+            has["a saturation detector"] = f"admission[{i}].name", policy.name
     if not router.elastic:
         has["a router of a fixed fleet"] = "router.name", scenario.router.name
     if router.coordinates:
@@ -331,6 +302,7 @@ def wire(
     progress: Any = None,
     scaling: Any = None,
     transfer: Any = None,
+    admission: Sequence[Any] = (),
 ) -> World:
     """The world of a run: clients, what stands between, engines. Without ``plans``: one kind of engine, and clients who see nothing else."""
     clock = Clock()
@@ -348,14 +320,16 @@ def wire(
     if roles:
         views = [side_view(engines, plans, role) for role in ("prefill", "decode")]
     if scaling is not None:
-        from sim.fleet.members import Members
-
         routers = [Members(router, view) for router, view in zip(routers, views, strict=True)]
-    choice: Any = _hand_overs(clock, engines, views, plans, routers, transfer) if roles else Dispatch(clock, routers[0], views[0])
+    choice: Any
+    if roles:
+        from sim.fleet.disaggregation import HandOvers
+
+        choice = HandOvers(clock, engines, views, plans, routers, Wire.between(transfer, plans))
+    else:
+        choice = Dispatch(clock, routers[0], views[0])
     between: list[Station] = [choice]
     if routers[0].migration is not None:
-        from sim.fleet.migration import Migrator
-
         migrator = Migrator(clock, engines.view, routers[0].migration)
         choice.moves = migrator.move
         between.append(migrator)
@@ -372,31 +346,18 @@ def wire(
         if roles:
             choice.counting, elastic.opened = True, choice.go_on
     if routers[0].coordinates:
-        from sim.fleet.coordinator import Queue
-
         between.insert(0, Queue(clock, routers[0], engines.view))
     if routers[0].gateway is not None:
         between.insert(0, Gateway(clock, routers[0].gateway))
+    if admission:
+        seen = engines.view if roles else routers[0].seen if scaling is not None else views[0]
+        between[:0] = doors(clock, admission, seed, seen)
     side = ClientSide.of(plans) if plans else None
-    clients = clients_of(clock, traffic, until, _mix(plans, seed) if several else None, side)
+    mix = hosts.mix([p.share for p in plans], stream(seed, "models")) if several else None
+    clients = clients_of(clock, traffic, until, mix, side)
     world = World(clock, clients, between, engines, until=until, progress=progress, side=side)
     if elastic is not None:
         elastic.waiting = (lambda: world.waiting + choice.stranded) if roles else (lambda: world.waiting)
         elastic.sent = lambda: clients.sent
         world.record = elastic.record
     return world
-
-
-def _mix(plans: Sequence[Plan], seed: int) -> Any:
-    from sim.fleet.hosts import Mix
-
-    return Mix([p.share for p in plans], stream(seed, "models"))
-
-
-def _hand_overs(clock: Clock, engines: Any, views: Any, plans: Sequence[Plan], routers: Sequence[Any], transfer: Any) -> Station:
-    from sim.fleet.disaggregation import HandOvers
-    from sim.fleet.kv_links import Wire
-
-    prefill = next(p for p in plans if p.role == "prefill")
-    wire = Wire.of(transfer, prefill.accelerator, prefill.layout)
-    return HandOvers(clock, engines, views, plans, routers, wire)

@@ -1,4 +1,4 @@
-"""What pools that belong together must agree upon. What cannot be combined at all is the table in `build`."""
+"""What pools that belong together must agree upon. What cannot be combined at all is the table in `refused`."""
 
 from __future__ import annotations
 

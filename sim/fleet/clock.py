@@ -14,6 +14,7 @@ from sim.errors import DataError
 
 LATEST: Final = 1e8
 """Seconds (three years) that a run may reach: times are resolved to 15 ns there, a step of an engine to some parts in a million."""
+_MANY: Final = 1e6
 
 
 class Clock(simpy.Environment):
@@ -49,6 +50,25 @@ class Clock(simpy.Environment):
 
         self._repeating += 1
         self.at(again).callbacks.append(next_time)
+
+    def next_look(self, interval: float) -> tuple[float, int]:
+        """Of whoever looks at the world every ``interval``, asked while he does: when to look again, and how many looks are left out until then.
+
+        Where nothing happens until the next event of the clock, only the last look before it is worth its time: all others would see the same.
+        """
+        again, left_out = self._now + interval, 0
+        if not self.resting():
+            return again, 0
+        until = self.peek()
+        if until == inf:
+            return again, 0
+        if (until - again) / interval > _MANY:
+            left_out = int((until - again) / interval) - 1
+            return again + left_out * interval, left_out
+        while again + interval < until:  # as one look after the other would add up
+            again += interval
+            left_out += 1
+        return again, left_out
 
 
 def too_late(time: float) -> DataError:

@@ -32,7 +32,6 @@ from sim.engine.state import (
 )
 from sim.fleet.clock import Clock
 from sim.fleet.dispatch import in_service
-from sim.fleet.engines import JoinedEngines
 from sim.fleet.hand_over_rows import HandOverRows
 from sim.fleet.journey import Journey
 from sim.fleet.kv_links import Ports, Wire
@@ -52,7 +51,7 @@ class HandOvers(Station):
     def __init__(
         self,
         clock: Clock,
-        engines: JoinedEngines,
+        engines: Any,
         views: Sequence[View],
         plans: Sequence[Any],
         routers: Sequence[Router],
@@ -111,7 +110,10 @@ class HandOvers(Station):
             for router, view in zip(self._routers, self._views, strict=True):
                 router.poll(view)
         self._engines.after_looks()
-        return self._clock.now + (self._routers[0].interval or float("inf"))
+        again, left_out = self._clock.next_look(self._routers[0].interval or float("inf"))
+        for router in self._routers:
+            router.rested(left_out)
+        return again
 
     def arrive(self, request: Request) -> bool:
         """A request has come, now. False if no replica can be had."""

@@ -49,7 +49,9 @@ class Dispatch(Station):
         moves = self._router.poll(self._view)
         if self.moves is not None:
             self.moves(moves)
-        return self._clock.now + (self._router.interval or inf)
+        again, left_out = self._clock.next_look(self._router.interval or inf)
+        self._router.rested(left_out)
+        return again
 
     def arrive(self, request: Request) -> bool:
         """To the router's choice; False if it has none."""

@@ -74,6 +74,10 @@ class HostView:
         found = {name: self._sum(values) for name, values in self._view.look().items() if name != "seen_until"}
         return found | {"seen_until": np.full(self.replicas, np.inf)}
 
+    def delivered(self) -> Any:
+        """Of all engines."""
+        return self._view.delivered()
+
     def running(self, replica: int) -> Any:
         """Not of hosts."""
         raise NotImplementedError
@@ -106,6 +110,7 @@ class Hosts(Station):
     """Where a chosen replica is a host. ``engines``: one group per model and host."""
 
     watches = 1  # ends
+    mix = Mix
 
     def __init__(self, clock: Clock, plans: Sequence[Any], engines: Engines, hosts: int) -> None:
         super().__init__()

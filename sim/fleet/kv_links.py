@@ -8,6 +8,7 @@ overhead pass without holding a port. *Assumed*: the switches between the ports 
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +40,12 @@ class Wire:
             f"{t.efficiency:.0%} of the line rate; {link.source}" if t.bandwidth is None else "transfer.bandwidth of the scenario"
         )
         return cls(t.link or link.name or link.kind, bandwidth, latency, source, "estimated")
+
+    @classmethod
+    def between(cls, transfer: Transfer | None, plans: Sequence[Any]) -> Wire:
+        """The same of planned pools."""
+        prefill = next(p for p in plans if p.role == "prefill")
+        return cls.of(transfer, prefill.accelerator, prefill.layout)
 
 
 class Ports:

@@ -39,6 +39,11 @@ class Serving:
         """f8[place] by name."""
         return {name: values[self.numbers] for name, values in self._view.look().items()}
 
+    def delivered(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Of all replicas, also those that drain."""
+        found: tuple[NDArray[np.int64], NDArray[np.int64]] = self._view.delivered()
+        return found
+
     def running(self, replica: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Running requests of the replica at a place."""
         rows: tuple[NDArray[np.int64], NDArray[np.float64]] = self._view.running(int(self.numbers[replica]))
@@ -59,6 +64,11 @@ class Members(Router):
         """Those that serve, ascending."""
         self.interval = router.interval
         self.gateway, self.migration = router.gateway, router.migration
+
+    @property
+    def seen(self) -> Serving:
+        """What the router sees: those that serve."""
+        return self._seen
 
     @property
     def pairs(self) -> bool:
@@ -82,6 +92,10 @@ class Members(Router):
         """A replica has begun to serve: whoever polls looks at once."""
         if self._router.interval is not None and self.numbers:
             self._router.poll(self._seen)
+
+    def rested(self, polls: int) -> None:
+        """Passed on."""
+        self._router.rested(polls)
 
     def setup(self, facts: Sequence[ReplicaFacts]) -> None:
         """Of all replicas that can be."""

@@ -53,8 +53,10 @@ def execute(
     multi_step: bool = True,
     scaling: Any = None,
     transfer: Any = None,
+    admission: Sequence[Any] = (),
 ) -> Raw:
-    """Run the traffic through the pools. ``router``: section with ``name`` and settings; ``transfer``: the section of that name.
+    """Run the traffic through the pools. ``router``: section with ``name`` and settings; ``transfer``: the section of that name;
+    ``admission``: sections with ``name`` and settings, outermost first.
 
     With ``scaling`` (a `sim.fleet.scaling.ScalingPlan`) the pools are planned with as many replicas as can exist at once.
 
@@ -73,6 +75,7 @@ def execute(
         progress=progress,
         scaling=scaling,
         transfer=transfer,
+        admission=admission,
     )
     world.run()
     requests = world.requests()

@@ -75,6 +75,16 @@ class View:
         rows: tuple[NDArray[np.int64], NDArray[np.float64]] = inside.requests(k)
         return rows
 
+    def delivered(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """i8[m], i8[m]: number of each request in the engines, and the tokens of its answer so far. Costs O(requests in flight)."""
+        from sim.fleet.delivered import delivered
+
+        for inside in self.insides():
+            inside.sync(self.now)
+        self.looks += 1
+        found: tuple[NDArray[np.int64], NDArray[np.int64]] = delivered(self._groups)
+        return found
+
     def free_blocks(self, replica: int) -> float:
         """KV blocks of a replica that nobody holds."""
         inside, k = self.inside(replica)

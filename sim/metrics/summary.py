@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from sim.metrics import bottleneck, hand_over, scaling
+from sim.metrics import bottleneck, fairness, hand_over, scaling
 from sim.metrics.definitions import LATENCIES
 from sim.metrics.groups import group_rows, named, replica_load
 from sim.metrics.latency import describe, describe_itl, number
@@ -103,7 +103,11 @@ def summarise_run(record: RunRecord, columns: Mapping[str, Array], warmup_s: flo
     summary["replicas"] = [a | b for a, b in zip(groups["replicas"], load, strict=True)]
     summary["evidence"] = [dict(row) for row in record.evidence]
     summary["evidence_shares"] = _evidence_shares(summary["evidence"], summary["bottleneck"]["parts_s"])
+    shared = fairness.section(columns, columns["klass"], record.class_names, ok if slo["met"] is not None else None, counted)
+    if shared is not None:
+        summary["fairness"] = shared
     summary["notes"] = scaling.sentences(summary["scaling"]) if record.scaling is not None else []
+    summary["notes"] += fairness.sentences(shared) if shared is not None else []
     summary["warnings"] = list(record.warnings) + _warnings(record, summary)
     return summary, ok
 

@@ -74,3 +74,15 @@ def row_of(snapshot: Any, block: Any, row: int, *_: Any) -> str:
 def block_of(block: Any) -> str:
     """The block that a stateless router was asked about."""
     return f"block of {len(block)} requests from {float(block.arrival_s[0]):.6g} s on" if len(block) else "empty block"
+
+
+def yes_or_no(policy: Any, answer: Any) -> str:
+    """Of `Admission.offer`."""
+    return "" if isinstance(answer, bool | np.bool_) else f"answered {_shown(answer)}; allowed: True or False"
+
+
+def numbers(policy: Any, answer: Any) -> str:
+    """Of `Admission.release` and `expired`: whether each waits is seen by the fleet."""
+    if isinstance(answer, list | tuple) and all(is_number(n) for n in answer):
+        return ""
+    return f"answered {_shown(answer)}; allowed: a list of the numbers of waiting requests"

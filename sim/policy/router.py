@@ -139,6 +139,10 @@ class Router(ABC):
         """Every ``interval`` seconds: take in the state of the replicas, say which running requests should move."""
         return ()
 
+    def rested(self, polls: int) -> None:
+        """So many calls of `poll` until the next one are left out: nothing happens, and each would see what the last one saw."""
+        return
+
     # -- disaggregated deployments: `sim.fleet.disaggregation` makes one router per side, or one for both
 
     whole: ClassVar[bool] = False

@@ -25,19 +25,23 @@ _KNOWN: Final = {
     "vllm-v0": {"queue": "can never fit into the KV cache", "failed": "can never fit into the KV cache"},
     "vllm-ascend": {"queue": "can never fit into the KV cache", "failed": "can never fit into the KV cache"},
 }
+_DOOR: Final = ("_refused", "_timed_out")
+"""What admission policies count (`sim.fleet.door`)."""
 
 
 def reasons(plans: Sequence[Plan], requests: dict[str, Any], totals: dict[str, float]) -> list[str]:
     """One sentence for each reason; empty when all requests were served."""
     status, replica = requests["status"], requests["replica"]
     at_gateway = int(totals.get("fleet_gateway_failed", 0))
+    doors = {k.removesuffix(end): 0 for k in totals for end in _DOOR if k.endswith(end)}
+    at_doors = sum(int(totals.get(door + end, 0)) for door in doors for end in _DOOR)
     out = []
     bounds = np.cumsum([0, *(p.replicas * p.rank_count for p in plans)])
     for p, lo, hi in zip(plans, bounds, bounds[1:], strict=False):
         mine = np.ones(len(status), bool) if len(plans) == 1 else (replica >= lo) & (replica < hi)
         known = getattr(p.scheduler, "reasons", None) or _KNOWN.get(p.scheduler.name, {})
         turned = mine & (status == REJECTED)
-        if at_gateway and len(plans) == 1 and "taken_s" in requests:
+        if (at_doors or (at_gateway and len(plans) == 1)) and "taken_s" in requests:
             turned &= ~np.isnan(requests["taken_s"])
         long = turned & (requests["prompt_tokens"] >= p.max_context)
         for rows, kind, why in (
@@ -48,6 +52,11 @@ def reasons(plans: Sequence[Plan], requests: dict[str, Any], totals: dict[str, f
             n = int(np.count_nonzero(rows))
             if n:
                 out.append(_sentence(p.scheduler.name, n, kind, why))
+    for door in doors:
+        refused, late = (int(totals.get(door + end, 0)) for end in _DOOR)
+        name = door.removeprefix("fleet_")
+        out += [_sentence(name, refused, "rejected", "refused at the door")] if refused else []
+        out += [_sentence(name, late, "rejected", "they waited at the door for too long")] if late else []
     if at_gateway:
         out.append(_sentence("gateway", at_gateway, "rejected", "no replica took them in time"))
     return out

@@ -104,6 +104,7 @@ class Prepared:
             multi_step=multi_step,
             scaling=self.scaling,
             transfer=s.transfer,
+            admission=s.admission,
         )
         raw.notes[:0] = self.notes
         record = _record(s, plans, raw)

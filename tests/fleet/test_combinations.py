@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import sim
 from sim.errors import NotModelledError
-from sim.fleet.build import REFUSED
+from sim.fleet.refused import REFUSED
 from sim.metrics.laws import check_laws
 from sim.study import single
 from sim.study.single import Prepared
@@ -54,6 +54,13 @@ SCALING = (
     "scaling: {{name: eas, min: {least}, max: 3, targets: {{{target}}}, interval: 1s, window: 2s, scale_in_stabilization: 2s, "
     "startup: {{provision: 1s, image: 0s, load_bandwidth: 1TB, warmup: 0s}}}}"
 )
+DOORS = (
+    "{name: token_bucket, rate: 15/s, burst: 3, queue_size: 20, queue_timeout: 500ms}",
+    "{name: queue_limit, max_concurrent_requests: 6, queue_size: 40, queue_timeout_secs: 1}",
+    "{name: vtc, running_max_req_size: 3}",
+    "[{name: tenant_quota, max_parallel_requests: 20}, {name: flow_control, detector: concurrency-detector, max_concurrency: 4}]",
+    "[priority_shedding, {name: flow_control, default_request_ttl: 2s}]",
+)
 ROUTERS = (
     "round_robin",
     "least_outstanding",
@@ -75,7 +82,12 @@ def worlds(draw: Any) -> tuple[str, int]:
     deployment = pick(ONE, TWO, RANKS, *SIDES.values(), hosts(1), hosts(3))
     lines = [deployment, f"router: {pick(*ROUTERS)}"]
     if pick(False, True):
-        lines.append(SCALING.format(least=pick(0, 1, 2), target=pick("qps: 4", "queue: 1", "gpu: 0.3", "qps: 9, queue: 2")))
+        lines.append(
+            SCALING.format(
+                least=pick(0, 1, 1 if deployment == TWO else 2), target=pick("qps: 4", "queue: 1", "gpu: 0.3", "qps: 9, queue: 2")
+            )
+        )
+    lines.append(f"admission: {pick('[]', '[]', *DOORS)}")
     if pick(False, False, True):
         lines.append(f"until: {pick('0.3s', '4s')}")
     clients = pick(0, 0, 3, 25)
@@ -132,9 +144,8 @@ def test_whatever_is_combined_obeys_the_laws(world: tuple[str, int]) -> None:
     try:
         check(text, clients)
     except NotModelledError as refused:
-        assert (
-            any(pair.why in str(refused) for pair in REFUSED) or "of this engine" in str(refused) or "this engine" in str(refused)
-        ), refused
+        words = (*(pair.why for pair in REFUSED), "of this engine", "this engine", "its hand-over between pools")
+        assert any(w in str(refused) for w in words), refused
 
 
 def text_of(deployment: str, *more: str, requests: int = 400, arrival: str = "{process: poisson, rate: 40/s}") -> str:
@@ -216,10 +227,16 @@ def test_what_is_refused_is_refused_with_its_reason(pair: Any) -> None:
         "a router of a fixed fleet": "router: vllm_dp",
         "a coordinator": "router: mindie_motor",
         "migration": "router: {name: llumnix_v0, enable_migration: true}",
+        "scaled roles": QPS,
+        "a saturation detector": "admission: flow_control",
     }
     pools = {"several models": hosts(1), "roles": SIDES["vllm"], "ranks": RANKS}
     kinds = {pair.one, pair.other}
-    deployment = next((pools[k] for k in ("several models", "roles", "ranks") if k in kinds), ONE)
+    deployment = (
+        SIDES["vllm"]
+        if "scaled roles" in kinds
+        else next((pools[k] for k in ("several models", "roles", "ranks") if k in kinds), ONE)
+    )
     if kinds == {"roles", "ranks"}:
         deployment = SIDES["sglang"].replace("replicas: 2", "replicas: 2, dp: 2")
     with pytest.raises(NotModelledError) as raised:
@@ -230,3 +247,17 @@ def test_what_is_refused_is_refused_with_its_reason(pair: Any) -> None:
 def test_a_bill_for_several_pools_that_scale_is_refused() -> None:
     with pytest.raises(NotModelledError, match="economics"):
         Prepared(sim.loads(text_of(TWO, QPS, "economics: {accelerator_hour: {h100-sxm: 3, a100-sxm-80g: 2}}")))
+
+
+def test_looking_at_a_fleet_costs_nothing_while_nothing_happens(monkeypatch: Any) -> None:
+    """A manager that polls every 50 ms, and requests 1,000 s apart: a look before each request and while one runs, and none in between."""
+    looks: list[float] = []
+    from sim.policy.routing.llumnix_v0 import LlumnixV0
+
+    poll = LlumnixV0.poll
+    monkeypatch.setattr(LlumnixV0, "poll", lambda router, seen: looks.append(seen.now) or poll(router, seen))
+    text = text_of(ONE, "router: llumnix_v0", requests=10, arrival="{process: constant, rate: 0.001/s}")
+    result, _ = run(text)
+    assert len(looks) < 400
+    for came in result.requests["arrival_s"]:
+        assert any(came - 0.1 < t < came for t in looks) or came == 0

@@ -170,6 +170,10 @@ class LlumnixV0(Router):
                 moves.append(Relocation(chosen.request, int(source), int(destination)))
         return moves
 
+    def rested(self, polls: int) -> None:
+        """They count where only some polls look for pairs."""
+        self._polls += polls
+
     def _pick(self, n: int) -> int:
         return int(self.rng.integers(0, n))
 

@@ -19,6 +19,7 @@ from sim.policy.gateways.cache_aware import CacheAware, Settings
 from sim.policy.gateways.owner_tree import OwnerTree
 from sim.policy.gateways.prompts import Letters
 from sim.study.conformance import _router_rows as router_rows
+from sim.study.conformance import _vtc_rows
 from sim.study.conformance.base import Case, Difference
 
 Rows = Iterator[tuple[Any, Any]]
@@ -176,6 +177,7 @@ _REPLAYS: dict[str, Callable[[Any], Any]] = {
     "prodstack_prefixaware": _prefix_aware,
     "ray_prefix_tree": _ray,
     "dynamo_select": _dynamo,
+    "vtc_artifact": _vtc_rows.replay,
     "unit_rows": router_rows.check,
 }
 

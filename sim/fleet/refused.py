@@ -1,0 +1,51 @@
+"""What cannot be combined, in one table, and why."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+
+class Refused(NamedTuple):
+    """Two features that do not go together: the second is the one that the error names."""
+
+    one: str
+    other: str
+    why: str
+    allowed: str
+
+
+REFUSED: Final = (
+    Refused(
+        "scaling", "a router of a fixed fleet", "routes among a fixed set of replicas and cannot be used with scaling", "elastic"
+    ),
+    Refused(
+        "several models",
+        "scaling",
+        "Ollama loads and unloads models on the cards it has; nothing upstream starts servers by load",
+        "none",
+    ),
+    Refused("several models", "migration", "a runner of Ollama cannot give a running request to another server", "migration off"),
+    Refused("several models", "a coordinator", "keeps the queue of MindIE servers and does not speak to Ollama", "round_robin"),
+    Refused(
+        "roles",
+        "ranks",
+        "data-parallel ranks on a disaggregated side are not modelled: which rank pulls from which is not published",
+        "1",
+    ),
+    Refused(
+        "roles", "migration", "a request whose KV is handed over from engine to engine cannot be moved besides", "no migration"
+    ),
+    Refused(
+        "scaled roles",
+        "a saturation detector",
+        "sees one set of replicas, not two whose members change",
+        "queue_limit, token_bucket",
+    ),
+    Refused(
+        "ranks",
+        "migration",
+        "moving requests of engines with data-parallel ranks is not modelled: the balancer counts them by rank",
+        "migration off",
+    ),
+)
+"""All pairs that are refused. What one engine cannot do by itself it refuses itself (`Scheduler`, `sim.engine.handover`)."""
