@@ -2,7 +2,7 @@
 
 >>> import sim
 >>> result = sim.run(sim.load("quickstart"))          # doctest: +SKIP
->>> result.summary["latency"]["ttft_s"]["p99"], result.requests  # doctest: +SKIP
+>>> result.summary.latency.ttft.p99, result.requests  # doctest: +SKIP
 """
 
 from __future__ import annotations

@@ -32,6 +32,7 @@ ROOMS = {
     "bench": "sim.study.bench",
     "export": "sim.report.exports",
     "study": "sim.study.questions",
+    "section": "sim.metrics.sections",
 }
 BASES: Final = {
     "engine": "sim.engine.contract:Scheduler",
@@ -44,6 +45,7 @@ BASES: Final = {
     "bench": "sim.study.bench._base:Bench",
     "export": "sim.report.exports._base:Export",
     "study": "sim.study.base:Study",
+    "section": "sim.metrics.section:Extra",
 }
 """What a class of each kind is derived from; imported only to check a plug-in."""
 _GUARDED: Final = ("engine", "router", "scaler", "admission", "arrival", "length", "trace")
@@ -180,8 +182,17 @@ def _check(kind: str, cls: Any, field: str, given: str) -> Any:
         raise ConfigError(field, given, f"does not define {', '.join(missing)}", hint=f"see {path}")
     if not isinstance(getattr(cls, "name", None), str) or not cls.name:
         raise ConfigError(field, given, "needs a `name`, which results show", 'such as name = "mine"')
+    if hasattr(base, "Params"):
+        _check_params(cls, base, field, given)
+    from sim import guard  # loads numpy, which the help of the command line does not need
+
+    _checked[kind, cls] = guard.guarded(cls, base) if kind in _GUARDED else cls
+    return _checked[kind, cls]
+
+
+def _check_params(cls: Any, base: Any, field: str, given: str) -> None:
     params: Any = getattr(cls, "Params", None)
-    models = [c for c in getattr(base, "Params", BaseModel).__mro__ if issubclass(c, BaseModel)]
+    models = [c for c in base.Params.__mro__ if issubclass(c, BaseModel)]
     wanted = models[max(0, len(models) - 2)]  # the first of ours, which holds for settings of any kind
     if not _is(params, wanted):
         raise ConfigError(field, given, f"needs `Params`, a class derived from {wanted.__module__}.{wanted.__name__}")
@@ -189,10 +200,6 @@ def _check(kind: str, cls: Any, field: str, given: str) -> Any:
         raise ConfigError(
             field, given, "`Params` must refuse unknown settings", 'model_config = ConfigDict(frozen=True, extra="forbid")'
         )
-    from sim import guard  # loads numpy, which the help of the command line does not need
-
-    _checked[kind, cls] = guard.guarded(cls, base) if kind in _GUARDED else cls
-    return _checked[kind, cls]
 
 
 def _is(found: Any, base: type) -> bool:

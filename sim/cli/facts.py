@@ -21,7 +21,7 @@ def memory(scenario: common.Scenario, set_: common.Overrides = None) -> None:
 
 @app.command()
 def schema(
-    kind: Annotated[str, typer.Argument(help="scenario, accelerator, link, engine-profile or servers")] = "scenario",
+    kind: Annotated[str, typer.Argument(help="scenario, accelerator, link, engine-profile, servers or summary")] = "scenario",
 ) -> None:
     """Print the JSON schema of a kind of file, for editors to complete from."""
     from sim.study.schemas import schema as make

@@ -56,7 +56,7 @@ def run(
         result.save(target)
         written = [one.write(result, target / one.file) for one in exports]
     if json:
-        typer.echo(common.json(result.summary | {"confidence": confidence(result)}))
+        typer.echo(common.json(result.summary.as_dict() | {"confidence": confidence(result)}))
     elif not quiet:
         sure = confidence(result)
         common.show(*view.caution(sure))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import inf, isfinite
 from typing import Any
 
@@ -37,6 +37,8 @@ class Raw:
     notes: list[str]
     scaling: Any = None
     """What an autoscaler did (`sim.metrics.scaling.Scaling`)."""
+    stations: dict[str, Any] = field(default_factory=dict)
+    """What stations left for sections of the summary."""
 
 
 @guard.engines
@@ -96,6 +98,7 @@ def execute(
         not world.stopped,
         world.notes(),
         world.record,
+        world.leaves(),
     )
 
 

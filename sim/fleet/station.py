@@ -116,6 +116,10 @@ class Station:
         """The same in sentences, for the report."""
         return []
 
+    def leaves(self) -> dict[str, Any]:
+        """What sections of the summary are made from (`sim.metrics.sections`), by the name of the section."""
+        return {}
+
 
 def link(stations: list[Station]) -> None:
     """Each station to the next."""

@@ -120,6 +120,10 @@ class World:
             out |= station.totals()
         return out
 
+    def leaves(self) -> dict[str, Any]:
+        """What stations leave for sections of the summary, by name of the section."""
+        return {name: found for station in self.stations for name, found in station.leaves().items()}
+
     def notes(self) -> list[str]:
         """The same in sentences."""
         return [note for station in reversed(self.stations) for note in station.notes()]

@@ -142,6 +142,12 @@ def definition(key: str) -> Metric:
     return _BY_KEY[key]
 
 
+def described(key: str) -> str:
+    """What a key of the summary means, for its schema; empty for one that is not in the table."""
+    m = _BY_KEY.get(key)
+    return f"{m.title}, {m.unit}: {m.formula}" if m is not None else ""
+
+
 def as_markdown() -> str:
     """The table as Markdown, for the docs."""
     rows = ["| metric | key | unit | formula | over | source |", "|---|---|---|---|---|---|"]

@@ -3,15 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from sim.metrics.definitions import SLO_METRICS
 from sim.metrics.latency import number
+from sim.metrics.section import ABSENT, Section, keyed
+
+if TYPE_CHECKING:
+    from sim.metrics.facts import Facts
 
 Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Row(Section):
+    """The figures of a group of requests."""
+
+    index: int
+    name: str
+    requests: int
+    finished: int
+    output_tokens: int
+    attainment: float | None
+    ttft_p50_s: float | None
+    ttft_p99_s: float | None
+    tpot_p50_s: float | None
+    tpot_p99_s: float | None
+    e2e_p50_s: float | None
+    e2e_p99_s: float | None
+
+
+@dataclass(frozen=True)
+class ClassRow(Row):
+    """The requests of a class of traffic."""
+
+    index: int = field(metadata=keyed("klass"))
+
+
+@dataclass(frozen=True)
+class ReplicaRow(Row):
+    """A replica (or a data-parallel rank): its requests, and averages over the time in which it existed; without a time series, fewer."""
+
+    index: int = field(metadata=keyed("replica"))
+    busy: float = 0.0
+    running_mean: float | None = field(default=None, metadata=ABSENT)
+    waiting_mean: float | None = field(default=None, metadata=ABSENT)
+    kv_mean: float | None = field(default=None, metadata=ABSENT)
+    kv_peak: float | None = field(default=None, metadata=ABSENT)
 
 
 def group_rows(columns: Mapping[str, Array], label: Array, ok: Array, counted: Array, groups: int) -> list[dict[str, Any]]:
@@ -86,6 +128,35 @@ def replica_load(
     return rows
 
 
-def named(rows: Sequence[dict[str, Any]], key: str, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Put number and name of the group in front of each row."""
-    return [{key: g, "name": names[g] if g < len(names) else str(g)} | row for g, row in enumerate(rows)]
+def class_rows(facts: Facts) -> tuple[ClassRow, ...]:
+    """``classes`` of a summary."""
+    klass, names = facts.columns["klass"], facts.record.class_names
+    classes = max(int(klass.max()) + 1 if klass.size else 1, len(names))
+    rows = group_rows(facts.columns, klass, facts.ok, facts.counted, classes)
+    return tuple(ClassRow(index=g, name=_name(names, g), **row) for g, row in enumerate(rows))
+
+
+def replica_rows(facts: Facts) -> tuple[ReplicaRow, ...]:
+    """``replicas`` of a summary."""
+    columns, record = facts.columns, facts.record
+    replicas = record.parts.shape[0]
+    rows = _of_replicas(facts, "replica", replicas)  # a request that the gateway turned away has no replica
+    if "prefill_replica" in columns:  # a prefill replica has the requests whose prompts it computed
+        prefilled = _of_replicas(facts, "prefill_replica", replicas)
+        rows = [p if p["requests"] else r for p, r in zip(prefilled, rows, strict=True)]
+    names = record.replica_names
+    found = enumerate(zip(rows, facts.load, strict=True))
+    return tuple(ReplicaRow(index=g, name=_name(names, g), **row, **load) for g, (row, load) in found)
+
+
+def _of_replicas(facts: Facts, column: str, replicas: int) -> list[dict[str, Any]]:
+    at = facts.columns[column]
+    here = at >= 0
+    if here.all():
+        return group_rows(facts.columns, at, facts.ok, facts.counted, replicas)
+    kept = {k: facts.columns[k][here] for k in ("status", "output_tokens", "ttft_s", "tpot_s", "e2e_s")}
+    return group_rows(kept, at[here], facts.ok[here], facts.counted[here], replicas)
+
+
+def _name(names: Sequence[str], g: int) -> str:
+    return names[g] if g < len(names) else str(g)

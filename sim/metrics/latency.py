@@ -3,17 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from sim.metrics.histogram import quantiles
+from sim.metrics.section import Section, keyed
+
+if TYPE_CHECKING:
+    from sim.metrics.facts import Facts
 
 Array = npt.NDArray[Any]
 
 PERCENTILES: Final = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0, "p999": 99.9}
 STATISTICS: Final = ("count", "mean", "std", "min", *PERCENTILES, "max")
+
+
+@dataclass(frozen=True)
+class Distribution(Section):
+    """Statistics of a latency in seconds, over ``count`` requests (ITL: gaps). None: there are none, or (ITL) they are not kept."""
+
+    count: int
+    mean: float | None
+    std: float | None
+    min: float | None
+    p50: float | None
+    p90: float | None
+    p95: float | None
+    p99: float | None
+    p999: float | None
+    max: float | None
+
+
+@dataclass(frozen=True)
+class Latency(Section):
+    """Latencies of the finished requests."""
+
+    ttft: Distribution = field(metadata=keyed("ttft_s"))
+    tpot: Distribution = field(metadata=keyed("tpot_s"))
+    itl: Distribution = field(metadata=keyed("itl_s"))
+    e2e: Distribution = field(metadata=keyed("e2e_s"))
+    ingress: Distribution = field(metadata=keyed("ingress_s"))
+    queue: Distribution = field(metadata=keyed("queue_s"))
+
+
+def latency_of(facts: Facts) -> Latency:
+    """Of a run."""
+    ttft, tpot, e2e, ingress, queue = (
+        Distribution(**describe(facts.of_finished(name))) for name in ("ttft_s", "tpot_s", "e2e_s", "ingress_s", "queue_s")
+    )
+    itl = Distribution(**describe_itl(facts.record.itl_hist, facts.record.totals))
+    return Latency(ttft, tpot, itl, e2e, ingress, queue)
 
 
 def derive(columns: Mapping[str, Array]) -> dict[str, Array]:

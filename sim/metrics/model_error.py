@@ -8,6 +8,7 @@ it is that of all, and says so.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
+from sim.metrics.section import Section, keyed
 from sim.resources import path
 
 Array = npt.NDArray[Any]
@@ -132,14 +134,24 @@ def as_yaml(table: Mapping[tuple[str, str, str], tuple[float, float, int]], sour
     return head + yaml.safe_dump({"classes": rows}, sort_keys=False, width=200, default_flow_style=None)
 
 
-def section(engine: str, accelerator: str, latency: Mapping[str, Any], throughput: Mapping[str, Any]) -> dict[str, Any]:
-    """``model_error`` of a summary: figure → low, high, what class they come from and how many deployments that has."""
-    out: dict[str, Any] = {}
+@dataclass(frozen=True)
+class Spread(Section):
+    """80 % of real deployments like this one lie between ``low`` and ``high``; of what class, and how many there are on record."""
+
+    low: float
+    high: float
+    deployed: str = field(metadata=keyed("class"))
+    deployments: int
+
+
+def section(engine: str, accelerator: str, latency: Mapping[str, Any], throughput: Mapping[str, Any]) -> dict[str, Spread]:
+    """``model_error`` of a summary, by figure."""
+    out: dict[str, Spread] = {}
     for figure, metric in METRICS.items():
         name, _, statistic = figure.partition(".")
         value = latency[name][statistic] if statistic else throughput.get(name)
         found = look_up(record(), engine, accelerator, metric)
         if value is not None and found is not None:
             low, high, n, words = found
-            out[figure] = {"low": value * low, "high": value * high, "class": words, "deployments": n}
+            out[figure] = Spread(value * low, value * high, words, n)
     return out

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from sim.metrics.section import Section
+
+if TYPE_CHECKING:
+    from sim.metrics.summary import Summary
 
 
 @dataclass(frozen=True)
@@ -36,27 +41,67 @@ class Expense:
     """``{what, amount_hour, source, date, confidence}``: where each amount comes from."""
 
 
+@dataclass(frozen=True)
+class PowerFigures(Section):
+    """Mean watts of accelerators and hosts, ``watts`` at the meter of the data centre."""
+
+    accelerator_watts: float
+    idle_accelerator_watts: float
+    host_watts: float
+    pue: float
+    watts: float
+
+
+@dataclass(frozen=True)
+class Economics(Section):
+    """What the deployment costs and emits when it serves this traffic all the time; see `economics_section`. None where nothing was finished."""
+
+    currency: str
+    per_hour: float
+    per_month: float
+    per_1000_requests: float | None
+    per_1000_good_requests: float | None
+    per_million_input_tokens: float | None
+    per_million_output_tokens: float | None
+    per_million_tokens: float | None
+    output_to_input: float
+    electricity_per_hour: float
+    accelerators: float
+    accelerators_paid: float
+    nodes: float
+    idle_share: float
+    kilowatts: float
+    kwh_per_million_output_tokens: float | None
+    kwh_per_1000_requests: float | None
+    g_co2e_per_hour: float | None
+    g_co2e_per_million_output_tokens: float | None
+    power: PowerFigures
+    lines: tuple[Mapping[str, Any], ...]
+    grid: str | None
+    pue_source: str
+
+
 def economics_section(
-    summary: Mapping[str, Any],
+    summary: Summary,
     expense: Expense,
     power: Power,
     *,
     output_to_input: float,
     g_per_kwh: float | None,
     notes: Mapping[str, Any],
-) -> dict[str, Any]:
+) -> Economics:
     """``economics`` of a summary.
 
     Costs are those of a deployment that serves this traffic all the time: price of an hour over what is finished in an hour. An output
     token is priced as ``output_to_input`` input tokens; both prices together pay for the hour. ``idle_share``: share of the bill for
     accelerators that nobody uses and for time in which no step ran. None where nothing was finished.
     """
-    through = summary["throughput"]
-    requests = float(through["requests_per_s"] or 0.0) * 3600.0
-    prompts = float(through["prompt_tokens_per_s"] or 0.0) * 3600.0
-    outputs = float(through["output_tokens_per_s"] or 0.0) * 3600.0
+    through = summary.throughput
+    requests = (through.requests_per_s or 0.0) * 3600.0
+    prompts = (through.prompt_tokens_per_s or 0.0) * 3600.0
+    outputs = (through.output_tokens_per_s or 0.0) * 3600.0
     weighed = prompts + output_to_input * outputs
-    good = float(summary["slo"].get("goodput_requests_per_s") or 0.0) * 3600.0
+    good = (summary.slo.goodput_requests_per_s or 0.0) * 3600.0
     kilowatts = power.watts / 1000.0
 
     def per(amount: float, count: float, scale: float) -> float | None:
@@ -64,30 +109,31 @@ def economics_section(
 
     bill = expense.price_hour
     used = expense.accelerators / expense.accelerators_paid if expense.accelerators_paid else 0.0
-    out: dict[str, Any] = {
-        "currency": expense.currency,
-        "per_hour": bill,
-        "per_month": bill * 730.0,
-        "per_1000_requests": per(bill, requests, 1e3),
-        "per_1000_good_requests": per(bill, good, 1e3),
-        "per_million_input_tokens": per(bill, weighed, 1e6),
-        "per_million_output_tokens": per(bill * output_to_input, weighed, 1e6),
-        "per_million_tokens": per(bill, prompts + outputs, 1e6),
-        "output_to_input": output_to_input,
-        "electricity_per_hour": expense.electricity_hour,
-        "accelerators": expense.accelerators,
-        "accelerators_paid": expense.accelerators_paid,
-        "nodes": expense.nodes,
-        "idle_share": 1.0 - used * float(summary["utilisation"]["busy"]),
-        "kilowatts": kilowatts,
-        "kwh_per_million_output_tokens": per(kilowatts, outputs, 1e6),
-        "kwh_per_1000_requests": per(kilowatts, requests, 1e3),
-        "g_co2e_per_hour": None if g_per_kwh is None else kilowatts * g_per_kwh,
-        "g_co2e_per_million_output_tokens": None if g_per_kwh is None else per(kilowatts * g_per_kwh, outputs, 1e6),
-        "power": asdict(power) | {"watts": power.watts},
-        "lines": [dict(line) for line in expense.lines],
-    }
-    return out | dict(notes)
+    return Economics(
+        currency=expense.currency,
+        per_hour=bill,
+        per_month=bill * 730.0,
+        per_1000_requests=per(bill, requests, 1e3),
+        per_1000_good_requests=per(bill, good, 1e3),
+        per_million_input_tokens=per(bill, weighed, 1e6),
+        per_million_output_tokens=per(bill * output_to_input, weighed, 1e6),
+        per_million_tokens=per(bill, prompts + outputs, 1e6),
+        output_to_input=output_to_input,
+        electricity_per_hour=expense.electricity_hour,
+        accelerators=expense.accelerators,
+        accelerators_paid=expense.accelerators_paid,
+        nodes=expense.nodes,
+        idle_share=1.0 - used * (summary.utilisation.busy or 0.0),
+        kilowatts=kilowatts,
+        kwh_per_million_output_tokens=per(kilowatts, outputs, 1e6),
+        kwh_per_1000_requests=per(kilowatts, requests, 1e3),
+        g_co2e_per_hour=None if g_per_kwh is None else kilowatts * g_per_kwh,
+        g_co2e_per_million_output_tokens=None if g_per_kwh is None else per(kilowatts * g_per_kwh, outputs, 1e6),
+        power=PowerFigures(**asdict(power), watts=power.watts),
+        lines=tuple(dict(line) for line in expense.lines),
+        grid=notes["grid"],
+        pue_source=notes["pue_source"],
+    )
 
 
 def sentences(s: Mapping[str, Any]) -> list[str]:

@@ -58,6 +58,7 @@ class RunRecord:
     ``accelerator``, ``engine``, ``deployment``, ``traffic`` …) in the order in which they are printed.
     ``scaling``: what an autoscaler did, and ``alive_s``: f8[replica], seconds in which each replica existed (None: all the time).
     ``replicas``: engines, where rows by replica are data-parallel ranks; None: as many as rows.
+    ``stations``: what the stations of the fleet left for sections of the summary (`sim.metrics.sections`), by name of the section.
     ``complete``: False when the run was interrupted.
     """
 
@@ -84,6 +85,7 @@ class RunRecord:
     complete: bool = True
     scaling: Scaling | None = None
     alive_s: Array | None = None
+    stations: Mapping[str, Any] = field(default_factory=dict)
 
 
 def fold(a: Array, times: int = 1) -> Array:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from sim.metrics.latency import derive
 from sim.metrics.record import HAND_OVER_COLUMNS, REQUEST_COLUMNS, RunRecord
 from sim.metrics.series import table
-from sim.metrics.summary import summarise_run
+from sim.metrics.summary import Summary, summarise_run
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,7 +36,7 @@ class Result:
     reports lie above metrics.
     """
 
-    summary: dict[str, Any]
+    summary: Summary
     columns: dict[str, Array]
     series: dict[str, Array]
     itl_hist: Array
@@ -46,22 +46,22 @@ class Result:
     @property
     def name(self) -> str:
         """Name of the scenario."""
-        return str(self.summary["name"])
+        return self.summary.name
 
     @property
     def warnings(self) -> list[str]:
         """What a reader must know before he trusts the numbers."""
-        return list(self.summary["warnings"])
+        return list(self.summary.warnings)
 
     @property
     def notes(self) -> list[str]:
         """What else the run answers: what an autoscaler did."""
-        return list(self.summary.get("notes", ()))
+        return list(self.summary.notes)
 
     @property
-    def evidence(self) -> list[dict[str, Any]]:
+    def evidence(self) -> list[Mapping[str, Any]]:
         """What the numbers rest on, and how good that is."""
-        return list(self.summary["evidence"])
+        return list(self.summary.evidence)
 
     @cached_property
     def requests(self) -> pd.DataFrame:
@@ -93,13 +93,13 @@ class Result:
 
     def __str__(self) -> str:
         s = self.summary
-        slo = s["slo"]
+        slo = s.slo
         verdict = ""
-        if slo["met"] is not None:
-            share = f"{100 * slo['attainment']['joint']:.4g}% of requests meet its SLO, {100 * slo['required']:.6g}% required"
-            verdict = f" {'Holds' if slo['met'] else 'Misses'}: {share}."
-        counts = f"{s['requests']['finished']:,} of {s['requests']['injected']:,} requests."
-        return f"{s['name']}: {counts}{verdict} {s['bottleneck']['sentence']}"
+        if slo.met is not None:
+            share = f"{100 * (slo.attainment['joint'] or 0.0):.4g}% of requests meet its SLO, {100 * (slo.required or 0.0):.6g}% required"
+            verdict = f" {'Holds' if slo.met else 'Misses'}: {share}."
+        counts = f"{s.requests.finished:,} of {s.requests.injected:,} requests."
+        return f"{s.name}: {counts}{verdict} {s.bottleneck.sentence}"
 
 
 def summarise(record: RunRecord, warmup_s: float = 0.0, renderer: Callable[[Result], str] | str | None = RENDERER) -> Result:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from sim.metrics.latency import number
 from sim.metrics.record import SERIES, RunRecord
+from sim.metrics.section import ABSENT, Section, keyed
 
 Array = npt.NDArray[Any]
 
@@ -193,15 +194,52 @@ def counts(scaling: Scaling, horizon: float) -> dict[str, list[float]]:
     return {"time_s": times.tolist(), "exist": level(exist), "serving": level(serving), "wanted": [float(v) for v in wanted]}
 
 
-def _latency(columns: Mapping[str, Array], rows: Array) -> dict[str, Any]:
+def _latency(columns: Mapping[str, Array], rows: Array) -> WhileStarting:
     ttft = columns["ttft_s"][rows]
     ttft = ttft[~np.isnan(ttft)]
     p50, p99 = np.percentile(ttft, (50.0, 99.0)) if ttft.size else (np.nan, np.nan)
-    return {"requests": int(np.count_nonzero(rows)), "ttft_p50_s": number(p50), "ttft_p99_s": number(p99)}
+    return WhileStarting(int(np.count_nonzero(rows)), number(p50), number(p99))
 
 
-def section(record: RunRecord, columns: Mapping[str, Array]) -> dict[str, Any]:
-    """``scaling`` of a summary: times in seconds, accelerators in hours."""
+@dataclass(frozen=True)
+class WhileStarting(Section):
+    """Requests and their TTFT."""
+
+    requests: int
+    ttft_p50_s: float | None
+    ttft_p99_s: float | None
+
+
+@dataclass(frozen=True)
+class ScalingFigures(Section):
+    """What an autoscaler did: times in seconds, accelerators in hours.
+
+    ``steps``: how many replicas exist, serve and are wanted from each of its times on; ``events``: [time, what, replica].
+    """
+
+    scaler: str
+    least: int = field(metadata=keyed("min"))
+    most: int = field(metadata=keyed("max"))
+    replicas_mean: float
+    serving_mean: float
+    replicas_peak: int
+    serving_end: int
+    scale_outs: int
+    scale_ins: int
+    started: int
+    cold_start_s: float
+    cold_start_phases_s: Mapping[str, float]
+    accelerator_hours: float
+    accelerator_hours_at_max: float
+    while_starting: WhileStarting
+    otherwise: WhileStarting
+    steps: Mapping[str, tuple[float, ...]]
+    events: tuple[tuple[Any, ...], ...]
+    accelerator_hours_public: float | None = field(default=None, metadata=ABSENT)
+
+
+def section(record: RunRecord, columns: Mapping[str, Array]) -> ScalingFigures:
+    """``scaling`` of a summary."""
     scaling = record.scaling
     assert scaling is not None
     horizon = float(record.totals.get("last_s", 0.0))
@@ -217,32 +255,30 @@ def section(record: RunRecord, columns: Mapping[str, Array]) -> dict[str, Any]:
     for _, a, b in scaling.spans("asked", "ready", horizon).tolist():
         if b > a:
             cold |= (columns["arrival_s"] < b) & ~(columns["first_scheduled_s"] < a)
-    out: dict[str, Any] = {
-        "scaler": scaling.scaler,
-        "min": scaling.least,
-        "max": scaling.most,
-        "replicas_mean": mean("exist"),
-        "serving_mean": mean("serving"),
-        "replicas_peak": int(max(steps["exist"], default=0)),
-        "serving_end": int(steps["serving"][-1]),
-        "scale_outs": scaling.outs,
-        "scale_ins": scaling.ins,
-        "started": sum(life.asked > 0 for life in lives),
-        "cold_start_s": (
+    public = scaling.on_public(spans[:, 0])
+    return ScalingFigures(
+        scaler=scaling.scaler,
+        least=scaling.least,
+        most=scaling.most,
+        replicas_mean=mean("exist"),
+        serving_mean=mean("serving"),
+        replicas_peak=int(max(steps["exist"], default=0)),
+        serving_end=int(steps["serving"][-1]),
+        scale_outs=scaling.outs,
+        scale_ins=scaling.ins,
+        started=sum(life.asked > 0 for life in lives),
+        cold_start_s=(
             sum(seconds for _, seconds, _, _ in scaling.phases) if scaling.cold_start_s is None else scaling.cold_start_s
         ),
-        "cold_start_phases_s": {name: seconds for name, seconds, _, _ in scaling.phases},
-        "accelerator_hours": float(hours.sum()),
-        "accelerator_hours_at_max": horizon * scaling.cards_at_most / 3600.0,
-        "while_starting": _latency(columns, cold),
-        "otherwise": _latency(columns, ~cold),
-        "steps": steps,
-        "events": [list(e) for e in sorted(e for life in lives for e in life.events() if 0 < e[0] <= horizon)[:MAX_EVENTS]],
-    }
-    public = scaling.on_public(spans[:, 0])
-    if public is not None:
-        out["accelerator_hours_public"] = float(hours[public].sum())
-    return out
+        cold_start_phases_s={name: seconds for name, seconds, _, _ in scaling.phases},
+        accelerator_hours=float(hours.sum()),
+        accelerator_hours_at_max=horizon * scaling.cards_at_most / 3600.0,
+        while_starting=_latency(columns, cold),
+        otherwise=_latency(columns, ~cold),
+        steps={name: tuple(values) for name, values in steps.items()},
+        events=tuple(sorted(e for life in lives for e in life.events() if 0 < e[0] <= horizon)[:MAX_EVENTS]),
+        accelerator_hours_public=None if public is None else float(hours[public].sum()),
+    )
 
 
 def sentences(s: Mapping[str, Any]) -> list[str]:

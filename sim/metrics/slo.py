@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from sim.metrics.definitions import SLO_METRICS
+from sim.metrics.section import Section
+
+if TYPE_CHECKING:
+    from sim.metrics.facts import Facts
 
 Array = npt.NDArray[Any]
 
@@ -58,3 +62,41 @@ def share(ok: Array, counted: Array) -> float | None:
     """Share of ``counted`` that are ``ok``; None when nobody counts."""
     n = int(np.count_nonzero(counted))
     return int(np.count_nonzero(ok & counted)) / n if n else None
+
+
+@dataclass(frozen=True)
+class SloFigures(Section):
+    """Targets, and how far they were met: ``attainment`` by target and ``joint``; ``met``: joint attainment reaches ``required``.
+
+    Without targets ``required``, ``met`` and the goodput are None.
+    """
+
+    targets: Mapping[str, float]
+    class_targets: Mapping[str, Mapping[str, float]]
+    required: float | None
+    attainment: Mapping[str, float | None]
+    met: bool | None
+    goodput_requests_per_s: float | None
+    goodput_output_tokens_per_s: float | None
+    unserved: float | None
+
+
+def slo_figures(facts: Facts) -> SloFigures:
+    """``slo`` of a summary."""
+    record, duration = facts.record, facts.duration
+    joint = share(facts.ok, facts.counted)
+    wanted = bool(record.slo.targets() or record.class_slo)
+    good = facts.ok & facts.finished
+    timed = wanted and duration > 0
+    served, ended = int(np.count_nonzero(facts.finished)), int(np.count_nonzero(facts.counted))
+    names = record.class_names
+    return SloFigures(
+        targets=record.slo.targets(),
+        class_targets={str(names[k]) if k < len(names) else str(k): s.targets() for k, s in sorted(record.class_slo.items())},
+        required=record.slo.attainment if wanted else None,
+        attainment={k: share(v, facts.counted) for k, v in facts.verdicts.items()} if wanted else {},
+        met=joint >= record.slo.attainment if wanted and joint is not None else None,
+        goodput_requests_per_s=float(np.count_nonzero(good)) / duration if timed else None,
+        goodput_output_tokens_per_s=float(facts.columns["output_tokens"][good].sum()) / duration if timed else None,
+        unserved=(ended - served) / ended if ended else None,
+    )

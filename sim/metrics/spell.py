@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+
+from sim.metrics.section import Section
 
 Array = npt.NDArray[Any]
 
@@ -17,14 +20,32 @@ _FALL: Final = 1.3  # the load has fallen where its peak was so many times what 
 _MOST: Final = 0.85  # of the run: longer is no spell but the run
 
 
-def worst_spell(columns: Mapping[str, Array], ok: Array, counted: Array, required: float) -> dict[str, Any] | None:
-    """The stretch in which most requests missed the SLO; None when there is no such stretch, or when it is (nearly) the whole run.
+@dataclass(frozen=True)
+class Spell(Section):
+    """The stretch in which most requests missed the SLO.
 
     ``start_s, end_s`` (of arrivals), ``requests`` that came in it, ``met`` their share that met the SLO, ``stretches`` how many there are and
     ``bad_s`` how long all are together, ``met_outside`` the share outside all of them, ``waiting_peak`` most requests that waited at once,
     ``offered_peak_per_s``, ``recovered``: it was good again before the run ended, ``recovery_s``: from the fall of the load to the end of the
     stretch (None: the load did not fall in it), ``width_s``: how finely this is told.
     """
+
+    start_s: float
+    end_s: float
+    requests: int
+    met: float
+    stretches: int
+    bad_s: float
+    met_outside: float
+    waiting_peak: int
+    offered_peak_per_s: float
+    recovered: bool
+    recovery_s: float | None
+    width_s: float
+
+
+def worst_spell(columns: Mapping[str, Array], ok: Array, counted: Array, required: float) -> Spell | None:
+    """None when there is no such stretch, or when it is (nearly) the whole run."""
     arrival = columns["arrival_s"]
     n = int(np.count_nonzero(counted))
     if n < _PER_WINDOW * _WINDOWS[0] // 2:
@@ -48,20 +69,20 @@ def worst_spell(columns: Mapping[str, Array], ok: Array, counted: Array, require
     inside = (index >= lo) & (index < hi)
     start, end = first + lo * width, first + hi * width
     peak, fell = _fall(came / width, lo, hi)
-    return {
-        "start_s": start,
-        "end_s": end,
-        "requests": int(inside.sum()),
-        "met": float(good[inside].mean()),
-        "stretches": len(found),
-        "bad_s": float(bad.sum()) * width,
-        "met_outside": float(good[outside].mean()),
-        "waiting_peak": _waiting_peak(columns, start, end),
-        "offered_peak_per_s": peak,
-        "recovered": hi < windows,
-        "recovery_s": None if fell is None or hi == windows else (hi - fell) * width,
-        "width_s": width,
-    }
+    return Spell(
+        start_s=start,
+        end_s=end,
+        requests=int(inside.sum()),
+        met=float(good[inside].mean()),
+        stretches=len(found),
+        bad_s=float(bad.sum()) * width,
+        met_outside=float(good[outside].mean()),
+        waiting_peak=_waiting_peak(columns, start, end),
+        offered_peak_per_s=peak,
+        recovered=hi < windows,
+        recovery_s=None if fell is None or hi == windows else (hi - fell) * width,
+        width_s=width,
+    )
 
 
 def _bad(came: Array, met: Array, required: float) -> Array:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+
+from sim.metrics.section import Section
 
 Array = npt.NDArray[Any]
 
@@ -16,27 +19,38 @@ _PER_PART: Final = 100  # requests, on average
 _PARTS: Final = 60
 
 
-def steady(columns: Mapping[str, Array], finished: Array, ok: Array, counted: Array, with_slo: bool) -> dict[str, float | None]:
+@dataclass(frozen=True)
+class Steady(Section):
     """Rates between the first and the last tenth of the finishes; all None with fewer than 20 of them.
 
     ``offered_requests_per_s``: arrivals, from the first to the last; ``…_peak…`` the most in any of up to 60 equal parts of that time.
     ``window_s``: seconds that the other rates are taken over.
     """
-    keys = (
-        "window_s", "requests_per_s", "output_tokens_per_s", "total_tokens_per_s", "goodput_requests_per_s", "goodput_output_tokens_per_s",
-    )  # fmt: skip
-    out: dict[str, float | None] = dict.fromkeys(("offered_requests_per_s", "offered_peak_requests_per_s", *keys))
+
+    offered_requests_per_s: float | None = None
+    offered_peak_requests_per_s: float | None = None
+    window_s: float | None = None
+    requests_per_s: float | None = None
+    output_tokens_per_s: float | None = None
+    total_tokens_per_s: float | None = None
+    goodput_requests_per_s: float | None = None
+    goodput_output_tokens_per_s: float | None = None
+
+
+def steady(columns: Mapping[str, Array], finished: Array, ok: Array, counted: Array, with_slo: bool) -> Steady:
+    """``steady`` of a summary; b1[n]: ``finished``, ``ok`` within its targets, ``counted`` at all."""
+    out: dict[str, float] = {}
     arrival = columns["arrival_s"][counted]
     if arrival.size > 1 and arrival.max() > arrival.min():
         out["offered_requests_per_s"] = (arrival.size - 1) / float(arrival.max() - arrival.min())
         out["offered_peak_requests_per_s"] = _peak(arrival)
     end = columns["finish_s"][finished]
     if end.size < _FEWEST:
-        return out
+        return Steady(**out)
     a, b = np.quantile(end, [_CUT, 1.0 - _CUT])
     window = float(b - a)
     if window <= 0:
-        return out
+        return Steady(**out)
     inside = (end > a) & (end <= b)
     output = columns["output_tokens"][finished][inside].astype(float)
     good = ok[finished][inside]
@@ -49,7 +63,7 @@ def steady(columns: Mapping[str, Array], finished: Array, ok: Array, counted: Ar
     if with_slo:
         out["goodput_requests_per_s"] = float(np.count_nonzero(good)) / window
         out["goodput_output_tokens_per_s"] = float(output[good].sum()) / window
-    return out
+    return Steady(**out)
 
 
 def _peak(arrival: Array) -> float:

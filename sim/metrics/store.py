@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from sim.errors import ConfigError, DataError
 from sim.metrics.histogram import ITL_BINS, edges
-from sim.metrics.summary import FORMAT
+from sim.metrics.summary import FORMAT, Summary
 
 if TYPE_CHECKING:
     from sim.metrics.result import Result
@@ -95,7 +95,7 @@ def _write(result: Result, to: Path) -> None:
     used = np.flatnonzero(result.itl_hist)
     bins = edges(result.itl_hist.size)
     write_csv({"from_s": bins[used], "to_s": bins[used + 1], "gaps": result.itl_hist[used]}, to / "itl_histogram.csv")
-    write_json(result.summary, to / "summary.json")
+    write_json(result.summary.as_dict(), to / "summary.json")
     (to / "scenario.yaml").write_text(result.scenario, encoding="utf-8")
     if result.renderer is not None:
         (to / "report.html").write_text(result.html(), encoding="utf-8")
@@ -148,7 +148,7 @@ def load(folder: Path) -> Result:
     import pyarrow.parquet as pq
 
     try:
-        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        summary = Summary.from_dict(json.loads((folder / "summary.json").read_text(encoding="utf-8")))
         columns, series = (_arrays(pq.read_table(folder / f"{name}.parquet")) for name in ("requests", "timeseries"))
         hist = np.zeros(ITL_BINS)
         rows = _arrays(pyarrow.csv.read_csv(folder / "itl_histogram.csv"))

@@ -145,4 +145,5 @@ _KEPT = (
 
 def figures(result: Any) -> dict[str, Any]:
     """The summary of a result without what is the same in every run (evidence) or long (replicas, classes)."""
-    return {key: result.summary[key] for key in _KEPT if key in result.summary}
+    summary = result.summary.as_dict()
+    return {key: summary[key] for key in _KEPT if key in summary}

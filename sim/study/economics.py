@@ -14,8 +14,10 @@ from sim.fleet.build import Plan
 from sim.hardware import load_accelerator
 from sim.hardware.grids import Pue, find_grid, find_pue
 from sim.hardware.prices import Bill, Offer, bill, offers, public_prices, read_prices
+from sim.metrics.money import Economics as Costs
 from sim.metrics.money import Expense, Power, economics_section
 from sim.metrics.record import RunRecord
+from sim.metrics.summary import Summary
 
 _HOURS_A_YEAR = 8760.0
 _OWNED = "owned"
@@ -34,11 +36,11 @@ def check(scenario: Any, plans: Sequence[Plan]) -> None:
         find_grid(e.grid)
 
 
-def attach(summary: dict[str, Any], scenario: Any, plans: Sequence[Plan], record: RunRecord) -> None:
-    """Add ``economics`` to a summary when the scenario has the section. Raises `ConfigError` for prices that are missing."""
+def section(summary: Summary, scenario: Any, plans: Sequence[Plan], record: RunRecord) -> Costs | None:
+    """``economics`` of a summary; None without that section in the scenario. Raises `ConfigError` for prices that are missing."""
     e: Economics | None = scenario.economics
     if e is None:
-        return
+        return None
     widths = replica_widths(plans)
     if record.scaling is not None:  # a fleet that grows: what existed on average, and no whole servers
         alive = np.asarray(record.alive_s, np.float64)
@@ -54,7 +56,7 @@ def attach(summary: dict[str, Any], scenario: Any, plans: Sequence[Plan], record
     notes: dict[str, Any] = {"grid": None, "pue_source": f"{pue.who} ({pue.source})" if pue.source else pue.who}
     if g is not None:
         notes["grid"] = f"{g:g} gCO2e/kWh, given" if grid is None else f"{grid.name} {grid.year}, {g:g} gCO2e/kWh: {grid.source}"
-    summary["economics"] = economics_section(summary, expense, power, output_to_input=e.output_to_input, g_per_kwh=g, notes=notes)
+    return economics_section(summary, expense, power, output_to_input=e.output_to_input, g_per_kwh=g, notes=notes)
 
 
 def carbon_intensity(e: Economics) -> float | None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from math import inf
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 
@@ -14,6 +13,8 @@ from sim.errors import ServesimError
 from sim.fleet.build import Plan
 from sim.fleet.run import execute
 from sim.metrics.histogram import ITL_BINS, ITL_LO, ITL_SCALE
+from sim.metrics.load import Load
+from sim.metrics.steady import Steady
 from sim.workload.base import Traffic
 from sim.workload.closed_loop import ClosedLoop
 from sim.workload.recorded import RecordedTraffic
@@ -59,18 +60,10 @@ def could_serve(plans: Sequence[Plan], traffic: Traffic, seed: int) -> float | N
     return float(np.count_nonzero((end > a) & (end <= b)) / (b - a)) * plans[0].replicas
 
 
-def section(plans: Sequence[Plan], traffic: Traffic, seed: int, rates: Mapping[str, float | None]) -> dict[str, Any] | None:
-    """``load`` of a summary: offered and possible requests per second, and their ratio, on average and at the peak; None where unknown.
-
-    ``rates``: ``steady`` of the summary.
-    """
-    offered, peak = rates["offered_requests_per_s"], rates["offered_peak_requests_per_s"]
+def section(plans: Sequence[Plan], traffic: Traffic, seed: int, rates: Steady) -> Load | None:
+    """``load`` of a summary whose ``steady`` is ``rates``; None where it is unknown."""
+    offered, peak = rates.offered_requests_per_s, rates.offered_peak_requests_per_s
     most = could_serve(plans, traffic, seed) if offered is not None else None
     if most is None or offered is None or peak is None:
         return None
-    return {
-        "offered_requests_per_s": offered,
-        "could_serve_requests_per_s": most,
-        "share": offered / most,
-        "peak_share": peak / most,
-    }
+    return Load(offered_requests_per_s=offered, could_serve_requests_per_s=most, share=offered / most, peak_share=peak / most)

@@ -1,4 +1,4 @@
-"""JSON schemas of every file a user may write: scenarios, accelerators, links, engine profiles, servers."""
+"""JSON schemas of every file a user may write (scenarios, accelerators, links, engine profiles, servers), and of the summary of a run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from sim.errors import UnknownNameError
 
-KINDS = ("scenario", "accelerator", "link", "engine-profile", "servers")
+KINDS = ("scenario", "accelerator", "link", "engine-profile", "servers", "summary")
 """What there is a schema of."""
 
 
@@ -32,4 +32,8 @@ def schema(kind: str = "scenario") -> dict[str, Any]:
         from sim.hardware.instances import InstanceFile
 
         return InstanceFile.model_json_schema()
+    if kind == "summary":
+        from sim.metrics.summary import schema as of_summaries
+
+        return of_summaries()
     raise UnknownNameError("schema", kind, KINDS)

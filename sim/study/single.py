@@ -109,7 +109,9 @@ class Prepared:
         raw.notes[:0] = self.notes
         record = _record(s, plans, raw)
         result = summarise(record, s.warmup)
-        economics.attach(result.summary, s, plans, record)
+        costs = economics.section(result.summary, s, plans, record)
+        if costs is not None:
+            result.summary = replace(result.summary, economics=costs)
         return result
 
 
@@ -122,11 +124,13 @@ def simulate(scenario: Any, *, progress: Progress | None = None) -> Result:
     """Run a scenario (see `sim.load`) and return its `Result`. Raises `ServesimError` for whatever is wrong with it."""
     prepared = Prepared(scenario)
     result = prepared.run(progress=progress)
+    s = result.summary
     if len(prepared.plans) == 1:
-        p, s = prepared.plans[0], result.summary
-        s["model_error"] = model_error.section(p.scheduler.name, p.accelerator.name, s["latency"], s["throughput"])
-    if prepared.scaling is None and result.summary["complete"]:
-        result.summary["load"] = headroom.section(prepared.plans, prepared.traffic, scenario.seed, result.summary["steady"])
+        p = prepared.plans[0]
+        s = replace(s, model_error=model_error.section(p.scheduler.name, p.accelerator.name, s.latency, s.throughput))
+    if prepared.scaling is None and s.complete:
+        s = replace(s, load=headroom.section(prepared.plans, prepared.traffic, scenario.seed, s.steady))
+    result.summary = s
     return result
 
 
@@ -152,6 +156,7 @@ def _record(scenario: Any, plans: Sequence[Plan], raw: Raw) -> RunRecord:
         series=raw.series,
         kv_total=raw.kv_total,
         kv_peak=raw.kv_peak,
+        stations=raw.stations,
         name=scenario.name,
         seed=scenario.seed,
         slo=Slo.of(scenario.slo),

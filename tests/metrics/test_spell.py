@@ -1,5 +1,7 @@
 """When a run was bad, for how long, and what it was then: made-up request tables with a known answer."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -132,7 +134,7 @@ def test_a_share_that_is_none_is_called_none(value, text):
 
 def test_the_verdict_of_a_run_in_which_nobody_met_it():
     s = summarise(four_requests(slo=Slo(ttft=1e-3, attainment=0.95))).summary
-    s["slo"]["attainment"] = {"ttft_s": 0.0, "joint": 0.0}
+    s = replace(s, slo=replace(s.slo, attainment={"ttft_s": 0.0, "joint": 0.0}))
 
     assert words.verdict(s) == ("misses", "Misses its SLO: no request meets TTFT ≤ 1 ms (95% required).")
 

@@ -127,7 +127,7 @@ def test_json_has_no_nan_even_without_any_request() -> None:
     empty.itl_hist = np.zeros(10)
 
     for record in (empty, four_requests(series={}), four_requests(kv_total=None)):
-        json.dumps(summarise(record).summary, allow_nan=False)
+        json.dumps(summarise(record).summary.as_dict(), allow_nan=False)
 
 
 def test_frames() -> None:

@@ -14,7 +14,7 @@ import sim
 from sim import registry
 from sim.config import settings as made_of
 from sim.errors import ConfigError, NotModelledError, UnknownNameError
-from sim.metrics.fairness import jain, section
+from sim.metrics.sections.fairness import jain, section
 from sim.policy.admission.token_bucket import Bucket
 from sim.policy.admitting import Admission, Ticket
 from sim.study.single import Prepared

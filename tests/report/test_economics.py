@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from sim.metrics.money import Expense, Power, economics_section, paid
 from sim.metrics.result import Result
+from sim.metrics.summary import Throughput
 from sim.report import html, terminal
 
 LINE = {
@@ -21,7 +22,7 @@ def priced(result: Result, g_per_kwh: float | None = None, paid_for: float = 1.0
     section = economics_section(
         result.summary, expense, Power(500.0, 10.0, 200.0, 1.1), output_to_input=3.5, g_per_kwh=g_per_kwh, notes=notes
     )
-    return replace(result, summary=result.summary | {"economics": section})
+    return replace(result, summary=replace(result.summary, economics=section))
 
 
 def test_the_first_screen_says_what_it_costs(wave: Result) -> None:
@@ -51,8 +52,8 @@ def test_without_prices_nothing_is_said(wave: Result) -> None:
 
 def test_a_run_that_finished_nothing(make_result: Callable[..., Result]) -> None:
     result = make_result(200)
-    through = dict.fromkeys(result.summary["throughput"], 0.0)
-    nothing = priced(replace(result, summary=result.summary | {"throughput": through}))
+    through = Throughput(0.0, 0.0, 0.0, 0.0, 0.0)
+    nothing = priced(replace(result, summary=replace(result.summary, throughput=through)))
 
     assert "6.88 USD per hour; 1 accelerator paid for" in " ".join(terminal.text(nothing, 100).split())
 

@@ -105,7 +105,7 @@ def test_comparison_says_who_is_better_and_marks_the_best(make_result: Maker, tm
 
 
 def _answer(make_result: Maker, answer: float | None = 16.0) -> CapacityAnswer:
-    probes = [Probe(16 * load, make_result(1500, load=load).summary) for load in (2.0, 0.5, 1.0, 1.2)]
+    probes = [Probe(16 * load, make_result(1500, load=load).summary.as_dict()) for load in (2.0, 0.5, 1.0, 1.2)]
     return CapacityAnswer("quickstart", "rate", answer, probes, "1 replica", 0.02, ("KV blocks are an estimate",))
 
 

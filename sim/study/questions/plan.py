@@ -139,8 +139,8 @@ class Plan(Study):
     def observe(result: Any, trial: Any) -> dict[str, Any]:
         """The figures, and the money."""
         kept = figures(result)
-        if "economics" in result.summary:
-            kept["economics"] = {k: v for k, v in result.summary["economics"].items() if k != "lines"}
+        if result.summary.economics is not None:
+            kept["economics"] = {k: v for k, v in result.summary.economics.as_dict().items() if k != "lines"}
         return kept
 
     def run(self) -> Steps:

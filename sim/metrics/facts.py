@@ -1,0 +1,89 @@
+"""What the sections of a summary are made from: the raw arrays of a run, and who counts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sim.metrics.groups import replica_load
+from sim.metrics.record import FAILED, FINISHED, IN_FLIGHT, REJECTED, RunRecord
+from sim.metrics.slo import met
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """One run.
+
+    ``columns``: the request table with the derived latencies, by id. b1[n]: ``counted`` (finished, rejected or failed, after the warm-up),
+    ``finished``, ``ok`` (all targets met); ``verdicts``: the same for each target. Seconds: ``start`` and ``last`` of what is counted,
+    ``duration`` between them, ``horizon`` the end of the simulated time. ``load``: rows by replica (`groups.replica_load`).
+    """
+
+    record: RunRecord
+    columns: Mapping[str, Array]
+    counted: Array
+    finished: Array
+    verdicts: Mapping[str, Array]
+    start: float
+    last: float
+    duration: float
+    horizon: float
+    load: list[dict[str, Any]]
+
+    @property
+    def ok(self) -> Array:
+        """b1[n]: finished within all its targets."""
+        return self.verdicts["joint"]
+
+    def of_finished(self, column: str) -> Array:
+        """A column of the finished requests that count."""
+        values = self.columns[column]
+        return values if bool(self.finished.all()) else values[self.finished]
+
+    def number_of(self, status: int) -> int:
+        """Requests that count and ended so."""
+        return int(np.count_nonzero(self.counted & (self.columns["status"] == status)))
+
+
+def facts_of(record: RunRecord, columns: Mapping[str, Array], warmup_s: float) -> Facts:
+    """``warmup_s``: requests that arrive within so many seconds of the first one do not count."""
+    status, arrival = columns["status"], columns["arrival_s"]
+    start = (float(arrival.min()) if status.size else 0.0) + warmup_s
+    counted = status != IN_FLIGHT
+    if warmup_s > 0:
+        counted &= arrival >= start
+    last = float(np.fmax.reduce(columns["finish_s"][counted], initial=start))
+    if bool((status == IN_FLIGHT).any()):
+        last = max(last, float(record.totals.get("last_s", last)))
+    horizon = float(record.totals.get("last_s", last))
+    return Facts(
+        record,
+        columns,
+        counted,
+        counted & (status == FINISHED),
+        _verdicts(record, columns),
+        start,
+        last,
+        max(last - start, 0.0),
+        horizon,
+        replica_load(record.series, record.kv_total, record.parts, horizon, record.alive_s, record.kv_peak),
+    )
+
+
+def _verdicts(record: RunRecord, columns: Mapping[str, Array]) -> dict[str, Array]:
+    verdicts = met(columns, record.slo.targets())
+    for klass, slo in record.class_slo.items():  # a class with targets of its own
+        rows = columns["klass"] == klass
+        own = met({k: columns[k][rows] for k in ("status", "output_tokens", "ttft_s", "tpot_s", "e2e_s")}, slo.targets())
+        for key, ok in own.items():
+            verdicts.setdefault(key, verdicts["joint"].copy())[rows] = ok
+    return verdicts
+
+
+__all__ = ["FAILED", "FINISHED", "IN_FLIGHT", "REJECTED", "Facts", "facts_of"]
