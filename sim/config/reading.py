@@ -145,9 +145,10 @@ def _put(here: Any, step: int | str, value: Any, field: str) -> None:
 def _root(raw: dict[str, Any], folder: Path) -> None:
     """Relative paths made absolute in place, from the scenario's folder, else from the working directory."""
     traffic = _inside(raw, "traffic")
-    synthetic, trace, model = _inside(traffic, "synthetic"), _inside(traffic, "trace"), _inside(raw, "model")
-    lengths = _inside(synthetic, "lengths")
-    for section, key in ((trace, "path"), (lengths, "path"), (model, "config")):
+    sources = [traffic, *(c for c in _inside(traffic, "classes").values() if isinstance(c, dict))]
+    synthetics, traces = ([_inside(s, name) for s in sources] for name in ("synthetic", "trace"))
+    paths = [(s, "path") for s in (*traces, *(_inside(s, "lengths") for s in synthetics))]
+    for section, key in (*paths, (_inside(raw, "model"), "config")):
         if isinstance(section.get(key), str):
             section[key] = _at(section[key], folder)
     listed = raw.get("pools")
@@ -162,7 +163,9 @@ def _root(raw: dict[str, Any], folder: Path) -> None:
     doors = raw.get("admission")
     named += [(raw, "admission", "name")] if not isinstance(doors, list) else []
     named += [({"one": d}, "one", "name") for d in (doors if isinstance(doors, list) else ()) if isinstance(d, dict)]
-    named += [(synthetic, "arrival", "process"), (synthetic, "lengths", "kind"), (trace, "format", "")]
+    for synthetic, trace in zip(synthetics, traces, strict=True):
+        named += [(synthetic, "arrival", "process"), (synthetic, "lengths", "kind"), (trace, "format", "")]
+        named.append((trace, "arrival", "process"))
     for section, part, key in named:
         holder, name = (_inside(section, part), key) if isinstance(section.get(part), dict) else (section, part)
         if isinstance(holder.get(name), str) and ".py:" in holder[name]:

@@ -11,9 +11,14 @@ from pydantic import BaseModel
 from sim import registry
 from sim.config.base import Named
 from sim.config.scenario import Scenario
+from sim.config.traffic import Sources
 from sim.config.validate import settings
 
-PARTS = {"prefixes": "sim.workload.prefixes:PrefixParams", "sessions": "sim.workload.sessions:SessionParams"}
+PARTS = {
+    "prefixes": "sim.workload.prefixes:PrefixParams",
+    "sessions": "sim.workload.sessions:SessionParams",
+    "clients": "sim.workload.pool:PoolParams",
+}
 """Parts of synthetic traffic that are no choice among classes: the class of their settings, which lives in a room above this one."""
 
 
@@ -37,9 +42,24 @@ def resolved(scenario: Scenario) -> dict[str, Any]:
         data["scaling"] = _named(scenario.scaling, "scaler", "scaling")
     for i, policy in enumerate(scenario.admission):
         data["admission"][i] = _named(policy, "admission", f"admission[{i}]")
-    synthetic, trace = scenario.traffic.synthetic, scenario.traffic.trace
+    for field, source in scenario.traffic.sources().items():
+        into = data["traffic"] if scenario.traffic.classes is None else data["traffic"]["classes"][field.rpartition(".")[2]]
+        _source(source, into, field)
+    return data
+
+
+def params_of(part: str) -> type[BaseModel]:
+    """The class of the settings of ``prefixes`` or ``sessions``."""
+    module, _, name = PARTS[part].partition(":")
+    found: type[BaseModel] = getattr(importlib.import_module(module), name)
+    return found
+
+
+def _source(source: Sources, into: dict[str, Any], field: str) -> None:
+    """Write the defaults of one source of traffic into its data."""
+    synthetic, trace = source.synthetic, source.trace
     if synthetic is not None:
-        into, field = data["traffic"]["synthetic"], "traffic.synthetic"
+        into, field = into["synthetic"], f"{field}.synthetic"
         into["arrival"] = _named(synthetic.arrival, "arrival", f"{field}.arrival")
         into["lengths"] = _named(synthetic.lengths, "length", f"{field}.lengths")
         for part in PARTS:
@@ -49,16 +69,8 @@ def resolved(scenario: Scenario) -> dict[str, Any]:
     if (
         trace is not None and trace.format != "auto"
     ):  # the settings of a format that is found in the file are known when it is read
-        reader = registry.lookup("trace", trace.format, "traffic.trace.format")
-        data["traffic"]["trace"]["settings"] = _filled(reader.Params, trace.settings, "traffic.trace.settings")
-    return data
-
-
-def params_of(part: str) -> type[BaseModel]:
-    """The class of the settings of ``prefixes`` or ``sessions``."""
-    module, _, name = PARTS[part].partition(":")
-    found: type[BaseModel] = getattr(importlib.import_module(module), name)
-    return found
+        reader = registry.lookup("trace", trace.format, f"{field}.trace.format")
+        into["trace"]["settings"] = _filled(reader.Params, trace.settings, f"{field}.trace.settings")
 
 
 def _named(section: Named, kind: str, field: str) -> dict[str, Any]:

@@ -11,17 +11,9 @@ from sim.config.base import Admission, Router, Scaling, Section
 from sim.config.deployment import Deployment, Pool, Transfer
 from sim.config.economics import Economics
 from sim.config.model import Model
+from sim.config.slo import Slo
 from sim.config.traffic import Traffic
 from sim.units import Seconds
-
-
-class Slo(Section):
-    """What every request must meet, and the share of requests that must."""
-
-    ttft: Seconds | None = Field(None, gt=0, description="time to first token")
-    tpot: Seconds | None = Field(None, gt=0, description="time per output token after the first")
-    e2e: Seconds | None = Field(None, gt=0, description="end-to-end latency")
-    attainment: float = Field(0.99, gt=0, le=1, description="share of requests that must meet all targets")
 
 
 class Record(Section):

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, StrictInt, model_validator
 
 from sim import registry
 from sim.config.base import Arrival, Count, Lengths, Section
+from sim.config.slo import ClassSlo
 from sim.errors import ServesimError
 from sim.units import Rate, Seconds
 
+ClassName = Annotated[str, Field(min_length=1, max_length=60, pattern=r"^[^\s.\[\]/\\]+$")]
 Priority = Annotated[int, Field(ge=-(2**31), lt=2**31)]
 
 
@@ -38,14 +40,9 @@ class Synthetic(Section):
     max_tokens: Count | None = Field(None, description="the clients' limit on generated tokens; longer outputs end there")
     prefixes: dict[str, Any] | None = Field(None, description="shared system prompts: {groups, shared_tokens, zipf}")
     sessions: dict[str, Any] | None = Field(None, description="multi-turn sessions: {turns, think_time, …}")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _so_many(cls, given: Any) -> Any:
-        """Arrivals in stages, a spike, a day end by themselves."""
-        if not isinstance(given, Mapping) or given.get("requests") is not None:
-            return given
-        return given if _ends(given.get("arrival")) else {**given, "requests": 10_000}
+    clients: dict[str, Any] | None = Field(
+        None, description="a pool of unlike clients, each with its share of the rate and its lengths: {count, zipf, …}"
+    )
 
 
 class Trace(Section):
@@ -96,8 +93,8 @@ class ClosedLoop(Section):
     think_time: Seconds = Field(0.0, description="time from an answer to the client's next request")
 
 
-class Traffic(Section):
-    """Exactly one source, ``synthetic`` or ``trace``."""
+class Sources(Section):
+    """What the whole traffic has and each of its classes can have."""
 
     synthetic: Synthetic | None = None
     trace: Trace | None = None
@@ -108,6 +105,51 @@ class Traffic(Section):
         min_length=1,
         description="priorities of requests and their weights, such as {0: 9, 1: 1}; what goes first is the engine's",
     )
+
+    @property
+    def waits(self) -> bool:
+        """Whether any client waits for its answer before it asks again."""
+        return self.closed_loop is not None
+
+
+class TrafficClass(Sources):
+    """One class of clients: its own source, ``synthetic`` or ``trace``, and what sets it apart. Nothing of it depends on the other classes."""
+
+    tenant: str | None = Field(
+        None, min_length=1, max_length=200, description="who sends it; several classes may have one tenant"
+    )
+    priority: Priority | None = Field(None, description="priority of its requests, as the engine reads it")
+    adapter: Annotated[StrictInt, Field(ge=1, lt=2**31)] | None = Field(
+        None, description="number of the one adapter that it names"
+    )
+    model: str | None = Field(None, description="the pool whose model it asks for, where pools have several")
+    slo: ClassSlo | None = Field(None, description="targets of its own, instead of those of all requests")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> TrafficClass:
+        if (self.synthetic is None) == (self.trace is None):
+            raise ValueError("needs exactly one source: synthetic or trace")
+        if self.priority is not None and self.priorities is not None:
+            raise ValueError("priority and priorities say the same: give one")
+        if self.adapter is not None and self.adapters is not None:
+            raise ValueError("adapter and adapters say the same: give one")
+        return self
+
+
+class Traffic(Sources):
+    """Exactly one source: ``synthetic``, ``trace``, or ``classes`` that each have one."""
+
+    classes: dict[ClassName, TrafficClass] | None = Field(
+        None,
+        min_length=1,
+        max_length=1000,
+        description="classes of clients by name, each with its own rate, lengths, SLO, tenant …",
+    )
+    requests: Count | None = Field(
+        None,
+        description="of classes: number of requests of all together; null: until the last class that ends by itself has ended, 10,000 where none does",
+    )
+    duration: Seconds | None = Field(None, gt=0, le=1e8, description="of classes: traffic ends after this time")
     endpoint: Literal["completions", "chat"] = Field(
         "completions", description="what clients call; chat requests pass a template, which costs some servers time"
     )
@@ -120,8 +162,61 @@ class Traffic(Section):
     )
     too_long: Literal["error", "skip"] = Field("error", description="what becomes of requests longer than the model's context")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _so_many(cls, given: Any) -> Any:
+        """10,000 requests, where nothing ends by itself."""
+        source = given.get("synthetic") if isinstance(given, Mapping) else None
+        if not isinstance(source, Mapping) or source.get("requests") is not None or _ends(source.get("arrival")):
+            return given
+        return {**given, "synthetic": {**source, "requests": 10_000}}
+
     @model_validator(mode="after")
     def _one_source(self) -> Traffic:
-        if (self.synthetic is None) == (self.trace is None):
-            raise ValueError("needs exactly one source: synthetic or trace")
+        if sum(x is not None for x in (self.synthetic, self.trace, self.classes)) != 1:
+            raise ValueError("needs exactly one source: synthetic, trace or classes")
+        if self.classes is None:
+            for name in ("requests", "duration"):
+                if getattr(self, name) is not None:
+                    where = "synthetic.requests" if self.synthetic is not None else "trace.limit or trace.window"
+                    raise ValueError(f"{name} belongs to classes; here it is {where}")
+            return self
+        if self.requests is not None and self.duration is not None:
+            raise ValueError("requests and duration both say when traffic ends: give one")
+        for name in ("closed_loop", "adapters", "priorities"):
+            if getattr(self, name) is not None:
+                raise ValueError(f"{name} belongs to a class: traffic.classes.NAME.{name}")
         return self
+
+    @property
+    def waits(self) -> bool:
+        """Whether any client waits for its answer before it asks again."""
+        return self.closed_loop is not None or any(c.waits for c in (self.classes or {}).values())
+
+    @property
+    def random(self) -> bool:
+        """Whether another seed gives other requests."""
+        return any(source.synthetic is not None for source in self.sources().values())
+
+    @property
+    def so_many(self) -> int | None:
+        """The number of requests that a setting fixes; None where recorded or shaped traffic decides it."""
+        if self.classes is None:
+            return None if self.synthetic is None else self.synthetic.requests
+        ends = any(
+            c.synthetic is None or c.synthetic.requests or _ends(c.synthetic.arrival.process) for c in self.classes.values()
+        )
+        return self.requests if ends or self.duration else self.requests or 10_000
+
+    def with_requests(self, requests: int) -> Traffic:
+        """The same traffic with another number of requests, where `so_many` says that it has one."""
+        if self.classes is not None:
+            return self.model_copy(update={"requests": requests})
+        assert self.synthetic is not None
+        return self.model_copy(update={"synthetic": self.synthetic.model_copy(update={"requests": requests})})
+
+    def sources(self) -> dict[str, Sources]:
+        """What has a source, by its field: the traffic itself, or each of its classes."""
+        if self.classes is None:
+            return {"traffic": self}
+        return {f"traffic.classes.{name}": c for name, c in self.classes.items()}

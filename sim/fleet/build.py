@@ -353,7 +353,7 @@ def wire(
         seen = engines.view if roles else routers[0].seen if scaling is not None else views[0]
         between[:0] = doors(clock, admission, seed, seen)
     side = ClientSide.of(plans) if plans else None
-    mix = hosts.mix([p.share for p in plans], stream(seed, "models")) if several else None
+    mix = hosts.mix([p.share for p in plans], stream(seed, "models"), _of_class(plans, traffic)) if several else None
     clients = clients_of(clock, traffic, until, mix, side)
     world = World(clock, clients, between, engines, until=until, progress=progress, side=side)
     if elastic is not None:
@@ -361,3 +361,9 @@ def wire(
         elastic.sent = lambda: clients.sent
         world.record = elastic.record
     return world
+
+
+def _of_class(plans: Sequence[Plan], traffic: Any) -> list[int]:
+    """The model that each class of clients names; −1: any."""
+    names = [p.name for p in plans]
+    return [-1 if c.model is None else names.index(c.model) for c in traffic.classes]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from math import inf
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,8 @@ from sim.fleet.request import Request
 from sim.fleet.station import NAN, REJECTED, Station
 
 WATCH_FINISH = 1  # as in sim.engine.state, which would load the compiler
+LABELS: Final = {"klass": np.int32, "tenant": np.int32, "session": np.int64}
+"""What results say of who sent a request: columns of a `RequestBlock`."""
 _LOOK_UP = 4096  # answers of clients between two looks at the recorders
 
 
@@ -49,8 +51,8 @@ class Clients(Station):
         for r, end in self.turned_away:
             yield (r.number, 0, r.arrival, NAN, NAN, end, r.prompt_tokens, 0, 0, 0, REJECTED, NAN)
 
-    def klass(self) -> NDArray[np.int32]:
-        """i4[sent]: the class of each request."""
+    def labels(self) -> dict[str, NDArray[Any]]:
+        """By name, [sent]: whose request each one is, those of `LABELS` that say something; without classes the model that it names is its class."""
         raise NotImplementedError
 
     def totals(self) -> dict[str, float]:
@@ -73,10 +75,12 @@ class Clients(Station):
 class OpenClients(Clients):
     """They send at the times of the traffic, whatever becomes of it. ``blocks``: an iterator of `RequestBlock`."""
 
-    def __init__(self, clock: Clock, blocks: Any, until: float = inf, mix: Any = None) -> None:
+    def __init__(self, clock: Clock, blocks: Any, until: float = inf, mix: Any = None, classes: bool = False) -> None:
         super().__init__(clock, until, mix)
         self._blocks = blocks
-        self._klass: list[NDArray[np.int32]] = []
+        self._classes = classes
+        self._labels: dict[str, list[NDArray[Any]]] = {name: [] for name in LABELS}
+        self._models: Any = None
         self._block: Any = None
         self._base = 0  # number of the first row of the current block
         self._row = 0
@@ -91,9 +95,9 @@ class OpenClients(Clients):
         else:
             self._go()
 
-    def klass(self) -> NDArray[np.int32]:
+    def labels(self) -> dict[str, NDArray[Any]]:
         """As the traffic says."""
-        return np.concatenate([*self._klass, np.zeros(0, np.int32)])
+        return _said({name: np.concatenate([*parts, np.zeros(0, LABELS[name])]) for name, parts in self._labels.items()})
 
     def _next_block(self) -> bool:
         """Take the next block of the traffic; False when there is none, or the run was stopped."""
@@ -105,8 +109,13 @@ class OpenClients(Clients):
         if block is None:
             return False
         self._not_too_late(float(block.arrival_s[-1]))
-        self._block = block if self._mix is None else self._mix.assign(block)
-        self._klass.append(self._block.klass)
+        self._block = block
+        for name, parts in self._labels.items():
+            parts.append(_small(getattr(block, name)))
+        if self._mix is not None:
+            self._models = self._mix.models(block)
+            if not self._classes:
+                self._labels["klass"][-1] = self._models
         return True
 
     def _next_of_blocks(self) -> None:
@@ -152,7 +161,7 @@ class OpenClients(Clients):
                 self.sent += 1
                 request = Request(block, row, base + row, arrival, asks)
                 if self._mix is not None:
-                    request.klass = int(block.klass[row])
+                    request.model = int(self._models[row])
                 if not then.arrive(request):
                     self.refused(request, max(arrival, now))
             else:
@@ -170,7 +179,7 @@ class WaitingClients(Clients):
     def __init__(self, clock: Clock, loop: Any, until: float = inf, mix: Any = None, side: ClientSide | None = None) -> None:
         super().__init__(clock, until, mix)
         self._loop, self._side = loop, side
-        self._klass: list[int] = []
+        self._labels: dict[str, list[int]] = {name: [] for name in LABELS}
 
     def start(self) -> None:
         """All begin at once, no more of them than requests."""
@@ -178,9 +187,9 @@ class WaitingClients(Clients):
         for client in range(clients if self._loop.total is None else min(clients, self._loop.total)):
             self._later(client, 0.0)
 
-    def klass(self) -> NDArray[np.int32]:
+    def labels(self) -> dict[str, NDArray[Any]]:
         """Of each request in the order of sending."""
-        return np.array(self._klass, np.int32)
+        return _said({name: np.array(values, LABELS[name]) for name, values in self._labels.items()})
 
     def refused(self, request: Request, time: float, busy: bool = False) -> None:
         """An error is an answer."""
@@ -205,17 +214,31 @@ class WaitingClients(Clients):
             return
         block, row = found
         block.arrival_s[row] = now
-        klass = int(block.klass[row]) if self._mix is None else self._mix.draw(block, row)
-        request = Request(block, row, self.sent, now, self.asks, klass, client)
+        model = 0 if self._mix is None else self._mix.draw(block, row)
+        request = Request(block, row, self.sent, now, self.asks, model, client)
         self.sent += 1
-        self._klass.append(klass)
+        for name, values in self._labels.items():
+            values.append(int(getattr(block, name)[row]))
+        if self._mix is not None:
+            self._labels["klass"][-1] = model
         self._send(request)
         if self.sent % _LOOK_UP == 0:
             self._stopped = self.look_up() or self._stopped
+
+
+def _small(column: NDArray[Any]) -> NDArray[Any]:
+    """The column, without memory where it says the same of all."""
+    return np.broadcast_to(column[:1], column.shape) if len(column) and (column == column[0]).all() else column
+
+
+def _said(columns: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Classes always; tenants and sessions where there are any."""
+    there = {"klass": True, "tenant": columns["tenant"].any(), "session": (columns["session"] >= 0).any()}
+    return {name: column for name, column in columns.items() if there[name]}
 
 
 def clients_of(clock: Clock, traffic: Any, until: float, mix: Any, side: ClientSide | None) -> OpenClients | WaitingClients:
     """The clients of a `sim.workload.base.Traffic`."""
     if traffic.closed_loop is not None:
         return WaitingClients(clock, traffic.closed_loop.fresh(), until, mix, side)
-    return OpenClients(clock, traffic.blocks(), until, mix)
+    return OpenClients(clock, traffic.blocks(), until, mix, bool(traffic.classes))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import ChainMap
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,26 +22,31 @@ from sim.policy.router import ReplicaFacts
 
 
 class Mix:
-    """Which model a request names: drawn by ``shares``, from ``rng``; the turns of a session stay with the model of the first."""
+    """Which model a request names: that of its class (``of_class``, −1: any), else drawn by ``shares`` from ``rng``.
 
-    def __init__(self, shares: Sequence[float], rng: np.random.Generator) -> None:
+    The turns of a session stay with the model of the first.
+    """
+
+    def __init__(self, shares: Sequence[float], rng: np.random.Generator, of_class: Sequence[int] = ()) -> None:
         total = np.cumsum(shares)
         self._edges = total / total[-1]
         self._rng = rng
+        self._of_class = np.array(of_class, np.int32)
         self._sessions: dict[int, int] = {}
 
-    def assign(self, block: Any) -> Any:
-        """The block with the number of each request's model as its class."""
-        klass = np.searchsorted(self._edges, self._rng.random(len(block)), side="right").astype(np.int32)
+    def models(self, block: Any) -> NDArray[np.int32]:
+        """i4[n]: the number of each request's model."""
+        model = np.searchsorted(self._edges, self._rng.random(len(block)), side="right").astype(np.int32)
         for i in np.flatnonzero(block.session >= 0).tolist():
-            klass[i] = self._sessions.setdefault(int(block.session[i]), int(klass[i]))
-        return replace(block, klass=klass)
+            model[i] = self._sessions.setdefault(int(block.session[i]), int(model[i]))
+        if len(self._of_class):
+            own = self._of_class[block.klass]
+            model = np.where(own >= 0, own, model)
+        return model
 
     def draw(self, block: Any, row: int) -> int:
         """The same for one request of a waiting client."""
-        klass = int(np.searchsorted(self._edges, self._rng.random(), side="right"))
-        session = int(block.session[row])
-        return self._sessions.setdefault(session, klass) if session >= 0 else klass
+        return int(self.models(block[row : row + 1])[0])
 
 
 class HostView:

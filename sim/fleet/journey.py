@@ -69,6 +69,7 @@ class Journey:
             session=old.session[row : row + 1],
             lora=old.lora[row : row + 1],
             klass=old.klass[row : row + 1],
+            tenant=old.tenant[row : row + 1],
             out_content=[int(old.out_content[row]) + _NEW_CONTENT],
             spans=spans,
         )

@@ -106,8 +106,8 @@ class OllamaHost:
     # -- what happens
 
     def arrive(self, request: Request) -> None:
-        """A request for the model of its class has come, now: it is sent, waits, or is answered 503."""
-        key, number = self._names[request.klass], request.number
+        """A request for its model has come, now: it is sent, waits, or is answered 503."""
+        key, number = self._names[request.model], request.number
         answer = self._residency.submit(key, request, self._needs[key].session)
         if answer == "busy":
             self.busy += 1

@@ -8,17 +8,17 @@ from typing import Any
 class Request:
     """Row ``row`` of a `sim.workload.table.RequestBlock`, as request ``number`` of the run.
 
-    ``arrival``: when it left its client (s). ``watch``: of which outcomes the engines tell (flags of `sim.engine.state`). ``klass``: its class
-    in the results. ``client``: who waits for the answer; −1: nobody.
+    ``arrival``: when it left its client (s). ``watch``: of which outcomes the engines tell (flags of `sim.engine.state`). ``model``: the
+    number of the pool whose model it names, where there are several. ``client``: who waits for the answer; −1: nobody.
     """
 
-    __slots__ = ("arrival", "block", "client", "klass", "number", "row", "watch")
+    __slots__ = ("arrival", "block", "client", "model", "number", "row", "watch")
 
     def __init__(
-        self, block: Any, row: int, number: int, arrival: float, watch: int = 0, klass: int = 0, client: int = -1
+        self, block: Any, row: int, number: int, arrival: float, watch: int = 0, model: int = 0, client: int = -1
     ) -> None:
         self.block, self.row, self.number, self.arrival = block, row, number, arrival
-        self.watch, self.klass, self.client = watch, klass, client
+        self.watch, self.model, self.client = watch, model, client
 
     @property
     def prompt_tokens(self) -> int:

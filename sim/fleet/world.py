@@ -110,7 +110,8 @@ class World:
         out = {name: column[order] for name, column in out.items()}
         if self._side is not None:
             self._side.shift(out)
-        out["klass"] = self.clients.klass()[out["id"]]
+        for name, values in self.clients.labels().items():
+            out[name] = values[out["id"]]
         return out
 
     def totals(self) -> dict[str, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sim.engine.effect import idle_settings
-from sim.errors import ConfigError
+from sim.errors import ConfigError, did_you_mean
 from sim.fleet.build import Plan
 from sim.workload.base import Traffic
 from sim.workload.labels import carried
@@ -13,6 +13,7 @@ from sim.workload.labels import carried
 
 def check_traffic(plans: Sequence[Plan], traffic: Traffic) -> list[str]:
     """Notes on settings that the user wrote and that have no effect here. Raises `ConfigError` where adapters are named and not served."""
+    _models(plans, traffic)
     carries = carried(traffic)
     notes = []
     for p in plans:
@@ -35,6 +36,15 @@ def check_traffic(plans: Sequence[Plan], traffic: Traffic) -> list[str]:
         if p.given is not None:
             notes += idle_settings(p.given, carries, f"{p.field}.engine.")
     return list(dict.fromkeys(notes))
+
+
+def _models(plans: Sequence[Plan], traffic: Traffic) -> None:
+    """Whether the models that classes name are there. Raises `ConfigError`."""
+    names = [p.name for p in plans if p.several]
+    for c in traffic.classes:
+        if c.model is not None and c.model not in names:
+            why = "is no pool with a model of its own" if names else "all pools serve one model"
+            raise ConfigError(f"traffic.classes.{c.name}.model", c.model, why, ", ".join(names), did_you_mean(c.model, names))
 
 
 _CUT = ("maxSeqLen", "num_ctx")

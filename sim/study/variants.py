@@ -55,7 +55,7 @@ def seed_of(seed: int, replication: int) -> int:
 
 def is_random(scenario: Any) -> bool:
     """Whether another seed gives another run: recorded traffic is the same under every seed."""
-    return scenario.traffic.synthetic is not None
+    return bool(scenario.traffic.random)
 
 
 def check_replications(scenario: Any, replications: int) -> None:

@@ -12,6 +12,7 @@ from sim.workload.table import BLOCK_ROWS, RequestBlock, reblock
 
 if TYPE_CHECKING:
     from sim.workload.closed_loop import ClosedLoop
+    from sim.workload.mixed import ClassFacts
 
 LARGEST_BLOCK = 65_536
 
@@ -27,6 +28,10 @@ class Traffic:
     """No request's prompt + output is longer than this (the context length it needs); None when unbounded."""
     notes: tuple[str, ...] = ()
     """What a reader of results must know: parts that are left out or cut, and what was assumed of a file."""
+    classes: tuple[ClassFacts, ...] = ()
+    """The classes of clients, where ``klass`` of a request is a number of one of them."""
+    tenants: tuple[str, ...] = ()
+    """Names of tenants; ``tenant`` k of a request is the k-th of them, 0 none."""
     closed_loop: ClosedLoop | None = None
     """Set when clients wait for their answers: ask it for requests and ignore the arrival times of `blocks`."""
 

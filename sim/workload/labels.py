@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sim.errors import ConfigError
 from sim.streams import stream
 from sim.workload.base import Traffic
+from sim.workload.mixed import MixedTraffic
 from sim.workload.settings import as_mapping
 from sim.workload.table import RequestBlock
 
@@ -45,7 +46,7 @@ class LabelledTraffic(Traffic):
 
     def __init__(self, inner: Traffic, draws: Mapping[str, _Draw]) -> None:
         self._inner, self._draws = inner, draws
-        self.notes = inner.notes
+        self.notes, self.tenants = inner.notes, inner.tenants
         self.total, self.max_prompt_tokens, self.max_tokens = inner.total, inner.max_prompt_tokens, inner.max_tokens
 
     @property
@@ -73,7 +74,7 @@ class LabelledTraffic(Traffic):
         return LabelledTraffic(self._inner._with_rate(rate), self._draws)
 
 
-def labelled(traffic: Traffic, section: Mapping[str, Any], seed: int) -> Traffic:
+def labelled(traffic: Traffic, section: Mapping[str, Any], seed: int, field: str = "traffic") -> Traffic:
     """The traffic with the ``adapters`` and ``priorities`` of its section (a validated ``traffic`` section as a mapping).
 
     Raises `ConfigError` where the traffic has its own.
@@ -90,8 +91,8 @@ def labelled(traffic: Traffic, section: Mapping[str, Any], seed: int) -> Traffic
     first = next(iter(traffic.blocks()), None)
     for column in draws:
         if first is not None and getattr(first, column).any():
-            field = "traffic.adapters" if column == "lora" else "traffic.priorities"
-            raise ConfigError(field, "set", f"the trace has a column of its own ({column})", "leave it out")
+            name = "adapters" if column == "lora" else "priorities"
+            raise ConfigError(f"{field}.{name}", "set", f"the trace has a column of its own ({column})", "leave it out")
     return LabelledTraffic(traffic, draws)
 
 
@@ -107,6 +108,8 @@ def _adapter_weights(given: Mapping[str, Any]) -> NDArray[np.float64]:
 
 def carried(traffic: Traffic) -> frozenset[str]:
     """Which of ``adapters``, ``priorities`` and ``shared prefixes`` the first requests of a traffic have."""
+    if isinstance(traffic, MixedTraffic):
+        return traffic.carries()
     block = next(iter(traffic.blocks()), None)
     if block is None:
         return frozenset()

@@ -16,6 +16,9 @@ class PrefixParams(Params):
 
     groups: int = Field(default=1, ge=1, le=10_000_000, description="how many different shared prefixes there are")
     shared_tokens: int = Field(ge=1, le=MAX_TOKENS, description="tokens of a shared prefix, put in front of the drawn prompt")
+    name: str | None = Field(
+        default=None, min_length=1, max_length=200, description="classes of clients with the same name here share these prefixes"
+    )
     zipf: float = Field(
         default=0.0,
         ge=0,

@@ -30,6 +30,7 @@ _DTYPES = {
     "session": np.int64,
     "lora": np.int32,
     "klass": np.int32,
+    "tenant": np.int32,
     "out_content": np.int64,
 }
 _SPANS = ("span_off", "span_id", "span_start", "span_len")
@@ -59,6 +60,8 @@ class RequestBlock:
     """0: the base model."""
     klass: NDArray[np.int32]
     """Client class, 0 unless the traffic mixes classes."""
+    tenant: NDArray[np.int32]
+    """Number of the tenant in `Traffic.tenants`; 0: none."""
     out_content: NDArray[np.int64]
     """Content id of the generated tokens, unique."""
     span_off: NDArray[np.int64]
@@ -86,6 +89,7 @@ class RequestBlock:
             "session": np.full(n, -1),
             "lora": np.zeros(n),
             "klass": np.zeros(n),
+            "tenant": np.zeros(n),
             "out_content": content.OUTPUT + first + np.arange(n),
         }
         given |= columns

@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 
 from sim.config import settings
-from sim.errors import ConfigError, DataError
-from sim.streams import stream
+from sim.errors import ConfigError, DataError, NotModelledError
+from sim.streams import stream, sub_seed
 from sim.units import parse_rate, parse_seconds
 from sim.workload.arrivals._base import FASTEST, SLOWEST
 from sim.workload.base import Traffic
 from sim.workload.closed_loop import ClosedLoop
 from sim.workload.labels import labelled
+from sim.workload.mixed import ClassFacts, MixedTraffic, Part
+from sim.workload.pool import PoolParams, PoolTraffic
 from sim.workload.prefixes import Prefixes, PrefixParams
 from sim.workload.recorded import RecordedTraffic, cut, natural_rate, speed_for
 from sim.workload.sessions import SessionParams, SessionTraffic
@@ -36,24 +38,54 @@ def build_traffic(traffic: Any, seed: int = 0) -> Traffic:
     Raises `ConfigError` for settings that cannot be run, `DataError` for a trace file that cannot be read.
     """
     section = as_mapping(traffic)
+    if section.get("classes") is not None and section.get("synthetic") is None and section.get("trace") is None:
+        return _mixed(section, seed)
+    return _source(section, seed, "traffic")
+
+
+def _mixed(section: Mapping[str, Any], seed: int) -> Traffic:
+    """Classes of clients, each with random streams of its own."""
+    parts: list[Part] = []
+    tenants: dict[str, int] = {}
+    for name, given in as_mapping(section["classes"]).items():
+        one, field = as_mapping(given), f"traffic.classes.{name}"
+        if one.get("closed_loop") is not None:
+            raise NotModelledError(f"{field}.closed_loop", "set", "waiting clients beside other classes are not modelled")
+        if one.get("slo") is not None:
+            raise NotModelledError(f"{field}.slo", "set", "targets of one class are not judged yet")
+        made = _source(one, sub_seed(seed, f"class {name}"), field)
+        tenant = one.get("tenant")
+        number = 0 if tenant is None else tenants.setdefault(tenant, len(tenants) + 1)
+        facts = ClassFacts(name, number, one.get("priority"), one.get("adapter"), one.get("model"), one.get("slo"))
+        parts.append(Part(facts, made, ((one.get("synthetic") or {}).get("prefixes") or {}).get("name")))
+    duration = section.get("duration")
+    return MixedTraffic(
+        parts,
+        tuple(tenants),
+        section.get("requests"),
+        None if duration is None else _quantity(parse_seconds, duration, "traffic.duration"),
+    )
+
+
+def _source(section: Mapping[str, Any], seed: int, field: str) -> Traffic:
+    """One source, with what its requests carry and the clients that wait."""
     sources = [name for name in ("synthetic", "trace") if section.get(name) is not None]
     if len(sources) != 1:
-        raise ConfigError("traffic", sources, "needs exactly one source", "synthetic, trace")
+        raise ConfigError(field, sources, "needs exactly one source", "synthetic, trace")
     made = (
-        _synthetic(section["synthetic"], seed)
+        _synthetic(section["synthetic"], seed, f"{field}.synthetic")
         if sources == ["synthetic"]
-        else _recorded(section["trace"], seed, section.get("closed_loop") is not None)
+        else _recorded(section["trace"], seed, section.get("closed_loop") is not None, f"{field}.trace")
     )
-    made = labelled(made, section, seed)
+    made = labelled(made, section, seed, field)
     if section.get("closed_loop") is None:
         return made
     clients = as_mapping(section["closed_loop"])
-    think = _quantity(parse_seconds, clients.get("think_time") or 0.0, "traffic.closed_loop.think_time")
-    return made.with_closed_loop(ClosedLoop(_count(clients.get("concurrency"), "traffic.closed_loop.concurrency"), think, made))
+    think = _quantity(parse_seconds, clients.get("think_time") or 0.0, f"{field}.closed_loop.think_time")
+    return made.with_closed_loop(ClosedLoop(_count(clients.get("concurrency"), f"{field}.closed_loop.concurrency"), think, made))
 
 
-def _synthetic(section: Any, seed: int) -> Traffic:
-    field = "traffic.synthetic"
+def _synthetic(section: Any, seed: int, field: str) -> Traffic:
     section = as_mapping(section)
     for name in ("arrival", "lengths"):
         if section.get(name) is None:
@@ -65,6 +97,12 @@ def _synthetic(section: Any, seed: int) -> Traffic:
         None if x is None else _count(x, f"{field}.{n}") for n, x in zip(("requests", "max_tokens"), limits, strict=True)
     )
     prefixes = None
+    if section.get("clients") is not None:
+        for other in ("prefixes", "sessions"):
+            if section.get(other) is not None:
+                raise NotModelledError(f"{field}.clients", "set", f"a pool of clients has no {other}")
+        pool = settings(PoolParams, as_mapping(section["clients"]), f"{field}.clients")
+        return PoolTraffic(arrival, length, requests, seed, pool, max_tokens)
     if section.get("prefixes") is not None:
         prefixes = Prefixes(settings(PrefixParams, as_mapping(section["prefixes"]), f"{field}.prefixes"))
     if section.get("sessions") is None:
@@ -73,9 +111,8 @@ def _synthetic(section: Any, seed: int) -> Traffic:
     return SessionTraffic(arrival, length, requests, seed, sessions, prefixes, max_tokens)
 
 
-def _recorded(section: Any, seed: int, waiting: bool) -> Traffic:
+def _recorded(section: Any, seed: int, waiting: bool, field: str) -> Traffic:
     """``waiting``: clients of a closed loop, who need no arrival times."""
-    field = "traffic.trace"
     section = as_mapping(section)
     if not section.get("path"):
         raise ConfigError(f"{field}.path", section.get("path"), "is required")
@@ -105,7 +142,7 @@ def _recorded(section: Any, seed: int, waiting: bool) -> Traffic:
         large = StreamedTraffic(make, path, window, limits["limit"], limits["max_tokens"])
         made: Traffic = large.at(_speed(large.mean_rate, section, field))
     else:
-        block = _timed(block, reader, section, seed, waiting)
+        block = _timed(block, reader, section, seed, waiting, f"{field}.arrival")
         block = cut(block, window, limits["limit"], str(path))
         if limits["max_tokens"] is not None:
             block = block.limited(limits["max_tokens"])
@@ -132,9 +169,8 @@ def _held(reader: Trace, path: Path, window: tuple[float, float] | None, limit: 
     return RequestBlock.concat(blocks)
 
 
-def _timed(block: RequestBlock, reader: Trace, section: Mapping[str, Any], seed: int, waiting: bool) -> RequestBlock:
+def _timed(block: RequestBlock, reader: Trace, section: Mapping[str, Any], seed: int, waiting: bool, field: str) -> RequestBlock:
     """The block with arrival times: its own, those of ``arrival``, or none where clients wait."""
-    field = "traffic.trace.arrival"
     if section.get("arrival") is None:
         if not reader.timed and not waiting:
             raise ConfigError(
@@ -153,7 +189,7 @@ def _timed(block: RequestBlock, reader: Trace, section: Mapping[str, Any], seed:
     at = np.concatenate(parts)
     if not reader.timed:
         return by_arrival(reader.starts(block, at))
-    reader.note("arrival times of the trace are replaced by traffic.trace.arrival")
+    reader.note(f"arrival times of the trace are replaced by {field}")
     block.arrival_s = at
     return block
 

@@ -19,7 +19,7 @@ from sim.study.single import Prepared
 
 NEAR = 0.03
 """How far below the required attainment a short run may lie while a longer one may still hold."""
-_STATIONARY = ("poisson", "gamma", "constant", "weibull", "uniform")
+_STATIONARY = ("poisson", "gamma", "weibull", "constant")
 
 
 @dataclass(frozen=True)
@@ -205,8 +205,11 @@ def _stalled(probes: Mapping[int, Probe]) -> bool:
 
 def screened(scenario: Scenario, requests: int) -> Scenario:
     """The scenario with fewer requests where its traffic is the same from start to end; else as it is."""
-    s = scenario.traffic.synthetic
-    if s is None or s.arrival.process not in _STATIONARY or s.requests is None or s.requests <= requests:
+    now = scenario.traffic.so_many
+    if not all(_steady(source.synthetic) for source in scenario.traffic.sources().values()) or now is None or now <= requests:
         return scenario
-    small = s.model_copy(update={"requests": requests})
-    return scenario.model_copy(update={"traffic": scenario.traffic.model_copy(update={"synthetic": small})})
+    return scenario.model_copy(update={"traffic": scenario.traffic.with_requests(requests)})
+
+
+def _steady(synthetic: Any) -> bool:
+    return synthetic is not None and synthetic.arrival.process in _STATIONARY

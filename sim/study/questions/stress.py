@@ -114,9 +114,9 @@ class Stress(Study):
         s = self.scenarios[0]
         if not Slo.of(s.slo).targets():
             raise ConfigError("slo", None, "is needed: stress asks when it breaks", "for example slo: {ttft: 1s, tpot: 50ms}")
-        if s.traffic.closed_loop is not None:
+        if s.traffic.waits:
             raise ConfigError(
-                "traffic.closed_loop", s.traffic.closed_loop.concurrency, "clients that wait slow down with the system: nothing breaks",
+                "traffic.closed_loop", "set", "clients that wait slow down with the system: nothing breaks",
                 "open-loop traffic", "sweep traffic.closed_loop.concurrency instead",
             )  # fmt: skip
 
@@ -161,10 +161,9 @@ class Stress(Study):
         s = self.scenarios[0]
         drain = 0.0 if capacity is None or capacity <= rate else max(factor * rate - capacity, 0.0) * duration / (capacity - rate)
         tail = max(4.0 * drain, 3.0 * duration, _FEWEST_TAIL_S)
-        if s.traffic.synthetic is not None:
+        if s.traffic.so_many is not None:
             n = math.ceil(rate * (_WARM_S + factor * duration + tail))
-            more = s.traffic.synthetic.model_copy(update={"requests": n})
-            s = s.model_copy(update={"traffic": s.traffic.model_copy(update={"synthetic": more})})
+            s = s.model_copy(update={"traffic": s.traffic.with_requests(n)})
         load = {"rate": rate, "spike": (factor, _WARM_S, duration)}
         return Trial(s, {"rate": rate, "spike": factor, "capacity": capacity}, load)  # type: ignore[arg-type]
 
