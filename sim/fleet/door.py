@@ -33,10 +33,9 @@ class Door(Station):
     def arrive(self, request: Request) -> bool:
         """A request has come, now."""
         block, row, number = request.block, request.row, request.number
-        tenants = getattr(block, "tenant", block.klass)
         ticket = Ticket(
             number,
-            request.klass or int(tenants[row]),
+            int(block.tenant[row]) or request.model or int(block.klass[row]),
             int(block.priority[row]),
             int(block.prompt_tokens[row]),
             int(block.max_tokens[row]),

@@ -47,15 +47,16 @@ def _mixed(section: Mapping[str, Any], seed: int) -> Traffic:
     """Classes of clients, each with random streams of its own."""
     parts: list[Part] = []
     tenants: dict[str, int] = {}
-    for name, given in as_mapping(section["classes"]).items():
-        one, field = as_mapping(given), f"traffic.classes.{name}"
+    classes = {name: as_mapping(given) for name, given in as_mapping(section["classes"]).items()}
+    owned = any(one.get("tenant") is not None for one in classes.values())  # then a class that names none is one by itself
+    for name, one in classes.items():
+        field = f"traffic.classes.{name}"
         if one.get("closed_loop") is not None:
             raise NotModelledError(f"{field}.closed_loop", "set", "waiting clients beside other classes are not modelled")
         if one.get("slo") is not None:
             raise NotModelledError(f"{field}.slo", "set", "targets of one class are not judged yet")
         made = _source(one, sub_seed(seed, f"class {name}"), field)
-        tenant = one.get("tenant")
-        number = 0 if tenant is None else tenants.setdefault(tenant, len(tenants) + 1)
+        number = tenants.setdefault(one.get("tenant") or name, len(tenants) + 1) if owned else 0
         facts = ClassFacts(name, number, one.get("priority"), one.get("adapter"), one.get("model"), one.get("slo"))
         parts.append(Part(facts, made, ((one.get("synthetic") or {}).get("prefixes") or {}).get("name")))
     duration = section.get("duration")
