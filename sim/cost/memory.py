@@ -6,7 +6,7 @@ Every engine measures the same parts and splits the memory by its own rule (`sim
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from sim.errors import ConfigError
 from sim.hardware import Accelerator
@@ -29,6 +29,15 @@ class Line(NamedTuple):
     bytes: float
     evidence: str
     source: str
+
+
+class Pool(NamedTuple):
+    """A part of the memory for keys, values and states that is allocated by itself: ``size`` in tokens or states."""
+
+    name: str
+    size: int
+    unit: str
+    bytes: float
 
 
 @dataclass(frozen=True)
@@ -63,6 +72,7 @@ class Budget:
     kv_blocks: int
     rule: str
     warnings: tuple[str, ...] = ()
+    pools: tuple[Pool, ...] = ()  # where there is more than one
 
     @property
     def kv_bytes(self) -> float:
@@ -96,7 +106,8 @@ class Budget:
         """Table to print: name, size, evidence, source."""
         rows = [(line.name, show_bytes(line.bytes), line.evidence, line.source) for line in self.lines]
         blocks = f"{self.kv_blocks:,} blocks of {self.block_size} tokens = {self.kv_tokens:,} tokens"
-        return [*rows, ("KV blocks", blocks, self.lines[-1].evidence, self.rule)]
+        pools = [(p.name, f"{p.size:,} {p.unit}", self.lines[-1].evidence, show_bytes(p.bytes)) for p in self.pools]
+        return [*rows, ("KV blocks", blocks, self.lines[-1].evidence, self.rule), *pools]
 
 
 class Rule(Protocol):
@@ -113,6 +124,22 @@ class Rule(Protocol):
 
     def kv(self, d: Deployment, room: float) -> Line:
         """The line of keys and values, given what is left."""
+
+
+class Division(NamedTuple):
+    """What is left, divided into pools: bytes of a block of the first (with what goes along with it), lines beside it, all pools."""
+
+    per_block: float
+    beside: tuple[Line, ...] = ()
+    pools: tuple[Pool, ...] = ()
+
+
+@runtime_checkable
+class Divides(Protocol):
+    """A rule of an engine that keeps pools of different layers apart."""
+
+    def divide(self, d: Deployment, room: float, tokens: int | None = None) -> Division | None:
+        """Divide ``room`` bytes; ``tokens``: those of the first pool, where a server's log has told them. None: one pool for all layers."""
 
 
 def memory_budget(
@@ -138,7 +165,11 @@ def memory_budget(
     d = Deployment(model, accelerator, tp, pp, ep, dp)
     limit, parts = rule.limit(d), [*rule.parts(d), *more]
     kv = rule.kv(d, limit.bytes - sum(line.bytes for line in parts))
-    per_block = block_bytes(d, rule.block_size, max_model_len)
+    divided = rule.divide(d, kv.bytes) if isinstance(rule, Divides) else None
+    per_block = block_bytes(d, rule.block_size, max_model_len) if divided is None else divided.per_block
+    if divided is not None:
+        kv = kv._replace(bytes=kv.bytes - sum(line.bytes for line in divided.beside))
+        parts += divided.beside
     blocks = int(kv.bytes // per_block)
     if (tokens := getattr(rule, "kv_tokens", None)) is not None:  # allocated for so many, whatever else would fit
         blocks, per_block = tokens // rule.block_size, kv.bytes / tokens * rule.block_size
@@ -146,7 +177,8 @@ def memory_budget(
     used = sum(line.bytes for line in lines)
     if blocks < 1 or used > limit.bytes * (1 + 1e-9):
         raise ConfigError(field, f"{model.name} on {accelerator.name}", _problem("does not fit", limit, lines), hint=_hint(d))
-    budget = Budget(lines, limit.bytes, rule.block_size, per_block, blocks, rule.name, tuple(model.warnings))
+    pools = () if divided is None else divided.pools
+    budget = Budget(lines, limit.bytes, rule.block_size, per_block, blocks, rule.name, tuple(model.warnings), pools)
     if max_model_len is not None and budget.kv_tokens < max_model_len:
         raise ConfigError(
             f"{field}.engine.max_model_len", max_model_len,

@@ -9,6 +9,7 @@ from sim.cost.memory import (
     GIB,
     SORTING_SAMPLER,
     Deployment,
+    Division,
     Line,
     activation_bytes,
     block_bytes,
@@ -18,6 +19,7 @@ from sim.cost.memory import (
     weights_line,
 )
 from sim.cost.placement import Placement, Sizes
+from sim.cost.sglang_pools import Keeps, divide
 from sim.errors import ConfigError
 from sim.model import ModelSpec
 
@@ -138,7 +140,7 @@ class SglangRule:
     """SGLang: what was free before loading, times ``mem_fraction_static``, less weights; activations and graphs use the rest.
 
     ``mem_fraction_static=None`` takes SGLang's own default for the card.
-    *Source*: SGLang 0.5.23 arg_groups/memory_hook.py, kv_cache_configurator.py:_profile_available_bytes.
+    ``keeps``: the pools (`sglang_pools`). *Source*: SGLang 0.5.23 arg_groups/memory_hook.py, kv_cache_configurator.py:_profile_available_bytes.
     """
 
     mem_fraction_static: float | None = None
@@ -147,7 +149,16 @@ class SglangRule:
     block_size: int = 1  # page_size
     disable_cuda_graph: bool = False
     max_total_tokens: int | None = None
+    keeps: Keeps = "mean"
+    swa_full_tokens_ratio: float = 0.8
+    mamba_full_memory_ratio: float = 0.9
+    max_mamba_cache_size: int | None = None
     name: str = "sglang"
+
+    def divide(self, d: Deployment, room: float, tokens: int | None = None) -> Division | None:
+        """See `sglang_pools.divide`."""
+        slots, ratio = self.max_mamba_cache_size, self.mamba_full_memory_ratio
+        return divide(d, self.keeps, self.block_size, self.swa_full_tokens_ratio, ratio, slots, room, tokens)
 
     def fraction(self, d: Deployment) -> float:
         """``mem_fraction_static``, given or by SGLang's rule."""

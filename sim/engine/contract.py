@@ -227,6 +227,11 @@ class Scheduler(ABC):
         return None
 
     @classmethod
+    def caches(cls, params: Any, model: Any) -> tuple[str, ...]:
+        """`own_caches` under (resolved) settings."""
+        return cls.own_caches
+
+    @classmethod
     def max_context(cls, params: Any, site: Site) -> int:
         """Longest prompt + output that the engine accepts: ``max_model_len`` where it has one, at most the model's context."""
         limit = getattr(params, "max_model_len", None)

@@ -11,10 +11,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-Need = Literal["adapters", "priorities", "shared prefixes"]
+Need = Literal["adapters", "priorities", "shared prefixes", "window layers", "recurrent layers"]
 _MISSING: dict[str, str] = {
     "adapters": "no request of this traffic names an adapter (traffic.adapters)",
     "priorities": "no request of this traffic has a priority of its own (traffic.priorities)",
+    "window layers": "the model has no layers that keep only a window or a chunk",
+    "recurrent layers": "the model has no recurrent layers",
     "shared prefixes": "no prompts of this traffic share a prefix (traffic.synthetic.prefixes, sessions, or a trace with block hashes)",
 }
 
@@ -37,7 +39,7 @@ def without_effect(params: type[BaseModel]) -> dict[str, str]:
 def idle_settings(given: BaseModel, traffic: Collection[str], prefix: str = "engine.") -> list[str]:
     """A sentence for every setting that was given another value than its default and changes nothing here.
 
-    ``traffic``: what its requests have.
+    ``traffic``: what its requests have, and the layers of the model (`layers_of`).
     """
     out = []
     for name, info in type(given).model_fields.items():
@@ -53,6 +55,12 @@ def idle_settings(given: BaseModel, traffic: Collection[str], prefix: str = "eng
         if isinstance(value, BaseModel):
             out += idle_settings(value, traffic, f"{prefix}{name}.")
     return out
+
+
+def layers_of(kinds: Collection[str]) -> set[str]:
+    """What settings may need, of the kinds of a model's layers."""
+    window = {"sliding", "chunked"} & set(kinds)
+    return ({"window layers"} if window else set()) | ({"recurrent layers"} if "linear" in kinds else set())
 
 
 def _declared(params: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:

@@ -6,6 +6,8 @@ once; a call costs some two nanoseconds. Its first argument is the struct ``T``,
 arguments and the result are integers. It cannot raise.
 """
 
+from collections.abc import Mapping
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -40,11 +42,11 @@ def outlined(struct_type: Any) -> Any:
     """Decorator: compile apart, call by address."""
 
     def wrap(function: Any) -> Any:
-        if not JIT:
-            return function
         table = _functions.setdefault(struct_type, [])
         index = len(table)
         table.append(function)
+        if not JIT:
+            return wraps(function)(lambda s, *given: table[s.fn[index]](s, *given))
         names = function.__code__.co_varnames[1 : function.__code__.co_argcount]
         arguments = "".join(f", {name}" for name in names)
         scope: dict[str, Any] = {"call": _call, "index": index}
@@ -54,13 +56,24 @@ def outlined(struct_type: Any) -> Any:
     return wrap
 
 
-def addresses(struct_type: Any, without: frozenset[str] = frozenset()) -> Any:
+def addresses(struct_type: Any, without: frozenset[str] = frozenset(), instead: Mapping[str, str] | None = None) -> Any:
     """i8[n]: where the outlined functions of a struct type are, compiled or taken from the cache on first use.
 
-    Functions named in ``without`` are left out, as the settings never call them: that saves their compilation.
+    Functions named in ``without`` are left out, as the settings never call them: that saves their compilation. ``instead``: names of the
+    functions (of the same arguments) that take the place of others, so that one struct can behave in more than one way.
     """
     table = _functions.get(struct_type, [])
-    return np.array([0 if f.__name__ in without else _compiled(struct_type, f).address for f in table], np.int64)
+    names = [f.__name__ for f in table]
+    places = [names.index((instead or {}).get(name, name)) for name in names]
+    if not JIT:
+        return np.array(places, np.int64)
+    found = zip(names, places, strict=True)
+    return np.array([0 if name in without else _compiled(struct_type, table[k]).address for name, k in found], np.int64)
+
+
+def outlined_in(struct_type: Any, modules: Mapping[str, bool]) -> set[str]:
+    """Names of the outlined functions of those ``modules`` that are True."""
+    return {f.__name__ for f in _functions.get(struct_type, []) if modules.get(f.__module__, False)}
 
 
 def _compiled(struct_type: Any, function: Any) -> Any:

@@ -12,7 +12,7 @@ from sim.cost.build import build_step_cost
 from sim.cost.evidence import Evidence, merge_notes
 from sim.cost.extras import Extras, adapter_bytes
 from sim.cost.layout import Layout
-from sim.cost.memory import Budget, Line, memory_budget
+from sim.cost.memory import Budget, Deployment, Divides, Line, memory_budget
 from sim.cost.profile import EngineProfile, load_engine_profile
 from sim.cost.together import build_rank_cost
 from sim.engine.adapters import set_adapters
@@ -179,6 +179,8 @@ def _plan(section: Any, model: ModelSpec, name: str, field: str, traffic: Any) -
         model.check_parallelism(layout.tp, layout.pp, layout.ep, 1, field)
         site = replace(site, dp=1)
     budget = _budget(scheduler, params, site, field)
+    if budget is not None and budget.pools:
+        site = replace(site, extra=site.extra | {"pools": {p.name: p.size for p in budget.pools}})
     profile = load_engine_profile(
         section.profile or scheduler.profile or scheduler.name, getattr(params, "version", None), accelerator.name
     )
@@ -189,7 +191,7 @@ def _plan(section: Any, model: ModelSpec, name: str, field: str, traffic: Any) -
     extras = replace(scheduler.extras(params, site) or Extras(), structured=traffic.structured_output)
     tokens = scheduler.max_batch_tokens(params, site)
     cost, shared, evidence = step_costs(model, accelerator, replace(layout, dp=site.dp), profile, tokens, extras, ranks)
-    warning = cache_warning(model, scheduler.own_caches)
+    warning = cache_warning(model, scheduler.caches(params, model))
     if warning is not None:
         evidence = replace(evidence, notes=merge_notes([warning], evidence.notes))
     return Plan(
@@ -248,7 +250,12 @@ def _budget(scheduler: type[Scheduler], params: Any, site: Site, field: str) -> 
     context = getattr(params, "max_model_len", None) if pinned is None else None
     more = _adapter_lines(scheduler, params, site)
     budget = memory_budget(site.model, site.accelerator, rule, site.tp, site.pp, site.ep, site.dp, context, field, more)
-    return budget if pinned is None else budget.pinned(pinned, f"{field}.kv_blocks")
+    if pinned is None:
+        return budget
+    budget = budget.pinned(pinned, f"{field}.kv_blocks")
+    d = Deployment(site.model, site.accelerator, site.tp, site.pp, site.ep, site.dp)
+    divided = rule.divide(d, budget.kv_bytes, budget.kv_tokens) if isinstance(rule, Divides) else None
+    return budget if divided is None else replace(budget, pools=divided.pools)
 
 
 # -- what cannot be combined

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sim.engine.effect import idle_settings
+from sim.engine.effect import idle_settings, layers_of
 from sim.errors import ConfigError, did_you_mean
 from sim.fleet.build import Plan
 from sim.workload.base import Traffic
@@ -34,7 +34,7 @@ def check_traffic(plans: Sequence[Plan], traffic: Traffic) -> list[str]:
             notes.append(f"requests of up to {traffic.max_tokens:,} tokens meet a context of {kept[0]:,}: {kept[1]}")
         notes += _longer_than_the_model(p)
         if p.given is not None:
-            notes += idle_settings(p.given, carries, f"{p.field}.engine.")
+            notes += idle_settings(p.given, carries | layers_of(p.model.kinds), f"{p.field}.engine.")
     return list(dict.fromkeys(notes))
 
 

@@ -140,7 +140,7 @@ def memory(scenario: Any) -> list[tuple[str, Budget | None]]:
 
 
 def _budget(p: Plan) -> Budget | None:
-    warning = cache_warning(p.model, p.scheduler.own_caches)
+    warning = cache_warning(p.model, p.scheduler.caches(p.params, p.model))
     return p.budget if p.budget is None or warning is None else replace(p.budget, warnings=(*p.budget.warnings, warning))
 
 

@@ -83,13 +83,13 @@ def random_traffic(r, n, tokens):
     return columns, (np.array(offsets, np.int64), *(np.ascontiguousarray(flat[:, k]) for k in range(3)))
 
 
-def simulate(columns, spans, params, tokens, multi_step=True, until=1e12, unit=1.0):
+def simulate(columns, spans, params, tokens, multi_step=True, until=1e12, unit=1.0, pools=None):
     """Run one engine to the end; (finished rows sorted by id, totals, state). ``params`` may name pipeline stages (``pp``).
 
-    ``unit``: what a second is; stages share the linear cost in whole units.
+    ``unit``: what a second is; stages share the linear cost in whole units. ``pools``: those beside full KV, as recordings name them.
     """
     params = dict(params)
-    site = Site(pp=params.pop("pp", 1))
+    site = Site(pp=params.pop("pp", 1), extra=pools or {})
     params = Sglang.resolve(SglangParams(**params), site)
     cost = new_linear_cost(
         unit * np.array([0.004, 0.009]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.settings.traffic import ADAPTERS, BURST, EXPERTS, HEAVY, MIXED, PRIORITIES, SHARED, STEADY, sides
+from tests.settings.traffic import ADAPTERS, BURST, EXPERTS, HEAVY, MIXED, PRIORITIES, SHARED, STEADY, sides, traffic
 from tests.settings.walk import Case, merged
 
 BASE: dict[str, Any] = {
@@ -22,6 +22,18 @@ REUSE = merged(SHARED, {"traffic": {"synthetic": {"prefixes": {"groups": 6}, "re
 STAGES: dict[str, Any] = {"deployment": {"pp": 2}}
 RANKS: dict[str, Any] = {"deployment": {"dp": 2}}
 
+WINDOWS: dict[str, Any] = {"model": "gpt-oss-20b"}
+STATES: dict[str, Any] = {"model": "qwen3.5-9b"}
+TURNS = merged(
+    STATES,
+    {
+        "traffic": traffic(
+            {"process": "constant", "rate": "20/s"}, {"kind": "fixed", "prompt_tokens": 150, "output_tokens": 60}, 12
+        )
+    },
+)
+TURNS["traffic"]["synthetic"]["sessions"] = {"turns": 3, "think_time": "2s"}
+
 CASES: dict[str, Case] = {
     "schedule_policy": Case("lpm", engine=FEW, changes=SHARED),
     "schedule_conservativeness": Case(0.2, engine=POOL),
@@ -37,6 +49,13 @@ CASES: dict[str, Case] = {
     "mem_fraction_static": Case(0.27, changes=HEAVY),
     "disable_radix_cache": Case(True, changes=SHARED),
     "radix_eviction_policy": Case("mru", engine=POOL, changes=REUSE),
+    "swa_full_tokens_ratio": Case(0.3, engine=POOL, changes=WINDOWS),
+    "disable_hybrid_swa_memory": Case(True, engine=POOL | {"swa_full_tokens_ratio": 0.3}, changes=WINDOWS),
+    "mamba_radix_cache_strategy": Case("no_buffer", changes=STATES),
+    "max_mamba_cache_size": Case(10, changes=STATES),
+    "mamba_full_memory_ratio": Case(0.02, changes=merged(STATES, BURST)),
+    "mamba_track_interval": Case(64, changes=TURNS),
+    "linear_attn_backend": Case("flashinfer", changes=STATES),
     "disable_overlap_schedule": Case(True),
     "enable_mixed_chunk": Case(True, changes=STEADY),
     "prefill_max_requests": Case(1),

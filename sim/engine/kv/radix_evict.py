@@ -5,13 +5,14 @@ The heap is lazy: for every strategy but ``mru`` a node's sort key only grows, s
 is corrected when it reaches the top. Source: SGLang 0.5.23 ``mem_cache/evict_policy.py``, ``unified_radix_cache.py: evict_for_alloc``.
 """
 
-from sim.engine.kv.radix import MRU, ROOT, Radix, candidate, order_a, table_drop
+from sim.engine.kv.radix import MRU, ROOT, Radix
+from sim.engine.kv.radix_nodes import candidate, order_a, table_drop
 from sim.engine.outline import outlined
-from sim.jit import flat
+from sim.jit import flat, inline
 
 
 @outlined(Radix)
-def _sink(t):
+def sink(t):
     """Let the last entry, which lies beyond the end of the heap, take the place of the top and sink."""
     n = t.h_n
     x, a, b = t.h_node[n], t.h_a[n], t.h_b[n]
@@ -48,8 +49,9 @@ def _rebuild(t):
     return 0
 
 
-@flat
-def _evict(t, x):
+@inline
+def detach(t, x):
+    """Take leaf ``x`` out of the tree with its tokens; its number stays taken. Returns the parent."""
     t.free += t.size[x]
     t.evicted += t.size[x]
     t.evictable -= t.size[x]
@@ -62,9 +64,15 @@ def _evict(t, x):
         t.c_spare += 1
         c = after
     up = t.parent[x] + 0
+    t.kids[up] -= 1
+    return up
+
+
+@flat
+def _evict(t, x):
+    up = detach(t, x)
     t.free_node[t.n_free] = x
     t.n_free += 1
-    t.kids[up] -= 1
     if up != ROOT and t.kids[up] == 0 and t.lock[up] == 0:
         candidate(t, up)
 
@@ -83,11 +91,11 @@ def evict_until(t, need):
         t.h_n -= 1
         if live and (a != t.h_a[0] or b != t.h_b[0]):  # touched since: sort it in anew
             t.in_heap[x] = 0
-            _sink(t)
+            sink(t)
             candidate(t, x)
             continue
         t.in_heap[x] = 0
-        _sink(t)
+        sink(t)
         if live:
             _evict(t, x)
     return 0

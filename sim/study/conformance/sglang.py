@@ -47,8 +47,17 @@ _KEYS = (
     "q",
     "full",
     "nrun",
+    "swa_avail",
+    "swa_evictable",
+    "swa_protected",
+    "swa_ev",
+    "mamba_avail",
+    "mamba_evictable",
+    "mamba_protected",
+    "mamba_ev",
 )
-_RESULT_KEYS = ("ts", "te", "fin", "avail2", "evictable2")
+_RESULT_KEYS = ("ts", "te", "fin", "avail2", "evictable2", "swa_avail2", "swa_evictable2", "mamba_avail2", "mamba_evictable2")
+_POOLS = ("swa", "mamba")  # pools beside that of full KV
 _ROUNDED = ("t", "ts", "te", "ratio")
 _TOLERANCE = 2e-6
 _LAST = 1 << 30
@@ -62,6 +71,18 @@ def _switch_log(s):
 @kernel
 def _memory(s):
     return s.tree.free, s.tree.evictable
+
+
+@kernel
+def _beside(s):
+    """The pool beside that of full KV: free, evictable, protected, evicted; the last is counted anew."""
+    t = s.tree
+    return t.w_free, t.w_evictable, t.w_protected, t.w_evicted
+
+
+@kernel
+def _count_anew(s):
+    s.tree.w_evicted = 0
 
 
 @kernel
@@ -138,7 +159,8 @@ def start(recording: dict[str, Any]) -> tuple[Any, dict[int, str]]:
     """A scheduler that has the recording's requests in its inbox, and the request names by our numbers."""
     meta = recording["meta"]
     params, blocks, stages = settings(meta)
-    site = Site(pp=stages, extra={"recording": True})
+    pools = {name: meta["scenario"][name] for name in _POOLS if meta["scenario"].get(name)}
+    site = Site(pp=stages, extra={"recording": True} | pools)
     params = Sglang.resolve(params, site)
     dur = meta["scenario"]["dur"]
     a, b, c = (round(dur[key] * _MICRO) for key in "abc")
@@ -164,15 +186,24 @@ def start(recording: dict[str, Any]) -> tuple[Any, dict[int, str]]:
     return state, {int(r["id"]): r["id"] for r in requests}
 
 
+def _pool_fields(name: str, free: int, evictable: int, protected: int, evicted: int) -> dict[str, int]:
+    row = {f"{name}_avail": free, f"{name}_evictable": evictable, f"{name}_protected": protected}
+    return row | {f"{name}_ev": evicted} if evicted else row
+
+
 def replay(recording: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Our decisions in the recording's format, in order; a row is complete when its batch has finished."""
     state, names = start(recording)
-    pipeline = recording["meta"]["scenario"]["server_args"].get("pp_size", 1) > 1
+    scenario = recording["meta"]["scenario"]
+    pipeline = scenario["server_args"].get("pp_size", 1) > 1
+    pool = next((name for name in _POOLS if scenario.get(name)), None)
     in_flight: list[dict[str, Any]] = []
     queue: list[str] | None = None
     decoding: list[str] | None = None
     stalled = 0
     while True:
+        if pool:
+            _count_anew(state)
         event = turn(state, np.inf)
         if event == STOPPED or stalled > _MOST_STALLED:
             yield from in_flight
@@ -184,6 +215,8 @@ def replay(recording: dict[str, Any]) -> Iterator[dict[str, Any]]:
             if finished:
                 row["fin"] = finished
             row["avail2"], row["evictable2"] = (int(v) for v in _memory(state))
+            if pool:
+                row[f"{pool}_avail2"], row[f"{pool}_evictable2"] = (int(v) for v in _beside(state)[:2])
             yield row
             if in_flight and in_flight[0]["mode"] == "none":
                 yield in_flight.pop(0)
@@ -213,6 +246,8 @@ def replay(recording: dict[str, Any]) -> Iterator[dict[str, Any]]:
         if evicted:
             row["ev"] = evicted
         row |= {"ratio": times[1], "avail": free, "evictable": evictable, "protected": protected, "nq": len(waiting)}
+        if pool:
+            row |= _pool_fields(pool, *(int(v) for v in _beside(state)))
         order = [names[int(i)] for i in waiting]
         if order != queue:
             row["q"] = queue = order

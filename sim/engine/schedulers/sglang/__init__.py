@@ -35,6 +35,7 @@ delayer, ``routing-key`` order, tlru eviction, ``truncation_align``. They are re
 from __future__ import annotations
 
 import random
+from dataclasses import astuple, replace
 from typing import Any
 
 import numpy as np
@@ -44,12 +45,15 @@ from sim.cost.extras import Extras
 from sim.cost.memory_rules import SglangRule
 from sim.engine.adapters import Adapters
 from sim.engine.contract import Ranks, Scheduler, Site
-from sim.engine.kv.radix import POLICIES, radix_functions
-from sim.engine.outline import addresses
+from sim.engine.kv.radix import POLICIES
+from sim.engine.kv.radix_walk import radix_functions
+from sim.engine.outline import addresses, outlined_in
 from sim.engine.schedulers.sglang import params as settings
-from sim.engine.schedulers.sglang import ranks, sides, step
+from sim.engine.schedulers.sglang import pools, ranks, recurrent, sides, step, window
 from sim.engine.schedulers.sglang.params import SglangParams
-from sim.engine.schedulers.sglang.state import SCHEDULE_POLICIES, SglangState, init_sglang
+from sim.engine.schedulers.sglang.pool_state import add_pool
+from sim.engine.schedulers.sglang.second import HOOKS
+from sim.engine.schedulers.sglang.state import PLAIN, SCHEDULE_POLICIES, STATES, WINDOW, SglangState, init_sglang
 from sim.engine.sides import HandOver, Role
 from sim.errors import ConfigError
 from sim.jit import implement, kernel, new
@@ -75,12 +79,14 @@ implement(
 
 
 @kernel
-def _new_state(fn, tree_fn, replica, rec, cost, numbers, ratios, flags, mt):
+def _new_state(fn, tree_fn, queue_fn, replica, rec, cost, numbers, ratios, flags, mt):
     """See `Sglang.new_state` for the order of the arguments."""
     s = new(SglangState)
     kv, page, rows, depth = numbers[0], numbers[1], numbers[2], numbers[3]
     off, stages, slots = flags[0] == 1, numbers[20], numbers[21]
-    init_sglang(s, fn, tree_fn, replica, rec, cost, kv, page, rows, depth, numbers[4], numbers[5], off, mt, stages, slots)
+    init_sglang(
+        s, fn, tree_fn, queue_fn, replica, rec, cost, kv, page, rows, depth, numbers[4], numbers[5], off, mt, stages, slots
+    )
     s.chunk = numbers[6]
     s.max_prefill = numbers[7]
     s.prefill_max_requests = numbers[8]
@@ -119,12 +125,25 @@ def _new_state(fn, tree_fn, replica, rec, cost, numbers, ratios, flags, mt):
     return s
 
 
-_DECODE_SIDE = ("decode_queues", "_resume", "_preallocate", "_take_transferred", "_join_running")
+@kernel
+def _with_pool(s, numbers):
+    add_pool(s, numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5], numbers[6])
 
 
-def _never_called(p, slots):
+_DECODE_SIDE = ("decode_queues", "_resume", "_preallocate", "_take_transferred", "join_running")
+
+
+_INSTEAD = {PLAIN: {}, WINDOW: window.INSTEAD, STATES: recurrent.INSTEAD}
+_TREE = {PLAIN: {}, WINDOW: window.TREE, STATES: recurrent.TREE}
+
+
+def _matching(p):
+    return p.schedule_policy in ("lpm", "hrrn", "dfs-weight", "shortest-prefill-first")
+
+
+def _never_called(p, slots, second):
     """Outlined functions that these settings cannot reach."""
-    matching = p.schedule_policy in ("lpm", "hrrn", "dfs-weight", "shortest-prefill-first")
+    matching = _matching(p)
     unused = {
         "_try_preempt": not p.enable_priority_scheduling or p.disable_priority_preemption,
         "_lowest_waiting": not p.enable_priority_scheduling or p.max_queued_requests is None,
@@ -133,7 +152,7 @@ def _never_called(p, slots):
         "_dfs_order": p.schedule_policy != "dfs-weight",
         "_sort": p.schedule_policy == "fcfs" and not p.enable_priority_scheduling,
         "_random_bits": p.schedule_policy != "random",
-        "_mix_running": not p.enable_mixed_chunk,
+        "mix_running": not p.enable_mixed_chunk,
         "_accepted": p.speculative_algorithm is None,
         "_adapters_of_batch": not p.enable_lora,
         "_adapter_fits": not p.enable_lora,
@@ -143,7 +162,14 @@ def _never_called(p, slots):
         "release_read": p.disaggregation_mode != "prefill",
         **dict.fromkeys(_DECODE_SIDE, p.disaggregation_mode != "decode"),
     }
-    return frozenset(name for name, never in unused.items() if never)
+    names = {name for name, never in unused.items() if never}
+    kind = PLAIN if second is None else second.kind
+    names |= outlined_in(SglangState, {window.__name__: kind != WINDOW, recurrent.__name__: kind != STATES})
+    if kind == PLAIN or not second.lazy:
+        names |= {"quiet_steps", "_quiet_steps", "_prepare_tracking"}
+    if kind == PLAIN or second.every == 0:
+        names |= {"track_prompts", "track_results", "_track_prompts", "_track_results"}
+    return frozenset(names | (HOOKS if kind == PLAIN else HOOKS - set(_INSTEAD[kind]) - {"grow_second"}))
 
 
 @register("engine")
@@ -185,7 +211,17 @@ class Sglang(Scheduler):
             tokens = min(tokens, p.max_total_tokens // page * page)
         if tokens < 2 * page or tokens < 16:
             raise ConfigError("deployment.kv_blocks", blocks, "the KV pool is too small to serve anything")
+        second = pools.second_pool(p, site, tokens)
         rows = settings.max_running(p, tokens)
+        if second is not None and second.kind == STATES and "mamba" not in site.extra:
+            rows = min(rows, second.size // pools.slots_of_request(p))
+            if rows < 1:
+                raise ConfigError(
+                    "engine.max_mamba_cache_size",
+                    second.size,
+                    "is not enough for one request",
+                    f"at least {pools.slots_of_request(p)}",
+                )
         delay = min(p.min_free_slots_delay or 0, rows)
         slots = site.pp + p.pp_async_batch_depth
         init = min(0.7 * p.schedule_conservativeness, 1.0)
@@ -236,8 +272,28 @@ class Sglang(Scheduler):
         ratios = np.array([init, low, (init - low) / 600, *drafts.right])
         twister = np.array(random.Random(p.random_seed).getstate()[1][:624], np.int64)
         arrays = (np.array(numbers, np.int64), ratios, np.array(flags, np.int64), twister)
-        fn = addresses(SglangState, _never_called(p, slots))
-        return _new_state(fn, radix_functions(numbers[5]), replica, recorder, cost, *arrays)
+        kind = PLAIN if second is None else second.kind
+        instead = _INSTEAD[kind] | (recurrent.LAZY if second is not None and second.lazy else {})
+        fn = addresses(SglangState, _never_called(p, slots, second), instead)
+        tree, queue = radix_functions(numbers[5], _TREE[kind]), radix_functions(numbers[5], {}, _matching(p))
+        state = _new_state(fn, tree, queue, replica, recorder, cost, *arrays)
+        if second is not None:
+            _with_pool(state, np.array(astuple(second), np.int64))
+        return state
+
+    @classmethod
+    def memory_rule(cls, params: SglangParams, site: Site) -> Any:
+        """With the pools that the model gets."""
+        slots = params.max_mamba_cache_size
+        if slots is None and params.disable_radix_cache:
+            slots = params.max_running_requests  # nobody else needs one
+        rule = replace(super().memory_rule(params, site), max_mamba_cache_size=slots)
+        return replace(rule, keeps=pools.keeps(params, site.model))
+
+    @classmethod
+    def caches(cls, params: SglangParams, model: Any) -> tuple[str, ...]:
+        """All kinds, but for what `pools.unmodelled` names."""
+        return pools.kept(params, model)
 
     @classmethod
     def ranks(cls, params: SglangParams, site: Site) -> Ranks | None:

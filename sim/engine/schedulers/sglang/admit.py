@@ -7,14 +7,17 @@ Source: SGLang 0.5.23 ``managers/schedule_policy.py: PrefillAdder``, ``mem_cache
 
 from typing import Final
 
-from sim.engine.kv.radix import radix_move
+from sim.engine.kv.radix_walk import radix_move
 from sim.engine.outline import outlined
 from sim.engine.schedulers.sglang.memory import enqueue_waiting, release_retracted
 from sim.engine.schedulers.sglang.order import match_waiting, order_waiting
+from sim.engine.schedulers.sglang.second import state_of_hit
 from sim.engine.schedulers.sglang.state import (
     CLIP_MAX_NEW,
     LOG_PREEMPT,
     SHORTEST,
+    STATES,
+    WINDOW,
     SglangState,
     ceil_page,
     ignores_eos,
@@ -40,19 +43,19 @@ def reserved(s, slot):
 
 
 @inline
-def _left_total(s):
+def left_total(s):
     return s.tree.free + s.tree.evictable - s.a_total
 
 
 @inline
-def _left_current(s):
+def left_current(s):
     return s.tree.free + s.tree.evictable - s.a_current
 
 
-@inline
-def _verdict(s):
+@outlined(SglangState)
+def verdict_of(s):
     """``budget_state``: may another candidate be looked at?"""
-    if _left_total(s) <= 0 or _left_current(s) <= 0:
+    if left_total(s) <= 0 or left_current(s) <= 0:
         return NO_TOKEN
     if s.a_input <= 0 or (s.chunk > 0 and s.a_chunk <= 0):
         return OTHER
@@ -60,7 +63,7 @@ def _verdict(s):
 
 
 @inline
-def _charge(s, slot, extend, max_new):
+def charge(s, slot, extend, max_new):
     """Take a request into the batch and charge the budgets; one page extra for each request."""
     s.r_end[slot] = s.r_pre[slot] + extend
     s.can[s.n_can] = slot
@@ -82,6 +85,7 @@ def _open_budget(s):
     s.a_current = mixed
     s.a_input = s.max_prefill - mixed
     s.a_chunk = s.chunk - mixed
+    s.a_window = 0
     s.n_can = 0
     s.n_pre = 0
     s.x_n = -1
@@ -97,7 +101,7 @@ def _add_chunked(s):
     n = total_len(s, slot)
     s.r_fill[slot] = n
     left = n - s.r_pre[slot]
-    room = min(s.a_chunk, int(_left_total(s)))
+    room = min(s.a_chunk, int(left_total(s)))
     if room <= 0:
         room = s.a_chunk
     if s.policy == SHORTEST and s.a_chunk >= 2 * s.page:
@@ -115,7 +119,7 @@ def _add_chunked(s):
     extend = min(left, room)
     if ceil_page(s, s.r_pre[slot] + extend) - ceil_page(s, s.r_pre[slot] + 0) > s.tree.free + s.tree.evictable:
         return 0
-    _charge(s, slot, extend, 0 if cut else min(s.r_max_new[slot] + 0, CLIP_MAX_NEW))
+    charge(s, slot, extend, 0 if cut else min(s.r_max_new[slot] + 0, CLIP_MAX_NEW))
     if not cut:
         s.chunked = -1
     return 1
@@ -142,7 +146,7 @@ def _add_ignore_eos(s, slot):
     """``add_one_req_ignore_eos`` (no cache): walk through the finishes to come and see that memory never runs out."""
     left = total_len(s, slot) - s.r_pre[slot]
     paged = ceil_page(s, left) + s.page
-    if paged > min(float(_left_current(s)), _left_total(s)):
+    if paged > min(float(left_current(s)), left_total(s)):
         return NO_TOKEN
     if s.x_n < 0:  # first candidate: all requests, sorted by tokens left (stable insertion)
         s.x_n = 0
@@ -165,7 +169,7 @@ def _add_ignore_eos(s, slot):
             while i < s.x_n - 1 and a > s.x_left[i]:
                 i += 1
             _exact_put(s, i, a, b)  # the largest of all goes before the last one, as upstream's insertion loop has it
-    current = _left_current(s) - paged
+    current = left_current(s) - paged
     freed = 0
     for i in range(s.x_n):
         rows = s.x_n - i
@@ -173,13 +177,13 @@ def _add_ignore_eos(s, slot):
             return NO_TOKEN
         freed += s.x_held[i]
     if s.chunk <= 0 or left <= s.a_chunk:
-        _charge(s, slot, left, min(s.r_max_new[slot] + 0, CLIP_MAX_NEW))
+        charge(s, slot, left, min(s.r_max_new[slot] + 0, CLIP_MAX_NEW))
     elif s.a_chunk <= 0:
         return OTHER
     else:
         s.new_chunked = slot
-        _charge(s, slot, s.a_chunk, 0)
-    return _verdict(s)
+        charge(s, slot, s.a_chunk, 0)
+    return verdict_of(s)
 
 
 @outlined(SglangState)
@@ -189,6 +193,8 @@ def _add_one(s, slot):
     match_waiting(s, slot, n - 1)
     s.r_own[slot] = s.r_pre[slot]
     s.r_fill[slot] = n
+    if s.pool == STATES:
+        state_of_hit(s, slot)
     if s.prefill_max_requests > 0 and s.n_can >= s.prefill_max_requests:
         return OTHER
     if s.tree.off and ignores_eos(s, slot):
@@ -202,7 +208,7 @@ def _add_one(s, slot):
     extend = left
     max_new = min(max_new, CLIP_MAX_NEW)
     cut = s.chunk > 0 and ceil_page(s, left) > s.a_chunk
-    if not total < _left_total(s):
+    if not total < left_total(s):
         verdict = NO_TOKEN
     elif s.chunk <= 0 and s.n_can > 0 and ceil_page(s, left) >= s.a_input:
         verdict = OTHER
@@ -220,8 +226,8 @@ def _add_one(s, slot):
     s.r_lock[slot] = node
     if cut:
         s.new_chunked = slot
-    _charge(s, slot, extend, max_new)
-    return _verdict(s)
+    charge(s, slot, extend, max_new)
+    return verdict_of(s)
 
 
 @outlined(SglangState)
@@ -230,7 +236,7 @@ def _try_preempt(s, slot):
 
     The tokens left to compute are those of the last refresh (``r_fill``): on a first try under fcfs and lof the prompt does not count.
     """
-    need = s.r_fill[slot] - s.r_pre[slot] + min(s.r_max_new[slot] + 0, CLIP_MAX_NEW) - _left_total(s)
+    need = s.r_fill[slot] - s.r_pre[slot] + min(s.r_max_new[slot] + 0, CLIP_MAX_NEW) - left_total(s)
     mine = s.r_priority[slot] * s.priority_sign
     k = 0
     while k < s.n_run:  # pick the next victim until their reservations cover the need
@@ -322,7 +328,7 @@ def _adapters_of_batch(s):
 def admit(s):
     """One pass over the queue. Fills ``can`` (requests whose next extend is r_pre … r_end), takes them off the queue; returns how many."""
     s.n_can = 0
-    if s.preempt_on or s.n_run == 0:
+    if s.preempt_on or s.n_run == 0 or s.pool == WINDOW:
         s.run_full = False
     idle = s.w_hi == s.w_lo
     if (s.run_full or idle) and s.chunked < 0:
@@ -337,16 +343,17 @@ def admit(s):
     s.new_chunked = -1
     held = 0
     if s.chunked >= 0:
-        if _add_chunked(s) == 0:
+        held = _add_chunked(s)
+        if held == 0:
             return 0
-        held = 1
+        held = max(held, 0)  # −1: it waits, and the others are looked at
     i = s.w_lo
     skipped = 0
     if s.lora_limit > 0:
         _adapters_of_batch(s)
     s.g_blocked = False
     while i < s.w_hi:
-        if _verdict(s) == OTHER:
+        if verdict_of(s) == OTHER:
             break
         slot = s.w_slot[i]
         if s.lora_limit > 0 and _adapter_fits(s, s.r_lora[slot]) == 0:

@@ -5,8 +5,9 @@ Source: SGLang 0.5.23 ``mem_cache/unified_radix_cache.py: checkpoint_into_tree``
 ``managers/schedule_batch.py: release_req``.
 """
 
-from sim.engine.kv.radix import key_add, key_clear, radix_move, radix_walk
+from sim.engine.kv.radix import key_add, key_clear
 from sim.engine.kv.radix_evict import evict_until
+from sim.engine.kv.radix_walk import radix_move, radix_walk
 from sim.engine.outline import outlined
 from sim.engine.schedulers.sglang.state import RETRACT_STEPS, SglangState, ceil_page, total_len
 from sim.jit import inline
@@ -121,7 +122,7 @@ def enqueue_waiting(s, slot):
 
 
 @outlined(SglangState)
-def _pages_needed(s):
+def pages_needed(s):
     """Tokens in the new pages that one decode step of the running batch takes."""
     need = 0
     page = s.page
@@ -141,7 +142,7 @@ def _pages_needed(s):
 @outlined(SglangState)
 def decode_fits(s):
     """``check_decode_mem``: evicts to make room for the next step of the running batch; 1 if there is room."""
-    need = _pages_needed(s)
+    need = pages_needed(s)
     evict_until(s.tree, need)
     return 1 if s.tree.free >= need else 0
 
@@ -152,7 +153,7 @@ def prepare_decode(s):
     page = s.page
     t = s.tree
     evict_until(t, s.n_run * page)
-    t.free -= _pages_needed(s)
+    t.free -= pages_needed(s)
     if s.spec_reserve > 0:
         for i in range(s.n_run):
             x = s.run[i]

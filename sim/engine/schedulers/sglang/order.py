@@ -4,7 +4,8 @@
 from math import inf
 from typing import Final
 
-from sim.engine.kv.radix import LRU, ROOT, radix_clear, radix_walk
+from sim.engine.kv.radix import LRU, ROOT, radix_clear
+from sim.engine.kv.radix_walk import radix_walk
 from sim.engine.outline import outlined
 from sim.engine.schedulers.sglang.memory import set_key
 from sim.engine.schedulers.sglang.state import DFS_WEIGHT, FCFS, HRRN, LOF, LPM, RANDOM, SHORTEST, SglangState, total_len

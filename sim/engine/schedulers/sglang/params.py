@@ -9,6 +9,7 @@ from pydantic import Field, PrivateAttr
 from sim.cost.drafts import DraftMethod, acceptance
 from sim.engine.contract import EngineParams, Site
 from sim.engine.effect import inert, needs
+from sim.engine.schedulers.sglang.pools import with_strategy
 from sim.engine.schedulers.sglang.ranks import divided, graph_reserve, refuse_ranks, server_site
 from sim.engine.sides import Role
 from sim.errors import ConfigError, NotModelledError
@@ -52,6 +53,41 @@ class SglangParams(EngineParams):
     disable_radix_cache: bool = Field(False, description="no prefix caching")
     radix_eviction_policy: Literal["lru", "lfu", "slru", "fifo", "mru", "filo", "priority"] = Field(
         "lru", description="which unused leaf of the radix tree goes first"
+    )
+    swa_full_tokens_ratio: float = Field(
+        0.8,
+        gt=0.0,
+        le=1.0,
+        description="tokens of window layers for each of full layers, where a model has a pool for each",
+        json_schema_extra=needs("window layers"),
+    )
+    disable_hybrid_swa_memory: bool = Field(
+        False, description="window layers keep every token, in one pool with the others", json_schema_extra=needs("window layers")
+    )
+    mamba_radix_cache_strategy: Literal["auto", "no_buffer", "extra_buffer", "extra_buffer_lazy"] = Field(
+        "auto",
+        description="how recurrent states get into the cache: at the ends of requests, or tracked in further slots",
+        json_schema_extra=needs("recurrent layers"),
+    )
+    max_mamba_cache_size: int | None = Field(
+        None, ge=1, description="slots for recurrent states; default from the memory", json_schema_extra=needs("recurrent layers")
+    )
+    mamba_full_memory_ratio: float = Field(
+        0.9,
+        gt=0.0,
+        description="memory for recurrent states in relation to that for KV",
+        json_schema_extra=needs("recurrent layers"),
+    )
+    mamba_track_interval: int = Field(
+        256,
+        ge=1,
+        description="tokens between two states that a decoding request tracks",
+        json_schema_extra=needs("recurrent layers"),
+    )
+    linear_attn_backend: Literal["triton", "cutedsl", "flashinfer", "flashkda"] = Field(
+        "triton",
+        description="kernels of recurrent layers; only triton can track states",
+        json_schema_extra=needs("recurrent layers"),
     )
     disable_overlap_schedule: bool = Field(False, description="decide the next batch only when the last one is done")
     enable_mixed_chunk: bool = Field(False, description="running requests decode in the same batch as prompt chunks")
@@ -265,7 +301,8 @@ def resolve(params: SglangParams, site: Site) -> SglangParams:
         )
     if params.disable_radix_cache and params.schedule_policy in ("lpm", "dfs-weight", "hrrn"):
         new["schedule_policy"] = "fcfs"
-    return divided(params.model_copy(update=new), site)
+    resolved = params.model_copy(update=new)
+    return divided(resolved.model_copy(update=with_strategy(resolved, site.model)), site)
 
 
 class Drafting(NamedTuple):

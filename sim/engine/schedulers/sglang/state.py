@@ -19,6 +19,9 @@ CLIP_MAX_NEW: Final = 4096  # schedule_policy.py: CLIP_MAX_NEW_TOKENS
 RETRACT_STEPS: Final = 20  # SGLANG_RETRACT_DECODE_STEPS
 IGNORE_EOS: Final = 4  # flag of a request beside WATCH_*: sent with ignore_eos
 
+PLAIN, WINDOW, STATES = range(3)  # what there is beside the pool of full KV
+OWN_STATE, TRACKING, AHEAD = 1, 2, 4  # bits of `r_slots`
+
 LOG_RETRACT, LOG_PREEMPT, LOG_FINISH = 1, 2, 3
 
 RUNNING, FULL, FOUNDED, LAST, ENDED_ROWS, LEAST = range(6)  # fields of a slot that is not visited
@@ -138,6 +141,7 @@ class SglangState(EngineState):
     a_chunk: i8
     a_total: f8
     a_current: i8
+    a_window: i8
     x_n: i8  # sorted (tokens left, tokens held) of the exact admission for ignore_eos without a cache
     x_left: f8s
     x_held: i8s
@@ -158,6 +162,11 @@ class SglangState(EngineState):
     d_touched: i4s
     mt: i8s  # Mersenne Twister of the `random` policy
     mt_i: i8
+    # -- a pool beside that of full KV (`window.py`, `recurrent.py`)
+    pool: i8
+    tracking: i8  # slots in which a request tracks states
+    track_every: i8  # lengths at which a decoding request tracks its state, 0: never
+    lazy: b1  # the slot for the next length is taken when it is reached
     # -- request columns
     r_max_new: i4s
     r_pre: i4s  # prefix_len: tokens whose KV exists
@@ -177,6 +186,13 @@ class SglangState(EngineState):
     r_row: i4s  # holds a row of req_to_token
     r_ended: i4s
     r_retracted: i4s
+    r_branch: i4s  # where the tree should get a node, −1: nowhere
+    r_mark: i4s  # far end of the lock on window KV
+    r_gone: i4s  # swa_evicted_seqlen: tokens whose window KV is freed
+    r_begun: i4s  # extend batches it has been in, and 1 << 16 once it has decoded
+    r_slots: i4s  # slots for states it holds (bits)
+    r_tracked: i4s  # length whose state is in the tracking slot, −1: none, and the one before it
+    r_before: i4s
 
 
 @inline
@@ -199,14 +215,14 @@ def ignores_eos(s, slot):
 
 @kernel
 def init_sglang(
-    s, fn, tree_fn, replica, rec, cost, kv_tokens, page, max_running, depth, policy, eviction, off, mt, stages, slots
+    s, fn, tree_fn, queue_fn, replica, rec, cost, kv_tokens, page, max_running, depth, policy, eviction, off, mt, stages, slots
 ):
     """Fill a new state; the settings not passed start at their neutral values."""
     init_engine(s, replica, rec, cost, depth, max_running + 2, stages, 64)
     s.fn = fn
     one = page // page  # not a literal: it would compile the function a second time
     s.tree = new_radix(tree_fn, page, kv_tokens, eviction, off, 256)
-    s.queue_tree = new_radix(tree_fn, one, page, page - page, off, 256)
+    s.queue_tree = new_radix(queue_fn, one, page, page - page, off, 256)
     s.kv_tokens = kv_tokens
     s.page = page
     s.max_running = max_running
@@ -271,6 +287,11 @@ def init_sglang(
     s.can = np.empty(rows, np.int32)
     s.n_can = 0
     s.new_chunked = -1
+    s.a_window = 0
+    s.pool = PLAIN
+    s.tracking = 0
+    s.track_every = 0
+    s.lazy = False
     s.x_n = 0
     s.x_left = np.empty(2 * rows)
     s.x_held = np.empty(2 * rows, np.int64)

@@ -6,8 +6,9 @@ Clients are taken to stream: the tokenizer manager aborts when the response ends
 *Source*: SGLang 0.5.23 ``managers/tokenizer_manager.py``, ``managers/scheduler.py``.
 """
 
-from sim.engine.schedulers.sglang.state import SglangState
-from sim.engine.schedulers.sglang.step import _hold_slot
+from sim.engine.schedulers.sglang.pool_state import free_slots
+from sim.engine.schedulers.sglang.result import hold_slot
+from sim.engine.schedulers.sglang.state import STATES, SglangState
 from sim.engine.state import FAILED, record_end
 from sim.engine.withdraw import LEFT, STAYS, withdraw  # noqa: F401 - declares it
 from sim.jit import implement
@@ -35,8 +36,10 @@ def _withdraw(s, slot):
         s.r_output[slot] = min(s.r_output[slot], s.r_done[slot] + 1)
         s.least_left = min(s.least_left, 1)
         return STAYS
+    if s.pool == STATES:
+        free_slots(s, slot)
     record_end(s, slot, s.now, FAILED)
-    _hold_slot(s, slot)  # retracted, it may be named by a batch in flight
+    hold_slot(s, slot)  # retracted, it may be named by a batch in flight
     s.stuck = False
     s.g_waiting = s.w_hi - s.w_lo
     return LEFT

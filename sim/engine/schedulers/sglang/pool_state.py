@@ -1,0 +1,61 @@
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, misc, valid-type"
+"""What requests hold of a pool beside that of full KV."""
+
+import numpy as np
+
+from sim.engine.kv.radix_second import add_second
+from sim.engine.outline import outlined
+from sim.engine.schedulers.sglang.state import AHEAD, OWN_STATE, TRACKING, SglangState
+from sim.engine.state import grown
+from sim.jit import inline, kernel
+
+
+@kernel
+def add_pool(s, pool, size, window, grid, tracking, every, lazy):
+    """Put a pool beside that of full KV: ``size`` tokens of window layers, or states."""
+    s.pool = pool
+    s.tracking = tracking
+    s.track_every = every
+    s.lazy = lazy == 1
+    add_second(s.tree, size, window, grid)
+    n = s.r_pre.size
+    s.r_branch = np.zeros(n, np.int32)
+    s.r_mark = np.zeros(n, np.int32)
+    s.r_gone = np.zeros(n, np.int32)
+    s.r_begun = np.zeros(n, np.int32)
+    s.r_slots = np.zeros(n, np.int32)
+    s.r_tracked = np.zeros(n, np.int32)
+    s.r_before = np.zeros(n, np.int32)
+
+
+@inline
+def reset_second(s, slot):
+    """A request that holds nothing of the second pool."""
+    s.r_branch[slot] = -1
+    s.r_mark[slot] = 0
+    s.r_gone[slot] = 0
+    s.r_begun[slot] = 0
+    s.r_tracked[slot] = -1
+    s.r_before[slot] = -1
+
+
+@inline
+def free_slots(s, slot):
+    """Give back the slots that a request holds for states."""
+    held = s.r_slots[slot]
+    n = (1 if held & OWN_STATE else 0) + (1 if held & AHEAD else 0)
+    s.tree.w_free += n + (s.tracking + 0 if held & TRACKING else 0)
+    s.r_slots[slot] = 0
+
+
+@outlined(SglangState)
+def grow_second(s, n):
+    """The columns of a second pool follow the slots."""
+    s.r_branch = grown(s.r_branch, n)
+    s.r_mark = grown(s.r_mark, n)
+    s.r_gone = grown(s.r_gone, n)
+    s.r_begun = grown(s.r_begun, n)
+    s.r_slots = grown(s.r_slots, n)
+    s.r_tracked = grown(s.r_tracked, n)
+    s.r_before = grown(s.r_before, n)
+    return 0

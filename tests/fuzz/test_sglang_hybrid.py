@@ -1,0 +1,126 @@
+"""SGLang's pools for window layers and recurrent states against the executable references: random settings and traffic, step by step."""
+
+import importlib
+import json
+import random
+import sys
+
+import pytest
+
+from sim.study.conformance.sglang import compare
+from tests.fuzz.test_sglang import random_requests, random_server
+
+NOT_IN_REFERENCE = frozenset({"pre", "avail2", "evictable2", "swa_avail2", "swa_evictable2", "mamba_avail2", "mamba_evictable2"})
+STEPS = 10_000
+STEPS_SLOW = 500_000
+
+
+@pytest.fixture(scope="module")
+def references(request):
+    """The module that both references patch, and by pool the class that simulates it and the nodes it wants."""
+    folder = request.config.rootpath.parent / "shared" / "reference" / "hybrid"
+    if not folder.is_dir():
+        pytest.skip("the executable references are not beside this checkout")
+    sys.path.insert(0, str(folder))
+    try:
+        mirror, windows, states = (importlib.import_module(name) for name in ("mirror", "hmirror", "mmirror"))
+    finally:
+        sys.path.remove(str(folder))
+    return mirror, {"swa": (windows.SSim, windows.SNode), "mamba": (states.MSim, states.MNode)}
+
+
+def with_windows(r, meta):
+    """A pool for window layers beside that of full ones, often smaller."""
+    page = meta["resolved"]["page_size"]
+    window = r.choice([1, 8, 60, 64, 128, 300, 512])
+    size = int(meta["resolved"]["kv_tokens"] * r.choice([0.2, 0.4, 0.8, 1.0])) // page * page
+    if window + page >= size:
+        return False
+    meta["scenario"]["swa"] = {"window": window, "ratio": 0.8, "swa_tokens": size}
+    return True
+
+
+def with_states(r, meta):
+    """Slots for states, rarely more than the running requests need."""
+    arguments, resolved = meta["scenario"]["server_args"], meta["resolved"]
+    resolved["mixed"] = False
+    tracked = r.random() < 0.5
+    if not tracked:
+        meta["overlap"] = False
+        resolved["page_size"] = 1
+        if not resolved["chunked_prefill_size"]:
+            resolved["chunked_prefill_size"] = None
+    arguments["mamba_radix_cache_strategy"] = "extra_buffer" if tracked else "no_buffer"
+    resolved["max_running_requests"] = min(resolved["max_running_requests"], r.choice([4, 8, 32]))
+    each = 1 if arguments["disable_radix_cache"] else 3 + (0 if not tracked else 2 if meta["overlap"] else 1)
+    meta["scenario"]["mamba"] = {"slots": resolved["max_running_requests"] * each + r.choice([1, 1, 3, 20, 200])}
+    return True
+
+
+def scenario(pool, seed):
+    """Settings and traffic of one seed; no settings where they cannot be."""
+    r = random.Random(seed)
+    meta = random_server(r)
+    arguments = meta["scenario"]["server_args"]
+    arguments["schedule_low_priority_values_first"] = False
+    if not (with_windows if pool == "swa" else with_states)(r, meta):
+        return None, []
+    requests = random_requests(r, meta)
+    return meta, requests[: r.choice([40, 150])]
+
+
+def difference(references, pool, meta, requests):
+    """(steps compared, first difference or None); a scenario that the reference cannot run counts 0 steps."""
+    mirror, known = references
+    simulation, mirror.Node = known[pool]
+    recording = {"meta": meta, "requests": requests, "trace": []}
+    try:
+        recording["trace"] = json.loads(json.dumps(simulation(recording).run_all()))
+    except (AssertionError, IndexError):
+        return 0, None
+    if len(recording["trace"]) > 20_000:
+        return 0, None
+    case = compare(recording, "fuzz", NOT_IN_REFERENCE)
+    return case.matched, case.difference
+
+
+def shrink(references, pool, meta, requests):
+    """Leave out requests while the two still differ."""
+    size = len(requests) // 2
+    while size >= 1:
+        i = 0
+        while i < len(requests):
+            fewer = requests[:i] + requests[i + size :]
+            if fewer and difference(references, pool, meta, fewer)[1] is not None:
+                requests = fewer
+            else:
+                i += size
+        size //= 2
+    return requests
+
+
+def run(references, pool, steps, seed):
+    """Random scenarios until ``steps`` decisions have been compared."""
+    done = 0
+    while done < steps:
+        meta, requests = scenario(pool, seed)
+        if meta is not None:
+            matched, found = difference(references, pool, meta, requests)
+            if found is not None:
+                requests = shrink(references, pool, meta, requests)
+                found = difference(references, pool, meta, requests)[1]
+                pytest.fail(f"seed {seed}: {found}\n{json.dumps(meta)}\n" + "\n".join(json.dumps(q) for q in requests))
+            done += matched
+        seed += 1
+    return done
+
+
+@pytest.mark.parametrize("pool", ["swa", "mamba"])
+def test_random_scenarios_decide_as_the_reference(references, pool):
+    assert run(references, pool, STEPS, 0) >= STEPS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pool", ["swa", "mamba"])
+def test_many_random_scenarios_decide_as_the_reference(references, pool):
+    assert run(references, pool, STEPS_SLOW, 1_000_000) >= STEPS_SLOW
