@@ -71,6 +71,8 @@ def accuracy(
     from sim.study.accuracy import accuracy as simulate_points
 
     target = common.target(out, "accuracy") if out else None
+    common.writable("--csv", csv)
+    common.writable("--record", record)
     with common.progress(quiet or json) as progress:
         report = simulate_points(
             paths,
@@ -117,6 +119,7 @@ def calibrate(
     from sim.report import accuracy as view
     from sim.study.calibrate import calibrate as fit_points
 
+    common.writable("--out", out)
     chosen: dict[str, Any] = {"figures": tuple(f.strip() for f in figures.split(","))} if figures else {}
     loaded = sim.load(scenario) if scenario else None
     with common.progress(quiet) as progress:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -37,6 +38,18 @@ def show(*parts: Any) -> None:
         Console().print(part)
 
 
+@contextmanager
+def printing() -> Iterator[None]:
+    """Print as long as somebody reads: ``| head`` ends the printing, not the command, whose exit code still tells."""
+    try:
+        yield
+        sys.stdout.flush()
+    except (BrokenPipeError, SystemExit):  # rich ends the program
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
 def json(data: Any) -> str:
     """Indented JSON."""
     import json
@@ -46,29 +59,52 @@ def json(data: Any) -> str:
 
 def target(out: Path | None, name: str) -> Path:
     """The result's folder, checked before anything is computed."""
-    from sim.metrics.store import check_target
+    from sim import output
 
+    output.on_kept.set(lambda sentence: print(f"! {sentence}", file=sys.stderr))
     target = out or Path("servesim-results") / name
-    check_target(target)
+    output.check(target)
     return target
 
 
+def writable(option: str, file: Path | None) -> None:
+    """Refuse a file that cannot be written, before anything is computed."""
+    from sim import output
+
+    if file is not None:
+        output.check_file(file, option)
+
+
 @contextmanager
-def stopping(kept: str = "the partial result will be saved") -> Iterator[Callable[[], bool]]:
-    """Ctrl-C asks the run to stop at the next good moment; a second one stops at once."""
-    asked: list[bool] = []
+def stopping(kept: str = "the partial result will be saved") -> Iterator[Callable[[], int]]:
+    """Ctrl-C, or a polite end by the system, asks the run to stop at the next good moment; a second one stops at once.
 
-    def ask(*_: Any) -> None:
-        if asked:
+    Yields what tells which signal came, 0 for none.
+    """
+    asked: list[int] = []
+
+    def ask(number: int, _: Any) -> None:
+        asked.append(number)
+        if len(asked) > 1:
             raise KeyboardInterrupt
-        asked.append(True)
-        print(f"\nstopping: {kept} (Ctrl-C again to stop at once)", file=sys.stderr)
+        with suppress(OSError, ValueError):  # the terminal may be gone
+            print(f"\nstopping: {kept} (Ctrl-C again to stop at once)", file=sys.stderr, flush=True)
 
-    before = signal.signal(signal.SIGINT, ask)
+    before = {number: signal.signal(number, ask) for number in STOPS}
     try:
-        yield lambda: bool(asked)
+        yield lambda: asked[0] if asked else 0
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+STOPS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
+"""What asks a program to end."""
+
+
+def interrupted(number: int) -> int:
+    """The exit code of a program that a signal stopped: 130 for Ctrl-C."""
+    return 128 + number
 
 
 @contextmanager
@@ -119,7 +155,7 @@ def _compiling(tell: Callable[[str, str], None]) -> Iterator[None]:
         jit.listeners.remove(tell)
 
 
-def stage(progress: Callable[..., None], stopped: Callable[[], bool]) -> Callable[..., bool]:
+def stage(progress: Callable[..., None], stopped: Callable[[], int]) -> Callable[..., bool]:
     """``progress`` that ends the study at once when ``stopped``."""
 
     def update(done: int, total: int | None, label: str = "simulating") -> bool:

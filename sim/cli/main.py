@@ -1,14 +1,17 @@
 """Entry point: commands collected, errors of ours turned into one line and an exit code.
 
 Exit codes: 0 done, 1 a check failed (conformance differs, capacity not found), 2 bad input,
-3 a verdict is negative (with --gate), 130 interrupted.
+3 a verdict is negative (with --gate), 4 a law does not hold (a fault of ours), 130 interrupted.
 """
 
 from __future__ import annotations
 
 import io
+import os
+import signal
 import sys
 from importlib import import_module
+from pathlib import Path
 
 from sim import plugins
 from sim.cli.app import app
@@ -24,7 +27,9 @@ for _module in COMMANDS:
 def main() -> None:
     """Entry point: errors of ours become one line and exit code 2."""
     try:
+        _print_somewhere()
         _spell_what_the_terminal_can()
+        _end_politely()
         _own_study()
         code = app(standalone_mode=False)  # of `typer.Exit`, else what the command returned: None
         sys.exit(code if isinstance(code, int) else 0)
@@ -49,11 +54,35 @@ def main() -> None:
         raise
 
 
+def _print_somewhere() -> None:
+    """Streams that the caller closed lead nowhere: a file of ours would be opened in their place, and written by whoever prints."""
+    while True:
+        number = os.open(os.devnull, os.O_RDWR)
+        if number > 2:
+            os.close(number)
+            break
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - as long as the program
+
+
 def _spell_what_the_terminal_can() -> None:
     """A character that the terminal's encoding (ASCII, GBK) does not have is printed as ``?``."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and "utf" not in stream.encoding.lower():
             stream.reconfigure(errors="replace")
+
+
+def _end_politely() -> None:
+    """A signal that asks the program to end lets it clear away what is half written."""
+
+    def end(number: int, _: object) -> None:
+        sys.exit(128 + number)
+
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # else: somebody wants otherwise (nohup)
+            signal.signal(number, end)
 
 
 def _own_study() -> None:

@@ -50,29 +50,28 @@ def run(
     target = None if no_save else common.target(out, loaded.name)
     exports = _exports(export, target)
     with common.stopping() as stopped, common.progress(quiet or json) as progress:
-        result = sim.run(loaded, progress=lambda done, total: progress(done, total) or stopped())
-    written = []
-    if target:  # before anything is printed: what stops the printing does not lose the run
-        result.save(target)
-        written = [one.write(result, target / one.file) for one in exports]
-    if json:
-        typer.echo(common.json(result.summary.as_dict() | {"confidence": confidence(result)}))
-    elif not quiet:
-        sure = confidence(result)
-        common.show(*view.caution(sure))
-        terminal.show(result)
-        common.show(*view.one_run(sure))
-    if target:
-        for file in written:
-            common.say(quiet or json, f"Export: {file}")
-        common.say(quiet or json, f"Result: {target}   Report: {target / 'report.html'}")
+        result = sim.run(loaded, progress=lambda done, total: progress(done, total) or bool(stopped()))
+        if target:  # before anything is printed: what stops the printing does not lose the run
+            result.save(target, lambda to: [one.fill(result, to / one.file) for one in exports])
+    with common.printing():
+        if json:
+            typer.echo(common.json(result.summary.as_dict() | {"confidence": confidence(result)}))
+        elif not quiet:
+            sure = confidence(result)
+            common.show(*view.caution(sure))
+            terminal.show(result)
+            common.show(*view.one_run(sure))
+        if target:
+            for one in exports:
+                common.say(quiet or json, f"Export: {target / one.file}")
+            common.say(quiet or json, f"Result: {target}   Report: {target / 'report.html'}")
     missed = unmet(result.summary, loaded.expect or {})
     for sentence in missed:
         typer.echo(f"not as expected: {sentence}", err=True)
     if stopped():
         where = f"the partial result is in {target}" if target else "nothing was saved (--no-save)"
         typer.echo(f"interrupted: {where}", err=True)
-        raise typer.Exit(130)
+        raise typer.Exit(common.interrupted(stopped()))
     if missed:
         raise typer.Exit(1)
     raise typer.Exit(3 if gate and result.summary["slo"]["met"] is False else 0)

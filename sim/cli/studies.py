@@ -100,7 +100,6 @@ def ask(name: str, scenario: str, options: dict[str, Any], how: dict[str, Any]) 
 
 
 def _ask(cls: Any, given: dict[str, Any]) -> None:
-    import contextlib
     from importlib import import_module
 
     from rich.console import Console
@@ -123,20 +122,20 @@ def _ask(cls: Any, given: dict[str, Any]) -> None:
     kept = f"finished runs are in {out}; the same command goes on" if out else "nothing was kept (--no-save)"
     with common.stopping(kept) as stopped, common.progress(quiet) as progress:
         try:
-            answer = run_study(study, out=out, progress=lambda *at: progress(*at) or stopped(), **how)
+            answer = run_study(study, out=out, progress=lambda *at: progress(*at) or bool(stopped()), **how)
         except Interrupted as error:
             typer.echo(f"interrupted after {words.counted(error.finished, 'run')}: {kept}", err=True)
-            raise typer.Exit(130) from None
-    if asked["json"]:
-        typer.echo(common.json(answer.as_dict()))
-    elif not asked["quiet"]:
-        with contextlib.suppress(BrokenPipeError):
+            raise typer.Exit(common.interrupted(stopped() or 2)) from None
+    with common.printing():
+        if asked["json"]:
+            typer.echo(common.json(answer.as_dict()))
+        elif not asked["quiet"]:
             Console().print(import_module(cls.report).screen(answer))
-    if out:
-        common.say(quiet, f"Report: {out / 'report.html'}   Runs: {out / 'runs.parquet'}")
+        if out:
+            common.say(quiet, f"Report: {out / 'report.html'}   Runs: {out / 'runs.parquet'}")
     if stopped():
         typer.echo(f"interrupted: {kept}", err=True)
-        raise typer.Exit(130)
+        raise typer.Exit(common.interrupted(stopped()))
     raise typer.Exit(_code(answer, asked["gate"]))
 
 

@@ -77,11 +77,14 @@ class Result:
 
         return pd.DataFrame(self.series, copy=False)
 
-    def save(self, folder: str | Path) -> Path:
-        """Write everything to ``folder``, all or nothing; an earlier result there is replaced. Raises ConfigError, OSError."""
+    def save(self, folder: str | Path, also: Callable[[Path], object] | None = None) -> Path:
+        """Write everything to ``folder``, all or nothing; an earlier result there is replaced, what is not ours there stays.
+
+        ``also`` writes further files into the folder that it gets. Raises ConfigError, OSError.
+        """
         from sim.metrics.store import save
 
-        return save(self, Path(folder))
+        return save(self, Path(folder), also)
 
     def html(self) -> str:
         """The HTML report; empty without a renderer."""

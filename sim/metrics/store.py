@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -18,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from sim.errors import ConfigError, DataError
+from sim import output
+from sim.errors import DataError
 from sim.metrics.histogram import ITL_BINS, edges
 from sim.metrics.summary import FORMAT, Summary
 
@@ -31,62 +30,15 @@ LARGE_CSV: Final = 100_000
 """Tables with more rows are compressed."""
 
 
-def save(result: Result, folder: Path) -> Path:
-    """Write a result; see `write_folder`."""
-    return write_folder(folder, lambda to: _write(result, to))
+def save(result: Result, folder: Path, also: Callable[[Path], object] | None = None) -> Path:
+    """Write a result, and what ``also`` writes beside it; see `sim.output.write_folder`."""
 
+    def fill(to: Path) -> None:
+        _write(result, to)
+        if also is not None:
+            also(to)
 
-def write_folder(folder: Path, fill: Callable[[Path], None]) -> Path:
-    """``fill`` a sibling folder first, then rename: what bears the name is always whole. Raises ConfigError, OSError.
-
-    ``fill`` must write a ``summary.json`` with a ``format`` of this package: a later run may then replace the folder.
-    """
-    folder = folder.resolve()  # a link stays one
-    check_target(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    fresh = folder.with_name(f".{folder.name}.new-{os.getpid()}")
-    old = folder.with_name(f".{folder.name}.old-{os.getpid()}")
-    shutil.rmtree(fresh, ignore_errors=True)
-    try:
-        fresh.mkdir()
-        fill(fresh)
-        if folder.exists():
-            folder.rename(old)
-        fresh.rename(folder)
-    except BaseException:
-        if old.exists() and not folder.exists():
-            old.rename(folder)
-        shutil.rmtree(fresh, ignore_errors=True)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
-    return folder
-
-
-def check_target(folder: Path) -> None:
-    """Refuse a place that holds anything but an earlier result or nothing: cheap, for before a long run. Raises ConfigError."""
-    folder = folder.resolve()
-    parent = next(p for p in folder.parents if p.exists())
-    if not (parent.is_dir() and os.access(parent, os.W_OK)):
-        raise ConfigError("output", str(folder), f"cannot be made: {parent} cannot be written", hint="name another folder")
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise ConfigError("output", str(folder), "is a file, not a folder", hint="name a new folder")
-    if any(folder.iterdir()) and _format(folder) is None:
-        raise ConfigError(
-            "output",
-            str(folder),
-            "is a folder that holds something else than a servesim result",
-            hint="name a new or an empty folder",
-        )
-
-
-def _format(folder: Path) -> str | None:
-    try:
-        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-        return str(summary["format"]) if str(summary["format"]).startswith("servesim-") else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    return output.write_folder(folder, fill)
 
 
 def _write(result: Result, to: Path) -> None:
@@ -138,7 +90,8 @@ def load(folder: Path) -> Result:
     """Read a saved result back; equal to what was saved. Raises DataError."""
     from sim.metrics.result import Result
 
-    if _format(folder) != FORMAT:
+    output.settle(folder)
+    if output.summary_format(folder) != FORMAT:
         raise DataError(
             str(folder),
             "is not a servesim result" if folder.exists() else "does not exist",

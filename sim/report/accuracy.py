@@ -12,8 +12,9 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from sim import output
 from sim.metrics import model_error
-from sim.metrics.store import write_folder, write_json
+from sim.metrics.store import write_json
 from sim.report import page
 from sim.report.figures import PALETTE, Figure, layout, rounded
 from sim.study.accuracy.errors import GROUPS, TARGETS, Row, title
@@ -131,17 +132,26 @@ def show_calibration(done: Calibration, console: Console | None = None) -> None:
 def write_table(report: AccuracyReport, file: Path) -> None:
     """``--csv``: one row a point and metric."""
     rows = list(report.table())
-    with file.open("w", newline="", encoding="utf-8") as out:
-        writer = csv.DictWriter(out, fieldnames=list(rows[0]) if rows else ["id"])
-        writer.writeheader()
-        writer.writerows(rows)
+
+    def fill(to: Path) -> None:
+        with to.open("w", newline="", encoding="utf-8") as out:
+            writer = csv.DictWriter(out, fieldnames=list(rows[0]) if rows else ["id"])
+            writer.writeheader()
+            writer.writerows(rows)
+
+    output.write_file(file, fill, "--csv")
 
 
 def write_record(report: AccuracyReport, file: Path) -> None:
     """``--record``: the spread of errors by class of deployments, as `sim.metrics.model_error` reads it."""
     ratios = report.ratios()
     source = f"servesim accuracy --record: {len({r[2] for r in ratios})} deployments, {len(report.simulated)} operating points"
-    file.write_text(model_error.as_yaml(model_error.spread(ratios), source), encoding="utf-8")
+    text = model_error.as_yaml(model_error.spread(ratios), source)
+    output.write_file(file, lambda to: _text(to, text), "--record")
+
+
+def _text(file: Path, text: str) -> None:
+    file.write_text(text, encoding="utf-8")
 
 
 def scatter(report: AccuracyReport, metric: str) -> Figure | None:
@@ -244,4 +254,4 @@ def save(report: AccuracyReport, folder: str | Path) -> Path:
         write_table(report, to / "accuracy.csv")
         (to / "report.html").write_text(render(report), encoding="utf-8")
 
-    return write_folder(Path(folder), fill)
+    return output.write_folder(Path(folder), fill)

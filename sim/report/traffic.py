@@ -12,7 +12,8 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from sim.metrics.store import write_folder, write_json
+from sim import output
+from sim.metrics.store import write_json
 from sim.report import page
 from sim.report.figures import PALETTE, Figure, layout, line, rounded
 
@@ -101,7 +102,7 @@ def save(found: Sequence[Description], folder: str | Path) -> Path:
         for d in found:
             (to / f"{Path(d.name).stem}.synthetic.yaml").write_text(section(d), encoding="utf-8")
 
-    return write_folder(Path(folder), fill)
+    return output.write_folder(Path(folder), fill)
 
 
 def html(found: Sequence[Description]) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from sim import output
 from sim.errors import ConfigError, DataError, did_you_mean
 from sim.hardware import load_accelerator
 from sim.study.accuracy import AccuracyReport, Outcome, Point, accuracy
@@ -82,10 +83,14 @@ class Calibration:
         title = f"{own.stem if base != engine else engine}, calibrated"
         text = yaml.safe_dump({"title": title, "base": base, "lines": list(lines.values())}, sort_keys=False)
         try:
-            target.write_text(text, encoding="utf-8")
+            output.write_file(target, lambda to: _write(to, text), "--out")
         except OSError as error:
             raise DataError(str(target), f"cannot be written: {error.strerror or error}") from None
         return target
+
+
+def _write(file: Path, text: str) -> None:
+    file.write_text(text, encoding="utf-8")
 
 
 def calibrate(

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from sim import output
 from sim.errors import ConfigError, DataError
-from sim.metrics.store import check_target
+from sim.study.table import FILE as TABLE
 
 FORMAT: Final = "servesim-study/1"
 _FILE: Final = "runs.jsonl"
@@ -28,7 +28,7 @@ class Store:
     """
 
     def __init__(self, folder: Path | None, definition: Mapping[str, Any], code: str, *, fresh: bool = False) -> None:
-        self.folder = folder.absolute() if folder else None
+        self.folder = Path(os.path.realpath(folder.expanduser())) if folder else None  # a link stays one
         self.known: dict[str, dict[str, Any]] = {}
         self.stale = 0
         self._head = json.loads(json.dumps({"format": FORMAT, "definition": definition, "code": code}, default=str))
@@ -44,8 +44,7 @@ class Store:
     def _open(self, folder: Path, fresh: bool) -> None:
         file = folder / _FILE
         if not file.exists():
-            check_target(folder)
-            shutil.rmtree(folder, ignore_errors=True)  # an earlier result of another command
+            output.check(folder)  # an earlier result of another command is replaced when there is an answer
         folder.mkdir(parents=True, exist_ok=True)
         self._to = file.open("a+b")
         _lock(self._to, folder)
@@ -93,18 +92,10 @@ class Store:
         return line
 
     def finish(self, fill: Callable[[Path], None], *, complete: bool) -> None:
-        """Let ``fill`` write the files of the answer into the folder: each appears whole, ``summary.json`` last."""
+        """Let ``fill`` write the files of the answer into the folder, all or nothing."""
         if self.folder is None:
             return
-        fresh = self.folder / f".new-{os.getpid()}"
-        shutil.rmtree(fresh, ignore_errors=True)
-        try:
-            fresh.mkdir()
-            fill(fresh)
-            for file in sorted(fresh.iterdir(), key=lambda f: f.name == "summary.json"):
-                file.replace(self.folder / file.name)
-        finally:
-            shutil.rmtree(fresh, ignore_errors=True)
+        output.write_folder(self.folder, fill, also=(_FILE, TABLE), ours=True)
         if complete and not self._ended:
             self._ended = True
             self._to.write(_line({"end": True}))

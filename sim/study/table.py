@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -33,7 +32,7 @@ class Table:
             return
         import pyarrow.parquet as pq
 
-        fresh = self._folder / f".{FILE}.new-{os.getpid()}"
+        fresh = self._folder / f".{FILE}.new"  # one process at a time writes here
         pq.write_table(arrow(rows), fresh, compression="zstd")
         fresh.replace(self._folder / FILE)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sim.errors import ConfigError, DataError, did_you_mean
+from sim.output import write_file
 from sim.workload import content
 from sim.workload.table import RequestBlock
 from sim.workload.traces._auto import reader
@@ -38,18 +39,19 @@ def convert(
     if out.exists() and out.samefile(path):
         raise ConfigError("--out", str(out), "is the file that is read")
     made = reader(path, form, settings, "settings")
-    fresh = out.with_name(f".{out.name}.new")
     count = 0
-    try:
+
+    def fill(fresh: Path) -> None:
+        nonlocal count
         with pa.output_stream(str(fresh), compression=_PACKED.get(out.suffix)) as stream:
             for text, n in WRITERS[to](made.pieces(path), block_tokens):
                 stream.write(text.encode())
                 count += n
-        fresh.replace(out)
+
+    try:
+        write_file(out, fill, "--out")
     except OSError as error:
         raise DataError(str(out), f"cannot be written ({error.strerror or error})") from None
-    finally:
-        fresh.unlink(missing_ok=True)
     notes = list(made.notes)
     if not made.timed:
         notes.append(f"{path.name} has no arrival times: all are written as 0")

@@ -177,7 +177,10 @@ def test_a_link_to_a_folder_stays_a_link(servesim: Command, tmp_path: Path) -> N
 def test_a_place_that_cannot_be_written_is_refused_before_the_run(
     servesim: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(os, "access", lambda *_: False)
+    def full(**_: object) -> str:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("tempfile.mkdtemp", full)
     done = servesim(*TINY, "-q", "-o", "a/b")
     assert done.code == 2
     assert f"{tmp_path} cannot be written" in done.err

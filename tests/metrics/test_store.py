@@ -36,6 +36,7 @@ def test_files_and_csv(tmp_path: Path) -> None:
     files = _files(result.save(tmp_path / "a" / "out"))
 
     assert list(files) == [
+        ".servesim.json",  # which files are ours
         "itl_histogram.csv",
         "report.html",
         "requests.csv",

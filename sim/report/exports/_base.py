@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
-from sim import registry
+from sim import output, registry
 
 if TYPE_CHECKING:
     from sim.metrics.result import Result
@@ -40,15 +40,13 @@ class Export:
 
     def write(self, result: Result, path: Path) -> Path:
         """Write the file whole or not at all."""
-        fresh = path.with_name(f".{path.name}.new")
-        try:
-            with fresh.open("w", encoding="utf-8", newline="\n") as to:
-                to.writelines(self.text(result))
-            fresh.replace(path)
-        except BaseException:
-            fresh.unlink(missing_ok=True)
-            raise
+        output.write_file(path, lambda to: self.fill(result, to))
         return path
+
+    def fill(self, result: Result, path: Path) -> None:
+        """Write the file, in a folder that is made whole or not at all."""
+        with path.open("w", encoding="utf-8", newline="\n") as file:
+            file.writelines(self.text(result))
 
 
 def find(names: Sequence[str], field: str = "--export") -> list[Export]:
