@@ -26,6 +26,7 @@ ROOMS = {
     "router": "sim.policy.routing",
     "scaler": "sim.policy.scaling",
     "admission": "sim.policy.admission",
+    "client": "sim.policy.clients",
     "arrival": "sim.workload.arrivals",
     "length": "sim.workload.lengths",
     "trace": "sim.workload.traces",
@@ -39,6 +40,7 @@ BASES: Final = {
     "router": "sim.policy.router:Router",
     "scaler": "sim.policy.scaler:Scaler",
     "admission": "sim.policy.admitting:Admission",
+    "client": "sim.policy.client:Client",
     "arrival": "sim.workload.arrivals._base:Arrival",
     "length": "sim.workload.lengths._base:Length",
     "trace": "sim.workload.traces._base:Trace",
@@ -48,7 +50,7 @@ BASES: Final = {
     "section": "sim.metrics.section:Extra",
 }
 """What a class of each kind is derived from; imported only to check a plug-in."""
-_GUARDED: Final = ("engine", "router", "scaler", "admission", "arrival", "length", "trace")
+_GUARDED: Final = ("engine", "router", "scaler", "admission", "client", "arrival", "length", "trace")
 """Kinds whose plug-ins take part in a run."""
 _registered: dict[str, dict[str, type]] = {kind: {} for kind in ROOMS}
 _checked: dict[tuple[str, type], type] = {}

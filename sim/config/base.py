@@ -68,6 +68,12 @@ class Admission(Named):
     name: str = Field(description="name of the admission policy, or path/to/file.py:Class of your own")
 
 
+class Clients(Named):
+    """What clients do besides sending: time-outs, retries, hedging, leaving."""
+
+    name: str = Field(description="name of the client, or path/to/file.py:Class of your own")
+
+
 class Arrival(Named):
     """When requests arrive."""
 

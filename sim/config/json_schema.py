@@ -16,6 +16,7 @@ _KINDS = {
     "Router": ("router", "name"),
     "Scaling": ("scaler", "name"),
     "Admission": ("admission", "name"),
+    "Clients": ("client", "name"),
     "Arrival": ("arrival", "process"),
     "Lengths": ("length", "kind"),
 }

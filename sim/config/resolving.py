@@ -42,6 +42,8 @@ def resolved(scenario: Scenario) -> dict[str, Any]:
         data["scaling"] = _named(scenario.scaling, "scaler", "scaling")
     for i, policy in enumerate(scenario.admission):
         data["admission"][i] = _named(policy, "admission", f"admission[{i}]")
+    if scenario.clients is not None:
+        data["clients"] = _named(scenario.clients, "client", "clients")
     for field, source in scenario.traffic.sources().items():
         into = data["traffic"] if scenario.traffic.classes is None else data["traffic"]["classes"][field.rpartition(".")[2]]
         _source(source, into, field)

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from pydantic import Field, StrictInt, field_validator, model_validator
 
-from sim.config.base import Admission, Router, Scaling, Section
+from sim.config.base import Admission, Clients, Router, Scaling, Section
 from sim.config.deployment import Deployment, Pool, Transfer
 from sim.config.economics import Economics
 from sim.config.model import Model
@@ -61,6 +61,9 @@ class Scenario(Section):
         description="before the router: rate limits, queues, priorities, fairness; one after the other, the first outermost",
     )
     scaling: Scaling | None = Field(None, description="autoscaling; null: the deployment keeps its replicas")
+    clients: Clients | None = Field(
+        None, description="time-outs, retries, hedging, patience; null: clients wait for ever and try once"
+    )
     slo: Slo = Field(default_factory=Slo)
     economics: Economics | None = Field(None, description="prices, power and grid: adds money, energy and carbon to the result")
     record: Record = Field(default_factory=Record)

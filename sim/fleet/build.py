@@ -20,6 +20,7 @@ from sim.engine.contract import Ranks, Scheduler, Site
 from sim.engine.seam import Group
 from sim.engine.state import new_recorder
 from sim.errors import ConfigError, NotModelledError
+from sim.fleet.attempts import attempts_of
 from sim.fleet.checks import check_host, check_sides
 from sim.fleet.client_side import ClientSide
 from sim.fleet.clients import clients_of
@@ -272,6 +273,8 @@ def refuse(plans: Sequence[Plan], scenario: Any) -> None:
     for i, policy in enumerate(make_policies(scenario.admission, 1, scenario.seed)):
         if hasattr(policy.params, "detector"):
             has["a saturation detector"] = f"admission[{i}].name", policy.name
+    if scenario.clients is not None:
+        has["clients"] = "clients.name", scenario.clients.name
     if not router.elastic:
         has["a router of a fixed fleet"] = "router.name", scenario.router.name
     if router.coordinates:
@@ -310,6 +313,7 @@ def wire(
     scaling: Any = None,
     transfer: Any = None,
     admission: Sequence[Any] = (),
+    client: Any = None,
 ) -> World:
     """The world of a run: clients, what stands between, engines. Without ``plans``: one kind of engine, and clients who see nothing else."""
     clock = Clock()
@@ -360,6 +364,8 @@ def wire(
         seen = engines.view if roles else routers[0].seen if scaling is not None else views[0]
         between[:0] = doors(clock, admission, seed, seen)
     side = ClientSide.of(plans) if plans else None
+    if client is not None:
+        between.insert(0, attempts_of(clock, client, plans, engines, side, seed))
     mix = hosts.mix([p.share for p in plans], stream(seed, "models"), _of_class(plans, traffic)) if several else None
     clients = clients_of(clock, traffic, until, mix, side)
     world = World(clock, clients, between, engines, until=until, progress=progress, side=side)

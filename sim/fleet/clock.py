@@ -24,6 +24,8 @@ class Clock(simpy.Environment):
         super().__init__()
         self.resting: Callable[[], bool] = lambda: True
         """Whether nothing will happen any more unless an event of the clock makes it."""
+        self.dead_events: Callable[[], int] = lambda: 0
+        """How many of the events to come do nothing."""
         self._repeating = 0
 
     def at(self, time: float) -> simpy.Event:
@@ -41,7 +43,7 @@ class Clock(simpy.Environment):
     def repeat(self, task: Callable[[], float]) -> None:
         """``task()`` now and at the time that it answers each time, as long as anything else can still happen."""
         again = task()
-        if again == inf or (len(self._queue) == self._repeating and self.resting()):
+        if again == inf or (len(self._queue) - self.dead_events() == self._repeating and self.resting()):
             return
 
         def next_time(_: Any) -> None:

@@ -77,6 +77,15 @@ class Queue(Station):
                 self._round()
         self._ticking = False
 
+    def withdraw(self, request: Request) -> None:
+        """Out of the queue."""
+        number = request.number
+        if self.held.pop(number, None) is None:
+            self.then.withdraw(request)
+            return
+        self._alive.discard(number)
+        self._router.withdraw(number)
+
     def _give_up(self, number: int) -> None:
         request = self.held.pop(number, None)
         if request is not None:

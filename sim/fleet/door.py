@@ -53,6 +53,15 @@ class Door(Station):
             self._waits += 1
         return True
 
+    def withdraw(self, request: Request) -> None:
+        """Told to the policy, if it is here; else to who has it."""
+        if self.held.pop(request.number, None) is None:
+            self.then.withdraw(request)
+            return
+        self._waited.discard(request.number)
+        self._policy.withdraw(self._tickets.pop(request.number), self._clock.now)
+        self._round()
+
     def _round(self) -> None:
         now = self._clock.now
         while self.held:

@@ -47,6 +47,9 @@ class Engines(Station):
         self._came: dict[int, float] = {}  # requests that were kept before the engines: when they left their clients
         self._rows: list[Columns] = []
         self._block: tuple[Any, Any, Any] = (None, None, None)
+        self._exits: dict[int, Any] = {}
+        self.notices_after: list[float] = [0.0] * len(self.groups)
+        """Of each pool: seconds between two looks at whether a client is still there."""
 
     def part(self, groups: Sequence[Any], facts: Sequence[ReplicaFacts] | None) -> View:
         """A view of some of the pools."""
@@ -108,9 +111,36 @@ class Engines(Station):
             row = 0
         if request.watch:
             self._there[number] = request
+            request.replica, request.came = replica, self.clock.now
         pool = self.pool_of[replica]
         self.taken[pool] += 1
         self.groups[pool].submit(self.number_of[replica], columns, spans, row, row + 1, number - row, request.watch)
+
+    def withdraw(self, request: Request) -> None:
+        """Its engine hears of it when it looks, and does what it does (`sim.engine.withdraw`)."""
+        now = self.clock.now
+        period = self.notices_after[self.pool_of[request.replica]]
+        if period == 0.0:
+            self._let_go(request)
+        else:
+            looks = np.floor((now - request.came) / period) + 1.0
+            self.clock.call(request.came + float(looks) * period, lambda: self._let_go(request))
+
+    def _let_go(self, request: Request) -> None:
+        if request.number not in self._there:
+            return
+        pool = self.pool_of[request.replica]
+        if pool not in self._exits:
+            from sim.engine.withdraw import Exits
+
+            self._exits[pool] = Exits(self.groups[pool])
+        if self._exits[pool].withdraw(self.number_of[request.replica], request.number, self.clock.now) == 1:
+            self.tell()  # it has left
+
+    def row_of(self, replica: int) -> int:
+        """The (first) row of results of a replica."""
+        pool = self.pool_of[replica]
+        return int(self._first_row[pool] + self.number_of[replica] * self.groups[pool].ranks)
 
     def submit_block(self, block: Any, replica_of: NDArray[np.int32], first: int) -> None:
         """To the inboxes, which keep future arrivals."""
@@ -162,11 +192,13 @@ class Engines(Station):
         """Pass on what has happened."""
         for group, first in zip(self.groups, self.first, strict=False):
             if self.first_tokens:
-                for t, (number, k, kind, *_) in zip(*group.take_outcomes(), strict=True):
+                for t, (number, k, kind, _, status) in zip(*group.take_outcomes(), strict=True):
                     if kind == FIRST_TOKEN:
                         self.before.first_token(self._there[number], t)
                     else:
-                        self.before.ended(self._there.pop(number), t, first + k)
+                        request = self._there.pop(number)
+                        request.status = status
+                        self.before.ended(request, t, first + k)
                 continue
             ids, times, replicas = group.take_watched()
             for number, t, k in zip(ids.tolist(), times.tolist(), replicas.tolist(), strict=True):
@@ -181,6 +213,11 @@ class Engines(Station):
             for group in self.groups:
                 group._keys.fill(-inf)
                 group.advance(until, False)
+
+    def notes(self) -> list[str]:
+        """Engines that are told of nothing."""
+        deaf = any(not exits.known for exits in self._exits.values())
+        return ["an engine has no `withdraw`: it computes requests to the end whose clients have gone"] if deaf else []
 
     # -- results
 

@@ -7,7 +7,7 @@ hosted gateway of PAI-EAS behaves alike (its page gives other numbers: queue 512
 from __future__ import annotations
 
 from collections.abc import Generator
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import Any
 
 import simpy
@@ -51,7 +51,16 @@ class Gateway(Station):
         while len(self._buffer) >= self._p.max_queue_size:
             yield self._env.timeout(self._p.wait_queue_interval)
         self.knocking -= 1
-        self._push(request, priority)
+        if request.number in self.held:
+            self._push(request, priority)
+
+    def withdraw(self, request: Request) -> None:
+        """Out of the buffer; a worker that tries for it is free at its next try."""
+        if self.held.pop(request.number, None) is None:
+            self.then.withdraw(request)
+            return
+        self._buffer = [entry for entry in self._buffer if entry[2] is not request]
+        heapify(self._buffer)
 
     def _push(self, request: Request, priority: int) -> None:
         heappush(self._buffer, (priority, self._count, request))
@@ -67,6 +76,8 @@ class Gateway(Station):
                 self._env.process(self._retry(request))
 
     def _ask(self, request: Request) -> bool:
+        if request.number not in self.held:
+            return True  # its client has gone
         outage = self._p.scheduler_outage
         away = outage is not None and outage[0] <= self._env.now < outage[1]
         if not (self.then.in_turn(request) if away else self.then.arrive(request)):
@@ -81,8 +92,8 @@ class Gateway(Station):
             if self._ask(request):
                 break
         else:
-            del self.held[request.number]
-            self.refused(request, self._env.now)
+            if self.held.pop(request.number, None) is not None:
+                self.refused(request, self._env.now)
         self._idle += 1
         self._serve()
 

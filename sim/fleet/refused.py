@@ -15,6 +15,9 @@ class Refused(NamedTuple):
 
 
 REFUSED: Final = (
+    Refused("roles", "clients", "withdrawing a request whose KV is on its way between engines is not modelled", "none"),
+    Refused("several models", "clients", "withdrawing a request that waits for an Ollama server's model is not modelled", "none"),
+    Refused("migration", "clients", "withdrawing a request that moves between engines is not modelled", "none"),
     Refused(
         "scaling", "a router of a fixed fleet", "routes among a fixed set of replicas and cannot be used with scaling", "elastic"
     ),

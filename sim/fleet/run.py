@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from sim import guard
 from sim.errors import DataError, LawViolation
+from sim.fleet.attempts import client_of
 from sim.fleet.build import Plan, wire
 from sim.fleet.clock import LATEST, too_late
 from sim.fleet.routers import make_routers
@@ -56,9 +57,10 @@ def execute(
     scaling: Any = None,
     transfer: Any = None,
     admission: Sequence[Any] = (),
+    clients: Any = None,
 ) -> Raw:
     """Run the traffic through the pools. ``router``: section with ``name`` and settings; ``transfer``: the section of that name;
-    ``admission``: sections with ``name`` and settings, outermost first.
+    ``clients``: likewise; ``admission``: sections with ``name`` and settings, outermost first.
 
     With ``scaling`` (a `sim.fleet.scaling.ScalingPlan`) the pools are planned with as many replicas as can exist at once.
 
@@ -78,6 +80,7 @@ def execute(
         scaling=scaling,
         transfer=transfer,
         admission=admission,
+        client=client_of(clients),
     )
     world.run()
     requests = world.requests()

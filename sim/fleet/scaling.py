@@ -182,6 +182,13 @@ class Elastic(Station):
         self.waited += 1
         return True
 
+    def withdraw(self, request: Request) -> None:
+        """Out of the room."""
+        if self.held.pop(request.number, None) is None:
+            self.then.withdraw(request)
+        else:
+            self._buffer.remove(request)
+
     def appoint(self, side: int) -> None:
         """Tell a side's router who serves."""
         self._members[side].appoint(sorted(k for pool in self._pools if pool.side == side for k in pool.serving()))

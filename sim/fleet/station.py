@@ -83,6 +83,10 @@ class Station:
         """The same, each to the replica that ``rule`` (a `sim.policy.router.Fewest`) names then."""
         self.then.submit_ahead(block, lo, hi, first, rule)
 
+    def withdraw(self, request: Request) -> None:
+        """The client of a request has gone, now. Who keeps requests drops it without a word; it gets no outcome any more, except from an engine."""
+        self.then.withdraw(request)
+
     # -- up
 
     def ended(self, request: Request, time: float, replica: int) -> None:
@@ -107,6 +111,9 @@ class Station:
     def join(self, rows: dict[str, Any], requests: int) -> dict[str, Any]:
         """One row per request, where a request leaves several."""
         return rows
+
+    def client_times(self, rows: dict[str, Any]) -> None:
+        """The rows, ordered by number, with times as clients see them: for who knows better."""
 
     def totals(self) -> dict[str, float]:
         """What happened here: figures with names that begin with ``fleet_``."""

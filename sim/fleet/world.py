@@ -110,6 +110,8 @@ class World:
         out = {name: column[order] for name, column in out.items()}
         if self._side is not None:
             self._side.shift(out)
+        for station in self.stations:
+            station.client_times(out)
         for name, values in self.clients.labels().items():
             out[name] = values[out["id"]]
         return out

@@ -95,7 +95,7 @@ def _gaps(record: RunRecord) -> None:
     cut = np.isnan(r["finish_s"])
     end = np.where(cut, record.totals.get("last_s", np.nan), r["finish_s"])
     start = np.where(cut, r["arrival_s"], r["first_token_s"])  # what a client sees later than the engine's clock must not count
-    room = float(np.nansum(np.maximum(end - start, 0.0)))
+    room = float(np.nansum(np.maximum(end - start, 0.0))) + float(record.totals.get("unseen_gap_s", 0.0))
     total = float(record.totals.get("itl_sum_s", 0.0))
     if total > room * (1 + 1e-6) + 1e-6:
         raise LawViolation(f"gaps between tokens lie between first token and finish: they sum to {total:.6g} s of {room:.6g} s")

@@ -59,11 +59,6 @@ def how_many(scaler: Any, answer: Any) -> str:
     return f"answered {_shown(answer)}; allowed: a whole number of replicas, 0 or more"
 
 
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return (text if len(text) <= 60 else text[:57] + "…") + ("" if value is None else f" ({type(value).__name__})")
-
-
 def row_of(snapshot: Any, block: Any, row: int, *_: Any) -> str:
     """The request that a router was asked about."""
     now = f"at {float(snapshot.now):.6g} s: " if snapshot is not None else ""
@@ -76,8 +71,14 @@ def block_of(block: Any) -> str:
     return f"block of {len(block)} requests from {float(block.arrival_s[0]):.6g} s on" if len(block) else "empty block"
 
 
+def seconds(client: Any, answer: Any) -> str:
+    """Of `Client.delay`: a time, 0 or more."""
+    ok = isinstance(answer, int | float | np.floating | np.integer) and not isinstance(answer, bool) and 0 <= answer < 1e9
+    return "" if ok else f"answered {_shown(answer)}; allowed: seconds, 0 or more"
+
+
 def yes_or_no(policy: Any, answer: Any) -> str:
-    """Of `Admission.offer`."""
+    """Of `Admission.offer`, `Client.retries`."""
     return "" if isinstance(answer, bool | np.bool_) else f"answered {_shown(answer)}; allowed: True or False"
 
 
@@ -86,3 +87,8 @@ def numbers(policy: Any, answer: Any) -> str:
     if isinstance(answer, list | tuple) and all(is_number(n) for n in answer):
         return ""
     return f"answered {_shown(answer)}; allowed: a list of the numbers of waiting requests"
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return (text if len(text) <= 60 else text[:57] + "…") + ("" if value is None else f" ({type(value).__name__})")

@@ -41,13 +41,16 @@ def reasons(plans: Sequence[Plan], requests: dict[str, Any], totals: dict[str, f
         mine = np.ones(len(status), bool) if len(plans) == 1 else (replica >= lo) & (replica < hi)
         known = getattr(p.scheduler, "reasons", None) or _KNOWN.get(p.scheduler.name, {})
         turned = mine & (status == REJECTED)
-        if (at_doors or (at_gateway and len(plans) == 1)) and "taken_s" in requests:
+        if (at_doors or "unseen_gap_s" in totals or (at_gateway and len(plans) == 1)) and "taken_s" in requests:
             turned &= ~np.isnan(requests["taken_s"])
+        failed = mine & (status == FAILED)
+        if "unseen_gap_s" in totals:  # clients give requests up themselves, and say so
+            failed &= ~np.isnan(requests["taken_s"])
         long = turned & (requests["prompt_tokens"] >= p.max_context)
         for rows, kind, why in (
             (long, "rejected", f"prompts as long as the {p.max_context:,} tokens that it accepts, or longer"),
             (turned & ~long, "rejected", known.get("queue", "turned away at the door")),
-            (mine & (status == FAILED), "failed", known.get("failed", "given up after they had been admitted")),
+            (failed, "failed", known.get("failed", "given up after they had been admitted")),
         ):
             n = int(np.count_nonzero(rows))
             if n:

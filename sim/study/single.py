@@ -105,6 +105,7 @@ class Prepared:
             scaling=self.scaling,
             transfer=s.transfer,
             admission=s.admission,
+            clients=s.clients,
         )
         raw.notes[:0] = self.notes
         record = _record(s, plans, raw)

@@ -73,6 +73,14 @@ ROUTERS = (
     "{name: llumnix_v0, enable_migration: true, migrate_out_threshold: 80, enable_defrag: false}",
     "{name: llumnix, enable_rescheduling: true, rescheduling_load_threshold: 0.001, rescheduling_load_diff_threshold: 0.0}",
 )
+CLIENTS = (
+    "simple",
+    "{name: openai, timeout: 300ms}",
+    "{name: httpx, read: 150ms, stream: false}",
+    "{name: simple, first_token_timeout: 100ms, max_attempts: 4, backoff: 10ms, jitter: 1, hedge_after: 60ms, max_hedges: 2}",
+    "{name: simple, patience: {mean: 200ms}, deadline: 2s, hedge_after: 50ms}",
+    "{name: envoy, timeout: 500ms, per_try_timeout: 100ms, num_retries: 3}",
+)
 
 
 @st.composite
@@ -87,6 +95,8 @@ def worlds(draw: Any) -> tuple[str, int]:
                 least=pick(0, 1, 1 if deployment == TWO else 2), target=pick("qps: 4", "queue: 1", "gpu: 0.3", "qps: 9, queue: 2")
             )
         )
+    if pick(False, True):
+        lines.append(f"clients: {pick(*CLIENTS)}")
     lines.append(f"admission: {pick('[]', '[]', *DOORS)}")
     if pick(False, False, True):
         lines.append(f"until: {pick('0.3s', '4s')}")
@@ -122,6 +132,10 @@ def check(text: str, clients: int) -> Any:
         assert count["in_flight"] == 0
     if not count["in_flight"]:
         check_laws(record)
+    if "clients" in s:
+        told = s["clients"]
+        assert told["attempts"] >= count["injected"]
+        assert told["given_up"] == count["rejected"] + count["failed"]
     done = r["status"] == 0
     for before, after in (
         ("arrival_s", "first_scheduled_s"),
@@ -144,7 +158,7 @@ def test_whatever_is_combined_obeys_the_laws(world: tuple[str, int]) -> None:
     try:
         check(text, clients)
     except NotModelledError as refused:
-        words = (*(pair.why for pair in REFUSED), "of this engine", "this engine", "its hand-over between pools")
+        words = (*(pair.why for pair in REFUSED), "of this engine", "this engine", "its hand-over between pools", "not modelled")
         assert any(w in str(refused) for w in words), refused
 
 
@@ -229,6 +243,7 @@ def test_what_is_refused_is_refused_with_its_reason(pair: Any) -> None:
         "migration": "router: {name: llumnix_v0, enable_migration: true}",
         "scaled roles": QPS,
         "a saturation detector": "admission: flow_control",
+        "clients": "clients: openai",
     }
     pools = {"several models": hosts(1), "roles": SIDES["vllm"], "ranks": RANKS}
     kinds = {pair.one, pair.other}

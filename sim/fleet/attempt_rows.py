@@ -1,0 +1,89 @@
+"""Rows of attempts (`sim.fleet.attempts`) become one row per request: the outcome that its client saw."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from sim.metrics.clients import Waste
+from sim.metrics.record import FINISHED, IN_FLIGHT
+
+MORE: Final = 1 << 40
+"""Numbers of attempts after the first begin here; a first attempt has the number of its request."""
+_NAN: Final = ("taken_s", "first_scheduled_s", "first_token_s", "finish_s")
+_ZERO: Final = ("output_tokens", "cached_tokens", "preemptions")
+
+
+class Folded(NamedTuple):
+    """What became of a request whose row is not just that of its first attempt.
+
+    ``time``: of the end, as the client sees it. ``leg``: number of the attempt that counts; −1: none. ``row``: replica, as rows count them.
+    ``arrival``, ``prompt``: of the request.
+    """
+
+    status: int
+    time: float
+    leg: int
+    row: int
+    arrival: float
+    prompt: int
+
+
+def fold(rows: dict[str, Any], odd: Mapping[int, Folded]) -> tuple[dict[str, Any], Waste]:
+    """One row for each request, and what was computed in vain. ``rows``: all that engines and stations have left, by number of attempts.
+
+    A request that is not in ``odd`` has the row of its first attempt.
+    """
+    ids = rows["id"]
+    numbers = np.array(sorted(odd), np.int64)
+    plain = (ids < MORE) & ~np.isin(ids, numbers)
+    outcomes = [odd[k] for k in numbers.tolist()]
+    status = np.array([o.status for o in outcomes], np.int32)
+    source, served = _rows_of(ids, np.array([o.leg for o in outcomes], np.int64))
+    served &= (status == FINISHED) | (status == IN_FLIGHT)
+    used = plain.copy()
+    used[source[served]] = True
+    made = {name: _taken(column, source, served, name) for name, column in rows.items()}
+    made["id"], made["status"] = numbers, status
+    alone = np.flatnonzero(~served)
+    for name, values in (
+        ("arrival_s", [o.arrival for o in outcomes]),
+        ("prompt_tokens", [o.prompt for o in outcomes]),
+        ("replica", [o.row for o in outcomes]),
+        ("finish_s", [o.time for o in outcomes]),
+    ):
+        if alone.size:
+            made[name][alone] = np.array(values, made[name].dtype)[alone]
+    made["finish_s"][status == IN_FLIGHT] = np.nan
+    return {name: np.concatenate([column[plain], made[name]]) for name, column in rows.items()}, _waste(rows, ~used)
+
+
+def _rows_of(ids: Any, wanted: Any) -> tuple[Any, Any]:
+    """Where each of the wanted numbers is, and whether it is anywhere."""
+    if not ids.size:
+        return np.zeros(wanted.size, np.int64), np.zeros(wanted.size, bool)
+    order = np.argsort(ids, kind="stable")
+    found = order[np.minimum(np.searchsorted(ids[order], wanted), ids.size - 1)]
+    return found, ids[found] == wanted
+
+
+def _taken(column: Any, source: Any, served: Any, name: str) -> Any:
+    out = column[source].copy() if column.size else np.zeros(source.size, column.dtype)
+    if name in _NAN:
+        out[~served] = np.nan
+    elif name in _ZERO:
+        out[~served] = 0
+    return out
+
+
+def _waste(rows: dict[str, Any], lost: Any) -> Waste:
+    begun = lost & ~np.isnan(rows["first_scheduled_s"])
+    gap = rows["finish_s"][lost] - rows["first_token_s"][lost]
+    return Waste(
+        attempts=int(begun.sum()),
+        prompt_tokens=int((rows["prompt_tokens"][begun] - rows["cached_tokens"][begun]).sum()),
+        output_tokens=int(rows["output_tokens"][lost].sum()),
+        gap_s=float(np.nansum(np.maximum(gap, 0.0))),
+    )

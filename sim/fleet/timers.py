@@ -1,0 +1,45 @@
+"""Alarms of which most never ring: one heap of its own and one event of the clock for the next of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from heapq import heappop, heappush
+from math import inf
+from typing import Any
+
+from sim.fleet.clock import Clock
+
+
+class Timers:
+    """``ring(kind, subject)`` at each time. Alarms at one time ring in the order of setting. ``idle``: whether no alarm means anything any more."""
+
+    def __init__(self, clock: Clock, ring: Callable[[int, Any], None], idle: Callable[[], bool]) -> None:
+        self._clock, self._ring = clock, ring
+        self._heap: list[tuple[float, int, int, Any]] = []
+        self._set = 0
+        self._armed = inf
+        self._pending = 0
+        clock.dead_events = lambda: self._pending if idle() else 0
+
+    def at(self, time: float, kind: int, subject: Any) -> None:
+        """Ring at ``time`` (infinity: never)."""
+        if time == inf:
+            return
+        heappush(self._heap, (time, self._set, kind, subject))
+        self._set += 1
+        self._arm()
+
+    def _arm(self) -> None:
+        if self._heap and self._heap[0][0] < self._armed:
+            self._armed = self._heap[0][0]
+            self._pending += 1
+            self._clock.call(self._armed, self._wake)
+
+    def _wake(self) -> None:
+        self._pending -= 1
+        self._armed = inf
+        now = self._clock.now
+        while self._heap and self._heap[0][0] <= now:
+            _, _, kind, subject = heappop(self._heap)
+            self._ring(kind, subject)
+        self._arm()
