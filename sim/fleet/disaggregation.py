@@ -73,17 +73,15 @@ class HandOvers(Station):
         self._routers = routers
         self._members = [[r for r, g in enumerate(self._pool) if self._is_decode[g] == decode] for decode in (False, True)]
         self._views = list(views)
-        for decode, role in enumerate(("prefill", "decode")):
-            if not routers[0].whole:
-                routers[decode].plays(role)
-                routers[decode].setup(self._views[decode].facts)
         if routers[0].whole:
             routers[0].setup(facts)
+        for router, role, view in zip(routers if not routers[0].whole else (), ("prefill", "decode"), views, strict=False):
+            router.plays(role)
+            router.setup(view.facts)
         self._pairs = self._protocol.pair or self._protocol.first == "decode" or routers[0].pairs
         for router in routers:
             router.pairs = self._pairs
-        self._choices = 0  # pairs that routers have chosen
-        self._turns = [0, 0]
+        self._choices, self._turns = 0, [0, 0]  # pairs that routers have chosen; of each side
         self._there: dict[int, Journey] = {}
         self._sent_on: dict[int, Request] = {}  # whose KV has gone to D, which has the rest
         self._columns: tuple[Any, Any, Any] = (None, None, None)  # of the latest block: columns for P, for D
@@ -95,6 +93,8 @@ class HandOvers(Station):
         """Whether somebody asks `in_use`."""
         self._used = [0] * len(self._pool)
         self._stranded: list[Journey] = []
+        self.watches = 3 if routers[0].hears and not routers[0].whole else 0  # ends and first tokens
+        self._place = {r: i for members in self._members for i, r in enumerate(members)}
         engines.happened = self._happened
         engines.counts = self._rows.ended
 
@@ -233,10 +233,14 @@ class HandOvers(Station):
 
     def _to_prefill(self, j: Journey, t: float) -> None:
         """P gets the request, for one token."""
+        if self.watches:
+            self._clock.call(t, lambda: self._routers[0].on_sent(j.number, self._place[j.p], j.block, j.row, t))
         self._put(j, j.p, 1, t, HAND_OVER | WATCH_CHUNKS if self._protocol.sends == "chunks" else HAND_OVER)
 
     def _to_decode(self, j: Journey, t: float) -> None:
         """D gets the request, without the KV of its prompt."""
+        if self.watches:
+            self._clock.call(t, lambda: self._routers[1].on_sent(j.number, self._place[j.d], j.block, j.row, t))
         self._put(j, j.d, 2, t, REMOTE_KV | WATCH_FINISH if j.watch or self._protocol.returns else REMOTE_KV)
         self._settle_d(j)  # from now on it is one of those that D has not finished
         if self._pairs and not self._routers[-1].whole:
@@ -263,6 +267,7 @@ class HandOvers(Station):
 
     def _prompt_computed(self, j: Journey, t: float, slot: int) -> None:
         j.p_slot = slot
+        self._tell_ended(0, j.number, t)
         self.before.first_token(j.request, t)
         protocol = self._protocol
         if protocol.first_token == "prefill":
@@ -335,6 +340,8 @@ class HandOvers(Station):
         self._left_p(j, t)
         self._settle_d(j)
         self._there.pop(j.number, None)
+        self._tell_ended(0, j.number, t)
+        self._tell_ended(1, j.number, t)
         self.before.ended(j.request, t, j.d if j.d >= 0 else j.p)
 
     def _left_prefill(self, j: Journey, t: float) -> None:
@@ -353,7 +360,12 @@ class HandOvers(Station):
         else:
             request = self._sent_on.pop(number, None)
             if request is not None:
+                self._tell_ended(1, number, t)
                 self.before.ended(request, t, self._engines.first[g] + k)
+
+    def _tell_ended(self, side: int, number: int, t: float) -> None:
+        if self.watches:
+            self._clock.call(t, lambda: self._routers[side].on_end(number, t))
 
     def _again(self, j: Journey, t: float, done: int, last: float) -> None:
         """Prompt and what was delivered are the new prompt; routers choose anew, the old replicas where they have none."""

@@ -21,6 +21,7 @@ class Dispatch(Station):
         super().__init__()
         self._clock, self._router, self._view = clock, router, view
         self._turn = 0
+        self.watches = (1 | 2) if router.hears else 0  # ends and first tokens
         router.setup(view.facts)
 
     @property
@@ -58,12 +59,17 @@ class Dispatch(Station):
         replica = self._router.choose(self._view, request.block, request.row)
         if replica < 0:
             return False
-        self.then.submit(request, replica)
+        self._submit(request, replica)
         return True
+
+    def _submit(self, request: Request, replica: int) -> None:
+        if self.watches:
+            self._router.on_sent(request.number, replica, request.block, request.row, self._view.now)
+        self.then.submit(request, replica)
 
     def send(self, request: Request, replica: int, decode: int = -1) -> None:
         """Somebody else has chosen."""
-        self.then.submit(request, replica)
+        self._submit(request, replica)
 
     def in_turn(self, request: Request) -> bool:
         """Round robin among those who serve."""
@@ -72,7 +78,7 @@ class Dispatch(Station):
             return False
         replica = serving[self._turn % len(serving)]
         self._turn = (self._turn + 1) % len(serving)
-        self.then.submit(request, replica)
+        self._submit(request, replica)
         return True
 
     def arrive_ahead(self, block: Any, lo: int, hi: int, first: int) -> None:
@@ -82,6 +88,26 @@ class Dispatch(Station):
     def arrive_block(self, block: Any, first: int) -> None:
         """The router says where each row goes."""
         self.then.submit_block(block, self._router.route(block), first)
+
+    # -- what the router hears, each at its time
+
+    def first_token(self, request: Request, time: float) -> None:
+        """Of a request that it has sent."""
+        if self.watches:
+            self._clock.call(time, lambda: self._router.on_first_token(request.number, time))
+        self.before.first_token(request, time)
+
+    def ended(self, request: Request, time: float, replica: int) -> None:
+        """Likewise."""
+        if self.watches:
+            self._clock.call(time, lambda: self._router.on_end(request.number, time))
+        self.before.ended(request, time, replica)
+
+    def refused(self, request: Request, time: float, busy: bool = False) -> None:
+        """Somebody behind has given it up."""
+        if self.watches:
+            self._clock.call(time, lambda: self._router.on_end(request.number, time))
+        self.before.refused(request, time, busy)
 
 
 def in_service(router: Router, replicas: int) -> Sequence[int]:

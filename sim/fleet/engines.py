@@ -27,6 +27,8 @@ class Engines(Station):
         super().__init__()
         self.clock = clock
         self.groups = list(groups)
+        self.first: list[int] = np.cumsum([0, *(g.n for g in groups)]).tolist()
+        """The first replica of each pool."""
         self.views: list[View] = []
         self.view = self.part(self.groups, facts)
         self.pool_of = [g for g, group in enumerate(groups) for _ in range(group.n)]
@@ -40,8 +42,6 @@ class Engines(Station):
         self.taken = [0] * len(self.groups)
         """Requests that went to each pool, one by one."""
         self._starts = [0] * len(self.pool_of)
-        self.first: list[int] = np.cumsum([0, *(g.n for g in groups)]).tolist()
-        """The first replica of each pool."""
         self._first_row = np.cumsum([0, *(g.n * g.ranks for g in groups)]).tolist()  # results are by rank
         self._there: dict[int, Request] = {}
         self._came: dict[int, float] = {}  # requests that were kept before the engines: when they left their clients
@@ -53,8 +53,11 @@ class Engines(Station):
 
     def part(self, groups: Sequence[Any], facts: Sequence[ReplicaFacts] | None) -> View:
         """A view of some of the pools."""
-        self.views.append(View(list(groups), self.clock, facts))
-        return self.views[-1]
+        view = View(list(groups), self.clock, facts)
+        numbers = [first + k for g, first in zip(self.groups, self.first, strict=False) if g in groups for k in range(g.n)]
+        view.as_seen = lambda replica, block, row: self.as_seen(numbers[replica], block, row)
+        self.views.append(view)
+        return view
 
     @property
     def looks(self) -> int:

@@ -82,6 +82,10 @@ class HostView:
         """Of all engines."""
         return self._view.delivered()
 
+    def cached(self, block: Any, row: int) -> Any:
+        """Not of hosts."""
+        raise NotImplementedError
+
     def running(self, replica: int) -> Any:
         """Not of hosts."""
         raise NotImplementedError

@@ -44,6 +44,11 @@ class Serving:
         found: tuple[NDArray[np.int64], NDArray[np.int64]] = self._view.delivered()
         return found
 
+    def cached(self, block: Any, row: int) -> NDArray[np.float64]:
+        """f8[place]."""
+        found: NDArray[np.float64] = self._view.cached(block, row)[self.numbers]
+        return found
+
     def running(self, replica: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Running requests of the replica at a place."""
         rows: tuple[NDArray[np.int64], NDArray[np.float64]] = self._view.running(int(self.numbers[replica]))
@@ -63,6 +68,7 @@ class Members(Router):
         self.numbers: list[int] = []
         """Those that serve, ascending."""
         self.interval = router.interval
+        self.hears = router.hears
         self.gateway, self.migration = router.gateway, router.migration
 
     @property
@@ -93,6 +99,18 @@ class Members(Router):
         if self._router.interval is not None and self.numbers:
             self._router.poll(self._seen)
 
+    def on_sent(self, number: int, replica: int, block: Any, row: int, now: float) -> None:
+        """Passed on."""
+        self._router.on_sent(number, replica, block, row, now)
+
+    def on_first_token(self, number: int, now: float) -> None:
+        """Passed on."""
+        self._router.on_first_token(number, now)
+
+    def on_end(self, number: int, now: float) -> None:
+        """Passed on."""
+        self._router.on_end(number, now)
+
     def rested(self, polls: int) -> None:
         """Passed on."""
         self._router.rested(polls)
@@ -101,6 +119,7 @@ class Members(Router):
         """Of all replicas that can be."""
         self._facts = facts
         self._router.setup(facts)
+        self.interval = self._router.interval
 
     def plays(self, role: str) -> None:
         """Passed on."""

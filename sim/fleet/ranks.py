@@ -88,6 +88,10 @@ class RankView:
         running, waiting, used, total, _ = self.gauges()
         return {"running": running, "waiting": waiting, "used_blocks": used, "total_blocks": total}
 
+    def cached(self, block: Any, row: int) -> Any:
+        """Not of ranks."""
+        raise NotImplementedError
+
     def running(self, replica: int) -> Any:
         """Not for balancers."""
         raise NotImplementedError

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,8 @@ class View:
         self._place = [(g, k) for g, group in enumerate(groups) for k in range(group.n)]
         self.moment = 0.0
         """Time of the outcome that is being handled, which may be ahead of SimPy's clock."""
+        self.as_seen: Callable[[int, Any, int], tuple[Any, int]] = lambda replica, block, row: (block, row)
+        """A request as a replica sees it, which may have been restarted."""
         self.looks = 0
         """Times that a router brought engines up to now."""
 
@@ -83,6 +85,18 @@ class View:
             inside.sync(self.now)
         self.looks += 1
         found: tuple[NDArray[np.int64], NDArray[np.int64]] = delivered(self._groups)
+        return found
+
+    def cached(self, block: Any, row: int) -> NDArray[np.float64]:
+        """f8[n]: KV blocks of a prompt in the prefix cache of each replica as of now. Raises `NotModelledError` for engines that cannot be asked."""
+        from sim.fleet.cached import cached_blocks
+
+        for inside in self.insides():
+            inside.sync(self.now)
+        self.looks += 1
+        found: NDArray[np.float64] = cached_blocks(
+            self._groups, block, row, lambda k: self.as_seen(k, block, row), self.facts[0].engine
+        )
         return found
 
     def free_blocks(self, replica: int) -> float:

@@ -36,6 +36,9 @@ class Snapshot(Protocol):
     def look(self) -> dict[str, NDArray[np.float64]]:
         """f8[n] by name (``sim.engine.handover.LOOK``): queue and memory of each replica exactly as of now. Costs O(requests in flight)."""
 
+    def cached(self, block: Any, row: int) -> NDArray[np.float64]:
+        """f8[n]: KV blocks of a prompt in the prefix cache of each replica, as KV events tell it. Raises `NotModelledError` where there are none."""
+
     def running(self, replica: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Running requests in order of the batch. i8[m, 5]: id, slot, tokens with KV, tokens delivered, of the prompt; f8[m]: when they came."""
 
@@ -161,6 +164,23 @@ class Router(ABC):
     def choose_decode(self, snapshot: Snapshot, block: Any, row: int, prefill: int) -> int:
         """Of a ``whole`` router without ``pairs``: the decode replica once ``prefill`` has computed the prompt."""
         raise NotImplementedError
+
+    # -- what happens to the requests that it has sent
+
+    hears: bool = False
+    """Whether it is told of them (`on_sent`, `on_first_token`, `on_end`)."""
+
+    def on_sent(self, number: int, replica: int, block: Any, row: int, now: float) -> None:
+        """A request goes to the replica of this number (as `members` numbers them); between prefill and decode pools, of the router's side."""
+        return
+
+    def on_first_token(self, number: int, now: float) -> None:
+        """A request has its first token."""
+        return
+
+    def on_end(self, number: int, now: float) -> None:
+        """A request has left its replica, for good."""
+        return
 
     def revert(self) -> None:
         """The last choice is void, as the other side has no replica."""

@@ -38,6 +38,10 @@ class Engines:
         """f8[n] by name."""
         return self._rows
 
+    def cached(self, block: RequestBlock, row: int) -> NDArray[np.float64]:
+        """f8[n]: nothing is."""
+        return np.zeros(self.n)
+
     def running(self, replica: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Nobody runs."""
         return np.zeros((0, 5), np.int64), np.zeros(0)

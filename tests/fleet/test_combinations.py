@@ -64,6 +64,8 @@ DOORS = (
 ROUTERS = (
     "round_robin",
     "least_outstanding",
+    "{name: dynamo, use_kv_events: false}",
+    "kubernetes",
     "power_of_two",
     "eas_tokenworks",
     "llumnix",

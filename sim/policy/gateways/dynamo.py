@@ -82,6 +82,14 @@ class Ledger:
         self.requests = np.zeros(workers, np.int64)
         self._blocks: list[dict[object, int]] = [{} for _ in range(workers)]
 
+    def reach(self, workers: int) -> None:
+        """There are at least so many workers."""
+        more = workers - len(self._blocks)
+        if more > 0:
+            self.prefill = np.concatenate([self.prefill, np.zeros(more)])
+            self.requests = np.concatenate([self.requests, np.zeros(more, np.int64)])
+            self._blocks += [{} for _ in range(more)]
+
     def blocks_with(self, worker: int, keys: Sequence[object]) -> int:
         """Active blocks of a worker with a request of these blocks besides."""
         mine = self._blocks[worker]

@@ -1,7 +1,8 @@
 """The router of vLLM production-stack. Source: vllm-project/production-stack src/vllm_router @ a6c01db0; recorded decisions are matched.
 
 What it calls QPS are the requests it routed to an engine within a window: blind to their length and to whether they have finished. Chunks of 128
-characters are ``128 / characters_per_token`` tokens. Not modelled: kvaware (asks an LMCache controller) and the two disaggregated modes.
+characters are ``128 / characters_per_token`` tokens. ``kvaware`` asks an LMCache controller; here it knows the engines' own caches
+as of now. Not modelled: the two disaggregated modes.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pydantic import Field
 
 from sim.policy.gateways.production_stack import CHUNK, Arrivals, HashTrie, RoundRobin, Session, lowest_qps, named
 from sim.policy.gateways.prompts import Pieces
-from sim.policy.router import Router, RouterParams, Snapshot
+from sim.policy.router import ReplicaFacts, Router, RouterParams, Snapshot
 from sim.policy.routing._spans import spans_of
 from sim.registry import register
 
@@ -22,10 +23,15 @@ from sim.registry import register
 class ProductionStackParams(RouterParams):
     """Settings of `ProductionStack`, spelled as on its command line."""
 
-    routing_logic: Literal["roundrobin", "session", "prefixaware"] = Field("roundrobin", description="how an engine is chosen")
+    routing_logic: Literal["roundrobin", "session", "prefixaware", "kvaware"] = Field(
+        "roundrobin", description="how an engine is chosen"
+    )
     request_stats_window: float = Field(60.0, gt=0, le=1e6, description="seconds over which requests per engine are counted")
     prefix_min_match_length: int = Field(
         0, ge=0, le=2**30, description="characters that must match; with fewer the lowest QPS decides"
+    )
+    kv_aware_threshold: int = Field(
+        2000, ge=0, le=2**30, description="kvaware: tokens that may be missing from the cache of the engine"
     )
     characters_per_token: float = Field(4.0, gt=0, le=128, description="how long a token is in characters")
 
@@ -43,6 +49,7 @@ class ProductionStack(Router):
         self._urls = [named(i) for i in range(replicas)]
         self._place = {url: i for i, url in enumerate(self._urls)}
         self._arrivals = Arrivals(params.request_stats_window)
+        self._block = 16
         self._round, self._session = RoundRobin(), Session()
         self._chunk = max(round(CHUNK / params.characters_per_token), 1)
         self._trie = HashTrie(self._chunk)
@@ -60,12 +67,29 @@ class ProductionStack(Router):
         if logic == "roundrobin":
             url = self._round.choose(self._urls)
         elif logic == "session":
-            session = int(block.session[row])
-            url = self._session.choose(self._urls, None if session < 0 else f"session-{session}", self._arrivals.qps(now))
+            url = self._by_session(block, row, now)
+        elif logic == "kvaware":
+            url = self._kv(snapshot, block, row)
         else:
             url = self._prefix(block, row, now)
         self._arrivals.add(url, now)
         return self._place[url]
+
+    def _by_session(self, block: Any, row: int, now: float) -> str:
+        session = int(block.session[row])
+        return self._session.choose(self._urls, None if session < 0 else f"session-{session}", self._arrivals.qps(now))
+
+    def _kv(self, snapshot: Snapshot, block: Any, row: int) -> str:
+        """The first engine that has any of the prompt, unless too much is missing."""
+        hits = snapshot.cached(block, row) * self._block
+        place = int((hits > 0).argmax())
+        if hits[place] == 0 or hits[place] < max(int(block.prompt_tokens[row]) - self.params.kv_aware_threshold, 0):
+            return self._by_session(block, row, snapshot.now)
+        return self._urls[place]
+
+    def setup(self, facts: Sequence[ReplicaFacts]) -> None:
+        """Tokens of a block."""
+        self._block = facts[0].block_size
 
     def _prefix(self, block: Any, row: int, now: float) -> str:
         prompt = Pieces(spans_of(block, row), int(block.prompt_tokens[row]))

@@ -4,8 +4,10 @@ Own counters only: requests in flight through this gateway, which is what ``outs
 the engines evict. Recorded decisions of sglang_router 0.3.2 and smg 1.13.0 are matched (`servesim conformance router`). Sizes are given in
 characters, as on the command line; a token counts as ``characters_per_token`` of them.
 
-Not modelled: ``prefix_hash`` and ``consistent_hashing`` (their rings hash texts and headers that simulated requests do not have), ``bucket``,
-overload protection and the priority scheduler of smg 1.13, circuit breakers and retries.
+*Polled*: reports of SGLang engines every ``load_monitor_interval``, for the policies that use them; they are as old as that, and what this gateway has sent
+since is added only by ``least_load``. Routing keys are sessions. ``prefix_hash`` needs tokens, as over gRPC.
+
+Not modelled: overload protection of smg 1.13, circuit breakers and retries. Its limit of requests in flight and its queue are `queue_limit`.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ from pydantic import Field
 
 from sim.policy.gateways.cache_aware import CacheAware, Settings
 from sim.policy.gateways.prompts import Pieces
-from sim.policy.router import Router, RouterParams, Snapshot
+from sim.policy.gateways.rings import HashRing
+from sim.policy.gateways.sglang import Buckets, Reported, least_load, prefix_hash
+from sim.policy.router import Relocation, ReplicaFacts, Router, RouterParams, Snapshot
 from sim.policy.routing._spans import spans_of
 from sim.registry import register
 
@@ -30,9 +34,17 @@ class SglangRouterParams(RouterParams):
     """Settings of `SglangRouter`, spelled as on its command line."""
 
     version: Version = Field("0.3", description="sglang_router 0.3, or smg at 1.8 or 1.13: the rules of cache_aware differ")
-    policy: Literal["cache_aware", "round_robin", "random", "power_of_two", "manual"] = Field(
-        "cache_aware", description="how a worker is chosen"
-    )
+    policy: Literal[
+        "cache_aware",
+        "round_robin",
+        "random",
+        "power_of_two",
+        "least_load",
+        "prefix_hash",
+        "consistent_hashing",
+        "manual",
+        "bucket",
+    ] = Field("cache_aware", description="how a worker is chosen")
     cache_threshold: float = Field(0.3, ge=0, le=1, description="share of the prompt that must match for a hit (strictly more)")
     balance_abs_threshold: int = Field(
         64, ge=0, le=10**9, description="requests in flight by which workers must differ to be out of balance"
@@ -47,9 +59,33 @@ class SglangRouterParams(RouterParams):
         2**26, ge=1, le=2**40, description="characters that one worker may hold in the tree after an eviction"
     )
     characters_per_token: float = Field(4.0, gt=0, le=100, description="how long a token is in characters")
+    load_monitor_interval: float = Field(10.0, gt=0, le=1e6, description="seconds between two reports of an engine's load")
+    prefix_token_count: int = Field(256, ge=1, le=2**20, description="prefix_hash: tokens that are hashed")
+    prefix_hash_load_factor: float = Field(
+        1.25, ge=0, le=1e6, description="prefix_hash: load beyond which the ring's worker is passed over"
+    )
+    bucket_adjust_interval_secs: float = Field(
+        5.0, gt=0, le=1e6, description="bucket: seconds between two looks at the boundaries"
+    )
+    least_load_kv_pressure_weight: float = Field(0.15, ge=0, le=1e6, description="least_load: weight of KV pressure")
+    least_load_default_throughput: float = Field(
+        2000.0, gt=0, le=1e9, description="least_load: tokens/s of an engine that reports none"
+    )
+    least_load_mean_prefill_tokens: float = Field(
+        1024.0, gt=0, le=1e9, description="least_load: tokens that a request counts for"
+    )
     assignment_mode: Literal["random", "min_load", "min_group"] = Field(
         "random", description="manual: where a new routing key (here: session) goes"
     )
+
+
+class _Reports:
+    """What engines said last: requests waiting, share of KV memory in use; and tokens sent to each since."""
+
+    def __init__(self, gauges: Any) -> None:
+        _, self.waiting, used, total = np.array(gauges[:4], np.float64)
+        self.kv = np.divide(used, total, out=np.zeros_like(used), where=total > 0)
+        self.sent = np.zeros(len(self.kv))
 
 
 @register("router")
@@ -71,6 +107,19 @@ class SglangRouter(Router):
         self._most = int(params.max_tree_size / params.characters_per_token)
         self._turn = 0
         self._sticky: dict[int, int] = {}
+        self._ring = HashRing()
+        self._buckets: Buckets | None = None
+        self._reports: _Reports | None = None
+
+    def setup(self, facts: Sequence[ReplicaFacts]) -> None:
+        """SGLang's engines report their load."""
+        if self.params.policy in ("power_of_two", "least_load") and facts and all(f.engine == "sglang" for f in facts):
+            self.interval = self.params.load_monitor_interval
+
+    def poll(self, snapshot: Snapshot) -> Sequence[Relocation]:
+        """New reports; what was sent since the last ones counts no more."""
+        self._reports = _Reports(snapshot.gauges())
+        return ()
 
     def members(self, numbers: Sequence[int]) -> None:
         """Workers that left lose their keys; what the tree does with them depends on the version."""
@@ -78,6 +127,7 @@ class SglangRouter(Router):
         self._numbers = list(numbers)
         self._core.workers(self._numbers)
         self._sticky = {k: w for k, w in self._sticky.items() if w in self._numbers}
+        self._reports = None
 
     def choose(self, snapshot: Snapshot, block: Any, row: int) -> int:
         """One decision by ``policy``."""
@@ -91,10 +141,51 @@ class SglangRouter(Router):
             return int(self.rng.integers(0, self.replicas))
         if policy == "manual":
             return self._manual(snapshot, int(block.session[row]))
-        # over HTTP nobody counts the load of power_of_two and no engine reports it: both are 0, and the first drawn wins the tie
+        if policy == "power_of_two":
+            return self._power_of_two()
+        if policy == "least_load":
+            return self._least_load(snapshot)
+        return self._hashed(snapshot, block, row)
+
+    def _power_of_two(self) -> int:
+        """Over HTTP nobody counts its load: without reports both are 0, and the first drawn wins the tie."""
         first = int(self.rng.integers(0, self.replicas))
-        self.rng.integers(0, self.replicas - 1)
-        return first
+        second = (first + 1 + int(self.rng.integers(0, self.replicas - 1))) % self.replicas
+        if self._reports is None:
+            return first
+        return second if self._reports.kv[second] < self._reports.kv[first] else first
+
+    def _least_load(self, snapshot: Snapshot) -> int:
+        p, r, loads = self.params, self._reports, snapshot.outstanding
+        seen = [
+            Reported(float(load))
+            if r is None
+            else Reported(float(load), float(r.waiting[i]) * p.least_load_mean_prefill_tokens, float(r.kv[i]), 0.0, r.sent[i])
+            for i, load in enumerate(loads)
+        ]
+        place = least_load(
+            seen, p.least_load_kv_pressure_weight, p.least_load_default_throughput, p.least_load_mean_prefill_tokens
+        )
+        if r is not None:
+            r.sent[place] += p.least_load_mean_prefill_tokens  # over HTTP the length of a prompt is not known
+        return place
+
+    def _hashed(self, snapshot: Snapshot, block: Any, row: int) -> int:
+        p = self.params
+        if p.policy == "bucket":
+            if self._buckets is None or self._buckets.workers != self.replicas:
+                self._buckets = Buckets(
+                    self.replicas, p.balance_abs_threshold, p.balance_rel_threshold, p.bucket_adjust_interval_secs
+                )
+            return self._buckets.choose(snapshot.now, int(block.prompt_tokens[row] * p.characters_per_token))
+        self._ring.set_nodes(self._numbers)
+        if p.policy == "consistent_hashing":
+            session = int(block.session[row])
+            return int(self.rng.integers(0, self.replicas)) if session < 0 else self._numbers.index(self._ring.owner(session))
+        prompt = Pieces(spans_of(block, row), int(block.prompt_tokens[row]))
+        first = next(iter(prompt.blocks(min(p.prefix_token_count, len(prompt)), partial=True)))
+        owner = self._numbers.index(self._ring.owner(first))
+        return prefix_hash([float(v) for v in snapshot.outstanding], owner, p.prefix_hash_load_factor)
 
     def _cache_aware(self, snapshot: Snapshot, block: Any, row: int) -> int:
         if snapshot.now >= self._evicts_at:

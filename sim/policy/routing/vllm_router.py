@@ -2,7 +2,8 @@
 
 ``cache_aware`` of the released wheel works on prompt tokens. A request without token ids (text prompts and no tokenizer at the router) always
 goes to the first worker with the least load; set ``tokens: false`` for that. Recorded decisions are matched (`servesim conformance router`).
-Not modelled: kv_aware, consistent_hash, ttft_aware, smetric.
+*Polled*: ``power_of_two`` adds its own requests in flight to loads that it read up to ``load_poll_interval`` ago. ``kv_aware`` knows every block that an
+engine stores and evicts, as of now. Not modelled: ttft_aware (least polled load), smetric, blocks that kv_aware takes to be there for 2 s.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from sim.policy.gateways.cache_aware import CacheAware, Settings
 from sim.policy.gateways.prompts import Letters, Pieces
-from sim.policy.router import Router, RouterParams, Snapshot
+from sim.policy.gateways.rings import HashRing
+from sim.policy.router import Relocation, Router, RouterParams, Snapshot
 from sim.policy.routing._spans import spans_of
 from sim.policy.routing.sglang_router import _by_number
 from sim.registry import register
@@ -24,8 +27,11 @@ from sim.registry import register
 class VllmRouterParams(RouterParams):
     """Settings of `VllmRouter`, spelled as on its command line."""
 
-    policy: Literal["cache_aware", "round_robin", "random", "sticky_least_loaded"] = Field(
-        "cache_aware", description="how a worker is chosen"
+    policy: Literal[
+        "cache_aware", "round_robin", "random", "sticky_least_loaded", "power_of_two", "kv_aware", "consistent_hash"
+    ] = Field("cache_aware", description="how a worker is chosen")
+    load_poll_interval: float = Field(
+        5.0, gt=0, le=1e6, description="power_of_two: seconds between two reads of an engine's load"
     )
     tokens: bool = Field(True, description="whether the router sees token ids; without them cache_aware is least load")
     cache_threshold: float = Field(0.3, ge=0, le=1, description="share of the prompt that must match for a hit (strictly more)")
@@ -53,6 +59,16 @@ class VllmRouter(Router):
         self._evicts_at = params.eviction_interval_secs
         self._turn = 0
         self._sessions: dict[int, int] = {}
+        self._ring = HashRing(160)
+        self._polled: NDArray[np.float64] | None = None
+        if params.policy == "power_of_two":
+            self.interval = params.load_poll_interval
+
+    def poll(self, snapshot: Snapshot) -> Sequence[Relocation]:
+        """Requests running and waiting."""
+        gauges = snapshot.gauges()
+        self._polled = np.array(gauges[0] + gauges[1])
+        return ()
 
     def members(self, numbers: Sequence[int]) -> None:
         """Workers that left lose their sessions; their nodes stay in the tree until evicted."""
@@ -60,6 +76,7 @@ class VllmRouter(Router):
         self._numbers = list(numbers)
         self._core.workers(self._numbers)
         self._sessions = {k: w for k, w in self._sessions.items() if w in self._numbers}
+        self._polled = None
 
     def choose(self, snapshot: Snapshot, block: Any, row: int) -> int:
         """One decision by ``policy``."""
@@ -71,6 +88,16 @@ class VllmRouter(Router):
             return int(self.rng.integers(0, self.replicas))
         if p.policy == "sticky_least_loaded":
             return self._sticky(int(block.session[row]))
+        if p.policy == "power_of_two":
+            return self._power_of_two(snapshot)
+        if p.policy == "consistent_hash":
+            session = int(block.session[row])
+            self._ring.set_nodes(self._numbers)
+            return int(self.rng.integers(0, self.replicas)) if session < 0 else self._numbers.index(self._ring.owner(session))
+        if p.policy == "kv_aware":
+            hits = snapshot.cached(block, row)
+            most = hits.max()
+            return int(snapshot.outstanding.argmin()) if most == 0 else len(hits) - 1 - int(hits[::-1].argmax())
         if snapshot.now >= self._evicts_at:
             self._core.tree.evict(p.max_tree_size)
             self._evicts_at = (snapshot.now // p.eviction_interval_secs + 1.0) * p.eviction_interval_secs
@@ -80,6 +107,15 @@ class VllmRouter(Router):
         if p.tokens:
             self._core.chosen(number, prompt, decision)
         return self._numbers.index(number)
+
+    def _power_of_two(self, snapshot: Snapshot) -> int:
+        """The less loaded of two that are drawn, the first of equals."""
+        if self.replicas == 1:
+            return 0
+        first = int(self.rng.integers(0, self.replicas))
+        second = (first + 1 + int(self.rng.integers(0, self.replicas - 1))) % self.replicas
+        load = snapshot.outstanding if self._polled is None else snapshot.outstanding + self._polled
+        return second if load[second] < load[first] else first
 
     def _sticky(self, session: int) -> int:
         """A session stays; a new one goes to the worker with the fewest sessions, drawn among equals (the real tie-break hashes the URL)."""
