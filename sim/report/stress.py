@@ -29,6 +29,11 @@ SPIKES: Final = (
     "Requests by time of arrival. The spike is shaded; a window is bad when fewer requests meet the SLO than it requires."
 )
 
+STEPS: Final = (
+    "Load goes up in steps, is briefly more than can be served, and goes down the same steps. Requests of the second half of each step: by then "
+    "the queue that the overload left has been worked off."
+)
+
 
 def screen(answer: StressAnswer) -> Group:
     """The sentence, the loads, the spikes."""
@@ -45,6 +50,8 @@ def screen(answer: StressAnswer) -> Group:
     lines: list[Any] = [Text(answer.sentence(), style=style), table]
     lines += [Text(line) for line in facts(answer)]
     lines += [Text(recovery_sentence(r), style="red" if r.stuck else "") for r in answer.recoveries]
+    if answer.hysteresis is not None:
+        lines.append(Text(answer.hysteresis.sentence(), style="red" if any(v.worse for v in answer.hysteresis.levels) else ""))
     return Group(*lines, *study.warnings(answer))
 
 
@@ -121,15 +128,31 @@ def page(answer: StressAnswer) -> Page:
     if answer.recoveries:
         spikes = [f for i in range(len(answer.recoveries)) for f in _spike(answer, i)]
         sections.insert(1, Section("After a spike", SPIKES, figures=spikes))
+    notes = [*facts(answer), *(recovery_sentence(r) for r in answer.recoveries)]
+    if answer.hysteresis is not None:
+        notes.append(answer.hysteresis.sentence())
+        sections.insert(-1, Section("The same load before and after an overload", STEPS, table=_steps(answer.hysteresis)))
     return Page(
         f"Stress test of {answer.name}",
         answer.question,
         answer.sentence(),
         study.STATE[answer.verdict],
-        notes=[*facts(answer), *(recovery_sentence(r) for r in answer.recoveries)],
+        notes=notes,
         warnings=list(answer.warnings),
         sections=sections,
     )
+
+
+def _steps(found: Any) -> Table:
+    def share(x: tuple[float, float, float]) -> dict[str, Any]:
+        half = (x[2] - x[1]) / 2
+        return {"text": f"{x[0]:.2%}" + (f" ± {half:.2%}" if half else ""), "sort": x[0]}
+
+    rows = [
+        [{"text": f"{v.rate:.4g}", "sort": v.rate}, share(v.up), share(v.down) | {"mood": "no" if v.worse else "yes"}]
+        for v in found.levels
+    ]
+    return Table(["requests/s", "SLO met on the way up", "on the way down"], rows)
 
 
 def _band(answer: StressAnswer, name: str) -> Figure | None:

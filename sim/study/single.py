@@ -25,7 +25,7 @@ from sim.study.idle import check_traffic
 from sim.study.reasons import reasons
 from sim.units import show_bytes, show_seconds
 from sim.workload import build_traffic
-from sim.workload.stretched import Spike, stretched
+from sim.workload.stretched import Course, Spike, stretched
 
 _SERIES_POINTS = 400_000  # of all replicas together
 
@@ -65,6 +65,7 @@ class Prepared:
         lengths: float = 1.0,
         burst: float = 1.0,
         spike: tuple[float, float, float] | None = None,
+        course: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
         progress: Progress | None = None,
         multi_step: bool = True,
     ) -> Result:
@@ -72,7 +73,7 @@ class Prepared:
 
         ``units``: replicas of a single pool; of several pools, how many times the number that each has.
         ``lengths``: prompts and answers so many times as long; ``burst``: load in waves of this height; ``spike``: (factor, start,
-        duration), so many times the load for a while (`workload.stretched`).
+        duration), so many times the load for a while; ``course``: (seconds, factors), load in steps (`workload.stretched`).
         ``progress(done, total)`` is called now and then; when it returns True the run stops early and the result says so.
         """
         s = self.scenario
@@ -88,8 +89,9 @@ class Prepared:
         if self.scaling is not None:
             plans = self.scaling.grown(plans)
         traffic = self.traffic if rate is None else self.traffic.with_rate(rate)
-        if lengths != 1.0 or burst != 1.0 or spike is not None:
-            worse = stretched(traffic, lengths=lengths, burst=burst, spike=None if spike is None else Spike(*spike))
+        moved = Spike(*spike) if spike is not None else Course(*course) if course is not None else None
+        if lengths != 1.0 or burst != 1.0 or moved is not None:
+            worse = stretched(traffic, lengths=lengths, burst=burst, spike=moved)
             traffic = fitting(self.plans, worse, s.traffic.too_long)
         total = traffic.total
         raw = execute(

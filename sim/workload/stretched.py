@@ -30,9 +30,26 @@ class Spike:
         return t - inside + inside / self.factor
 
 
-def stretched(traffic: Traffic, *, lengths: float = 1.0, burst: float = 1.0, spike: Spike | None = None) -> Traffic:
+@dataclass(frozen=True)
+class Course:
+    """A course of load: for ``seconds[i]`` requests come ``factors[i]`` times as fast, after that as fast as in the last part."""
+
+    seconds: tuple[float, ...]
+    factors: tuple[float, ...]
+
+    def warp(self, t: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Where an arrival of the plain traffic goes: the inverse of what has come by a time."""
+        ends = np.concatenate([[0.0], np.cumsum(self.seconds)])
+        come = np.concatenate([[0.0], np.cumsum(np.multiply(self.seconds, self.factors))])
+        moved = np.interp(t, come, ends)
+        beyond = t > come[-1]
+        moved[beyond] = ends[-1] + (t[beyond] - come[-1]) / self.factors[-1]
+        return np.asarray(moved, np.float64)
+
+
+def stretched(traffic: Traffic, *, lengths: float = 1.0, burst: float = 1.0, spike: Spike | Course | None = None) -> Traffic:
     """The same traffic with prompts and answers ``lengths`` times as long, load that alternates within a minute between ``burst``
-    times the rate and none (mean rate and order stay), or a ``spike``.
+    times the rate and none (mean rate and order stay), or a ``spike`` or another course of load.
 
     Prompts whose content is shared (prefixes, sessions) keep their length; their answers grow. Raises `ConfigError` for waiting clients,
     whose arrivals are not the traffic's to move.
@@ -43,7 +60,7 @@ def stretched(traffic: Traffic, *, lengths: float = 1.0, burst: float = 1.0, spi
 
 
 class _Stretched(Traffic):
-    def __init__(self, inner: Traffic, lengths: float, burst: float, spike: Spike | None) -> None:
+    def __init__(self, inner: Traffic, lengths: float, burst: float, spike: Spike | Course | None) -> None:
         self._inner, self._lengths, self._burst, self._spike = inner, lengths, burst, spike
         self.total = inner.total
         self.closed_loop, self.classes, self.tenants = inner.closed_loop, inner.classes, inner.tenants

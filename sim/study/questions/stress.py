@@ -49,13 +49,18 @@ class StressParams(Params):
     spike: Annotated[tuple[float, float] | None, BeforeValidator(_spike)] = Field(
         (3.0, 60.0), description="a spike to recover from, or none", json_schema_extra={"metavar": "'3x for 60s'"}
     )
+    hysteresis: bool = Field(
+        True, description="also go up and down in steps, and compare the same load before and after an overload"
+    )
     replications: Count = Field(3, le=1000, description="runs at each load, each under other random numbers")
     confidence: Confidence = 0.95
 
 
 @dataclass(frozen=True)
 class StressAnswer:
-    """``curve`` (`sim.study.stress.curve.Curve`), ``recoveries`` and their ``windows`` (`sim.study.stress.recovery`)."""
+    """``curve`` (`sim.study.stress.curve.Curve`), ``recoveries`` and their ``windows`` (`sim.study.stress.recovery`), ``hysteresis``
+    (`sim.study.stress.hysteresis`; None: not asked, or no load was too much).
+    """
 
     name: str
     question: str
@@ -63,6 +68,7 @@ class StressAnswer:
     curve: Any
     recoveries: Sequence[Any] = ()
     windows: Sequence[Any] = ()
+    hysteresis: Any = None
     warnings: Sequence[str] = field(default_factory=tuple)
 
     @property
@@ -94,6 +100,9 @@ class StressAnswer:
         curve = None if self.curve is None else asdict(self.curve) | {
             "first": self.curve.first(), "knee": self.curve.knee(), "capacity_requests_per_s": self.curve.capacity(),
         }  # fmt: skip
+        own["hysteresis"] = (
+            None if self.hysteresis is None else asdict(self.hysteresis) | {"sentence": self.hysteresis.sentence()}
+        )
         own |= {"verdict": self.verdict, "curve": curve, "recoveries": [asdict(r) for r in self.recoveries]}
         plain: dict[str, Any] = _plain(own | {"windows": [asdict(w) for w in self.windows], "warnings": list(self.warnings)})
         return plain
@@ -132,15 +141,21 @@ class Stress(Study):
             raise ConfigError("traffic", offered, "has no rate to raise", "more than one request, not all at once")
         curve, warnings = None, []
         spikes: list[tuple[Any, Any]] = []
+        found = None
         try:
             curve = yield from trace(s, offered, p.along, p.most, Slo.of(s.slo).attainment, p.replications, p.confidence)
             if p.spike is not None:
                 spikes = yield from self._spikes(curve, offered)
+            capacity = curve.capacity()
+            if p.hysteresis and p.along == "rate" and capacity is not None:
+                from sim.study.stress.hysteresis import measure
+
+                found = yield from measure(s, capacity, p.replications, p.confidence)
         except Interrupted:
             if curve is None:
                 raise
-            warnings.append("The study was interrupted: the spikes are missing.")
-        return StressAnswer(s.name, s.question, offered, curve, [r for _, r in spikes], [w for w, _ in spikes], warnings)
+            warnings.append("The study was interrupted: what comes after the curve is missing.")
+        return StressAnswer(s.name, s.question, offered, curve, [r for _, r in spikes], [w for w, _ in spikes], found, warnings)
 
     def _spikes(self, curve: Any, offered: float) -> Any:
         """At the scenario's own load, and just below the load that breaks: where it holds without a spike."""
@@ -178,6 +193,12 @@ class Stress(Study):
 
             seen, found = judge(result.columns, Slo.of(trial.scenario.slo), trial.load["rate"], spike, trial.settings["capacity"])
             kept["spike"] = {"windows": asdict(seen), "recovery": asdict(found)}
+        if trial.load.get("course") is not None:
+            from sim.metrics.slo import Slo
+            from sim.study.stress.hysteresis import judge as at_each_step
+
+            steps: Any = trial.load["course"]
+            kept["steps"] = at_each_step(result.columns, Slo.of(trial.scenario.slo), steps)
         return kept
 
 
