@@ -73,8 +73,18 @@ class PluginError(ServesimError):
         self._say(f"{at}{what} {problem}" + (f" ({about})" if about else ""), file, line, what, problem, about)
 
 
-class LawViolation(ServesimError):
-    """A conservation law does not hold after a run: a bug in the package, never the user's fault."""
+class LawViolation(Exception):
+    """A law does not hold after a run: a fault of the package, never the user's. No `ServesimError`: nothing may go on with such a result.
+
+    ``scenario``: YAML that shows it again, with what was changed about it in comments.
+    """
+
+    def __init__(self, text: str, scenario: str = "") -> None:
+        self.text, self.scenario = text, scenario
+        super().__init__(text, scenario)
+
+    def __str__(self) -> str:
+        return self.text
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

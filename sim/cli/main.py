@@ -10,12 +10,13 @@ import io
 import os
 import signal
 import sys
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
 from sim import plugins
 from sim.cli.app import app
-from sim.errors import ServesimError
+from sim.errors import LawViolation, ServesimError
 
 COMMANDS = ("run", "studies", "facts", "conformance", "accuracy", "profiles", "prices", "warm", "traffic", "engine")
 """Modules with commands, in the order in which ``--help`` lists them."""
@@ -33,6 +34,8 @@ def main() -> None:
         _own_study()
         code = app(standalone_mode=False)  # of `typer.Exit`, else what the command returned: None
         sys.exit(code if isinstance(code, int) else 0)
+    except LawViolation as error:
+        _fail(f"a law does not hold, which is a fault of servesim: {error}\n{_reproducer(error)}", 4)
     except ServesimError as error:
         _fail(f"error: {error}", 2)
     except KeyboardInterrupt:
@@ -95,6 +98,19 @@ def _own_study() -> None:
         plugins.carry(cls.__module__)
         studies.add(cls)
         sys.argv[1] = cls.name
+
+
+def _reproducer(error: LawViolation) -> str:
+    """Write the scenario that shows a broken law again beside the results, or where there is room; what to do with it."""
+    import hashlib
+    import tempfile
+
+    name = f"servesim-broken-law-{hashlib.sha256(error.scenario.encode()).hexdigest()[:8]}.yaml"
+    for folder in (Path(), Path(tempfile.gettempdir())):
+        with suppress(OSError):
+            (folder / name).write_text(error.scenario, encoding="utf-8")
+            return f"nothing was saved but {folder / name}, which shows it again: please report it with that file"
+    return "nothing was saved; please report it with the scenario"
 
 
 def _fail(message: str, code: int) -> None:

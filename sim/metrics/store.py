@@ -17,9 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from sim import output
-from sim.errors import DataError
+from sim.errors import DataError, LawViolation
 from sim.metrics.histogram import ITL_BINS, edges
 from sim.metrics.summary import FORMAT, Summary
+from sim.metrics.summary_laws import check_result
 
 if TYPE_CHECKING:
     from sim.metrics.result import Result
@@ -108,8 +109,9 @@ def load(folder: Path) -> Result:
         if rows["from_s"].size:
             hist[np.searchsorted(edges() * (1 - 1e-9), rows["from_s"], side="right") - 1] = rows["gaps"]
         scenario = (folder / "scenario.yaml").read_text(encoding="utf-8")
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(str(folder), f"is a damaged servesim result: {error}") from error
+        check_result(columns, summary.as_dict())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, LawViolation) as error:
+        raise DataError(str(folder), f"is a damaged servesim result: {str(error)[:500]}") from error
     return Result(summary, columns, series, hist, scenario)
 
 

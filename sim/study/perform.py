@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sim.errors import ServesimError
+from sim.errors import LawViolation, ServesimError
 from sim.study.base import Trial
 from sim.study.keys import contents, digest
 
@@ -34,6 +34,8 @@ def perform(trial: Trial, observe: Observe, progress: Callable[[int, int | None]
         if not result.summary["complete"]:
             raise KeyboardInterrupt
         return Performed(observe(result, trial))
+    except LawViolation:
+        raise
     except ServesimError as error:
         return Performed(None, str(error))
     except (MemoryError, OSError) as error:

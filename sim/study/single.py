@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from math import inf
 from typing import Any
 
 import numpy as np
 
-from sim import plugins
+from sim import __version__, plugins
 from sim.cost.memory import Budget
-from sim.errors import ConfigError
+from sim.errors import ConfigError, LawViolation, PluginError
 from sim.fleet.build import Plan, accelerators, plan
 from sim.fleet.run import Raw, execute, fitting
 from sim.metrics import model_error
 from sim.metrics.histogram import ITL_BINS, ITL_LO, ITL_SCALE
+from sim.metrics.laws import check_laws
 from sim.metrics.record import RunRecord
 from sim.metrics.result import Result, summarise
 from sim.metrics.slo import Slo
+from sim.metrics.summary_laws import check_result
 from sim.model.serving import cache_warning
 from sim.study import economics, headroom
 from sim.study.idle import check_traffic
@@ -111,7 +113,13 @@ class Prepared:
         )
         raw.notes[:0] = self.notes
         record = _record(s, plans, raw)
-        result = summarise(record, s.warmup)
+        try:
+            check_laws(record)
+            result = summarise(record, s.warmup)
+            check_result(result.columns, result.summary.as_dict())
+        except LawViolation as error:
+            changed = {"rate": rate, "replicas": replicas, "units": units, "lengths": lengths, "burst": burst, "spike": spike}
+            raise broken(error, record.scenario, plans, changed) from error
         costs = economics.section(result.summary, s, plans, record)
         if costs is not None:
             result.summary = replace(result.summary, economics=costs)
@@ -121,6 +129,17 @@ class Prepared:
 def _bins(wanted: int, replicas: int) -> int:
     """Points per replica: an even number, fewer where there are many replicas, as memory is replicas × points."""
     return max(2, min(wanted, max(_SERIES_POINTS // replicas, 50)) // 2 * 2)
+
+
+def broken(error: LawViolation, scenario: str, plans: Sequence[Plan], changed: Mapping[str, Any]) -> Exception:
+    """What to raise for a law that does not hold: with what shows it again; a scheduler that is not ours is to blame itself."""
+    for p in plans:
+        file = plugins.file_name(p.scheduler.__module__)
+        if file:
+            return PluginError(file, 0, p.scheduler.__name__, f"breaks a law: {error}")
+    how = ", ".join(f"{k}={v!r}" for k, v in changed.items() if v not in (None, 1.0))
+    head = [f"law: {error}", f"servesim {__version__}", *([f"run with {how}"] if how else [])]
+    return LawViolation(str(error), "".join(f"# {line}\n" for line in head) + scenario)
 
 
 def simulate(scenario: Any, *, progress: Progress | None = None) -> Result:

@@ -51,8 +51,11 @@ class Store:
         lines = [] if fresh else _lines(file)
         if lines:
             before, done = lines[0], any("end" in line for line in lines)
-            if before.get("format") != FORMAT:
+            if before.get("format") != FORMAT or not {"definition", "code"} <= before.keys():
                 raise DataError(str(file), "is no file of a study", "name another folder")
+            wrong = next((i for i, line in enumerate(lines[1:], 2) if not _is_trial(line)), None)
+            if wrong is not None:
+                raise DataError(f"{file}:{wrong}", "is damaged: no trial", "begin anew with --fresh, or name another folder")
             changed = differences(before["definition"], self._head["definition"])
             if changed and not done:
                 raise ConfigError(
@@ -106,6 +109,13 @@ class Store:
         """Let go of the folder."""
         if self._to is not None:
             self._to.close()
+
+
+def _is_trial(line: Mapping[str, Any]) -> bool:
+    """Whether a line is a finished trial, or the end."""
+    if "key" not in line:
+        return "end" in line
+    return isinstance(line["key"], str) and isinstance(line.get("data"), dict | None) and isinstance(line.get("error"), str)
 
 
 def _line(data: Mapping[str, Any]) -> bytes:

@@ -1,0 +1,197 @@
+"""Every kind of file that a user can give: sound examples of it, and what reads it. A reader answers, or raises one error of ours."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from hypothesis import strategies as st
+
+import sim
+from sim.cost.profile import engine_lines, load_engine_profile
+from sim.errors import ServesimError
+from sim.hardware import load_accelerator
+from sim.hardware.prices import read_prices
+from sim.metrics.result import summarise
+from sim.model import load_model
+from sim.resources import path as resource
+from sim.study.accuracy.step_log import read_step_log
+from sim.study.bench import read as read_bench
+from sim.study.conformance import check as replayed
+from sim.study.conformance import engines
+from sim.study.files import gather
+from sim.study.single import Prepared
+from sim.workload import build_traffic
+from tests import strategies as given
+from tests.hostile.examples import RESULTS, ROWS, TABLES
+from tests.metrics.records import four_requests
+from tests.study.test_step_log import STEPS
+from tests.study.test_step_log import text as step_log
+from tests.workload.conftest import whole
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """``contents``: what a file of the kind may hold; ``read`` opens the file ``name``. ``names``: whether its errors must name the file."""
+
+    name: str
+    contents: st.SearchStrategy[bytes]
+    read: Callable[[Path], Any]
+    names: bool = True
+
+
+def yamls(folder: str, *chosen: str) -> list[Any]:
+    """Files of the package as data."""
+    found = [resource(*folder.split("/"), f"{name}.yaml") for name in chosen]
+    return [yaml.safe_load(file.read_text(encoding="utf-8")) for file in found]
+
+
+def scenarios() -> list[Any]:
+    files = {f.stem: f for f in resource("scenarios").rglob("*.yaml")}
+    names = ("quickstart", "multi-turn", "closed-loop", "pd-vllm", "ollama-three-models", "pai-autoscale", "static-batching")
+    return [yaml.safe_load(files[name].read_text(encoding="utf-8")) for name in names]
+
+
+def scenario(file: Path) -> None:
+    """Planned, with its traffic built, and the first requests drawn; what is cheap of a run."""
+    made = Prepared(sim.load(file))
+    block = next(iter(made.traffic.blocks(64)), None)
+    assert block is None or np.isfinite(block.validate().arrival_s).all()
+
+
+def study(file: Path) -> None:
+    from sim import registry
+    from sim.config import settings
+
+    cls = registry.lookup("study", "compare")
+    found, options = gather("compare", [str(file)])
+    cls(found, settings(cls.Params, options))
+
+
+def profile(file: Path) -> None:
+    for line in engine_lines(str(file)):
+        made = load_engine_profile(str(file), line, "h100-sxm")
+        for name in ("host_step", "client_request", "gemm_scale"):
+            assert np.isfinite(getattr(made, name)) and getattr(made, name) >= 0, name
+
+
+def accelerator(file: Path) -> None:
+    made = load_accelerator(str(file))
+    assert made.memory_bytes > 0 and made.memory_bandwidth > 0
+
+
+def network(file: Path) -> None:
+    Prepared(sim.load("quickstart", (f"deployment.network={file}", "deployment.tp=2")))
+
+
+def price(file: Path) -> None:
+    for offer in read_prices(file):
+        assert np.isfinite(offer.price_hour) and offer.price_hour >= 0 and offer.count >= 1
+
+
+def model(file: Path) -> None:
+    made = load_model(str(file))
+    assert made.weight_bytes() > 0 and made.max_position > 0
+
+
+def trace(file: Path) -> None:
+    whole(build_traffic({"trace": {"path": str(file), "arrival": None}, "closed_loop": {"concurrency": 1}}))
+
+
+def lengths(file: Path) -> None:
+    section = {"arrival": "poisson", "lengths": {"kind": "empirical", "path": str(file)}, "requests": 20}
+    section["arrival"] = {"process": "poisson", "rate": "1/s"}
+    whole(build_traffic({"synthetic": section}))
+
+
+def bench(file: Path) -> None:
+    for run in read_bench(file):
+        assert run.refused or run.measured
+        assert all(np.isfinite(v) and v >= 0 for v in run.measured.values()), run.measured
+        if run.columns and not run.refused:
+            assert len({len(v) for v in run.columns.values()}) == 1
+            assert (run.columns["prompt_tokens"] >= 1).all() and (run.columns["output_tokens"] >= 0).all()
+            assert np.isfinite(run.columns["arrival_s"]).all() and run.columns["arrival_s"].min() == 0
+
+
+def log(file: Path) -> None:
+    for found in read_step_log(file):
+        assert np.isfinite(found.elapsed_s).all() and (found.elapsed_s >= 0).all()
+
+
+def result(file: Path) -> None:
+    """A saved result whose ``summary.json`` is this file."""
+    folder = file.parent / "result"
+    if not folder.exists():
+        summarise(four_requests(), renderer=None).save(folder)
+    (folder / "summary.json").write_bytes(file.read_bytes())
+    try:
+        sim.load_result(folder)
+    except ServesimError as error:
+        raise type(error)(file.name, str(error)) from None  # it names the folder
+
+
+def runs(file: Path) -> None:
+    """The store of a study."""
+    from sim.study.store import Store
+
+    folder = file.parent / "study"
+    folder.mkdir(exist_ok=True)
+    (folder / "runs.jsonl").write_bytes(file.read_bytes())
+    Store(folder, {"study": "sweep"}, "code").close()
+
+
+def replay(engine: str) -> Callable[[Path], Any]:
+    return lambda file: list(replayed(engine, [file]))
+
+
+def own_class(file: Path) -> None:
+    from sim import registry
+
+    registry.lookup("router", f"{file}:Mine", "router")
+
+
+MODELS = [
+    json.loads(line)["config"] for line in (ROOT / "tests/model/real_configs.jsonl").read_text(encoding="utf-8").splitlines()[::4]
+]
+PLUGIN = """from sim.policy.router import Router
+
+class Mine(Router):
+    name = "mine"
+
+    def choose(self, request, replicas, now):
+        return 0
+"""
+PRICES = ["accelerator,count,price_hour,currency,provider\nh100-sxm,8,20.5,USD,here\na100-sxm-80g,1,1.2,EUR,there\n"]
+STUDY = {"study": "compare", "scenarios": ["quickstart", "fleet"], "set": {"seed": 1}, "replications": 3}
+RUNS = [
+    {"format": "servesim-study/1", "definition": {"study": "sweep"}, "code": "code"},
+    {"key": "a", "data": {"x": 1}, "error": ""},
+    {"end": True},
+]
+KINDS = [
+    Kind("scenario.yaml", given.files(scenarios(), given.as_yaml), scenario, names=False),
+    Kind("study.yaml", given.files([STUDY], given.as_yaml), study, names=False),
+    Kind("profile.yaml", given.files(yamls("profiles/engines", "vllm", "mindie", "llama.cpp"), given.as_yaml), profile),
+    Kind("accelerator.yaml", given.files(yamls("profiles/hardware", "h100-sxm", "a10", "ascend-910b2"), given.as_yaml), accelerator),
+    Kind("network.yaml", given.files(yamls("profiles/links", "hccs-910b", "rdma-400g"), given.as_yaml), network, names=False),
+    Kind("prices.csv", given.tables(PRICES), price),
+    Kind("config.json", given.files(MODELS, given.as_json), model, names=False),
+    Kind("trace.jsonl", given.files(ROWS, given.as_lines), trace),
+    Kind("trace.csv", given.tables(TABLES), trace),
+    Kind("lengths.csv", given.tables(["prompt_tokens,output_tokens\n10,5\n20,6\n"]), lengths),
+    Kind("bench.json", given.files(RESULTS, given.as_json), bench),
+    Kind("bench.jsonl", given.files([r for r in RESULTS if isinstance(r, list)], given.as_lines), bench),
+    Kind("server.log", st.just(step_log(STEPS).encode()).flatmap(given.spoilt_bytes), log),
+    Kind("summary.json", given.files([summarise(four_requests(), renderer=None).summary.as_dict()], given.as_json), result),
+    Kind("runs.jsonl", given.files([RUNS], given.as_lines), runs, names=False),
+    Kind("mine.py", st.just(PLUGIN.encode()).flatmap(given.spoilt_bytes), own_class, names=False),
+    *[Kind(f"recording-{e}.json", given.files([{"config": {}, "requests": [], "steps": []}], given.as_json), replay(e), names=False) for e in engines()],
+]  # fmt: skip

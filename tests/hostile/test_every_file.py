@@ -1,0 +1,80 @@
+"""Whatever a file of any kind holds, it is read in bounded time to something that can be used, or refused with one error of ours."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sim.errors import ServesimError
+from tests.hostile.kinds import KINDS, Kind
+from tests.strategies import ANY
+
+SECONDS = 20
+QUIET: dict[str, Any] = {"deadline": None, "suppress_health_check": list(HealthCheck), "database": None}
+each = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+
+
+@contextmanager
+def in_time() -> Iterator[None]:
+    def late(*_: object) -> None:
+        raise TimeoutError(f"still reading after {SECONDS} s")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(SECONDS)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def attempt(kind: Kind, folder: Path, content: bytes) -> None:
+    file = folder / kind.name
+    file.write_bytes(content)
+    with in_time():
+        try:
+            kind.read(file)
+        except ServesimError as error:
+            assert str(error) and len(str(error)) < 4000, str(error)[:500]
+            if kind.names:
+                assert file.stem in str(error), str(error)[:500]
+
+
+@each
+@pytest.mark.filterwarnings("ignore::SyntaxWarning")
+def test_what_is_nearly_right(kind: Kind, tmp_path: Path) -> None:
+    @settings(max_examples=40, derandomize=True, **QUIET)
+    @given(kind.contents)
+    def check(content: bytes) -> None:
+        attempt(kind, tmp_path, content)
+
+    check()
+
+
+@each
+def test_what_is_no_such_file_at_all(kind: Kind, tmp_path: Path) -> None:
+    @settings(max_examples=8, derandomize=True, **QUIET)
+    @given(ANY)
+    def check(content: bytes) -> None:
+        attempt(kind, tmp_path, content)
+
+    check()
+
+
+@each
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::SyntaxWarning")
+def test_many_more(kind: Kind, tmp_path: Path) -> None:
+    @settings(max_examples=20_000 // len(KINDS), **QUIET)
+    @given(st.one_of(kind.contents, kind.contents, kind.contents, ANY))
+    def check(content: bytes) -> None:
+        attempt(kind, tmp_path, content)
+
+    check()
