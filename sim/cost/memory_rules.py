@@ -207,6 +207,10 @@ class TgiRule:
     cuda_graphs: int = 7
     name: str = "tgi"
 
+    def divide(self, d: Deployment, room: float, tokens: int | None = None) -> Division:
+        """All layers keep every token: ``window_size`` of the model server is never set (v2: it limits the blocks of a request)."""
+        return Division(self.block_size * d.model.kv_bytes_per_token(d.tp, d.pp))
+
     def limit(self, d: Deployment) -> Line:
         _fraction("deployment.engine.cuda_memory_fraction", self.cuda_memory_fraction)
         size = 0.9 * self.cuda_memory_fraction * d.accelerator.memory_bytes

@@ -1,4 +1,4 @@
-"""Sliding-window models under llama-server: what is reused, against a plain reading of ``update_slots``."""
+"""Models whose layers forget under llama-server: what is reused, against a plain reading of ``update_slots``."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from tests.engines.llamacpp_bench import random_block, run, server
 
 WINDOW = 64
 SITE = Site(replace(load_model("gemma-3-1b"), window=WINDOW))
+STATES = Site(load_model("qwen3.5-9b"))
+SITES = (SITE, STATES)
 SETTINGS: tuple[dict[str, Any], ...] = (
     {"n_parallel": 1, "n_ctx": 2048, "n_batch": 100, "n_ubatch": 100, "cache_ram_mib": 0},
     {"n_parallel": 3, "n_ctx": 3072, "n_batch": 64, "n_ubatch": 32, "n_ctx_checkpoints": 3},
@@ -28,20 +30,22 @@ SETTINGS: tuple[dict[str, Any], ...] = (
 )
 
 
+@pytest.mark.parametrize("site", SITES, ids=("windows", "states"))
 @pytest.mark.parametrize("settings", SETTINGS)
-def test_one_stroke_and_step_by_step_give_the_same_bytes(settings: dict[str, Any]) -> None:
-    for seed in range(15):
+def test_one_stroke_and_step_by_step_give_the_same_bytes(settings: dict[str, Any], site: Site) -> None:
+    for seed in range(8):
         rng = np.random.default_rng([seed, 9])
         block = random_block(rng, 40, float(rng.choice([0.01, 0.2, 2.0])), 120, 80)
-        fast, slow = (run(server(LlamaCpp, settings, site=SITE)[0], block, on) for on in (True, False))
+        fast, slow = (run(server(LlamaCpp, settings, site=site)[0], block, on) for on in (True, False))
         for name in fast:
             assert fast[name].tobytes() == slow[name].tobytes(), (seed, name)
 
 
+@pytest.mark.parametrize("site", SITES, ids=("windows", "states"))
 @pytest.mark.parametrize("settings", SETTINGS)
-def test_requests_are_conserved_and_checkpoints_belong_to_what_is_cached(settings: dict[str, Any]) -> None:
+def test_requests_are_conserved_and_checkpoints_belong_to_what_is_cached(settings: dict[str, Any], site: Site) -> None:
     block = random_block(np.random.default_rng(3), 300, 0.05, 120, 80)
-    group, s = server(LlamaCpp, settings, site=SITE)
+    group, s = server(LlamaCpp, settings, site=site)
     rows = run(group, block)
     assert rows["id"].tolist() == list(range(300))
     assert np.all(np.isin(rows["status"], (FINISHED, REJECTED)) | bool(settings.get("kv_unified")))
@@ -56,8 +60,8 @@ def test_requests_are_conserved_and_checkpoints_belong_to_what_is_cached(setting
 class _Slot:
     """One slot of the server, token by token."""
 
-    def __init__(self, n_batch: int, n_ubatch: int, cells: int) -> None:
-        self.n_batch, self.n_ubatch, self.cells = n_batch, n_ubatch, cells
+    def __init__(self, n_batch: int, n_ubatch: int, cells: int, window: int) -> None:
+        self.n_batch, self.n_ubatch, self.cells, self.window = n_batch, n_ubatch, cells, window
         self.tokens: list[Any] = []
         self.low = 0
         self.kept: list[tuple[int, int, int, int]] = []  # task, tokens, pos_min, pos_max
@@ -70,7 +74,7 @@ class _Slot:
         while past < min(len(self.tokens), len(prompt)) and self.tokens[past] == prompt[past]:
             past += 1
         pos_next = past
-        threshold = max(0, pos_next - WINDOW - (0 if past < len(prompt) else 1))
+        threshold = max(0, pos_next - self.window - (0 if past < len(prompt) else 1))
         low = self._pos_min()
         if past > 0 and low >= threshold:
             found = next((k for k in reversed(self.kept) if k[3] <= pos_next and (k[2] < threshold or k[2] == 0)), None)
@@ -79,7 +83,7 @@ class _Slot:
             else:
                 pos_next = min(pos_next, max(found[2] + 1, found[3]))
                 past = min(pos_next, found[1])
-                low = max(found[1] - WINDOW, 0)
+                low = max(found[1] - max(self.window, 1), 0)
         self.low = low if past else 0
         self.kept = [k for k in self.kept if k[3] <= pos_next]
         if past == len(prompt):
@@ -104,15 +108,16 @@ class _Slot:
         return steps
 
 
-def test_what_is_reused_is_what_update_slots_reuses() -> None:
+@pytest.mark.parametrize(("site", "window", "cells"), [(SITE, WINDOW, 256), (STATES, 0, 1)], ids=("windows", "states"))
+def test_what_is_reused_is_what_update_slots_reuses(site: Site, window: int, cells: int) -> None:
     """One slot, its requests one after the other: cached tokens of every request, and steps of all."""
     settings = SETTINGS[0]
     for seed in range(30):
         block = random_block(np.random.default_rng([seed, 10]), 40, 1000.0, 250, 120)
         block = replace(block, lora=np.zeros(40, np.int32), arrival_s=np.arange(40) * 1000.0)
-        group, _ = server(LlamaCpp, settings, site=SITE)
+        group, _ = server(LlamaCpp, settings, site=site)
         rows = run(group, block, multi_step=False)
-        slot, steps = _Slot(100, 100, 256), 0
+        slot, steps = _Slot(100, 100, cells, window), 0
         for i in range(40):
             spans = range(int(block.span_off[i]), int(block.span_off[i + 1]))
             prompt = [
@@ -137,6 +142,22 @@ def test_a_prompt_that_goes_back_further_than_the_window_starts_at_a_checkpoint(
     assert plain["cached_tokens"].tolist() == [0, 797, 300]
 
 
+def test_a_state_serves_only_the_prompt_that_continues_it() -> None:
+    """800 tokens and 300 generated; all of that and more; what shares 797 of the 800; what shares 600; that again."""
+    off, ids = [0, 1, 4, 6, 8, 10], [7, 7, 1_000_000, 5, 7, 8, 7, 9, 7, 9]
+    length = [800, 800, 299, 50, 797, 50, 600, 50, 600, 50]
+    block = RequestBlock.of(
+        np.arange(5) * 100.0,
+        [800, 1149, 847, 650, 650],
+        [300, 1, 1, 1, 1],
+        out_content=1_000_000 + np.arange(5),
+        spans=(off, ids, [0] * 10, length),
+    )
+    rows = run(server(LlamaCpp, SETTINGS[0], site=STATES)[0], block)
+    # the state; the checkpoint 4 before the end of the first; none lies so far back; the checkpoint 4 before the end
+    assert rows["cached_tokens"].tolist() == [0, 1099, 796, 0, 646]
+
+
 def test_windows_end_contexts_instead_of_shifting_them() -> None:
     site = Site(load_model("gemma-3-12b", "q4_k_m"), load_accelerator("rtx-4090"))
     block = RequestBlock.of([0.0], [7000], [3000])
@@ -152,7 +173,6 @@ def test_windows_end_contexts_instead_of_shifting_them() -> None:
         ("gemma-3-12b", {"swa_full": True}, "swa_full"),
         ("mistral-7b-v0.1", {}, "model"),
         ("llama-4-scout", {}, "model"),
-        ("qwen3-next-80b-a3b", {}, "cache_prompt"),
     ],
 )
 def test_other_caches_are_refused(model: str, settings: dict[str, Any], field: str) -> None:
@@ -160,7 +180,9 @@ def test_other_caches_are_refused(model: str, settings: dict[str, Any], field: s
         LlamaCpp.resolve(LlamaCppParams(n_ctx=4096, **settings), Site(load_model(model)))
 
 
-@pytest.mark.parametrize(("model", "settings"), [("gemma-3-12b", {"runner": "ollamarunner"}), ("qwen3-next-80b-a3b", {})])
+@pytest.mark.parametrize(
+    ("model", "settings"), [("gemma-3-12b", {"runner": "ollamarunner"}), ("qwen3-next-80b-a3b", {"runner": "ollamarunner"})]
+)
 def test_ollama_refuses_them_too(model: str, settings: dict[str, Any]) -> None:
     with pytest.raises(NotModelledError):
         Ollama.resolve(OllamaParams(**settings), Site(load_model(model)))

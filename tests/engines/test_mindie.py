@@ -318,3 +318,9 @@ def test_plain_python_decides_the_same(tmp_path: Path) -> None:
         compiled = run(server(126, SMALL | settings, extra=HOST), random_block(np.random.default_rng(5), 30, 0.05, 300, 80))
         for name, column in compiled.items():
             np.testing.assert_array_equal(plain[name], column, err_msg=f"{i} {name}")
+
+
+@pytest.mark.parametrize("name", ["gemma-3-4b", "qwen3.5-9b"])
+def test_models_whose_layers_forget_are_refused(name):
+    with pytest.raises(NotModelledError, match="nothing is published"):
+        Mindie.resolve(MindieParams(), Site(model=load_model(name)))

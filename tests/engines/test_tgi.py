@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sim.cost.memory import memory_budget
 from sim.engine.contract import Site
 from sim.engine.schedulers.tgi import Tgi, TgiParams
 from sim.engine.state import FINISHED, REJECTED
@@ -217,3 +218,12 @@ def test_plain_python_decides_the_same(tmp_path: Path) -> None:
     compiled = run(server(4000, {"max_batch_prefill_tokens": 300}), random_block(np.random.default_rng(5), 40, 0.05, 300, 80))
     for name, column in compiled.items():
         np.testing.assert_array_equal(plain[name], column, err_msg=name)
+
+
+def test_every_layer_keeps_every_token_and_recurrent_layers_are_refused():
+    site = Site(model=load_model("gemma-3-4b"), accelerator=load_accelerator("h100-sxm"))
+    rule = Tgi.memory_rule(Tgi.resolve(TgiParams(), site), site)
+    budget = memory_budget(site.model, site.accelerator, rule)
+    assert budget.bytes_per_block == rule.block_size * site.model.kv_bytes_per_token()
+    with pytest.raises(NotModelledError, match="recurrent"):
+        Tgi.resolve(TgiParams(), Site(model=load_model("qwen3.5-9b"), accelerator=load_accelerator("h100-sxm")))

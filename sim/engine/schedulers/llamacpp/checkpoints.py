@@ -1,13 +1,14 @@
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, misc, valid-type"
-"""Context checkpoints of sliding-window models: what of a slot's cache can be reused, and how prompts are cut so that it can.
+"""Context checkpoints of models whose layers forget: what of a slot's cache can be reused, and how prompts are cut so that it can.
 
 The cache of the windowed layers keeps the window and a micro-batch, so a prompt that leaves the old text further back than that finds no
-keys there. The server then goes back to a checkpoint, a copy of the window in system memory: one is made 4 + ``n_ubatch`` tokens before the
-end of every prompt and one 4 tokens before it, each at the beginning of a batch that the prompt is cut for.
+keys there. Recurrent layers have one state, that of the newest token (``swa`` 0, one cell): a prompt that continues the old text goes on
+from it, any other finds none. The server then goes back to a checkpoint, a copy of window or state in system memory: one is made 4 +
+``n_ubatch`` tokens before the end of every prompt and one 4 tokens before it, each at the beginning of a batch that the prompt is cut for.
 
 *Source*: llama.cpp 0c1e570 tools/server/server-context.cpp ``update_slots`` (``pos_min_thold``, ``checkpoint_offsets``), ``create_checkpoint``;
-src/llama-kv-cache.cpp ``apply_ubatch``, ``state_write``. Cells are taken to be overwritten oldest first. Messages of the chat endpoint, at
-whose beginnings the server makes further checkpoints, are not told apart in the traffic.
+src/llama-kv-cache.cpp ``apply_ubatch``, ``state_write``; src/llama-memory-hybrid.cpp ``seq_pos_min``. Cells are taken to be overwritten
+oldest first. Messages of the chat endpoint, at whose beginnings the server makes further checkpoints, are not told apart in the traffic.
 """
 
 from typing import Final
@@ -23,7 +24,7 @@ _LAST: Final = 4
 
 @inline
 def first_kept(s, c):
-    """``seq_pos_min``: the first position that the windowed layers of slot ``c`` still have."""
+    """``seq_pos_min``: the first position that the windowed or recurrent layers of slot ``c`` still have."""
     return max(s.c_low[c], s.c_tok[c] - s.swa_cells)
 
 
@@ -82,8 +83,8 @@ def resume(s, c, past, n):
             tokens = s.k_tok[o + i]
             after = min(after, max(s.k_low[o + i] + 1, tokens - 1))
             past = min(after, tokens)
-            low = max(tokens - s.swa, 0)
-            s.c_copied[c] = min(tokens, s.swa)
+            low = max(tokens - max(s.swa, 1), 0)
+            s.c_copied[c] = min(tokens, max(s.swa, 1))
     if past == 0:
         low = 0
     s.c_low[c] = low
@@ -133,12 +134,12 @@ def checkpoint(s, c, past, now):
     s.k_tok[o + kept] = past
     s.k_low[o + kept] = max(s.c_low[c], past - s.swa_cells)
     s.k_n[a] = kept + 1
-    return min(past, s.swa)
+    return min(past, max(s.swa, 1))
 
 
 @inline
 def window_bytes(s):
-    """Bytes of the windows and checkpoints in the prompt cache in RAM."""
+    """Bytes of the windows or states and checkpoints in the prompt cache in RAM."""
     n = 0
     for i in range(s.n_entries):
         n += 1 + s.k_n[s.e_list[i]]

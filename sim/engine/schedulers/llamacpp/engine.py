@@ -30,7 +30,6 @@ class LlamaCpp(Scheduler):
     not_modelled = (
         "one layer split between card and CPU",
         "cache_reuse",
-        "reuse of caches of recurrent layers",
         "checkpoints at the beginnings of chat messages",
         "speculative decoding",
         "several completions of one prompt (n_cmpl)",
@@ -38,7 +37,7 @@ class LlamaCpp(Scheduler):
         "micro-batches as steps of their own",
     )
     rule = LlamaCppRule
-    own_caches = ("sliding",)
+    own_caches = ("sliding", "linear")
     profile = "llama.cpp"
 
     @classmethod
@@ -123,13 +122,16 @@ def server_state(
 
 
 def _window(p: LlamaCppParams, model: Any) -> tuple[tuple[int, int, int, int], tuple[float, float, float]]:
-    """Window, its cells per sequence, ``n_ubatch``, checkpoints; bytes of a token in the prompt cache, blocks copied per token of a
+    """Window (0: states), its cells per sequence, ``n_ubatch``, checkpoints; bytes of a token in the prompt cache, blocks copied per token of a
     checkpoint, bytes of one."""
     if model is None:
         return (0, 0, p.n_ubatch, 0), (0.0, 0.0, 0.0)
     groups = {g.kind: g.layers * g.bytes_per_token for g in model.kv_groups()}
     windowed = groups.pop("sliding", 0.0)
     token = float(sum(groups.values()))
+    state = float(model.state_bytes())
+    if state:
+        return (0, 1, p.n_ubatch, p.n_ctx_checkpoints), (token, state / token / 16.0 if token else 0.0, state)
     if not windowed:
         return (0, 0, p.n_ubatch, 0), (token, 0.0, 0.0)
     # one cache for all: a slot is sure of its window and what is left beside the windows of the others

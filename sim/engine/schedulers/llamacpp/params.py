@@ -39,7 +39,7 @@ class LlamaCppParams(EngineParams):
         False, description="Full-size cache for sliding-window layers (--swa-full), so that any prefix is reusable."
     )
     n_ctx_checkpoints: int = Field(
-        32, ge=0, le=1024, description="Copies of the window of sliding-window models that a slot keeps (--ctx-checkpoints)."
+        32, ge=0, le=1024, description="Copies of window or recurrent state that a slot keeps (--ctx-checkpoints)."
     )
     cont_batching: bool = Field(True, description="Prompts join running batches (--cont-batching); only true is modelled.")
     n_gpu_layers: int = Field(
@@ -111,10 +111,6 @@ def _check(p: LlamaCppParams, site: Site) -> None:
     if p.n_predict != -1:
         raise NotModelledError(f"{_FIELD}.n_predict", p.n_predict, "the limit is the traffic's", "-1")
     check_windows(site.model, p.swa_full)
-    if site.model is not None and "linear" in site.model.kinds and p.cache_prompt:
-        raise NotModelledError(
-            f"{_FIELD}.cache_prompt", True, "checkpoints of recurrent layers are not modelled, so nothing can be reused", "false"
-        )
 
 
 WINDOWED = ("gemma2", "gemma3", "gemma4", "gptoss", "cohere2", "exaone4", "olmo3")
@@ -125,6 +121,8 @@ def check_windows(model: Any, swa_full: bool = False) -> None:
     """Raise `NotModelledError` for windows that llama.cpp treats in another way than is modelled."""
     if model is None or not {"sliding", "chunked"} & set(model.kinds):
         return
+    if "linear" in model.kinds:
+        raise NotModelledError("model", model.name, "windows beside recurrent layers are not modelled here", "one of them")
     if "chunked" in model.kinds:
         raise NotModelledError(
             "model", model.name, "caches of chunked attention are not modelled here", "full or sliding windows"

@@ -48,7 +48,7 @@ def save_slot(s, c):
             remove_entry(s, i)
     e = take_list(t)
     copy_list(t, a, e)
-    if s.swa > 0:
+    if s.swa_cells > 0:
         make_room(s)
         copy_checkpoints(s, a, e)
     if s.n_entries == s.e_list.size:
@@ -83,9 +83,9 @@ def load_entry(s, c):
         s.e_tokens -= t.l_tok[e]  # what follows removes an entry that is empty by then
         swap_lists(t, a, e)
         clear_list(t, e)
-        if s.swa > 0:
+        if s.swa_cells > 0:
             copy_checkpoints(s, e, a)
-            s.c_low[c] = max(t.l_tok[a] - s.swa, 0)
+            s.c_low[c] = max(t.l_tok[a] - max(s.swa, 1), 0)
         remove_entry(s, best)
         s.c_tok[c] = t.l_tok[a]
         s.c_entry[c] = NONE
@@ -96,7 +96,7 @@ def trim_cache(s):
     """``update``: drop the oldest entries beyond the limit; one always stays."""
     while s.n_entries > 1:
         if s.ram_limit >= 0.0:
-            if s.e_tokens * s.token_bytes + (window_bytes(s) if s.swa > 0 else 0.0) <= s.ram_limit:
+            if s.e_tokens * s.token_bytes + (window_bytes(s) if s.swa_cells > 0 else 0.0) <= s.ram_limit:
                 return
         elif s.e_tokens <= s.cells:
             return

@@ -62,7 +62,7 @@ def _shift(s, c):
     if discard > 0:
         cut_out(s.lists, s.c_list[c], keep, discard, s.spare_list)
         s.c_tok[c] = n - discard
-        if s.swa > 0:
+        if s.swa_cells > 0:
             low = max(s.c_low[c] - discard, 0)
             forget(s, c)
             s.c_low[c] = low
@@ -86,12 +86,12 @@ def _add_prompts(s, f, n, lora):
             s.c_started[c] = 1
             s.c_tok[c] = s.c_past[c]
             s.r_cached[slot] = s.c_past[c]
-            if s.swa > 0:
+            if s.swa_cells > 0:
                 f[COPIED_BLOCKS] += s.c_copied[c] * s.copy_share
         lora = s.c_lora[c]
         past = s.c_tok[c]
         k = min(s.c_prompt[c] - past, s.n_batch - n)
-        if s.swa > 0:
+        if s.swa_cells > 0:
             k = cut(s, s.c_prompt[c], past, k) if s.max_ckpt > 0 else k
             f[COPIED_BLOCKS] += checkpoint(s, c, past, past + k) * s.copy_share
         log_event(s, EV_AT, past, s.n_steps)
@@ -121,7 +121,7 @@ def _make_cells(s):
             used -= s.c_tok[c]
             s.c_tok[c] = 0
             s.c_entry[c] = NONE
-            if s.swa > 0:
+            if s.swa_cells > 0:
                 forget(s, c)
             clear_list(s.lists, s.c_list[c])
         c += 1
@@ -175,7 +175,7 @@ def _fail_all(s):
         if s.c_phase[c] != IDLE:
             clear_list(s.lists, s.c_list[c])
             s.c_tok[c] = 0
-            if s.swa > 0:
+            if s.swa_cells > 0:
                 forget(s, c)
             release(s, c, FAILED)
     s.n_prompt = 0

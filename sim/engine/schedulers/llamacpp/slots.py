@@ -91,7 +91,7 @@ def launch(s, slot):
         clear_list(t, held)
         s.c_tok[c] = 0
         shared = 0
-        if s.swa > 0:
+        if s.swa_cells > 0:
             forget(s, c)
     s.c_entry[c] = NONE
     n = t.l_tok[prompt]
@@ -104,7 +104,7 @@ def launch(s, slot):
     s.c_keep[c] = keep
     if n < s.ctx:  # else it will be refused and the slot keeps what it has
         past = shared if s.caching else 0
-        if s.swa > 0:
+        if s.swa_cells > 0:
             past = resume(s, c, past, n)
         s.c_past[c] = past - 1 if past == n else past
         swap_lists(t, held, prompt)
@@ -117,7 +117,7 @@ def launch(s, slot):
             if s.c_phase[k] == IDLE and t.l_tok[s.c_list[k]] > 0:
                 save_slot(s, k)
                 if s.unified:
-                    if s.swa > 0:
+                    if s.swa_cells > 0:
                         forget(s, k)
                     clear_list(t, s.c_list[k])
                     s.c_tok[k] = 0

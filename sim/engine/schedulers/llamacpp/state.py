@@ -76,14 +76,14 @@ class LlamaCppState(EngineState):
     c_lora: i8s
     c_keep: i8s
     c_entry: i8s  # entry of the prompt cache that holds what the idle slot holds, or NONE
-    # sliding windows; the checkpoints of list ``l``, oldest first, are ``[l * max_ckpt, l * max_ckpt + k_n[l])``
-    swa: i8  # window; 0: no layer has one, and nothing of this is used
-    swa_cells: i8  # of each sequence
+    # windows or states; the checkpoints of list ``l``, oldest first, are ``[l * max_ckpt, l * max_ckpt + k_n[l])``
+    swa: i8  # window; 0: no layer has one
+    swa_cells: i8  # positions of each sequence that windowed (recurrent: 1) layers keep; 0: all, and nothing of this is used
     n_ubatch: i8
     max_ckpt: i8
-    copy_share: f8  # blocks of COPIED_BLOCKS for one token of the windowed layers
-    state_bytes: f8  # of one window
-    c_low: i8s  # first position of the windowed layers when the slot was last rolled back
+    copy_share: f8  # blocks of COPIED_BLOCKS for one token of the windowed layers, or for a state
+    state_bytes: f8  # of one window or state
+    c_low: i8s  # first position of these layers when the slot was last rolled back
     c_copied: i8s  # tokens of the checkpoint that the slot goes on from
     k_n: i8s
     k_task: i8s
@@ -169,7 +169,7 @@ def new_llamacpp_state(replica, rec, cost, fn, lists, numbers, flags, figures, w
     s.max_ckpt = max_ckpt
     s.copy_share = copy_share
     s.state_bytes = state_bytes
-    kept = s.lists.l_off.size if swa > 0 else 0
+    kept = s.lists.l_off.size if swa_cells > 0 else 0
     s.c_low = np.zeros(slots, np.int64)
     s.c_copied = np.zeros(slots, np.int64)
     s.k_n = np.zeros(kept, np.int64)

@@ -182,6 +182,9 @@ def _refuse(p: MindieParams, site: Site) -> None:
         raise NotModelledError("deployment.pp", site.pp, "pipeline stages are not modelled for MindIE", "1")
     if site.accelerator is not None and site.accelerator.vendor != "huawei":
         raise NotModelledError("deployment.accelerator", site.accelerator.name, "MindIE runs on Ascend NPUs", "an Ascend NPU")
+    if site.model is not None and site.model.is_hybrid:
+        why = "nothing is published on how MindIE keeps caches of layers with windows or states"
+        raise NotModelledError("model", site.model.name, why, "a model of full layers", "or vllm-ascend")
     if p.stageSelectPolicy == 3:
         raise NotModelledError(f"{FIELD}.stageSelectPolicy", 3, "layerwise edge-cloud serving is not modelled", "0, 1, 2")
     for name in ("prefillPolicyType", "decodePolicyType"):

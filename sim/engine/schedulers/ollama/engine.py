@@ -29,14 +29,14 @@ class Ollama(Scheduler):
     )
     not_modelled = (
         "one layer split between card and CPU",
-        "models with recurrent layers; sliding windows of the own runners",
+        "sliding windows and recurrent layers of the own runners",
         "embedding requests",
         "draft models",
         "the cap of num_predict at ten contexts, and the end after 30 identical tokens",
         "the time between a semaphore's release and the next request's arrival at the server",
     )
     rule = LlamaCppRule
-    own_caches = ("sliding",)
+    own_caches = ("sliding", "linear")
 
     @classmethod
     def resolve(cls, params: OllamaParams, site: Site) -> OllamaParams:

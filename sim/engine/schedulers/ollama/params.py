@@ -175,16 +175,12 @@ def _check(p: OllamaParams, site: Site) -> None:
         raise ConfigError(f"{_FIELD}.OLLAMA_MULTIUSER_CACHE", True, "llama-server has no such cache", "false, or another runner")
     if site.model is None:
         return
-    if "linear" in site.model.kinds:
-        raise NotModelledError(
-            "model", site.model.name, "caches of recurrent layers are not modelled here", "a model without them"
-        )
     check_windows(site.model)
     if site.model.is_hybrid and p.runner != "llama-server":
         raise NotModelledError(
             f"{_FIELD}.runner",
             p.runner,
-            "its caches of sliding windows are not modelled",
+            "its caches of sliding windows and recurrent layers are not modelled",
             "llama-server",
-            "or a model without windows",
+            "or a model of full layers",
         )

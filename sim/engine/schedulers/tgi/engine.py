@@ -31,6 +31,7 @@ class Tgi(Scheduler):
 
     name = "tgi"
     rule = TgiRule
+    own_caches = ("sliding", "chunked")
     aliases = ("text-generation-inference",)
     Params = TgiParams
     version = "3.3"
@@ -44,7 +45,7 @@ class Tgi(Scheduler):
         "LoRA adapters (they switch prefix caching off)",
         "prompt log-probabilities (they skip the prefix cache)",
         "Gaudi, Neuron, TensorRT-LLM and llama.cpp back ends",
-        "encoder-decoder models",
+        "encoder-decoder models; models with recurrent layers (of which TGI has only Mamba)",
         "guesses dropped for one step when batches are joined",
     )
 

@@ -82,6 +82,7 @@ def resolve_params(p: TgiParams, site: Site) -> TgiParams:
     """Launcher ``resolve_attention`` and ``main``, and the model server's ``Model.__init__``."""
     _check_site(site)
     _check(p)
+    _check_model(site.model)
     model, accelerator = site.model, site.accelerator
     changes: dict[str, Any] = _attention(p, model, accelerator)
     if model is not None and family(model).startswith(_NO_CHUNKING):
@@ -134,6 +135,12 @@ def _check_site(site: Site) -> None:
         raise NotModelledError(
             "deployment.accelerator", site.accelerator.name, f"TGI on {vendor} is not modelled", "NVIDIA and AMD GPUs"
         )
+
+
+def _check_model(model: Any) -> None:
+    if model is not None and "linear" in model.kinds:
+        why = "TGI has no model with recurrent layers but Mamba, whose batches are not modelled"
+        raise NotModelledError("model", model.name, why, "a model without them")
 
 
 def _check(p: TgiParams) -> None:
