@@ -58,6 +58,32 @@ class Deployment:
 
 
 @dataclass(frozen=True)
+class SharedBlocks:
+    """Blocks that several groups of layers share. ``per_request``: blocks that one request of ``max_model_len`` tokens takes in all groups.
+
+    ``token_groups``: groups over which the start-up log of older versions divides the blocks (0: the log says what ``per_request`` gives).
+    ``words`` describe the groups; empty: there is one, of full attention.
+    """
+
+    bytes_per_block: float
+    block_size: int
+    per_request: int
+    max_model_len: int
+    words: str
+    token_groups: int = 0
+
+    def concurrency(self, blocks: int) -> float:
+        """Requests of ``max_model_len`` tokens that fit at once."""
+        return blocks / self.per_request
+
+    def tokens(self, blocks: int) -> int:
+        """KV cache size as the engine logs it."""
+        if self.token_groups:
+            return blocks // self.token_groups * self.block_size
+        return int(self.concurrency(blocks) * self.max_model_len)
+
+
+@dataclass(frozen=True)
 class Budget:
     """The memory of one GPU: ``lines`` add up to ``limit_bytes``; the last of them is what keys and values get.
 
@@ -73,6 +99,7 @@ class Budget:
     rule: str
     warnings: tuple[str, ...] = ()
     pools: tuple[Pool, ...] = ()  # where there is more than one
+    shared: SharedBlocks | None = None
 
     @property
     def kv_bytes(self) -> float:
@@ -81,8 +108,8 @@ class Budget:
 
     @property
     def kv_tokens(self) -> int:
-        """Tokens that the blocks have room for."""
-        return self.kv_blocks * self.block_size
+        """Tokens that the blocks have room for; where groups of layers share them, as the engine logs it."""
+        return self.kv_blocks * self.block_size if self.shared is None else self.shared.tokens(self.kv_blocks)
 
     @property
     def estimated(self) -> bool:
@@ -106,8 +133,19 @@ class Budget:
         """Table to print: name, size, evidence, source."""
         rows = [(line.name, show_bytes(line.bytes), line.evidence, line.source) for line in self.lines]
         blocks = f"{self.kv_blocks:,} blocks of {self.block_size} tokens = {self.kv_tokens:,} tokens"
-        pools = [(p.name, f"{p.size:,} {p.unit}", self.lines[-1].evidence, show_bytes(p.bytes)) for p in self.pools]
-        return [*rows, ("KV blocks", blocks, self.lines[-1].evidence, self.rule), *pools]
+        if self.shared is None or not self.shared.words:
+            pools = [(p.name, f"{p.size:,} {p.unit}", self.lines[-1].evidence, show_bytes(p.bytes)) for p in self.pools]
+            return [*rows, ("KV blocks", blocks, self.lines[-1].evidence, self.rule), *pools]
+        grade, pool = self.lines[-1].evidence, self.shared
+        each = f"{self.kv_blocks:,} blocks of {show_bytes(pool.bytes_per_block)}"
+        size = f"{self.kv_tokens:,} tokens"
+        most = f"{pool.concurrency(self.kv_blocks):.2f}x for {pool.max_model_len:,} tokens per request"
+        return [
+            *rows,
+            ("KV blocks", each, grade, f"shared by groups: {pool.words}"),
+            ("GPU KV cache size", size, grade, f"as {self.rule} logs it: what requests of max_model_len take"),
+            ("Maximum concurrency", most, grade, f"{pool.per_request:,} blocks per request"),
+        ]
 
 
 class Rule(Protocol):
@@ -166,7 +204,11 @@ def memory_budget(
     limit, parts = rule.limit(d), [*rule.parts(d), *more]
     kv = rule.kv(d, limit.bytes - sum(line.bytes for line in parts))
     divided = rule.divide(d, kv.bytes) if isinstance(rule, Divides) else None
-    per_block = block_bytes(d, rule.block_size, max_model_len) if divided is None else divided.per_block
+    pool: SharedBlocks | None = getattr(rule, "pool", None)
+    if pool is not None:
+        per_block = pool.bytes_per_block
+    else:
+        per_block = block_bytes(d, rule.block_size, max_model_len) if divided is None else divided.per_block
     if divided is not None:
         kv = kv._replace(bytes=kv.bytes - sum(line.bytes for line in divided.beside))
         parts += divided.beside
@@ -178,7 +220,10 @@ def memory_budget(
     if blocks < 1 or used > limit.bytes * (1 + 1e-9):
         raise ConfigError(field, f"{model.name} on {accelerator.name}", _problem("does not fit", limit, lines), hint=_hint(d))
     pools = () if divided is None else divided.pools
-    budget = Budget(lines, limit.bytes, rule.block_size, per_block, blocks, rule.name, tuple(model.warnings), pools)
+    budget = Budget(lines, limit.bytes, rule.block_size, per_block, blocks, rule.name, tuple(model.warnings), pools, pool)
+    if pool is not None and max_model_len is not None and blocks - 1 < pool.per_request:
+        why = f"one such sequence takes {pool.per_request:,} blocks of the groups {pool.words}, and there are {blocks - 1:,}"
+        raise ConfigError(f"{field}.engine.max_model_len", max_model_len, _problem(why, limit, lines), hint=_hint(d))
     if max_model_len is not None and budget.kv_tokens < max_model_len:
         raise ConfigError(
             f"{field}.engine.max_model_len", max_model_len,

@@ -11,6 +11,7 @@ from sim.cost.memory import (
     Deployment,
     Division,
     Line,
+    SharedBlocks,
     activation_bytes,
     block_bytes,
     communication_bytes,
@@ -55,6 +56,8 @@ class VllmRule:
     version: tuple[int, int] = (0, 33)
     kv_cache_memory_bytes: float | None = None
     estimate_cuda_graphs: bool | None = None
+    pool: SharedBlocks | None = None
+    """The blocks of models whose layers are cached in groups."""
     name: str = "vllm"
 
     def limit(self, d: Deployment) -> Line:

@@ -48,6 +48,7 @@ from sim.engine.seam import Group
 from sim.engine.sides import HandOver, Role
 from sim.errors import NotModelledError
 from sim.jit import generic, inline
+from sim.model.serving import cache_warning
 
 NOTHING = 0
 EMPTY = 1
@@ -188,6 +189,12 @@ class Scheduler(ABC):
     def notes(cls) -> tuple[str, ...]:
         """Sentences that are said with every result."""
         return ()
+
+    @classmethod
+    def cache_notes(cls, params: Any, site: Site) -> tuple[str, ...]:
+        """Sentences on what of the model's caches is approximated under these (resolved) settings."""
+        note = cache_warning(site.model, cls.caches(params, site.model))
+        return () if note is None else (note,)
 
     @classmethod
     def memory_rule(cls, params: Any, site: Site) -> Any:

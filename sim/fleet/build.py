@@ -39,7 +39,7 @@ from sim.fleet.station import Station
 from sim.fleet.world import World
 from sim.hardware import Accelerator, load_accelerator, node_of
 from sim.model import ModelSpec, load_model
-from sim.model.serving import cache_warning, served
+from sim.model.serving import served
 from sim.policy.router import ReplicaFacts
 from sim.streams import stream
 
@@ -192,9 +192,8 @@ def _plan(section: Any, model: ModelSpec, name: str, field: str, traffic: Any) -
     extras = replace(scheduler.extras(params, site) or Extras(), structured=traffic.structured_output)
     tokens = scheduler.max_batch_tokens(params, site)
     cost, shared, evidence = step_costs(model, accelerator, replace(layout, dp=site.dp), profile, tokens, extras, ranks)
-    warning = cache_warning(model, scheduler.caches(params, model))
-    if warning is not None:
-        evidence = replace(evidence, notes=merge_notes([warning], evidence.notes))
+    if warnings := list(scheduler.cache_notes(params, site)):
+        evidence = replace(evidence, notes=merge_notes(warnings, evidence.notes))
     return Plan(
         name, field, section.replicas, model, accelerator, layout, scheduler, params, site, budget, profile, cost, evidence,
         ranks=ranks, shared=shared, given=written,

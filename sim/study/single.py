@@ -21,7 +21,6 @@ from sim.metrics.record import RunRecord
 from sim.metrics.result import Result, summarise
 from sim.metrics.slo import Slo
 from sim.metrics.summary_laws import check_result
-from sim.model.serving import cache_warning
 from sim.study import economics, headroom
 from sim.study.idle import check_traffic
 from sim.study.reasons import reasons
@@ -162,8 +161,8 @@ def memory(scenario: Any) -> list[tuple[str, Budget | None]]:
 
 
 def _budget(p: Plan) -> Budget | None:
-    warning = cache_warning(p.model, p.scheduler.caches(p.params, p.model))
-    return p.budget if p.budget is None or warning is None else replace(p.budget, warnings=(*p.budget.warnings, warning))
+    warnings = p.scheduler.cache_notes(p.params, p.site)
+    return p.budget if p.budget is None or not warnings else replace(p.budget, warnings=(*p.budget.warnings, *warnings))
 
 
 def _record(scenario: Any, plans: Sequence[Plan], raw: Raw) -> RunRecord:

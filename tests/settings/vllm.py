@@ -19,6 +19,10 @@ SIDE = {"kv_transfer_config": {"kv_role": "kv_consumer"}}
 LORA = {"enable_lora": True}
 EIGHT = {"max_num_seqs": 8}
 
+OSS: dict[str, Any] = {"model": "gpt-oss-20b"}
+STATES: dict[str, Any] = {"model": "qwen3.5-9b", "traffic": {"synthetic": {"prefixes": {"groups": 1, "shared_tokens": 1600}}}}
+SCOUT: dict[str, Any] = {"model": "llama-4-scout", "deployment": {"accelerator": "h200-sxm", "tp": 4, "kv_blocks": 140}}
+
 OPEN: dict[str, Any] = {"max_model_len": None}
 
 CASES: dict[str, Case] = {
@@ -43,6 +47,12 @@ CASES: dict[str, Case] = {
     "num_gpu_blocks_override": Case(34, engine=TIGHT),
     "enforce_eager": Case(True),
     "enable_prefix_caching": Case(False, changes=SHARED),
+    "prefix_cache_retention_interval": Case(32, changes=merged(OSS, SHARED)),
+    "prefix_match_unit": Case(16, changes=STATES),
+    "disable_hybrid_kv_cache_manager": Case(True, engine=TIGHT, changes=merged(OSS, {"deployment": {"kv_blocks": 60}})),
+    "VLLM_ALLOW_CHUNKED_LOCAL_ATTN_WITH_HYBRID_KV_CACHE": Case(True, engine=TIGHT, changes=SCOUT),
+    "mamba_ssm_cache_dtype": Case("bfloat16", changes=STATES),
+    "disable_lookahead_block_hashes": Case(True, engine=DRAFT, changes=SHARED),
     "enable_chunked_prefill": Case(False, engine={"max_model_len": 250, "max_num_batched_tokens": 256, "max_num_seqs": 16}),
     "async_scheduling": Case(False),
     "scheduling_policy": Case("priority", engine={"max_num_seqs": 2}, changes=PRIORITIES),

@@ -99,7 +99,7 @@ def _more_entries(b):
 
 
 @inline
-def _append(b, e):
+def append_entry(b, e):
     """To the end of the free list."""
     last = b.e_prev[0]
     b.e_next[last] = e
@@ -109,7 +109,7 @@ def _append(b, e):
 
 
 @inline
-def _unlink(b, e):
+def unlink_entry(b, e):
     """Out of the free list."""
     before = b.e_prev[e]
     after = b.e_next[e]
@@ -129,14 +129,21 @@ def cached_block(b, key):
 
 
 @inline
-def put_block(b, key):
-    """A block held by one request becomes full and known by its hash; returns its entry."""
+def new_entry(b):
+    """An entry that stands for a block held by one request, without a hash yet."""
     if b.n_spare == 0:
         _more_entries(b)
     b.n_spare -= 1
     e = b.spare[b.n_spare]
-    b.e_key[e] = key
+    b.e_key[e] = 0
     b.e_ref[e] = 1
+    return e
+
+
+@inline
+def name_entry(b, e, key):
+    """An entry without a hash becomes known by this one, as the newest with it."""
+    b.e_key[e] = key
     b.d_next[e] = 0
     b.d_prev[e] = 0
     b.d_last[e] = e
@@ -145,18 +152,26 @@ def put_block(b, key):
         oldest = b.t_head[i]
         if oldest == 0:
             b.t_head[i] = e
-            return e
+            return
         if b.e_key[oldest] == key:
             last = b.d_last[oldest]
             b.d_next[last] = e
             b.d_prev[e] = last
             b.d_last[oldest] = e
-            return e
+            return
         i = (i + 1) & b.mask
 
 
+@inline
+def put_block(b, key):
+    """A block held by one request becomes full and known by its hash; returns its entry."""
+    e = new_entry(b)
+    name_entry(b, e, key)
+    return e
+
+
 @kernel
-def _forget(b, e):
+def forget_entry(b, e):
     """Take a block's hash away and its entry back."""
     b.evicted += 1
     b.n_spare += 1
@@ -209,12 +224,12 @@ def take_blocks(b, n):
             b.e_ref[e] -= k
             n -= k
             if b.e_ref[e] == 0:
-                _unlink(b, e)
+                unlink_entry(b, e)
                 b.spare[b.n_spare] = e
                 b.n_spare += 1
         else:
-            _unlink(b, e)
-            _forget(b, e)
+            unlink_entry(b, e)
+            forget_entry(b, e)
             n -= 1
 
 
@@ -222,13 +237,13 @@ def take_blocks(b, n):
 def touch_block(b, e):
     """One more request holds a cached block."""
     if b.e_ref[e] == 0:
-        _unlink(b, e)
+        unlink_entry(b, e)
         b.free -= 1
     b.e_ref[e] += 1
 
 
 @inline
-def _give_back_run(b, n):
+def give_back_run(b, n):
     """``n`` blocks that nobody can ask for, to the end of the queue."""
     if n > 0:
         if b.n_spare == 0:
@@ -237,7 +252,7 @@ def _give_back_run(b, n):
         e = b.spare[b.n_spare]
         b.e_key[e] = 0
         b.e_ref[e] = n
-        _append(b, e)
+        append_entry(b, e)
 
 
 @inline
@@ -249,11 +264,11 @@ def give_back_blocks(b, plain, unasked, held, row, n):
     if b.lifo:
         b.fresh += plain
     else:
-        _give_back_run(b, plain)
-    _give_back_run(b, unasked)
+        give_back_run(b, plain)
+    give_back_run(b, unasked)
     for i in range(n - 1, -1, -1):
         e = held[row, i]
         b.e_ref[e] -= 1
         if b.e_ref[e] == 0:
             b.free += 1
-            _append(b, e)
+            append_entry(b, e)

@@ -6,7 +6,7 @@ Moved-in blocks carry no hash: what a request brings along is not found by other
 
 from sim.engine.handover import hold, join, leave, list_running, look, resident_tokens, unhold  # noqa: F401
 from sim.engine.kv.blocks import give_back_blocks, take_blocks
-from sim.engine.schedulers.vllm.memory import release
+from sim.engine.schedulers.vllm.seam import release
 from sim.engine.schedulers.vllm.state import (
     CACHED,
     CAP,

@@ -29,6 +29,7 @@ from sim.engine.state import new_recorder
 from sim.errors import ConfigError, DataError
 from sim.jit import kernel
 from sim.policy.routing.vllm_dp import Balancer
+from sim.study.conformance import _vllm_groups
 from sim.study.conformance.base import Case, Difference
 
 _STALLED = 100_000
@@ -46,6 +47,10 @@ _SAME = (
     "prefill_schedule_interval",
     "max_num_active_seqs",
     "max_loras",
+    "prefix_cache_retention_interval",
+    "prefix_match_unit",
+    "disable_hybrid_kv_cache_manager",
+    "disable_lookahead_block_hashes",
 )
 _OTHER = (
     "num_gpu_blocks",
@@ -55,6 +60,7 @@ _OTHER = (
     "spec_method",
     "pipeline_parallel_size",
     "idle_sleep_us",
+    "kv",
 )
 
 
@@ -119,6 +125,8 @@ def settings(scenario: dict[str, Any]) -> tuple[VllmParams, Site, int]:
     if unknown:
         raise ConfigError(f"engine.{unknown[0]}", e[unknown[0]], "this setting of a recording is not modelled")
     arguments = {key: e[key] for key in _SAME if e.get(key) is not None}
+    if "prefix_cache_retention_interval" in e:
+        arguments["prefix_cache_retention_interval"] = e["prefix_cache_retention_interval"]
     arguments["scheduling_policy"] = e.get("policy", "fcfs")
     arguments["async_scheduling"] = e.get("async_scheduling", False)
     arguments.setdefault("scheduler_reserve_full_isl", True)
@@ -136,6 +144,8 @@ def settings(scenario: dict[str, Any]) -> tuple[VllmParams, Site, int]:
             "idle_poll": float(e.get("idle_sleep_us", 1000)),
         }
     extra = {"accept_pattern": scenario.get("accept_pattern", [0]), "recording": True}
+    if "kv_plan" in scenario:
+        extra["kv_plan"] = _vllm_groups.plan_of(scenario)
     return VllmParams(**arguments), Site(pp=e.get("pipeline_parallel_size", 1), extra=extra), e["num_gpu_blocks"]
 
 
@@ -177,6 +187,7 @@ def _number(value: Any) -> int | float:
 def replay(scenario: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Our decisions in the recording's format, in order of the calls; a row is complete when its batch has been processed."""
     state, names = start(scenario)
+    grouped = "kv_plan" in scenario
     speculative = bool(scenario["engine"].get("num_speculative_tokens"))
     connector = bool(scenario.get("connector"))
     idle_until_arrival = None  # a synchronous core without work notes the next arrival as the end of its empty step
@@ -242,6 +253,8 @@ def replay(scenario: dict[str, Any]) -> Iterator[dict[str, Any]]:
             t_end = max(now, *stages)
         row |= {"running": int(running), "waiting": int(waiting), "free_blocks": int(free)}
         row |= {"t_start": _number(t_start), "t_end": _number(t_end)}
+        if grouped:
+            row |= _vllm_groups.fields(state, log, names)
         in_flight.append(row)
 
 

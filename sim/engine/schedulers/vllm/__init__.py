@@ -9,6 +9,8 @@
 - Preemption by recompute; fcfs and priority queues: `v1/core/sched/request_queue.py`.
 - Paged KV blocks, prefix caching by chained hashes of full blocks exact to the token, free-queue order, eviction, duplicates:
   `v1/core/{kv_cache_manager,single_type_kv_cache_manager,block_pool,kv_cache_utils}.py`.
+- Models whose layers forget (sliding windows, chunks, recurrent states): groups with one pool of blocks, `groups/`, planned by `kv_layers.py`:
+  `v1/core/{kv_cache_planning,kv_cache_coordinator}.py`.
 - Synchronous and asynchronous scheduling, batch queue of pipeline parallelism and its stagger: `v1/engine/core.py`,
   `v1/core/sched/async_scheduler.py`.
 - Speculative decoding (ngram, EAGLE, MTP with one module, draft model): draft slots, lookahead blocks, lookahead hashes, placeholders;
@@ -28,10 +30,9 @@ a hash to the front of the free queue from 0.21, also without prefix caching (wh
 ``gpu_memory_utilization`` 0.92, watermark, interval, active limit, exemption of a lone request from the threshold, lookahead hashes (before:
 the last block of a hit is computed again when drafting). Numbers above 0.19 are inferred from the dates of the changes.
 
-**What is not**: V0 (0.2 to 0.7), which is an engine of its own and reached by ``version``: `sim.engine.schedulers.vllm_v0`; several KV groups
-(hybrid models cache as if all layers were full attention), multimodal encoders, structured output, prompt log-probabilities, offloading and
-other synchronous connectors, the idle pause of 1 ms without a connector, ``data_parallel_rank`` of a request. Settings for them do not
-exist here or are refused.
+**What is not**: V0 (0.2 to 0.7), which is an engine of its own and reached by ``version``: `sim.engine.schedulers.vllm_v0`; multimodal
+encoders, structured output, prompt log-probabilities, offloading and other synchronous connectors, the idle pause of 1 ms without a
+connector, ``data_parallel_rank`` of a request. Settings for them do not exist here or are refused.
 """
 
 from __future__ import annotations
@@ -39,15 +40,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from sim.cost.drafts import acceptance, estimate_note
 from sim.cost.extras import Extras
 from sim.cost.memory_rules import VllmCpuRule, VllmRule
 from sim.engine.adapters import Adapters
 from sim.engine.contract import Ranks, Scheduler, Site
 from sim.engine.schedulers.vllm import params as settings
+from sim.engine.schedulers.vllm.kv_layers import KvLayout, kv_layout, refuse_idle
+from sim.engine.schedulers.vllm.making import core_arguments, new_groups, pool_of
 from sim.engine.schedulers.vllm.params import VllmParams, is_v0
+from sim.engine.schedulers.vllm.plain_caches import plain_caches
 from sim.engine.schedulers.vllm.plan import plan_step
 from sim.engine.schedulers.vllm.ranks import at_rest_vllm, confer_vllm, heed_vllm, unfinished_vllm
 from sim.engine.schedulers.vllm.sides import kv_arrived_vllm, release_kept_vllm
@@ -59,7 +61,6 @@ from sim.errors import ConfigError, NotModelledError
 from sim.jit import implement
 from sim.model import load_model
 from sim.registry import register
-from sim.streams import stream
 
 implement(
     VllmState,
@@ -76,21 +77,7 @@ implement(
     unfinished=unfinished_vllm,
     at_rest=at_rest_vllm,
 )
-
-_DRAWS = 4096
-
-
-def acceptance_of(s: settings.SpeculativeConfig) -> float | tuple[float, ...]:
-    """The acceptance stated, or that of the method."""
-    return acceptance(s.method, s.num_speculative_tokens) if s.acceptance_rate is None else s.acceptance_rate
-
-
-def accepted_drafts(rate: float | tuple[float, ...], drafts: int, seed: int) -> Any:
-    """i4[_DRAWS]: how many of ``drafts`` are accepted, each only if the one before it was."""
-    rates = list(rate) if isinstance(rate, tuple) else [rate] * drafts
-    rates = (rates + [rates[-1]] * drafts)[:drafts]
-    draws = stream(seed, "vllm.acceptance").random((_DRAWS, drafts)) < np.array(rates)
-    return np.cumprod(draws, axis=1).sum(axis=1).astype(np.int32)
+plain_caches(VllmState)
 
 
 @register("engine")
@@ -107,10 +94,10 @@ class Vllm(Scheduler):
     follows_checkpoint_kv = True
     hands_over = HandOver(first="prefill", first_token="decode")
     not_modelled = (
-        "several KV groups of hybrid models",
         "multimodal encoders",
         "structured output",
         "stream_interval > 1",
+        "enable_mamba_shared_prefix_checkpoint, DeepSeek-V4's own KV groups",
         "speculation or pipeline parallelism on a disaggregated side",
     )
 
@@ -126,7 +113,10 @@ class Vllm(Scheduler):
     @classmethod
     def resolve(cls, params: VllmParams, site: Site) -> VllmParams:
         """Engine arguments with vLLM's defaults for hardware, model and version."""
-        return settings.resolve(params, site)
+        resolved = settings.resolve(params, site)
+        if not site.extra.get("recording"):
+            refuse_idle(resolved, site, cls.layout(resolved, site))
+        return resolved
 
     @classmethod
     def memory_rule(cls, params: VllmParams, site: Site) -> Any:
@@ -139,21 +129,40 @@ class Vllm(Scheduler):
                 block_size=params.block_size,
                 version=(0, params.minor),
             )
+        layout = cls.layout(params, site)
         return VllmRule(
+            pool=None if layout is None else pool_of(layout, params, site),
             gpu_memory_utilization=params.gpu_memory_utilization or 0.92,
             max_num_batched_tokens=params.max_num_batched_tokens or 8192,
             max_num_seqs=params.max_num_seqs or 256,
-            block_size=params.block_size,
+            block_size=params.block_size if layout is None else layout.block_size,
             enforce_eager=params.enforce_eager,
             version=(0, params.minor),
             kv_cache_memory_bytes=params.kv_cache_memory_bytes,
         )
 
     @classmethod
+    def layout(cls, params: VllmParams, site: Site) -> KvLayout | None:
+        """How the caches of a model with windows or states are laid out; None: as if all layers had full attention."""
+        return None if site.accelerator is not None and site.accelerator.is_cpu else kv_layout(params, site)
+
+    @classmethod
+    def cache_notes(cls, params: VllmParams, site: Site) -> tuple[str, ...]:
+        """What is left out of the groups, or that there are none."""
+        layout = cls.layout(params, site)
+        return super().cache_notes(params, site) if layout is None else layout.notes
+
+    @classmethod
     def new_state(cls, params: VllmParams, site: Site, blocks: int, replica: int, recorder: Any, cost: Any) -> Any:
         """One engine core. ``blocks``: KV blocks including the null block, as vLLM logs them."""
         p = params
         blocks = p.num_gpu_blocks_override or blocks
+        arguments = core_arguments(p, site, blocks, replica, recorder, cost, cls.balances(p))
+        plan = site.extra.get("kv_plan")
+        if plan is None and (layout := cls.layout(p, site)) is not None:
+            plan = layout.plan
+        if plan is not None:
+            return new_groups(plan, p, site, arguments)
         usable = blocks - 1
         if usable * p.block_size < (p.max_model_len or 0) and not site.extra.get("recording"):
             raise ConfigError(
@@ -162,61 +171,7 @@ class Vllm(Scheduler):
                 f"one request of max_model_len {p.max_model_len} does not fit",
                 hint=f"set engine.max_model_len to at most {usable * p.block_size}",
             )
-        drafts, method, extra = 0, "", site.extra
-        if p.speculative_config is not None:
-            drafts, method = p.speculative_config.num_speculative_tokens, p.speculative_config.method
-        drafting = method in ("eagle", "eagle3", "mtp")
-        lookahead = drafts if drafting or method == "draft_model" else 0
-        ahead_hashes = p.minor >= 24
-        connector = p.kv_transfer_config
-        role = 0 if connector is None else 1 if connector.kv_role == "kv_producer" else 2
-        times = np.array(
-            [connector.transfer_base, connector.transfer_per_token, connector.idle_poll] if connector else [0.0, 0.0, 0.0]
-        )
-        if "accept_pattern" in extra:
-            accept = np.array(extra["accept_pattern"], np.int32)
-        elif p.speculative_config is not None:
-            accept = accepted_drafts(acceptance_of(p.speculative_config), drafts, int(extra.get("seed", 0)))
-        else:
-            accept = np.zeros(1, np.int32)
-        depth = site.pp + 1 if p.async_scheduling else site.pp
-        numbers = [
-            p.max_num_batched_tokens,
-            p.max_num_active_seqs or p.max_num_seqs,
-            p.max_model_len,
-            p.block_size,
-            int(p.watermark * blocks),
-            p.long_prefill_token_threshold,
-            p.long_prefill_token_threshold_adaptive,
-            p.minor >= 24,
-            p.enable_chunked_prefill,
-            p.scheduler_reserve_full_isl,
-            p.scheduling_policy == "priority",
-            p.async_scheduling,
-            site.pp,
-            p.prefill_schedule_interval,
-            p.max_loras or 0,
-            drafts,
-            lookahead,
-            1 if drafting and ahead_hashes and p.enable_prefix_caching else 0,
-            1 if method == "draft_model" else 0,
-            "accept_pattern" not in extra,
-            role,
-            drafting and not ahead_hashes,
-            cls.balances(p),
-        ]
-        return cls.constructor(p)(
-            replica,
-            recorder,
-            cost,
-            depth,
-            usable,
-            p.enable_prefix_caching,
-            p.minor >= 21,
-            np.array(numbers, np.int64),
-            accept,
-            times,
-        )
+        return cls.constructor(p)(*arguments)
 
     @classmethod
     def balances(cls, params: VllmParams) -> bool:

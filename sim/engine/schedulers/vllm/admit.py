@@ -4,10 +4,10 @@
 import numpy as np
 
 from sim.engine.disaggregation import tell_at
-from sim.engine.schedulers.vllm.memory import ONE, allocate, commit, look_up
+from sim.engine.schedulers.vllm.memory import ONE
 from sim.engine.schedulers.vllm.queues import queue_add, queue_take
+from sim.engine.schedulers.vllm.seam import blocks_of_drafts, blocks_to_come, commit, cut_chunk, grant, hit_tokens
 from sim.engine.schedulers.vllm.state import (
-    CAP,
     COMP,
     DEFERRED,
     KNOWN,
@@ -30,31 +30,20 @@ from sim.jit import inline
 
 
 @inline
-def _blocks_to_come(s, slot):
-    """Blocks that a prefill or load under way will still take."""
-    n = min(s.r_x[slot, KNOWN], s.max_len)
-    if s.k_spec > 0:
-        n += 1 + s.k_spec + s.lookahead
-    return max((n + s.block_size - 1) // s.block_size - s.r_x[slot, CAP] // s.block_size, 0)
-
-
-@inline
 def _reserve(s, n_skipped):
     """Set the blocks that a remote load must leave: what prefills and loads under way will take, and one step of drafts."""
-    total = 0
-    if s.k_spec > 0:
-        total = (1 + s.k_spec + s.lookahead + s.block_size - 1) // s.block_size
+    total = blocks_of_drafts(s)
     for i in range(s.n_run):
         if s.r_x[s.run[i], PREFILLING] == 1:
-            total += _blocks_to_come(s, s.run[i])
+            total += blocks_to_come(s, s.run[i])
     q = s.kvq
     for i in range(q.len):
         slot = q.slot[(q.head + i) % q.slot.size]
         if s.r_x[slot, PREFILLING] == 1:
-            total += _blocks_to_come(s, slot)
+            total += blocks_to_come(s, slot)
     for i in range(n_skipped):
         if s.r_x[s.skip_k[i], PREFILLING] == 1:
-            total += _blocks_to_come(s, s.skip_k[i])
+            total += blocks_to_come(s, s.skip_k[i])
     s.reserved = total
 
 
@@ -130,12 +119,12 @@ def admit(s):
             ready = False
         known = np.int64(x[slot, KNOWN])
         comp = np.int64(x[slot, COMP])
-        hits = ext = n = c = np.int64(0)
+        ext = n = c = np.int64(0)
+        s.n_hits = 0
         padded = False
         if ready:
             if comp == 0:
-                hits = look_up(s, slot)
-                c = hits * s.block_size
+                c = hit_tokens(s, slot)
                 if s.role == 2 and x[slot, PULLED] == 0:
                     ext = max(np.int64(s.r_prompt[slot]) - c, 0)
             else:
@@ -155,6 +144,14 @@ def admit(s):
                 if not s.chunked and n > space:
                     break
                 n = min(n, space)
+                if n > 0:
+                    part = cut_chunk(s, slot, c, n)
+                    if part <= 0:
+                        break
+                    if padded and part < n:
+                        part = min(part, ONE)
+                        padded = False
+                    n = part
         if not ready or (ext == 0 and n <= 0):
             queue_take(s, q)
             if x[slot, DEFERRED] == 0:
@@ -167,13 +164,12 @@ def admit(s):
                 s.skip_w[n_w] = slot
                 n_w += 1
             continue
-        s.n_hits = hits
         s.ext = ext
         s.reserved = 0
         if ext > 0:
             n = 0
             _reserve(s, n_k)
-        if not allocate(s, slot, n):
+        if not grant(s, slot, n):
             blocked = True
             stuck = not s.kv.caching or x[slot, LAZY] == 1
             break

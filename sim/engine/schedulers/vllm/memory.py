@@ -6,6 +6,7 @@ import numpy as np
 from sim.engine.kv.block_hash import extend_keys, first_key
 from sim.engine.kv.blocks import cached_block, give_back_blocks, put_block, take_blocks, touch_block
 from sim.engine.schedulers.vllm.queues import queue_add
+from sim.engine.schedulers.vllm.seam import ask_for, commit, release
 from sim.engine.schedulers.vllm.state import (
     CACHED,
     CAP,
@@ -68,9 +69,8 @@ def _register(s, slot, first, n):
     s.r_key[slot] = keys[n - 1]
 
 
-@inline
-def commit(s, slot, tokens):
-    """Register the full blocks of the first ``tokens`` tokens; they need not be computed yet."""
+def commit_plain(s, slot, tokens):
+    """See `seam.commit`."""
     x = s.r_x
     n = min(tokens, x[slot, KNOWN] - s.hash_ahead) // s.block_size
     have = np.int64(max(x[slot, CACHED], 0))
@@ -106,12 +106,8 @@ def look_up(s, slot):
     return found - 1 if s.drop_hit and found > 0 else found
 
 
-@inline
-def allocate(s, slot, new):
-    """Blocks for ``new`` tokens after those computed, hit (``s.n_hits`` blocks) and loaded remotely (``s.ext`` tokens).
-
-    False, and nothing changed, if there are too few. ``s.admitting``: the checks of admission apply; ``s.reserved`` blocks are for others.
-    """
+def grant_plain(s, slot, new):
+    """See `seam.grant`; ``s.n_hits`` counts blocks, and nothing changes where there are too few."""
     n_hits = s.n_hits
     ext = s.ext
     x = s.r_x
@@ -159,9 +155,8 @@ def can_free(s, slot):
     return not s.defer_free or s.r_x[slot, LAST_SEQ] <= s.seq_p
 
 
-@inline
-def release(s, slot):
-    """Give a request's blocks back, or note them until the steps in flight are through."""
+def release_plain(s, slot):
+    """See `seam.release`."""
     x = s.r_x
     blocks = x[slot, CAP] // s.block_size
     cached = np.int64(max(x[slot, CACHED], 0))
@@ -189,9 +184,8 @@ def release(s, slot):
         s.n_rows += 1
 
 
-@kernel
-def free_deferred(s):
-    """Give back what was noted before steps that have been processed by now."""
+def settle_plain(s):
+    """See `seam.settle`."""
     while s.df_len > 0 and s.df[s.df_head, 0] <= s.seq_p:
         i = s.df_head
         row = s.df[i, 3]
@@ -203,14 +197,43 @@ def free_deferred(s):
         s.df_len -= 1
 
 
+def ask_for_plain(s, slot):
+    """See `seam.ask_for`."""
+    if s.r_x[slot, CACHED] > 0:
+        _register(s, slot, ZERO, np.int64(s.r_x[slot, CACHED]))
+
+
+def hit_tokens_plain(s, slot):
+    """See `seam.hit_tokens`."""
+    s.n_hits = look_up(s, slot)
+    return s.n_hits * s.block_size
+
+
+def blocks_to_come_plain(s, slot):
+    """See `seam.blocks_to_come`."""
+    n = min(s.r_x[slot, KNOWN], s.max_len)
+    if s.k_spec > 0:
+        n += 1 + s.k_spec + s.lookahead
+    return max((n + s.block_size - 1) // s.block_size - s.r_x[slot, CAP] // s.block_size, 0)
+
+
+def blocks_of_drafts_plain(s):
+    """See `seam.blocks_of_drafts`."""
+    return (1 + s.k_spec + s.lookahead + s.block_size - 1) // s.block_size if s.k_spec > 0 else 0
+
+
+def never_fits_plain(s, prompt):
+    """See `seam.never_fits`."""
+    return (prompt + s.block_size - 1) // s.block_size > s.kv.total
+
+
 @kernel
 def preempt(s, slot):
     """All blocks back, everything to be computed again; first in the queue (``_preempt_request``)."""
     x = s.r_x
-    if s.kv.caching and x[slot, LAZY] == 1:  # now it can meet its own blocks again: they must be known by their hash
+    if s.kv.caching and x[slot, LAZY] == 1:
         x[slot, LAZY] = 0
-        if x[slot, CACHED] > 0:
-            _register(s, slot, ZERO, np.int64(x[slot, CACHED]))
+        ask_for(s, slot)
     release(s, slot)
     x[slot, STATUS] = PREEMPTED
     x[slot, COMP] = 0

@@ -79,6 +79,30 @@ class VllmParams(EngineParams):
     num_gpu_blocks_override: int | None = Field(None, ge=2, description="number of KV blocks, instead of what fits")
     enforce_eager: bool = Field(False, description="no CUDA graphs")
     enable_prefix_caching: bool = Field(True, description="reuse blocks of equal prefixes")
+    prefix_cache_retention_interval: int | None = Field(
+        0,
+        ge=0,
+        description="tokens between two places where windows and recurrent states stay cached; 0: only at the end of prompts; null: all",
+        json_schema_extra=needs("shared prefixes"),
+    )
+    prefix_match_unit: int | None = Field(
+        None,
+        ge=1,
+        description="tokens: hits inside the large blocks of models with recurrent layers",
+        json_schema_extra=needs("shared prefixes"),
+    )
+    disable_hybrid_kv_cache_manager: bool = Field(False, description="all layers cache as if they had full attention")
+    VLLM_ALLOW_CHUNKED_LOCAL_ATTN_WITH_HYBRID_KV_CACHE: bool = Field(
+        False, description="groups of their own also for chunked attention (Llama 4)"
+    )
+    disable_lookahead_block_hashes: bool = Field(
+        False,
+        description="drafting models compute the last block of a hit again, as before 0.24",
+        json_schema_extra=needs("shared prefixes"),
+    )
+    mamba_ssm_cache_dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
+        "auto", description="number format of recurrent states; auto: as the model asks"
+    )
     enable_chunked_prefill: bool = Field(True, description="a prompt may be computed over several steps")
     async_scheduling: bool | None = Field(None, description="schedule a step ahead; default on from 0.14")
     scheduling_policy: Literal["fcfs", "priority"] = Field(
@@ -225,6 +249,14 @@ def model_length(p: Any, site: Site) -> int:
 def resolve(params: VllmParams, site: Site) -> VllmParams:
     """Every default filled in. Raises ConfigError, NotModelledError."""
     refuse(params, site)
+    if (
+        params.minor < 24
+        and "enable_prefix_caching" not in params.model_fields_set
+        and "linear" in getattr(site.model, "kinds", ())
+    ):
+        params = params.model_copy(update={"enable_prefix_caching": False})  # by default off for recurrent layers
+    if params.minor < 24 and "prefix_cache_retention_interval" not in params.model_fields_set:
+        params = params.model_copy(update={"prefix_cache_retention_interval": None})
     p = params = on_cpu(params) if _is_cpu(site) else params
     new: dict[str, Any] = {}
     length = model_length(p, site)

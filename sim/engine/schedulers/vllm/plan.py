@@ -20,7 +20,8 @@ from sim.cost.features import (
 from sim.engine.contract import BATCH, EMPTY, NOTHING, clear_place, next_place
 from sim.engine.kv.blocks import take_blocks
 from sim.engine.schedulers.vllm.admit import admit
-from sim.engine.schedulers.vllm.memory import allocate, can_free, commit, preempt
+from sim.engine.schedulers.vllm.memory import can_free, preempt
+from sim.engine.schedulers.vllm.seam import commit, cut_chunk, end_of_decision, grant, lean_rows
 from sim.engine.schedulers.vllm.state import (
     CAP,
     CHUNK,
@@ -71,7 +72,7 @@ def _make_space(s, i, slot, n):
     before = np.int64(0)
     s.admitting = False
     s.n_hits = s.ext = s.reserved = 0
-    while not allocate(s, slot, n):
+    while not grant(s, slot, n):
         j = _victim(s)
         victim = s.run[j]
         if not can_free(s, victim):
@@ -103,9 +104,8 @@ def _make_space(s, i, slot, n):
     return True, before
 
 
-@inline
-def _decode_rows(s):
-    """The leading rows of the list that decode one token, in one pass with their bookkeeping; stops at the first other one.
+def lean_rows_plain(s):
+    """See `seam.lean_rows`; stops at the first row that does something else.
 
     Same decisions as the loop of `plan_step` and `_after`, which do the rest. Only where nothing but blocks can get in the way: without
     speculation, pipeline stages, adapters, threshold or deferral.
@@ -232,6 +232,7 @@ def _after(s):
 def conclude(s, preempted):
     """Bookkeeping once the rows of a decision are known; returns what `plan` returns."""
     rows = s.rows_planned
+    end_of_decision(s)
     if rows > 0:
         s.n_exec += 1
         if s.defer_free:
@@ -293,7 +294,7 @@ def plan_step(s):
     rows = i = np.int64(0)
     s.lean = s.lean_ctx = 0
     if s.pp == 1 and s.k_spec == 0 and threshold == 0 and not defer and not s.any_lora:
-        i = _decode_rows(s)
+        i = lean_rows(s)
         rows = s.lean
         budget -= rows
         room -= rows
@@ -310,7 +311,7 @@ def plan_step(s):
         n = known + n_spec + ph - comp
         if threshold > 0 and n > threshold:
             n = threshold
-        n = min(min(n, budget), min(room - s.slots, s.max_len - 1 - comp))
+        n = cut_chunk(s, slot, comp, min(min(n, budget), min(room - s.slots, s.max_len - 1 - comp)))
         if n <= 0:
             i += 1
             continue

@@ -132,6 +132,7 @@ class VllmFields(EngineState):
     out_n: i8
     out_slot: i4s
     out_time: f8s
+    in_order: b1  # transfers that end together are seen in the order of ids (a set upstream)
     n_send: i8
     seq_s: i8
     seq_p: i8
@@ -208,6 +209,7 @@ def init_vllm(s, replica, rec, cost, depth, blocks, caching, lifo, n, accept, ti
     s.out_n = 0
     s.out_slot = np.empty(slots, np.int32)
     s.out_time = np.empty(slots)
+    s.in_order = False
     s.n_send = 0
     s.seq_s = 0
     s.seq_p = 0

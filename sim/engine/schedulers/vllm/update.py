@@ -4,9 +4,10 @@
 import numpy as np
 
 from sim.engine.disaggregation import tell_at
-from sim.engine.schedulers.vllm.memory import ONE, ZERO, commit, free_deferred, release
+from sim.engine.schedulers.vllm.memory import ONE, ZERO
 from sim.engine.schedulers.vllm.plan import has_requests
 from sim.engine.schedulers.vllm.queues import queue_add, queue_remove
+from sim.engine.schedulers.vllm.seam import commit, forget, never_fits, release, settle
 from sim.engine.schedulers.vllm.state import (
     CACHED,
     CHUNK,
@@ -45,7 +46,7 @@ from sim.jit import inline, kernel
 def enqueue_vllm(s, slot):
     """A request has arrived. A prompt that leaves no room for an output is refused (HTTP 400, ``v1/engine/input_processor.py``)."""
     prompt = s.r_prompt[slot]
-    if prompt >= s.max_len or (prompt + s.block_size - 1) // s.block_size > s.kv.total:
+    if prompt >= s.max_len or never_fits(s, prompt):
         record_end(s, slot, s.now, REJECTED)
         free_slot(s, slot)
         return
@@ -69,12 +70,27 @@ def enqueue_vllm(s, slot):
     s.g_waiting = s.wq.len + s.kvq.len
 
 
+@inline
+def _sort_by_id(s, slots, times, n):
+    """The first ``n`` transfers in the order of their requests' ids."""
+    for i in range(1, n):
+        slot, time = slots[i], times[i]
+        j = i
+        while j > 0 and s.r_id[slots[j - 1]] > s.r_id[slot]:
+            slots[j], times[j] = slots[j - 1], times[j - 1]
+            j -= 1
+        slots[j], times[j] = slot, time
+
+
 @kernel
 def _transfers(s, n_out):
     """Remote loads that have arrived by now, and of the first ``n_out`` sends those that have been read."""
     if s.now < s.horizon:
         return
     x = s.r_x
+    if s.in_order:
+        _sort_by_id(s, s.in_slot_x, s.in_time, s.in_n)
+        _sort_by_id(s, s.out_slot, s.out_time, n_out)
     before = s.in_n + s.out_n
     left = 0
     horizon = INF
@@ -131,6 +147,8 @@ def _finish(s, slot):
     s.finished_pending = True
     record_end(s, slot, s.now, FINISHED)
     log_event(s, FINISH, s.r_id[slot], ZERO)
+    if s.role > 0:
+        forget(s, slot)
     if s.role == 1:
         handed = s.r_watch[slot] & HAND_OVER
         s.out_slot[s.out_n] = slot
@@ -164,7 +182,7 @@ def complete_step(s, p):
     if s.defer_free and rows > 0:
         s.seq_p += 1
         if s.df_len > 0:
-            free_deferred(s)
+            settle(s)
             s.stuck = False
     got_rows = 0
     regular = 0

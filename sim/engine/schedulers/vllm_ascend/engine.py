@@ -38,6 +38,11 @@ class VllmAscend(Vllm):
         return super().resolve(settle(params, site), site)
 
     @classmethod
+    def layout(cls, params: Any, site: Site) -> None:
+        """Its own planning of groups is not modelled."""
+        return None
+
+    @classmethod
     def balances(cls, params: Any) -> bool:
         """Balance scheduling: no rank admits while any had a full batch at the end of the last step."""
         return bool(params.additional_config.scheduler_config.enable_balance_scheduling)

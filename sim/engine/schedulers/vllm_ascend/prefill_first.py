@@ -8,9 +8,11 @@ import numpy as np
 
 from sim.engine.contract import NOTHING, clear_place, next_place
 from sim.engine.schedulers.vllm.admit import _adapter_fits, _load_adapter
-from sim.engine.schedulers.vllm.memory import ONE, allocate, look_up
-from sim.engine.schedulers.vllm.plan import _decode_rows, _make_space, conclude, has_requests
+from sim.engine.schedulers.vllm.memory import ONE, look_up
+from sim.engine.schedulers.vllm.plain_caches import plain_caches
+from sim.engine.schedulers.vllm.plan import _make_space, conclude, has_requests
 from sim.engine.schedulers.vllm.queues import queue_add, queue_take
+from sim.engine.schedulers.vllm.seam import grant, lean_rows
 from sim.engine.schedulers.vllm.state import (
     COMP,
     ENDED,
@@ -88,7 +90,7 @@ def _prompts(s):
             skipped += 1
             continue
         s.n_hits = hits
-        if not allocate(s, slot, n):
+        if not grant(s, slot, n):
             break
         queue_take(s, q)
         if s.key_slot == slot:
@@ -121,7 +123,7 @@ def _decodes(s):
     s.n_loras = 0
     i = rows = np.int64(0)
     if not s.any_lora:
-        i = np.int64(_decode_rows(s))
+        i = np.int64(lean_rows(s))
         rows = s.lean
     while i < s.n_run and rows < s.max_tokens:
         slot = s.run[i]
@@ -191,3 +193,4 @@ implement(
     apply_steady=apply_vllm,
     grow=grow_vllm,
 )
+plain_caches(PrefillFirstState)

@@ -10,6 +10,7 @@ choosing a lane at each peek.
 
 import numpy as np
 
+from sim.engine.schedulers.vllm.plain_caches import plain_caches
 from sim.engine.schedulers.vllm.plan import plan_step
 from sim.engine.schedulers.vllm.state import PREEMPTED, STATUS, VllmFields, grow_vllm, init_vllm
 from sim.engine.schedulers.vllm.steady import apply_vllm, steady_vllm
@@ -105,3 +106,4 @@ implement(
     apply_steady=apply_vllm,
     grow=_grow,
 )
+plain_caches(ShortFirstState)

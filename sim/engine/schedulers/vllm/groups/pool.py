@@ -1,0 +1,205 @@
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, misc, valid-type"
+"""Blocks of several groups in one pool: take, name, strip, give back (``v1/core/block_pool.py``).
+
+A block may have several keys where hits end inside blocks: the first is the entry's own, further ones are entries of their own that lead to
+it (`k_owner`, `k_more`). `NULL`, `ANON`, `UNASKED`: see `state.py`.
+"""
+
+import numpy as np
+
+from sim.engine.kv.blocks import (
+    append_entry,
+    cached_block,
+    forget_entry,
+    give_back_run,
+    name_entry,
+    new_entry,
+    unlink_entry,
+)
+from sim.engine.schedulers.vllm.groups.state import ANON, UNASKED
+from sim.engine.state import grown
+from sim.jit import inline, kernel
+
+
+@kernel
+def _more_key_columns(s):
+    n = s.kv.e_key.size
+    s.k_owner = grown(s.k_owner, n)
+    s.k_more = grown(s.k_more, n)
+    s.k_tokens = grown(s.k_tokens, n)
+
+
+@inline
+def fresh_entry(s):
+    """An entry for a block held by one request, without keys."""
+    e = new_entry(s.kv)
+    if s.k_owner.size < s.kv.e_key.size:
+        _more_key_columns(s)
+    s.k_owner[e] = e
+    s.k_more[e] = 0
+    return e
+
+
+@kernel
+def _strip_further(s, e):
+    """Take the further keys of an entry away."""
+    b = s.kv
+    f = s.k_more[e]
+    s.k_more[e] = 0
+    while f != 0:
+        after = s.k_more[f]
+        s.k_more[f] = 0
+        forget_entry(b, f)
+        f = after
+
+
+@inline
+def strip(s, e):
+    """Take all keys of a held block away; the entry stays."""
+    b = s.kv
+    if s.k_more[e] != 0:
+        _strip_further(s, e)
+    if b.e_key[e] != 0:
+        forget_entry(b, e)  # puts the entry on top of the spare ones
+        b.n_spare -= 1
+        b.e_key[e] = 0
+
+
+@inline
+def grab(s, n):
+    """Hand out ``n`` blocks from the front of the free queue; there must be as many. Cached ones lose their content."""
+    b = s.kv
+    b.free -= n
+    if not b.caching:
+        return
+    k = min(n, b.fresh)
+    b.fresh -= k
+    n -= k
+    while n > 0:
+        e = b.e_next[0]
+        if b.e_key[e] == 0:
+            k = min(n, b.e_ref[e])
+            b.e_ref[e] -= k
+            n -= k
+            if b.e_ref[e] == 0:
+                unlink_entry(b, e)
+                b.spare[b.n_spare] = e
+                b.n_spare += 1
+        else:
+            unlink_entry(b, e)
+            if s.k_more[e] != 0:
+                _strip_further(s, e)
+            forget_entry(b, e)
+            n -= 1
+
+
+@inline
+def give_back(s, v):
+    """One block that a table or a copy held, ``v`` as in a table, not null."""
+    b = s.kv
+    if v > 0:
+        b.e_ref[v] -= 1
+        if b.e_ref[v] > 0:
+            return
+        b.free += 1
+        if b.e_key[v] != 0:
+            append_entry(b, v)
+            return
+        b.spare[b.n_spare] = v
+        b.n_spare += 1
+    else:
+        b.free += 1
+    if not b.caching:
+        return
+    if v != UNASKED and b.lifo:
+        b.fresh += 1
+        return
+    last = b.e_prev[0]
+    if last != 0 and b.e_key[last] == 0:
+        b.e_ref[last] += 1
+    else:
+        give_back_run(b, 1)
+
+
+@inline
+def owner_of(s, key):
+    """The entry of the oldest block with this key, 0 if there is none."""
+    e = cached_block(s.kv, key)
+    return s.k_owner[e] if e != 0 else e
+
+
+@inline
+def put(s, place, key, tokens):
+    """The block at ``place`` (a view of length 1 of a table) is full: known by this key alone."""
+    v = place[0]
+    if v < 0:
+        v = fresh_entry(s)
+        place[0] = v
+    elif s.kv.e_key[v] == key:
+        return
+    else:
+        strip(s, v)
+    name_entry(s.kv, v, key)
+    s.k_tokens[v] = tokens
+
+
+@inline
+def _has(s, e, key):
+    if s.kv.e_key[e] == key:
+        return True
+    f = s.k_more[e]
+    while f != 0:
+        if s.kv.e_key[f] == key:
+            return True
+        f = s.k_more[f]
+    return False
+
+
+@inline
+def add_key(s, e, key, tokens):
+    """One more key of a held block; the first one says how many tokens it stands for."""
+    if _has(s, e, key):
+        return
+    if s.kv.e_key[e] == 0:
+        name_entry(s.kv, e, key)
+        s.k_tokens[e] = tokens
+        return
+    f = fresh_entry(s)
+    s.k_owner[f] = e
+    name_entry(s.kv, f, key)
+    last = e
+    while s.k_more[last] != 0:
+        last = s.k_more[last]
+    s.k_more[last] = f
+
+
+@inline
+def put_part(s, place, key, tokens):
+    """The block at ``place`` is known up to its middle; keys of fewer tokens go."""
+    v = place[0]
+    if v == ANON or v == UNASKED:
+        v = fresh_entry(s)
+        place[0] = v
+    if not _has(s, v, key) and s.kv.e_key[v] != 0 and s.k_tokens[v] < tokens:
+        strip(s, v)
+    add_key(s, v, key, tokens)
+
+
+@kernel
+def move_keys(s, src, dst):
+    """All keys of a held block go to another that has none."""
+    b = s.kv
+    tokens = s.k_tokens[src]
+    n = 0
+    f = src
+    while f != 0 and b.e_key[src] != 0:
+        n += 1
+        f = s.k_more[f]
+    keys = np.empty(n, np.int64)
+    f = src
+    for i in range(n):
+        keys[i] = b.e_key[f]
+        f = s.k_more[f]
+    strip(s, src)
+    for i in range(n):
+        add_key(s, dst, keys[i], tokens)

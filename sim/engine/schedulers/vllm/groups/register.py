@@ -1,0 +1,243 @@
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, misc, valid-type"
+"""Which computed blocks become known by their hash, group by group (``v1/core/single_type_kv_cache_manager.py``).
+
+Each block is visited once. Full attention keeps all; windows and states only what the retention interval asks for: by default the tail before
+the end of the prompt and before a junction (where another request's prefix was found to part).
+"""
+
+import numpy as np
+
+from sim.engine.outline import outlined
+from sim.engine.schedulers.vllm.groups.lookup import group_key, keys_upto
+from sim.engine.schedulers.vllm.groups.pool import add_key, fresh_entry, put, put_part, strip
+from sim.engine.schedulers.vllm.groups.state import (
+    ANON,
+    CHUNKED,
+    CK,
+    CKI,
+    FULL,
+    JOINS,
+    JUNCTION,
+    KIND,
+    LEN,
+    MAMBA,
+    NC,
+    NULL,
+    PHE,
+    PHI,
+    SIZE,
+    SLIDING,
+    UNASKED,
+    WINDOW,
+    GroupState,
+)
+from sim.engine.schedulers.vllm.state import LAZY, NEVER, NEXT, PROMPT, ROW
+from sim.engine.state import grown
+from sim.jit import inline, kernel
+
+_BOUNDS = 4
+
+
+@inline
+def checkpoint(s, n, unit):
+    """The last multiple of ``unit`` whose state a follow-up of ``n`` tokens can use."""
+    if s.legacy:
+        return max(n // unit * unit - unit, 0)
+    return max((n - max(s.hash_ahead, 1)) // unit * unit, 0)
+
+
+@inline
+def _boundaries(s, slot, g, out):
+    """Lengths before which a tail is kept, into ``out``; returns how many."""
+    x = s.r_x
+    prompt = np.int64(x[slot, PROMPT])
+    n = 0
+    if s.legacy:
+        unit = s.grid
+        out[0] = max((prompt - 1) // unit * unit - unit, 0)
+        out[1] = max(prompt // unit * unit - unit, 0)
+        n = 2
+    else:
+        out[0] = prompt - 1
+        n = 1
+    if x[slot, JUNCTION] > 0:
+        out[n] = x[slot, JUNCTION]
+        n += 1
+        if s.g[g, JOINS] == 1:
+            out[n] = x[slot, JUNCTION] - s.g[g, SIZE]
+            n += 1
+    return n
+
+
+@inline
+def _kept(s, g, i, bounds, n):
+    """Whether block ``i`` of a group that forgets gets a hash."""
+    size = s.g[g, SIZE]
+    if s.g[g, KIND] == SLIDING:
+        more = s.g[g, JOINS]
+        need = (s.g[g, WINDOW] - 1 + size - 1) // size + more
+        segment = s.align if s.retention < 0 else s.retention
+        if segment > 0:
+            per = segment // size
+            if need >= per or (i >= more and (i - more) % per >= per - need):
+                return True
+        if s.retention >= 0:
+            for j in range(n):
+                end = bounds[j] // s.align * s.align // size + more
+                if end - need <= i < end:
+                    return True
+        return False
+    if s.retention < 0:
+        return True
+    if s.retention > 0 and (i + 1) % max(s.retention // size, 1) == 0:
+        return True
+    for j in range(n):
+        if bounds[j] // s.align * s.align // size - 1 == i:
+            return True
+    return False
+
+
+@inline
+def note_key(s, key):
+    """A state became known in this decision."""
+    if s.keys_step != s.step_no:
+        s.keys_step = s.step_no
+        s.new_keys_n = 0
+    if s.new_keys_n == s.step_keys.size:
+        s.step_keys = grown(s.step_keys, 2 * s.new_keys_n)
+    s.step_keys[s.new_keys_n] = key
+    s.new_keys_n += 1
+
+
+@inline
+def _register(s, slot, row, g, first, n):
+    """Blocks [first, n) of a group."""
+    size = s.g[g, SIZE]
+    per = size // s.block_size
+    kind = s.g[g, KIND]
+    everything = kind == FULL or kind == CHUNKED
+    lazy = s.r_x[slot, LAZY] == 1
+    table = s.tab[row, g]
+    bounds = np.empty(_BOUNDS, np.int64)
+    n_bounds = 0 if everything else _boundaries(s, slot, g, bounds)
+    for i in range(first, n):
+        if table[i] == NULL or not (everything or _kept(s, g, i, bounds, n_bounds)):
+            continue
+        if lazy:
+            if table[i] == ANON:
+                table[i] = UNASKED
+            continue
+        key = group_key(s.rk[row, (i + 1) * per - 1], g)
+        put(s, table[i : i + 1], key, (i + 1) * size)
+        if kind == MAMBA:
+            note_key(s, key)
+
+
+@kernel
+def _register_checkpoint(s, slot, row, g):
+    """A state that a recurrent layer exported from inside the chunk."""
+    t = s.tx[row, g]
+    position = np.int64(t[CK])
+    i = t[CKI]
+    v = s.tab[row, g, i]
+    size = s.g[g, SIZE]
+    keep = position == checkpoint(s, np.int64(s.r_x[slot, PROMPT]), s.align) or position == s.r_x[slot, JUNCTION]
+    if not keep and position % size == 0:
+        keep = s.retention < 0 or (s.retention > 0 and position // size % max(s.retention // size, 1) == 0)
+    if v == NULL:
+        return
+    if s.r_x[slot, LAZY] == 1:
+        s.tab[row, g, i] = UNASKED if keep else ANON
+        return
+    if not keep:
+        if v > 0:
+            strip(s, v)
+        return
+    if v > 0 and s.kv.e_key[v] != 0 and s.k_tokens[v] == position:
+        return
+    if v < 0:
+        v = fresh_entry(s)
+        s.tab[row, g, i] = v
+    strip(s, v)
+    key = group_key(s.rk[row, position // s.block_size - 1], g)
+    add_key(s, v, key, position)
+    note_key(s, key)
+
+
+@kernel
+def _register_parts(s, slot, row, g, tokens, n_keys):
+    """Hits inside blocks: the end of the prompt, on the grid of the hash."""
+    unit = s.block_size
+    size = s.g[g, SIZE]
+    prompt = np.int64(s.r_x[slot, PROMPT])
+    t = s.tx[row, g]
+    if s.g[g, KIND] == FULL:
+        q = min((prompt - 1) // unit, n_keys) * unit
+        i = q // size
+        if 0 < q <= tokens and q % size != 0 and i < t[LEN]:
+            put_part(s, s.tab[row, g, i : i + 1], group_key(s.rk[row, q // unit - 1], g), q)
+    elif s.g[g, KIND] == MAMBA and tokens > 0 and tokens % unit == 0 and tokens == checkpoint(s, prompt, unit):
+        i = (tokens + size - 1) // size - 1
+        if i < t[LEN] and s.tab[row, g, i] != NULL:
+            v = s.tab[row, g, i]
+            if v > 0 and s.kv.e_key[v] != 0 and s.k_tokens[v] == tokens:
+                return
+            key = group_key(s.rk[row, tokens // unit - 1], g)
+            put_part(s, s.tab[row, g, i : i + 1], key, tokens)
+            note_key(s, key)
+            if tokens % size != 0:
+                t[PHI] = i + 1
+                t[PHE] = s.tab[row, g, i]
+
+
+@outlined(GroupState)
+def commit_in(s, slot, tokens):
+    """See `seam.commit`."""
+    if not s.kv.caching:
+        return 0
+    x = s.r_x
+    row = np.int64(x[slot, ROW])
+    n_keys = keys_upto(s, slot, row)
+    following = np.int64(NEVER)
+    several = s.n_groups > 1 and not s.fine
+    for g in range(s.n_groups):
+        size = s.g[g, SIZE]
+        joins = s.legacy and s.g[g, JOINS] == 1
+        t = np.int64(tokens)
+        if several:
+            t = tokens // s.grid * s.grid
+            if joins and t > 0:
+                t = min(tokens, t + size)
+        n = min(t, n_keys * s.block_size) // size
+        first = np.int64(max(s.tx[row, g, NC], 0))
+        if first < n:
+            _register(s, slot, row, g, first, n)
+            s.tx[row, g, NC] = n
+            first = n
+        after = (first + 1) * size
+        if several and not joins:
+            after = (after + s.grid - 1) // s.grid * s.grid
+        following = min(following, after)
+        if s.states and s.g[g, KIND] == MAMBA and s.tx[row, g, CK] > 0:
+            _register_checkpoint(s, slot, row, g)
+        elif s.fine:
+            _register_parts(s, slot, row, g, t, n_keys)
+    if s.fine and tokens < x[slot, PROMPT]:
+        following = tokens - tokens
+    x[slot, NEXT] = following
+    return 0
+
+
+@kernel
+def ask_for_in(s, slot):
+    """See `seam.ask_for`."""
+    x = s.r_x
+    row = x[slot, ROW]
+    if row < 0 or not s.kv.caching:
+        return
+    keys_upto(s, slot, np.int64(row))
+    for g in range(s.n_groups):
+        per = s.g[g, SIZE] // s.block_size
+        for i in range(s.tx[row, g, LEN]):
+            if s.tab[row, g, i] == UNASKED:
+                put(s, s.tab[row, g, i : i + 1], group_key(s.rk[row, (i + 1) * per - 1], g), (i + 1) * s.g[g, SIZE])

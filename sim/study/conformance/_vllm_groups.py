@@ -1,0 +1,59 @@
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+"""What recordings of models with several KV groups have beside the others: their plan, blocks held per group, the size of the prefix map."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from sim.engine.schedulers.vllm.groups.state import JUNCTION
+from sim.engine.schedulers.vllm.kv_plan import Group, GroupPlan
+from sim.engine.schedulers.vllm.state import NEW, RESUMED
+from sim.jit import kernel
+
+_KINDS = {
+    "FullAttentionSpec": "full",
+    "SlidingWindowSpec": "sliding",
+    "ChunkedLocalAttentionSpec": "chunked",
+    "MambaSpec": "linear",
+}
+
+
+def plan_of(scenario: dict[str, Any]) -> GroupPlan:
+    """The groups as the real planning made them."""
+    plan, kv = scenario["kv_plan"], scenario["engine"]["kv"]
+    groups = tuple(
+        Group(_KINDS[g["kind"]], g["layers"], g["block_size"], g["page_bytes"], g["window"] or 0, g["eagle"])
+        for g in plan["groups"]
+    )
+    fine = plan["hit_alignment"] == plan["hash_block_size"]
+    return GroupPlan(groups, plan["hash_block_size"], fine, kv.get("chunk") or 0, kv.get("ckpt") or 0)
+
+
+@kernel
+def _held(s):
+    """Blocks in tables per group, keys known, ids and junctions (0: none) of those that run."""
+    known = 0
+    for j in range(s.kv.t_head.size):
+        if s.kv.t_head[j] != 0:
+            known += 1
+    ids = np.empty(s.n_run, np.int64)
+    junctions = np.empty(s.n_run, np.int64)
+    for i in range(s.n_run):
+        ids[i] = s.r_id[s.run[i]]
+        junctions[i] = s.r_x[s.run[i], JUNCTION]
+    return s.held_of.copy(), known, ids, junctions, s.kv.caching
+
+
+def fields(state: Any, log: list[tuple[int, str, int]], names: list[str]) -> dict[str, Any]:
+    """The further fields of a row, after a decision."""
+    held, known, ids, junctions, caching = _held(state)
+    row: dict[str, Any] = {"held": [int(n) for n in held]}
+    if caching:
+        row["nhash"] = int(known)
+    boundary = {names[int(i)]: int(j) for i, j in zip(ids, junctions, strict=True)}
+    found = [[name, boundary[name]] for kind in (NEW, RESUMED) for k, name, _ in log if k == kind and boundary.get(name)]
+    if found:
+        row["junction"] = found
+    return row
