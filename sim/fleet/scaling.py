@@ -4,14 +4,13 @@ A replica is provisioning → loading → serving → draining → gone. Engines
 back is a new process with an empty cache. Routers see only the replicas that serve (`members`). While a side has none, requests wait here, first
 come, first served, unless the router has a gateway of its own, whose retries and time-outs then apply. A draining replica takes nothing new
 and goes when it is empty and no request is on its way to or from it. Of several pools each is scaled by itself: the rule sees the pool's own
-figures. Not modelled: failed starts, quotas, requests cut off by a limit on draining.
+figures. What happens to machines besides is in `upkeep`. Not modelled: failed starts, quotas, a limit on draining but for spot machines.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, replace
 from math import isnan
 from typing import Any, Final
 
@@ -19,90 +18,22 @@ import numpy as np
 import simpy
 from numpy.typing import NDArray
 
-from sim import registry
 from sim.cost.features import PARTS
-from sim.errors import ConfigError, NotModelledError
 from sim.fleet.clock import Clock
 from sim.fleet.engines import Engines
 from sim.fleet.members import Members
 from sim.fleet.request import Request
+from sim.fleet.scaling_plan import PoolPlan, ScalingPlan
 from sim.fleet.station import Station
+from sim.fleet.upkeep import Upkeep
 from sim.metrics.scaling import Life, Pool, Scaling
-from sim.policy.scaler import Phase, Scaler, ScalerParams
+from sim.policy.scaler import Fleet, Scaler
+from sim.streams import stream
 
 _LOOK: Final = 0.1
 """Seconds between two looks at whether a draining replica is empty."""
 _ROUNDING: Final = 1e-9  # of SimPy's clock, which adds up delays
 _HOST: Final = PARTS.index("host")
-
-
-@dataclass(frozen=True)
-class PoolPlan:
-    """One pool of a fleet that scales: settings, replicas at the start, the phases of a cold start."""
-
-    name: str
-    params: ScalerParams
-    start: int
-    phases: tuple[Phase, ...]
-    accelerators: int
-    """Of one replica."""
-    ranks: int
-    role: str
-
-
-@dataclass(frozen=True)
-class ScalingPlan:
-    """An autoscaler ready to run: its class, and what it does to each pool."""
-
-    scaler: type[Scaler]
-    pools: tuple[PoolPlan, ...]
-
-    @property
-    def params(self) -> ScalerParams:
-        """Settings of the first pool."""
-        return self.pools[0].params
-
-    @property
-    def most(self) -> int:
-        """Replicas that can exist at once."""
-        return sum(p.params.max for p in self.pools)
-
-    def grown(self, plans: Sequence[Any]) -> list[Any]:
-        """The planned pools with as many replicas as can exist at once."""
-        return [replace(plan, replicas=pool.params.max) for plan, pool in zip(plans, self.pools, strict=True)]
-
-
-def plan_scaling(scenario: Any, plans: Sequence[Any]) -> ScalingPlan | None:
-    """The ``scaling`` section of a scenario. Raises `ConfigError`, `NotModelledError` for what cannot be scaled."""
-    if scenario.scaling is None:
-        return None
-    from sim.config import settings
-
-    section = scenario.scaling
-    cls = registry.lookup("scaler", section.name, "scaling.name")
-    given = dict(section.settings)
-    own = given.pop("pools", None) or {}
-    known = [p.name for p in plans]
-    for name in own:
-        if scenario.pools is None or name not in known:
-            raise ConfigError(
-                "scaling.pools", name, "is no pool of this scenario", ", ".join(known) if scenario.pools else "none"
-            )
-    pools = []
-    for p in plans:
-        field = f"scaling.pools.{p.name}" if p.name in own else "scaling"
-        params = settings(cls.Params, given | own.get(p.name, {}), field)
-        if not params.min <= p.replicas <= params.max:
-            allowed = f"{params.min} to {params.max}"
-            raise ConfigError(
-                f"{p.field}.replicas", p.replicas, f"are there at the start: must lie in {field}.min to max", allowed
-            )
-        if params.targets.kv is not None and p.budget is None:
-            no = f"{p.scheduler.name} reports no KV use"
-            raise NotModelledError(f"{field}.targets.kv", params.targets.kv, no, "qps, gpu, queue")
-        phases = params.startup.phases(float(p.model.weight_bytes()), p.scheduler.name)
-        pools.append(PoolPlan(p.name, params, p.replicas, phases, p.accelerators // p.replicas, p.rank_count, p.role))
-    return ScalingPlan(cls, tuple(pools))
 
 
 class Elastic(Station):
@@ -161,6 +92,7 @@ class Elastic(Station):
     def start(self) -> None:
         """The replicas of the start serve at once; each pool is evaluated at its interval."""
         for pool in self._pools:
+            pool.upkeep.start()
             self._clock.repeat(pool.evaluate)
 
     def begin(self) -> None:
@@ -224,7 +156,11 @@ class Elastic(Station):
 
     def totals(self) -> dict[str, float]:
         """Requests that waited."""
-        return {"fleet_gateway_waited": float(self.waited), "fleet_gateway_failed": 0.0} if self._room else {}
+        out = {"fleet_gateway_waited": float(self.waited), "fleet_gateway_failed": 0.0} if self._room else {}
+        for pool in self._pools:
+            for name, value in pool.upkeep.totals().items():
+                out[name] = out.get(name, 0.0) + value
+        return out
 
 
 class ElasticPool:
@@ -245,7 +181,10 @@ class ElasticPool:
         self.index, self.side, self.wish = index, side, plan.start
         self._owner, self._plan, self._scaler, self._engines, self._alone = owner, plan, scaler, engines, alone
         self._env = owner.clock
-        self._p, self._first, self._place = plan.params, first, place
+        self._p, self.first, self._place = plan.params, first, place
+        self.upkeep = Upkeep(owner.clock, self, plan.params, stream(plan.seed, f"spot.{plan.name}"))
+        self._targets: Any = getattr(plan.params, "targets", None)
+        self._window: float = getattr(plan.params, "window", 0.0)
         self._life: list[Life | None] = [None] * plan.params.max
         self._lived = [False] * plan.params.max
         self._samples: deque[tuple[float, int, NDArray[np.float64]]] = deque()
@@ -254,7 +193,7 @@ class ElasticPool:
     def public(self) -> list[int] | None:
         """Replicas on public machines; None: no such difference."""
         own = self._scaler.dedicated
-        return None if own is None else list(range(self._first + own, self._first + self._p.max))
+        return None if own is None else list(range(self.first + own, self.first + self._p.max))
 
     def serving(self) -> list[int]:
         """Places on the side of those that serve."""
@@ -263,10 +202,37 @@ class ElasticPool:
 
     # -- lives
 
+    def there(self) -> list[tuple[int, Life]]:
+        """Replicas that are there or starting, and not draining."""
+        return [(k, life) for k, life in enumerate(self._life) if life is not None and isnan(life.drain)]
+
+    def life(self, k: int) -> Life | None:
+        """The present life of a replica."""
+        return self._life[k]
+
+    def kill(self, k: int, life: Life) -> int:
+        """Its machine is gone, and what was in it has failed; answers how many requests."""
+        from sim.engine.crash import crash
+
+        life.gone = self._env.now
+        self._life[k] = None
+        group = self._engines.groups[self.index]
+        lost = crash(group, k, self._plan.engine(k, group.recorder), life.gone)
+        self._engines.tell()
+        return lost
+
+    def shrink(self, away: int) -> int:
+        """So many replicas cannot be had: those beyond drain; answers how many."""
+        staying = self.there()
+        gone = sorted(staying, key=self._last_to_go)[: max(len(staying) - max(self._p.max - away, 0), 0)]
+        for k, life in gone:
+            self.stop(k, life)
+        return len(gone)
+
     def begin(self) -> None:
         """The replicas of the start serve at once."""
         for k in range(self._plan.start):
-            self._new(k, Life(self._first + k, 0.0, 0.0, 0.0))
+            self._new(k, Life(self.first + k, 0.0, 0.0, 0.0))
 
     def _new(self, k: int, life: Life) -> Life:
         self._life[k] = life
@@ -277,7 +243,7 @@ class ElasticPool:
         return life
 
     def _start(self, k: int) -> Generator[simpy.Event, Any, None]:
-        life = self._new(k, Life(self._first + k, self._env.now))
+        life = self._new(k, Life(self.first + k, self._env.now))
         owned = self._scaler.dedicated is not None and k < self._scaler.dedicated
         for i, (_, seconds, _, _) in enumerate(self._plan.phases):
             yield self._env.timeout(0.0 if i == 0 and owned else seconds)
@@ -285,10 +251,12 @@ class ElasticPool:
                 return
             if i == 0:
                 life.born = self._env.now
+                self.upkeep.born(k, life)
         life.ready = self._env.now
         self._owner.ready(self.side)
 
-    def _stop(self, k: int, life: Life) -> None:
+    def stop(self, k: int, life: Life) -> None:
+        """It takes nothing new, and goes when it is empty."""
         if isnan(life.ready):
             life.gone = self._env.now
             self._life[k] = None
@@ -301,6 +269,8 @@ class ElasticPool:
         n = life.replica
         while self._engines.view.outstanding[n] > 0 or any(used(n) for used in self._owner.in_use):
             yield self._env.timeout(_LOOK)
+            if not isnan(life.gone):
+                return
         life.gone = self._env.now
         self._life[k] = None
 
@@ -309,15 +279,18 @@ class ElasticPool:
     def evaluate(self) -> float:
         """Ask the scaler, do what it says; answers when to ask again."""
         now = float(self._env.now)
-        if self._p.targets.gpu is not None:
-            self._engines.view.sync(self._first)
+        if self._targets is None:
+            self._decide(now, {})
+            return now + self._p.interval
+        if self._targets.gpu is not None:
+            self._engines.view.sync(self.first)
             self._engines.after_looks()
         busy = self._busy()
         self._samples.append((now, self._arrived(), busy))
-        while len(self._samples) > 2 and self._samples[1][0] <= now - self._p.window + _ROUNDING:
+        while len(self._samples) > 2 and self._samples[1][0] <= now - self._window + _ROUNDING:
             self._samples.popleft()
         if self._samples[0][0] != now:
-            self._decide(now, busy)
+            self._decide(now, self._measure(now, busy))
         return now + self._p.interval
 
     def _busy(self) -> NDArray[np.float64]:
@@ -330,13 +303,13 @@ class ElasticPool:
         """Requests for this pool so far: also those that wait, where only this pool can take them."""
         return self._owner.sent() if self._alone and self._plan.role != "decode" else self._engines.taken[self.index]
 
-    def _decide(self, now: float, busy: NDArray[np.float64]) -> None:
-        staying = [(k, life) for k, life in enumerate(self._life) if life is not None and isnan(life.drain)]
+    def _decide(self, now: float, metrics: dict[str, float]) -> None:
+        staying = self.there()
         current = len(staying)
-        wish = self._scaler.decide(now, current, self._measure(now, busy, current))
+        wish = self._scaler.size(now, self._fleet(current), metrics)
         if self._owner.somebody_waits_for(self):  # whatever the metrics say: somebody has to come
             wish = max(wish, 1)
-        self.wish = min(max(wish, self._p.min), self._p.max)
+        self.wish = min(max(wish, self._p.min), self._p.max - self.upkeep.away)
         self._owner.note_wish(now)
         record = self._owner.record
         if self.wish > current:
@@ -347,7 +320,7 @@ class ElasticPool:
         elif self.wish < current:
             record.ins += 1
             for k, life in sorted(staying, key=self._last_to_go)[: current - self.wish]:
-                self._stop(k, life)
+                self.stop(k, life)
 
     def _last_to_go(self, entry: tuple[int, Life]) -> tuple[bool, bool, float, int]:
         """Public ones go first, of these the ones that do not serve yet, then the youngest."""
@@ -355,18 +328,23 @@ class ElasticPool:
         dedicated = self._scaler.dedicated
         return dedicated is None or k < dedicated, not isnan(life.ready), -life.asked, -k
 
-    def _measure(self, now: float, busy: NDArray[np.float64], current: int) -> dict[str, float]:
-        """The metrics of `sim.policy.scaler.METRICS`, per replica."""
-        then, sent, busy_then = self._samples[0]
-        mine = np.array(self.serving(), np.int64) - self._place
-        gauges = self._engines.view.gauges()[:, self._first + mine]
+    def _fleet(self, current: int) -> Fleet:
+        gauges = self._engines.view.gauges()[:, self.first + np.array(self.serving(), np.int64) - self._place]
         with np.errstate(invalid="ignore", divide="ignore"):
             kv = np.nan_to_num(gauges[2] / gauges[3], posinf=0.0)
         outside = self._owner.waiting() if self._alone and self._plan.role != "decode" else 0
+        return Fleet(current, gauges[0], gauges[1], kv, outside, self._arrived())
+
+    def _measure(self, now: float, busy: NDArray[np.float64]) -> dict[str, float]:
+        """The metrics of `sim.policy.scaler.METRICS`, per replica."""
+        current = len(self.there())
+        fleet = self._fleet(current)
+        then, sent, busy_then = self._samples[0]
+        mine = np.array(self.serving(), np.int64) - self._place
         total = {
-            "qps": (self._arrived() - sent) / (now - then),
+            "qps": (fleet.arrived - sent) / (now - then),
             "gpu": float(np.minimum((busy - busy_then)[mine] / (now - then), 1.0).sum()),
-            "queue": float(gauges[1].sum()) + outside,
-            "kv": float(kv.sum()),
+            "queue": float(fleet.waiting.sum()) + fleet.outside,
+            "kv": float(fleet.kv.sum()),
         }
-        return {name: total[name] / max(current, 1) for name in self._p.targets.given}
+        return {name: total[name] / max(current, 1) for name in self._targets.given}

@@ -11,11 +11,14 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar, Final, NamedTuple, Self
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from sim.guard import Guard
 from sim.policy import answers
-from sim.units import Bytes, Rate, Seconds
+from sim.policy.startup import Maintenance, Spot, Startup
+from sim.units import Rate, Seconds
 
 METRICS: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -26,55 +29,6 @@ METRICS: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 """Per replica."""
-
-
-class Phase(NamedTuple):
-    """A phase of a cold start: its length in seconds, and what that rests on."""
-
-    name: str
-    seconds: float
-    grade: str
-    source: str
-
-
-_VLLM: Final = "tensorfuse.io/docs/blogs/reducing_gpu_cold_start (2025-09): vLLM, Llama 3.1 8B, L40S, files and compiled graphs on a shared volume"
-_SOURCES: Final = {
-    "provision": ("estimated", "no source: a machine of the resource pool is found and attached"),
-    "image": ("estimated", "no source: an image of 10 GB at 330 MB/s"),
-    "load_bandwidth": ("measured", f"{_VLLM}: 16 GB of weights in 18 s"),
-    "warmup": ("measured", f"{_VLLM}: imports and engine 34 s, compilation 23 s, graph capture 7 s"),
-}
-
-
-class Startup(BaseModel):
-    """The cold start of a replica. Its accelerators count from the end of ``provision`` on."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    provision: Seconds = Field(30.0, le=1e6, description="until a machine is there; not spent on the dedicated group (estimated)")
-    image: Seconds = Field(30.0, le=1e6, description="until the container image is pulled (estimated)")
-    load_bandwidth: Bytes = Field(0.9e9, ge=1e5, description="bytes per second at which the weights of a replica are read")
-    warmup: Seconds = Field(
-        64.0, le=1e6, description="imports, compilation, graph capture of the engine (measured: vLLM, 8B model, L40S)"
-    )
-
-    def phases(self, weight_bytes: float, engine: str = "vllm") -> tuple[Phase, ...]:
-        """The phases in order, for ``weight_bytes`` of all ranks together. What is not the default is the user's own."""
-        seconds = {
-            "provision": self.provision,
-            "image": self.image,
-            "load_bandwidth": weight_bytes / self.load_bandwidth,
-            "warmup": self.warmup,
-        }
-        names = {"provision": "machine", "image": "image", "load_bandwidth": "weights", "warmup": "warm-up"}
-        out = []
-        for setting, length in seconds.items():
-            own = getattr(self, setting) != type(self).model_fields[setting].default
-            grade, source = ("given", f"scaling.startup.{setting}") if own else _SOURCES[setting]
-            if grade == "measured" and engine != "vllm":
-                grade, source = "estimated", f"for want of figures of {engine}, those of {source}"
-            out.append(Phase(names[setting], length, grade, source))
-        return tuple(out)
 
 
 class Targets(BaseModel):
@@ -102,17 +56,17 @@ class Targets(BaseModel):
 MOST: Final = 1000
 
 
-class ScalerParams(BaseModel):
-    """What every scaler is told."""
+class LifeParams(BaseModel):
+    """What every scaler is told: how many replicas there may be, and how they come and go."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     min: int = Field(1, ge=0, le=MOST, description="fewest replicas; 0 allows scaling to zero")
     max: int = Field(ge=1, le=MOST, description="most replicas, those that are draining included")
-    targets: Targets = Field(description="wanted value per replica, by metric; with several, the largest number of replicas")
     interval: Seconds = Field(15.0, ge=0.1, le=1e6, description="time between two evaluations (assumed: as Kubernetes)")
-    window: Seconds = Field(30.0, ge=0.1, le=1e6, description="what qps and gpu are averaged over (assumed)")
     startup: Startup = Field(default_factory=Startup, description="phases of a cold start")
+    spot: Spot | None = Field(None, description="replicas on spot machines, which are taken away with notice")
+    maintenance: tuple[Maintenance, ...] = Field((), max_length=1000, description="windows in which machines are out of service")
     pools: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="each pool is scaled by itself with these settings; here those of single pools, by name"
     )
@@ -121,14 +75,48 @@ class ScalerParams(BaseModel):
     def _possible(self) -> Self:
         if self.min > self.max:
             raise ValueError("min must not exceed max")
+        if any(m.replicas > self.max for m in self.maintenance):
+            raise ValueError("maintenance takes more replicas than max")
         return self
+
+
+class ScalerParams(LifeParams):
+    """Of scalers that hold metrics at targets."""
+
+    targets: Targets = Field(description="wanted value per replica, by metric; with several, the largest number of replicas")
+    window: Seconds = Field(30.0, ge=0.1, le=1e6, description="what qps and gpu are averaged over (assumed)")
+
+
+class Fleet(NamedTuple):
+    """One pool as of now. ``current``: replicas there are, starting ones included, draining ones not; the arrays are of those that serve.
+
+    ``running``, ``waiting``: requests in each engine; ``kv``: share of KV memory in use; ``outside``: requests that wait before the engines, where only
+    this pool can take them; ``arrived``: requests for it so far.
+    """
+
+    current: int
+    running: NDArray[np.float64]
+    waiting: NDArray[np.float64]
+    kv: NDArray[np.float64]
+    outside: int
+    arrived: int
+
+    @property
+    def ready(self) -> int:
+        """Replicas that serve."""
+        return len(self.running)
+
+    @property
+    def in_flight(self) -> float:
+        """Requests that have come and are not over."""
+        return float(self.running.sum() + self.waiting.sum()) + self.outside
 
 
 class Scaler(ABC):
     """Decides how many replicas there are. Registered with ``@register("scaler")``."""
 
     name: ClassVar[str]
-    Params: ClassVar[type[ScalerParams]] = ScalerParams
+    Params: ClassVar[type[LifeParams]] = ScalerParams
     guards: ClassVar[Mapping[str, Guard]] = {
         "decide": Guard(
             answers.how_many,
@@ -150,3 +138,7 @@ class Scaler(ABC):
 
         ``metrics``: the values of ``params.targets``, per replica (all of it where there is none).
         """
+
+    def size(self, now: float, fleet: Fleet, metrics: Mapping[str, float]) -> int:
+        """The same with all that is known of the pool; what the fleet asks. Scalers that rest on other figures than metrics and targets define this."""
+        return self.decide(now, fleet.current, metrics)

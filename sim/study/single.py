@@ -53,7 +53,7 @@ class Prepared:
         """The planned autoscaler; None without one."""
         if self.scenario.scaling is None:
             return None
-        from sim.fleet.scaling import plan_scaling
+        from sim.fleet.scaling_plan import plan_scaling
 
         return plan_scaling(self.scenario, self.plans)
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from sim.policy.scaler import Startup
 from sim.policy.scaling.eas import EasScaler, EasScalerParams, PoolSplit, burst, desired
 from sim.policy.scaling.hpa import Hpa, HpaParams
+from sim.policy.startup import Startup
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,12 @@ from sim.policy.gateways import dynamo, llmd
 from sim.policy.gateways.cache_aware import CacheAware, Settings
 from sim.policy.gateways.prompts import Letters
 from sim.policy.gateways.shared_tree import SharedTree
+from sim.study.conformance import _scaler_rows
 from sim.study.conformance.base import Case, Difference
 
 
 def check(data: Any) -> Iterator[Case]:
-    """A case for each rule that is modelled; rules of other parts (autoscalers) are left out."""
+    """A case for each rule that is modelled; others are left out."""
     cases: dict[str, list[Any]] = {}
     for row in data["rows"]:
         rule = row["rule"]
@@ -228,6 +229,7 @@ _RULES: dict[str, Callable[[Any], tuple[Any, Any]]] = {
     "dynamo.logit": _logit,
     "dynamo.select": _select,
     "dynamo.softmax": _softmax,
+    "knative.kpa": _scaler_rows.kpa,
     "llmd.queue-scorer": lambda row: (row["expect"], llmd.queue(row["queues"]).tolist()),
     "llmd.load-aware-scorer": lambda row: (row["expect"], llmd.load_aware(row["queues"], row["threshold"]).tolist()),
     "llmd.prefix-cache-scorer": _prefix,

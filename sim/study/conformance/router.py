@@ -19,7 +19,7 @@ from sim.policy.gateways.cache_aware import CacheAware, Settings
 from sim.policy.gateways.owner_tree import OwnerTree
 from sim.policy.gateways.prompts import Letters
 from sim.study.conformance import _router_rows as router_rows
-from sim.study.conformance import _vtc_rows
+from sim.study.conformance import _scaler_rows, _vtc_rows
 from sim.study.conformance.base import Case, Difference
 
 Rows = Iterator[tuple[Any, Any]]
@@ -27,7 +27,7 @@ Rows = Iterator[tuple[Any, Any]]
 
 
 def recordings(folder: Path) -> list[Path]:
-    """The recordings of a folder that can be replayed; others (VTC, autoscaling) are no routers."""
+    """The recordings of a folder that can be replayed; queues of tenants and autoscalers among them."""
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name.endswith((".json", ".json.gz")))
     return [p for p in files if _replay_of(p) is not None]
 
@@ -178,6 +178,7 @@ _REPLAYS: dict[str, Callable[[Any], Any]] = {
     "ray_prefix_tree": _ray,
     "dynamo_select": _dynamo,
     "vtc_artifact": _vtc_rows.replay,
+    "ray_autoscaling": _scaler_rows.ray,
     "unit_rows": router_rows.check,
 }
 
