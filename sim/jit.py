@@ -17,6 +17,7 @@ import shutil
 import sys
 import tempfile
 import time
+import typing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from platformdirs import user_cache_path
 from sim import plugins
 from sim.errors import ConfigError
 
+NT = typing.TypeVar("NT", bound=tuple)
 JIT: bool = not _config.DISABLE_JIT
 _KEEP_CACHES = 4
 
@@ -54,7 +56,7 @@ def _source_digest() -> str:
     return digest.hexdigest()[:16]
 
 
-_COMPILED_ROOMS = ("jit.py", "cost", "engine")
+_COMPILED_ROOMS = ("jit.py", "ledger.py", "cost", "engine")
 
 
 def _set_cache_folder() -> None:
@@ -244,6 +246,12 @@ def struct(cls: type) -> Any:
     proxy = type(cls.__name__ + "Proxy", (structref.StructRefProxy,), {"__module__": cls.__module__, "__getattr__": _read_field})
     structref.define_boxing(type_class, proxy)
     return type_class(list(fields.items()))
+
+
+def by_name(kind: type[NT], **values: Any) -> NT:
+    """A named tuple ``kind`` for a kernel, each value in the type that is annotated: another type would compile the kernel again."""
+    hints = typing.get_type_hints(kind)
+    return kind(**{name: hints[name](value) for name, value in values.items()})
 
 
 _GETTERS: dict[str, Any] = {}

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from sim.cost.features import PARTS
 from sim.hardware.accelerator import Evidence as Grade
+from sim.ledger import PARTS
 
 GRADES: tuple[Grade, ...] = ("measured", "fitted", "datasheet", "estimated")
 

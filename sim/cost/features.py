@@ -27,14 +27,3 @@ ADAPTERS: Final = 16  # different adapters in the batch
 LORA_LOADS: Final = 17  # adapters copied from host memory to the device before the step
 LORA_READS: Final = 18  # adapters read from disk before the step
 N_FEATURES: Final = 19
-
-# What the time of a step was spent on; `step_time` adds seconds into these.
-PART_LINEAR_COMPUTE: Final = 0
-PART_LINEAR_MEMORY: Final = 1
-PART_ATTENTION_PREFILL: Final = 2
-PART_ATTENTION_DECODE: Final = 3
-PART_COMMUNICATION: Final = 4
-PART_HOST: Final = 5
-PART_OTHER: Final = 6
-N_PARTS: Final = 7
-PARTS: Final = ("linear_compute", "linear_memory", "attention_prefill", "attention_decode", "communication", "host", "other")

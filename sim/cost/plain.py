@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from sim import ledger
 from sim.cost import features as f
 from sim.cost import step as s
 from sim.cost.build import Tables
@@ -15,12 +16,12 @@ _CONTEXT = np.array([s.grid_point(i) for i in range(s.CONTEXT_GRID)])
 
 
 def plain_step_time(tables: Tables, feat: Any) -> tuple[float, list[float]]:
-    """Seconds of a step with these sums, and the seconds of each part in the order of `features.PARTS`."""
+    """Seconds of a step with these sums, and the seconds of each part in the order of `sim.ledger.PARTS`."""
     if float(feat[f.TOKENS]) == 0:
-        return 0.0, [0.0] * f.N_PARTS
+        return 0.0, [0.0] * ledger.N_PARTS
     device, floor, host, parts = _device(tables, feat)
     total = _wall(tables, device, floor, host)
-    parts[f.PART_HOST] = total - device
+    parts[ledger.PART_HOST] = total - device
     return total, parts
 
 
@@ -42,11 +43,11 @@ def plain_together_time(
     device = slowest + sum(experts)
     total = _wall(tables, device, max(x for _, x, _, _ in own), max(h for _, _, h, _ in own))
     for mine, _, _, parts in own:
-        parts[f.PART_LINEAR_COMPUTE] += experts[0]
-        parts[f.PART_LINEAR_MEMORY] += experts[1]
-        parts[f.PART_COMMUNICATION] += experts[2] + slowest - mine
-        parts[f.PART_OTHER] += experts[3]
-        parts[f.PART_HOST] = total - device
+        parts[ledger.PART_LINEAR_COMPUTE] += experts[0]
+        parts[ledger.PART_LINEAR_MEMORY] += experts[1]
+        parts[ledger.PART_COMMUNICATION] += experts[2] + slowest - mine
+        parts[ledger.PART_OTHER] += experts[3]
+        parts[ledger.PART_HOST] = total - device
     return total, [parts for _, _, _, parts in own]
 
 
@@ -57,7 +58,7 @@ def _wall(tables: Tables, device: float, floor: float, host: float) -> float:
 
 
 def _device(tables: Tables, feat: Any) -> tuple[float, float, float, list[float]]:
-    parts = [0.0] * f.N_PARTS
+    parts = [0.0] * ledger.N_PARTS
     tokens, prompts, rows = float(feat[f.TOKENS]), float(feat[f.PREFILL_ROWS]), float(feat[f.DECODE_ROWS])
     k = tables.constants
     table = tables.layers_prompt if prompts else tables.layers
@@ -73,12 +74,12 @@ def _device(tables: Tables, feat: Any) -> tuple[float, float, float, list[float]
     device = columns[s.COMPUTE] + columns[s.MEMORY] + columns[s.COMMS] + other + prefill + decode
     host = k[s.HOST_STEP] + k[s.HOST_ROW] * (rows + prompts) + k[s.HOST_PREFILL_ROW] * prompts + k[s.HOST_TOKEN] * tokens
     floor = table[min(int(tokens), len(table) - 1), s.FLOOR]
-    parts[f.PART_LINEAR_COMPUTE] = columns[s.COMPUTE]
-    parts[f.PART_LINEAR_MEMORY] = columns[s.MEMORY]
-    parts[f.PART_COMMUNICATION] = columns[s.COMMS]
-    parts[f.PART_ATTENTION_PREFILL] = prefill
-    parts[f.PART_ATTENTION_DECODE] = decode
-    parts[f.PART_OTHER] = other
+    parts[ledger.PART_LINEAR_COMPUTE] = columns[s.COMPUTE]
+    parts[ledger.PART_LINEAR_MEMORY] = columns[s.MEMORY]
+    parts[ledger.PART_COMMUNICATION] = columns[s.COMMS]
+    parts[ledger.PART_ATTENTION_PREFILL] = prefill
+    parts[ledger.PART_ATTENTION_DECODE] = decode
+    parts[ledger.PART_OTHER] = other
     return float(device), float(floor), float(host), [float(p) for p in parts]
 
 

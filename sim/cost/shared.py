@@ -5,18 +5,10 @@ from typing import Final
 
 import numpy as np
 
-from sim.cost.features import (
-    N_PARTS,
-    PART_COMMUNICATION,
-    PART_HOST,
-    PART_LINEAR_COMPUTE,
-    PART_LINEAR_MEMORY,
-    PART_OTHER,
-    PREFILL_ROWS,
-    TOKENS,
-)
+from sim.cost.features import PREFILL_ROWS, TOKENS
 from sim.cost.step import device_time, wall_time
 from sim.jit import f8s, i8, inline, kernel, new, struct
+from sim.ledger import N_PARTS, PART_COMMUNICATION, PART_HOST, PART_LINEAR_COMPUTE, PART_LINEAR_MEMORY, PART_OTHER
 
 SHARED_PARTS: Final = 4  # compute, memory, communication, small kernels: the columns of `sim.cost.step` without the floor
 

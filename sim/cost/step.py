@@ -19,13 +19,6 @@ from sim.cost.features import (
     LORA_LOADS,
     LORA_READS,
     LORA_TOKENS,
-    PART_ATTENTION_DECODE,
-    PART_ATTENTION_PREFILL,
-    PART_COMMUNICATION,
-    PART_HOST,
-    PART_LINEAR_COMPUTE,
-    PART_LINEAR_MEMORY,
-    PART_OTHER,
     PREFILL_ROWS,
     PREFILL_TOKENS,
     PREFILL_WORK,
@@ -33,6 +26,15 @@ from sim.cost.features import (
     TOKENS,
 )
 from sim.jit import f8s, f8ss, i8, i8s, inline, kernel, new, struct
+from sim.ledger import (
+    PART_ATTENTION_DECODE,
+    PART_ATTENTION_PREFILL,
+    PART_COMMUNICATION,
+    PART_HOST,
+    PART_LINEAR_COMPUTE,
+    PART_LINEAR_MEMORY,
+    PART_OTHER,
+)
 
 # Columns of the rows by tokens and by sampled positions: seconds by what they are spent on;
 # FLOOR: launching the kernels one by one, where no graph is replayed.

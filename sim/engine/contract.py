@@ -161,7 +161,7 @@ class Scheduler(ABC):
     notices_after: ClassVar[float] = 0.0
     """Seconds between two looks of the server at whether a client is still there; 0: it is told at once. What follows: `sim.engine.withdraw`."""
     hands_over: ClassVar[HandOver | None] = None
-    """How requests go from prefill to decode engines (`sim.engine.disaggregation`); None: not modelled."""
+    """How requests go from prefill to decode engines (`sim.engine.hand_over`); None: not modelled."""
 
     @classmethod
     def edition(cls, settings: Mapping[str, Any]) -> type[Scheduler]:
@@ -203,18 +203,35 @@ class Scheduler(ABC):
             return None
         names = [f.name for f in fields(cls.rule) if f.name not in ("name", "version")]
         given = {n: getattr(params, n) for n in names if getattr(params, n, None) is not None}
-        if "block_size" in names and hasattr(params, "page_size"):
-            given["block_size"] = params.page_size
         return cls.rule(**given)
 
     @classmethod
     def host(cls, params: Any, profile: Any) -> Any:
         """The profile of host overheads (`sim.cost.profile`) under these settings: asynchronous scheduling, graphs off."""
-        overlap = getattr(params, "async_scheduling", None)
-        if hasattr(params, "disable_overlap_schedule"):
-            overlap = not params.disable_overlap_schedule
-        eager = getattr(params, "enforce_eager", False) or getattr(params, "disable_cuda_graph", False)
-        return profile.adapted(overlap=overlap, graphs=False if eager else None)
+        return profile.adapted(overlap=cls.overlaps(params), graphs=False if cls.eager(params) else None)
+
+    @classmethod
+    def overlaps(cls, params: Any) -> bool | None:
+        """Whether the next step is scheduled while one executes; None: as the engine's profile was measured."""
+        return None
+
+    @classmethod
+    def eager(cls, params: Any) -> bool:
+        """Whether every kernel is launched by itself, without graphs."""
+        return False
+
+    @classmethod
+    def most_running(cls, params: Any) -> int:
+        """Most requests of one batch, for those who route by it; 0: no such setting."""
+        return 0
+
+    @classmethod
+    def must_fit(cls, params: Any) -> int | None:
+        """Tokens of one request that the KV memory must hold for the engine to start; None: it does not ask."""
+        return None
+
+    cut_context: ClassVar[tuple[str, ...]] = ()
+    """Context settings that are accepted above the model's length and cut to it (what others refuse)."""
 
     @classmethod
     def ranks(cls, params: Any, site: Site) -> Ranks | None:
@@ -240,10 +257,8 @@ class Scheduler(ABC):
 
     @classmethod
     def max_context(cls, params: Any, site: Site) -> int:
-        """Longest prompt + output that the engine accepts: ``max_model_len`` where it has one, at most the model's context."""
-        limit = getattr(params, "max_model_len", None)
-        own = int(site.model.max_position)
-        return own if limit is None else min(int(limit), own)
+        """Longest prompt + output that the engine accepts: the model's context."""
+        return int(site.model.max_position)
 
     @classmethod
     def beyond_context(cls, params: Any, site: Site) -> tuple[int, str] | None:

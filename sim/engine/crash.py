@@ -13,9 +13,10 @@ import numpy as np
 
 from sim.engine.loop import outlook
 from sim.engine.seam import Group
-from sim.engine.state import FAILED, GONE, record_end, record_gauges
+from sim.engine.state import record_end, record_gauges
 from sim.errors import NotModelledError
 from sim.jit import kernel
+from sim.ledger import FAILED, GONE
 
 
 @kernel

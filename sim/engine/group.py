@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import inf
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sim.cost.step import copy_cost, cost_data, shared_data
 from sim.engine.loop import STOPPED, _turn, accept, make_room, outlook
+from sim.engine.rows import copy_row, new_rows, rows_of
 from sim.engine.seam import F8, I4, I8, Columns, Rows, Spans, Watched
-from sim.engine.state import GONE, IN_FLIGHT, SERIES, flush_gaps
+from sim.engine.state import flush_gaps
 from sim.jit import kernel, list_of
+from sim.ledger import ENGINE_COLUMNS, GONE, IN_FLIGHT, SERIES
 
 
 @kernel
@@ -136,20 +139,38 @@ def _drained(rec):
     rec.n = 0
 
 
+class RecorderView(NamedTuple):
+    """The arrays of a recorder; they are the recorder's own, longer than what is filled."""
+
+    n: int
+    n_watched: int
+    rows: tuple[NDArray[Any], ...]  # `sim.ledger.COLUMNS`
+    watched: tuple[I8, F8, I4]  # ids, times, replicas
+    itl_sum: float
+    itl_count: float
+    itl_max: float
+    tokens_max: float
+    outstanding: I8
+    width: F8
+    series: NDArray[np.float64]
+    itl_hist: F8
+    parts: F8
+    kv_peak: F8
+
+
 @kernel
 def _recorder_view(rec):
     flush_gaps(rec)
-    rows = (rec.id, rec.replica, rec.arrival, rec.first_scheduled, rec.first_token, rec.finish)
-    counts = (rec.prompt, rec.output, rec.cached, rec.preemptions, rec.status, rec.taken)
     watched = (rec.watched_id, rec.watched_time, rec.watched_replica)
-    sums = (rec.itl_sum, rec.itl_count, rec.itl_max, rec.tokens_max)
-    return (
+    return RecorderView(
         rec.n,
         rec.n_watched,
-        rows,
-        counts,
+        rows_of(rec),
         watched,
-        sums,
+        rec.itl_sum,
+        rec.itl_count,
+        rec.itl_max,
+        rec.tokens_max,
         rec.outstanding,
         rec.width,
         rec.series,
@@ -184,10 +205,7 @@ def _in_flight(states):
         for slot in range(s.n_slots):
             if idle[slot] == 0 and s.r_watch[slot] & GONE:
                 n -= 1
-    ids = np.empty(n, np.int64)
-    replica = np.empty(n, np.int32)
-    times = np.empty((4, n))
-    counts = np.empty((4, n), np.int32)
+    rows = new_rows(n)
     j = 0
     for k in range(len(states)):
         s = states[k]
@@ -196,18 +214,9 @@ def _in_flight(states):
             idle[s.free[i]] = 1
         for slot in range(s.n_slots):
             if idle[slot] == 0 and not s.r_watch[slot] & GONE:
-                ids[j] = s.r_id[slot]
-                replica[j] = k
-                times[0, j] = s.r_sent[slot]
-                times[1, j] = s.r_first_scheduled[slot]
-                times[2, j] = s.r_first_token[slot]
-                times[3, j] = s.r_taken[slot]
-                counts[0, j] = s.r_prompt[slot]
-                counts[1, j] = s.r_done[slot]
-                counts[2, j] = s.r_cached[slot]
-                counts[3, j] = s.r_preempt[slot]
+                copy_row(rows, j, s, slot, np.nan, IN_FLIGHT)
                 j += 1
-    return ids, replica, times, counts
+    return rows
 
 
 @kernel
@@ -297,22 +306,6 @@ class Joined:
         return self._times[:n].tolist(), self._rows[:n].tolist()
 
 
-REQUEST_COLUMNS = (
-    "id",
-    "replica",
-    "arrival_s",
-    "first_scheduled_s",
-    "first_token_s",
-    "finish_s",
-    "prompt_tokens",
-    "output_tokens",
-    "cached_tokens",
-    "preemptions",
-    "status",
-    "taken_s",
-)
-
-
 class EngineGroup:
     """N replicas of one pool, all of one scheduler type, sharing one recorder.
 
@@ -334,9 +327,9 @@ class EngineGroup:
         self._data: dict[int, Any] = {}
         self._gauge_rows: F8 = np.empty((5, self.n))
         view = _recorder_view(recorder)
-        self.outstanding: I8 = view[6]
+        self.outstanding: I8 = view.outstanding
         """i8[n], live: requests submitted to each replica and not yet finished."""
-        self.parts: F8 = view[10]
+        self.parts: F8 = view.parts
         """f8[n, part], live: seconds of the steps begun so far, by part."""
 
     def submit(self, replica: int, columns: Columns, spans: Spans, lo: int, hi: int, first_id: int, watch: int = 0) -> None:
@@ -371,9 +364,9 @@ class EngineGroup:
     def take_watched(self) -> Watched:
         """Watched outcomes since the last call: (ids, times, replicas)."""
         view = _recorder_view(self._recorder)
-        n = view[1]
+        n = view.n_watched
         _clear_watched(self._recorder)
-        ids, times, replicas = (a[:n].copy() for a in view[4])
+        ids, times, replicas = (a[:n].copy() for a in view.watched)
         return ids, times, replicas
 
     def take_outcomes(self) -> tuple[list[float], list[Sequence[int]]]:
@@ -395,12 +388,12 @@ class EngineGroup:
     @property
     def finished(self) -> int:
         """Rows in the recorder, not yet drained."""
-        return int(_recorder_view(self._recorder)[0])
+        return int(_recorder_view(self._recorder).n)
 
     def drain(self) -> Rows:
-        """Finished rows since the last drain, as a dict of columns (see `REQUEST_COLUMNS`)."""
+        """Finished rows since the last drain, as a dict of columns (`sim.ledger.COLUMNS`)."""
         view = _recorder_view(self._recorder)
-        columns = {name: a[: view[0]].copy() for name, a in zip(REQUEST_COLUMNS, view[2] + view[3], strict=True)}
+        columns = {name: a[: view.n].copy() for name, a in zip(ENGINE_COLUMNS, view.rows, strict=True)}
         _drained(self._recorder)
         return columns
 
@@ -416,39 +409,36 @@ class EngineGroup:
 
     def kv_peak(self) -> F8:
         """f8[n]: most KV blocks (or tokens) that each replica had in use at once."""
-        found: F8 = _recorder_view(self._recorder)[11].copy()
+        found: F8 = _recorder_view(self._recorder).kv_peak.copy()
         return found
 
     def finished_since(self, row: int) -> tuple[I8, I4]:
         """Ids and replicas of the rows in the recorder from ``row`` on."""
         view = _recorder_view(self._recorder)
-        return view[2][0][row : view[0]].copy(), view[2][1][row : view[0]].copy()
+        return view.rows[0][row : view.n].copy(), view.rows[1][row : view.n].copy()
 
     def in_flight(self) -> Rows:
         """Columns of the requests that have not left, as `drain`, status 3."""
-        ids, replica, times, counts = _in_flight(self._states)
-        nan = np.full(ids.size, np.nan)
-        values = (ids, replica, times[0], times[1], times[2], nan, counts[0], counts[1], counts[2], counts[3])
-        return dict(zip(REQUEST_COLUMNS, (*values, np.full(ids.size, IN_FLIGHT, np.int32), times[3]), strict=True))
+        return dict(zip(ENGINE_COLUMNS, _in_flight(self._states), strict=True))
 
     def totals(self) -> dict[str, float]:
         """Steps, preemptions, the last simulated time, and the sums of inter-token gaps."""
         steps, preempted, last = _totals(self._states)
-        itl_sum, itl_count, itl_max, tokens_max = _recorder_view(self._recorder)[5]
+        view = _recorder_view(self._recorder)
         return {
             "steps": int(steps),
             "preemptions": int(preempted),
             "last_s": float(last),
-            "itl_sum_s": float(itl_sum),
-            "itl_count": float(itl_count),
-            "itl_max_s": float(itl_max),
-            "tokens_max": float(tokens_max),
+            "itl_sum_s": view.itl_sum,
+            "itl_count": view.itl_count,
+            "itl_max_s": view.itl_max,
+            "tokens_max": view.tokens_max,
         }
 
     def series(self) -> tuple[dict[str, Any], F8, F8]:
         """Time series (dict of [replica, bin] integrals; all brought to the widest replica's bins), ITL histogram, parts [replica, part]."""
         view = _recorder_view(self._recorder)
-        width, series = view[7], view[8].copy()
+        width, series = view.width, view.series.copy()
         top = width.max()
         m = series.shape[1]
         half = m // 2
@@ -459,7 +449,7 @@ class EngineGroup:
                 series[i, half:] = 0.0
                 w *= 2
         named = {name: series[:, :, k] for k, name in enumerate(SERIES)}
-        return named | {"width_s": float(top)}, view[9].copy(), view[10].copy()
+        return named | {"width_s": float(top)}, view.itl_hist.copy(), view.parts.copy()
 
     def set_front(self, serial: float) -> None:
         """Each engine's API server takes ``serial`` seconds for a request before the engine gets it (`loop.accept`)."""

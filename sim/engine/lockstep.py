@@ -17,17 +17,7 @@ from math import inf
 
 import numpy as np
 
-from sim.cost.features import (
-    DECODE_CTX,
-    DECODE_ROWS,
-    DECODE_TOKENS,
-    LORA_LOADS,
-    LORA_READS,
-    N_FEATURES,
-    N_PARTS,
-    PREFILL_TOKENS,
-    TOKENS,
-)
+from sim.cost.features import DECODE_CTX, DECODE_ROWS, DECODE_TOKENS, LORA_LOADS, LORA_READS, N_FEATURES, PREFILL_TOKENS, TOKENS
 from sim.cost.shared import SharedCost, together_time
 from sim.engine.adapters import count_adapters
 from sim.engine.confer import SAID, at_rest, confer, heed, unfinished
@@ -36,6 +26,7 @@ from sim.engine.group import EngineGroup, _submit
 from sim.engine.loop import _SURE, COMPLETED, PLANNED, STOPPED, WOKEN, _next_arrival
 from sim.engine.state import record_gap, record_gauges, record_step, record_unseen
 from sim.jit import b1, f8s, f8ss, i8, i8s, i8ss, inline, kernel, list_of, new, struct
+from sim.ledger import N_PARTS
 
 
 @struct

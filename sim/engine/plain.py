@@ -100,6 +100,11 @@ class PlainScheduler(Scheduler):
         return profile.adapted(overlap=False, graphs=None)
 
     @classmethod
+    def most_running(cls, params: Any) -> int:
+        """``max_num_seqs``, where the settings have it."""
+        return int(getattr(params, "max_num_seqs", 0) or 0)
+
+    @classmethod
     def max_batch_tokens(cls, params: Any, site: Site) -> int:
         """``max_num_batched_tokens``."""
         return int(getattr(params, "max_num_batched_tokens", 8192))

@@ -22,20 +22,10 @@ from sim.cost.features import (
     TOKENS,
 )
 from sim.engine.contract import BATCH, NOTHING, clear_place, next_place
-from sim.engine.state import (
-    FAILED,
-    FINISHED,
-    REJECTED,
-    EngineState,
-    emit,
-    first_scheduled,
-    free_slot,
-    grown,
-    init_engine,
-    record_end,
-)
+from sim.engine.state import EngineState, emit, first_scheduled, free_slot, grown, init_engine, record_end
 from sim.engine.withdraw import LEFT, STAYS, withdraw  # noqa: F401 - declares it
 from sim.jit import JIT, b1, f8s, i4s, i8, implement, inline, kernel, new, struct
+from sim.ledger import FAILED, FINISHED, REJECTED
 
 MOST_ROWS = 4096
 """Requests in one batch."""

@@ -18,7 +18,7 @@ Columns: TypeAlias = tuple[NDArray[Any], ...]
 Spans: TypeAlias = tuple[I8, I8, I8, I8]
 """Of a block: offsets [n+1], content ids, starts, lengths."""
 Rows: TypeAlias = dict[str, NDArray[Any]]
-"""Columns of requests by name (`sim.engine.group.REQUEST_COLUMNS`)."""
+"""Columns of requests by name (`sim.ledger.COLUMNS`)."""
 Watched: TypeAlias = tuple[I8, F8, I4]
 """Ids, times and replicas of outcomes that somebody waits for."""
 

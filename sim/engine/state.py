@@ -9,47 +9,40 @@ from typing import Final
 
 import numpy as np
 
-from sim.cost.features import N_FEATURES, N_PARTS
+from sim.cost.features import N_FEATURES
 from sim.cost.step import StepCost
+from sim.engine.rows import RowColumns, SlotColumns, fill_rows, fill_slots, grown, widen_rows, widen_slots, write_row
 from sim.jit import b1, f8, f8s, f8ss, f8sss, i4s, i4ss, i8, i8s, i8ss, inline, kernel, new, struct
+from sim.ledger import (
+    ALLOCATED,
+    CHUNK_DONE,
+    ENDED,
+    FINISHED,
+    FIRST_TOKEN,
+    GONE,
+    HAND_OVER,
+    N_PARTS,
+    REMOTE_KV,
+    S_BUSY,
+    S_COVERED,
+    S_DECODE,
+    S_KV_FULL,
+    S_KV_USED,
+    S_PREFILL,
+    S_RUNNING,
+    S_STEPS,
+    S_WAITING,
+    SERIES,
+    WATCH_FINISH,
+    WATCH_FIRST_TOKEN,
+)
 
 NAN: Final = np.nan
 INF: Final = inf
 
-FINISHED: Final = 0
-REJECTED: Final = 1  # turned away at the door (429, 503, too long)
-FAILED: Final = 2  # admitted, then given up by the engine
-IN_FLIGHT: Final = 3  # the run ended first
-RETURNED: Final = 4  # given back to the fleet, which submits it anew; never in a result (`disaggregation`)
-
-WATCH_FINISH: Final = 1  # flag of a request (4 is SGLang's own): return from `advance` when it finishes
-WATCH_FIRST_TOKEN: Final = 2  # … when its first token is out
-HAND_OVER: Final = 8  # … when it has ended; its KV goes to another engine and is kept until then: see `disaggregation`
-REMOTE_KV: Final = 16  # … when it has memory; the KV of its prompt comes from another engine
-WATCH_CHUNKS: Final = 32  # … when a chunk of its prompt is computed
-GONE: Final = 64  # not from outside: its row is written, only its slot is still taken
-
-# kinds of watched outcomes, and their value; not Python ints, which would compile `_watch` once for each
-ENDED: Final = np.int64(0)  # status
-FIRST_TOKEN: Final = np.int64(1)  # 0
-ALLOCATED: Final = np.int64(2)  # tokens whose KV is to come
-CHUNK_DONE: Final = np.int64(3)  # tokens of the prompt computed so far
-
-# kinds of the time series
-S_RUNNING: Final = 0
-S_WAITING: Final = 1
-S_KV_USED: Final = 2
-S_KV_FULL: Final = 3  # time in which the head of the queue waited for KV memory
-S_COVERED: Final = 4  # simulated time in the bin
-S_BUSY: Final = 5
-S_STEPS: Final = 6
-S_DECODE: Final = 7  # tokens
-S_PREFILL: Final = 8  # tokens
-SERIES: Final = ("running", "waiting", "kv_used", "kv_full", "time_s", "busy_s", "steps", "decode_tokens", "prefill_tokens")
-
 
 @struct
-class Recorder:
+class Recorder(RowColumns):
     """Rows of finished requests and time series of one pool; shared by its replicas.
 
     ``n`` rows are filled; the owner drains them between calls. Series are [replica, bin] integrals over simulated time; when a run
@@ -57,18 +50,6 @@ class Recorder:
     """
 
     n: i8
-    id: i8s
-    replica: i4s
-    arrival: f8s
-    first_scheduled: f8s
-    first_token: f8s
-    finish: f8s
-    prompt: i4s
-    output: i4s
-    cached: i4s
-    preemptions: i4s
-    status: i4s
-    taken: f8s
     promised: i8  # rows filled or sure to come: `reserve` keeps room for them, so that hot kernels never allocate
     # watched outcomes since the last call of the owner
     n_watched: i8
@@ -97,7 +78,7 @@ class Recorder:
     outstanding: i8s  # [replica] submitted − finished: what a gateway counts
 
 
-class EngineState:
+class EngineState(SlotColumns):
     """Fields common to all schedulers (a scheduler's own state derives from this and is the struct).
 
     Times in the unit of the cost model: seconds, or integer microseconds in conformance replays.
@@ -137,30 +118,11 @@ class EngineState:
     in_slot: i4s
     in_head: i8
     in_len: i8
-    # -- request columns
+    # -- request columns: `SlotColumns`
     n_slots: i8  # capacity
     n_free: i8
     free: i4s  # stack of free slots
     live: i8
-    r_id: i8s
-    r_sent: f8s  # when the client sent it
-    r_arrival: f8s  # when the engine gets it
-    r_taken: f8s  # when its scheduler sees it first: between two steps
-    r_prompt: i4s
-    r_output: i4s  # tokens the model will really generate (an EOS comes then if output < max)
-    r_max: i4s  # the client's limit
-    r_priority: i4s
-    r_lora: i4s
-    r_watch: i4s
-    r_out_content: i8s  # content id of the generated tokens
-    r_span: i8s  # first span in the span pool
-    r_spans: i4s  # how many (0: unique content)
-    r_done: i4s  # tokens delivered so far
-    r_first_scheduled: f8s
-    r_first_token: f8s
-    r_last_token: f8s
-    r_cached: i4s
-    r_preempt: i4s
     # -- span pool (bump allocation, compacted when it grows)
     sp_n: i8
     sp_live: i8
@@ -195,18 +157,7 @@ def new_recorder(replicas, bins, width, rows, itl_bins, itl_lo, itl_scale):
     """An empty recorder. ``bins`` = 0 switches the time series off."""
     r = new(Recorder)
     r.n = 0
-    r.id = np.empty(rows, np.int64)
-    r.replica = np.empty(rows, np.int32)
-    r.arrival = np.empty(rows)
-    r.first_scheduled = np.empty(rows)
-    r.first_token = np.empty(rows)
-    r.finish = np.empty(rows)
-    r.prompt = np.empty(rows, np.int32)
-    r.output = np.empty(rows, np.int32)
-    r.cached = np.empty(rows, np.int32)
-    r.preemptions = np.empty(rows, np.int32)
-    r.status = np.empty(rows, np.int32)
-    r.taken = np.empty(rows)
+    fill_rows(r, rows)
     r.promised = 0
     r.n_watched = 0
     r.watched_id = np.empty(2 * rows, np.int64)
@@ -272,25 +223,7 @@ def init_engine(s, replica, rec, cost, depth, rows, stages, slots):
     for i in range(slots):
         s.free[i] = slots - 1 - i
     s.live = 0
-    s.r_id = np.zeros(slots, np.int64)
-    s.r_sent = np.zeros(slots)
-    s.r_arrival = np.zeros(slots)
-    s.r_taken = np.zeros(slots)
-    s.r_prompt = np.zeros(slots, np.int32)
-    s.r_output = np.zeros(slots, np.int32)
-    s.r_max = np.zeros(slots, np.int32)
-    s.r_priority = np.zeros(slots, np.int32)
-    s.r_lora = np.zeros(slots, np.int32)
-    s.r_watch = np.zeros(slots, np.int32)
-    s.r_out_content = np.zeros(slots, np.int64)
-    s.r_span = np.zeros(slots, np.int64)
-    s.r_spans = np.zeros(slots, np.int32)
-    s.r_done = np.zeros(slots, np.int32)
-    s.r_first_scheduled = np.zeros(slots)
-    s.r_first_token = np.zeros(slots)
-    s.r_last_token = np.zeros(slots)
-    s.r_cached = np.zeros(slots, np.int32)
-    s.r_preempt = np.zeros(slots, np.int32)
+    fill_slots(s, slots)
     s.sp_n = 0
     s.sp_live = 0
     s.sp_id = np.empty(64, np.int64)
@@ -317,40 +250,11 @@ def init_engine(s, replica, rec, cost, depth, rows, stages, slots):
 
 
 @inline
-def grown(a, n):
-    """A copy of a one-dimensional column with room for ``n`` rows; the new ones are zero."""
-    out = np.empty(n, a.dtype)
-    for i in range(a.size):
-        out[i] = a[i]
-    for i in range(a.size, n):
-        out[i] = 0
-    return out
-
-
-@inline
 def grow_columns(s):
     """Double the common request columns; the scheduler's own follow in its `grow`."""
     old = s.n_slots
     n = 2 * old
-    s.r_id = grown(s.r_id, n)
-    s.r_sent = grown(s.r_sent, n)
-    s.r_arrival = grown(s.r_arrival, n)
-    s.r_taken = grown(s.r_taken, n)
-    s.r_prompt = grown(s.r_prompt, n)
-    s.r_output = grown(s.r_output, n)
-    s.r_max = grown(s.r_max, n)
-    s.r_priority = grown(s.r_priority, n)
-    s.r_lora = grown(s.r_lora, n)
-    s.r_watch = grown(s.r_watch, n)
-    s.r_out_content = grown(s.r_out_content, n)
-    s.r_span = grown(s.r_span, n)
-    s.r_spans = grown(s.r_spans, n)
-    s.r_done = grown(s.r_done, n)
-    s.r_first_scheduled = grown(s.r_first_scheduled, n)
-    s.r_first_token = grown(s.r_first_token, n)
-    s.r_last_token = grown(s.r_last_token, n)
-    s.r_cached = grown(s.r_cached, n)
-    s.r_preempt = grown(s.r_preempt, n)
+    widen_slots(s, n)
     s.free = grown(s.free, n)
     inbox = np.empty(n, np.int32)
     for j in range(s.in_len):
@@ -418,18 +322,7 @@ def free_slot(s, slot):
 def reserve(r):
     """Double the rows of the recorder."""
     m = 2 * r.id.size
-    r.id = grown(r.id, m)
-    r.replica = grown(r.replica, m)
-    r.arrival = grown(r.arrival, m)
-    r.first_scheduled = grown(r.first_scheduled, m)
-    r.first_token = grown(r.first_token, m)
-    r.finish = grown(r.finish, m)
-    r.prompt = grown(r.prompt, m)
-    r.output = grown(r.output, m)
-    r.cached = grown(r.cached, m)
-    r.preemptions = grown(r.preemptions, m)
-    r.status = grown(r.status, m)
-    r.taken = grown(r.taken, m)
+    widen_rows(r, m)
     r.watched_id = grown(r.watched_id, 2 * m)
     r.watched_time = grown(r.watched_time, 2 * m)
     r.watched_replica = grown(r.watched_replica, 2 * m)
@@ -468,18 +361,7 @@ def record_end(s, slot, t, status):
     """Write the row of a request that leaves the engine at ``t`` (FINISHED, REJECTED, FAILED, RETURNED). Its slot stays taken."""
     r = s.rec
     n = r.n
-    r.id[n] = s.r_id[slot]
-    r.replica[n] = s.replica
-    r.arrival[n] = s.r_sent[slot]
-    r.first_scheduled[n] = s.r_first_scheduled[slot]
-    r.first_token[n] = s.r_first_token[slot]
-    r.finish[n] = t
-    r.prompt[n] = s.r_prompt[slot]
-    r.output[n] = s.r_done[slot]
-    r.cached[n] = s.r_cached[slot]
-    r.preemptions[n] = s.r_preempt[slot]
-    r.status[n] = status
-    r.taken[n] = s.r_taken[slot]
+    write_row(r, n, s, slot, t, status)
     r.n = n + 1
     r.outstanding[s.replica] -= 1
     flags = s.r_watch[slot]

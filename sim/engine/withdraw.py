@@ -16,8 +16,9 @@ from typing import Any, Final
 import numpy as np
 
 from sim.engine.seam import Group
-from sim.engine.state import FAILED, GONE, free_slot, record_end, record_gauges
+from sim.engine.state import free_slot, record_end, record_gauges
 from sim.jit import _METHODS, JIT, generic, kernel
+from sim.ledger import FAILED, GONE
 
 ABSENT: Final = -1
 STAYS: Final = 0

@@ -7,8 +7,8 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from sim.ledger import FINISHED, IN_FLIGHT
 from sim.metrics.clients import Waste
-from sim.metrics.record import FINISHED, IN_FLIGHT
 
 MORE: Final = 1 << 40
 """Numbers of attempts after the first begin here; a first attempt has the number of its request."""

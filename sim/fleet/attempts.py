@@ -25,8 +25,8 @@ from sim.fleet.clock import Clock
 from sim.fleet.request import Request
 from sim.fleet.station import Station
 from sim.fleet.timers import Timers
+from sim.ledger import FAILED, FINISHED, IN_FLIGHT, REJECTED
 from sim.metrics.clients import ClientRecord
-from sim.metrics.record import FAILED, FINISHED, IN_FLIGHT, REJECTED
 from sim.policy.client import BROKEN, BUSY, CONNECT, ERROR, TIMEOUT, Client
 from sim.streams import stream
 

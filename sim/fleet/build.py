@@ -123,9 +123,8 @@ class Plan:
         ranks = self.layout.tp * self.layout.pp
         size = self.budget.block_size if self.budget else 1
         per_token = self.model.kv_bytes_per_token(self.layout.tp, self.layout.pp)
-        names = ("maxBatchSize", "max_num_seqs", "max_running_requests")
-        slots = next((n for name in names if (n := getattr(self.params, name, None)) is not None), 0)
-        return ReplicaFacts(size, per_token * ranks, self.scheduler.name, slots=int(slots), role=self.role)
+        slots = self.scheduler.most_running(self.params)
+        return ReplicaFacts(size, per_token * ranks, self.scheduler.name, slots=slots, role=self.role)
 
 
 def plan(scenario: Any) -> list[Plan]:
@@ -247,7 +246,7 @@ def _budget(scheduler: type[Scheduler], params: Any, site: Site, field: str) -> 
         return None
     pinned = site.kv_blocks
     # as the engines do when they start: one request of the longest length must fit
-    context = getattr(params, "max_model_len", None) if pinned is None else None
+    context = scheduler.must_fit(params) if pinned is None else None
     more = _adapter_lines(scheduler, params, site)
     budget = memory_budget(site.model, site.accelerator, rule, site.tp, site.pp, site.ep, site.dp, context, field, more)
     if pinned is None:

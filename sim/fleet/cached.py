@@ -3,7 +3,7 @@
 
 import numpy as np
 
-from sim.engine.handover import _state_type
+from sim.engine.inside import state_type
 from sim.engine.kv.block_hash import extend_keys, first_key
 from sim.engine.kv.blocks import cached_block
 from sim.errors import NotModelledError
@@ -55,7 +55,7 @@ def cached_blocks(groups, block, row, as_seen, engine):
     """f8[replica]: KV blocks of a prompt that the cache of each replica holds. ``as_seen(replica)``: the request as (block, row) to one that was restarted."""
     parts, first = [], 0
     for group in groups:
-        kind = getattr(_state_type(group), "name", "") or _state_type(group).__name__
+        kind = getattr(state_type(group), "name", "") or state_type(group).__name__
         if kind.rpartition(".")[2] not in _STATES or group.ranks > 1:
             why = "asks for KV events, which are not modelled for this engine"
             raise NotModelledError(

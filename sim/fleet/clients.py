@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from sim.fleet.client_side import ClientSide
 from sim.fleet.clock import LATEST, Clock, too_late
 from sim.fleet.request import Request
-from sim.fleet.station import NAN, REJECTED, Station
+from sim.fleet.station import Station
+from sim.ledger import REJECTED, WATCH_FINISH, request_row
 
-WATCH_FINISH = 1  # as in sim.engine.state, which would load the compiler
 LABELS: Final = {"klass": np.int32, "tenant": np.int32, "session": np.int64}
 """What results say of who sent a request: columns of a `RequestBlock`."""
 _LOOK_UP = 4096  # answers of clients between two looks at the recorders
@@ -46,10 +46,10 @@ class Clients(Station):
     def first_token(self, request: Request, time: float) -> None:
         """Nobody waits."""
 
-    def rows(self) -> Iterable[tuple[Any, ...]]:
+    def rows(self) -> Iterable[dict[str, Any]]:
         """Requests that were refused."""
         for r, end in self.turned_away:
-            yield (r.number, 0, r.arrival, NAN, NAN, end, r.prompt_tokens, 0, 0, 0, REJECTED, NAN)
+            yield request_row(id=r.number, arrival_s=r.arrival, finish_s=end, prompt_tokens=r.prompt_tokens, status=REJECTED)
 
     def labels(self) -> dict[str, NDArray[Any]]:
         """By name, [sent]: whose request each one is, those of `LABELS` that say something; without classes the model that it names is its class."""

@@ -1,6 +1,6 @@
 """Requests that are prefilled by one pool and decoded by another: router → P → hand-over → link → D.
 
-Engines take their own decisions on either side (`sim.engine.disaggregation`); this takes requests from one to the other at the very time of
+Engines take their own decisions on either side (`sim.engine.hand_over`); this takes requests from one to the other at the very time of
 the outcome that says so, asks routers, and owns the links (`kv_links`). The order of events is the engine's protocol (`HandOver`):
 
 * prefill first (vLLM with NIXL; MindIE): P computes the prompt → D gets the request, takes memory → the KV travels → D decodes.
@@ -19,17 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.engine.disaggregation import Sides
-from sim.engine.state import (
-    ALLOCATED,
-    CHUNK_DONE,
-    FINISHED,
-    HAND_OVER,
-    REMOTE_KV,
-    RETURNED,
-    WATCH_CHUNKS,
-    WATCH_FINISH,
-)
+from sim.engine.hand_over import Sides
 from sim.fleet.clock import Clock
 from sim.fleet.dispatch import in_service
 from sim.fleet.hand_over_rows import HandOverRows
@@ -38,6 +28,7 @@ from sim.fleet.kv_links import Ports, Wire
 from sim.fleet.request import Request
 from sim.fleet.station import Station
 from sim.fleet.view import View
+from sim.ledger import ALLOCATED, CHUNK_DONE, FINISHED, HAND_OVER, REMOTE_KV, RETURNED, WATCH_CHUNKS, WATCH_FINISH
 from sim.policy.router import Router
 
 Array = NDArray[Any]

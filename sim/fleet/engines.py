@@ -14,10 +14,10 @@ from sim.fleet.clock import Clock
 from sim.fleet.request import Request
 from sim.fleet.station import Station
 from sim.fleet.view import View
+from sim.ledger import FIRST_TOKEN
 from sim.policy.router import ReplicaFacts
 
 Columns = dict[str, NDArray[Any]]
-FIRST_TOKEN = 1  # kind of an outcome, as in sim.engine.state, which would load the compiler
 
 
 class Engines(Station):

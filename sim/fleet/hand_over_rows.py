@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.engine.state import FAILED, FINISHED, IN_FLIGHT, RETURNED
+from sim.ledger import FAILED, FINISHED, IN_FLIGHT, RETURNED
 
 Array = NDArray[Any]
 Columns = dict[str, Array]

@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 
 from sim.fleet.clock import Clock
-from sim.fleet.station import IN_FLIGHT, NAN, Station
+from sim.fleet.station import Station
 from sim.fleet.view import View
+from sim.ledger import COLUMNS, request_row
 from sim.policy.migration import MigrationParams
 from sim.policy.router import Relocation
 
@@ -161,11 +162,10 @@ class Migrator(Station):
 
     # -- results
 
-    def rows(self) -> Iterable[tuple[Any, ...]]:
+    def rows(self) -> Iterable[dict[str, Any]]:
         """Requests that are on neither side when the run ends."""
-        for source, (counts, times, _) in self._in_transit.values():
-            c = counts.tolist()
-            yield (c[0], source, *times[:3].tolist(), NAN, c[1], c[8], c[9], c[10], IN_FLIGHT, float(times[4]))
+        for source, (request, _) in self._in_transit.values():
+            yield request_row(replica=source, **{c.name: getattr(request, c.slot) for c in COLUMNS if c.slot})
 
     def totals(self) -> dict[str, float]:
         """Figures for the summary: ``fleet_migrations`` … in requests, seconds and blocks."""

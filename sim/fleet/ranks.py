@@ -18,11 +18,10 @@ from numpy.typing import NDArray
 
 from sim import registry
 from sim.engine.contract import Ranks
-from sim.engine.group import REQUEST_COLUMNS, EngineGroup
+from sim.engine.group import EngineGroup
+from sim.ledger import request_row
 from sim.policy.router import ReplicaFacts, Router
 from sim.streams import stream
-
-_IN_FLIGHT = 3
 
 
 class _Rows(NamedTuple):
@@ -275,11 +274,14 @@ class RankedGroup:
             at = np.arange(batch.at, batch.hi)
             chosen = batch.replica[at] if len(batch.replica) > 1 else np.repeat(batch.replica, at.size)
             at, chosen = at[chosen >= 0], chosen[chosen >= 0]
-            nan, zero = np.full(at.size, np.nan), np.zeros(at.size)
-            arrival, prompt = batch.columns[0][at], batch.columns[1][at]
-            values = (at + batch.first_id, chosen * self.ranks, arrival, nan, nan, nan, prompt, zero, zero, zero)
-            for name, new in zip(REQUEST_COLUMNS, (*values, np.full(at.size, _IN_FLIGHT), nan), strict=True):
-                rows[name] = np.concatenate([rows[name], new.astype(rows[name].dtype)])
+            known = request_row(
+                id=at + batch.first_id,
+                replica=chosen * self.ranks,
+                arrival_s=batch.columns[0][at],
+                prompt_tokens=batch.columns[1][at],
+            )
+            for name, value in known.items():
+                rows[name] = np.concatenate([rows[name], np.broadcast_to(value, at.size).astype(rows[name].dtype)])
         return rows
 
     def totals(self) -> dict[str, float]:

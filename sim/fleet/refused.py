@@ -51,4 +51,4 @@ REFUSED: Final = (
         "migration off",
     ),
 )
-"""All pairs that are refused. What one engine cannot do by itself it refuses itself (`Scheduler`, `sim.engine.handover`)."""
+"""All pairs that are refused. What one engine cannot do by itself it refuses itself (`Scheduler`, `sim.engine.inside`)."""

@@ -18,7 +18,6 @@ import numpy as np
 import simpy
 from numpy.typing import NDArray
 
-from sim.cost.features import PARTS
 from sim.fleet.clock import Clock
 from sim.fleet.engines import Engines
 from sim.fleet.members import Members
@@ -26,6 +25,7 @@ from sim.fleet.request import Request
 from sim.fleet.scaling_plan import PoolPlan, ScalingPlan
 from sim.fleet.station import Station
 from sim.fleet.upkeep import Upkeep
+from sim.ledger import PARTS
 from sim.metrics.scaling import Life, Pool, Scaling
 from sim.policy.scaler import Fleet, Scaler
 from sim.streams import stream

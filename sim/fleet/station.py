@@ -18,10 +18,7 @@ from itertools import pairwise
 from typing import Any
 
 from sim.fleet.request import Request
-
-NAN = float("nan")
-IN_FLIGHT = 3
-REJECTED = 1
+from sim.ledger import request_row
 
 
 class Station:
@@ -30,7 +27,7 @@ class Station:
     then: Station
     before: Station
     watches: int = 0
-    """Outcomes (flags of `sim.engine.state`) that it has to hear of, of every request."""
+    """Outcomes (flags of `sim.ledger`) that it has to hear of, of every request."""
 
     def __init__(self) -> None:
         self.held: MutableMapping[int, Request] = {}
@@ -103,10 +100,10 @@ class Station:
 
     # -- in the end
 
-    def rows(self) -> Iterable[tuple[Any, ...]]:
-        """Rows (`sim.engine.group.REQUEST_COLUMNS`) of requests that are here."""
+    def rows(self) -> Iterable[dict[str, Any]]:
+        """Rows (`sim.ledger.request_row`) of requests that are here."""
         for r in self.held.values():
-            yield (r.number, 0, r.arrival, NAN, NAN, NAN, r.prompt_tokens, 0, 0, 0, IN_FLIGHT, NAN)
+            yield request_row(id=r.number, arrival_s=r.arrival, prompt_tokens=r.prompt_tokens)
 
     def join(self, rows: dict[str, Any], requests: int) -> dict[str, Any]:
         """One row per request, where a request leaves several."""

@@ -9,6 +9,7 @@ import numpy as np
 import simpy
 from numpy.typing import NDArray
 
+from sim.ledger import LOOK, LOOK_TOTAL_BLOCKS, LOOK_USED_BLOCKS
 from sim.policy.router import ReplicaFacts
 
 
@@ -35,9 +36,9 @@ class View:
         return max(float(self._env.now), self.moment)
 
     def insides(self) -> list[Any]:
-        """One `sim.engine.handover.Inside` per pool."""
+        """One `sim.engine.inside.Inside` per pool."""
         if not self._insides:
-            from sim.engine.handover import Inside
+            from sim.engine.inside import Inside
 
             first = np.cumsum([0, *(g.n for g in self._groups)])
             self._insides = [Inside(g, self.facts[i].block_size) for g, i in zip(self._groups, first, strict=False)]
@@ -62,8 +63,6 @@ class View:
 
     def look(self) -> dict[str, NDArray[np.float64]]:
         """Queue and memory of all replicas as of now."""
-        from sim.engine.handover import LOOK
-
         self.looks += 1
         for inside in self.insides():
             inside.sync(self.now)
@@ -103,7 +102,7 @@ class View:
         """KV blocks of a replica that nobody holds."""
         inside, k = self.inside(replica)
         row = inside.look()[k]
-        return float(row[0] - row[1])
+        return float(row[LOOK_TOTAL_BLOCKS] - row[LOOK_USED_BLOCKS])
 
     @property
     def outstanding(self) -> NDArray[np.int64]:

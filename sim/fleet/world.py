@@ -18,8 +18,8 @@ from sim.fleet.clients import Clients
 from sim.fleet.clock import Clock
 from sim.fleet.engines import Engines
 from sim.fleet.station import Station, link
+from sim.ledger import WATCH_FIRST_TOKEN
 
-WATCH_FIRST_TOKEN = 2  # as in sim.engine.state, which would load the compiler
 Columns = dict[str, NDArray[Any]]
 
 
@@ -101,8 +101,7 @@ class World:
         like = parts[0]
         rows = [row for station in self.stations for row in station.rows()]
         if rows:
-            columns = zip(*rows, strict=True)
-            parts.append({name: np.array(values, like[name].dtype) for name, values in zip(like, columns, strict=True)})
+            parts.append({name: np.array([row[name] for row in rows], like[name].dtype) for name in like})
         out = {name: np.concatenate([p[name] for p in parts]) for name in like}
         for station in self.stations:
             out = station.join(out, self.sent)

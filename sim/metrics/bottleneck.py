@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from sim.ledger import FINISHED
 from sim.units import show_seconds
 
 Array = npt.NDArray[Any]
@@ -64,7 +65,7 @@ def queue_grows(columns: Mapping[str, Array]) -> bool:
 def within(spell: Mapping[str, Any], columns: Mapping[str, Array], series: Mapping[str, Any]) -> dict[str, Any]:
     """The facts of `judge` that hold in a stretch of the run (`sim.metrics.spell`)."""
     inside = (columns["arrival_s"] >= spell["start_s"]) & (columns["arrival_s"] <= spell["end_s"])
-    done = inside & (columns["status"] == 0)
+    done = inside & (columns["status"] == FINISHED)
     finished = int(np.count_nonzero(done))
     if not finished:
         return {"spell": True}

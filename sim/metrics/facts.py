@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sim.ledger import FAILED, FINISHED, IN_FLIGHT, REJECTED
 from sim.metrics.groups import replica_load
-from sim.metrics.record import FAILED, FINISHED, IN_FLIGHT, REJECTED, RunRecord
+from sim.metrics.record import RunRecord
 from sim.metrics.slo import met
 
 Array = npt.NDArray[Any]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from sim.ledger import FINISHED
 from sim.metrics.definitions import SLO_METRICS
 from sim.metrics.latency import number
 from sim.metrics.section import ABSENT, Section, keyed
@@ -61,7 +62,7 @@ def group_rows(columns: Mapping[str, Array], label: Array, ok: Array, counted: A
 
     ``label``: group of every request; ``ok``: it met its targets; ``counted``: it takes part (finished, rejected or failed).
     """
-    finished = counted & (columns["status"] == 0)
+    finished = counted & (columns["status"] == FINISHED)
     count = np.bincount(label, minlength=groups)
     n_counted = np.bincount(label[counted], minlength=groups)
     n_ok = np.bincount(label[ok & counted], minlength=groups)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from sim.ledger import FINISHED
 from sim.metrics.histogram import quantiles
 from sim.metrics.section import Section, keyed
 
@@ -66,7 +67,7 @@ def derive(columns: Mapping[str, Array]) -> dict[str, Array]:
     arrival = columns["arrival_s"]
     ttft = columns["first_token_s"] - arrival
     e2e = columns["finish_s"] - arrival
-    e2e[columns["status"] != 0] = np.nan
+    e2e[columns["status"] != FINISHED] = np.nan
     steps = columns["output_tokens"] - 1.0
     steps[steps <= 0] = np.nan
     taken = columns.get("taken_s", arrival)

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sim.errors import LawViolation
-from sim.metrics.record import FINISHED, IN_FLIGHT, REJECTED, RunRecord
+from sim.ledger import FINISHED, IN_FLIGHT, REJECTED
+from sim.metrics.record import RunRecord
 
 Array = npt.NDArray[Any]
 

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sim.ledger import FINISHED
 from sim.metrics import bottleneck, hand_over
-from sim.metrics.facts import FINISHED, Facts
+from sim.metrics.facts import Facts
 from sim.metrics.latency import Latency, number
 from sim.metrics.section import Section
 from sim.metrics.spell import Spell

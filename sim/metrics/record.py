@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from sim.ledger import PARTS, SERIES
 from sim.metrics.slo import Slo
 
 if TYPE_CHECKING:
@@ -16,39 +17,14 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 
-FINISHED: Final = 0
-REJECTED: Final = 1
-FAILED: Final = 2
-IN_FLIGHT: Final = 3
-
-REQUEST_COLUMNS: Final = (
-    "id",
-    "klass",
-    "replica",
-    "arrival_s",
-    "taken_s",
-    "first_scheduled_s",
-    "first_token_s",
-    "finish_s",
-    "prompt_tokens",
-    "output_tokens",
-    "cached_tokens",
-    "preemptions",
-    "status",
-)
-HAND_OVER_COLUMNS: Final = ("prefill_replica", "prefill_end_s", "kv_allocated_s", "kv_arrived_s", "decode_start_s")
-"""Beside those above where prefill and decode are different replicas; ``replica`` is then the one that decodes (`hand_over`)."""
-SERIES: Final = ("time_s", "running", "waiting", "kv_used", "kv_full", "busy_s", "steps", "decode_tokens", "prefill_tokens")
-PARTS: Final = ("linear_compute", "linear_memory", "attention_prefill", "attention_decode", "communication", "host", "other")
-
 
 @dataclass
 class RunRecord:
     """Raw arrays of one run.
 
-    ``requests``: columns `REQUEST_COLUMNS`, any order of rows; times in seconds, NaN where it did not happen; status 0 finished,
-    1 rejected, 2 failed, 3 in flight; ``klass``, ``cached_tokens`` and ``taken_s`` may be absent; `HAND_OVER_COLUMNS` in disaggregated deployments.
-    ``series``: `SERIES`, each f8[replica, bin], integrals over the bin (``running`` … ``kv_full`` × seconds), and ``width_s``;
+    ``requests``: columns `sim.ledger.REQUEST_COLUMNS`, any order of rows; times in seconds, NaN where it did not happen; status 0 finished,
+    1 rejected, 2 failed, 3 in flight; ``klass``, ``cached_tokens`` and ``taken_s`` may be absent; `sim.ledger.HAND_OVER_COLUMNS` in disaggregated deployments.
+    ``series``: `sim.ledger.SERIES`, each f8[replica, bin], integrals over the bin (``running`` … ``kv_full`` × seconds), and ``width_s``;
     empty when the scenario switched it off. ``kv_total``: f8[replica], the unit of ``kv_used``; ``kv_peak``: f8[replica], the most in
     use at once (None: taken from the series).
     ``itl_hist``: see `histogram`. ``parts``: f8[replica, part] seconds, columns `part_names`.

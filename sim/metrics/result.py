@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from sim.ledger import HAND_OVER_COLUMNS, REQUEST_COLUMNS
 from sim.metrics.latency import derive
-from sim.metrics.record import HAND_OVER_COLUMNS, REQUEST_COLUMNS, RunRecord
+from sim.metrics.record import RunRecord
 from sim.metrics.series import table
 from sim.metrics.summary import Summary, summarise_run
 
@@ -29,8 +30,8 @@ RENDERER: Final = "sim.report.html:render"
 class Result:
     """One run.
 
-    ``columns``: the request table as arrays, by id: `record.REQUEST_COLUMNS`, disaggregated also
-    `record.HAND_OVER_COLUMNS`, and ``ttft_s, tpot_s, e2e_s, ingress_s, queue_s, slo_met``.
+    ``columns``: the request table as arrays, by id: `sim.ledger.REQUEST_COLUMNS`, disaggregated also
+    `sim.ledger.HAND_OVER_COLUMNS`, and ``ttft_s, tpot_s, e2e_s, ingress_s, queue_s, slo_met``.
     ``series``: the time series as arrays (`series.COLUMNS`). ``itl_hist``: see `histogram`. ``scenario``: resolved YAML.
     ``renderer``: makes the HTML report that `save` writes beside the tables (None: none). It is named, not imported, because
     reports lie above metrics.

@@ -10,8 +10,9 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from sim.ledger import SERIES
 from sim.metrics.latency import number
-from sim.metrics.record import SERIES, RunRecord
+from sim.metrics.record import RunRecord
 from sim.metrics.section import ABSENT, Section, keyed
 
 Array = npt.NDArray[Any]

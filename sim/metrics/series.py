@@ -8,7 +8,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from sim.metrics.record import SERIES, fold
+from sim.ledger import SERIES
+from sim.metrics.record import fold
 
 Array = npt.NDArray[Any]
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from sim.ledger import FINISHED
 from sim.metrics.definitions import SLO_METRICS
 from sim.metrics.section import Section
 
@@ -44,7 +45,7 @@ class Slo:
 
 def met(columns: Mapping[str, Array], targets: Mapping[str, float]) -> dict[str, Array]:
     """b1[n] for every target and ``joint``. A request of one token meets any TPOT; one that did not finish meets nothing."""
-    finished = columns["status"] == 0
+    finished = columns["status"] == FINISHED
     out: dict[str, Array] = {}
     joint = finished.copy()
     for key, limit in targets.items():

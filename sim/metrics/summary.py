@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from sim import registry
+from sim.ledger import FAILED, FINISHED, IN_FLIGHT, REJECTED
 from sim.metrics import scaling
-from sim.metrics.facts import FAILED, FINISHED, IN_FLIGHT, REJECTED, Facts, facts_of
+from sim.metrics.facts import Facts, facts_of
 from sim.metrics.groups import ClassRow, ReplicaRow, class_rows, replica_rows
 from sim.metrics.latency import Latency, latency_of
 from sim.metrics.limits import Bottleneck, find_bottleneck

@@ -34,7 +34,7 @@ class Snapshot(Protocol):
         """Simulated time in seconds."""
 
     def look(self) -> dict[str, NDArray[np.float64]]:
-        """f8[n] by name (``sim.engine.handover.LOOK``): queue and memory of each replica exactly as of now. Costs O(requests in flight)."""
+        """f8[n] by name (``sim.ledger.LOOK``): queue and memory of each replica exactly as of now. Costs O(requests in flight)."""
 
     def cached(self, block: Any, row: int) -> NDArray[np.float64]:
         """f8[n]: KV blocks of a prompt in the prefix cache of each replica, as KV events tell it. Raises `NotModelledError` where there are none."""

@@ -12,6 +12,7 @@ import numpy as np
 from sim.errors import ServesimError
 from sim.fleet.build import Plan
 from sim.fleet.run import execute
+from sim.ledger import FINISHED
 from sim.metrics.histogram import ITL_BINS, ITL_LO, ITL_SCALE
 from sim.metrics.load import Load
 from sim.metrics.steady import Steady
@@ -52,7 +53,7 @@ def could_serve(plans: Sequence[Plan], traffic: Traffic, seed: int) -> float | N
     except ServesimError:
         return None
     status, end = raw.requests["status"], raw.requests["finish_s"]
-    if (status != 0).any() or end.size < 20:
+    if (status != FINISHED).any() or end.size < 20:
         return None
     a, b = np.quantile(end, [0.2, 0.8])
     if b <= a:

@@ -47,13 +47,11 @@ def _models(plans: Sequence[Plan], traffic: Traffic) -> None:
             raise ConfigError(f"traffic.classes.{c.name}.model", c.model, why, ", ".join(names), did_you_mean(c.model, names))
 
 
-_CUT = ("maxSeqLen", "num_ctx")
-"""Context settings that are accepted above the model's length and cut to it (what others refuse)."""
-
-
 def _longer_than_the_model(p: Plan) -> list[str]:
     most = p.model.max_position
-    asked = {name: value for name in _CUT if isinstance(value := getattr(p.given, name, None), int) and value > most}
+    asked = {
+        name: value for name in p.scheduler.cut_context if isinstance(value := getattr(p.given, name, None), int) and value > most
+    }
     return [
         f"{p.field}.engine.{name} is {value:,}, but {p.model.name} has a context of {most:,}: it is cut to that"
         for name, value in asked.items()

@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 
 from sim.fleet.build import Plan
-from sim.metrics.record import FAILED, REJECTED
+from sim.ledger import FAILED, REJECTED
 
 _KNOWN: Final = {
     "tgi": {

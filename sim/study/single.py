@@ -14,6 +14,7 @@ from sim.cost.memory import Budget
 from sim.errors import ConfigError, LawViolation, PluginError
 from sim.fleet.build import Plan, accelerators, plan
 from sim.fleet.run import Raw, execute, fitting
+from sim.ledger import IN_FLIGHT
 from sim.metrics import model_error
 from sim.metrics.histogram import ITL_BINS, ITL_LO, ITL_SCALE
 from sim.metrics.laws import check_laws
@@ -301,7 +302,7 @@ def _warnings(plans: Sequence[Plan], raw: Raw) -> list[str]:
         longest = float((r["prompt_tokens"].astype(np.int64) + r["output_tokens"]).max())
         for p in plans:
             out += p.evidence.warnings(context=longest, tokens=raw.totals["tokens_max"])
-    stuck = int((r["status"] == 3).sum())
+    stuck = int((r["status"] == IN_FLIGHT).sum())
     if stuck and raw.complete:
         out.append(f"{stuck:,} requests were still in the engines when the run ended")
     return list(dict.fromkeys(out))

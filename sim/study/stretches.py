@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from sim.ledger import IN_FLIGHT
+
 GRID = 200
 
 
@@ -18,7 +20,7 @@ def curve_grid() -> Any:
 
 def stretches(result: Any, paths: Iterable[str], parts: int) -> dict[str, list[float]]:
     """Figures of so many stretches of requests by number, which are the same requests in every deployment under the same traffic."""
-    columns, counted = result.columns, result.columns["status"] != 3
+    columns, counted = result.columns, result.columns["status"] != IN_FLIGHT
     if result.summary["warmup_s"] > 0:
         counted = counted & (columns["arrival_s"] >= columns["arrival_s"].min() + result.summary["warmup_s"])
     out: dict[str, list[float]] = {}

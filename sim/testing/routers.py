@@ -20,7 +20,7 @@ class Engines:
     """A snapshot (`sim.policy.router.Snapshot`) of replicas whose figures are made up; each request that is sent shows at once."""
 
     def __init__(self, n: int, rng: np.random.Generator) -> None:
-        from sim.engine.handover import LOOK
+        from sim.ledger import LOOK
 
         self.n = n
         self.now = 0.0

@@ -9,13 +9,13 @@ from typing import Any, ClassVar
 import numpy as np
 
 from sim.config import settings
+from sim.ledger import FINISHED, IN_FLIGHT
 from sim.metrics.laws import check_laws
 from sim.metrics.record import RunRecord, collect
 from sim.testing._base import refuses_unknown_settings, subject
 from sim.workload.table import RequestBlock
 
 _HISTOGRAM = (3800, 1e-5, 200.0)
-_FINISHED, _IN_FLIGHT = 0, 3
 
 
 class SchedulerLaws:
@@ -99,9 +99,9 @@ class SchedulerLaws:
             group, rows = self._run(p, block)
             check_laws(RunRecord(requests=rows, **collect([group])))
             assert len(rows["id"]) == len(block), f"case {case}: {len(block)} requests came, {len(rows['id'])} are known"
-            stuck = rows["id"][rows["status"] == _IN_FLIGHT]
+            stuck = rows["id"][rows["status"] == IN_FLIGHT]
             assert not len(stuck), f"case {case}: requests {stuck[:5].tolist()} never leave"
-            done = rows["status"] == _FINISHED
+            done = rows["status"] == FINISHED
             np.testing.assert_array_equal(
                 rows["output_tokens"][done],
                 block.output_tokens[rows["id"][done]],

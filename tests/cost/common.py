@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sim import ledger
 from sim.cost import features as f
 from sim.cost.step import step_time
 from sim.jit import kernel
@@ -26,12 +27,12 @@ def _call(cost: Any, feat: Any, parts: Any) -> Any:
 
 def seconds(cost: Any, feat: Any) -> float:
     """One call of the compiled cost."""
-    return float(_call(cost, feat, np.zeros(f.N_PARTS)))
+    return float(_call(cost, feat, np.zeros(ledger.N_PARTS)))
 
 
 def seconds_and_parts(cost: Any, feat: Any) -> tuple[float, Any]:
     """One call, and what the time was spent on."""
-    parts = np.zeros(f.N_PARTS)
+    parts = np.zeros(ledger.N_PARTS)
     return float(_call(cost, feat, parts)), parts
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from sim.cost.energy import ACTIVITY, energy, power
-from sim.cost.features import N_PARTS, PART_ATTENTION_DECODE, PART_LINEAR_COMPUTE, PARTS
 from sim.hardware import load_accelerator
+from sim.ledger import N_PARTS, PART_ATTENTION_DECODE, PART_LINEAR_COMPUTE, PARTS
 
 
 def test_every_part_has_an_activity():

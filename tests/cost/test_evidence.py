@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sim.cost import features as f
+from sim import ledger
 from sim.cost.build import build_tables
 from sim.cost.evidence import GRADES
 from sim.cost.layout import Layout
@@ -42,7 +42,7 @@ def test_leaving_the_measured_range_warns():
     assert evidence.warnings(context=100_000, rows=64) == []
     assert "context reached 500,000" in evidence.warnings(context=500_000)[0]
     assert evidence.as_dict()["operators"]
-    assert set(evidence.by_part()) == set(f.PARTS)
+    assert set(evidence.by_part()) == set(ledger.PARTS)
 
 
 def test_impossible_deployments_are_refused():

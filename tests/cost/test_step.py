@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from sim import ledger
 from sim.cost import features as f
 from sim.cost.build import build_step_cost, build_tables
 from sim.cost.layout import Layout
@@ -64,7 +65,7 @@ def test_step_time_is_finite_positive_and_grows_with_the_batch(case):
     assert 0.0 < seconds(cost, one) < seconds(cost, many) <= seconds(cost, long) < 60.0
     assert seconds(cost, batch(0, 0, 1, 256)) < seconds(cost, batch(0, 0, 1, 4096)) < seconds(cost, batch(0, 0, 1, 4096, 60000))
     assert seconds(cost, batch(0, 0, 4, 8192)) > 1.5 * seconds(cost, batch(0, 0, 1, 8192))
-    assert {o.part for o in evidence.operators} <= set(f.PARTS)
+    assert {o.part for o in evidence.operators} <= set(ledger.PARTS)
 
 
 def test_sliding_window_bounds_what_long_contexts_cost():
@@ -80,7 +81,7 @@ def test_more_tensor_parallelism_is_faster_and_costs_communication():
         tables, _ = made("llama-3.1-70b", "bf16", "h100-sxm", Layout(tp=tp), "vllm")
         t, parts = seconds_and_parts(new_table_cost(*tables.packed()), batch(32, 1000))
         times.append(t)
-        comms.append(parts[f.PART_COMMUNICATION])
+        comms.append(parts[ledger.PART_COMMUNICATION])
 
     assert times == sorted(times, reverse=True)
     assert comms == sorted(comms)
@@ -99,7 +100,7 @@ def test_decode_batches_are_padded_to_captured_graphs():
     )
 
     def linear(rows):
-        return seconds_and_parts(cost, batch(rows, 100))[1][: f.PART_ATTENTION_PREFILL].sum()
+        return seconds_and_parts(cost, batch(rows, 100))[1][: ledger.PART_ATTENTION_PREFILL].sum()
 
     assert linear(17) - linear(24) == pytest.approx(0.0, abs=2e-5)  # differs by the output head alone
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from sim import ledger
 from sim.cost import features as f
 from sim.cost.build import build_rank_tables, build_tables
 from sim.cost.layout import Layout
@@ -37,7 +38,7 @@ def _call(cost, shared, feats, device, parts):
 
 def step(cost, shared, feats):
     feats = np.ascontiguousarray(feats)
-    parts = np.zeros((len(feats), f.N_PARTS))
+    parts = np.zeros((len(feats), ledger.N_PARTS))
     return float(_call(cost, shared, feats, np.zeros(len(feats)), parts)), parts
 
 

@@ -11,9 +11,9 @@ import pytest
 from sim.engine.contract import Site
 from sim.engine.schedulers.llamacpp import LlamaCpp, LlamaCppParams
 from sim.engine.schedulers.ollama import Ollama, OllamaParams
-from sim.engine.state import FINISHED, REJECTED
 from sim.errors import NotModelledError
 from sim.hardware import load_accelerator
+from sim.ledger import FINISHED, REJECTED
 from sim.model import load_model
 from sim.workload.table import RequestBlock
 from tests.engines.llamacpp_bench import random_block, run, server

@@ -18,9 +18,9 @@ from sim.cost.memory import memory_budget
 from sim.engine.contract import Site
 from sim.engine.schedulers.llamacpp import LlamaCpp, LlamaCppParams
 from sim.engine.schedulers.llamacpp.params import placement
-from sim.engine.state import FAILED, FINISHED, REJECTED
 from sim.errors import ConfigError, DataError, NotModelledError
 from sim.hardware import load_accelerator
+from sim.ledger import FAILED, FINISHED, REJECTED
 from sim.model import load_model
 from sim.study.conformance.llamacpp import _Orders, check, recordings
 from sim.workload.table import RequestBlock

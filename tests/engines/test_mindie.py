@@ -15,9 +15,9 @@ import pytest
 
 from sim.engine.contract import Site
 from sim.engine.schedulers.mindie import Mindie, MindieParams
-from sim.engine.state import FAILED, FINISHED, REJECTED
 from sim.errors import ConfigError, DataError, NotModelledError
 from sim.hardware import load_accelerator
+from sim.ledger import FAILED, FINISHED, REJECTED
 from sim.model import load_model
 from sim.study.conformance.mindie import check, recordings
 from sim.workload.table import RequestBlock

@@ -9,20 +9,10 @@ import numpy as np
 import pytest
 
 from sim.engine.contract import Site
-from sim.engine.disaggregation import Sides
+from sim.engine.hand_over import Sides
 from sim.engine.schedulers.mindie import Mindie, MindieParams
-from sim.engine.state import (
-    ALLOCATED,
-    ENDED,
-    FAILED,
-    FINISHED,
-    HAND_OVER,
-    REJECTED,
-    REMOTE_KV,
-    RETURNED,
-    WATCH_FINISH,
-)
 from sim.errors import ConfigError, NotModelledError
+from sim.ledger import ALLOCATED, ENDED, FAILED, FINISHED, HAND_OVER, REJECTED, REMOTE_KV, RETURNED, WATCH_FINISH
 from sim.workload.table import RequestBlock
 from tests.engines.mindie_bench import server
 

@@ -26,9 +26,9 @@ from sim.engine.schedulers.ollama.residency import (
     ready_after,
     recovery_wait,
 )
-from sim.engine.state import FINISHED, REJECTED
 from sim.errors import ConfigError, DataError
 from sim.hardware import load_accelerator
+from sim.ledger import FINISHED, REJECTED
 from sim.model import load_model
 from sim.study.conformance.ollama import check
 from sim.workload.table import RequestBlock

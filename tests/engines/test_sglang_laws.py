@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from sim.engine.state import FAILED, FINISHED, REJECTED
 from sim.jit import JIT
+from sim.ledger import FAILED, FINISHED, REJECTED
 from tests.engines.sglang_bench import random_params, random_traffic, simulate
 
 SCENARIOS = 200 if JIT else 10

@@ -16,9 +16,9 @@ import pytest
 from sim.cost.memory import memory_budget
 from sim.engine.contract import Site
 from sim.engine.schedulers.tgi import Tgi, TgiParams
-from sim.engine.state import FINISHED, REJECTED
 from sim.errors import ConfigError, DataError, NotModelledError
 from sim.hardware import load_accelerator
+from sim.ledger import FINISHED, REJECTED
 from sim.model import load_model
 from sim.study.conformance.tgi import check
 from sim.workload.table import RequestBlock

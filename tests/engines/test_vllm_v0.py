@@ -15,9 +15,10 @@ from sim.engine.contract import Site
 from sim.engine.group import EngineGroup
 from sim.engine.schedulers.vllm import Vllm
 from sim.engine.schedulers.vllm_v0 import VllmV0, VllmV0Params
-from sim.engine.state import FINISHED, REJECTED, new_recorder
+from sim.engine.state import new_recorder
 from sim.errors import ConfigError, NotModelledError
 from sim.fleet.build import plan
+from sim.ledger import FINISHED, REJECTED
 from sim.workload.table import RequestBlock
 
 

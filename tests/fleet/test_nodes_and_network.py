@@ -23,7 +23,8 @@ def planned(*overrides: str) -> Any:
 
 
 def seconds(p: Any) -> float:
-    from sim.cost.features import N_FEATURES, N_PARTS, PREFILL_ROWS, PREFILL_TOKENS, ROWS, SAMPLED, TOKENS
+    from sim.cost.features import N_FEATURES, PREFILL_ROWS, PREFILL_TOKENS, ROWS, SAMPLED, TOKENS
+    from sim.ledger import N_PARTS
     from tests.cost.common import np, seconds
 
     assert N_PARTS

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from sim.metrics.record import SERIES, collect, fold, join_series
+from sim.ledger import SERIES
+from sim.metrics.record import collect, fold, join_series
 from sim.metrics.series import COLUMNS, fleet, table
 from tests.metrics.records import four_requests
 

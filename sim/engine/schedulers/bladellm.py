@@ -148,6 +148,16 @@ class Bladellm(Scheduler):
         return Vllm.new_state(Vllm.resolve(_vllm(params), site), site, blocks, replica, recorder, cost)
 
     @classmethod
+    def max_context(cls, params: BladellmParams, site: Site) -> int:
+        """``max_model_len``, at most the model's context."""
+        return min(params.max_model_len or int(site.model.max_position), int(site.model.max_position))
+
+    @classmethod
+    def must_fit(cls, params: BladellmParams) -> int | None:
+        """``max_model_len``."""
+        return params.max_model_len
+
+    @classmethod
     def host(cls, params: BladellmParams, profile: Any) -> Any:
         """Graphs up to ``cuda_graph_max_batch_size``."""
         sizes = tuple(n for n in profile.graph_sizes if n <= params.cuda_graph_max_batch_size)

@@ -23,9 +23,10 @@ from sim.cost.features import (
 )
 from sim.engine.contract import BATCH, NOTHING, EngineParams, Scheduler, Site, clear_place, next_place
 from sim.engine.queue import queue_head, queue_pop, queue_push
-from sim.engine.state import FAILED, FINISHED, EngineState, emit, first_scheduled, free_slot, init_engine, record_end
+from sim.engine.state import EngineState, emit, first_scheduled, free_slot, init_engine, record_end
 from sim.engine.withdraw import LEFT, STAYS, withdraw  # noqa: F401 - declares it
 from sim.jit import f8, i4s, i8, implement, inline, kernel, new, struct
+from sim.ledger import FAILED, FINISHED
 from sim.registry import register
 from sim.units import Seconds
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from sim.ledger import FINISHED
 from sim.metrics.facts import Facts
 from sim.metrics.latency import number
 from sim.metrics.section import Extra, Section
@@ -79,7 +80,7 @@ def section(
     there = np.flatnonzero(np.bincount(tenant[counted], minlength=1))
     if there.size < 2:
         return None
-    finished = counted & (columns["status"] == 0)
+    finished = counted & (columns["status"] == FINISHED)
     size = columns["prompt_tokens"] + OUTPUT_WEIGHT * columns["output_tokens"]
     n = int(there[-1]) + 1
     asked = np.bincount(tenant[counted], minlength=n)[there]

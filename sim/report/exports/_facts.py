@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
+from sim.ledger import FINISHED
 from sim.metrics.histogram import quantiles
 from sim.streams import stream
 
@@ -54,7 +55,7 @@ def gap_lists(result: Result) -> list[Array]:
     time exactly and all of them together follow the histogram. Their order within a request means nothing.
     """
     c = result.columns
-    done = (c["status"] == 0) & (c["output_tokens"] > 1)
+    done = (c["status"] == FINISHED) & (c["output_tokens"] > 1)
     count = np.where(done, c["output_tokens"] - 1, 0).astype(np.int64)
     total = int(count.sum())
     if total == 0:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sim.ledger import IN_FLIGHT, REJECTED
 from sim.registry import register
 from sim.report.exports._base import Export
 
@@ -36,10 +37,10 @@ class AiPerfRecords(Export):
             about: dict[str, Any] = {
                 "session_num": int(c["id"][i]), "x_request_id": f"request-{int(c['id'][i])}", "conversation_id": None, "turn_index": 0,
                 "request_start_ns": round(start * 1e9), "request_ack_ns": None, "request_end_ns": round(end * 1e9) if np.isfinite(end) else None,
-                "worker_id": "servesim", "benchmark_phase": "profiling", "was_cancelled": status == 3,
+                "worker_id": "servesim", "benchmark_phase": "profiling", "was_cancelled": status == IN_FLIGHT,
             }  # fmt: skip
             error = (
-                {"code": 503 if status == 1 else 500, "type": "servesim", "message": _ERRORS[status]}
+                {"code": 503 if status == REJECTED else 500, "type": "servesim", "message": _ERRORS[status]}
                 if status in (1, 2)
                 else None
             )

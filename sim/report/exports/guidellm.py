@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sim.ledger import FINISHED
 from sim.registry import register
 from sim.report.exports._base import Export
 from sim.report.exports._facts import sent
@@ -86,7 +87,7 @@ def _record(c: Any, i: int) -> dict[str, Any]:
 
 def _metrics(result: Result) -> dict[str, Any]:
     c, t = result.columns, result.summary["throughput"]
-    done = c["status"] == 0
+    done = c["status"] == FINISHED
     output = np.where(c["output_tokens"] > 0, c["output_tokens"], np.nan)
     values = {
         "request_latency": c["e2e_s"], "time_to_first_token_ms": 1e3 * c["ttft_s"], "inter_token_latency_ms": 1e3 * c["tpot_s"],

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sim.ledger import FINISHED
 from sim.metrics.histogram import edges
 from sim.registry import register
 from sim.report.exports._base import Export
@@ -57,7 +58,7 @@ def _gauges(result: Result, names: Names, labels: dict[int, str]) -> Iterator[st
 
 def _counters(result: Result, names: Names, labels: dict[int, str]) -> Iterator[str]:
     c = result.columns
-    done = c["status"] == 0
+    done = c["status"] == FINISHED
     columns: dict[str, Any] = {
         "prompt": c["prompt_tokens"] * np.isfinite(c["first_scheduled_s"]), "output": c["output_tokens"], "preemptions": c["preemptions"],
         "cache_queries": c["prompt_tokens"] * np.isfinite(c["first_scheduled_s"]), "cache_hits": c["cached_tokens"], "finished": done.astype(np.int64),
@@ -72,7 +73,7 @@ def _counters(result: Result, names: Names, labels: dict[int, str]) -> Iterator[
 def _histograms(result: Result, names: Names, labels: dict[int, str], model: str) -> Iterator[str]:
     c = result.columns
     taken = c["taken_s"] if "taken_s" in c else c["arrival_s"]
-    done = c["status"] == 0
+    done = c["status"] == FINISHED
     values = {
         "ttft_s": c["first_token_s"] - taken, "tpot_s": np.where(done, c["tpot_s"], np.nan), "e2e_s": np.where(done, c["finish_s"] - taken, np.nan),
         "queue_s": c["first_scheduled_s"] - taken, "prefill_s": np.where(done, c["first_token_s"] - c["first_scheduled_s"], np.nan),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from sim.ledger import FINISHED
 from sim.metrics.series import fleet
 from sim.registry import register
 from sim.report.exports._base import Export
@@ -34,7 +35,7 @@ def vllm_bench(result: Result, detailed: bool = False) -> dict[str, Any]:
     s, c = result.summary, result.columns
     context, slo = s["context"], s["slo"]
     rate, burstiness, limit = sent(result)
-    done = c["status"] == 0
+    done = c["status"] == FINISHED
     duration = s["duration_s"] or 0.0
     tokens_in, tokens_out = float(c["prompt_tokens"][done].sum()), float(c["output_tokens"][done].sum())
 

@@ -12,6 +12,7 @@ import numpy as np
 from sim.errors import NotModelledError
 from sim.fleet.build import Plan
 from sim.fleet.run import execute, fitting
+from sim.ledger import FINISHED
 from sim.metrics.histogram import ITL_BINS, ITL_LO, ITL_SCALE
 from sim.metrics.latency import derive, describe_itl
 from sim.study.accuracy import batch
@@ -48,7 +49,7 @@ def _simulated(point: Point, plan: Plan, seed: int) -> dict[str, float]:
     router = SimpleNamespace(name="round_robin", settings={})
     raw = execute([plan], traffic, router, seed, bins=0, histogram=(ITL_BINS, ITL_LO, ITL_SCALE), until=inf)
     requests = {k: v[_window(point, raw.requests)] for k, v in raw.requests.items()}
-    if not (requests["status"] == 0).any():
+    if not (requests["status"] == FINISHED).any():
         raise NotModelledError("traffic", point.id, "no request of the measured window finishes")
     values: dict[str, float] = {}
     for key, sample in counted(point, requests, derive({k: v.copy() for k, v in requests.items()})).items():
@@ -62,7 +63,7 @@ def _simulated(point: Point, plan: Plan, seed: int) -> dict[str, float]:
 
 
 def _throughput(requests: dict[str, Any]) -> dict[str, float]:
-    done = requests["status"] == 0
+    done = requests["status"] == FINISHED
     span = float(requests["finish_s"][done].max() - requests["arrival_s"].min())
     return {
         "requests_per_s": float(done.sum()) / span,

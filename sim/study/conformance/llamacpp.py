@@ -209,7 +209,8 @@ def batches(run: Row, prompts: list[list[int]], order: list[tuple[float, int]]) 
     from sim.engine.loop import STOPPED, submit, turn
     from sim.engine.schedulers.llamacpp.engine import server_state
     from sim.engine.schedulers.llamacpp.state import log_on, log_view, set_keep
-    from sim.engine.state import REJECTED, new_recorder
+    from sim.engine.state import new_recorder
+    from sim.ledger import REJECTED
 
     rec = new_recorder(1, 0, 1.0, max(len(order), 1), 8, 1.0, 1.0)
     cost = new_linear_cost(np.ones(2), np.array([TOKENS]), np.zeros((2, 1)))

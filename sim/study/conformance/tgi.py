@@ -81,8 +81,9 @@ class Replay:
         from sim.engine.kv.tgi_blocks import TgiBlocks
         from sim.engine.kv.tgi_runs import BlockLists
         from sim.engine.outline import addresses
-        from sim.engine.schedulers.tgi.state import NONE, TgiState, new_tgi_state
+        from sim.engine.schedulers.tgi.state import NONE, TgiSettings, TgiState, new_tgi_state
         from sim.engine.state import new_recorder
+        from sim.jit import by_name
 
         v3, padded = version == 3, bool(cfg.get("requires_padding", 0))
         block = cfg.get("block_size", 1 if v3 else 16)
@@ -91,19 +92,27 @@ class Replay:
         chunking = v3 and bool(cfg.get("chunking", 1)) and not padded
         caching = v3 and not padded and bool(cfg.get("prefix_caching", 1))
         n = len(requests)
-        numbers = (
-            block,
-            0 if caching else int(cfg.get("window") or 0),
-            int(cfg.get("speculate", 0)),
-            int(cfg.get("max_batch_prefill_tokens", 4096)),
-            int(cfg.get("max_batch_total_tokens", 16000)),
-            int(cfg.get("max_waiting_tokens", 20)),
-            NONE if cfg.get("max_batch_size") is None else int(cfg["max_batch_size"]),
-            n + 1,
-            2**30,
-            2**31 - 1,
-            2**30,
-            n + 1,
+        told = by_name(
+            TgiSettings,
+            v3=v3,
+            padded=padded,
+            chunking=chunking,
+            caching=caching,
+            phantom=bool(cfg.get("phantom_prefix", True)),
+            track=v3,
+            block=block,
+            window=0 if caching else int(cfg.get("window") or 0),
+            speculate=cfg.get("speculate", 0),
+            prefill_budget=cfg.get("max_batch_prefill_tokens", 4096),
+            token_budget=cfg.get("max_batch_total_tokens", 16000),
+            max_waiting=cfg.get("max_waiting_tokens", 20),
+            max_size=NONE if cfg.get("max_batch_size") is None else cfg["max_batch_size"],
+            permits=n + 1,
+            max_input=2**30,
+            max_total=2**31 - 1,
+            leg=2**30,
+            rows=n + 1,
+            ratio=cfg.get("waiting_served_ratio", 0.3),
         )
         self.recorder = new_recorder(1, 0, 1.0, max(n, 1), 8, 1.0, 1.0)
         self.s = new_tgi_state(
@@ -112,13 +121,11 @@ class Replay:
             cost,
             addresses(TgiState),
             addresses(TgiBlocks),
-            (v3, padded, chunking, caching, bool(cfg.get("phantom_prefix", True)), v3),
-            numbers,
-            float(cfg.get("waiting_served_ratio", 0.3)),
+            told,
             np.ones(1, np.int64),
         )
         self.blocks = BlockLists(int(self.s.kv.total))
-        self.v3, self.block, self.window = v3, block, numbers[1]
+        self.v3, self.block, self.window = v3, block, told.window
         self.requests = requests
         self.times: list[list[int]] = [[] for _ in requests]
         _submit(self.s, requests)

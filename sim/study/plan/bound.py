@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from sim import ledger
 from sim.cost import features as f
 from sim.cost.step import step_time
 from sim.fleet.build import Plan
@@ -99,7 +100,7 @@ def _time(plan: Plan, *, decode_rows: int = 0, context: float = 0.0, prompt: int
         feat[f.PREFILL_WORK], feat[f.PREFILL_CTX] = prompt * (before + prompt / 2.0), before + prompt
     feat[f.ROWS] = decode_rows + (prompt > 0)
     feat[f.SAMPLED] = max(decode_rows, 1)
-    return float(step_time(plan.cost, feat, np.zeros(f.N_PARTS)))
+    return float(step_time(plan.cost, feat, np.zeros(ledger.N_PARTS)))
 
 
 def _prompt(plan: Plan, tokens: float, most: int) -> float:

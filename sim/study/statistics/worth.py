@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from sim.ledger import FINISHED, IN_FLIGHT
 from sim.study.statistics.attainment import attainment_interval
 from sim.study.statistics.batches import mean_interval
 from sim.study.statistics.interval import Interval
@@ -25,10 +26,10 @@ def worth(result: Any, level: float = 0.95) -> dict[str, Any]:
     """
     columns, summary = result.columns, result.summary
     status, arrival = columns["status"], columns["arrival_s"]
-    counted = status != 3
+    counted = status != IN_FLIGHT
     if summary["warmup_s"] > 0 and len(arrival):
         counted &= arrival >= float(arrival.min()) + summary["warmup_s"]
-    finished = counted & (status == 0)
+    finished = counted & (status == FINISHED)
     found: dict[str, Interval | None] = {}
     for key in METRICS:
         values = columns[key][finished]
@@ -38,7 +39,7 @@ def worth(result: Any, level: float = 0.95) -> dict[str, Any]:
             found[f"latency.{key}.{name}"] = percentile_interval(values, p, level)
     if summary["slo"]["required"] is not None:
         found["slo.attainment.joint"] = attainment_interval(columns["slo_met"][counted], level)
-    finish = np.where(status == 0, columns["finish_s"], np.nan)
+    finish = np.where(status == FINISHED, columns["finish_s"], np.nan)
     found["throughput.requests_per_s"] = throughput_interval(arrival, finish, None, level)
     found["throughput.output_tokens_per_s"] = throughput_interval(arrival, finish, columns["output_tokens"], level)
     start = mser5(columns["e2e_s"][finished])
@@ -59,5 +60,5 @@ def confidence(result: Any, level: float = 0.95) -> dict[str, Any]:
 def settled(result: Any) -> str:
     """Why a run is not stationary, in one sentence; empty when nothing speaks against it."""
     columns = result.columns
-    left = np.where(columns["status"] == 3, np.nan, np.fmax(columns["finish_s"], columns["arrival_s"]))
+    left = np.where(columns["status"] == IN_FLIGHT, np.nan, np.fmax(columns["finish_s"], columns["arrival_s"]))
     return judge(columns["arrival_s"], left, closed_loop="closed_loop:" in result.scenario)

@@ -12,7 +12,8 @@ from sim.engine.contract import Scheduler, Site
 from sim.engine.kv.token_lists import TokenLists, new_token_lists
 from sim.engine.outline import addresses
 from sim.engine.schedulers.llamacpp.params import LlamaCppParams, memory_rule, placement, resolve_params
-from sim.engine.schedulers.llamacpp.state import LlamaCppState, new_llamacpp_state
+from sim.engine.schedulers.llamacpp.state import LlamaCppSettings, LlamaCppState, new_llamacpp_state
+from sim.jit import by_name
 from sim.registry import register
 
 MIB = 2**20
@@ -100,13 +101,36 @@ def server_state(
     p = params
     ctx = slot_context(p, site) if ctx is None else ctx
     window, figures = _window(p, site.model)
-    numbers = (p.n_parallel, ctx, p.n_ctx, p.n_batch, p.n_keep, p.n_discard, int(truncate))
-    swa, cells = window[:2]
+    swa, cells, n_ubatch, max_ckpt = window
+    token_bytes, copy_share, state_bytes = figures
     shift = p.ctx_shift and (
         swa == 0 or cells >= (p.n_ctx if p.kv_unified else p.slot_ctx)
     )  # caches of two sizes cannot be shifted
-    flags = (bool(p.kv_unified), shift, p.cache_prompt, p.cache_ram_mib != 0, p.cache_idle_slots, fifo)
-    ram_limit = float(p.cache_ram_mib) * MIB if p.cache_ram_mib > 0 else -1.0
+    told = by_name(
+        LlamaCppSettings,
+        slots=p.n_parallel,
+        ctx=ctx,
+        cells=p.n_ctx,
+        n_batch=p.n_batch,
+        n_keep=p.n_keep,
+        n_discard=p.n_discard,
+        truncate=truncate,
+        unified=bool(p.kv_unified),
+        shift=shift,
+        caching=p.cache_prompt,
+        ram=p.cache_ram_mib != 0,
+        save_idle=p.cache_idle_slots,
+        fifo=fifo,
+        similarity=p.slot_prompt_similarity,
+        ram_limit=p.cache_ram_mib * MIB if p.cache_ram_mib > 0 else -1.0,
+        token_bytes=token_bytes,
+        copy_share=copy_share,
+        state_bytes=state_bytes,
+        swa=swa,
+        swa_cells=cells,
+        n_ubatch=n_ubatch,
+        max_ckpt=max_ckpt,
+    )
     lists = new_token_lists(addresses(TokenLists), p.n_parallel + 8)
     return new_llamacpp_state(
         replica,
@@ -114,10 +138,7 @@ def server_state(
         cost,
         addresses(LlamaCppState),
         lists,
-        numbers,
-        flags,
-        (p.slot_prompt_similarity, ram_limit, *figures),
-        window,
+        told,
     )
 
 

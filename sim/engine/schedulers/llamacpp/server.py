@@ -34,8 +34,9 @@ from sim.engine.schedulers.llamacpp.state import (
     LlamaCppState,
     _grow,
 )
-from sim.engine.state import FAILED, FINISHED, REJECTED, emit, log_event
+from sim.engine.state import emit, log_event
 from sim.jit import implement, inline
+from sim.ledger import FAILED, FINISHED, REJECTED
 
 
 @outlined(LlamaCppState)

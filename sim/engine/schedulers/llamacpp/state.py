@@ -1,7 +1,7 @@
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, misc, valid-type"
 """State of one llama-server: task queue, deferred tasks, slots with what their cache holds, prompt cache in RAM."""
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -96,40 +96,57 @@ class LlamaCppState(EngineState):
     cut_prompts: i8
 
 
+class LlamaCppSettings(NamedTuple):
+    """What a new state is told, by name."""
+
+    slots: int
+    ctx: int
+    cells: int
+    n_batch: int
+    n_keep: int
+    n_discard: int
+    truncate: int
+    unified: bool
+    shift: bool
+    caching: bool
+    ram: bool
+    save_idle: bool
+    fifo: bool
+    similarity: float
+    ram_limit: float
+    token_bytes: float
+    copy_share: float
+    state_bytes: float
+    swa: int
+    swa_cells: int
+    n_ubatch: int
+    max_ckpt: int
+
+
 @kernel
-def new_llamacpp_state(replica, rec, cost, fn, lists, numbers, flags, figures, window):
-    """One server.
-
-    ``numbers``: slots, ctx, cells, n_batch, n_keep, n_discard, truncate; ``flags``: unified, shift, caching, ram, save_idle, fifo;
-    ``figures``: similarity, ram_limit, token_bytes, copy_share, state_bytes; ``window``: swa, swa_cells, n_ubatch, max_ckpt.
-
-    ``fn``: ``addresses(LlamaCppState)``; ``lists``: some token lists, more than ``slots`` + 2.
-    """
-    slots, ctx, cells, n_batch, n_keep, n_discard, truncate = numbers
-    unified, shift, caching, ram, save_idle, fifo = flags
-    similarity, ram_limit, token_bytes, copy_share, state_bytes = figures
-    swa, swa_cells, n_ubatch, max_ckpt = window
+def new_llamacpp_state(replica, rec, cost, fn, lists, n):
+    """One server. ``fn``: ``addresses(LlamaCppState)``; ``lists``: some token lists, more than ``n.slots`` + 2; ``n``: `LlamaCppSettings`."""
     s = new(LlamaCppState)
-    init_engine(s, replica, rec, cost, 1, slots, 1, 64)
+    init_engine(s, replica, rec, cost, 1, n.slots, 1, 64)
     s.fn = fn
     s.lists = lists
-    s.slots = slots
-    s.ctx = ctx
-    s.cells = cells
-    s.n_batch = n_batch
-    s.n_keep = n_keep
-    s.n_discard = n_discard
+    s.slots = n.slots
+    s.ctx = n.ctx
+    s.cells = n.cells
+    s.n_batch = n.n_batch
+    s.n_keep = n.n_keep
+    s.n_discard = n.n_discard
     s.keep_of = np.zeros(0, np.int64)
-    s.similarity = similarity
-    s.unified = unified
-    s.shift = shift
-    s.caching = caching
-    s.ram = ram
-    s.save_idle = save_idle
-    s.fifo = fifo
-    s.ram_limit = ram_limit
-    s.token_bytes = token_bytes
-    s.truncate = truncate
+    s.similarity = n.similarity
+    s.unified = n.unified
+    s.shift = n.shift
+    s.caching = n.caching
+    s.ram = n.ram
+    s.save_idle = n.save_idle
+    s.fifo = n.fifo
+    s.ram_limit = n.ram_limit
+    s.token_bytes = n.token_bytes
+    s.truncate = n.truncate
     s.w_slot = np.empty(64, np.int32)
     s.w_head = 0
     s.w_len = 0
@@ -140,47 +157,47 @@ def new_llamacpp_state(replica, rec, cost, fn, lists, numbers, flags, figures, w
     s.scratch_list = take_list(s.lists)
     s.spare_list = take_list(s.lists)
     s.clock = 0
-    s.n_idle = slots
+    s.n_idle = n.slots
     s.n_prompt = 0
     s.n_generating = 0
     s.pure = False
     s.full = False
-    s.c_slot = np.zeros(slots, np.int32)
-    s.c_phase = np.zeros(slots, np.int64)
-    s.c_list = np.zeros(slots, np.int64)
-    s.c_prompt = np.zeros(slots, np.int64)
-    s.c_past = np.zeros(slots, np.int64)
-    s.c_tok = np.zeros(slots, np.int64)
-    s.c_gen = np.zeros(slots, np.int64)
-    s.c_started = np.zeros(slots, np.int64)
-    s.c_sent = np.zeros(slots, np.int64)
-    s.c_used = np.zeros(slots, np.int64)
-    s.c_lora = np.zeros(slots, np.int64)
-    s.c_keep = np.zeros(slots, np.int64)
-    s.c_entry = np.zeros(slots, np.int64)
-    for c in range(slots):
+    s.c_slot = np.zeros(n.slots, np.int32)
+    s.c_phase = np.zeros(n.slots, np.int64)
+    s.c_list = np.zeros(n.slots, np.int64)
+    s.c_prompt = np.zeros(n.slots, np.int64)
+    s.c_past = np.zeros(n.slots, np.int64)
+    s.c_tok = np.zeros(n.slots, np.int64)
+    s.c_gen = np.zeros(n.slots, np.int64)
+    s.c_started = np.zeros(n.slots, np.int64)
+    s.c_sent = np.zeros(n.slots, np.int64)
+    s.c_used = np.zeros(n.slots, np.int64)
+    s.c_lora = np.zeros(n.slots, np.int64)
+    s.c_keep = np.zeros(n.slots, np.int64)
+    s.c_entry = np.zeros(n.slots, np.int64)
+    for c in range(n.slots):
         s.c_slot[c] = NONE
         s.c_list[c] = take_list(s.lists)
         s.c_used[c] = NONE
         s.c_entry[c] = NONE
-    s.swa = swa
-    s.swa_cells = swa_cells
-    s.n_ubatch = n_ubatch
-    s.max_ckpt = max_ckpt
-    s.copy_share = copy_share
-    s.state_bytes = state_bytes
-    kept = s.lists.l_off.size if swa_cells > 0 else 0
-    s.c_low = np.zeros(slots, np.int64)
-    s.c_copied = np.zeros(slots, np.int64)
+    s.swa = n.swa
+    s.swa_cells = n.swa_cells
+    s.n_ubatch = n.n_ubatch
+    s.max_ckpt = n.max_ckpt
+    s.copy_share = n.copy_share
+    s.state_bytes = n.state_bytes
+    kept = s.lists.l_off.size if n.swa_cells > 0 else 0
+    s.c_low = np.zeros(n.slots, np.int64)
+    s.c_copied = np.zeros(n.slots, np.int64)
     s.k_n = np.zeros(kept, np.int64)
-    s.k_task = np.zeros(kept * max_ckpt, np.int64)
-    s.k_tok = np.zeros(kept * max_ckpt, np.int64)
-    s.k_low = np.zeros(kept * max_ckpt, np.int64)
+    s.k_task = np.zeros(kept * n.max_ckpt, np.int64)
+    s.k_tok = np.zeros(kept * n.max_ckpt, np.int64)
+    s.k_low = np.zeros(kept * n.max_ckpt, np.int64)
     s.e_list = np.empty(16, np.int64)
     s.n_entries = 0
     s.e_tokens = 0
     s.cut_prompts = 0
-    s.g_kv_total = cells
+    s.g_kv_total = n.cells
     return s
 
 

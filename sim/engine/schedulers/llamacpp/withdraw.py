@@ -8,9 +8,10 @@ The HTTP thread looks at the socket once a second (`LlamaCpp.notices_after`).
 from sim.engine.schedulers.llamacpp.server import _note_generated
 from sim.engine.schedulers.llamacpp.slots import release
 from sim.engine.schedulers.llamacpp.state import GENERATING, NONE, PROMPT, LlamaCppState
-from sim.engine.state import FAILED, free_slot, record_end
+from sim.engine.state import free_slot, record_end
 from sim.engine.withdraw import LEFT, withdraw  # noqa: F401 - declares it
 from sim.jit import implement, kernel
+from sim.ledger import FAILED
 
 
 @kernel

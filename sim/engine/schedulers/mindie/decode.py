@@ -10,8 +10,9 @@ from sim.engine.queue import queue_push
 from sim.engine.schedulers.mindie.blocks import append, blocks_for, blocks_to_append, drop_entry, length, preempt
 from sim.engine.schedulers.mindie.prefill import more_run, sort_by_id, turn_away
 from sim.engine.schedulers.mindie.state import CAP, CHUNK, HOST, LATENCY, ROLE_D, SEQ, SWAPPED_IN, MindieState
-from sim.engine.state import FAILED, RETURNED, free_slot, log_event, record_end
+from sim.engine.state import free_slot, log_event, record_end
 from sim.jit import inline
+from sim.ledger import FAILED, RETURNED
 
 
 @inline

@@ -17,12 +17,12 @@ from sim.engine.schedulers.mindie.params import MindieParams, resolve_params
 from sim.engine.schedulers.mindie.params import as_side as settings_of_side
 from sim.engine.schedulers.mindie.ranks import at_rest_mindie, confer_mindie, heed_mindie, unfinished_mindie
 from sim.engine.schedulers.mindie.sides import kv_arrived_mindie, release_kept_mindie
-from sim.engine.schedulers.mindie.state import LATENCY, ROLES, MindieState, grow_mindie, new_mindie
+from sim.engine.schedulers.mindie.state import LATENCY, ROLES, MindieSettings, MindieState, grow_mindie, new_mindie
 from sim.engine.schedulers.mindie.steady import apply_mindie, steady_mindie
 from sim.engine.schedulers.mindie.step import complete_mindie, enqueue_mindie, plan_mindie
 from sim.engine.sides import HandOver, Role
 from sim.errors import ConfigError, NotModelledError
-from sim.jit import implement
+from sim.jit import by_name, implement
 from sim.registry import register
 from sim.streams import stream
 
@@ -114,6 +114,18 @@ class Mindie(Scheduler):
             raise NotModelledError("deployment.dp", site.dp, "DP ranks of roles P and D are not modelled", "1")
         return Ranks(site.dp, True, "mindie_dp")
 
+    cut_context = ("maxSeqLen",)
+
+    @classmethod
+    def overlaps(cls, params: MindieParams) -> bool | None:
+        """``async_scheduling``."""
+        return params.async_scheduling
+
+    @classmethod
+    def most_running(cls, params: MindieParams) -> int:
+        """``maxBatchSize``."""
+        return params.maxBatchSize or 0
+
     @classmethod
     def max_context(cls, params: MindieParams, site: Site) -> int:
         """``maxSeqLen``, at most the model's context."""
@@ -151,44 +163,48 @@ class Mindie(Scheduler):
         longest = int(extra.get("longest", p.maxSeqLen))
         second = 1e6 if recorded else 1.0
         delay = p.maxQueueDelayMicroseconds * 1e-6 * second
-        numbers = [
-            p.cacheBlockSize,
-            p.maxPrefillBatchSize,
-            p.maxBatchSize,
-            p.token_budget,
-            p.maxSeqLen if not recorded else longest,
-            p.maxInputTokenLen if not recorded else longest,
-            p.maxIterTimes if not recorded else longest,
-            p.maxQueueDelayMicroseconds > _USUAL_DELAY,
-            p.maxFirstTokenWaitTime,
-            p.maxPreemptCount,
-            p.stageSelectPolicy if p.role == "PnD" else 0,
-            p.prefillTimeMsPerReq,
-            p.decodeTimeMsPerReq,
-            gamma,
-            bool(p.enableChunkedPrefill),
-            p.prefillChunkSize or p.maxPrefillTokens,
-            p.longPrefillTokenThreshold,
-            p.maxLongPartialPrefills,
-            p.dynamicBatchSizeEnable,
-            bool(p.enablePrefixCache),
-            ROLES.index(p.role),
-            host_blocks(p, site),
-            int(_RESERVED * blocks),
-            p.maxSeqLen,
-        ]
-        times = [round(delay) if recorded else delay - _EARLY, 1e-3 * second, p.prefillExpectedTime, p.decodeExpectedTime]
-        times.append(float(extra.get("empty_batch", 1e-3 * second)))
-        times += [inf, inf] if recorded else [p.tokenTimeout, p.e2eTimeout]
+        told = by_name(
+            MindieSettings,
+            blocks=blocks,
+            block_size=p.cacheBlockSize,
+            max_prefill_batch=p.maxPrefillBatchSize,
+            max_batch=p.maxBatchSize,
+            max_tokens=p.token_budget,
+            max_seq=p.maxSeqLen if not recorded else longest,
+            max_input=p.maxInputTokenLen if not recorded else longest,
+            max_iter=p.maxIterTimes if not recorded else longest,
+            long_delay=p.maxQueueDelayMicroseconds > _USUAL_DELAY,
+            first_wait=p.maxFirstTokenWaitTime,
+            max_preempt=p.maxPreemptCount,
+            policy=p.stageSelectPolicy if p.role == "PnD" else 0,
+            prefill_ms=p.prefillTimeMsPerReq,
+            decode_ms=p.decodeTimeMsPerReq,
+            gamma=gamma,
+            chunked=bool(p.enableChunkedPrefill),
+            chunk=p.prefillChunkSize or p.maxPrefillTokens,
+            long_threshold=p.longPrefillTokenThreshold,
+            max_long=p.maxLongPartialPrefills,
+            dynamic=p.dynamicBatchSizeEnable,
+            caching=bool(p.enablePrefixCache),
+            role=ROLES.index(p.role),
+            host_free=host_blocks(p, site),
+            reserve=int(_RESERVED * blocks),
+            max_prompt=p.maxSeqLen,
+            delay=round(delay) if recorded else delay - _EARLY,
+            ms=1e-3 * second,
+            prefill_expected=p.prefillExpectedTime,
+            decode_expected=p.decodeExpectedTime,
+            empty_batch=extra.get("empty_batch", 1e-3 * second),
+            token_timeout=inf if recorded else p.tokenTimeout,
+            e2e_timeout=inf if recorded else p.e2eTimeout,
+        )
         right = p.plugin_params.right if p.plugin_params is not None and not recorded else ()
         return new_mindie(
             addresses(MindieState, never_called(p) if "gamma" not in extra else frozenset()),
             replica,
             recorder,
             cost,
-            blocks,
-            np.array(numbers, np.int64),
-            np.array(times, np.float64),
+            told,
             accepted(right, int(extra.get("seed", 0)), replica),
         )
 

@@ -19,8 +19,8 @@ from sim.engine.schedulers.mindie.decode import (
 )
 from sim.engine.schedulers.mindie.prefill import prompt_features, sort_by_id, turn_away, waited_too_long
 from sim.engine.schedulers.mindie.state import CHUNK, COMP, HIT, HOST, PROMPT, MindieState
-from sim.engine.state import FAILED, REJECTED
 from sim.jit import inline
+from sim.ledger import FAILED, REJECTED
 
 
 @inline

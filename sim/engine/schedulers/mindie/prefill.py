@@ -9,8 +9,9 @@ from sim.engine.outline import outlined
 from sim.engine.queue import queue_pop, queue_push_front
 from sim.engine.schedulers.mindie.blocks import allocate, blocks_for, look_up
 from sim.engine.schedulers.mindie.state import CAP, CHUNK, CTX, HIT, IGNORED, PROMPT, SEQ, MindieState
-from sim.engine.state import FAILED, REJECTED, first_scheduled, free_slot, log_event, record_end
+from sim.engine.state import first_scheduled, free_slot, log_event, record_end
 from sim.jit import inline, kernel
+from sim.ledger import FAILED, REJECTED
 
 
 @kernel

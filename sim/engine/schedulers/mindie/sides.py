@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, misc, valid-type"
-"""Roles P and D of a disaggregated deployment (`sim.engine.disaggregation`; ``policy/pdds_policy.cpp``, ``Scheduler::ScheduleTransfer``).
+"""Roles P and D of a disaggregated deployment (`sim.engine.hand_over`; ``policy/pdds_policy.cpp``, ``Scheduler::ScheduleTransfer``).
 
 P computes prompts only. A sequence whose first token is out waits in ``transferringMap`` with its blocks until D has pulled them. D decodes
 only: each turn it gives waiting requests blocks for their prompt and first token, leaving 5 % of all and one token per row of a full batch
@@ -9,23 +9,24 @@ Upstream's thread looks at transfers every millisecond, here it does between two
 
 import numpy as np
 
-from sim.engine.disaggregation import tell_at
+from sim.engine.hand_over import tell_at
 from sim.engine.outline import outlined
 from sim.engine.schedulers.mindie.blocks import allocate, blocks_for, free_row
 from sim.engine.schedulers.mindie.prefill import more_run, turn_away
 from sim.engine.schedulers.mindie.state import CAP, CHUNK, HOLD, LIMIT, PROMPT, ROLE_P, ROW, MindieState
-from sim.engine.state import FAILED, FINISHED, INF, first_scheduled, free_slot, note_allocated, record_end
+from sim.engine.state import INF, first_scheduled, free_slot, note_allocated, record_end
 from sim.jit import inline
+from sim.ledger import FAILED, FINISHED
 
 
 def release_kept_mindie(s, slot, t):
-    """See `sim.engine.disaggregation`."""
+    """See `sim.engine.hand_over`."""
     s.told[slot] = t
     tell_at(s, t)
 
 
 def kv_arrived_mindie(s, slot, t, delivered):
-    """See `sim.engine.disaggregation`; the client has what P sampled."""
+    """See `sim.engine.hand_over`; the client has what P sampled."""
     s.told[slot] = t
     tell_at(s, t)
 

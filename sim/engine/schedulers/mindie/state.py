@@ -1,7 +1,7 @@
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, misc, valid-type"
 """State of one MindIE scheduler (one DP rank): three queues, block counts, what is known of each request."""
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -175,52 +175,89 @@ _WINDOW = 20000
 _STORED = 1000
 
 
+class MindieSettings(NamedTuple):
+    """What a new state is told, by name: numbers of `MindieState`, times in seconds."""
+
+    blocks: int
+    block_size: int
+    max_prefill_batch: int
+    max_batch: int
+    max_tokens: int
+    max_seq: int
+    max_input: int
+    max_iter: int
+    long_delay: bool
+    first_wait: int
+    max_preempt: int
+    policy: int
+    prefill_ms: int
+    decode_ms: int
+    gamma: int
+    chunked: bool
+    chunk: int
+    long_threshold: int
+    max_long: int
+    dynamic: bool
+    caching: bool
+    role: int
+    host_free: int
+    reserve: int
+    max_prompt: int
+    delay: float
+    ms: float
+    prefill_expected: float
+    decode_expected: float
+    empty_batch: float
+    token_timeout: float
+    e2e_timeout: float
+
+
 @kernel
-def new_mindie(fn, replica, rec, cost, blocks, n, times, accepted):
-    """``n`` i8 numbers and ``times`` f8 in the order in which they are read here."""
+def new_mindie(fn, replica, rec, cost, n, accepted):
+    """A new state. ``n``: `MindieSettings`."""
     s = new(MindieState)
     init_engine(s, replica, rec, cost, 1, 1, 1, 64)
     s.fn = fn
-    s.block_size = n[0]
-    s.mpb = n[1]
-    s.max_prefill_batch = n[1]
-    s.mb = n[2]
-    s.max_tokens = n[3]
-    s.max_seq = n[4]
-    s.max_prompt = n[23]
-    s.max_input = n[5]
-    s.max_iter = n[6]
-    s.long_delay = n[7] == 1
-    s.first_wait = n[8]
-    s.max_preempt = n[9]
-    s.policy = n[10]
-    s.prefill_ms = n[11]
-    s.decode_ms = n[12]
-    s.gamma = n[13]
-    s.chunked = n[14] == 1
-    s.chunk = n[15]
-    s.long_threshold = n[16]
-    s.max_long = n[17]
-    s.dynamic = n[18] == 1
-    s.caching = n[19] == 1
-    s.role = n[20]
-    s.host_free = n[21]
-    s.total = blocks
-    s.free_blocks = blocks
-    s.reserve = n[22]
-    s.delay = times[0]
-    s.ms = times[1]
-    s.token_timeout = times[5]
-    s.e2e_timeout = times[6]
+    s.block_size = n.block_size
+    s.mpb = n.max_prefill_batch
+    s.max_prefill_batch = n.max_prefill_batch
+    s.mb = n.max_batch
+    s.max_tokens = n.max_tokens
+    s.max_seq = n.max_seq
+    s.max_prompt = n.max_prompt
+    s.max_input = n.max_input
+    s.max_iter = n.max_iter
+    s.long_delay = n.long_delay
+    s.first_wait = n.first_wait
+    s.max_preempt = n.max_preempt
+    s.policy = n.policy
+    s.prefill_ms = n.prefill_ms
+    s.decode_ms = n.decode_ms
+    s.gamma = n.gamma
+    s.chunked = n.chunked
+    s.chunk = n.chunk
+    s.long_threshold = n.long_threshold
+    s.max_long = n.max_long
+    s.dynamic = n.dynamic
+    s.caching = n.caching
+    s.role = n.role
+    s.host_free = n.host_free
+    s.total = n.blocks
+    s.free_blocks = n.blocks
+    s.reserve = n.reserve
+    s.delay = n.delay
+    s.ms = n.ms
+    s.token_timeout = n.token_timeout
+    s.e2e_timeout = n.e2e_timeout
     s.deadline = INF
-    s.prefill_target = times[2]
-    s.decode_target = times[3]
-    s.tick = 128000.0 * times[1]
+    s.prefill_target = n.prefill_expected
+    s.decode_target = n.decode_expected
+    s.tick = 128000.0 * n.ms
     s.accepted = accepted
     s.n_drawn = 0
     rows = 8 if s.caching else 1
     width = s.max_seq // s.block_size + 3 if s.caching else 1
-    s.kv = new_mindie_blocks(blocks if s.caching else 1)
+    s.kv = new_mindie_blocks(n.blocks if s.caching else 1)
     s.held = np.zeros((rows, width), np.int32)
     s.r_count = np.zeros(rows, np.int32)
     s.r_tick = np.zeros(rows, np.int32)
@@ -256,7 +293,7 @@ def new_mindie(fn, replica, rec, cost, blocks, n, times, accepted):
     s.resume = 0.0
     s.given = -1
     s.joined = False
-    s.swap_time = times[4]
+    s.swap_time = n.empty_batch
     s.new_first = False
     s.waste = 0
     s.mode = NONE
@@ -295,7 +332,7 @@ def new_mindie(fn, replica, rec, cost, blocks, n, times, accepted):
     s.n_rounds = 0
     s.empties = 0
     s.before = np.zeros(8, np.int64)
-    s.g_kv_total = float(blocks)
+    s.g_kv_total = float(n.blocks)
     return s
 
 

@@ -37,8 +37,9 @@ from sim.engine.schedulers.mindie.state import (
     MindieState,
 )
 from sim.engine.schedulers.mindie.timeouts import end_late_requests, note_deadline
-from sim.engine.state import FINISHED, HAND_OVER, REJECTED, REMOTE_KV, emit, free_slot, record_end, record_gap
+from sim.engine.state import emit, free_slot, record_end, record_gap
 from sim.jit import inline
+from sim.ledger import FINISHED, HAND_OVER, REJECTED, REMOTE_KV
 
 
 def enqueue_mindie(s, slot):

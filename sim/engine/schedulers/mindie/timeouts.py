@@ -14,8 +14,9 @@ from sim.cost.features import DECODE_CTX
 from sim.engine.outline import outlined
 from sim.engine.schedulers.mindie.blocks import holdings
 from sim.engine.schedulers.mindie.state import HOST, MindieState
-from sim.engine.state import FAILED, INF, free_slot, record_end
+from sim.engine.state import INF, free_slot, record_end
 from sim.jit import inline
+from sim.ledger import FAILED
 
 
 @inline

@@ -12,7 +12,8 @@ from sim.engine.kv.token_lists import TokenLists, new_token_lists
 from sim.engine.outline import addresses
 from sim.engine.schedulers.llamacpp.engine import server_state
 from sim.engine.schedulers.ollama.params import OllamaParams, memory_rule, placement, resolve_params
-from sim.engine.schedulers.ollama.runner import RunnerState, new_runner_state
+from sim.engine.schedulers.ollama.runner import RunnerSettings, RunnerState, new_runner_state
+from sim.jit import by_name
 from sim.registry import register
 
 
@@ -61,9 +62,20 @@ class Ollama(Scheduler):
             cut = p.truncate and p.context_shift  # without the shift, prompts that are too long are answered 400
             return server_state(p.server(), site, replica, recorder, cost, fifo=True, truncate=cut, ctx=_context(p, site))
         lists = new_token_lists(addresses(TokenLists), p.OLLAMA_NUM_PARALLEL + 8)
-        numbers = (p.OLLAMA_NUM_PARALLEL, p.slot_ctx, p.n_ubatch, p.num_keep)
-        flags = (p.runner == "llamarunner", p.context_shift, p.truncate, p.OLLAMA_MULTIUSER_CACHE)
-        return new_runner_state(replica, recorder, cost, addresses(RunnerState), lists, numbers, flags)
+        told = by_name(
+            RunnerSettings,
+            parallel=p.OLLAMA_NUM_PARALLEL,
+            ctx=p.slot_ctx,
+            batch_size=p.n_ubatch,
+            n_keep=p.num_keep,
+            each=p.runner == "llamarunner",
+            shift=p.context_shift,
+            truncate=p.truncate,
+            multiuser=p.OLLAMA_MULTIUSER_CACHE,
+        )
+        return new_runner_state(replica, recorder, cost, addresses(RunnerState), lists, told)
+
+    cut_context = ("num_ctx",)
 
     @classmethod
     def max_context(cls, params: OllamaParams, site: Site) -> int:

@@ -9,7 +9,7 @@ here: that hides host time, and decides the same except for one row after an end
 ``ShiftCacheSlot``; runner/llamarunner/runner.go ``processBatch``; llm/server.go (the semaphore of ``OLLAMA_NUM_PARALLEL``).
 """
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -29,18 +29,9 @@ from sim.engine.contract import BATCH, NOTHING, clear_place, next_place
 from sim.engine.kv.token_lists import TokenLists, append_span, common_prefix, cut_out, put_prompt, room_for, swap_lists, take_list
 from sim.engine.outline import outlined
 from sim.engine.queue import queue_pop, queue_push
-from sim.engine.state import (
-    FINISHED,
-    REJECTED,
-    EngineState,
-    emit,
-    first_scheduled,
-    free_slot,
-    init_engine,
-    log_event,
-    record_end,
-)
+from sim.engine.state import EngineState, emit, first_scheduled, free_slot, init_engine, log_event, record_end
 from sim.jit import b1, i4s, i8, i8s, implement, kernel, new, struct
+from sim.ledger import FINISHED, REJECTED
 
 NONE: Final = -1
 EV_ADD: Final = 1  # sequence, tokens
@@ -82,23 +73,34 @@ class RunnerState(EngineState):
     c_used: i8s
 
 
+class RunnerSettings(NamedTuple):
+    """What a new runner is told, by name."""
+
+    parallel: int
+    ctx: int
+    batch_size: int
+    n_keep: int
+    each: bool
+    shift: bool
+    truncate: bool
+    multiuser: bool
+
+
 @kernel
-def new_runner_state(replica, rec, cost, fn, lists, numbers, flags):
-    """One runner. ``numbers``: parallel, ctx, batch_size, n_keep; ``flags``: each, shift, truncate, multiuser."""
-    parallel, ctx, batch_size, n_keep = numbers
-    each, shift, truncate, multiuser = flags
+def new_runner_state(replica, rec, cost, fn, lists, n):
+    """One runner. ``n``: `RunnerSettings`."""
     s = new(RunnerState)
-    init_engine(s, replica, rec, cost, 1, parallel, 1, 64)
+    init_engine(s, replica, rec, cost, 1, n.parallel, 1, 64)
     s.fn = fn
     s.lists = lists
-    s.parallel = parallel
-    s.ctx = ctx
-    s.batch_size = batch_size
-    s.n_keep = n_keep
-    s.each = each
-    s.shift = shift
-    s.truncate = truncate
-    s.multiuser = multiuser
+    s.parallel = n.parallel
+    s.ctx = n.ctx
+    s.batch_size = n.batch_size
+    s.n_keep = n.n_keep
+    s.each = n.each
+    s.shift = n.shift
+    s.truncate = n.truncate
+    s.multiuser = n.multiuser
     s.w_slot = np.empty(64, np.int32)
     s.w_head = 0
     s.w_len = 0
@@ -108,21 +110,21 @@ def new_runner_state(replica, rec, cost, fn, lists, numbers, flags):
     s.n_active = 0
     s.next_seq = 0
     s.pure = False
-    s.s_slot = np.empty(parallel, np.int32)
-    s.s_cache = np.zeros(parallel, np.int64)
-    s.s_prompt = np.zeros(parallel, np.int64)
-    s.s_tok = np.zeros(parallel, np.int64)
-    s.s_gen = np.zeros(parallel, np.int64)
-    s.s_keep = np.zeros(parallel, np.int64)
-    s.s_sent = np.zeros(parallel, np.int64)
-    s.c_list = np.empty(parallel, np.int64)
-    s.c_seq = np.empty(parallel, np.int64)
-    s.c_used = np.zeros(parallel, np.int64)
-    for q in range(parallel):
+    s.s_slot = np.empty(n.parallel, np.int32)
+    s.s_cache = np.zeros(n.parallel, np.int64)
+    s.s_prompt = np.zeros(n.parallel, np.int64)
+    s.s_tok = np.zeros(n.parallel, np.int64)
+    s.s_gen = np.zeros(n.parallel, np.int64)
+    s.s_keep = np.zeros(n.parallel, np.int64)
+    s.s_sent = np.zeros(n.parallel, np.int64)
+    s.c_list = np.empty(n.parallel, np.int64)
+    s.c_seq = np.empty(n.parallel, np.int64)
+    s.c_used = np.zeros(n.parallel, np.int64)
+    for q in range(n.parallel):
         s.s_slot[q] = NONE
         s.c_list[q] = take_list(lists)
         s.c_seq[q] = NONE
-    s.g_kv_total = parallel * ctx
+    s.g_kv_total = n.parallel * n.ctx
     return s
 
 

@@ -6,9 +6,10 @@ So a prompt is computed to its end. The tokens in the cache stay for reuse.
 """
 
 from sim.engine.schedulers.ollama.runner import RunnerState
-from sim.engine.state import FAILED, free_slot, record_end
+from sim.engine.state import free_slot, record_end
 from sim.engine.withdraw import LEFT, STAYS, withdraw  # noqa: F401 - declares it
 from sim.jit import implement
+from sim.ledger import FAILED
 
 
 def _withdraw(s, slot):

@@ -53,10 +53,10 @@ from sim.engine.schedulers.sglang import pools, ranks, recurrent, sides, step, w
 from sim.engine.schedulers.sglang.params import SglangParams
 from sim.engine.schedulers.sglang.pool_state import add_pool
 from sim.engine.schedulers.sglang.second import HOOKS
-from sim.engine.schedulers.sglang.state import PLAIN, SCHEDULE_POLICIES, STATES, WINDOW, SglangState, init_sglang
+from sim.engine.schedulers.sglang.state import PLAIN, SCHEDULE_POLICIES, STATES, WINDOW, SglangSettings, SglangState, init_sglang
 from sim.engine.sides import HandOver, Role
 from sim.errors import ConfigError
-from sim.jit import implement, kernel, new
+from sim.jit import by_name, implement, kernel, new
 from sim.model import load_model
 from sim.registry import register
 
@@ -79,47 +79,45 @@ implement(
 
 
 @kernel
-def _new_state(fn, tree_fn, queue_fn, replica, rec, cost, numbers, ratios, flags, mt):
-    """See `Sglang.new_state` for the order of the arguments."""
+def _new_state(fn, tree_fn, queue_fn, replica, rec, cost, n, spec_right, mt):
+    """``n``: `SglangSettings`; ``spec_right``: probability of each draft token; ``mt``: state of the Mersenne Twister."""
     s = new(SglangState)
-    kv, page, rows, depth = numbers[0], numbers[1], numbers[2], numbers[3]
-    off, stages, slots = flags[0] == 1, numbers[20], numbers[21]
-    init_sglang(
-        s, fn, tree_fn, queue_fn, replica, rec, cost, kv, page, rows, depth, numbers[4], numbers[5], off, mt, stages, slots
-    )
-    s.chunk = numbers[6]
-    s.max_prefill = numbers[7]
-    s.prefill_max_requests = numbers[8]
-    s.interval = numbers[9]
-    s.interval_min_bs = numbers[10]
-    s.min_free_slots = numbers[11]
-    s.max_queued = numbers[12]
-    s.priority_sign = numbers[13]
-    s.threshold = numbers[14]
-    s.max_req_len = numbers[15]
-    s.spec_reserve = numbers[16]
-    s.spec_steps = numbers[17]
-    s.spec_draft = numbers[18]
-    s.spec_seed = numbers[19]
-    s.micro = numbers[22]
-    s.lora_limit = numbers[23]
-    s.recv_interval = numbers[24]
-    s.side = numbers[25]
-    s.num_reserved = numbers[26]
-    s.rows_free += numbers[27]
-    s.init_ratio = ratios[0]
-    s.min_ratio = ratios[1]
-    s.decay = ratios[2]
-    s.spec_right = ratios[3:].copy()
-    s.spec_proposed = numbers[28]
+    kv, page, rows, depth = n.kv_tokens, n.page, n.max_running, n.depth
+    off, stages, slots = n.cache_off, n.stages, n.slots
+    init_sglang(s, fn, tree_fn, queue_fn, replica, rec, cost, kv, page, rows, depth, n.policy, n.eviction, off, mt, stages, slots)
+    s.chunk = n.chunk
+    s.max_prefill = n.max_prefill
+    s.prefill_max_requests = n.prefill_max_requests
+    s.interval = n.interval
+    s.interval_min_bs = n.interval_min_bs
+    s.min_free_slots = n.min_free_slots
+    s.max_queued = n.max_queued
+    s.priority_sign = n.priority_sign
+    s.threshold = n.threshold
+    s.max_req_len = n.max_req_len
+    s.spec_reserve = n.spec_reserve
+    s.spec_steps = n.spec_steps
+    s.spec_draft = n.spec_draft
+    s.spec_seed = n.spec_seed
+    s.micro = n.micro
+    s.lora_limit = n.lora_limit
+    s.recv_interval = n.recv_interval
+    s.side = n.side
+    s.num_reserved = n.num_reserved
+    s.rows_free += n.spare_rows
+    s.init_ratio = n.init_ratio
+    s.min_ratio = n.min_ratio
+    s.decay = n.decay
+    s.spec_right = spec_right
+    s.spec_proposed = n.spec_proposed
     s.ratio = s.init_ratio
-    s.mixed = flags[1] == 1
-    s.priority_on = flags[2] == 1
-    s.preempt_on = flags[3] == 1
-    s.retract_by_priority = flags[4] == 1
-    s.ignore_eos = flags[5] == 1
-    s.out_at_prompt = flags[6] == 1
-    s.recorded_clock = flags[6] == 1 and slots == 1
+    s.mixed = n.mixed
+    s.priority_on = n.priority_on
+    s.preempt_on = n.preempt_on
+    s.retract_by_priority = n.retract_by_priority
+    s.ignore_eos = n.ignore_eos
+    s.out_at_prompt = n.recording
+    s.recorded_clock = n.recording and slots == 1
     s.idle_seen = False
     s.spins = 0
     return s
@@ -229,54 +227,55 @@ class Sglang(Scheduler):
         speculative = p.speculative_algorithm is not None
         draft = max(p.speculative_eagle_topk * p.speculative_num_steps, p.speculative_num_draft_tokens)
         drafts = settings.drafting(p)
-        numbers = [
-            tokens,
-            page,
-            rows,
-            slots if slots > 1 else 1 if p.disable_overlap_schedule else 2,
-            SCHEDULE_POLICIES.index(p.schedule_policy),
-            POLICIES.index(p.radix_eviction_policy),
-            max(p.chunked_prefill_size or 0, 0),
-            p.max_prefill_tokens,
-            p.prefill_max_requests or 0,
-            p.prefill_decode_interval,
-            p.prefill_decode_interval_min_bs,
-            delay if delay > 1 else 0,
-            p.max_queued_requests or 0,
-            -1 if p.schedule_low_priority_values_first else 1,
-            p.priority_scheduling_preemption_threshold,
-            min((p.context_length or 131072) - 1, tokens - 1),
-            2 * draft if speculative else 0,
-            len(drafts.right),
-            p.speculative_num_draft_tokens if speculative else 0,
-            p.random_seed,
-            site.pp,
-            slots,
-            p.pp_max_micro_batch_size or max(rows // site.pp, 1),
-            p.max_loras_per_batch if p.enable_lora else 0,
-            p.scheduler_recv_interval,
-            ("null", "prefill", "decode").index(p.disaggregation_mode),
-            p.num_reserved_decode_tokens,
-            2 * rows if p.disaggregation_mode == "decode" and rows <= 32 else 0,  # rows for requests on their way
-            drafts.proposed,
-        ]
-        flags = [
-            p.disable_radix_cache,
-            p.enable_mixed_chunk and (p.chunked_prefill_size or 0) > 0,
-            p.enable_priority_scheduling,
-            p.enable_priority_scheduling and not p.disable_priority_preemption,
-            p.retraction_policy == "priority",
-            p.ignore_eos,
-            bool(site.extra.get("recording", False)),
-        ]
-        ratios = np.array([init, low, (init - low) / 600, *drafts.right])
+        told = by_name(
+            SglangSettings,
+            kv_tokens=tokens,
+            page=page,
+            max_running=rows,
+            depth=slots if slots > 1 else 1 if p.disable_overlap_schedule else 2,
+            policy=SCHEDULE_POLICIES.index(p.schedule_policy),
+            eviction=POLICIES.index(p.radix_eviction_policy),
+            chunk=max(p.chunked_prefill_size or 0, 0),
+            max_prefill=p.max_prefill_tokens,
+            prefill_max_requests=p.prefill_max_requests or 0,
+            interval=p.prefill_decode_interval,
+            interval_min_bs=p.prefill_decode_interval_min_bs,
+            min_free_slots=delay if delay > 1 else 0,
+            max_queued=p.max_queued_requests or 0,
+            priority_sign=-1 if p.schedule_low_priority_values_first else 1,
+            threshold=p.priority_scheduling_preemption_threshold,
+            max_req_len=min((p.context_length or 131072) - 1, tokens - 1),
+            spec_reserve=2 * draft if speculative else 0,
+            spec_steps=len(drafts.right),
+            spec_draft=p.speculative_num_draft_tokens if speculative else 0,
+            spec_seed=p.random_seed,
+            stages=site.pp,
+            slots=slots,
+            micro=p.pp_max_micro_batch_size or max(rows // site.pp, 1),
+            lora_limit=p.max_loras_per_batch if p.enable_lora else 0,
+            recv_interval=p.scheduler_recv_interval,
+            side=("null", "prefill", "decode").index(p.disaggregation_mode),
+            num_reserved=p.num_reserved_decode_tokens,
+            spare_rows=2 * rows if p.disaggregation_mode == "decode" and rows <= 32 else 0,
+            spec_proposed=drafts.proposed,
+            cache_off=p.disable_radix_cache,
+            mixed=p.enable_mixed_chunk and (p.chunked_prefill_size or 0) > 0,
+            priority_on=p.enable_priority_scheduling,
+            preempt_on=p.enable_priority_scheduling and not p.disable_priority_preemption,
+            retract_by_priority=p.retraction_policy == "priority",
+            ignore_eos=p.ignore_eos,
+            recording=bool(site.extra.get("recording", False)),
+            init_ratio=init,
+            min_ratio=low,
+            decay=(init - low) / 600,
+        )
         twister = np.array(random.Random(p.random_seed).getstate()[1][:624], np.int64)
-        arrays = (np.array(numbers, np.int64), ratios, np.array(flags, np.int64), twister)
+        right = np.array(drafts.right, np.float64)
         kind = PLAIN if second is None else second.kind
         instead = _INSTEAD[kind] | (recurrent.LAZY if second is not None and second.lazy else {})
         fn = addresses(SglangState, _never_called(p, slots, second), instead)
-        tree, queue = radix_functions(numbers[5], _TREE[kind]), radix_functions(numbers[5], {}, _matching(p))
-        state = _new_state(fn, tree, queue, replica, recorder, cost, *arrays)
+        tree, queue = radix_functions(told.eviction, _TREE[kind]), radix_functions(told.eviction, {}, _matching(p))
+        state = _new_state(fn, tree, queue, replica, recorder, cost, told, right, twister)
         if second is not None:
             _with_pool(state, np.array(astuple(second), np.int64))
         return state
@@ -287,7 +286,7 @@ class Sglang(Scheduler):
         slots = params.max_mamba_cache_size
         if slots is None and params.disable_radix_cache:
             slots = params.max_running_requests  # nobody else needs one
-        rule = replace(super().memory_rule(params, site), max_mamba_cache_size=slots)
+        rule = replace(super().memory_rule(params, site), block_size=params.page_size, max_mamba_cache_size=slots)
         return replace(rule, keeps=pools.keeps(params, site.model))
 
     @classmethod
@@ -299,6 +298,21 @@ class Sglang(Scheduler):
     def ranks(cls, params: SglangParams, site: Site) -> Ranks | None:
         """Under DP attention they step together, otherwise each is a server of its own."""
         return None if site.dp == 1 else ranks.ranks_of(params, site)
+
+    @classmethod
+    def overlaps(cls, params: SglangParams) -> bool | None:
+        """Unless ``disable_overlap_schedule``."""
+        return not params.disable_overlap_schedule
+
+    @classmethod
+    def eager(cls, params: SglangParams) -> bool:
+        """``disable_cuda_graph``."""
+        return params.disable_cuda_graph
+
+    @classmethod
+    def most_running(cls, params: SglangParams) -> int:
+        """``max_running_requests``."""
+        return params.max_running_requests or 0
 
     @classmethod
     def host(cls, params: SglangParams, profile: Any) -> Any:

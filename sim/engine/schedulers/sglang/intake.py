@@ -6,7 +6,8 @@ from sim.engine.schedulers.sglang.memory import enqueue_waiting
 from sim.engine.schedulers.sglang.pool_state import reset_second
 from sim.engine.schedulers.sglang.sides import DECODE_SIDE
 from sim.engine.schedulers.sglang.state import PLAIN, SglangState, ceil_page
-from sim.engine.state import REJECTED, free_slot, record_end
+from sim.engine.state import free_slot, record_end
+from sim.ledger import REJECTED
 
 
 @outlined(SglangState)

@@ -9,8 +9,9 @@ from sim.engine.schedulers.sglang.memory import checkpoint, release
 from sim.engine.schedulers.sglang.second import track_results
 from sim.engine.schedulers.sglang.sides import DECODE_SIDE, PREFILL_SIDE, keep
 from sim.engine.schedulers.sglang.state import DECODE, LOG_FINISH, SglangState
-from sim.engine.state import FINISHED, HAND_OVER, WATCH_CHUNKS, emit, first_scheduled, log_event, note_chunk, record_end
+from sim.engine.state import emit, first_scheduled, log_event, note_chunk, record_end
 from sim.jit import inline
+from sim.ledger import FINISHED, HAND_OVER, WATCH_CHUNKS
 
 
 @inline

@@ -7,8 +7,9 @@ from sim.engine.schedulers.sglang.memory import decode_fits, enqueue_waiting, pr
 from sim.engine.schedulers.sglang.result import hold_slot
 from sim.engine.schedulers.sglang.sides import DECODE_SIDE
 from sim.engine.schedulers.sglang.state import DECODE, LOG_RETRACT, MIXED, RETRACT_STEPS, SglangState, total_len
-from sim.engine.state import FAILED, log_event, record_end
+from sim.engine.state import log_event, record_end
 from sim.jit import inline
+from sim.ledger import FAILED
 
 
 @inline

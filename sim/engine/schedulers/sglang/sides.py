@@ -11,12 +11,13 @@ request waits, here it does once nothing runs (or nothing would ever happen agai
 
 from typing import Final
 
-from sim.engine.disaggregation import tell_at
+from sim.engine.hand_over import tell_at
 from sim.engine.outline import outlined
 from sim.engine.schedulers.sglang.memory import release
 from sim.engine.schedulers.sglang.state import CLIP_MAX_NEW, SglangState, ceil_page, total_len
-from sim.engine.state import FAILED, INF, free_slot, note_allocated, record_end
+from sim.engine.state import INF, free_slot, note_allocated, record_end
 from sim.jit import inline
+from sim.ledger import FAILED
 
 ALONE: Final = 0
 PREFILL_SIDE: Final = 1
@@ -54,7 +55,7 @@ def release_read(s):
 
 
 def release_kept(s, slot, t):
-    """See `sim.engine.disaggregation`; so with the others."""
+    """See `sim.engine.hand_over`; so with the others."""
     for i in range(s.n_kept):
         if s.k_slot[i] == slot:
             s.k_time[i] = t

@@ -1,7 +1,7 @@
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, misc, valid-type"
 """The state of one SGLang scheduler process (one DP rank). Lengths in tokens."""
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -193,6 +193,50 @@ class SglangState(EngineState):
     r_slots: i4s  # slots for states it holds (bits)
     r_tracked: i4s  # length whose state is in the tracking slot, −1: none, and the one before it
     r_before: i4s
+
+
+class SglangSettings(NamedTuple):
+    """What a new state is told, by name (`SglangState` says what each is); ``spare_rows``: rows for requests on their way."""
+
+    kv_tokens: int
+    page: int
+    max_running: int
+    depth: int
+    policy: int
+    eviction: int
+    chunk: int
+    max_prefill: int
+    prefill_max_requests: int
+    interval: int
+    interval_min_bs: int
+    min_free_slots: int
+    max_queued: int
+    priority_sign: int
+    threshold: int
+    max_req_len: int
+    spec_reserve: int
+    spec_steps: int
+    spec_draft: int
+    spec_seed: int
+    stages: int
+    slots: int
+    micro: int
+    lora_limit: int
+    recv_interval: int
+    side: int
+    num_reserved: int
+    spare_rows: int
+    spec_proposed: int
+    cache_off: bool
+    mixed: bool
+    priority_on: bool
+    preempt_on: bool
+    retract_by_priority: bool
+    ignore_eos: bool
+    recording: bool
+    init_ratio: float
+    min_ratio: float
+    decay: float
 
 
 @inline

@@ -9,9 +9,10 @@ Clients are taken to stream: the tokenizer manager aborts when the response ends
 from sim.engine.schedulers.sglang.pool_state import free_slots
 from sim.engine.schedulers.sglang.result import hold_slot
 from sim.engine.schedulers.sglang.state import STATES, SglangState
-from sim.engine.state import FAILED, record_end
+from sim.engine.state import record_end
 from sim.engine.withdraw import LEFT, STAYS, withdraw  # noqa: F401 - declares it
 from sim.jit import implement
+from sim.ledger import FAILED
 
 
 def _withdraw(s, slot):

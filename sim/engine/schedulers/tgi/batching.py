@@ -31,8 +31,9 @@ from sim.engine.schedulers.tgi.queue import (
     put_out,
 )
 from sim.engine.schedulers.tgi.state import AGAIN, ALONE, DECODE, FIRST, GONE, MIXED, NONE, POLL, RUN, STEP, WAIT, TgiState
-from sim.engine.state import FAILED, FINISHED, INF, emit, grown, record_end
+from sim.engine.state import INF, emit, grown, record_end
 from sim.jit import implement, inline
+from sim.ledger import FAILED, FINISHED
 
 
 @inline

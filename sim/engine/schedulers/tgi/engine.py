@@ -13,8 +13,9 @@ from sim.engine.contract import Scheduler, Site
 from sim.engine.kv.tgi_blocks import TgiBlocks
 from sim.engine.outline import addresses
 from sim.engine.schedulers.tgi.params import TgiParams, resolve_params
-from sim.engine.schedulers.tgi.state import NONE, TgiState, new_tgi_state
+from sim.engine.schedulers.tgi.state import NONE, TgiSettings, TgiState, new_tgi_state
 from sim.errors import ConfigError
+from sim.jit import by_name
 from sim.registry import register
 from sim.streams import stream
 
@@ -83,21 +84,28 @@ class Tgi(Scheduler):
                 f"not enough memory: the KV cache holds {tokens} tokens",
                 f"2..{tokens}",
             )
-        numbers = (
-            p.block_size,
-            model.window if model is not None and not v3 and model.kinds.count("sliding") == model.layers else 0,
-            p.speculate,
-            prefill,
-            tokens,
-            p.max_waiting_tokens,
-            p.max_batch_size or NONE,
-            p.max_concurrent_requests,
-            p.max_input_tokens or most - 1,
-            most,
-            LEG,
-            p.max_concurrent_requests,
+        told = by_name(
+            TgiSettings,
+            v3=v3,
+            padded=not p.flash,
+            chunking=p.chunking,
+            caching=bool(p.prefix_caching),
+            phantom=p.phantom_prefix,
+            track=False,
+            block=p.block_size,
+            window=model.window if model is not None and not v3 and model.kinds.count("sliding") == model.layers else 0,
+            speculate=p.speculate,
+            prefill_budget=prefill,
+            token_budget=tokens,
+            max_waiting=p.max_waiting_tokens,
+            max_size=p.max_batch_size or NONE,
+            permits=p.max_concurrent_requests,
+            max_input=p.max_input_tokens or most - 1,
+            max_total=most,
+            leg=LEG,
+            rows=p.max_concurrent_requests,
+            ratio=p.waiting_served_ratio,
         )
-        flags = (v3, not p.flash, p.chunking, bool(p.prefix_caching), p.phantom_prefix, False)
         draws = accepted(cls._right(p), int(site.extra.get("seed", 0)), replica)
         return new_tgi_state(
             replica,
@@ -105,9 +113,7 @@ class Tgi(Scheduler):
             cost,
             addresses(TgiState),
             addresses(TgiBlocks, frozenset() if v3 and p.flash else _NO_BLOCKS),
-            flags,
-            numbers,
-            float(p.waiting_served_ratio),
+            told,
             draws,
         )
 

@@ -12,8 +12,9 @@ from sim.engine.kv.tgi_trie import START, add_piece, free_key
 from sim.engine.outline import outlined
 from sim.engine.queue import queue_head, queue_pop, queue_push, queue_push_front
 from sim.engine.schedulers.tgi.state import AGAIN, BACK, GONE, NONE, TgiState
-from sim.engine.state import FAILED, INF, REJECTED, first_scheduled, free_slot, record_end
+from sim.engine.state import INF, first_scheduled, free_slot, record_end
 from sim.jit import inline
+from sim.ledger import FAILED, REJECTED
 
 
 def enqueue(s, slot):

@@ -1,7 +1,7 @@
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, misc, valid-type"
 """State of one TGI server: router queue, the batch on the model server, block allocator."""
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -105,45 +105,61 @@ class TgiState(EngineState):
     t_blocks: i8s
 
 
-@kernel
-def new_tgi_state(replica, rec, cost, fn, kv_fn, flags, numbers, ratio, accepted):
-    """One server.
+class TgiSettings(NamedTuple):
+    """What a new state is told, by name."""
 
-    ``fn``, ``kv_fn``: `addresses` of `TgiState` and `TgiBlocks`; ``flags``: v3, padded, chunking, caching, phantom, track;
-    ``numbers``: as unpacked below.
-    """
-    v3, padded, chunking, caching, phantom, track = flags
-    block, window, speculate, prefill_budget, token_budget, max_waiting, max_size, permits, max_input, max_total, leg, rows = (
-        numbers
-    )
+    v3: bool
+    padded: bool
+    chunking: bool
+    caching: bool
+    phantom: bool
+    track: bool
+    block: int
+    window: int
+    speculate: int
+    prefill_budget: int
+    token_budget: int
+    max_waiting: int
+    max_size: int
+    permits: int
+    max_input: int
+    max_total: int
+    leg: int
+    rows: int
+    ratio: float
+
+
+@kernel
+def new_tgi_state(replica, rec, cost, fn, kv_fn, n, accepted):
+    """One server. ``fn``, ``kv_fn``: `addresses` of `TgiState` and `TgiBlocks`; ``n``: `TgiSettings`."""
     s = new(TgiState)
     slots = 64
     init_engine(s, replica, rec, cost, 1, 1, 1, slots)
-    s.kv = new_tgi_blocks(kv_fn, block, token_budget // block, window, track)
+    s.kv = new_tgi_blocks(kv_fn, n.block, n.token_budget // n.block, n.window, n.track)
     s.fn = fn
-    s.v3 = v3
-    s.padded = padded
-    s.chunking = chunking
-    s.caching = caching
-    s.phantom = phantom
-    s.block = block
-    s.window = window
-    s.speculate = speculate
-    s.prefill_budget = prefill_budget
-    s.token_budget = token_budget
-    s.ratio = ratio
-    s.max_waiting = max_waiting
-    s.max_size = max_size
-    s.permits = permits
-    s.max_input = max_input
-    s.max_total = max_total
-    s.leg = leg
+    s.v3 = n.v3
+    s.padded = n.padded
+    s.chunking = n.chunking
+    s.caching = n.caching
+    s.phantom = n.phantom
+    s.block = n.block
+    s.window = n.window
+    s.speculate = n.speculate
+    s.prefill_budget = n.prefill_budget
+    s.token_budget = n.token_budget
+    s.ratio = n.ratio
+    s.max_waiting = n.max_waiting
+    s.max_size = n.max_size
+    s.permits = n.permits
+    s.max_input = n.max_input
+    s.max_total = n.max_total
+    s.leg = n.leg
     s.accepted = accepted
     s.w_slot = np.empty(slots, np.int32)
     s.w_head = 0
     s.w_len = 0
-    s.o_slot = np.empty(rows, np.int64)
-    s.o_what = np.empty(rows, np.int64)
+    s.o_slot = np.empty(n.rows, np.int64)
+    s.o_what = np.empty(n.rows, np.int64)
     s.n_out = 0
     s.notified = False
     s.in_use = 0
@@ -157,8 +173,8 @@ def new_tgi_state(replica, rec, cost, fn, kv_fn, flags, numbers, ratio, accepted
     s.waiting_tokens = 0
     s.next_batch = 0
     s.stuck = False
-    s.b_slot = np.empty(rows, np.int64)
-    s.b_next = np.empty(rows, np.int64)
+    s.b_slot = np.empty(n.rows, np.int64)
+    s.b_next = np.empty(n.rows, np.int64)
     s.n = 0
     s.first = 0
     s.added = 0
@@ -184,5 +200,5 @@ def new_tgi_state(replica, rec, cost, fn, kv_fn, flags, numbers, ratio, accepted
     s.t_node = np.zeros(slots, np.int64)
     s.t_prefix = np.zeros(slots, np.int64)
     s.t_blocks = np.zeros(slots, np.int64)
-    s.g_kv_total = max(token_budget // block - 1, 1) if v3 and not padded else max(token_budget // block, 1)
+    s.g_kv_total = max(n.token_budget // n.block - 1, 1) if n.v3 and not n.padded else max(n.token_budget // n.block, 1)
     return s

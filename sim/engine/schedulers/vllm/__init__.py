@@ -45,6 +45,7 @@ from sim.cost.extras import Extras
 from sim.cost.memory_rules import VllmCpuRule, VllmRule
 from sim.engine.adapters import Adapters
 from sim.engine.contract import Ranks, Scheduler, Site
+from sim.engine.schedulers.vllm import inside as _inside  # noqa: F401  (attaches its functions)
 from sim.engine.schedulers.vllm import params as settings
 from sim.engine.schedulers.vllm.kv_layers import KvLayout, kv_layout, refuse_idle
 from sim.engine.schedulers.vllm.making import core_arguments, new_groups, pool_of
@@ -203,6 +204,26 @@ class Vllm(Scheduler):
         """The profile with the capture sizes of these settings: decode batches are padded to the next one."""
         made = super().host(params, profile)
         return made.adapted(graph_sizes=tuple(settings.capture_sizes(params))) if made.graph_sizes else made
+
+    @classmethod
+    def overlaps(cls, params: VllmParams) -> bool | None:
+        """``async_scheduling``."""
+        return params.async_scheduling
+
+    @classmethod
+    def eager(cls, params: VllmParams) -> bool:
+        """``enforce_eager``."""
+        return params.enforce_eager
+
+    @classmethod
+    def most_running(cls, params: VllmParams) -> int:
+        """``max_num_seqs``."""
+        return params.max_num_seqs or 0
+
+    @classmethod
+    def must_fit(cls, params: VllmParams) -> int | None:
+        """``max_model_len``."""
+        return params.max_model_len
 
     @classmethod
     def extras(cls, params: VllmParams, site: Site) -> Extras:

@@ -3,7 +3,7 @@
 
 import numpy as np
 
-from sim.engine.disaggregation import tell_at
+from sim.engine.hand_over import tell_at
 from sim.engine.schedulers.vllm.memory import ONE
 from sim.engine.schedulers.vllm.queues import queue_add, queue_take
 from sim.engine.schedulers.vllm.seam import blocks_of_drafts, blocks_to_come, commit, cut_chunk, grant, hit_tokens
@@ -25,8 +25,9 @@ from sim.engine.schedulers.vllm.state import (
     STATUS,
     WAITING,
 )
-from sim.engine.state import INF, REMOTE_KV, first_scheduled, log_event, note_allocated
+from sim.engine.state import INF, first_scheduled, log_event, note_allocated
 from sim.jit import inline
+from sim.ledger import REMOTE_KV
 
 
 @inline

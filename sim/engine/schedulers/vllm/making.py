@@ -13,10 +13,11 @@ from sim.engine.schedulers.vllm import params as settings
 from sim.engine.schedulers.vllm.kv_layers import KvLayout
 from sim.engine.schedulers.vllm.kv_plan import GroupPlan
 from sim.engine.schedulers.vllm.params import VllmParams
+from sim.engine.schedulers.vllm.state import VllmSettings
 from sim.errors import ConfigError
+from sim.jit import by_name
 from sim.streams import stream
 
-BLOCK_SIZE = 3  # place of the block size among the numbers
 _DRAWS = 4096
 
 
@@ -57,9 +58,6 @@ def core_arguments(
     ahead_hashes = ahead(p)
     connector = p.kv_transfer_config
     role = 0 if connector is None else 1 if connector.kv_role == "kv_producer" else 2
-    times = np.array(
-        [connector.transfer_base, connector.transfer_per_token, connector.idle_poll] if connector else [0.0, 0.0, 0.0]
-    )
     if "accept_pattern" in extra:
         accept = np.array(extra["accept_pattern"], np.int32)
     elif p.speculative_config is not None:
@@ -67,43 +65,40 @@ def core_arguments(
     else:
         accept = np.zeros(1, np.int32)
     depth = site.pp + 1 if p.async_scheduling else site.pp
-    numbers = [
-        p.max_num_batched_tokens,
-        p.max_num_active_seqs or p.max_num_seqs,
-        p.max_model_len,
-        p.block_size,
-        int(p.watermark * blocks),
-        p.long_prefill_token_threshold,
-        p.long_prefill_token_threshold_adaptive,
-        p.minor >= 24,
-        p.enable_chunked_prefill,
-        p.scheduler_reserve_full_isl,
-        p.scheduling_policy == "priority",
-        p.async_scheduling,
-        site.pp,
-        p.prefill_schedule_interval,
-        p.max_loras or 0,
-        drafts,
-        lookahead,
-        1 if drafting and ahead_hashes and p.enable_prefix_caching else 0,
-        1 if method == "draft_model" else 0,
-        "accept_pattern" not in extra,
-        role,
-        drafting and not ahead_hashes,
-        balances,
-    ]
-    return (
-        replica,
-        recorder,
-        cost,
-        depth,
-        blocks - 1,
-        p.enable_prefix_caching,
-        p.minor >= 21,
-        np.array(numbers, np.int64),
-        accept,
-        times,
+    told = by_name(
+        VllmSettings,
+        depth=depth,
+        blocks=blocks - 1,
+        enable_prefix_caching=p.enable_prefix_caching,
+        lifo=p.minor >= 21,
+        max_num_batched_tokens=p.max_num_batched_tokens,
+        max_run=p.max_num_active_seqs or p.max_num_seqs,
+        max_model_len=p.max_model_len,
+        block_size=p.block_size,
+        watermark=p.watermark * blocks,
+        long_prefill_token_threshold=p.long_prefill_token_threshold,
+        threshold_adaptive=p.long_prefill_token_threshold_adaptive,
+        lone_exempt=p.minor >= 24,
+        enable_chunked_prefill=p.enable_chunked_prefill,
+        scheduler_reserve_full_isl=p.scheduler_reserve_full_isl,
+        priority=p.scheduling_policy == "priority",
+        async_scheduling=p.async_scheduling,
+        pp=site.pp,
+        prefill_schedule_interval=p.prefill_schedule_interval,
+        max_loras=p.max_loras or 0,
+        drafts=drafts,
+        lookahead=lookahead,
+        hash_ahead=drafting and ahead_hashes and p.enable_prefix_caching,
+        draft_slots=method == "draft_model",
+        accept_spread="accept_pattern" not in extra,
+        role=role,
+        drop_hit=drafting and not ahead_hashes,
+        balance=balances,
+        transfer_base=connector.transfer_base if connector else 0.0,
+        transfer_per_token=connector.transfer_per_token if connector else 0.0,
+        idle_poll=connector.idle_poll if connector else 0.0,
     )
+    return replica, recorder, cost, told, accept
 
 
 def in_flight(p: VllmParams, site: Site) -> int:
@@ -133,18 +128,16 @@ def new_groups(plan: GroupPlan, p: VllmParams, site: Site, arguments: tuple[Any,
     from sim.engine.schedulers.vllm.groups import GroupState, new_group_state
     from sim.engine.schedulers.vllm.groups.arrays import arrays
 
-    replica, recorder, cost, depth, usable, caching, lifo, numbers, accept, times = arguments
+    replica, recorder, cost, told, accept = arguments
     needed = per_request(plan, p, site)
-    if usable < needed and not site.extra.get("recording"):
+    if told.blocks < needed and not site.extra.get("recording"):
         raise ConfigError(
             "deployment.kv_blocks",
-            usable + 1,
+            told.blocks + 1,
             f"one request of max_model_len {p.max_model_len} takes {needed} blocks of the groups {plan.words}",
             hint="set engine.max_model_len lower",
         )
-    numbers[BLOCK_SIZE] = plan.hash_block_size
-    groups, specs, more, longest = arrays(plan, p, depth, legacy_drops(p))
+    told = told._replace(block_size=plan.hash_block_size)
+    groups, specs, more, longest = arrays(plan, p, told.depth, legacy_drops(p))
     fn = addresses(GroupState)
-    return new_group_state(
-        replica, recorder, cost, depth, usable, caching, lifo, numbers, accept, times, fn, groups, specs, more, longest
-    )
+    return new_group_state(replica, recorder, cost, told, accept, fn, groups, specs, more, longest)

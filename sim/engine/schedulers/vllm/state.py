@@ -1,6 +1,8 @@
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, misc, valid-type"
 """State of one vLLM engine core: settings, queues, running list, block pool, and per request one row of 32-bit integers."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from sim.engine.kv.blocks import BlockPool, new_block_pool
@@ -149,23 +151,75 @@ class VllmState(VllmFields):
     """One engine core of vLLM."""
 
 
+class VllmSettings(NamedTuple):
+    """What a new state is told, by name (`VllmFields` says what each is)."""
+
+    depth: int
+    blocks: int
+    enable_prefix_caching: bool
+    lifo: bool
+    max_num_batched_tokens: int
+    max_run: int
+    max_model_len: int
+    block_size: int
+    watermark: int
+    long_prefill_token_threshold: int
+    threshold_adaptive: bool
+    lone_exempt: bool
+    enable_chunked_prefill: bool
+    scheduler_reserve_full_isl: bool
+    priority: bool
+    async_scheduling: bool
+    pp: int
+    prefill_schedule_interval: int
+    max_loras: int
+    drafts: int
+    lookahead: int
+    hash_ahead: int
+    draft_slots: int
+    accept_spread: bool
+    role: int
+    drop_hit: bool
+    balance: bool
+    transfer_base: float
+    transfer_per_token: float
+    idle_poll: float
+
+
 @inline
-def init_vllm(s, replica, rec, cost, depth, blocks, caching, lifo, n, accept, times):
-    """Fill a new state. ``n``: the integer settings in the order below, ``times``: base and per token of a transfer, sleep."""
+def init_vllm(s, replica, rec, cost, n, accept):
+    """Fill a new state. ``n``: `VllmSettings`; ``accept``: drafts accepted by verify step."""
     slots = 64
-    init_engine(s, replica, rec, cost, depth, n[1], n[12], slots)
-    s.max_tokens, s.max_run, s.max_len, s.block_size = n[0], n[1], n[2], n[3]
-    s.watermark, s.threshold, s.adaptive, s.lone_exempt = n[4], n[5], n[6] == 1, n[7] == 1
-    s.chunked, s.full_isl, s.priority, s.is_async = n[8] == 1, n[9] == 1, n[10] == 1, n[11] == 1
-    s.pp, s.interval, s.max_loras = n[12], n[13], n[14]
-    s.k_spec, s.lookahead, s.hash_ahead, s.slots = n[15], n[16], n[17], n[18]
+    depth, blocks, caching = n.depth, n.blocks, n.enable_prefix_caching
+    init_engine(s, replica, rec, cost, depth, n.max_run, n.pp, slots)
+    s.max_tokens = n.max_num_batched_tokens
+    s.max_run = n.max_run
+    s.max_len = n.max_model_len
+    s.block_size = n.block_size
+    s.watermark = n.watermark
+    s.threshold = n.long_prefill_token_threshold
+    s.adaptive = n.threshold_adaptive
+    s.lone_exempt = n.lone_exempt
+    s.chunked = n.enable_chunked_prefill
+    s.full_isl = n.scheduler_reserve_full_isl
+    s.priority = n.priority
+    s.is_async = n.async_scheduling
+    s.pp = n.pp
+    s.interval = n.prefill_schedule_interval
+    s.max_loras = n.max_loras
+    s.k_spec = n.drafts
+    s.lookahead = n.lookahead
+    s.hash_ahead = n.hash_ahead
+    s.slots = n.draft_slots
     s.accept = accept
-    s.accept_spread = n[19] == 1
-    s.role = n[20]
-    s.drop_hit = n[21] == 1
-    s.xfer_base, s.xfer_token, s.sleep = times[0], times[1], times[2]
+    s.accept_spread = n.accept_spread
+    s.role = n.role
+    s.drop_hit = n.drop_hit
+    s.xfer_base = n.transfer_base
+    s.xfer_token = n.transfer_per_token
+    s.sleep = n.idle_poll
     s.defer_free = s.role == 2 and depth > 1
-    s.balance = n[22] == 1
+    s.balance = n.balance
     s.throttle = -1
     s.shut = False
     s.wq = new_slot_queue()
@@ -175,7 +229,7 @@ def init_vllm(s, replica, rec, cost, depth, blocks, caching, lifo, n, accept, ti
     s.run = np.empty(s.max_run, np.int32)
     s.n_run = 0
     s.loras = np.empty(s.max_run + s.max_loras + 1, np.int32)
-    s.kv = new_block_pool(blocks, caching, lifo)
+    s.kv = new_block_pool(blocks, caching, n.lifo)
     longest = min((s.max_len + s.block_size - 1) // s.block_size, blocks) + 1
     rows = 8 if caching else 1
     s.held = np.empty((rows, longest if caching else 1), np.int32)
@@ -222,10 +276,10 @@ def init_vllm(s, replica, rec, cost, depth, blocks, caching, lifo, n, accept, ti
 
 
 @kernel
-def new_vllm(replica, rec, cost, depth, blocks, caching, lifo, n, accept, times):
+def new_vllm(replica, rec, cost, n, accept):
     """A new state, see `init_vllm`."""
     s = new(VllmState)
-    init_vllm(s, replica, rec, cost, depth, blocks, caching, lifo, n, accept, times)
+    init_vllm(s, replica, rec, cost, n, accept)
     return s
 
 

@@ -3,7 +3,7 @@
 
 import numpy as np
 
-from sim.engine.disaggregation import tell_at
+from sim.engine.hand_over import tell_at
 from sim.engine.schedulers.vllm.memory import ONE, ZERO
 from sim.engine.schedulers.vllm.plan import has_requests
 from sim.engine.schedulers.vllm.queues import queue_add, queue_remove
@@ -39,8 +39,9 @@ from sim.engine.schedulers.vllm.state import (
     STOP,
     VERIFIED,
 )
-from sim.engine.state import FINISHED, HAND_OVER, INF, REJECTED, emit, free_slot, log_event, record_end, record_gap
+from sim.engine.state import INF, emit, free_slot, log_event, record_end, record_gap
 from sim.jit import inline, kernel
+from sim.ledger import FINISHED, HAND_OVER, REJECTED
 
 
 def enqueue_vllm(s, slot):

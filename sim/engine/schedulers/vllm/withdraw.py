@@ -9,9 +9,10 @@ finished and its output for this request thrown away. What was cached stays cach
 from sim.engine.schedulers.vllm.memory import release
 from sim.engine.schedulers.vllm.queues import queue_remove
 from sim.engine.schedulers.vllm.state import DEFERRED, ENDED, HELD, INFL, RUNNING, STATUS, VllmState
-from sim.engine.state import FAILED, free_slot, record_end
+from sim.engine.state import free_slot, record_end
 from sim.engine.withdraw import LEFT, withdraw  # noqa: F401 - declares it
 from sim.jit import implement
+from sim.ledger import FAILED
 
 
 def withdraw_vllm(s, slot):

@@ -29,8 +29,9 @@ from sim.engine.schedulers.vllm.state import (
 )
 from sim.engine.schedulers.vllm.steady import apply_vllm, steady_vllm
 from sim.engine.schedulers.vllm.update import complete_step, enqueue_vllm
-from sim.engine.state import FAILED, REJECTED, first_scheduled, free_slot, log_event, record_end
+from sim.engine.state import first_scheduled, free_slot, log_event, record_end
 from sim.jit import implement, inline, kernel, new, struct
+from sim.ledger import FAILED, REJECTED
 
 _WATERMARK = 0.01
 
@@ -41,10 +42,10 @@ class PrefillFirstState(VllmFields):
 
 
 @kernel
-def new_prefill_first(replica, rec, cost, depth, blocks, caching, lifo, n, accept, times):
+def new_prefill_first(replica, rec, cost, n, accept):
     """A new state, see `sim.engine.schedulers.vllm.state.init_vllm`."""
     s = new(PrefillFirstState)
-    init_vllm(s, replica, rec, cost, depth, blocks, caching, lifo, n, accept, times)
+    init_vllm(s, replica, rec, cost, n, accept)
     return s
 
 

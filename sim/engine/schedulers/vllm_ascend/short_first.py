@@ -34,7 +34,7 @@ class ShortFirstState(VllmFields):
 def new_short_first(replica, rec, cost, depth, blocks, caching, lifo, n, accept, times, short, max_wait):
     """A new state, see `sim.engine.schedulers.vllm.state.init_vllm`."""
     s = new(ShortFirstState)
-    init_vllm(s, replica, rec, cost, depth, blocks, caching, lifo, n, accept, times)
+    init_vllm(s, replica, rec, cost, n, accept)
     s.short = short
     s.max_wait = max_wait
     s.r_queued = np.zeros(s.n_slots)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import numpy as np
-
 from sim.cost.extras import Extras
 from sim.cost.memory_rules import VllmRule
 from sim.engine.adapters import Adapters
@@ -13,10 +11,10 @@ from sim.engine.contract import Scheduler, Site
 from sim.engine.schedulers.vllm.params import adapters_of
 from sim.engine.schedulers.vllm_v0.params import VllmV0Params, resolve
 from sim.engine.schedulers.vllm_v0.plan import enqueue_v0, plan_v0
-from sim.engine.schedulers.vllm_v0.state import V0State, grow_v0, new_v0
+from sim.engine.schedulers.vllm_v0.state import V0Settings, V0State, grow_v0, new_v0
 from sim.engine.schedulers.vllm_v0.update import apply_v0, complete_v0, steady_v0
 from sim.errors import ConfigError
-from sim.jit import implement
+from sim.jit import by_name, implement
 from sim.registry import register
 
 implement(
@@ -96,30 +94,45 @@ class VllmV0(Scheduler):
         if host is None:
             per_block = site.model.kv_bytes_per_token(site.tp, site.pp) * p.block_size if site.model is not None else 0
             host = int(p.swap_space * _GIB // per_block) if per_block else 0
-        numbers = [
-            p.max_num_batched_tokens,
-            p.max_num_seqs,
-            p.max_model_len,
-            p.block_size,
-            watermark,
-            p.max_paddings,
-            p.num_lookahead_slots,
-            p.max_loras or 0,
-        ]
-        flags = (
-            bool(p.enable_chunked_prefill),
-            p.preemption_mode == "swap",
-            bool(p.use_v2_block_manager),
-            release < (5, 5),
-            release < (4, 0),
-            release >= (4, 0),
-            release >= (7, 3),
-            p.scheduling_policy == "priority",
-            release >= (6, 0) and not p.disable_async_output_proc and not p.enforce_eager,
+        told = by_name(
+            V0Settings,
+            blocks=blocks,
+            host_blocks=host,
+            max_num_batched_tokens=p.max_num_batched_tokens,
+            max_num_seqs=p.max_num_seqs,
+            max_model_len=p.max_model_len,
+            block_size=p.block_size,
+            watermark=watermark,
+            max_paddings=p.max_paddings,
+            num_lookahead_slots=p.num_lookahead_slots,
+            max_loras=p.max_loras or 0,
+            chunked=bool(p.enable_chunked_prefill),
+            swap=p.preemption_mode == "swap",
+            manager_v2=bool(p.use_v2_block_manager),
+            by_arrival=release < (5, 5),
+            padded=release < (4, 0),
+            never_swaps=release >= (4, 0),
+            finishing_first=release >= (7, 3),
+            by_priority=p.scheduling_policy == "priority",
+            is_async=release >= (6, 0) and not p.disable_async_output_proc and not p.enforce_eager,
+            delay_factor=p.scheduler_delay_factor,
         )
-        return new_v0(
-            replica, recorder, cost, blocks, int(host), np.array(numbers, np.int64), flags, float(p.scheduler_delay_factor)
-        )
+        return new_v0(replica, recorder, cost, told)
+
+    @classmethod
+    def eager(cls, params: VllmV0Params) -> bool:
+        """``enforce_eager``."""
+        return params.enforce_eager
+
+    @classmethod
+    def most_running(cls, params: VllmV0Params) -> int:
+        """``max_num_seqs``."""
+        return params.max_num_seqs or 0
+
+    @classmethod
+    def must_fit(cls, params: VllmV0Params) -> int | None:
+        """``max_model_len``."""
+        return params.max_model_len
 
     @classmethod
     def extras(cls, params: VllmV0Params, site: Site) -> Extras:

@@ -16,8 +16,9 @@ from sim.engine.schedulers.vllm_v0.state import (
     SWAPPED,
     WAITING,
 )
-from sim.engine.state import FAILED, REJECTED, free_slot, log_event, record_end
+from sim.engine.state import free_slot, log_event, record_end
 from sim.jit import inline, kernel
+from sim.ledger import FAILED, REJECTED
 
 OK, LATER, NEVER = 0, 1, 2  # AllocStatus
 

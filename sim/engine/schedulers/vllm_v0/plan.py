@@ -38,8 +38,9 @@ from sim.engine.schedulers.vllm_v0.state import (
     STOP,
     WAITING,
 )
-from sim.engine.state import REJECTED, free_slot, log_event, record_end
+from sim.engine.state import free_slot, log_event, record_end
 from sim.jit import inline, kernel
+from sim.ledger import REJECTED
 
 
 def enqueue_v0(s, slot):

@@ -4,6 +4,8 @@
 Without prefix caching it decides nothing which block a request gets: blocks of the accelerator and of the host are only counted.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from sim.engine.state import EngineState, grown, init_engine
@@ -95,18 +97,56 @@ class V0State(EngineState):
     r_x: i4ss
 
 
+class V0Settings(NamedTuple):
+    """What a new state is told, by name."""
+
+    blocks: int
+    host_blocks: int
+    max_num_batched_tokens: int
+    max_num_seqs: int
+    max_model_len: int
+    block_size: int
+    watermark: int
+    max_paddings: int
+    num_lookahead_slots: int
+    max_loras: int
+    chunked: bool
+    swap: bool
+    manager_v2: bool
+    by_arrival: bool
+    padded: bool
+    never_swaps: bool
+    finishing_first: bool
+    by_priority: bool
+    is_async: bool
+    delay_factor: float
+
+
 @kernel
-def new_v0(replica, rec, cost, blocks, host_blocks, n, flags, delay):
-    """A new state. ``n``: the integer settings and ``flags`` in the order in which they are unpacked."""
+def new_v0(replica, rec, cost, n):
+    """A new state. ``n``: `V0Settings`."""
     s = new(V0State)
     slots = 64
-    max_run = n[1]
+    blocks, host_blocks, max_run = n.blocks, n.host_blocks, n.max_num_seqs
     init_engine(s, replica, rec, cost, 1, max_run, 1, slots)
-    s.max_tokens, s.max_run, s.max_len, s.block_size = n[0], n[1], n[2], n[3]
-    s.watermark, s.max_paddings, s.lookahead, s.max_loras = n[4], n[5], n[6], n[7]
-    s.chunked, s.swap, s.manager_v2, s.by_arrival, s.padded = flags[0], flags[1], flags[2], flags[3], flags[4]
-    s.never_swaps, s.finishing_first, s.by_priority, s.is_async = flags[5], flags[6], flags[7], flags[8]
-    s.delay = delay
+    s.max_tokens = n.max_num_batched_tokens
+    s.max_run = max_run
+    s.max_len = n.max_model_len
+    s.block_size = n.block_size
+    s.watermark = n.watermark
+    s.max_paddings = n.max_paddings
+    s.lookahead = n.num_lookahead_slots
+    s.max_loras = n.max_loras
+    s.chunked = n.chunked
+    s.swap = n.swap
+    s.manager_v2 = n.manager_v2
+    s.by_arrival = n.by_arrival
+    s.padded = n.padded
+    s.never_swaps = n.never_swaps
+    s.finishing_first = n.finishing_first
+    s.by_priority = n.by_priority
+    s.is_async = n.is_async
+    s.delay = n.delay_factor
     s.w_slot = np.empty(slots, np.int32)
     s.w_head = 0
     s.w_len = 0

@@ -5,7 +5,8 @@ import numpy as np
 
 from sim.engine.schedulers.vllm_v0.memory import release
 from sim.engine.schedulers.vllm_v0.state import BLOCKS, CHUNK, ENDED, FINISH, GHOST, LEN, STATUS, STOP
-from sim.engine.state import FINISHED, emit, free_slot, log_event, record_end, record_gap
+from sim.engine.state import emit, free_slot, log_event, record_end, record_gap
+from sim.ledger import FINISHED
 
 _MANY = 1 << 30
 

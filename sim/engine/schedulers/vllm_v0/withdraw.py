@@ -5,9 +5,10 @@ A prompt that is computed in chunks ends with its last chunk here, upstream with
 """
 
 from sim.engine.schedulers.vllm_v0.state import BLOCKS, ENDED, LEN, RUNNING, STATUS, STOP, SWAPPED, V0State
-from sim.engine.state import FAILED, free_slot, record_end
+from sim.engine.state import free_slot, record_end
 from sim.engine.withdraw import LEFT, STAYS, withdraw  # noqa: F401 - declares it
 from sim.jit import implement
+from sim.ledger import FAILED
 
 
 def _withdraw(s, slot):

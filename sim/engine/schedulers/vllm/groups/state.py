@@ -122,11 +122,11 @@ def init_groups(s, groups, specs, n, longest):
 
 
 @kernel
-def new_group_state(replica, rec, cost, depth, blocks, caching, lifo, n, accept, times, fn, groups, specs, more, longest):
+def new_group_state(replica, rec, cost, n, accept, fn, groups, specs, more, longest):
     """A new state, see `sim.engine.schedulers.vllm.state.init_vllm` and `init_groups`."""
     s = new(GroupState)
     s.fn = fn
-    init_vllm(s, replica, rec, cost, depth, blocks, caching, lifo, n, accept, times)
+    init_vllm(s, replica, rec, cost, n, accept)
     init_groups(s, groups, specs, more, longest)
     s.in_order = True
     return s

@@ -1,10 +1,10 @@
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, misc, valid-type"
-"""Looking into a vLLM-like engine and moving its running requests: see `sim.engine.handover`.
+"""Looking into a vLLM-like engine and moving its running requests: see `sim.engine.inside`.
 
 Moved-in blocks carry no hash: what a request brings along is not found by others until it has been preempted and computed again.
 """
 
-from sim.engine.handover import hold, join, leave, list_running, look, resident_tokens, unhold  # noqa: F401
+from sim.engine.inside import hold, join, leave, list_running, look, resident_tokens, unhold  # noqa: F401
 from sim.engine.kv.blocks import give_back_blocks, take_blocks
 from sim.engine.schedulers.vllm.seam import release
 from sim.engine.schedulers.vllm.state import (
@@ -24,36 +24,50 @@ from sim.engine.schedulers.vllm.state import (
     VllmState,
 )
 from sim.jit import implement
+from sim.ledger import (
+    LOOK_DECODES,
+    LOOK_FIRST_WAITING_BLOCKS,
+    LOOK_LAST_RUNNING_BLOCKS,
+    LOOK_PREEMPTED,
+    LOOK_PREFILL_TOKENS,
+    LOOK_RUNNING,
+    LOOK_TOTAL_BLOCKS,
+    LOOK_UNALLOCATED_TOKENS,
+    LOOK_USED_BLOCKS,
+    LOOK_WAITING,
+    LOOK_WAITING_BLOCKS,
+    LOOK_WAITING_TOKENS,
+)
 
 
 def _look(s, out):
     x = s.r_x
     size = s.block_size
-    out[0] = s.kv.total
-    out[1] = s.kv.total - s.kv.free
-    out[2] = s.n_run
-    out[3] = s.wq.len + s.kvq.len
-    out[7] = s.n_preempted
+    out[LOOK_TOTAL_BLOCKS] = s.kv.total
+    out[LOOK_USED_BLOCKS] = s.kv.total - s.kv.free
+    out[LOOK_RUNNING] = s.n_run
+    out[LOOK_WAITING] = s.wq.len + s.kvq.len
+    out[LOOK_PREEMPTED] = s.n_preempted
     for part in range(2):
         q = s.kvq if part == 0 else s.wq
         for i in range(q.len):
             slot = q.slot[(q.head + i) % q.slot.size]
             tokens = x[slot, KNOWN] - x[slot, COMP]
             blocks = max((x[slot, KNOWN] + size - 1) // size - x[slot, CAP] // size, 0)
-            if out[5] == 0.0:
-                out[4] = blocks
-            out[5] += blocks
-            out[9] += tokens
+            if out[LOOK_WAITING_BLOCKS] == 0.0:
+                out[LOOK_FIRST_WAITING_BLOCKS] = blocks
+            out[LOOK_WAITING_BLOCKS] += blocks
+            out[LOOK_WAITING_TOKENS] += tokens
     for i in range(s.n_run):
         slot = s.run[i]
         left = x[slot, KNOWN] - x[slot, COMP]
         if s.r_done[slot] > 0:
-            out[8] += 1
+            out[LOOK_DECODES] += 1
         if left > 1 or s.r_done[slot] == 0:
-            out[10] += max(left, 0)
-        out[11] += max(x[slot, KNOWN] - x[slot, CAP], 0)
+            out[LOOK_PREFILL_TOKENS] += max(left, 0)
+        out[LOOK_UNALLOCATED_TOKENS] += max(x[slot, KNOWN] - x[slot, CAP], 0)
     if s.n_run > 0:
-        out[6] = x[s.run[s.n_run - 1], CAP] // size
+        out[LOOK_LAST_RUNNING_BLOCKS] = x[s.run[s.n_run - 1], CAP] // size
 
 
 def _list_running(s, out):

@@ -2,8 +2,7 @@
 """What a fleet may do with the inside of an engine: look closely, hold memory, take a running request out and put it into another.
 
 The functions below belong to the contract (`contract.py`) but are optional: a scheduler that has them attaches them with
-``sim.jit.implement`` in a module of its own named in `_MODULES`; asking another for them raises `NotModelledError`. They are compiled only
-where used.
+``sim.jit.implement`` beside its other functions; asking another for them raises `NotModelledError`. They are compiled only where used.
 
 ``look(s, out)``
     Fill ``out`` (f8[len(LOOK)], zeroed) with the queue and memory of the engine as it would report them at its last decision.
@@ -21,35 +20,34 @@ where used.
     A request whose KV is in ``blocks`` held blocks joins the batch, to decode on; False if the batch is full.
 """
 
-import importlib
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from sim.engine.loop import make_room
+from sim.engine.rows import Passenger as Columns
+from sim.engine.rows import put_passenger, take_passenger
 from sim.engine.seam import F8, I8
 from sim.engine.state import record_gauges
 from sim.errors import NotModelledError
 from sim.jit import _METHODS, JIT, generic, inline, kernel
-
-LOOK = (
-    "total_blocks",
-    "used_blocks",
-    "running",
-    "waiting",
-    "first_waiting_blocks",
-    "waiting_blocks",
-    "last_running_blocks",
-    "preempted",  # since the start
-    "decodes",
-    "waiting_tokens",  # prompt tokens to compute of requests in the queue
-    "prefill_tokens",  # … of running requests
-    "unallocated_tokens",  # … for which no block is held yet
-    "seen_until",  # requests that came up to then are in these counters
+from sim.ledger import (
+    LOOK,
+    LOOK_DECODES,
+    LOOK_FIRST_WAITING_BLOCKS,
+    LOOK_PREEMPTED,
+    LOOK_PREFILL_TOKENS,
+    LOOK_RUNNING,
+    LOOK_SEEN_UNTIL,
+    LOOK_TOTAL_BLOCKS,
+    LOOK_USED_BLOCKS,
+    LOOK_WAITING,
+    LOOK_WAITING_BLOCKS,
+    LOOK_WAITING_TOKENS,
 )
-Passenger: TypeAlias = tuple[I8, F8, I8]
-"""A request between two engines: counts, times, spans."""
-_MODULES = {"VllmState": "sim.engine.schedulers._vllm_handover"}
+
+Passenger: TypeAlias = tuple[Columns, I8]
+"""A request between two engines: its columns by name, its spans."""
 
 
 @generic
@@ -97,7 +95,7 @@ def _seen_until(s):
 def _look(states, out):
     for k in range(len(states)):
         look(states[k], out[k])
-        out[k, 12] = _seen_until(states[k])
+        out[k, LOOK_SEEN_UNTIL] = _seen_until(states[k])
 
 
 @kernel
@@ -105,12 +103,12 @@ def _look_common(states, block, out):
     """For engines without a `look` of their own, from what all have: gauges, and requests that never ran as the queue."""
     for k in range(len(states)):
         s = states[k]
-        out[k, 0] = s.g_kv_total
-        out[k, 1] = s.g_kv_used
-        out[k, 2] = s.g_running
-        out[k, 3] = s.g_waiting
-        out[k, 7] = s.n_preempted
-        out[k, 12] = _seen_until(s)
+        out[k, LOOK_TOTAL_BLOCKS] = s.g_kv_total
+        out[k, LOOK_USED_BLOCKS] = s.g_kv_used
+        out[k, LOOK_RUNNING] = s.g_running
+        out[k, LOOK_WAITING] = s.g_waiting
+        out[k, LOOK_PREEMPTED] = s.n_preempted
+        out[k, LOOK_SEEN_UNTIL] = _seen_until(s)
         idle = np.zeros(s.n_slots, np.int32)
         for i in range(s.n_free):
             idle[s.free[i]] = 1
@@ -122,15 +120,15 @@ def _look_common(states, block, out):
                 continue
             if np.isnan(s.r_first_scheduled[slot]):
                 n = np.ceil(s.r_prompt[slot] / block)
-                out[k, 5] += n
-                out[k, 9] += s.r_prompt[slot]
+                out[k, LOOK_WAITING_BLOCKS] += n
+                out[k, LOOK_WAITING_TOKENS] += s.r_prompt[slot]
                 if s.r_arrival[slot] < first:
                     first = s.r_arrival[slot]
-                    out[k, 4] = n
+                    out[k, LOOK_FIRST_WAITING_BLOCKS] = n
             elif s.r_done[slot] == 0:
-                out[k, 10] += s.r_prompt[slot]
+                out[k, LOOK_PREFILL_TOKENS] += s.r_prompt[slot]
             else:
-                out[k, 8] += 1
+                out[k, LOOK_DECODES] += 1
 
 
 @kernel
@@ -191,24 +189,7 @@ def _take_out(states, k, slot, t):
         spans[j, 0] = s.sp_id[s.r_span[slot] + j]
         spans[j, 1] = s.sp_start[s.r_span[slot] + j]
         spans[j, 2] = s.sp_len[s.r_span[slot] + j]
-    times = np.empty(5)
-    times[0] = s.r_sent[slot]
-    times[1] = s.r_first_scheduled[slot]
-    times[2] = s.r_first_token[slot]
-    times[3] = s.r_last_token[slot]
-    times[4] = s.r_taken[slot]
-    counts = np.empty(11, np.int64)
-    counts[0] = s.r_id[slot]
-    counts[1] = s.r_prompt[slot]
-    counts[2] = s.r_output[slot]
-    counts[3] = s.r_max[slot]
-    counts[4] = s.r_priority[slot]
-    counts[5] = s.r_lora[slot]
-    counts[6] = s.r_watch[slot]
-    counts[7] = s.r_out_content[slot]
-    counts[8] = s.r_done[slot]
-    counts[9] = s.r_cached[slot]
-    counts[10] = s.r_preempt[slot]
+    passenger = take_passenger(s, slot)
     leave(s, slot)
     s.sp_live -= n
     s.r_spans[slot] = 0
@@ -219,36 +200,21 @@ def _take_out(states, k, slot, t):
     s.rec.promised -= 1
     if s.q_len == 0 and not s.at_plan:
         s.wake = min(s.wake, t)
-    return counts, times, spans
+    return passenger, spans
 
 
 @kernel
-def _put_in(states, k, counts, times, spans, blocks, t):
+def _put_in(states, k, passenger, spans, blocks, t):
     """False, and nothing done, if the batch is full."""
     s = states[k]
     n = spans.shape[0]
     if s.n_free == 0 or s.rec.promised == s.rec.id.size or s.sp_n + n > s.sp_id.size:
         make_room(s, n)
     slot = s.free[s.n_free - 1]
-    s.r_id[slot] = counts[0]
-    s.r_prompt[slot] = counts[1]
-    s.r_output[slot] = counts[2]
-    s.r_max[slot] = counts[3]
-    s.r_priority[slot] = counts[4]
-    s.r_lora[slot] = counts[5]
-    if counts[5] > 0:
+    put_passenger(s, slot, passenger)
+    s.r_arrival[slot] = passenger.r_sent
+    if passenger.r_lora > 0:
         s.any_lora = True
-    s.r_watch[slot] = counts[6]
-    s.r_out_content[slot] = counts[7]
-    s.r_done[slot] = counts[8]
-    s.r_cached[slot] = counts[9]
-    s.r_preempt[slot] = counts[10]
-    s.r_sent[slot] = times[0]
-    s.r_arrival[slot] = times[0]
-    s.r_first_scheduled[slot] = times[1]
-    s.r_first_token[slot] = times[2]
-    s.r_last_token[slot] = times[3]
-    s.r_taken[slot] = times[4]
     record_gauges(s, t)
     if not join(s, slot, blocks):
         return False
@@ -269,29 +235,23 @@ def _put_in(states, k, counts, times, spans, blocks, t):
     return True
 
 
-def _state_type(group: Any) -> Any:
-    """The struct of a group's states, and its name; what a scheduler attached for it is loaded."""
+def state_type(group: Any) -> Any:
+    """The struct of a group's states."""
     states = group._states
     if JIT:
         import numba
 
-        kind = numba.typeof(states).item_type
-        name = kind.name.rpartition(".")[2]
-    else:
-        kind = type(states[0])
-        name = kind.__name__
-    if name in _MODULES:
-        importlib.import_module(_MODULES[name])
-    return kind
+        return numba.typeof(states).item_type
+    return type(states[0])
 
 
 def _of_replicas(rows: F8, ranks: int) -> F8:
     """Rows of `LOOK` by replica from rows by rank: sums, the least of what concerns the head of a queue."""
     parts = rows.reshape(-1, ranks, len(LOOK))
     out: F8 = parts.sum(axis=1)
-    heads = np.where(parts[:, :, 4] > 0.0, parts[:, :, 4], np.inf).min(axis=1)
-    out[:, 4] = np.where(np.isfinite(heads), heads, 0.0)
-    out[:, 12] = parts[:, :, 12].min(axis=1)
+    heads = np.where(parts[:, :, LOOK_FIRST_WAITING_BLOCKS] > 0.0, parts[:, :, LOOK_FIRST_WAITING_BLOCKS], np.inf).min(axis=1)
+    out[:, LOOK_FIRST_WAITING_BLOCKS] = np.where(np.isfinite(heads), heads, 0.0)
+    out[:, LOOK_SEEN_UNTIL] = parts[:, :, LOOK_SEEN_UNTIL].min(axis=1)
     return out
 
 
@@ -300,7 +260,7 @@ class Inside:
 
     def __init__(self, group: Any, block_size: int = 16) -> None:
         self._group = group
-        self._kind = _state_type(group)
+        self._kind = state_type(group)
         self._block = float(block_size)
         self._own_look = self._kind in _METHODS["look"]
         self._ranks = group.ranks
@@ -364,8 +324,8 @@ class Inside:
 
     def put_in(self, replica: int, passenger: Passenger, blocks: int, now: float) -> bool:
         """It joins another batch, its KV in ``blocks`` held blocks."""
-        counts, times, spans = passenger
-        if not _put_in(self._group._states, replica, counts, times, spans, blocks, now):
+        columns, spans = passenger
+        if not _put_in(self._group._states, replica, columns, spans, blocks, now):
             return False
         self._group._keys[replica] = -np.inf
         return True
