@@ -30,6 +30,8 @@ _WITHOUT_LIST: Final = (
     *("itl_histogram.csv", "summary.json", "scenario.yaml", "report.html", "runs.jsonl", "runs.parquet"),
 )
 """What results have that were written before there was a list."""
+_LARGEST: Final = 1 << 28
+"""Bytes of a summary."""
 _DIGESTED: Final = 1 << 22
 """Bytes up to which a file is known by its content, beyond by its size."""
 
@@ -245,7 +247,10 @@ def _ours_at_all(at: Path) -> bool:
 def summary_format(folder: Path) -> str | None:
     """The ``format`` of the result that a folder holds; None when it holds none."""
     try:
-        found = str(json.loads((folder / _LAST).read_text(encoding="utf-8"))["format"])
+        file = folder / _LAST
+        if not file.is_file() or file.stat().st_size > _LARGEST:  # a pipe would be waited for
+            return None
+        found = str(json.loads(file.read_text(encoding="utf-8"))["format"])
         return found if found.startswith("servesim-") else None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None

@@ -20,7 +20,8 @@ from sim.errors import DataError, did_you_mean
 Evidence = Literal["measured", "fitted", "datasheet", "estimated"]
 GRADES: tuple[Evidence, ...] = ("measured", "fitted", "datasheet", "estimated")
 
-_LARGEST = 1 << 20
+LARGEST = 1 << 20
+"""Bytes of a file of settings."""
 _UNSOURCED = "no source given"
 _SHOWN = 12
 
@@ -90,8 +91,8 @@ def read_text(file: Path, what: str) -> str:
     try:
         if file.exists() and not file.is_file():
             raise DataError(str(file), f"is no file that could hold {what}")
-        if file.is_file() and file.stat().st_size > _LARGEST:
-            raise DataError(str(file), f"is too large for {what}", f"at most {_LARGEST:,} bytes")
+        if file.is_file() and file.stat().st_size > LARGEST:
+            raise DataError(str(file), f"is too large for {what}", f"at most {LARGEST:,} bytes")
         return file.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise DataError(str(file), "no such file", f"it should hold {what}") from None

@@ -60,7 +60,7 @@ def spoilt(draw: st.DrawFn, documents: list[Any], most: int = 3) -> Any:
         if how == "gone":
             del inside[path[-1]]
         elif how == "added" and isinstance(inside, dict):
-            inside[draw(st.text(max_size=6))] = draw(ODD)
+            inside[draw(st.text(max_size=6))] = copy.deepcopy(draw(ODD))
         elif how == "moved":
             other = draw(st.sampled_from(there))
             value = document
@@ -68,7 +68,7 @@ def spoilt(draw: st.DrawFn, documents: list[Any], most: int = 3) -> Any:
                 value = value[key]
             inside[path[-1]] = copy.deepcopy(value)
         else:
-            inside[path[-1]] = draw(ODD)
+            inside[path[-1]] = copy.deepcopy(draw(ODD))
     return document
 
 

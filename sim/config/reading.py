@@ -12,6 +12,7 @@ from sim.config.scenario import Scenario
 from sim.config.text import dump, parse
 from sim.config.validate import settings
 from sim.errors import ConfigError, DataError, did_you_mean
+from sim.profile_files import read_text
 from sim.resources import path as resource
 
 _BARE = {"arrival": "process", "lengths": "kind"}  # what a bare string means in these sections; elsewhere: the name
@@ -26,12 +27,7 @@ def load(path: str | Path, overrides: Iterable[str] = ()) -> Scenario:
     whatever is wrong in it.
     """
     file = _find(path)
-    try:
-        text = file.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise DataError(str(file), "is no text file") from None
-    except OSError as error:
-        raise DataError(str(file), f"cannot be read: {error.strerror or error}") from None
+    text = read_text(file, "a scenario")
     return loads(text, overrides, str(path), file.resolve().parent)
 
 

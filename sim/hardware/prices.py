@@ -14,6 +14,7 @@ from math import ceil, isfinite
 from pathlib import Path
 
 from sim.errors import ConfigError, DataError, UnknownNameError, did_you_mean
+from sim.profile_files import read_text
 from sim.resources import path as resource
 
 COLUMNS = (
@@ -70,9 +71,9 @@ def read_prices(file: str | Path, field: str = "economics.prices") -> tuple[Offe
     """A price list of one's own. Raises `ConfigError`, or `DataError` naming the row and the column."""
     path = Path(file)
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigError(field, str(file), f"cannot be read ({getattr(exc, 'strerror', None) or exc})") from exc
+        text = read_text(path, "prices")
+    except DataError as exc:
+        raise ConfigError(field, str(file), f"cannot be read ({exc.problem})") from exc
     return _parse(text, str(file), {})
 
 
@@ -89,8 +90,11 @@ def _public() -> tuple[Offer, ...]:
 
 
 def _parse(text: str, where: str, sources: dict[str, str]) -> tuple[Offer, ...]:
-    rows = csv.DictReader(text.splitlines())
-    names = rows.fieldnames or []
+    try:
+        rows = list(csv.DictReader(text.splitlines()))
+    except csv.Error as error:
+        raise DataError(where, f"is no table that can be read ({error})") from None
+    names = list(rows[0]) if rows else next(csv.reader(text.splitlines()[:1]), [])
     lacking = [c for c in _NEEDED if c not in names]
     if lacking:
         raise DataError(where, f"the column {lacking[0]!r} is missing", f"a price list has {', '.join(COLUMNS)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 from sim.errors import ConfigError, DataError, UnknownNameError
 from sim.model.hf import spec_from_config
 from sim.model.spec import ModelSpec
+from sim.profile_files import LARGEST, read_text
 from sim.resources import path as resource
 
 
@@ -43,7 +45,7 @@ def _contents(name_or_path: str) -> tuple[bytes, ...]:
     try:
         folder = path if path.is_dir() else path.parent
         files = {path, *(folder / name for name in ("params.json", "config.json", "hf_quant_config.json"))}
-        return tuple(file.read_bytes() for file in sorted(files) if file.is_file())
+        return tuple(file.read_bytes() for file in sorted(files) if file.is_file() and file.stat().st_size <= LARGEST)
     except (OSError, ValueError):  # said where it is read
         return ()
 
@@ -97,11 +99,12 @@ def _index() -> dict[str, ModelProfile]:
 
 
 def _read(file: Path) -> dict[str, Any]:
+    if not os.path.lexists(file):
+        raise DataError(str(file), "no such file", "give a built-in model name or the path of a config.json")
+    text = read_text(file, "the config.json of a model")
     try:
-        raw = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(str(file), "no such file", "give a built-in model name or the path of a config.json") from None
-    except (OSError, ValueError, RecursionError) as problem:
+        raw = json.loads(text)
+    except (ValueError, RecursionError) as problem:
         raise DataError(str(file), f"is no readable JSON: {problem}") from None
     if not isinstance(raw, dict):
         raise DataError(str(file), "must hold one JSON object, the config.json of a model")

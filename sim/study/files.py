@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sim.errors import ConfigError, DataError
+from sim.errors import ConfigError
+from sim.profile_files import read_text
 
 
 def gather(study: str, arguments: Sequence[str], overrides: Sequence[str] = ()) -> tuple[list[Any], dict[str, Any]]:
@@ -25,7 +26,9 @@ def gather(study: str, arguments: Sequence[str], overrides: Sequence[str] = ()) 
     data, folder = found
     if data.pop("study") != study:
         raise ConfigError("study", _study_file(arguments[0])[0]["study"], f"is not the study of this command ({study})")  # type: ignore[index]
-    given = data.pop("set", [])
+    given = data.pop("set", None) or []
+    if not isinstance(given, Mapping | list) or (isinstance(given, list) and not all(isinstance(g, str) for g in given)):
+        raise ConfigError("set", given, "must be a mapping or a list of settings", "such as {deployment.tp: 2}")
     own = [f"{k}={_text(v)}" for k, v in given.items()] if isinstance(given, Mapping) else list(given)
     if ("scenario" in data) == ("scenarios" in data):
         raise ConfigError("scenario", None, "a study file needs exactly one of scenario and scenarios")
@@ -41,10 +44,7 @@ def _study_file(argument: str) -> tuple[dict[str, Any], Path] | None:
     file = Path(argument)
     if not file.is_file():
         return None
-    try:
-        data = parse(file.read_text(encoding="utf-8"), argument)
-    except UnicodeDecodeError:
-        raise DataError(argument, "is no text file") from None
+    data = parse(read_text(file, "a scenario or a study"), argument)
     return (data, file.resolve().parent) if isinstance(data, dict) and "study" in data else None
 
 

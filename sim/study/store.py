@@ -43,6 +43,8 @@ class Store:
 
     def _open(self, folder: Path, fresh: bool) -> None:
         file = folder / _FILE
+        if os.path.lexists(file) and not file.is_file():
+            raise DataError(str(file), "is no file of a study", "name another folder")
         if not file.exists():
             output.check(folder)  # an earlier result of another command is replaced when there is an answer
         folder.mkdir(parents=True, exist_ok=True)

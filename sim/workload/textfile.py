@@ -5,6 +5,7 @@ Nothing here holds more of a file than it is asked for, so that a small file tha
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from pathlib import Path
@@ -14,9 +15,11 @@ from sim.errors import DataError, did_you_mean
 
 _MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 _MARK = b"\xef\xbb\xbf"
+LARGEST = 1 << 28
+"""Bytes, unpacked, of a file that is held as a whole."""
 READ = 1 << 22
 """Bytes read at a time."""
-LONGEST_LINE = 1 << 28
+LONGEST_LINE = 1 << 26
 """Bytes in one line of text; more is no table and no JSON lines."""
 
 
@@ -70,6 +73,34 @@ def chunks(path: Path, size: int = READ) -> Iterator[bytes]:
                 report(done, total, f"reading {path.name}")
             if piece:
                 yield piece
+
+
+def table(where: object, text: str) -> list[list[str]]:
+    """Rows of a small CSV text. Raises `DataError` naming ``where``."""
+    try:
+        return list(csv.reader(text.splitlines()))
+    except csv.Error as error:
+        raise DataError(str(where), f"is no table that can be read ({error})") from None
+
+
+def check_size(path: Path, most: int) -> None:
+    """Raise `DataError` for a file that is, or unpacks to, more than ``most`` bytes, and for what is no regular file."""
+    if path.exists() and packed_as_regular(path) is None:
+        if path.stat().st_size > most:
+            raise DataError(str(path), f"is larger than {most >> 20} MiB")
+        return
+    total = 0
+    for piece in chunks(path):
+        total += len(piece)
+        if total > most:
+            raise DataError(str(path), f"unpacks to more than {most >> 20} MiB")
+
+
+def packed_as_regular(path: Path) -> str | None:
+    """As `packed_as`, for a regular file; anything else raises `DataError` instead of being waited for."""
+    if not path.is_file():
+        raise DataError(str(path), "cannot be read: is no regular file")
+    return packed_as(path)
 
 
 def read_all(path: Path, most: int) -> bytes:

@@ -131,7 +131,8 @@ def result(file: Path) -> None:
     folder = file.parent / "result"
     if not folder.exists():
         summarise(four_requests(), renderer=None).save(folder)
-    (folder / "summary.json").write_bytes(file.read_bytes())
+    (folder / "summary.json").unlink()
+    (folder / "summary.json").symlink_to(file)
     try:
         sim.load_result(folder)
     except ServesimError as error:
@@ -144,7 +145,8 @@ def runs(file: Path) -> None:
 
     folder = file.parent / "study"
     folder.mkdir(exist_ok=True)
-    (folder / "runs.jsonl").write_bytes(file.read_bytes())
+    (folder / "runs.jsonl").unlink(missing_ok=True)
+    (folder / "runs.jsonl").symlink_to(file)
     Store(folder, {"study": "sweep"}, "code").close()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +20,7 @@ from tests.strategies import ANY
 
 SECONDS = 20
 QUIET: dict[str, Any] = {"deadline": None, "suppress_health_check": list(HealthCheck), "database": None}
+pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")
 each = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 
 
@@ -66,6 +69,27 @@ def test_what_is_no_such_file_at_all(kind: Kind, tmp_path: Path) -> None:
         attempt(kind, tmp_path, content)
 
     check()
+
+
+@each
+@pytest.mark.parametrize("what", ["pipe", "device", "folder", "link to nothing", "packed bomb"])
+def test_what_is_no_regular_file_is_refused(kind: Kind, what: str, tmp_path: Path) -> None:
+    file = tmp_path / kind.name
+    if what == "pipe":
+        os.mkfifo(file)
+    elif what == "device":
+        file.symlink_to("/dev/zero")
+    elif what == "folder":
+        file.mkdir()
+    elif what == "packed bomb":
+        with gzip.open(file, "wb", 1) as packed:
+            for _ in range(7):
+                packed.write(b"1" * 10_000_000)
+    else:
+        file.symlink_to(tmp_path / "nothing")
+    with in_time(), pytest.raises(ServesimError) as error:
+        kind.read(file)
+    assert len(str(error.value)) < 4000
 
 
 @each

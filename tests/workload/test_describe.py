@@ -113,6 +113,12 @@ def test_converting_what_cannot_be_written(shared_prefixes, tmp_path):
 def test_the_page(shared_prefixes, tmp_path):
     folder = view.save([describe(shared_prefixes), describe(poisson(tmp_path))], tmp_path / "out")
 
-    assert {f.name for f in folder.iterdir()} == {"summary.json", "report.html", "m.synthetic.yaml", "p.synthetic.yaml"}
+    assert {f.name for f in folder.iterdir()} == {
+        ".servesim.json",
+        "summary.json",
+        "report.html",
+        "m.synthetic.yaml",
+        "p.synthetic.yaml",
+    }
     assert "Best possible hit rate" in (folder / "report.html").read_text(encoding="utf-8")
     assert json.loads((folder / "summary.json").read_text())["files"][0]["sharing"]["best_hit_rate"] == 0.5

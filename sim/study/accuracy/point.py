@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sim.errors import DataError
+from sim.workload.textfile import LARGEST, read_all
 
 QUALITIES = ("good", "fair", "weak")
 LATENCIES = ("ttft_s", "tpot_s", "itl_s", "e2e_s", "step_s")
@@ -65,10 +66,7 @@ def read_folder(folder: Path) -> Iterator[Point]:
     """Points of one deployment: ``points.jsonl`` beside an optional ``deployment.json``. Raises `DataError`."""
     file = folder / "points.jsonl"
     inside, chat = _client(folder / "deployment.json")
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(str(file), f"cannot be read: {error}") from None
+    lines = read_all(file, LARGEST).decode("utf-8").splitlines()
     for number, line in enumerate(lines, 1):
         if line.strip():
             try:
@@ -82,9 +80,9 @@ def read_folder(folder: Path) -> Iterator[Point]:
 def _client(file: Path) -> tuple[bool, bool]:
     """What is told of the client: whether times were taken inside the engine, and whether it called the chat endpoint."""
     try:
-        told = json.loads(file.read_text(encoding="utf-8"))
+        told = json.loads(read_all(file, LARGEST))
         return str(told.get("metrics", {}).get("ttft_s", "")).startswith("engine"), "chat" in str(told.get("load_generator", ""))
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError, DataError):
         return False, False
 
 

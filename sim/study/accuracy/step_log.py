@@ -14,7 +14,6 @@ Contexts are not logged: they are kept as an account of the tokens that went in 
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ from sim.cost.extras import Extras
 from sim.cost.plain import plain_step_time
 from sim.errors import DataError, NotModelledError
 from sim.fleet.build import Plan
-from sim.workload.textfile import read_all
+from sim.workload.textfile import read_all, table
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -131,7 +130,8 @@ def _is_table(text: str) -> bool:
 
 
 def _table(path: Path, text: str) -> list[StepLog]:
-    rows = list(csv.DictReader(text.splitlines()))
+    head, *rest = table(path, text)
+    rows = [dict(zip(head, row, strict=False)) for row in rest]
     missing = [c for c in COLUMNS if rows and c not in rows[0]]
     if missing:
         raise DataError(str(path), f"column {missing[0]!r} is missing", ", ".join(COLUMNS))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import gzip
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from sim.workload.base import Traffic
 from sim.workload.closed_loop import ClosedLoop
 from sim.workload.recorded import RecordedTraffic
 from sim.workload.table import RequestBlock
+from sim.workload.textfile import LARGEST, read_all
 
 _PREFIX_GROUPS = 10  # prompts of a ``unique_prompts`` run fall into so many groups with a common prefix
 
@@ -112,10 +112,8 @@ def read_requests(file: Path) -> dict[str, Any]:
     prefix_tokens`` (−1: unknown), ``ttft_s, e2e_s`` (NaN: unknown). Raises `DataError`.
     """
     try:
-        data = file.read_bytes()
-        text = (gzip.decompress(data) if file.suffix == ".gz" else data).decode("utf-8-sig")
-        rows = list(csv.DictReader(text.splitlines()))
-    except (OSError, UnicodeDecodeError, EOFError) as error:
+        rows = list(csv.DictReader(read_all(file, LARGEST).decode("utf-8").splitlines()))
+    except csv.Error as error:
         raise DataError(str(file), f"cannot be read: {error}") from None
     if not rows:
         raise DataError(str(file), "has no requests")

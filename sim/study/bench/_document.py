@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.errors import DataError, did_you_mean
-from sim.workload.textfile import read_all
+from sim.workload.textfile import read_all, table
 
 LARGEST = 1 << 30
 """Bytes of a result file, unpacked."""
@@ -39,7 +38,7 @@ class Document:
                 if len(lines) < 2 or not isinstance(error, json.JSONDecodeError) or error.msg != "Extra data":
                     raise DataError(str(self.path), f"is no readable JSON: {str(error)[:120]}") from None
                 return "jsonl", [self._line(number, line) for number, line in lines]
-        rows = list(csv.reader(text.splitlines()))
+        rows = table(self.path, text)
         if len(rows) < 2 or len(rows[0]) < 2:
             raise DataError(str(self.path), "is neither JSON, JSON lines nor a CSV table")
         return "csv", rows

@@ -14,9 +14,11 @@ from typing import Any
 
 from sim.errors import DataError, UnknownNameError
 from sim.study.conformance.base import Case, Difference
+from sim.workload.textfile import check_size
 
 __all__ = ["Case", "Difference", "check", "engines"]
 
+_LARGEST = 1 << 29  # bytes, unpacked
 _SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
 
 
@@ -36,6 +38,7 @@ def check(engine: str, paths: Sequence[Path]) -> Iterator[Case]:
     module = importlib.import_module(f"{__name__}.{name}")
     files = [file for path in paths for file in _files(module, Path(path))]
     for file in files:
+        check_size(file, _LARGEST)
         try:
             yield from module.check(file)
         except RecursionError:

@@ -123,7 +123,7 @@ def read(path: Path) -> dict[str, Any]:
     try:
         with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
             recording = json.load(file)
-    except (OSError, EOFError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, EOFError, ValueError) as error:
         raise DataError(str(path), f"not a recording ({error})") from error
     missing = [key for key in ("meta", "requests", "trace") if not isinstance(recording, dict) or key not in recording]
     if missing:

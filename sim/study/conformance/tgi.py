@@ -42,7 +42,7 @@ def _rows(path: Path) -> Iterator[Row]:
         text = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode()
         whole = json.loads(text) if text.lstrip().startswith("[") else None
         rows = whole if whole is not None else [json.loads(line) for line in text.splitlines() if line.strip()]
-    except (OSError, EOFError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, EOFError, ValueError) as error:
         raise DataError(str(path), f"cannot be read: {error}") from error
     if not rows or not all(isinstance(row, dict) for row in rows):
         raise DataError(str(path), "holds no recording")

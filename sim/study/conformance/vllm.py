@@ -107,7 +107,7 @@ def read(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     try:
         with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
             lines = [json.loads(line) for line in file if line.strip()]
-    except (OSError, EOFError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, EOFError, ValueError) as error:
         raise DataError(str(path), f"not a recording ({error})") from error
     scenario = lines[0] if lines and isinstance(lines[0], dict) else {}
     missing = [key for key in ("engine", "duration_us", "requests") if key not in scenario]
@@ -288,7 +288,7 @@ def read_balancer(path: Path) -> list[dict[str, Any]]:
     try:
         with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
             cases = json.load(file)
-    except (OSError, EOFError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, EOFError, ValueError) as error:
         raise DataError(str(path), f"not a recording ({error})") from error
     keys = {"num_engines", "client_count", "start_index", "events"}
     if not isinstance(cases, list) or not cases or not all(isinstance(c, dict) and keys <= set(c) for c in cases):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -77,7 +76,7 @@ def look(path: Path) -> Head:
     if start == b"[":
         first = _first_of_array(path)
         return Head(path, "json", tuple(first) if isinstance(first, Mapping) else (), first)
-    row = next(csv.reader([data.lstrip().splitlines()[0].decode("utf-8", "replace")]), [])
+    row = next(iter(textfile.table(path, data.lstrip().splitlines()[0].decode("utf-8", "replace"))), [])
     return Head(path, "csv", tuple(name.strip() for name in row))
 
 

@@ -166,7 +166,13 @@ def numbers(source: Source, column: Column, rule: str) -> NDArray[np.float64]:
 
     series = pd.Series(column.values)
     if series.dtype.kind not in "iuf":
-        as_numbers = pd.to_numeric(series.astype(object).where(series.map(lambda x: not isinstance(x, bool))), errors="coerce")
+        known = series.astype(object).where(series.map(lambda x: not isinstance(x, bool)))
+        try:
+            as_numbers = pd.to_numeric(known, errors="coerce")
+        except OverflowError:  # a whole number of more than 308 digits
+            as_numbers = pd.to_numeric(
+                known.map(lambda x: np.inf if isinstance(x, int) and abs(x) > 1e308 else x), errors="coerce"
+            )
     else:
         as_numbers = series
     values = np.asarray(as_numbers, np.float64)

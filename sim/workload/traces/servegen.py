@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import csv
 import json
 import math
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from sim.streams import stream
 from sim.units import Seconds
 from sim.workload.settings import Params
 from sim.workload.table import RequestBlock
-from sim.workload.textfile import read_all
+from sim.workload.textfile import read_all, table
 from sim.workload.traces._base import Head, Trace
 
 _WINDOW = 600.0
@@ -138,7 +137,7 @@ def _client(file: Path) -> _Client | None:
     if not dataset.is_file():
         return None
     windows = []
-    for line, row in enumerate(csv.reader(read_all(file, _LARGEST).decode().splitlines()), 1):
+    for line, row in enumerate(table(file, read_all(file, _LARGEST).decode()), 1):
         if not row:
             continue
         if len(row) < 4:
