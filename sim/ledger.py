@@ -72,6 +72,8 @@ REQUEST_COLUMNS: Final = ("id", "klass", *ENGINE_COLUMNS[1:])
 """The request table of a result: with the class of the traffic."""
 HAND_OVER_COLUMNS: Final = ("prefill_replica", "prefill_end_s", "kv_allocated_s", "kv_arrived_s", "decode_start_s")
 """Beside those above where prefill and decode are different replicas; ``replica`` is then the one that decodes (`sim.metrics.hand_over`)."""
+LABEL_COLUMNS: Final = ("tenant", "session")
+"""Beside those above where the traffic has them."""
 _DEFAULTS: Final = {c.name: c.default for c in COLUMNS}
 
 

@@ -165,7 +165,9 @@ class Traffic(Sources):
     @model_validator(mode="before")
     @classmethod
     def _so_many(cls, given: Any) -> Any:
-        """10,000 requests, where nothing ends by itself."""
+        """10,000 requests, where nothing ends by itself; a class that is null is none."""
+        if isinstance(given, Mapping) and isinstance(given.get("classes"), Mapping):
+            given = {**given, "classes": {k: v for k, v in given["classes"].items() if v is not None}}
         source = given.get("synthetic") if isinstance(given, Mapping) else None
         if not isinstance(source, Mapping) or source.get("requests") is not None or _ends(source.get("arrival")):
             return given

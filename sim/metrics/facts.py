@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sim.ledger import FAILED, FINISHED, IN_FLIGHT, REJECTED
+from sim.metrics.definitions import SLO_METRICS
 from sim.metrics.groups import replica_load
 from sim.metrics.record import RunRecord
 from sim.metrics.slo import met
@@ -82,9 +83,10 @@ def _verdicts(record: RunRecord, columns: Mapping[str, Array]) -> dict[str, Arra
     for klass, slo in record.class_slo.items():  # a class with targets of its own
         rows = columns["klass"] == klass
         own = met({k: columns[k][rows] for k in ("status", "output_tokens", "ttft_s", "tpot_s", "e2e_s")}, slo.targets())
-        for key, ok in own.items():
-            verdicts.setdefault(key, verdicts["joint"].copy())[rows] = ok
-    return verdicts
+        finished = columns["status"][rows] == FINISHED
+        for key in verdicts.keys() | own.keys():
+            verdicts.setdefault(key, columns["status"] == FINISHED)[rows] = own.get(key, finished)
+    return {k: verdicts[k] for k in (*(k for k in SLO_METRICS if k in verdicts), "joint")}
 
 
 __all__ = ["FAILED", "FINISHED", "IN_FLIGHT", "REJECTED", "Facts", "facts_of"]

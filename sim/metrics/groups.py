@@ -13,6 +13,7 @@ from sim.ledger import FINISHED
 from sim.metrics.definitions import SLO_METRICS
 from sim.metrics.latency import number
 from sim.metrics.section import ABSENT, Section, keyed
+from sim.metrics.slo import demands_of
 
 if TYPE_CHECKING:
     from sim.metrics.facts import Facts
@@ -40,9 +41,11 @@ class Row(Section):
 
 @dataclass(frozen=True)
 class ClassRow(Row):
-    """The requests of a class of traffic."""
+    """The requests of a class of traffic; of one with targets of its own also what share must meet them and whether all its demands are met."""
 
     index: int = field(metadata=keyed("klass"))
+    required: float | None = field(default=None, metadata=ABSENT)
+    met: bool | None = field(default=None, metadata=ABSENT)
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,20 @@ def class_rows(facts: Facts) -> tuple[ClassRow, ...]:
     klass, names = facts.columns["klass"], facts.record.class_names
     classes = max(int(klass.max()) + 1 if klass.size else 1, len(names))
     rows = group_rows(facts.columns, klass, facts.ok, facts.counted, classes)
-    return tuple(ClassRow(index=g, name=_name(names, g), **row) for g, row in enumerate(rows))
+    judged: dict[str | None, list[bool]] = {}
+    for d in demands_of(facts.record, facts.columns, facts.counted) if facts.record.class_slo else ():
+        if d.met is not None:
+            judged.setdefault(d.klass, []).append(d.met)
+    out = []
+    for g, row in enumerate(rows):
+        name, own = _name(names, g), facts.record.class_slo.get(g)
+        met = judged.get(name) if own is not None else None
+        out.append(
+            ClassRow(
+                index=g, name=name, **row, required=None if own is None else own.attainment, met=None if met is None else all(met)
+            )
+        )
+    return tuple(out)
 
 
 def replica_rows(facts: Facts) -> tuple[ReplicaRow, ...]:

@@ -34,6 +34,7 @@ class RunRecord:
     ``accelerator``, ``engine``, ``deployment``, ``traffic`` …) in the order in which they are printed.
     ``scaling``: what an autoscaler did, and ``alive_s``: f8[replica], seconds in which each replica existed (None: all the time).
     ``replicas``: engines, where rows by replica are data-parallel ranks; None: as many as rows.
+    ``class_slo``: targets of classes that have their own, by number; ``tenant_names``: of tenants 1, 2, …
     ``stations``: what the stations of the fleet left for sections of the summary (`sim.metrics.sections`), by name of the section.
     ``complete``: False when the run was interrupted.
     """
@@ -51,6 +52,7 @@ class RunRecord:
     slo: Slo = field(default_factory=Slo)
     class_slo: Mapping[int, Slo] = field(default_factory=dict)
     class_names: Sequence[str] = ()
+    tenant_names: Sequence[str] = ()
     replica_names: Sequence[str] = ()
     accelerators: float = 1
     replicas: int | None = None
@@ -62,6 +64,14 @@ class RunRecord:
     scaling: Scaling | None = None
     alive_s: Array | None = None
     stations: Mapping[str, Any] = field(default_factory=dict)
+
+    def class_name(self, k: int) -> str:
+        """The name of class ``k``, else its number."""
+        return str(self.class_names[k]) if k < len(self.class_names) else str(k)
+
+    def tenant_name(self, k: int) -> str:
+        """The name of tenant ``k``, else its number; 0 is nobody."""
+        return "–" if k == 0 else str(self.tenant_names[k - 1]) if k <= len(self.tenant_names) else str(k)
 
 
 def fold(a: Array, times: int = 1) -> Array:

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from sim.ledger import HAND_OVER_COLUMNS, REQUEST_COLUMNS
+from sim.ledger import HAND_OVER_COLUMNS, IN_FLIGHT, LABEL_COLUMNS, REQUEST_COLUMNS
 from sim.metrics.latency import derive
 from sim.metrics.record import RunRecord
 from sim.metrics.series import table
+from sim.metrics.slo import demand_text
 from sim.metrics.summary import Summary, summarise_run
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ class Result:
     """One run.
 
     ``columns``: the request table as arrays, by id: `sim.ledger.REQUEST_COLUMNS`, disaggregated also
-    `sim.ledger.HAND_OVER_COLUMNS`, and ``ttft_s, tpot_s, e2e_s, ingress_s, queue_s, slo_met``.
+    `sim.ledger.HAND_OVER_COLUMNS`, of traffic with tenants and sessions `sim.ledger.LABEL_COLUMNS`, and ``ttft_s, tpot_s, e2e_s, ingress_s,
+    queue_s, slo_met``.
     ``series``: the time series as arrays (`series.COLUMNS`). ``itl_hist``: see `histogram`. ``scenario``: resolved YAML.
     ``renderer``: makes the HTML report that `save` writes beside the tables (None: none). It is named, not imported, because
     reports lie above metrics.
@@ -72,6 +74,32 @@ class Result:
         return pd.DataFrame(self.columns, copy=False)
 
     @cached_property
+    def classes(self) -> pd.DataFrame:
+        """One row per class of clients (or model): its figures in the summary."""
+        import pandas as pd
+
+        return pd.DataFrame([dict(row) for row in self.summary.classes])
+
+    @cached_property
+    def tenants(self) -> pd.DataFrame:
+        """One row per tenant, the largest first; empty for traffic without tenants."""
+        import pandas as pd
+
+        found = self.summary.extras.get("tenants")
+        return pd.DataFrame([dict(row) for row in found["rows"]] if found is not None else [])
+
+    @cached_property
+    def sessions(self) -> pd.DataFrame:
+        """One row per session, in order of its first request (`sections.sessions.session_table`); empty without sessions."""
+        import pandas as pd
+
+        if "session" not in self.columns:
+            return pd.DataFrame()
+        from sim.metrics.sections.sessions import session_table
+
+        return pd.DataFrame(session_table(self.columns, self.columns["status"] != IN_FLIGHT))
+
+    @cached_property
     def timeseries(self) -> pd.DataFrame:
         """One row per replica and time bin."""
         import pandas as pd
@@ -101,6 +129,8 @@ class Result:
         verdict = ""
         if slo.met is not None:
             share = f"{100 * (slo.attainment['joint'] or 0.0):.4g}% of requests meet its SLO, {100 * (slo.required or 0.0):.6g}% required"
+            missed = "; ".join(demand_text(d) for d in slo.demands if d.met is False)
+            share = f"{missed}" if missed and len(slo.demands) > 1 else share
             verdict = f" {'Holds' if slo.met else 'Misses'}: {share}."
         counts = f"{s.requests.finished:,} of {s.requests.injected:,} requests."
         return f"{s.name}: {counts}{verdict} {s.bottleneck.sentence}"
@@ -123,7 +153,8 @@ def _sorted(raw: Mapping[str, Array]) -> dict[str, Array]:
     for missing in ("klass", "cached_tokens", "preemptions"):
         columns.setdefault(missing, np.zeros(ids.size, np.int32))
     columns.setdefault("taken_s", columns["arrival_s"].astype(float))
-    columns = {k: columns[k] for k in REQUEST_COLUMNS} | {k: np.asarray(raw[k]) for k in HAND_OVER_COLUMNS if k in raw}
+    columns = {k: columns[k] for k in REQUEST_COLUMNS}
+    columns |= {k: np.asarray(raw[k]) for k in (*HAND_OVER_COLUMNS, *LABEL_COLUMNS) if k in raw}
     if ids.size > 1 and not bool((ids[1:] > ids[:-1]).all()):
         order = np.argsort(ids, kind="stable")
         columns = {k: v[order] for k, v in columns.items()}

@@ -146,7 +146,9 @@ def summarise_run(record: RunRecord, columns: Mapping[str, Array], warmup_s: flo
     utilisation, bottleneck and series.
     """
     facts = facts_of(record, columns, warmup_s)
-    latency, use, slo = latency_of(facts), utilisation(facts), slo_figures(facts)
+    latency, use = latency_of(facts), utilisation(facts)
+    inner = steady(columns, facts.finished, facts.ok, facts.counted, bool(record.slo.targets() or record.class_slo))
+    slo = slo_figures(facts, inner)
     requests, tokens = _requests(facts), _tokens(facts)
     preemptions = int(record.totals.get("preemptions", columns["preemptions"].sum()))
     spell = worst_spell(columns, facts.ok, facts.counted, slo.required or 0.0) if slo.met is False else None
@@ -166,7 +168,7 @@ def summarise_run(record: RunRecord, columns: Mapping[str, Array], warmup_s: flo
         simulated_s=facts.horizon,
         latency=latency,
         throughput=_throughput(requests.finished, tokens, facts.duration, record.accelerators),
-        steady=steady(columns, facts.finished, facts.ok, facts.counted, slo.met is not None),
+        steady=inner,
         slo=slo,
         utilisation=use,
         tokens=tokens,

@@ -66,7 +66,13 @@ def render(result: Result) -> str:
     if figures["time"]:
         body += ["<h2>Through the run</h2>", page.plots(figures["time"])]
     if len(s["classes"]) > 1:
-        body += ["<h2>Request classes</h2>", _groups(s["classes"], "class")]
+        body += ["<h2>Request classes</h2>", _groups(_classes(s["classes"]), "class")]
+    if "tenants" in s and s["tenants"]["count"] > 1:
+        shown = s["tenants"]["rows"][:MANY_REPLICAS]
+        more = f", the {len(shown)} with most requests" if s["tenants"]["count"] > len(shown) else ""
+        body += [f"<h2>{s['tenants']['count']:,} tenants{more}</h2>", _groups(shown, "tenant")]
+    if "sessions" in s:
+        body += ["<h2>Sessions</h2>", _sessions(s["sessions"])]
     if len(s["replicas"]) > 1:
         body += [
             "<h2>Replicas</h2>",
@@ -80,6 +86,22 @@ def render(result: Result) -> str:
     if result.scenario:
         body.append(page.details("Scenario, resolved: runs again to the same result", f"<pre>{page.esc(result.scenario)}</pre>"))
     return page.page(f"{s['name'] or 'run'} · servesim", body, [f for group in figures.values() for f in group])
+
+
+def _classes(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Names with the verdict of those that have targets of their own."""
+    mark: dict[Any, str] = {True: " ✔", False: " ✘"}
+    return [{**row, "name": row["name"] + mark.get(row.get("met"), "")} for row in rows]
+
+
+def _sessions(s: Mapping[str, Any]) -> str:
+    head = ["", "mean", "p50", "p95", "p99"]
+    titles = {"duration_s": "First request to last answer", "served_s": "… of it waiting for answers"}
+    rows = [[title, *(words.seconds(s[key][p]) for p in ("mean", "p50", "p95", "p99"))] for key, title in titles.items()]
+    facts = f"{s['count']:,} sessions of {words.number(s['requests_mean'])} requests, {s['whole']:,} of them whole in this run"
+    if s["met"] is not None:
+        facts += f"; in {words.met_share(s['met'])} every request met the SLO"
+    return f'<p class="caption">{page.esc(facts)}.</p>' + page.table(head, rows)
 
 
 def _sure(sure: Mapping[str, Any]) -> str:

@@ -15,12 +15,12 @@ from sim.metrics.definitions import definition
 from sim.report import study, words
 from sim.report.figures import BLUE, ORANGE, PALETTE, RED, Figure, layout, rounded
 from sim.report.templating import Page, Section, Table
+from sim.study.stress.curve import title_of
 
 if TYPE_CHECKING:
     from sim.study.questions.stress import StressAnswer
     from sim.study.stress.curve import Point
 
-_UNIT: Final = {"rate": "requests/s", "lengths": "lengths ×", "burst": "bursts ×"}
 CURVE: Final = (
     "Bands are the interval of the mean over the runs. Where the queue grows to the end of the run, latencies depend on how long the run is: "
     "such loads are marked."
@@ -41,7 +41,7 @@ def screen(answer: StressAnswer) -> Group:
 
     style = {True: "bold green", False: "bold red", None: "bold"}[answer.verdict]
     table = RichTable(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    for i, title in enumerate((_UNIT[answer.curve.along], "SLO met", "TTFT\np50", "TTFT\np99", "TPOT\np99", "tokens/s", "")):
+    for i, title in enumerate((answer.curve.unit, "SLO met", "TTFT\np50", "TTFT\np99", "TPOT\np99", "tokens/s", "")):
         table.add_column(title, justify="left" if i == 6 else "right", overflow="fold")
     for p in answer.curve.points:
         held = p.attainment["joint"][0] >= answer.curve.required
@@ -59,7 +59,7 @@ def facts(answer: StressAnswer) -> list[str]:
     """Knee, saturation, and the break of each target, a line each."""
     c = answer.curve
     scale = answer.offered if c.along == "rate" else 1.0
-    unit = _UNIT[c.along]
+    unit = c.unit
     out = []
     knee, capacity = c.knee(), c.capacity()
     if knee is not None:
@@ -73,7 +73,7 @@ def facts(answer: StressAnswer) -> list[str]:
         if target == "joint" or math.isnan(bad):
             continue
         low = "below" if math.isnan(good) else f"between {good * scale:.4g} and"
-        out.append(f"{definition(target).title} breaks {low} {bad * scale:.4g} {unit}.")
+        out.append(f"{title_of(target)} breaks {low} {bad * scale:.4g} {unit}.")
     return out
 
 
@@ -114,7 +114,7 @@ def page(answer: StressAnswer) -> Page:
     from sim.study.questions.stress import recovery_sentence
 
     c = answer.curve
-    head = [_UNIT[c.along], "SLO met", "TTFT p50", "TTFT p99", "TPOT p99", "E2E p99", "output tokens/s", ""]
+    head = [c.unit, "SLO met", "TTFT p50", "TTFT p99", "TPOT p99", "E2E p99", "output tokens/s", ""]
     figures = [
         _band(answer, "attainment"),
         _band(answer, "ttft_p99_s"),
@@ -157,9 +157,12 @@ def _steps(found: Any) -> Table:
 
 def _band(answer: StressAnswer, name: str) -> Figure | None:
     c = answer.curve
-    x_title = {"rate": "requests/s", "lengths": "lengths, times the scenario's", "burst": "height of bursts, times the mean"}[
-        c.along
-    ]
+    x_title = {
+        "rate": "requests/s",
+        "lengths": "lengths, times the scenario's",
+        "burst": "height of bursts, times the mean",
+        "class": f"rate of class {c.of}, times the scenario's",
+    }[c.along]
     points = [p for p in c.points if name == "attainment" or name in p.figures]
     if len(points) < 2:
         return None
@@ -188,7 +191,7 @@ def _band(answer: StressAnswer, name: str) -> Figure | None:
 
 
 def _short(target: str) -> str:
-    return "all together" if target == "joint" else str(definition(target).title)
+    return "all together" if target == "joint" else title_of(target)
 
 
 def _line(xs: list[float], rows: list[Any], name: str, color: str) -> list[dict[str, Any]]:

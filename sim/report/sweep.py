@@ -14,6 +14,7 @@ from rich.text import Text
 from sim.report import study, words
 from sim.report.figures import BLUE, GREEN, Figure, layout, time_axis
 from sim.report.templating import Page, Section, Table
+from sim.study.domains import plain
 
 if TYPE_CHECKING:
     from sim.study.questions.sweep import SweepAnswer
@@ -56,7 +57,7 @@ def screen(answer: SweepAnswer) -> Group:
     for title in (*_short(answer).values(), *(["run"] if repeated else []), *(t.replace(" ", "\n") for t, _ in columns.values())):
         table.add_column(title, justify="right", no_wrap=True)
     for row in answer.rows[:_ROWS]:
-        cells = [str(row[p]) for p in answer.paths] + ([str(row["replication"])] if repeated else [])
+        cells = [plain(row[p]) for p in answer.paths] + ([str(row["replication"])] if repeated else [])
         style = "green" if row.get("slo.met") else ""
         table.add_row(*cells, *(show(row.get(k)) for k, (_, show) in columns.items()), style=style)
     lines: list[Any] = [Text(answer.sentence(), style="bold"), table]

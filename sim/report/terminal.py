@@ -27,6 +27,7 @@ _BAR: Final = {
     "idle": ("idle", "white"),
 }
 _BAR_WIDTH: Final = 60
+_MOST_CLASSES: Final = 12
 _MAX_WARNINGS: Final = 4
 _NARROW: Final = ("p999", "p90", "mean", "p95")
 """Columns of the latency table that go, one after the other, where the terminal is too narrow for all: a label never does, and no cell is cut."""
@@ -44,7 +45,7 @@ def screen(result: Result) -> Group:
     when = words.spell(s)
     if when:
         lines.append(Text(when, style=style))
-    lines += [LatencyTable(s), _facts(s), _bar(s["bottleneck"]["shares"]), Text(s["bottleneck"]["sentence"])]
+    lines += [LatencyTable(s), *_class_table(s), _facts(s), _bar(s["bottleneck"]["shares"]), Text(s["bottleneck"]["sentence"])]
     lines += [Text(f"· {note}") for note in result.notes]
     shown = result.warnings[:_MAX_WARNINGS]
     lines += [Text(f"! {w}", style="yellow") for w in shown]
@@ -52,6 +53,21 @@ def screen(result: Result) -> Group:
         more = words.counted(len(result.warnings) - len(shown), "more warning")
         lines.append(Text(f"! {more} in the report and in summary.json", style="yellow"))
     return Group(*lines)
+
+
+def _class_table(s: Mapping[str, Any]) -> list[Table]:
+    """A row per class of clients where there are some, but not many."""
+    rows = s["classes"]
+    if not 1 < len(rows) <= _MOST_CLASSES:
+        return []
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    for i, title in enumerate(("class", "requests", "SLO met", "TTFT p50", "TTFT p99", "TPOT p99", "E2E p99")):
+        table.add_column(title, justify="right" if i else "left", no_wrap=True)
+    for row in rows:
+        times = (words.seconds(row[k]) for k in ("ttft_p50_s", "ttft_p99_s", "tpot_p99_s", "e2e_p99_s"))
+        style = {False: "red", True: "green", None: ""}[row.get("met")]
+        table.add_row(row["name"], f"{row['requests']:,}", words.percent(row["attainment"], 2), *times, style=style)
+    return [table]
 
 
 class LatencyTable:

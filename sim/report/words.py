@@ -11,6 +11,7 @@ from sim.metrics.model_error import LEVEL
 from sim.units import show_seconds
 
 DASH: Final = "–"
+_FEW: Final = 4  # demands that a sentence names
 _MANY: Final = 0.03  # of the requests of a bad stretch: a queue that is worth a word
 _PEAK: Final = 1.3  # times the mean: a peak of the load, not its scatter
 PERCENTILE_TITLES: Final = {"mean": "mean", "p50": "p50", "p90": "p90", "p95": "p95", "p99": "p99", "p999": "p99.9"}
@@ -110,6 +111,9 @@ def verdict(summary: Mapping[str, Any]) -> tuple[str, str]:
             "none",
             f"Median TTFT {seconds(ttft['p50'])}, median TPOT {seconds(tpot['p50'])} at {rate} requests/s. No SLO was set.",
         )
+    demands = slo.get("demands", ())
+    if len(demands) > 1 or any(d["percentile"] for d in demands):
+        return _several(slo, demands)
     joint = slo["attainment"]["joint"]
     need = f"{targets(summary)} ({required(slo['required'])} required)."
     if not joint:
@@ -121,6 +125,30 @@ def verdict(summary: Mapping[str, Any]) -> tuple[str, str]:
     worst = min(single, key=lambda k: single[k]) if len(single) > 1 else None
     more = f" {definition(worst).title} is missed most: {met_share(single[worst])} meet it." if worst else ""
     return "misses", f"Misses its SLO: only {met_share(joint)} {text}{more}"
+
+
+def _several(slo: Mapping[str, Any], demands: Iterable[Mapping[str, Any]]) -> tuple[str, str]:
+    """The verdict where more than one thing is asked: of classes, of percentiles."""
+    demands = list(demands)
+    missed = [d for d in demands if d["met"] is False]
+    if not missed:
+        asked = join(_demand(d) for d in demands) if len(demands) <= _FEW else f"all {len(demands)} demands are met"
+        return "holds", f"Holds its SLO: {asked}."
+    shown = [_demand(d) for d in sorted(missed, key=lambda d: d["attainment"] or 0.0)]
+    if len(shown) > _FEW:
+        shown = [*shown[:_FEW], f"{len(shown) - _FEW} more demands are missed"]
+    kept = len(demands) - len(missed)
+    rest = f" {kept} of {len(demands)} demands {'is' if kept == 1 else 'are'} met." if kept else ""
+    return "misses", f"Misses its SLO: {'; '.join(shown)}.{rest}"
+
+
+def _demand(d: Mapping[str, Any]) -> str:
+    who = "" if d["klass"] is None else f"class {d['klass']}, "
+    found = met_share(d["attainment"])
+    if d["percentile"] is None:
+        return f"{who}{found} of requests meet their targets ({required(d['required'])} required)"
+    limit = f"{definition(d['target']).title} {d['percentile']} ≤ {seconds(d['limit_s'])}"
+    return f"{who}{limit} (within it: {found}, {required(d['required'])} required)"
 
 
 def met_share(value: float | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -107,7 +108,18 @@ def _domain(path: str, value: Any, option: str) -> Domain:
         return _domain(path, value, option)
     if not isinstance(value, Sequence) or not value:
         raise ConfigError(where, value, "must be a list of values, or a range", "[1, 2, 4], or {from: 4/s, to: 16/s, steps: 7}")
+    shown = [plain(v) for v in value]
+    for i, (one, text) in enumerate(zip(value, shown, strict=True)):
+        if text in shown[:i]:
+            raise ConfigError(where, one, "is in the list twice: it would run twice", ", ".join(dict.fromkeys(shown)))
     return Domain(path, tuple(value))
+
+
+def plain(value: Any) -> str:
+    """A value as a scenario spells it: ``true``, ``null``, text without quotes."""
+    if value is None or isinstance(value, bool | Mapping | list | tuple):
+        return json.dumps(value, default=str)
+    return str(value)
 
 
 def _range(path: str, value: Mapping[str, Any], where: str) -> Domain:

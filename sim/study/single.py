@@ -68,6 +68,7 @@ class Prepared:
         burst: float = 1.0,
         spike: tuple[float, float, float] | None = None,
         course: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
+        classes: Mapping[str, float] | None = None,
         progress: Progress | None = None,
         multi_step: bool = True,
     ) -> Result:
@@ -75,7 +76,8 @@ class Prepared:
 
         ``units``: replicas of a single pool; of several pools, how many times the number that each has.
         ``lengths``: prompts and answers so many times as long; ``burst``: load in waves of this height; ``spike``: (factor, start,
-        duration), so many times the load for a while; ``course``: (seconds, factors), load in steps (`workload.stretched`).
+        duration), so many times the load for a while; ``course``: (seconds, factors), load in steps (`workload.stretched`); ``classes``: the
+        rates of some classes, so many times as high.
         ``progress(done, total)`` is called now and then; when it returns True the run stops early and the result says so.
         """
         s = self.scenario
@@ -91,6 +93,8 @@ class Prepared:
         if self.scaling is not None:
             plans = self.scaling.grown(plans)
         traffic = self.traffic if rate is None else self.traffic.with_rate(rate)
+        if classes is not None:
+            traffic = traffic.scaled(classes)
         moved = Spike(*spike) if spike is not None else Course(*course) if course is not None else None
         if lengths != 1.0 or burst != 1.0 or moved is not None:
             worse = stretched(traffic, lengths=lengths, burst=burst, spike=moved)
@@ -112,7 +116,7 @@ class Prepared:
             clients=s.clients,
         )
         raw.notes[:0] = self.notes
-        record = _record(s, plans, raw)
+        record = _record(s, plans, raw, traffic)
         try:
             check_laws(record)
             result = summarise(record, s.warmup)
@@ -166,7 +170,7 @@ def _budget(p: Plan) -> Budget | None:
     return p.budget if p.budget is None or not warnings else replace(p.budget, warnings=(*p.budget.warnings, *warnings))
 
 
-def _record(scenario: Any, plans: Sequence[Plan], raw: Raw) -> RunRecord:
+def _record(scenario: Any, plans: Sequence[Plan], raw: Raw, traffic: Any) -> RunRecord:
     from sim.config import to_yaml
 
     names = _replica_names(plans)
@@ -181,11 +185,13 @@ def _record(scenario: Any, plans: Sequence[Plan], raw: Raw) -> RunRecord:
         stations=raw.stations,
         name=scenario.name,
         seed=scenario.seed,
-        slo=Slo.of(scenario.slo),
+        slo=(slo := Slo.of(scenario.slo)),
+        class_slo={k: Slo.of(c.slo, slo) for k, c in enumerate(traffic.classes) if c.slo is not None},
+        tenant_names=traffic.tenants,
         replica_names=names,
         accelerators=accelerators(plans),
         replicas=sum(p.replicas for p in plans),
-        class_names=[p.name for p in plans] if plans[0].several else (),
+        class_names=[c.name for c in traffic.classes] or ([p.name for p in plans] if plans[0].several else ()),
         context=_context(plans) | _wire_fact(scenario, plans),
         scenario=to_yaml(scenario),
         evidence=_evidence(plans) + _wire_evidence(scenario, plans),

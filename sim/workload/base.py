@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Self
 
 from sim.errors import ConfigError
@@ -53,6 +53,10 @@ class Traffic:
         if not SLOWEST <= rate <= FASTEST:
             raise ConfigError("rate", rate, f"must be in [{SLOWEST:g}, {FASTEST:g}] requests per second")
         return self._with_rate(rate)
+
+    def scaled(self, factors: Mapping[str, float]) -> Traffic:
+        """The same traffic with some of its classes at so many times their rate. Raises `ConfigError` for what has no such class."""
+        raise ConfigError("traffic.classes", ", ".join(factors), "this traffic has no classes")
 
     def up_to(self, max_total_tokens: int) -> Traffic:
         """The same traffic for a server that accepts no more than ``max_total_tokens`` of prompt + output.

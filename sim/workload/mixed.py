@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -132,7 +132,7 @@ class MixedTraffic(Traffic):
         k = rate / self.mean_rate
         return self.scaled({p.facts.name: k for p in self.parts})
 
-    def scaled(self, factors: dict[str, float]) -> MixedTraffic:
+    def scaled(self, factors: Mapping[str, float]) -> MixedTraffic:
         """The same classes, some of them at so many times their rate. Raises `ConfigError` for a class without a rate."""
         parts = [
             p

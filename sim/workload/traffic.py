@@ -53,8 +53,6 @@ def _mixed(section: Mapping[str, Any], seed: int) -> Traffic:
         field = f"traffic.classes.{name}"
         if one.get("closed_loop") is not None:
             raise NotModelledError(f"{field}.closed_loop", "set", "waiting clients beside other classes are not modelled")
-        if one.get("slo") is not None:
-            raise NotModelledError(f"{field}.slo", "set", "targets of one class are not judged yet")
         made = _source(one, sub_seed(seed, f"class {name}"), field)
         number = tenants.setdefault(one.get("tenant") or name, len(tenants) + 1) if owned else 0
         facts = ClassFacts(name, number, one.get("priority"), one.get("adapter"), one.get("model"), one.get("slo"))

@@ -99,3 +99,27 @@ def many_requests(n: int, replicas: int = 4, seed: int = 0) -> RunRecord:
     hist = np.zeros(ITL_BINS)
     hist[bin_of(0.02)] = 50
     return RunRecord({k: v[order] for k, v in requests.items()}, totals, hist, np.ones((replicas, 7)))
+
+
+def record_of(ttft: Any, arrival: Any = None, e2e: Any = None, klass: Any = None, **more: Any) -> RunRecord:
+    """Requests of eleven tokens that all finish, on one replica; ``session`` and ``tenant`` as columns, anything else as a field of the record."""
+    ttft = np.asarray(ttft, float)
+    n = ttft.size
+    arrival = np.zeros(n) if arrival is None else np.asarray(arrival, float)
+    columns: dict[str, Any] = {
+        "id": np.arange(n),
+        "klass": np.zeros(n, np.int32) if klass is None else np.asarray(klass, np.int32),
+        "replica": np.zeros(n, np.int32),
+        "arrival_s": arrival,
+        "first_scheduled_s": arrival,
+        "first_token_s": arrival + ttft,
+        "finish_s": arrival + (ttft + 1.0 if e2e is None else np.asarray(e2e, float)),
+        "prompt_tokens": np.full(n, 10),
+        "output_tokens": np.full(n, 11),
+        "cached_tokens": np.zeros(n, int),
+        "preemptions": np.zeros(n, int),
+        "status": np.zeros(n, int),
+    }
+    columns |= {k: np.asarray(more.pop(k)) for k in ("session", "tenant") if k in more}
+    totals = {"last_s": float(columns["finish_s"].max()), "itl_sum_s": 0.0, "itl_count": 0, "itl_max_s": 0.0}
+    return RunRecord(columns, totals, np.zeros(ITL_BINS, np.int64), np.ones((1, 7)), **more)

@@ -58,8 +58,11 @@ class Fairness(Extra):
     @classmethod
     def of(cls, facts: Facts) -> Fairness | None:
         """Of a run in which at least two tenants sent requests that count."""
-        aims = bool(facts.record.slo.targets() or facts.record.class_slo)
-        return section(facts.columns, facts.columns["klass"], facts.record.class_names, facts.ok if aims else None, facts.counted)
+        record, columns = facts.record, facts.columns
+        ok = facts.ok if record.slo.targets() or record.class_slo else None
+        if "tenant" in columns:
+            return section(columns, columns["tenant"], ("–", *record.tenant_names), ok, facts.counted)
+        return section(columns, columns["klass"], record.class_names, ok, facts.counted)
 
     def sentences(self) -> list[str]:
         """The section in words."""

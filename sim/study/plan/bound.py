@@ -17,7 +17,7 @@ from sim import ledger
 from sim.cost import features as f
 from sim.cost.step import step_time
 from sim.fleet.build import Plan
-from sim.metrics.slo import Slo
+from sim.metrics.slo import Slo, loosest
 from sim.workload.base import Traffic
 
 _LOOK = 10_000
@@ -122,5 +122,5 @@ def of_scenario(prepared: Any) -> Bound | None:
     """The bound of a prepared scenario's replica; None where it has none."""
     if not bounded(prepared.plans) or prepared.traffic.closed_loop is not None:
         return None
-    slo = Slo.of(prepared.scenario.slo)
-    return bound(prepared.plans[0], demand(prepared.traffic, slo.attainment), slo)
+    slo, share = loosest(prepared.scenario)
+    return bound(prepared.plans[0], demand(prepared.traffic, share), slo)

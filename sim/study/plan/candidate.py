@@ -80,7 +80,7 @@ class Candidate:
     def required(self) -> float:
         """Share of requests that must meet the SLO."""
         assert self.scenario is not None
-        return Slo.of(self.scenario.slo).attainment
+        return Slo.of(self.scenario.slo).required
 
 
 def label(choice: Mapping[str, Any]) -> str:
@@ -151,7 +151,7 @@ def probe_of(aim: Aim, candidate: Candidate, outcome: Outcome) -> Probe:
     return Probe(
         size=size,
         met=bool(s["slo"]["met"]),
-        attainment=float(s["slo"]["attainment"]["joint"] or 0.0),
+        attainment=float(s["slo"]["effective"] or 0.0),
         ttft_p99_s=s["latency"]["ttft_s"]["p99"],
         tpot_p50_s=tpot,
         tpot_p99_s=s["latency"]["tpot_s"]["p99"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,7 +11,6 @@ import numpy as np
 from scipy import stats
 
 from sim.errors import ServesimError
-from sim.metrics.slo import Slo
 from sim.study.base import Interrupted, Trial
 from sim.study.plan.candidate import Aim, Candidate, probe_of
 from sim.study.plan.together import Part
@@ -176,7 +175,7 @@ def worse_world(final: Final, what: str, factor: float, why: str = "") -> Part[W
     now: float | None = None
     for size in _growing(final.size):
         (outcome,) = yield [_worse_trial(final, size, what, factor)]
-        reached = float(outcome.value()["slo"]["attainment"]["joint"] or 0.0)
+        reached = float(outcome.value()["slo"]["effective"] or 0.0)
         now = reached if now is None else now
         if reached >= required:
             return WorseWorld(what, factor, now, now >= required, size, why)
@@ -203,7 +202,22 @@ def _worse_trial(final: Final, size: int, what: str, factor: float) -> Trial:
         load[what] = factor
     if what == "step_time":
         # every time of this world stretched by the factor is the same as traffic so much faster, judged by shorter targets
-        slo = Slo.of(scenario.slo)
-        shorter = {k: v / factor for k in ("ttft", "tpot", "e2e") if (v := getattr(slo, k)) is not None}
-        scenario = scenario.model_copy(update={"slo": scenario.slo.model_copy(update=shorter)})
+        scenario = _shorter(scenario, factor)
     return Trial(scenario, settings, load)
+
+
+def _shorter(scenario: Any, factor: float) -> Any:
+    """The scenario with every target so many times shorter, those of classes too."""
+
+    def targets(slo: Any) -> Any:
+        if slo is None:
+            return None
+        given = {k: v for k in ("ttft", "tpot", "e2e") if (v := getattr(slo, k)) is not None}
+        cut = {k: {p: x / factor for p, x in v.items()} if isinstance(v, Mapping) else v / factor for k, v in given.items()}
+        return slo.model_copy(update=cut)
+
+    changes: dict[str, Any] = {"slo": targets(scenario.slo)}
+    if scenario.traffic.classes is not None:
+        classes = {name: c.model_copy(update={"slo": targets(c.slo)}) for name, c in scenario.traffic.classes.items()}
+        changes["traffic"] = scenario.traffic.model_copy(update={"classes": classes})
+    return scenario.model_copy(update=changes)

@@ -192,12 +192,12 @@ class Capacity(Study):
     report: ClassVar[str] = "sim.report.capacity"
 
     def __init__(self, scenarios: Sequence[Any], params: CapacityParams) -> None:
-        from sim.metrics.slo import Slo
+        from sim.metrics.slo import asked
         from sim.study.single import Prepared
 
         super().__init__(scenarios, params)
         (scenario,) = self.scenarios
-        if not Slo.of(scenario.slo).targets():
+        if not asked(scenario):
             raise ConfigError(
                 "slo", None, "is needed: capacity is the load up to which it holds", "for example slo: {ttft: 1s, tpot: 50ms}"
             )

@@ -16,7 +16,7 @@ from sim.config.base import Count
 from sim.errors import ConfigError
 from sim.registry import register
 from sim.study.base import Outcome, Params, Steps, Study, Trial, figures
-from sim.study.domains import domains, grid
+from sim.study.domains import domains, grid, plain
 from sim.study.options import Confidence, Precision
 from sim.study.pick import at
 from sim.study.variants import check_replications, is_random, repeated, variants
@@ -73,6 +73,8 @@ class Deployment:
     curves: dict[str, list[float]] = field(default_factory=dict)
     stationary: str = ""
     warmup_s: float | None = None
+    effective: list[float] = field(default_factory=list)
+    """Attainment against all that is asked, for each repetition."""
 
 
 @dataclass
@@ -112,7 +114,7 @@ class CompareAnswer:
     def held(self, deployment: Deployment) -> bool | None:
         """Whether every repetition met the SLO, not only the first; None without one."""
         slo = deployment.summary["slo"]
-        shares = deployment.values.get("slo.attainment.joint", ())
+        shares = deployment.effective
         if slo["met"] is None or self.replications < 2:
             return None if slo["met"] is None else bool(slo["met"])
         return bool(slo["met"]) and all(share is not None and share >= slo["required"] for share in shares)
@@ -199,7 +201,8 @@ class Compare(Study):
         points = grid(self.params.over)
         made = variants(self.scenarios[0], points, [d.path for d in self.params.over if d.values])
         self._labels = [
-            ", ".join(str(v) if len(point) == 1 else f"{k.rpartition('.')[2]} {v}" for k, v in point.items()) for point in points
+            ", ".join(plain(v) if len(point) == 1 else f"{k.rpartition('.')[2]} {plain(v)}" for k, v in point.items())
+            for point in points
         ]
         return [
             m if isinstance(m, Exception) else m.model_copy(update={"name": _fit(label)})
@@ -322,6 +325,7 @@ class Compare(Study):
                     first.pop("curves"),
                     next((o.data["stationary"] for o in runs if o.data and o.data["stationary"]), ""),
                     first.pop("warmup_s"),
+                    [float(o.data["slo"]["effective"] or 0.0) for o in runs if o.data],
                 )
             )
             first.pop("stationary")

@@ -117,9 +117,9 @@ class Plan(Study):
         return self._made[number]
 
     def _check(self, base: Any) -> None:
-        from sim.metrics.slo import Slo
+        from sim.metrics.slo import asked
 
-        if not Slo.of(base.slo).targets():
+        if not asked(base):
             raise ConfigError("slo", None, "is needed: a plan holds it", "for example slo: {ttft: 1s, tpot: 50ms}")
         if base.scaling is not None:
             raise ConfigError(

@@ -102,11 +102,11 @@ class Select(Study):
 
     def __init__(self, scenarios: Sequence[Any], params: SelectParams) -> None:
         super().__init__(scenarios, params)
-        from sim.metrics.slo import Slo
+        from sim.metrics.slo import asked
         from sim.study.selection.tries import made, tries
 
         s = self.scenarios[0]
-        if not Slo.of(s.slo).targets():
+        if not asked(s):
             raise ConfigError(
                 "slo", None, "is needed: the engines are compared by what holds it", "for example slo: {ttft: 1s, tpot: 50ms}"
             )

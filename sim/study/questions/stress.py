@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field
 
 from sim.config.base import Count
-from sim.errors import ConfigError
+from sim.errors import ConfigError, did_you_mean
 from sim.registry import register
 from sim.study.base import Interrupted, Params, Steps, Study, Trial, figures
 from sim.study.options import Confidence
@@ -42,9 +42,11 @@ def _spike(value: Any) -> Any:
 class StressParams(Params):
     """What grows, and how far."""
 
-    along: Literal["rate", "lengths", "burst"] = Field(
-        "rate", description="what grows: requests per second, the length of prompts and answers, or the height of bursts"
+    along: Literal["rate", "lengths", "burst", "class"] = Field(
+        "rate",
+        description="what grows: requests per second, the length of prompts and answers, the height of bursts, or the rate of one class of clients",
     )
+    of: str | None = Field(None, description="with `along: class`: the class whose rate grows while the others stay as they are")
     most: float = Field(8.0, gt=1, le=1000, description="how many times the scenario's own load at most")
     spike: Annotated[tuple[float, float] | None, BeforeValidator(_spike)] = Field(
         (3.0, 60.0), description="a spike to recover from, or none", json_schema_extra={"metavar": "'3x for 60s'"}
@@ -81,7 +83,12 @@ class StressAnswer:
         """What breaks first and where."""
         if self.curve is None:
             return "Nothing is known yet."
-        unit = {"rate": "requests/s", "lengths": "times the lengths", "burst": "times the mean in bursts"}[self.curve.along]
+        unit = {
+            "rate": "requests/s",
+            "lengths": "times the lengths",
+            "burst": "times the mean in bursts",
+            "class": f"times the rate of class {self.curve.of}",
+        }[self.curve.along]
         scale = self.offered if self.curve.along == "rate" else 1.0
         good, bad = self.curve.breaks["joint"]
         if math.isnan(bad):
@@ -118,11 +125,18 @@ class Stress(Study):
 
     def __init__(self, scenarios: Sequence[Any], params: StressParams) -> None:
         super().__init__(scenarios, params)
-        from sim.metrics.slo import Slo
+        from sim.metrics.slo import asked
 
         s = self.scenarios[0]
-        if not Slo.of(s.slo).targets():
+        if not asked(s):
             raise ConfigError("slo", None, "is needed: stress asks when it breaks", "for example slo: {ttft: 1s, tpot: 50ms}")
+        names = list(s.traffic.classes or {})
+        if params.along == "class" and params.of not in names:
+            raise ConfigError(
+                "of", params.of, "must be a class of the traffic", ", ".join(names), did_you_mean(params.of or "", names)
+            )
+        if params.along != "class" and params.of is not None:
+            raise ConfigError("of", params.of, "goes with `along: class`")
         if s.traffic.waits:
             raise ConfigError(
                 "traffic.closed_loop", "set", "clients that wait slow down with the system: nothing breaks",
@@ -143,7 +157,7 @@ class Stress(Study):
         spikes: list[tuple[Any, Any]] = []
         found = None
         try:
-            curve = yield from trace(s, offered, p.along, p.most, Slo.of(s.slo).attainment, p.replications, p.confidence)
+            curve = yield from trace(s, offered, p.along, p.most, Slo.of(s.slo).required, p.replications, p.confidence, p.of)
             if p.spike is not None:
                 spikes = yield from self._spikes(curve, offered)
             capacity = curve.capacity()
@@ -191,21 +205,22 @@ class Stress(Study):
             from sim.metrics.slo import Slo
             from sim.study.stress.recovery import judge
 
-            seen, found = judge(result.columns, Slo.of(trial.scenario.slo), trial.load["rate"], spike, trial.settings["capacity"])
+            seen, found = judge(
+                result.columns, Slo.of(trial.scenario.slo).required, trial.load["rate"], spike, trial.settings["capacity"]
+            )
             kept["spike"] = {"windows": asdict(seen), "recovery": asdict(found)}
         if trial.load.get("course") is not None:
-            from sim.metrics.slo import Slo
             from sim.study.stress.hysteresis import judge as at_each_step
 
             steps: Any = trial.load["course"]
-            kept["steps"] = at_each_step(result.columns, Slo.of(trial.scenario.slo), steps)
+            kept["steps"] = at_each_step(result.columns, steps)
         return kept
 
 
 def _title(target: str) -> str:
-    from sim.metrics.definitions import definition
+    from sim.study.stress.curve import title_of
 
-    return str(definition(target).title)
+    return title_of(target)
 
 
 def recovery_sentence(r: Any) -> str:

@@ -12,7 +12,7 @@ from sim.config.base import Count
 from sim.errors import ConfigError
 from sim.registry import register
 from sim.study.base import Interrupted, Outcome, Params, Steps, Study, Trial
-from sim.study.domains import domains, grid, sample
+from sim.study.domains import domains, grid, plain, sample
 from sim.study.options import Replications
 from sim.study.variants import check_replications, repeated, variants
 
@@ -86,7 +86,7 @@ class SweepAnswer:
 
     def settings(self, row: Mapping[str, Any]) -> str:
         """The settings of a row in words."""
-        return ", ".join(f"{p.rpartition('.')[2]} {row[p]}" for p in self.paths)
+        return ", ".join(f"{p.rpartition('.')[2]} {plain(row[p])}" for p in self.paths)
 
     def as_dict(self) -> dict[str, Any]:
         """Ready for JSON."""

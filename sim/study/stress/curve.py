@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from sim.metrics.definitions import DEFINITIONS
 from sim.study.base import Outcome, Trial
 from sim.study.plan.together import Part
 from sim.study.statistics.replications import bounds
@@ -52,12 +53,19 @@ class Curve:
     along: str
     points: Sequence[Point]
     required: float
+    of: str = ""
+    """The class whose rate grows."""
     breaks: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def first(self) -> str | None:
         """The target that breaks at the lowest load."""
         found = {k: b for k, (_, b) in self.breaks.items() if k != "joint" and not math.isnan(b)}
         return min(found, key=lambda k: found[k]) if found else None
+
+    @property
+    def unit(self) -> str:
+        """Of the load, short."""
+        return {"rate": "requests/s", "lengths": "lengths ×", "burst": "bursts ×"}.get(self.along, f"{self.of} ×")
 
     def knee(self) -> float | None:
         """The factor at which TTFT p99 is twice what it is at the lowest load (log-linear between points); None: never."""
@@ -77,10 +85,14 @@ class Curve:
         return max(served, default=None)
 
 
-def measure(scenario: Any, offered: float, along: str, factor: float, replications: int, confidence: float) -> Part[Point]:
+def measure(
+    scenario: Any, offered: float, along: str, factor: float, replications: int, confidence: float, of: str = ""
+) -> Part[Point]:
     """One load, ``replications`` runs."""
     runs = replications if is_random(scenario) else 1
-    load = {"rate": offered * factor} if along == "rate" else {along: factor}
+    load: dict[str, Any] = {"rate": offered * factor} if along == "rate" else {along: factor}
+    if along == "class":
+        load = {"classes": {of: factor}}
     if factor == 1.0 and along != "rate":
         load = {}
     outcomes = yield [Trial(repeated(scenario, r), {along: factor, "replication": r}, load) for r in range(runs)]
@@ -94,13 +106,36 @@ def _point(outcomes: Sequence[Outcome], offered: float, along: str, factor: floa
         values = [v for d in data if (v := _at(d, path)) is not None]
         if values:
             figures[name] = bounds(values, confidence)
-    targets = data[0]["slo"]["attainment"]
-    attainment = {
-        k: bounds([float(d["slo"]["attainment"][k] or 0.0) for d in data], confidence) for k in targets if targets[k] is not None
-    }
+    shares = [_shares(d["slo"]) for d in data]
+    attainment = {k: bounds([s.get(k, 0.0) for s in shares], confidence) for k in shares[0]}
     rate = offered * factor if along == "rate" else offered
     saturated = sum(bool(d["bottleneck"].get("queue_grows")) for d in data) * 2 > len(data)
     return Point(factor, rate, len(data), figures, attainment, saturated, str(data[0]["bottleneck"]["sentence"]))
+
+
+def _shares(slo: Mapping[str, Any]) -> dict[str, float]:
+    """Attainment by what is asked, ``joint`` of all of it, comparable with the one share that is required of all.
+
+    One demand: by metric. Several (classes, percentiles): by demand, as the part of the misses it allows that it had (`SloFigures.effective`).
+    """
+    demands, required = slo["demands"], slo["required"]
+    if len(demands) == 1 and demands[0]["target"] == "joint":
+        return {k: float(v or 0.0) for k, v in slo["attainment"].items() if v is not None}
+    out = {}
+    for d in demands:
+        name = "" if d["klass"] is None else f"class {d['klass']}"
+        what = d["target"] if d["percentile"] is None else f"{d['target']} {d['percentile']}"
+        misses = (1.0 - float(d["attainment"] or 0.0)) / max(1.0 - d["required"], 1e-9)
+        out[" ".join(x for x in (name, "" if what == "joint" else what) if x) or "each"] = max(
+            1.0 - (1.0 - required) * misses, 0.0
+        )
+    return out | {"joint": float(slo["effective"] or 0.0)}
+
+
+def title_of(target: str) -> str:
+    """``TTFT``, ``class code``, ``class code TTFT p95``."""
+    known = {m.key: m.title for m in DEFINITIONS}
+    return " ".join(known.get(word, word) for word in target.split(" ")) if target != "each" else "what every request must meet"
 
 
 def _at(data: Mapping[str, Any], path: Sequence[str]) -> float | None:
@@ -111,7 +146,14 @@ def _at(data: Mapping[str, Any], path: Sequence[str]) -> float | None:
 
 
 def trace(
-    scenario: Any, offered: float, along: str, most: float, required: float, replications: int, confidence: float
+    scenario: Any,
+    offered: float,
+    along: str,
+    most: float,
+    required: float,
+    replications: int,
+    confidence: float,
+    of: str | None = None,
 ) -> Part[Curve]:
     """Raise the load from the scenario's own until it saturates (or ``most``), lower it until the SLO holds, then close in on each break."""
     points: dict[float, Point] = {}
@@ -119,7 +161,7 @@ def trace(
     def at(factor: float) -> Part[Point]:
         factor = round(factor, 6)
         if factor not in points:
-            points[factor] = yield from measure(scenario, offered, along, factor, replications, confidence)
+            points[factor] = yield from measure(scenario, offered, along, factor, replications, confidence, of or "")
         return points[factor]
 
     def held(p: Point, target: str) -> bool:
@@ -146,4 +188,4 @@ def trace(
             p = yield from at(middle)
             good, bad = (middle, bad) if held(p, target) else (good, middle)
         breaks[target] = (good, bad)
-    return Curve(along, [points[f] for f in sorted(points)], required, breaks)
+    return Curve(along, [points[f] for f in sorted(points)], required, of or "", breaks)

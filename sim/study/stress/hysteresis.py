@@ -13,7 +13,6 @@ from typing import Any, Final
 
 import numpy as np
 
-from sim.metrics.slo import Slo, met
 from sim.study.base import Trial
 from sim.study.plan.together import Part
 from sim.study.statistics.replications import bounds
@@ -89,11 +88,11 @@ def measure(scenario: Any, capacity: float, replications: int, confidence: float
     return _found([o.value()["steps"] for o in outcomes], capacity, seconds, confidence)
 
 
-def judge(columns: Any, slo: Slo, steps: Steps) -> list[float | None]:
+def judge(columns: Any, steps: Steps) -> list[float | None]:
     """The share of requests of the second half of each step (by arrival) that met the SLO; None: nobody came."""
     seconds, _ = steps
     ends = np.cumsum(seconds)
-    arrival, ok = columns["arrival_s"], met(columns, slo.targets())["joint"]
+    arrival, ok = columns["arrival_s"], columns["slo_met"]
     out: list[float | None] = []
     for end, width in zip(ends, seconds, strict=True):
         seen = ok[(arrival >= end - width / 2) & (arrival < end)]

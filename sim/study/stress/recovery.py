@@ -11,8 +11,6 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from sim.metrics.slo import Slo, met
-
 Array = npt.NDArray[Any]
 
 _WINDOWS_IN_SPIKE = 12
@@ -50,10 +48,10 @@ class Recovery:
     stuck: bool
 
 
-def windows(columns: Mapping[str, Array], slo: Slo, width: float) -> Windows:
+def windows(columns: Mapping[str, Array], width: float) -> Windows:
     """The request table by windows of ``width`` seconds."""
     arrival = columns["arrival_s"]
-    ok = met(columns, slo.targets())["joint"]
+    ok = columns["slo_met"]
     at = np.floor(arrival / width).astype(np.int64)
     n = int(at.max()) + 1 if at.size else 0
     count = np.bincount(at, minlength=n)
@@ -96,13 +94,13 @@ def width_for(rate: float, duration: float) -> float:
 
 
 def judge(
-    columns: Mapping[str, Array], slo: Slo, rate: float, spike: tuple[float, float, float], capacity: float | None
+    columns: Mapping[str, Array], required: float, rate: float, spike: tuple[float, float, float], capacity: float | None
 ) -> tuple[Windows, Recovery]:
-    """What a run with a spike shows. ``rate`` of the plain traffic and ``capacity`` in requests per second."""
+    """What a run with a spike shows, of which a share ``required`` must meet the SLO. ``rate`` of the plain traffic and ``capacity`` in requests per second."""
     factor, start, duration = spike
-    seen = windows(columns, slo, width_for(rate, duration))
+    seen = windows(columns, width_for(rate, duration))
     end = start + duration
-    bad = bad_windows(seen, slo.attainment)
+    bad = bad_windows(seen, required)
     hit = [i for i in range(len(bad)) if bad[i] and seen.start_s[i] + seen.width_s > start]
     recovered: float | None = 0.0
     if hit:
@@ -110,7 +108,7 @@ def judge(
     expected = None
     if capacity is not None and capacity > rate:
         expected = max(factor * rate - capacity, 0.0) * duration / (capacity - rate)
-    ok = met(columns, slo.targets())["joint"]
+    ok = columns["slo_met"]
     hurt = columns["arrival_s"] >= start
     ttft = columns["ttft_s"][hurt]
     worst = float(np.nanmax(ttft)) if ttft.size and not np.isnan(ttft).all() else None
