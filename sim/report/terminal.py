@@ -56,9 +56,9 @@ def screen(result: Result) -> Group:
 
 
 def _class_table(s: Mapping[str, Any]) -> list[Table]:
-    """A row per class of clients where there are some, but not many."""
+    """A row per class of clients where some have targets of their own, and they are not many."""
     rows = s["classes"]
-    if not 1 < len(rows) <= _MOST_CLASSES:
+    if len(rows) > _MOST_CLASSES or not any("met" in row for row in rows):
         return []
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for i, title in enumerate(("class", "requests", "SLO met", "TTFT p50", "TTFT p99", "TPOT p99", "E2E p99")):
