@@ -167,7 +167,7 @@ def test_only_what_holds_in_every_repetition_holds(make_result: Maker) -> None:
     first, last = answer.deployments
     for d, shares in ((first, [1.0] * 4), (last, [1.0, 1.0, 0.7, 1.0])):
         d.summary["slo"]["met"] = True
-        d.values["slo.attainment.joint"] = shares
+        d.values["slo.attainment.joint"] = d.effective = shares
 
     assert compare.slo_line(answer).startswith("a holds the SLO")
     assert answer.held(last) is False

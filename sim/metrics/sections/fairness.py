@@ -22,6 +22,7 @@ from sim.registry import register
 
 Array = npt.NDArray[Any]
 OUTPUT_WEIGHT: Final = 2.0
+_ALL: Final = 0.9995
 
 
 def jain(x: Array) -> float | None:
@@ -65,8 +66,10 @@ class Fairness(Extra):
         return section(columns, columns["klass"], record.class_names, ok, facts.counted)
 
     def sentences(self) -> list[str]:
-        """The section in words."""
+        """The section in words; nothing where even the worst tenant got all that it asked for."""
         worst = self.worst_tenant
+        if min(worst.served_share, 1.0 if worst.attainment is None else worst.attainment) >= _ALL:
+            return []
         how = [f"{worst.served_share:.0%} of its requests were served"]
         if worst.attainment is not None:
             how.append(f"{worst.attainment:.0%} met the SLO")
