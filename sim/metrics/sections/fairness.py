@@ -22,7 +22,7 @@ from sim.registry import register
 
 Array = npt.NDArray[Any]
 OUTPUT_WEIGHT: Final = 2.0
-_ALL: Final = 0.9995
+_ALL, _WELL = 0.9995, 0.99  # of a tenant's requests served, and within their targets: nothing to tell
 
 
 def jain(x: Array) -> float | None:
@@ -68,7 +68,7 @@ class Fairness(Extra):
     def sentences(self) -> list[str]:
         """The section in words; nothing where even the worst tenant got all that it asked for."""
         worst = self.worst_tenant
-        if min(worst.served_share, 1.0 if worst.attainment is None else worst.attainment) >= _ALL:
+        if worst.served_share >= _ALL and (worst.attainment is None or worst.attainment >= _WELL):
             return []
         how = [f"{worst.served_share:.0%} of its requests were served"]
         if worst.attainment is not None:
