@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.cost.kernels import Kernels
+from sim.cost.launches import WITHOUT_SINKS
 from sim.cost.profile import EngineProfile
 from sim.cost.step import CONTEXT_GRID, ROWS_GRID, grid_point
 from sim.hardware.accelerator import Accelerator
@@ -126,6 +127,10 @@ class _Surfaces:
             decode = self.kernels.decode(rows, context, heads, kv_heads, mixer.head_dim, self.kv, m.kv_element_bytes)
             decode = np.maximum(decode, self._whole_tiles(rows * context, heads, kv_heads, mixer.head_dim))
             prefill = self.kernels.prefill(rows, context, heads, kv_heads, mixer.head_dim, mixer.v_head_dim, self.kv)
+            slower = self.profile.prefill_scale
+            if mixer.sinks and a.generation in WITHOUT_SINKS:
+                slower *= self.profile.sinks_prefill
+            prefill = prefill + (slower - 1.0) * (prefill - prefill.min())
         return decode, prefill * (1.0 + (1.0 / a.sustained_compute - 1.0) * prefill / (prefill + _LONG_KERNEL))
 
     def _windowed(self, mixer: Mixer, window: float) -> tuple[Any, Any]:

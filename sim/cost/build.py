@@ -16,6 +16,7 @@ from sim.cost.extras import DraftShare, Extras, extra_constants, pass_seconds
 from sim.cost.formats import Gemm, expert_format, gemm_format, plain_format
 from sim.cost.forms import busiest
 from sim.cost.kernels import Kernels
+from sim.cost.launches import eager, piecewise
 from sim.cost.layout import Layout, Wires
 from sim.cost.profile import EngineProfile
 from sim.cost.recurrent import state_time
@@ -128,7 +129,7 @@ class _Builder:
     ) -> None:
         self.together = together
         self.m, self.a, self.layout, self.profile = model, accelerator, layout, profile
-        self.kernels = Kernels(accelerator, profile.kernels)
+        self.kernels = Kernels(accelerator, profile.kernels, profile.compute_scale)
         self.wires = Wires.of(layout, accelerator)
         for width, n in (("tp", layout.tp), ("pp", layout.pp), ("dp", layout.dp), ("ep", layout.ep)):
             if n > 1 and self.wires.link.bandwidth <= 0.0 and self.wires.inside(n) > 1:
@@ -213,7 +214,7 @@ class _Builder:
             reduced += moe.layers if self.layout.ep <= 1 and self.layout.dp == 1 else 0
         if tp > 1:
             size = sizes * m.hidden * self.act
-            columns[:, COMMS] += reduced * self.kernels.all_reduce(size, tp, self.wires)
+            columns[:, COMMS] += reduced * self._all_reduce(size, tp)
         if self.layout.pp > 1:
             hops = zip(
                 self.wires.hops(tp, self.layout.pp), (self.wires.near(tp * self.layout.pp), self.wires.network), strict=True
@@ -262,7 +263,7 @@ class _Builder:
         fmt = expert_format(replace(m, weights=own) if own else m, self.a)
         grouped = layout.ep > 1 and self.profile.all_to_all == "deepep"
         t = self.kernels.moe(fmt, everyone, moe, max(layout.ep, 1), grouped)
-        self._add(columns, t, moe.layers)
+        self._add(columns, t, moe.layers * self.profile.expert_scale)
         columns[:, SMALL] += moe.layers * (self.profile.expert_layer + self.profile.expert_token * everyone)
         if fmt.weight_bytes < 0.9 and fmt.act_bytes >= 2.0:
             columns[:, SMALL] += moe.layers * (self.profile.int4_expert_layer + self.profile.int4_expert_token * everyone)
@@ -271,7 +272,7 @@ class _Builder:
             return
         if layout.dp == 1:  # experts spread over the ranks of one attention group: every rank has every token, results are summed
             size = sizes * m.hidden * 2.0
-            columns[:, COMMS] += moe.layers * self.kernels.all_reduce(size, group, self.wires)
+            columns[:, COMMS] += moe.layers * self._all_reduce(size, group)
             return
         here = sizes * layout.expert_imbalance / layout.tp  # each rank of an attention group sends its share of the tokens
         where = (group, self.wires)
@@ -280,7 +281,7 @@ class _Builder:
             back = self.kernels.all_to_all(here, m.hidden * 2.0, moe.top_k, *where)
         else:
             there = back = self.kernels.gather(here * m.hidden * 2.0, *where)
-        columns[:, COMMS] += moe.layers * (there + back)
+        columns[:, COMMS] += moe.layers * (there + back + 2.0 * self.profile.collective_start)
         if not self.together:
             self.notes.append("data-parallel ranks that share experts are taken to have equally many tokens in every step")
 
@@ -306,13 +307,12 @@ class _Builder:
         if captured.size:
             computed[: largest + 1] = captured[np.searchsorted(captured, wanted[: largest + 1])]
         table = np.column_stack([np.interp(computed, sizes, columns[:, j]) for j in range(5)])
-        table[:, FLOOR] = np.where(wanted > largest, self._eager(), 0.0)
+        table[:, FLOOR] = np.where(wanted > largest, eager(self.profile, self.m), piecewise(self.profile, self.m, self.a))
         table[0] = 0.0
         return np.ascontiguousarray(table)
 
-    def _eager(self) -> float:
-        """Seconds to launch the kernels of all layers one by one."""
-        return self.profile.eager_layer * self.m.layers + self.profile.eager_expert_layer * sum(self.m.experts_in)
+    def _all_reduce(self, size: Any, ranks: int) -> Any:
+        return self.kernels.all_reduce(size, ranks, self.wires) + self.profile.collective_start
 
     def _head(self) -> Floats:
         m, tp = self.m, self.layout.tp
@@ -324,7 +324,7 @@ class _Builder:
         columns[:, SMALL] += self.profile.sampler_step + self.profile.sampler_row * rows
         if tp > 1:  # logits are gathered: half an all-reduce
             size = rows * shape.n * tp * 2.0
-            columns[:, COMMS] += 0.5 * self.profile.comms_scale * self.kernels.all_reduce(size, tp, self.wires)
+            columns[:, COMMS] += 0.5 * self.profile.comms_scale * self._all_reduce(size, tp)
         return np.vstack([np.zeros((1, 5)), columns])
 
     # ---- constants

@@ -73,6 +73,14 @@ class LineFigures(Record):
     graph_prefill: Flag = Field(None, description="steps with prompt tokens use graphs too")
     eager_layer: Time = Field(None, description="launching the kernels of a layer one by one, beyond the captured sizes")
     eager_expert_layer: Time = Field(None, description="what a layer of experts adds to it")
+    eager_layer_plain: Time = Field(None, description="the same with compilation switched off too (enforce_eager)")
+    piecewise_layer: Time = Field(
+        None, description="launching what a layer leaves outside its graphs (piecewise graphs: attention)"
+    )
+    sinks_layer: Time = Field(None, description="what attention with sinks adds to it where it runs in Triton (before Hopper)")
+    sinks_prefill: Factor = Field(
+        None, description="time of such attention for prompts, relative to the measured kernels, beyond its launch"
+    )
     sampler_step: Time = Field(None, description="sampling, per step (device)")
     sampler_row: Time = Field(None, description="sampling, per sampled row (device)")
     structured_row: Time = Field(None, description="mask of allowed tokens, per row that must follow a grammar")
@@ -89,8 +97,12 @@ class LineFigures(Record):
     int4_expert_layer: Time = Field(None, description="what 4-bit experts take beyond the measured kernels, per layer and step")
     int4_expert_token: Time = Field(None, description="the same, per token")
     gemm_scale: Factor = Field(None, description="time of matrix products relative to the measured kernels")
+    compute_scale: Factor = Field(None, description="the same for their compute alone")
     attention_scale: Factor = Field(None, description="the same for attention")
+    prefill_scale: Factor = Field(None, description="more of it for attention of prompts, beyond its launch")
+    expert_scale: Factor = Field(None, description="the same for routed experts")
     comms_scale: Factor = Field(None, description="the same for collectives")
+    collective_start: Time = Field(None, description="more for every collective than the measured ones take")
     client_request: Time = Field(None, description="from the client to the engine: HTTP, tokenising")
     client_first_token: Time = Field(None, description="from the engine to the client: detokenising, sending")
     client_token: Time = Field(None, description="the same for every further token")

@@ -30,10 +30,13 @@ _UNPACKED_PER_CORE, _UNPACKING_START, _UNPACKING_COMPUTE = 33e9, 6.0, 0.88
 
 
 class Kernels(Collectives):
-    """Operator times on ``accelerator`` with the kernels of ``framework`` (``vllm``, ``sglang``, ``vllm-ascend``)."""
+    """Operator times on ``accelerator`` with the kernels of ``framework`` (``vllm``, ``sglang``, ``vllm-ascend``).
 
-    def __init__(self, accelerator: Accelerator, framework: str) -> None:
-        self.accelerator = accelerator
+    ``compute_scale``: how much longer matrix products take where they are bound by compute.
+    """
+
+    def __init__(self, accelerator: Accelerator, framework: str, compute_scale: float = 1.0) -> None:
+        self.accelerator, self.compute_scale = accelerator, compute_scale
         self.choice = chosen = choose(accelerator, framework)
         self.base, self.proxy_reason = chosen.system, chosen.reason
         order = (chosen.stack,) if chosen.stack else (framework, *(s for s in STACK_ORDER if s != framework))
@@ -117,6 +120,7 @@ class Kernels(Collectives):
             hw, q = _unpacking(q, hw)
         if not exact and fmt.unit == "fp32":
             q = (*q[:6], 8.0)  # kernels without tensor cores have small tiles
+        hw = hw._replace(peak=hw.peak / self.compute_scale)
         t = forms.gemm(q, hw, np.asarray(m, float), float(n), float(k), weight, fmt.act_bytes)
         if exact and isinstance(op.residual, ShapeGrid) and self.same_machine(op):
             scale = np.exp(op.residual.at(np.asarray(n, float), np.asarray(k, float), m))
@@ -197,6 +201,7 @@ class Kernels(Collectives):
         hw = self.machine(op)
         if not exact and self.accelerator.supports(fmt.unit) and fmt.unit != op.unit:
             hw = hw._replace(peak=self.accelerator.peak(fmt.unit))
+        hw = hw._replace(peak=hw.peak / self.compute_scale)
         gates = 3.0 if shape.gated else 2.0
         key = (shape.hidden, shape.intermediate, shape.experts, shape.top_k, ep)
         t = forms.moe(self.q(op), hw, np.asarray(tokens, float), *key, fmt.weight_bytes, gates)

@@ -33,13 +33,18 @@ class EngineProfile:
     request after the other, so that bursts queue there; ``client_chat`` and ``client_chat_serial`` are what a chat request adds to both (its
     template).
     ``host_scale_tp`` further seconds per step for each rank beyond the first.
-    ``eager_expert_layer`` is what a layer of experts adds to ``eager_layer``: it launches several times as many kernels.
+    ``eager_expert_layer`` is what a layer of experts adds to ``eager_layer``: it launches several times as many kernels. ``eager_layer_plain``
+    is ``eager_layer`` without compilation (``enforce_eager``; 0: not known). ``piecewise_layer`` is a layer's attention, launched between
+    graphs that leave it out; ``sinks_layer`` what it adds where sinks need Triton (before Hopper), ``sinks_prefill`` how much longer prompts
+    take there.
     ``structured_row``: the mask of allowed tokens, per row that must follow a grammar (0: not modelled). ``expert_layer`` and
     ``expert_token``: what surrounds the kernels of a layer of experts that were measured (sorting, scattering, quantising), a step and a token.
     ``int4_expert_layer`` and ``int4_expert_token`` are what a layer of experts with 4-bit weights takes more than the kernels that were
     measured, a step and a token. ``decode_tile``: decode attention computes so many query rows per KV head, whatever the group (0: as measured).
     ``gemm_scale``, ``attention_scale``, ``comms_scale``: time of the kernels and collectives of this line relative to those that were
-    measured: older releases had slower ones.
+    measured: older releases had slower ones. ``compute_scale``: the compute of matrix products alone; ``prefill_scale``: attention of prompts beyond its
+    launch; ``expert_scale``: routed experts; ``collective_start``: further seconds
+    of every collective.
     ``mixed_factor`` is how much longer decode attention takes in a step that also computes prompts. ``figures`` has source and grade of each.
     """
 
@@ -74,6 +79,10 @@ class EngineProfile:
     client_chat_serial: float = 0.0
     overlap_gap_ranks: float = 0.0
     eager_expert_layer: float = 0.0
+    eager_layer_plain: float = 0.0
+    piecewise_layer: float = 0.0
+    sinks_layer: float = 0.0
+    sinks_prefill: float = 1.0
     expert_layer: float = 0.0
     expert_token: float = 0.0
     structured_row: float = 0.0
@@ -81,8 +90,12 @@ class EngineProfile:
     int4_expert_token: float = 0.0
     decode_tile: float = 0.0
     gemm_scale: float = 1.0
+    compute_scale: float = 1.0
     attention_scale: float = 1.0
+    prefill_scale: float = 1.0
+    expert_scale: float = 1.0
     comms_scale: float = 1.0
+    collective_start: float = 0.0
     figures: Mapping[str, Figure] = field(default_factory=dict, hash=False, compare=False, repr=False)
 
     def adapted(
@@ -93,7 +106,7 @@ class EngineProfile:
         if graph_sizes is not None:
             changes["graph_sizes"] = tuple(sorted(graph_sizes))
         if graphs is False:
-            changes |= {"graph_sizes": (), "eager_layer": max(self.eager_layer, _EAGER_LAYER)}
+            changes |= {"graph_sizes": (), "eager_layer": self.eager_layer_plain or max(self.eager_layer, _EAGER_LAYER)}
         return replace(self, **changes)
 
     def for_chat(self) -> EngineProfile:

@@ -1,16 +1,17 @@
 """How far the model may be off: an interval for a predicted figure, learned from the accuracy record of deployments like this one.
 
-The record (`profiles/accuracy.yaml`, rebuilt by ``servesim accuracy PATH… --record FILE``) holds, for every class of deployments, the spread of
-measured / predicted, each deployment counted once. An interval comes from the narrowest class with enough deployments; where there is none
-it is that of all, and says so.
+The record (`profiles/accuracy.yaml`, rebuilt by ``servesim accuracy PATH… --record FILE``) holds the spread of measured / predicted of every
+measured deployment and what kind of deployment it was. An interval comes from all of them, each with a weight that says how much it is like
+the one in question: the same engine, version line, class of accelerator, kind of model, precision, measured kernels or those of another card.
+Where nothing is like it, everything counts alike: the interval is wide, and says so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,10 +25,14 @@ Array = npt.NDArray[Any]
 LEVEL: Final = 0.8
 """Share of measured values that lie in the interval."""
 FEWEST: Final = 5
-"""Deployments that a class needs."""
-_TAIL: Final = 0.06
-"""Share of a class beyond either end. A deployment that was left out lies outside more often than those that were not: with 6 % at either end
-78 to 84 % of the figures of left-out deployments lie inside (89 deployments, five metrics); with 10 %, 70 to 79 %."""
+"""Deployments from which on a class is named."""
+_QUANTILES: Final = (0.05, 0.25, 0.5, 0.75, 0.95)
+_UNLIKE: Final[Mapping[str, float]] = {
+    "engine": 0.1, "accelerator": 0.25, "line": 0.3, "kind": 0.4, "precision": 0.7, "kernels": 0.6, "load": 0.2,
+}  # fmt: skip
+"""Weight of a deployment that differs in one property; several multiply."""
+_TAIL: Final = 0.07
+"""Share of the weight beyond either end of an interval, chosen so that 75 to 85 % of the figures of left-out deployments lie inside."""
 METRICS: Final = {
     "ttft_s.mean": "ttft_s.mean",
     "ttft_s.p50": "ttft_s.mean",
@@ -41,8 +46,45 @@ METRICS: Final = {
 }
 """Figure of a run → figure of the record whose errors it takes: statistics in the middle are as good as the mean."""
 
-Row = tuple[str, str, str, str, float]
-"""Engine, accelerator, deployment, metric, measured / predicted."""
+
+class Kind(NamedTuple):
+    """What kind of deployment: ``line`` is that of the engine profile, ``accelerator`` its name, ``kind`` dense, experts or recurrent,
+    ``precision`` the bits of a weight (16, 8, 4), ``kernels`` measured on this accelerator (``own``) or standing in (``other``), ``load``
+    a ``burst`` of requests that all come at once, or ``steady``.
+    """
+
+    engine: str
+    accelerator: str
+    line: str = ""
+    kind: str = "dense"
+    precision: int = 16
+    kernels: str = "own"
+    load: str = "steady"
+
+    def properties(self) -> dict[str, Any]:
+        """What is compared."""
+        return self._asdict() | {"accelerator": family(self.accelerator)}
+
+
+class Entry(NamedTuple):
+    """Spread of one metric in one deployment: logarithms of measured / predicted at `_QUANTILES`."""
+
+    kind: Kind
+    metric: str
+    logs: tuple[float, ...]
+
+
+class Interval(NamedTuple):
+    """Ends of measured / predicted, deployments of the class that is named, and the class in words."""
+
+    low: float
+    high: float
+    deployments: int
+    words: str
+
+
+Row = tuple[Kind, str, str, float]
+"""Kind, deployment, metric, measured / predicted."""
 
 
 def family(accelerator: str) -> str:
@@ -53,44 +95,59 @@ def family(accelerator: str) -> str:
     return parts[0]
 
 
-def classes(engine: str, accelerator: str) -> list[tuple[str, str]]:
-    """Classes of a deployment, narrowest first: engine and accelerator, engine alone, everything (empty: any)."""
-    return [(engine, family(accelerator)), (engine, ""), ("", "")]
+def spread(rows: Iterable[Row]) -> list[Entry]:
+    """One entry per deployment and metric: a deployment counts once, however many points it has."""
+    found: dict[tuple[str, Kind, str], list[float]] = {}
+    for kind, deployment, metric, ratio in rows:
+        found.setdefault((deployment, kind, metric), []).append(ratio)
+    return [
+        Entry(kind, metric, tuple(round(float(x), 4) for x in np.quantile(np.log(ratios), _QUANTILES)))
+        for (_, kind, metric), ratios in sorted(found.items())
+    ]
 
 
-def spread(rows: Iterable[Row]) -> dict[tuple[str, str, str], tuple[float, float, int]]:
-    """(engine, accelerator, metric) → (low, high, deployments): quantiles of measured / predicted that hold `LEVEL` of the deployments' points."""
-    found: dict[tuple[str, str, str], dict[str, list[float]]] = {}
-    for engine, accelerator, deployment, metric, ratio in rows:
-        for where in classes(engine, accelerator):
-            found.setdefault((*where, metric), {}).setdefault(deployment, []).append(ratio)
-    out = {}
-    for key, deployments in found.items():
-        if len(deployments) >= FEWEST or key[:2] == ("", ""):
-            values = np.concatenate([np.log(v) for v in deployments.values()])
-            weights = np.concatenate([np.full(len(v), 1.0 / len(v)) for v in deployments.values()])
-            # few deployments tell less of the tails than their own quantiles say: as of one more of either kind
-            tail = _TAIL * len(deployments) / (len(deployments) + 1.0)
-            low, high = (float(np.exp(_quantile(values, weights, q))) for q in (tail, 1.0 - tail))
-            out[key] = (low, high, len(deployments))
+def _weights(entries: Sequence[Entry], kind: Kind) -> Array:
+    wanted = kind.properties()
+    out = np.ones(len(entries))
+    for i, entry in enumerate(entries):
+        for name, value in entry.kind.properties().items():
+            if value != wanted[name]:
+                out[i] *= _UNLIKE[name]
     return out
 
 
+def interval(entries: Iterable[Entry], kind: Kind, metric: str) -> Interval | None:
+    """Where measured / predicted of ``metric`` lies; None where the record has no such metric at all."""
+    there = [e for e in entries if e.metric == metric]
+    if not there:
+        return None
+    weights = _weights(there, kind)
+    values = np.array([e.logs for e in there]).ravel()
+    each = np.repeat(weights / len(_QUANTILES), len(_QUANTILES))
+    # few deployments tell less of the tails than their own quantiles say: as of one more of either kind
+    alike = float(weights.sum() ** 2 / (weights**2).sum())
+    tail = _TAIL * alike / (alike + 1.0)
+    low, high = (float(np.exp(_quantile(values, each, q))) for q in (tail, 1.0 - tail))
+    return Interval(low, high, *_named(there, kind))
+
+
+def _named(there: Sequence[Entry], kind: Kind) -> tuple[int, str]:
+    """The narrowest class with enough deployments, for people."""
+    here = family(kind.accelerator)
+    same = [e.kind for e in there if e.kind.engine == kind.engine]
+    for words, members in (
+        (f"{kind.engine} on {here}", sum(family(k.accelerator) == here for k in same)),
+        (kind.engine, len(same)),
+    ):
+        if members >= FEWEST:
+            return members, words
+    return len(there), "all engines"
+
+
 def _quantile(values: Array, weights: Array, q: float) -> float:
-    order = np.argsort(values)
+    order = np.argsort(values, kind="stable")
     at = np.cumsum(weights[order]) - 0.5 * weights[order]
     return float(np.interp(q * weights.sum(), at, values[order]))
-
-
-def look_up(
-    table: Mapping[tuple[str, str, str], tuple[float, float, int]], engine: str, accelerator: str, metric: str
-) -> tuple[float, float, int, str] | None:
-    """(low, high, deployments, class in words) of measured / predicted; None where the record has no such metric at all."""
-    for own, card in classes(engine, accelerator):
-        found = table.get((own, card, metric))
-        if found is not None:
-            return *found, " on ".join(x for x in (own, card) if x) or "all engines"
-    return None
 
 
 def coverage(rows: Iterable[Row]) -> dict[str, tuple[float, float, int]]:
@@ -98,13 +155,17 @@ def coverage(rows: Iterable[Row]) -> dict[str, tuple[float, float, int]]:
     rows = list(rows)
     inside: dict[str, dict[str, list[bool]]] = {}
     widths: dict[str, list[float]] = {}
-    for out in sorted({r[2] for r in rows}):
-        table = spread(r for r in rows if r[2] != out)
-        for engine, accelerator, _, metric, ratio in (r for r in rows if r[2] == out):
-            found = look_up(table, engine, accelerator, metric)
+    entries = {d: spread([r for r in rows if r[1] == d]) for d in dict.fromkeys(r[1] for r in rows)}
+    for out in sorted(entries):
+        others = [e for d, es in entries.items() if d != out for e in es]
+        known: dict[tuple[Kind, str], Interval | None] = {}
+        for kind, _, metric, ratio in (r for r in rows if r[1] == out):
+            if (kind, metric) not in known:
+                known[kind, metric] = interval(others, kind, metric)
+            found = known[kind, metric]
             if found is not None:
-                inside.setdefault(metric, {}).setdefault(out, []).append(found[0] <= ratio <= found[1])
-                widths.setdefault(metric, []).append((found[1] - found[0]) / 2.0)
+                inside.setdefault(metric, {}).setdefault(out, []).append(found.low <= ratio <= found.high)
+                widths.setdefault(metric, []).append((found.high - found.low) / 2.0)
     return {
         metric: (float(np.mean([np.mean(v) for v in by.values()])), float(np.median(widths[metric])), len(by))
         for metric, by in inside.items()
@@ -112,26 +173,34 @@ def coverage(rows: Iterable[Row]) -> dict[str, tuple[float, float, int]]:
 
 
 @cache
-def record() -> dict[tuple[str, str, str], tuple[float, float, int]]:
+def record() -> tuple[Entry, ...]:
     """The record that ships with the package; empty where there is none."""
     file = path("profiles", "accuracy.yaml")
     if not file.is_file():
-        return {}
-    rows = yaml.safe_load(file.read_text(encoding="utf-8"))["classes"]
-    return {(r["engine"], r["accelerator"], r["metric"]): (r["low"], r["high"], r["deployments"]) for r in rows}
+        return ()
+    found = yaml.safe_load(file.read_text(encoding="utf-8"))["deployments"]
+    return tuple(
+        Entry(Kind(*(d[name] for name in Kind._fields)), metric, tuple(logs))
+        for d in found
+        for metric, logs in d["spread"].items()
+    )
 
 
-def as_yaml(table: Mapping[tuple[str, str, str], tuple[float, float, int]], source: str) -> str:
+def as_yaml(entries: Iterable[Entry], source: str) -> str:
     """The file of a record."""
-    rows = [
-        {"engine": e, "accelerator": a, "metric": m, "low": round(low, 3), "high": round(high, 3), "deployments": n}
-        for (e, a, m), (low, high, n) in sorted(table.items())
-    ]
+    rows: list[dict[str, Any]] = []
+    for kind, metric, logs in entries:
+        row = kind._asdict() | {"accelerator": family(kind.accelerator)}
+        if not rows or {k: v for k, v in rows[-1].items() if k != "spread"} != row or metric in rows[-1]["spread"]:
+            rows.append({**row, "spread": {}})
+        rows[-1]["spread"][metric] = list(logs)
     head = (
-        "# Spread of measured / predicted by class of deployments (empty: any): 80 % of the measured values lie between low and high.\n"
+        "# Spread of measured / predicted in every measured deployment, by what kind of deployment it was: logarithms at the quantiles\n"
+        f"# {', '.join(f'{q:.0%}' for q in _QUANTILES)} of its operating points.\n"
         f"# {source}\n"
     )
-    return head + yaml.safe_dump({"classes": rows}, sort_keys=False, width=200, default_flow_style=None)
+    lines = (yaml.safe_dump(row, sort_keys=False, width=1000, default_flow_style=True) for row in rows)
+    return head + "deployments:\n" + "".join(f"- {line}" for line in lines)
 
 
 @dataclass(frozen=True)
@@ -144,14 +213,13 @@ class Spread(Section):
     deployments: int
 
 
-def section(engine: str, accelerator: str, latency: Mapping[str, Any], throughput: Mapping[str, Any]) -> dict[str, Spread]:
+def section(kind: Kind, latency: Mapping[str, Any], throughput: Mapping[str, Any]) -> dict[str, Spread]:
     """``model_error`` of a summary, by figure."""
     out: dict[str, Spread] = {}
     for figure, metric in METRICS.items():
         name, _, statistic = figure.partition(".")
         value = latency[name][statistic] if statistic else throughput.get(name)
-        found = look_up(record(), engine, accelerator, metric)
+        found = interval(record(), kind, metric)
         if value is not None and found is not None:
-            low, high, n, words = found
-            out[figure] = Spread(value * low, value * high, words, n)
+            out[figure] = Spread(value * found.low, value * found.high, found.words, found.deployments)
     return out

@@ -68,7 +68,9 @@ def _mixer(m: ModelSpec, kind: AttentionKind) -> Mixer:
         )  # fmt: skip
     gate = "wide" if m.attention_gate else ""
     window = 0 if kind == "full" else m.window
-    return Attention(m.heads, m.kv_heads, m.head_dim, m.v_head_dim, kind, window, m.attention_bias, m.output_bias, gate)
+    return Attention(
+        m.heads, m.kv_heads, m.head_dim, m.v_head_dim, kind, window, m.attention_bias, m.output_bias, gate, sinks=m.sinks
+    )
 
 
 def _mlp(m: ModelSpec, routed: bool) -> Dense | Routed:

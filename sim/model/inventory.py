@@ -189,9 +189,11 @@ def linear_shapes(m: ModelSpec, tp: int) -> Iterator[tuple[str, int, int, int, i
     blocks = list(Counter(m.blocks).items())
     attending = [(b, n) for b, n in blocks if b.kind != "linear"]
     recurrent = [(b, n) for b, n in blocks if b.kind == "linear"]
+    bits = m.format.bits
+    mixers = m.dtype if quant.MLP in bits and quant.ATTENTION not in bits else ""  # attention left in 16 bits
     for block, n in (*attending, *recurrent):
         for product in block.mixer.products(m.hidden, tp) if block.mixer is not None else ():
-            found[product, block.form_of(product.tensor)] += n
+            found[product, block.form_of(product.tensor) or mixers] += n
     dense = [(b, n) for b, n in blocks if isinstance(b.mlp, Dense)]
     routed = [(b, n) for b, n in blocks if isinstance(b.mlp, Routed)]
     for block, n in (*dense, *routed):

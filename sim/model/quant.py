@@ -70,6 +70,12 @@ _FORMATS = (
         "fp8",
         "8 bits and one fp32 scale per 128 × 128 block (DeepSeek, Qwen); less with per-tensor scales",
     ),
+    WeightFormat(
+        "fbgemm-fp8",
+        MappingProxyType({MLP: 8 + 32 / 4096, DOWN: 8 + 32 / 4096}),
+        "fp8",
+        "FBGEMM: 8 bits and one fp32 scale per output channel; attention stays in 16 bits (Meta's FP8 checkpoint of Llama 3.1 405B)",
+    ),
     _linear("w8a8", 8 + 32 / 4096, "int8", "8 bits and one fp32 scale per output channel"),
     _linear("w8a16", 8 + 32 / 4096, "model", "8 bits and one fp32 scale per output channel, 16-bit activations"),
     _linear("w4a8", 4 + 16 / 128, "int8", "4 bits, group 128 with a 16-bit scale"),

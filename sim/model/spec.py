@@ -120,6 +120,7 @@ class ModelSpec:
     mlp_bias: bool = False
     norms_per_layer: int = 2
     norm_bias: bool = False
+    sinks: int = 0  # elements of learned attention sinks in a layer
     qk_norm: int = 0  # elements of the query and key norms of a layer
     vision_params: int = 0
     other_params: int = 0  # of tensors beside the layers (per-layer embeddings), never quantised

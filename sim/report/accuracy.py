@@ -145,7 +145,7 @@ def write_table(report: AccuracyReport, file: Path) -> None:
 def write_record(report: AccuracyReport, file: Path) -> None:
     """``--record``: the spread of errors by class of deployments, as `sim.metrics.model_error` reads it."""
     ratios = report.ratios()
-    source = f"servesim accuracy --record: {len({r[2] for r in ratios})} deployments, {len(report.simulated)} operating points"
+    source = f"servesim accuracy --record: {len({r[1] for r in ratios})} deployments, {len(report.simulated)} operating points"
     text = model_error.as_yaml(model_error.spread(ratios), source)
     output.write_file(file, lambda to: _text(to, text), "--record")
 

@@ -24,6 +24,7 @@ from sim.metrics.slo import Slo
 from sim.metrics.summary_laws import check_result
 from sim.study import economics, headroom
 from sim.study.idle import check_traffic
+from sim.study.kinds import kind_of_plan
 from sim.study.reasons import reasons
 from sim.units import show_bytes, show_seconds
 from sim.workload import build_traffic
@@ -153,11 +154,18 @@ def simulate(scenario: Any, *, progress: Progress | None = None) -> Result:
     s = result.summary
     if len(prepared.plans) == 1:
         p = prepared.plans[0]
-        s = replace(s, model_error=model_error.section(p.scheduler.name, p.accelerator.name, s.latency, s.throughput))
+        kind = kind_of_plan(p)._replace(load="burst" if _at_once(scenario.traffic) else "steady")
+        s = replace(s, model_error=model_error.section(kind, s.latency, s.throughput))
     if prepared.scaling is None and s.complete:
         s = replace(s, load=headroom.section(prepared.plans, prepared.traffic, scenario.seed, s.steady))
     result.summary = s
     return result
+
+
+def _at_once(traffic: Any) -> bool:
+    """Whether all requests come at the same time, and none waits for another's answer."""
+    arrival = getattr(traffic.synthetic, "arrival", None)
+    return getattr(arrival, "process", "") == "burst" and traffic.closed_loop is None
 
 
 def memory(scenario: Any) -> list[tuple[str, Budget | None]]:

@@ -218,11 +218,12 @@ def test_a_search_says_what_is_wrong(tmp_path: Any) -> None:
 
 
 def test_how_slow_steps_may_be_follows_from_the_record_of_errors() -> None:
-    from sim.metrics.model_error import look_up, record
+    from sim.fleet.build import plan
+    from sim.study.slower import step_error
 
     found = sim.plan(quickstart(), candidates={"deployment.accelerator": ["h100-sxm"]}, jobs=1, **(SMALL | {"step_time": None}))
     (worse,) = found.limits.worse
-    known = look_up(record(), "vllm", "h100-sxm", "tpot_s.mean")
+    known = step_error(plan(quickstart()))
     assert known is not None
-    assert worse.factor == pytest.approx(max(known[1], 1.05), abs=0.01)
+    assert worse.factor == pytest.approx(max(known.high, 1.05), abs=0.01)
     assert "measured deployments" in worse.why

@@ -155,13 +155,12 @@ def _chance(tokens: Any, experts: Any, top_k: Any) -> Any:
     return 0.1 + 0.9 * woken
 
 
-def moe(data: pd.DataFrame, hw: Machine, element: float, check: bool, even: bool = False) -> Result:
-    """Routed experts by token count, for shapes (hidden, width on a rank, experts, top_k, ep)."""
+def moe(data: pd.DataFrame, hw: Machine, element: float, check: bool) -> Result:
+    """Routed experts by token count, for shapes (hidden, width on a rank, experts, top_k, ep); rows marked ``even`` were routed evenly."""
     d = data[data.tokens <= 32768].assign(width=data.inter / data.tp)
     keys = ["hidden", "width", "experts", "topk", "ep"]
-    d = median(d, [*keys, "tokens"])
-    if even:
-        d["seconds"] *= _chance(d.tokens, d.experts, d.topk)
+    d = median(d, [*keys, "tokens", "even"])
+    d["seconds"] *= np.where(d.even, _chance(d.tokens, d.experts, d.topk), 1.0)
 
     def predict(q: Any, x: pd.DataFrame) -> Any:
         c = {k: x[k].to_numpy(float) for k in (*keys, "tokens")}

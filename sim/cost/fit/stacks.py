@@ -86,9 +86,13 @@ KV_DTYPES = {"bfloat16": ("bf16", 2.0), "fp8": ("fp8", 1.0)}
 
 _COLUMNS = ("system", "framework", "version", "dtype", "kv_dtype", "head_dim", "window", "collective", "backend", "distribution")
 Results = dict[str, dict[str, Any]]
-# Routing of the measured experts, best first: real models route nearly evenly over the tokens of a batch (whole steps of Mixtral agree
-# with the even tables within 3 %, with power-law ones they come out 10 to 20 % too slow); `operators.moe` makes it even by chance.
-_ROUTING = ("balanced", "power_law_1.01", "power_law_1.2", "unknown")
+# Routing of the measured experts, best first. Few experts are nearly evenly used (whole steps of Mixtral, 8 experts, agree with the even tables
+# within 3 %, with power-law ones they come out 10 to 20 % too slow); `operators.moe` makes it even by chance. Many experts are not: steps of
+# gpt-oss and MiniMax (128 and 256) are faster for few tokens, which wake fewer of them, and slower for prompts, as in the power-law tables.
+# Where experts are spread over ranks, the busiest rank is reckoned apart (`forms.busiest`): even tables, or it would count twice.
+_EVEN = ("balanced", "power_law_1.01", "power_law_1.2", "unknown")
+_SKEWED = ("power_law_1.01", "balanced", "power_law_1.2", "unknown")
+_FEW = 16
 
 
 def _read(folder: Path, table: str) -> pd.DataFrame:
@@ -180,14 +184,26 @@ def _by_dtype(stack: dict[str, Any], folder: Path, table: str, check: bool) -> R
             continue
         hw = _half(stack)._replace(peak=stack["reference"]["peak"][unit])
         if table == "moe":
-            routing = next(r for r in _ROUTING if (d.distribution.astype(str) == r).any())
-            result = operators.moe(d[d.distribution.astype(str) == routing], hw, weight, check, routing == "balanced")
-            result |= {"routing": routing}
+            d, routing = _routed(d)
+            result = operators.moe(d, hw, weight, check) | {"routing": routing}
         else:
             result = operators.gemm(d, hw, weight, act, check)
         result["parameters"][2] += stack.get("quantise_us", {}).get(f"{table}.{label}", 0.0)
         out[f"{table}.{label}"] = result | {"unit": unit, "version": version, "weight_bytes": weight, "act_bytes": act}
     return out
+
+
+def _routed(d: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """Rows of the routing that is nearest to that of real models, and what it is; ``even`` marks rows that `operators.moe` corrects."""
+    parts, words = [], []
+    for even, order in ((True, _EVEN), (False, _SKEWED)):
+        part = d[((d.experts <= _FEW) | (d.ep > 1)) == even]
+        routing = next((r for r in order if (part.distribution.astype(str) == r).any()), None)
+        if routing is not None:
+            part = part[part.distribution.astype(str) == routing]
+            parts.append(part.assign(even=routing == "balanced"))
+            words.append(f"{routing} ({f'up to {_FEW} experts, or spread over ranks' if even else f'beyond {_FEW} experts'})")
+    return pd.concat(parts), ", ".join(words)
 
 
 def _attention(stack: dict[str, Any], folder: Path, check: bool) -> Results:

@@ -31,7 +31,7 @@ def _mixtral(c: Keys) -> Fields:
 def _gpt_oss(c: Keys) -> Fields:
     f = decoder(c)
     experts(c, f, width=("intermediate_size",), top_k=("num_experts_per_tok", "experts_per_token"))
-    f |= {"attention_bias": True, "output_bias": True, "mlp_bias": True}
+    f |= {"attention_bias": True, "output_bias": True, "mlp_bias": True, "sinks": f["heads"]}
     f["attention"] = f["attention"] or every(f["layers"], 2, "sliding")
     return f
 

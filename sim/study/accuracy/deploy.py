@@ -13,6 +13,7 @@ from sim.errors import ConfigError, NotModelledError
 from sim.fleet.build import Plan, engine_of, host, plan, step_costs
 from sim.hardware import load_accelerator
 from sim.model import load_model
+from sim.study.accuracy.launchers import assumed_settings
 from sim.study.accuracy.lengths import longest
 from sim.study.accuracy.point import Point
 from sim.study.accuracy.versions import release
@@ -35,10 +36,6 @@ _OWN_NAMES = {
         "max_prefill_batch_size": "maxPrefillBatchSize",
     }
 }
-
-# Launch flags unknown: what vLLM falls back to when another program than its own server starts it (`EngineArgs.get_batch_defaults` without a
-# usage context). TTFT of 90 such points fits this and not the server's 8,192 tokens.
-_EMBEDDED = {"max_num_batched_tokens": 2048, "max_num_seqs": 128}
 
 
 def check(point: Point) -> None:
@@ -144,9 +141,7 @@ def _settings(point: Point) -> dict[str, Any]:
         given["version"] = ".".join(version.split(".")[:2])
     if "block_size" in known and point.block_size:
         given["block_size"] = point.block_size
-    if point.engine == "vllm" and any("launch flags not recorded" in a for a in point.assumed):
-        for key, value in _EMBEDDED.items():
-            given.setdefault(key, value)
+    given = {**assumed_settings(point), **given}
     if "maxIterTimes" in known and "output_tokens" in point.traffic:  # measured answers were not cut off at the default of 512
         given.setdefault("maxIterTimes", longest(point.traffic["output_tokens"]))
         given.setdefault("maxSeqLen", max(scheduler.Params.model_fields["maxSeqLen"].default, _longest(point) + 1))

@@ -22,6 +22,7 @@ class Point:
     ``measured`` maps ``ttft_s.mean``, ``output_tokens_per_s`` … to seconds or per second. ``inside`` says that the figures were taken
     inside the engine, without what a client adds; ``chat`` that clients called the chat endpoint. ``traffic`` and ``window`` are as in
     the file; a ``trace`` may carry its requests in ``columns`` instead of a file. ``settings`` are the engine's, by its own names.
+    ``launcher``: the project that ran the server, as ``owner/name``, where it is known.
     """
 
     id: str
@@ -48,6 +49,7 @@ class Point:
     assumed: tuple[str, ...] = ()
     inside: bool = False
     chat: bool = False
+    launcher: str = ""
     folder: Path = Path()
     columns: Mapping[str, Any] | None = None
     scenario: Any = None
@@ -65,25 +67,36 @@ class Point:
 def read_folder(folder: Path) -> Iterator[Point]:
     """Points of one deployment: ``points.jsonl`` beside an optional ``deployment.json``. Raises `DataError`."""
     file = folder / "points.jsonl"
-    inside, chat = _client(folder / "deployment.json")
     lines = read_all(file, LARGEST).decode("utf-8").splitlines()
+    told = _told(folder / "deployment.json")
     for number, line in enumerate(lines, 1):
         if line.strip():
             try:
                 raw = json.loads(line)
-                yield replace(parse(raw, folder), inside=inside, chat=chat)
+                yield replace(parse(raw, folder), **told)
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
                 raise DataError(f"{file}:{number}", f"is no operating point: {what}") from None
 
 
-def _client(file: Path) -> tuple[bool, bool]:
-    """What is told of the client: whether times were taken inside the engine, and whether it called the chat endpoint."""
+def _told(file: Path) -> dict[str, Any]:
+    """What is told of the run: whether times were taken inside the engine, whether clients called the chat endpoint, who launched the server."""
     try:
         told = json.loads(read_all(file, LARGEST))
-        return str(told.get("metrics", {}).get("ttft_s", "")).startswith("engine"), "chat" in str(told.get("load_generator", ""))
+        return {
+            "inside": str(told.get("metrics", {}).get("ttft_s", "")).startswith("engine"),
+            "chat": "chat" in str(told.get("load_generator", "")),
+            "launcher": str((told.get("source") or {}).get("repo") or ""),
+        }
     except (OSError, ValueError, AttributeError, RecursionError, DataError):
-        return False, False
+        return {}
+
+
+def _weights(raw: Mapping[str, Any]) -> str:
+    """The number format that was served; Meta's FP8 checkpoints of Llama 3 leave attention in 16 bits."""
+    weights = str(raw.get("weights") or "auto")
+    meta = str(raw.get("checkpoint") or "").startswith("meta-llama/Llama-3")
+    return "fbgemm-fp8" if weights == "fp8" and meta else weights
 
 
 def parse(raw: Mapping[str, Any], folder: Path) -> Point:
@@ -109,7 +122,7 @@ def parse(raw: Mapping[str, Any], folder: Path) -> Point:
         accelerator=str(raw["accelerator"]),
         traffic=raw["traffic"],
         measured=measured,
-        weights=raw.get("weights") or "auto",
+        weights=_weights(raw),
         kv_cache=raw.get("kv_cache") or "auto",
         settings=engine.get("settings") or {},
         **widths,

@@ -11,11 +11,13 @@ from typing import Any
 from sim.errors import ConfigError, ServesimError, did_you_mean
 from sim.hardware import load_accelerator
 from sim.metrics import model_error
-from sim.study.accuracy.deploy import Overrides
+from sim.model import load_model
+from sim.study.accuracy.deploy import Overrides, planned, profile_of
 from sim.study.accuracy.errors import GROUPS, TARGETS, Outcome, Row, rows
 from sim.study.accuracy.point import QUALITIES, Point
 from sim.study.accuracy.predict import predict
 from sim.study.accuracy.reading import read_points
+from sim.study.kinds import kind_of, kind_of_plan
 
 Progress = Callable[[int, int | None], Any]
 
@@ -51,8 +53,9 @@ class AccuracyReport:
     def ratios(self) -> list[model_error.Row]:
         """Measured / predicted of every figure that `sim.metrics.model_error` keeps a record of."""
         wanted = set(model_error.METRICS.values())
+        kinds: dict[tuple[Any, ...], model_error.Kind] = {}
         return [
-            (o.point.engine, o.point.accelerator, o.point.deployment, m, o.point.measured[m] / v)
+            (_kind(o.point, kinds), o.point.deployment, m, o.point.measured[m] / v)
             for o in self.simulated
             for m, v in o.predicted.items()
             if m in wanted and v > 0 and o.point.measured.get(m, 0.0) > 0
@@ -147,6 +150,20 @@ def outcome(point: Point, overrides: Overrides | None = None, seed: int = 0) -> 
     except ServesimError as error:
         return Outcome(point, {}, _short(error))
     return Outcome(point, predicted, "" if predicted else "nothing of what was measured is predicted")
+
+
+def _kind(p: Point, known: dict[tuple[Any, ...], model_error.Kind]) -> model_error.Kind:
+    """What kind of deployment a point belongs to; ``known`` holds those found so far."""
+    load = "burst" if p.traffic["kind"] == "burst" else "steady"
+    key = (p.engine, p.version, p.assumed, p.model, p.weights, p.kv_cache, p.accelerator, id(p.scenario), load)
+    if key not in known:
+        if p.scenario is None:
+            model, accelerator = load_model(p.model, p.weights, p.kv_cache), load_accelerator(p.accelerator)
+            found = kind_of(p.engine, model, accelerator, profile_of(p))
+        else:
+            found = kind_of_plan(planned(p))
+        known[key] = found._replace(load=load)
+    return known[key]
 
 
 def _elsewhere(points: Sequence[Point], on: Mapping[str, str]) -> list[Point]:

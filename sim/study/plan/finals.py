@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from sim.errors import ServesimError
 from sim.study.base import Interrupted, Trial
 from sim.study.plan.candidate import Aim, Candidate, probe_of
 from sim.study.plan.together import Part
+from sim.study.slower import slower, step_error
 from sim.study.statistics.replications import bounds
 from sim.study.variants import is_random, repeated
 
@@ -158,15 +159,15 @@ def known_error(final: Final) -> tuple[float, str]:
     It is the upper end of the interval for the time per output token: one deployment in ten was slower still.
     """
     from sim.fleet.build import plan
-    from sim.metrics.model_error import look_up, record
 
     assert final.candidate.scenario is not None
-    pool = plan(final.candidate.scenario)[0]
-    found = look_up(record(), pool.scheduler.name, pool.accelerator.name, "tpot_s.mean")
+    found = step_error(plan(final.candidate.scenario)[:1])
     if found is None:
         return _UNKNOWN_ERROR, "assumed: no measured deployment is on record"
-    _, high, deployments, kind = found
-    return max(round(high, 2), 1.05), f"9 of 10 of {deployments} measured deployments were no slower: {kind}"
+    return (
+        max(round(found.high, 2), 1.05),
+        f"9 of 10 measured deployments like it were no slower; {found.deployments} on record: {found.words}",
+    )
 
 
 def worse_world(final: Final, what: str, factor: float, why: str = "") -> Part[WorseWorld]:
@@ -201,23 +202,5 @@ def _worse_trial(final: Final, size: int, what: str, factor: float) -> Trial:
     else:
         load[what] = factor
     if what == "step_time":
-        # every time of this world stretched by the factor is the same as traffic so much faster, judged by shorter targets
-        scenario = _shorter(scenario, factor)
+        scenario = slower(scenario, factor)
     return Trial(scenario, settings, load)
-
-
-def _shorter(scenario: Any, factor: float) -> Any:
-    """The scenario with every target so many times shorter, those of classes too."""
-
-    def targets(slo: Any) -> Any:
-        if slo is None:
-            return None
-        given = {k: v for k in ("ttft", "tpot", "e2e") if (v := getattr(slo, k)) is not None}
-        cut = {k: {p: x / factor for p, x in v.items()} if isinstance(v, Mapping) else v / factor for k, v in given.items()}
-        return slo.model_copy(update=cut)
-
-    changes: dict[str, Any] = {"slo": targets(scenario.slo)}
-    if scenario.traffic.classes is not None:
-        classes = {name: c.model_copy(update={"slo": targets(c.slo)}) for name, c in scenario.traffic.classes.items()}
-        changes["traffic"] = scenario.traffic.model_copy(update={"classes": classes})
-    return scenario.model_copy(update=changes)

@@ -16,9 +16,11 @@ from pydantic import Field
 from sim.config.base import Count
 from sim.errors import ConfigError
 from sim.metrics.definitions import definition
+from sim.metrics.model_error import LEVEL
 from sim.registry import register
 from sim.study.base import Interrupted, Outcome, Params, Steps, Study, Trial
 from sim.study.options import Confidence
+from sim.study.slower import slower, step_error
 from sim.study.variants import check_replications, is_random, repeated
 
 _WIDEST = 20  # doublings from the scenario's own rate
@@ -37,6 +39,9 @@ class CapacityParams(Params):
     )
     confidence: Confidence = 0.95
     max_replicas: Count = Field(4096, description="most replicas tried")
+    model_error: bool = Field(
+        True, description="search again with steps as short and as long as those of measured deployments like it"
+    )
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,8 @@ class CapacityAnswer:
     ``answer``: the mean of what the repetitions found for a rate, the replicas that hold in every one of them; None when none was found.
     ``found``: what each repetition found. ``low, high``: interval of the rate. ``bound``: what was fixed, in words. ``tolerance``: relative
     distance of two probed rates. ``cards``: accelerators of one replica and their name. ``tested``: model, engine, accelerator, traffic.
+    ``model_error``: what the deployment holds if its steps are as long, and as short, as 4 of 5 measured deployments like it had them, against
+    the model's prediction; empty where nothing is known.
     """
 
     name: str
@@ -75,6 +82,7 @@ class CapacityAnswer:
     level: float = 0.95
     cards: tuple[int, str] | None = None
     tested: dict[str, Any] = field(default_factory=dict)
+    model_error: dict[str, Any] = field(default_factory=dict)
 
     @property
     def verdict(self) -> bool | None:
@@ -108,6 +116,7 @@ class CapacityAnswer:
             "accelerators": self.accelerators(self.answer) if self.question == "replicas" and self.answer else None,
             "bound": self.bound,
             "tolerance": self.tolerance,
+            "model_error": self.model_error,
             "sentence": self.sentence(),
             "limit": self.limit(),
             "tested": self.tested,
@@ -125,7 +134,18 @@ class CapacityAnswer:
         over = f" with {self.bound}" if self.bound and rate else f" for {self.bound}" if self.bound else ""
         if self.answer is None:
             return f"{self.name} does not hold its SLO{over} at any probed {'rate' if rate else 'size'}."
-        return self._rate(over) if rate else self._replicas(over)
+        return (self._rate(over) if rate else self._replicas(over)) + self._error()
+
+    def _error(self) -> str:
+        """What the error of the model makes of it."""
+        e = self.model_error
+        if not e:
+            return ""
+        ends = [e["low"], e["high"]]
+        text = " to ".join("none" if v is None else f"{v:.3g}" if self.question == "rate" else f"{v:.0f}" for v in ends)
+        return (
+            f" Model error: {text}, as {e['level']:.0%} of {e['deployments']} measured deployments ({e['class']}) would have it."
+        )
 
     def _rate(self, over: str) -> str:
         assert self.answer is not None
@@ -223,27 +243,35 @@ class Capacity(Study):
         if prepared.scaling is None and self._cards is not None:
             self._size += f" ({sum(p.accelerators for p in prepared.plans):,} × {self._cards[1]})"
         self._probes: list[Probe] = []
+        self._error = step_error(prepared.plans) if params.model_error and prepared.scaling is None else None
 
     def run(self) -> Steps:
         """The first repetition alone, then the others side by side from where it ended."""
         from sim.study.plan.together import together
 
         found: list[int | None] = []
+        ends: list[int | None] = []
         interrupted = False
         try:
             first = yield from self._search(0, None)
             found = [first]
             if self.repetitions > 1:
                 found += yield from together([self._search(r, first) for r in range(1, self.repetitions)])
+            if self._error is not None and first is not None:
+                ends = yield from together([self._search(0, first, f) for f in (self._error.high, self._error.low)])
         except Interrupted as stopped:
             for outcome in stopped.outcomes:
                 self._keep(outcome)
             interrupted = True
-        return self._answer(found, interrupted)
+        return self._answer(found, ends, interrupted)
 
-    def _trial(self, replication: int, value: float) -> Trial:
+    def _trial(self, replication: int, value: float, factor: float) -> Trial:
         what = "replicas" if self.params.replicas else "rate"
-        return Trial(repeated(self.scenarios[0], replication), {"replication": replication, what: value}, {what: value})
+        scenario, settings = repeated(self.scenarios[0], replication), {"replication": replication, what: value}
+        if factor == 1.0:
+            return Trial(scenario, settings, {what: value})
+        load = {what: value, "rate": self._offered * factor} if self.params.replicas else {what: value * factor}
+        return Trial(slower(scenario, factor), settings | {"step_time": factor}, load)
 
     def _value(self, k: int) -> float:
         return k if self.params.replicas else float(f"{self._offered * (1.0 + self.params.tolerance) ** k:.6g}")
@@ -256,10 +284,15 @@ class Capacity(Study):
         self._probes.append(probe)
         return probe
 
-    def _search(self, replication: int, near: int | None) -> Search:
-        """The last step k at which load is held (rate: a power of 1 + tolerance), or the first number of replicas that holds."""
+    def _search(self, replication: int, near: int | None, factor: float = 1.0) -> Search:
+        """The last step k at which load is held (rate: a power of 1 + tolerance), or the first number of replicas that holds.
+
+        ``factor``: how much longer steps last; such probes are no probes of the answer.
+        """
         rising = not self.params.replicas  # the load, with k
         start = near if near is not None else 0 if rising else self._replicas
+        if rising:
+            start -= round(math.log(factor) / math.log1p(self.params.tolerance))  # where it would be if targets did not matter
         low, high = (
             (-self._doubling() * _WIDEST, self._doubling() * _WIDEST) if rising else (1, max(self.params.max_replicas, start))
         )
@@ -268,8 +301,8 @@ class Capacity(Study):
         bad: int | None = None
         k = start
         while True:
-            (outcome,) = yield [self._trial(replication, self._value(k))]
-            held = self._keep(outcome).held
+            (outcome,) = yield [self._trial(replication, self._value(k), factor)]
+            held = self._keep(outcome).held if factor == 1.0 else bool(outcome.value()["slo"]["met"])
             if held:
                 good = k
             else:
@@ -288,7 +321,15 @@ class Capacity(Study):
     def _doubling(self) -> int:
         return max(1, math.ceil(math.log(2.0) / math.log1p(self.params.tolerance)))
 
-    def _answer(self, found: Sequence[int | None], interrupted: bool) -> CapacityAnswer:
+    def _band(self, ends: Sequence[int | None]) -> dict[str, Any]:
+        if self._error is None or not ends:
+            return {}
+        low, high = (None if k is None else self._value(k) for k in (ends if not self.params.replicas else reversed(ends)))
+        e = self._error
+        steps = {"step_time_low": e.low, "step_time_high": e.high}
+        return {"low": low, "high": high, "level": LEVEL, "deployments": e.deployments, "class": e.words} | steps
+
+    def _answer(self, found: Sequence[int | None], ends: Sequence[int | None], interrupted: bool) -> CapacityAnswer:
         from sim.study.statistics.replications import replicated
 
         rate = not self.params.replicas
@@ -324,6 +365,7 @@ class Capacity(Study):
             self.params.confidence,
             self._cards,
             {k: v for k, v in context.items() if k not in ("replicas", "accelerators")},
+            self._band(ends),
         )
 
 

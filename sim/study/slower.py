@@ -1,0 +1,36 @@
+"""The same deployment with longer or shorter steps, and how much longer or shorter real ones may be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sim.metrics import model_error
+from sim.study.kinds import kind_of_plan
+
+
+def slower(scenario: Any, factor: float) -> Any:
+    """The scenario with every target shorter by ``factor``, those of classes too.
+
+    A world in which every step takes ``factor`` times as long is the same as traffic so much faster, judged by targets so much shorter: the
+    rate is for the caller to raise. Prompts' way to the engine is stretched with it, which is little.
+    """
+
+    def targets(slo: Any) -> Any:
+        if slo is None:
+            return None
+        given = {k: v for k in ("ttft", "tpot", "e2e") if (v := getattr(slo, k)) is not None}
+        cut = {k: {p: x / factor for p, x in v.items()} if isinstance(v, Mapping) else v / factor for k, v in given.items()}
+        return slo.model_copy(update=cut)
+
+    changes: dict[str, Any] = {"slo": targets(scenario.slo)}
+    if scenario.traffic.classes is not None:
+        classes = {name: c.model_copy(update={"slo": targets(c.slo)}) for name, c in scenario.traffic.classes.items()}
+        changes["traffic"] = scenario.traffic.model_copy(update={"classes": classes})
+    return scenario.model_copy(update=changes)
+
+
+def step_error(plans: Sequence[Any]) -> model_error.Interval | None:
+    """How much longer than predicted steps of measured deployments like this one were; None where nothing is known, or pools differ."""
+    kinds = {kind_of_plan(p) for p in plans}
+    return model_error.interval(model_error.record(), kinds.pop(), "tpot_s.mean") if len(kinds) == 1 else None
