@@ -30,7 +30,7 @@ class ConfigError(ServesimError):
 
     def __init__(self, field: str, value: object, problem: str, allowed: str = "", hint: str = "") -> None:
         self.field, self.value, self.problem, self.allowed, self.hint = field, value, problem, allowed, hint
-        got = "nothing" if value is None else repr(value)
+        got = "nothing" if value is None else shown(value)
         text = f"{field}: {problem} (got {got})" if field else problem
         if allowed:
             text += f"; allowed: {allowed}"
@@ -85,6 +85,12 @@ class LawViolation(Exception):
 
     def __str__(self) -> str:
         return self.text
+
+
+def shown(value: object) -> str:
+    """A value in an error: cut where it is very long."""
+    text = repr(value)
+    return text if len(text) <= 300 else f"{text[:200]}… of {len(text):,} characters"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from sim.config.reading import built_in, load, loads, to_yaml, vary
+from sim.config.reading import as_scenario, built_in, load, loads, to_yaml, vary
 from sim.config.resolving import resolve
 from sim.config.scenario import Scenario
 from sim.config.validate import settings
 
-__all__ = ["Scenario", "built_in", "load", "loads", "resolve", "schema", "settings", "to_yaml", "vary"]
+__all__ = ["Scenario", "as_scenario", "built_in", "load", "loads", "resolve", "schema", "settings", "to_yaml", "vary"]
 
 
 def schema() -> dict[str, Any]:

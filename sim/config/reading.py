@@ -17,6 +17,7 @@ from sim.resources import path as resource
 
 _BARE = {"arrival": "process", "lengths": "kind"}  # what a bare string means in these sections; elsewhere: the name
 _UNFIT = re.compile(r"^\W|[/\\\x00-\x1f\x7f]")
+_PATH = re.compile(r"[^.\[\]]+(\.[^.\[\]]+|\[\d{1,9}\])*")
 _STEP = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
 
 
@@ -29,6 +30,15 @@ def load(path: str | Path, overrides: Iterable[str] = ()) -> Scenario:
     file = _find(path)
     text = read_text(file, "a scenario")
     return loads(text, overrides, str(path), file.resolve().parent)
+
+
+def as_scenario(given: object) -> Scenario:
+    """A scenario as it is; loaded, where a file or a built-in name is given. Raises `ConfigError` for anything else."""
+    if isinstance(given, Scenario):
+        return given
+    if isinstance(given, str | Path):
+        return load(given)
+    raise ConfigError("scenario", type(given).__name__, "is no scenario", "what sim.load returns, a file, or a built-in name")
 
 
 def loads(text: str, overrides: Iterable[str] = (), source: str = "scenario", folder: Path | None = None) -> Scenario:
@@ -105,7 +115,7 @@ def _override(raw: dict[str, Any], override: str) -> None:
 def put(raw: dict[str, Any], field: str, value: Any) -> None:
     """Set one setting of raw data by its dotted path, in place. Raises `ConfigError` for a path that leads nowhere."""
     steps = [int(m[2]) if m[2] else m[1] for m in _STEP.finditer(field)]
-    if not steps or isinstance(steps[0], int):
+    if not _PATH.fullmatch(field):
         raise ConfigError("--set", field, "must be path=value", "such as deployment.tp=2")
     here: Any = raw
     for i, step in enumerate(steps[:-1]):

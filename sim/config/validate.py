@@ -8,19 +8,20 @@ from typing import Annotated, Any, Final, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from sim.errors import ConfigError, did_you_mean
+from sim.errors import ConfigError, did_you_mean, shown
 
 M = TypeVar("M", bound=BaseModel)
 
 _LARGEST: Final = 2**62
+_SHOWN: Final = 9
 
 
 def settings(model: type[M], data: Mapping[str, Any], field: str = "") -> M:
-    """``model`` of ``data``. Raises `ConfigError` for the first thing wrong, named from ``field`` on."""
+    """``model`` of ``data``. Raises `ConfigError` that names all that is wrong, from ``field`` on; its attributes are of the first."""
     try:
         made = model.model_validate(dict(data))
     except ValidationError as error:
-        raise _translate(model, error, field) from None
+        raise _all_of(model, error, field) from None
     for name in made.model_fields_set & set(type(made).model_fields):
         value = getattr(made, name)
         if isinstance(value, int) and abs(value) > _LARGEST:  # compiled code has 64 bits, and adds to it
@@ -28,10 +29,22 @@ def settings(model: type[M], data: Mapping[str, Any], field: str = "") -> M:
     return made
 
 
-def _translate(model: type[BaseModel], error: ValidationError, field: str) -> ConfigError:
-    first = min(
-        error.errors(include_url=False), key=lambda e: e["type"] != "extra_forbidden"
-    )  # a misspelt key explains a missing one
+def _all_of(model: type[BaseModel], error: ValidationError, field: str) -> ConfigError:
+    """One error of all; of a place that allows several forms the first."""
+    found = error.errors(include_url=False)
+    misspelt = {e["loc"][:-1] for e in found if e["type"] == "extra_forbidden"}  # explains what is missing beside it
+    found = [e for e in found if e["type"] != "missing" or e["loc"][:-1] not in misspelt]
+    found.sort(key=lambda e: e["type"] != "extra_forbidden")
+    told = [_translate(model, e, field) for e in found]
+    first, *more = [e for i, e in enumerate(told) if e.field not in {other.field for other in told[:i]}]
+    if not more:
+        return first
+    also = [f"also {e.field}: {e.problem}" + ("" if e.value is None else f" (got {shown(e.value)})") for e in more[:_SHOWN]]
+    also += [f"and {len(more) - _SHOWN} more"] if len(more) > _SHOWN else []
+    return ConfigError(first.field, first.value, first.problem, first.allowed, "; ".join([h for h in [first.hint] if h] + also))
+
+
+def _translate(model: type[BaseModel], first: Any, field: str) -> ConfigError:
     where = _dotted(field, first["loc"])
     value = first["input"]
     if first["type"] == "extra_forbidden":

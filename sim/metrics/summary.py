@@ -238,6 +238,10 @@ def _warnings(record: RunRecord, r: Requests) -> list[str]:
         out.append(f"{' and '.join(lost)}; counted as misses, without latency.")
     if r.in_flight and record.complete:
         out.append(f"{r.in_flight:,} requests were still in flight when the run ended; they count nowhere.")
+    if r.warmup and r.warmup == r.injected - r.in_flight:
+        out.append("All requests arrived within the warm-up, so none counts: make warmup shorter, or send more requests.")
+    if not r.injected and record.complete:
+        out.append("No request arrived before the run ended: nothing was simulated (see until).")
     if 0 < r.finished < 1000:
         out.append(
             f"Only {r.finished:,} requests finished: p99.9 is close to the maximum; use at least 10,000 requests for tails."

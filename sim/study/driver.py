@@ -8,7 +8,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from sim.errors import ServesimError
 from sim.study.base import Answer, Interrupted, Outcome, Study, Trial
 from sim.study.executors import Executor, executor
 from sim.study.keys import code_version, trial_key
@@ -152,15 +151,12 @@ class _Drive:
 
 def api(cls: type[Study]) -> Callable[..., Any]:
     """The function ``sim.NAME``: scenario(s) first, then the options of the study and those of `run_study` by name."""
-    from sim.config import settings
+    from sim.config import as_scenario, settings
 
     def ask(scenarios: Any, /, **options: Any) -> Any:
         common = {k: options.pop(k) for k in ("out", "jobs", "cluster", "fresh", "progress") if k in options}
         given = list(scenarios) if isinstance(scenarios, list | tuple) else [scenarios]
-        for scenario in given:
-            if isinstance(scenario, str | Path):
-                raise ServesimError(f"scenario: {str(scenario)!r} is a name; load it first: sim.load({str(scenario)!r})")
-        return run_study(cls(given, settings(cls.Params, options)), **common)
+        return run_study(cls([as_scenario(s) for s in given], settings(cls.Params, options)), **common)
 
     ask.__name__ = ask.__qualname__ = cls.name
     fields = "\n".join(f"    {name}: {f.description or ''}" for name, f in cls.Params.model_fields.items())

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from sim import __version__, plugins
+from sim.config import as_scenario
 from sim.cost.memory import Budget
 from sim.errors import ConfigError, LawViolation, PluginError
 from sim.fleet.build import Plan, accelerators, plan
@@ -148,7 +149,8 @@ def broken(error: LawViolation, scenario: str, plans: Sequence[Plan], changed: M
 
 
 def simulate(scenario: Any, *, progress: Progress | None = None) -> Result:
-    """Run a scenario (see `sim.load`) and return its `Result`. Raises `ServesimError` for whatever is wrong with it."""
+    """Run a scenario (`sim.load`; a file or a built-in name will do) and return its `Result`. Raises `ServesimError` for whatever is wrong with it."""
+    scenario = as_scenario(scenario)
     prepared = Prepared(scenario)
     result = prepared.run(progress=progress)
     s = result.summary
@@ -170,7 +172,10 @@ def _at_once(traffic: Any) -> bool:
 
 def memory(scenario: Any) -> list[tuple[str, Budget | None]]:
     """Per pool: a heading, and the memory budget of one of its accelerators. Raises `ConfigError`, also when the model does not fit."""
-    return [(f"{p.name}: {p.model.name} under {p.scheduler.name} on {p.accelerator.title}", _budget(p)) for p in plan(scenario)]
+    return [
+        (f"{p.name}: {p.model.name} under {p.scheduler.name} on {p.accelerator.title}", _budget(p))
+        for p in plan(as_scenario(scenario))
+    ]
 
 
 def _budget(p: Plan) -> Budget | None:

@@ -102,7 +102,10 @@ def model(file: Path) -> None:
 
 
 def trace(file: Path) -> None:
-    whole(build_traffic({"trace": {"path": str(file), "arrival": None}, "closed_loop": {"concurrency": 1}}))
+    for block in build_traffic({"trace": {"path": str(file), "arrival": None}, "closed_loop": {"concurrency": 1}}).blocks(
+        1 << 14
+    ):
+        assert np.isfinite(block.arrival_s).all() and (block.prompt_tokens >= 1).all() and (block.output_tokens >= 0).all()
 
 
 def lengths(file: Path) -> None:
