@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
+from math import exp
+from statistics import median
 from typing import Any
 
 import typer
@@ -140,15 +142,38 @@ def profiles() -> str:
     return "\n".join(parts)
 
 
+RECORDED = {
+    "tpot_s.mean": "TPOT",
+    "ttft_s.mean": "TTFT",
+    "ttft_s.p99": "TTFT p99",
+    "e2e_s.mean": "E2E",
+    "output_tokens_per_s": "output tokens/s",
+}
+"""Figures of the accuracy record, and their titles."""
+
+
 def record() -> str:
-    """The accuracy record as a table."""
-    found = yaml.safe_load(resources.path("profiles", "accuracy.yaml").read_text(encoding="utf-8"))["classes"]
-    keys = [key for key in found[0] if key not in ("metric", "low", "high", "deployments")]
+    """The accuracy record as a table: what was measured over what was predicted, by engine and accelerator."""
+    found = yaml.safe_load(resources.path("profiles", "accuracy.yaml").read_text(encoding="utf-8"))["deployments"]
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for one in found:
+        groups.setdefault((one["engine"], one["accelerator"]), []).append(one["spread"])
     rows = [
-        f"| {' · '.join(str(c[k]) for k in keys if c[k]) or 'all'} | `{c['metric']}` | {c['low']:.2f} to {c['high']:.2f} | {c['deployments']} |"
-        for c in found
+        "| engine, accelerator | deployments | " + " | ".join(RECORDED.values()) + " |",
+        "|---|---" + "|---" * len(RECORDED) + "|",
     ]
-    return "\n".join(["| class | figure | measured / predicted | deployments |", "|---|---|---|---|", *rows])
+    for (engine, accelerator), spreads in sorted(groups.items()):
+        cells = [_ratio([s[figure] for s in spreads if figure in s]) for figure in RECORDED]
+        rows.append(f"| {engine}, {accelerator} | {len(spreads)} | " + " | ".join(cells) + " |")
+    return "\n".join(rows)
+
+
+def _ratio(spreads: list[list[float]]) -> str:
+    """Middle (lowest to highest median of a deployment): spreads are logarithms at five quantiles."""
+    middles = sorted(exp(s[len(s) // 2]) for s in spreads)
+    if not middles:
+        return ""
+    return f"{median(middles):.2f}" + (f" ({middles[0]:.2f} to {middles[-1]:.2f})" if len(middles) > 1 else "")
 
 
 def _section(name: str, body: dict[str, Any], linked: frozenset[str]) -> str:
