@@ -97,7 +97,7 @@ class OpenClients(Clients):
 
     def labels(self) -> dict[str, NDArray[Any]]:
         """As the traffic says."""
-        return _said({name: np.concatenate([*parts, np.zeros(0, LABELS[name])]) for name, parts in self._labels.items()})
+        return said({name: np.concatenate([*parts, np.zeros(0, LABELS[name])]) for name, parts in self._labels.items()})
 
     def _next_block(self) -> bool:
         """Take the next block of the traffic; False when there is none, or the run was stopped."""
@@ -189,7 +189,7 @@ class WaitingClients(Clients):
 
     def labels(self) -> dict[str, NDArray[Any]]:
         """Of each request in the order of sending."""
-        return _said({name: np.array(values, LABELS[name]) for name, values in self._labels.items()})
+        return said({name: np.array(values, LABELS[name]) for name, values in self._labels.items()})
 
     def refused(self, request: Request, time: float, busy: bool = False) -> None:
         """An error is an answer."""
@@ -231,14 +231,18 @@ def _small(column: NDArray[Any]) -> NDArray[Any]:
     return np.broadcast_to(column[:1], column.shape) if len(column) and (column == column[0]).all() else column
 
 
-def _said(columns: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+def said(columns: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     """Classes always; tenants and sessions where there are any."""
     there = {"klass": True, "tenant": columns["tenant"].any(), "session": (columns["session"] >= 0).any()}
     return {name: column for name, column in columns.items() if there[name]}
 
 
-def clients_of(clock: Clock, traffic: Any, until: float, mix: Any, side: ClientSide | None) -> OpenClients | WaitingClients:
+def clients_of(clock: Clock, traffic: Any, until: float, mix: Any, side: ClientSide | None) -> Clients:
     """The clients of a `sim.workload.base.Traffic`."""
+    if traffic.waits or traffic.loops:
+        from sim.fleet.answering import AnsweringClients
+
+        return AnsweringClients(clock, traffic, until, mix, side)
     if traffic.closed_loop is not None:
         return WaitingClients(clock, traffic.closed_loop.fresh(), until, mix, side)
     return OpenClients(clock, traffic.blocks(), until, mix, bool(traffic.classes))

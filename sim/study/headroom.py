@@ -30,7 +30,7 @@ def could_serve(plans: Sequence[Plan], traffic: Traffic, seed: int) -> float | N
     It does not for traffic whose clients wait (their load follows from the answers), for fleets of several pools, and for engines that
     turn requests away at that load.
     """
-    if len(plans) != 1 or plans[0].role or plans[0].several or traffic.closed_loop is not None:
+    if len(plans) != 1 or plans[0].role or plans[0].several or traffic.closed_loop is not None or traffic.waits or traffic.loops:
         return None
     block = next(iter(traffic.blocks()), None)
     if block is None or (block.session >= 0).any():

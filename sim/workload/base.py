@@ -32,6 +32,13 @@ class Traffic:
     """The classes of clients, where ``klass`` of a request is a number of one of them."""
     tenants: tuple[str, ...] = ()
     """Names of tenants; ``tenant`` k of a request is the k-th of them, 0 none."""
+    waits: bool = False
+    """Whether requests wait for the answers to others (`RequestBlock.waits`)."""
+    loops: tuple[ClosedLoop, ...] = ()
+    """Clients that wait for their answers, beside the requests of `blocks`."""
+    until: float = float("inf")
+    """Seconds after which nothing is sent any more, where answers decide when requests are sent; ``most``: nor after so many requests."""
+    most: int | None = None
     closed_loop: ClosedLoop | None = None
     """Set when clients wait for their answers: ask it for requests and ignore the arrival times of `blocks`."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -79,8 +79,16 @@ class MixedTraffic(Traffic):
         totals = [p.traffic.max_tokens for p in parts]
         self.max_prompt_tokens = None if None in prompts else max(x for x in prompts if x is not None)
         self.max_tokens = None if None in totals else max(x for x in totals if x is not None)
-        self._endless = all(p.traffic.total is None for p in parts)
-        for p in parts:
+        looping = [p for p in parts if p.traffic.closed_loop is not None]
+        self._open = [k for k, p in enumerate(parts) if p.traffic.closed_loop is None]
+        if not self._open:
+            raise ConfigError(
+                "traffic.classes", ", ".join(p.facts.name for p in parts), "all wait for answers: nothing says when the traffic ends",
+                "a class with arrivals, or traffic.closed_loop for all",
+            )  # fmt: skip
+        self.waits = any(p.traffic.waits for p in parts)
+        self._endless = all(parts[k].traffic.total is None for k in self._open)
+        for p in (parts[k] for k in self._open):
             if p.traffic.total is None and not np.isfinite(p.traffic.mean_rate):
                 raise ConfigError(
                     f"traffic.classes.{p.facts.name}.synthetic.requests", None, "is required where all requests come at once"
@@ -94,13 +102,20 @@ class MixedTraffic(Traffic):
             self._end = float("nan")
         else:
             self.total, self._end = self._survey()
+        self.until, self.most = self._duration or float("inf"), self._requests
+        if looping:
+            if self._duration is None:
+                self.until = self._end if np.isfinite(self._end) else float("inf")
+            self.total = self._requests
+            marked = [(_Marked(self, k), p.traffic.closed_loop) for k, p in enumerate(parts) if p in looping]
+            self.loops = tuple(loop.over(own) for own, loop in marked if loop is not None)
 
     def _ending(self) -> float:
         """Seconds at which the traffic ends, as far as it is known before anything is drawn."""
         if self._duration is not None:
             return self._duration
-        finite = [p for p in self.parts if p.traffic.total is not None]
-        if self._requests is not None or len(finite) == len(self.parts):
+        finite = [self.parts[k] for k in self._open if self.parts[k].traffic.total is not None]
+        if self._requests is not None or len(finite) == len(self._open):
             return float("inf")
         return max(float(b.arrival_s[-1]) for p in finite for b in p.traffic.blocks())
 
@@ -113,11 +128,12 @@ class MixedTraffic(Traffic):
             np.maximum.at(last, block.klass, block.arrival_s)
         if not total:
             raise ConfigError("traffic.duration", self._duration, "no request arrives before it")
+        self._came = total
         end = end if self._duration is None else self._duration
         self.notes += tuple(
             f"class {p.facts.name} ends after {at:,.4g} s; the traffic goes on until {end:,.4g} s"
             for p, at in zip(self.parts, last, strict=True)
-            if p.traffic.total is not None and at < _ENDS_EARLY * end
+            if p.traffic.total is not None and at < _ENDS_EARLY * end and p.traffic.closed_loop is None
         )
         return total, end
 
@@ -125,10 +141,12 @@ class MixedTraffic(Traffic):
     def mean_rate(self) -> float:
         """Mean arrivals per second: of all classes together, or where some end by themselves, of all that come until the end."""
         if self._endless:
-            return float(sum(p.traffic.mean_rate for p in self.parts))
-        return (self.total or 0) / self._end if self._end > 0 else float("inf")
+            return float(sum(self.parts[k].traffic.mean_rate for k in self._open))
+        return self._came / self._end if self._end > 0 else float("inf")
 
     def _with_rate(self, rate: float) -> Traffic:
+        if self.loops:
+            raise ConfigError("traffic.classes", rate, "clients of a class wait for their answers: they have no rate to set")
         k = rate / self.mean_rate
         return self.scaled({p.facts.name: k for p in self.parts})
 
@@ -152,7 +170,7 @@ class MixedTraffic(Traffic):
     def _merged(self) -> Iterator[RequestBlock]:
         """All classes by arrival until the traffic ends."""
         left = self._requests
-        for block in merged([self._own(k) for k in range(len(self.parts))]):
+        for block in merged([self._own(k) for k in self._open]):
             over = bool(block.arrival_s[-1] >= self._until)
             if over:
                 block = block[
@@ -167,9 +185,12 @@ class MixedTraffic(Traffic):
 
     def _own(self, k: int) -> Iterator[RequestBlock]:
         """The requests of class ``k``, marked as its own."""
-        part, salts = self.parts[k], self._salts[k]
-        facts = part.facts
-        for block in part.traffic.blocks():
+        return self.marked(k, self.parts[k].traffic.blocks())
+
+    def marked(self, k: int, blocks: Iterable[RequestBlock]) -> Iterator[RequestBlock]:
+        """Requests as those of class ``k``."""
+        facts, salts = self.parts[k].facts, self._salts[k]
+        for block in blocks:
             block = copy.copy(block)
             n = len(block)
             block.klass = np.full(n, k, np.int32)
@@ -182,6 +203,8 @@ class MixedTraffic(Traffic):
             block.session = np.where(block.session >= 0, block.session ^ salts[0], -1)
             block.out_content = block.out_content ^ salts[block.out_content >> 60]
             block.span_id = block.span_id ^ salts[block.span_id >> 60]
+            if block.waits is not None:
+                block.waits = block.waits.renamed(lambda key: key ^ salts[key >> 60])
             yield block
 
     def carries(self) -> frozenset[str]:
@@ -199,6 +222,19 @@ class MixedTraffic(Traffic):
         if len(set(named)) < len(named):
             found.add("shared prefixes")
         return frozenset(found)
+
+
+class _Marked(Traffic):
+    """The requests of one class of a mix, for clients that wait."""
+
+    def __init__(self, mix: MixedTraffic, k: int) -> None:
+        self._mix, self._k = mix, k
+        inner = mix.parts[k].traffic
+        self.total, self.max_tokens, self.max_prompt_tokens = inner.total, inner.max_tokens, inner.max_prompt_tokens
+
+    def conversations(self) -> Iterator[RequestBlock]:
+        """Those of the class."""
+        return self._mix.marked(self._k, self._mix.parts[self._k].traffic.conversations())
 
 
 def merged(streams: Sequence[Iterator[RequestBlock]]) -> Iterator[RequestBlock]:

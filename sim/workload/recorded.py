@@ -19,6 +19,7 @@ class RecordedTraffic(Traffic):
         self._block = block
         self._speed = speed
         self.total = len(block)
+        self.waits = block.waits is not None
         self.max_prompt_tokens = int(block.prompt_tokens.max())
         self.max_tokens = int((block.prompt_tokens.astype(np.int64) + block.output_tokens).max())
 

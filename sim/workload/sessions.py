@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ from sim.workload.prefixes import Prefixes
 from sim.workload.settings import Params
 from sim.workload.synthetic import how_many
 from sim.workload.table import BLOCK_ROWS, MAX_TOKENS, MOST_SPANS, RequestBlock
+from sim.workload.waits import Waits
 
 _MOST_TURNS = 1000
 _MEASURED_TURNS = 1 << 16
@@ -51,6 +52,10 @@ class SessionParams(Params):
         default=0.0,
         le=1e9,
         description="mean time from one turn's arrival to the next one's: the answer is read and a new message written meanwhile",
+    )
+    think_from: Literal["arrival", "answer"] = Field(
+        default="arrival",
+        description="what the think time counts from: the arrival of the turn before, whether it has been answered or not, or its answer",
     )
     think_cv: Annotated[float, AfterValidator(_not_tiny)] = Field(
         default=1.0,
@@ -82,6 +87,7 @@ class _Turns:
     user: NDArray[np.int64]  # new tokens that the user writes
     output: NDArray[np.int64]
     prompt: NDArray[np.int64]
+    think: NDArray[np.float64]  # time before the turn
 
     def __getitem__(self, rows: Any) -> _Turns:
         return _Turns(*(getattr(self, name)[rows] for name in self.__slots__))
@@ -127,6 +133,7 @@ class SessionTraffic(Traffic):
             raise ConfigError(
                 "traffic.synthetic.sessions.max_context", params.max_context, "is required: these contexts grow without limit"
             )
+        self.waits = params.think_from == "answer"
         self._mean_turns = self._measured_turns()
         self.total = requests
         if arrival.ends:
@@ -236,8 +243,10 @@ class SessionTraffic(Traffic):
             prompt = before - np.repeat(before[first], count) + user + self._shared
             waited = np.cumsum(think)
             arrival = np.repeat(start, count) + (waited - np.repeat(waited[first], count))
+            if self.waits:  # it is sent when the answer is there: at the earliest when the session begins
+                arrival, waited = np.repeat(start, count), think
             turns = _Turns(
-                arrival, np.repeat(sessions + np.arange(k), count), turn, np.repeat(group, count), user, output, prompt
+                arrival, np.repeat(sessions + np.arange(k), count), turn, np.repeat(group, count), user, output, prompt, think
             )
             if p.max_context is not None:
                 turns = turns[
@@ -247,6 +256,16 @@ class SessionTraffic(Traffic):
                 turns = turns[: total - requests]
             sessions, requests = sessions + k, requests + len(turns)
             yield turns
+
+    def _waits(self, turns: _Turns, rows: NDArray[np.int64]) -> Waits:
+        """Each turn waits for the one before it."""
+        turn, session = turns.turn[rows], turns.session[rows]
+        later = turn > 0
+        more = rows + 1 < len(turns)
+        more[more] = turns.turn[rows[more] + 1] > 0
+        key = content.OUTPUT + ((session[later] << content.TURN_BITS) | (turn[later] - 1))
+        off = np.concatenate([[0], np.cumsum(later)]).astype(np.int64)
+        return Waits(np.where(later, turns.think[rows], np.nan), more.astype(np.int32), off, key)
 
     def _think(self, rng: np.random.Generator, n: int) -> NDArray[np.float64]:
         if self._params.think_cv == 0 or self._params.think_time == 0:
@@ -274,6 +293,7 @@ class SessionTraffic(Traffic):
             session=turns.session[rows],
             out_content=content.OUTPUT + ((turns.session[rows] << content.TURN_BITS) | turn),
             spans=(off, ids, np.zeros(len(ids), np.int64), length),
+            waits=self._waits(turns, rows) if self.waits else None,
         ).limited(self._client_limit)
 
 

@@ -35,6 +35,7 @@ class StreamedTraffic(Traffic):
         rows = prompt = total = 0
         first = last = 0.0
         for block in self._raw():
+            self.waits = self.waits or block.waits is not None
             if rows == 0:
                 first = float(block.arrival_s[0])
             rows, last = rows + len(block), float(block.arrival_s[-1])

@@ -64,6 +64,7 @@ class _Stretched(Traffic):
         self._inner, self._lengths, self._burst, self._spike = inner, lengths, burst, spike
         self.total = inner.total
         self.closed_loop, self.classes, self.tenants = inner.closed_loop, inner.classes, inner.tenants
+        self.waits, self.loops, self.until, self.most = inner.waits, inner.loops, inner.until, inner.most
         self.max_prompt_tokens = None if inner.max_prompt_tokens is None else int(np.ceil(inner.max_prompt_tokens * lengths))
         self.max_tokens = None if inner.max_tokens is None else int(np.ceil(inner.max_tokens * lengths)) + 2
 

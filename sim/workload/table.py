@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sim.errors import DataError
 from sim.workload import content
+from sim.workload.waits import Waits
 
 MAX_TOKENS = 2**30 - 1
 """Longest prompt or output: prompt + output must fit 32 bits."""
@@ -68,6 +69,8 @@ class RequestBlock:
     span_id: NDArray[np.int64]
     span_start: NDArray[np.int64]
     span_len: NDArray[np.int64]
+    waits: Waits | None = None
+    """Who waits for whose answer; None: nobody."""
 
     @classmethod
     def of(
@@ -79,6 +82,7 @@ class RequestBlock:
         """
         arrival = np.ascontiguousarray(arrival_s, np.float64)
         n = len(arrival)
+        waits = columns.pop("waits", None)
         off, ids, start, length = columns.pop("spans", None) or (np.zeros(n + 1, np.int64), (), (), ())
         given: dict[str, Any] = {
             "arrival_s": arrival,
@@ -98,7 +102,7 @@ class RequestBlock:
             raise TypeError(f"no such column: {', '.join(given)}")
         given_spans = zip(_SPANS, (off, ids, start, length), strict=True)
         spans: dict[str, Any] = {name: np.ascontiguousarray(x, np.int64) for name, x in given_spans}
-        return cls(**arrays, **spans)
+        return cls(**arrays, **spans, waits=waits)
 
     @classmethod
     def concat(cls, blocks: Sequence[RequestBlock]) -> RequestBlock:
@@ -112,7 +116,7 @@ class RequestBlock:
         columns["span_off"] = np.concatenate(
             [b.span_off[(i > 0) :] + at for i, (b, at) in enumerate(zip(blocks, base[:-1], strict=True))]
         )
-        return cls(**columns)
+        return cls(**columns, waits=Waits.concat([b.waits for b in blocks], [len(b) for b in blocks]))
 
     def __len__(self) -> int:
         return len(self.arrival_s)
@@ -127,7 +131,7 @@ class RequestBlock:
         columns: dict[str, Any] = {name: getattr(self, name)[lo:hi] for name in _DTYPES}
         columns["span_off"] = self.span_off[lo : hi + 1] - a
         columns |= {name: getattr(self, name)[a:b] for name in _SPANS[1:]}
-        return RequestBlock(**columns)
+        return RequestBlock(**columns, waits=None if self.waits is None else self.waits.rows(lo, hi))
 
     def where(self, keep: NDArray[np.bool_]) -> RequestBlock:
         """A new block of the rows for which ``keep`` [n] holds."""
@@ -135,7 +139,7 @@ class RequestBlock:
         columns: dict[str, Any] = {name: getattr(self, name)[keep] for name in _DTYPES}
         columns["span_off"] = np.concatenate([[0], np.cumsum(count[keep])])
         columns |= {name: getattr(self, name)[np.repeat(keep, count)] for name in _SPANS[1:]}
-        return RequestBlock(**columns)
+        return RequestBlock(**columns, waits=None if self.waits is None else self.waits.take(np.flatnonzero(keep)))
 
     def take(self, rows: NDArray[np.int64]) -> RequestBlock:
         """A new block of the rows in that order; arrivals need not be sorted any more."""
@@ -144,7 +148,7 @@ class RequestBlock:
         off = columns["span_off"] = np.concatenate([[0], np.cumsum(count)]).astype(np.int64)
         at = np.repeat(self.span_off[:-1][rows] - off[:-1], count) + np.arange(off[-1])
         columns |= {name: getattr(self, name)[at] for name in _SPANS[1:]}
-        return RequestBlock(**columns)
+        return RequestBlock(**columns, waits=None if self.waits is None else self.waits.take(rows))
 
     @property
     def columns(self) -> tuple[NDArray[Any], ...]:

@@ -51,8 +51,6 @@ def _mixed(section: Mapping[str, Any], seed: int) -> Traffic:
     owned = any(one.get("tenant") is not None for one in classes.values())  # then a class that names none is one by itself
     for name, one in classes.items():
         field = f"traffic.classes.{name}"
-        if one.get("closed_loop") is not None:
-            raise NotModelledError(f"{field}.closed_loop", "set", "waiting clients beside other classes are not modelled")
         made = _source(one, sub_seed(seed, f"class {name}"), field)
         number = tenants.setdefault(one.get("tenant") or name, len(tenants) + 1) if owned else 0
         facts = ClassFacts(name, number, one.get("priority"), one.get("adapter"), one.get("model"), one.get("slo"))
@@ -79,6 +77,9 @@ def _source(section: Mapping[str, Any], seed: int, field: str) -> Traffic:
     made = labelled(made, section, seed, field)
     if section.get("closed_loop") is None:
         return made
+    if made.waits:
+        why = "clients that wait ask one request after the other; these wait for one another already"
+        raise NotModelledError(f"{field}.closed_loop", "set", why, "without it, or think_from: arrival")
     clients = as_mapping(section["closed_loop"])
     think = _quantity(parse_seconds, clients.get("think_time") or 0.0, f"{field}.closed_loop.think_time")
     return made.with_closed_loop(ClosedLoop(_count(clients.get("concurrency"), f"{field}.closed_loop.concurrency"), think, made))

@@ -10,7 +10,6 @@ import pytest
 
 import sim
 from sim.errors import ConfigError
-from sim.metrics.slo import Slo
 from sim.report.stress import facts
 from sim.study.questions.stress import recovery_sentence
 from sim.study.stress.curve import Curve, Point
@@ -71,7 +70,8 @@ def test_a_spike_hurts_while_it_lasts_and_is_recovered_from(answer: Any) -> None
 
 def columns(arrival: np.ndarray, ttft: np.ndarray) -> dict[str, np.ndarray]:
     n = len(arrival)
-    return {"arrival_s": arrival, "ttft_s": ttft, "status": np.zeros(n, np.int64), "output_tokens": np.ones(n, np.int64)}
+    made = {"arrival_s": arrival, "ttft_s": ttft, "status": np.zeros(n, np.int64), "output_tokens": np.ones(n, np.int64)}
+    return made | {"slo_met": ttft <= 1.0}
 
 
 def test_recovery_of_a_queue_worked_out_by_hand() -> None:
@@ -82,20 +82,19 @@ def test_recovery_of_a_queue_worked_out_by_hand() -> None:
     for t in arrival:
         free = max(free, t) + 0.1
         ttft.append(free - t)
-    slo = Slo(ttft=1.0, attainment=0.99)
-    _, found = judge(columns(arrival, np.array(ttft)), slo, 8.0, (2.5, 60.0, 30.0), 10.0)
+    _, found = judge(columns(arrival, np.array(ttft)), 0.99, 8.0, (2.5, 60.0, 30.0), 10.0)
     assert found.expected_s == pytest.approx(150.0)
     assert found.recovered_s == pytest.approx(145.0, abs=6)  # one second of queue is allowed
     assert not found.stuck
     late = np.where(arrival > 70, 5.0, 0.1)  # never comes back though 8 < 10
-    _, found = judge(columns(arrival, late), slo, 8.0, (2.5, 60.0, 30.0), 10.0)
+    _, found = judge(columns(arrival, late), 0.99, 8.0, (2.5, 60.0, 30.0), 10.0)
     assert found.recovered_s is None
     assert found.stuck
 
 
 def test_windows_count_every_request_once() -> None:
     arrival = np.sort(np.random.default_rng(0).uniform(0, 100, 500))
-    seen = windows(columns(arrival, np.full(500, 0.5)), Slo(ttft=1.0), 7.0)
+    seen = windows(columns(arrival, np.full(500, 0.5)), 7.0)
     assert sum(seen.requests) == 500
     assert all(a == 1.0 for a in seen.attainment if a is not None)
 
@@ -154,3 +153,17 @@ def test_a_run_too_short_to_be_saturated_does_not_say_what_is_served_at_most() -
     assert "at most" not in " ".join(facts(answer))  # type: ignore[arg-type]
     curve = Curve("rate", [point], 0.99, {"joint": (0.1, 2.0)})
     assert "at most 4 requests/s" in " ".join(facts(SimpleNamespace(curve=curve, offered=10.0)))  # type: ignore[arg-type]
+
+
+def test_one_class_grows_until_a_promise_breaks() -> None:
+    """Documents beside a chat: the chat's promise breaks first though only the documents grow."""
+    chat = "chat: {synthetic: {arrival: {process: poisson, rate: 6/s}, lengths: azure-2023-conv}, slo: {ttft: {p95: 400ms}}}"
+    long = "{kind: fixed, prompt_tokens: 12000, output_tokens: 50}"
+    docs = f"docs: {{synthetic: {{arrival: {{process: poisson, rate: 0.2/s}}, lengths: {long}}}, slo: {{e2e: 3min}}}}"
+    base = quickstart(f"traffic={{classes: {{{chat}, {docs}}}, requests: 800}}", "slo={}")
+    found = sim.stress(base, along="class", of="docs", spike=None, most=40, replications=1, jobs=1)
+    assert found.curve.first() == "class chat ttft_s p95"
+    assert "class chat TTFT p95 breaks first" in found.sentence()
+    assert "times the rate of class docs" in found.sentence()
+    with pytest.raises(ConfigError, match="must be a class"):
+        sim.stress(base, along="class", of="cat", spike=None, **QUICK)

@@ -53,9 +53,9 @@ class Curve:
     along: str
     points: Sequence[Point]
     required: float
+    breaks: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     of: str = ""
     """The class whose rate grows."""
-    breaks: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def first(self) -> str | None:
         """The target that breaks at the lowest load."""
@@ -188,4 +188,4 @@ def trace(
             p = yield from at(middle)
             good, bad = (middle, bad) if held(p, target) else (good, middle)
         breaks[target] = (good, bad)
-    return Curve(along, [points[f] for f in sorted(points)], required, of or "", breaks)
+    return Curve(along, [points[f] for f in sorted(points)], required, breaks, of or "")
