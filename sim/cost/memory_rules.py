@@ -161,7 +161,19 @@ class SglangRule:
     def divide(self, d: Deployment, room: float, tokens: int | None = None) -> Division | None:
         """See `sglang_pools.divide`."""
         slots, ratio = self.max_mamba_cache_size, self.mamba_full_memory_ratio
-        return divide(d, self.keeps, self.block_size, self.swa_full_tokens_ratio, ratio, slots, room, tokens)
+        known = tokens if tokens is None or self.max_total_tokens is None else min(tokens, self.max_total_tokens)
+        found = divide(d, self.keeps, self.block_size, self.swa_full_tokens_ratio, ratio, slots, room, known)
+        if known is None and self.max_total_tokens is not None and found is not None and found.pools:
+            return found if found.pools[0].size <= self.max_total_tokens else self._capped(d, found)
+        return found
+
+    def _capped(self, d: Deployment, found: Division) -> Division:
+        """With no more tokens of full layers than ``max_total_tokens``; slots for states stay as they are."""
+        tokens = (self.max_total_tokens or 0) // self.block_size * self.block_size
+        pools = divide(d, self.keeps, self.block_size, self.swa_full_tokens_ratio, 1.0, 1, 0.0, tokens)
+        first = pools.pools[:1] if pools is not None else ()
+        rest = found.pools[1:] if self.keeps == "states" or pools is None else pools.pools[1:]
+        return found._replace(pools=(*first, *rest))
 
     def fraction(self, d: Deployment) -> float:
         """``mem_fraction_static``, given or by SGLang's rule."""
@@ -189,7 +201,11 @@ class SglangRule:
 
     def kv(self, d: Deployment, room: float) -> Line:
         if self.max_total_tokens is not None:
-            cap = self.max_total_tokens * block_bytes(d, 1)
+            divided = self.divide(d, room)
+            each = block_bytes(d, 1) if divided is None else divided.per_block / self.block_size
+            cap = (self.max_total_tokens + (0.5 if self.keeps == "window" else 0.0)) * each + (
+                room if self.keeps == "states" else 0.0
+            )
             if cap <= room:
                 return Line("KV cache", cap, "datasheet", f"max_total_tokens {self.max_total_tokens}")
         return Line(

@@ -181,6 +181,11 @@ def _recorder_view(rec):
 
 
 @kernel
+def _pools_view(rec):
+    return rec.pool_use, rec.pool_series, rec.width
+
+
+@kernel
 def _gauges(states, out):
     """Rows of ``out``: running, waiting, kv_used, kv_total, now."""
     for i in range(out.shape[1]):
@@ -411,6 +416,11 @@ class EngineGroup:
         """f8[n]: most KV blocks (or tokens) that each replica had in use at once."""
         found: F8 = _recorder_view(self._recorder).kv_peak.copy()
         return found
+
+    def pool_use(self) -> tuple[F8, F8, F8]:
+        """Of pools within a replica: f8[n, pool, 3] used × time, most used, time waited for; f8[n, bin, pool] used × time; bin widths."""
+        use, series, width = _pools_view(self._recorder)
+        return use.copy(), series.copy(), width.copy()
 
     def finished_since(self, row: int) -> tuple[I8, I4]:
         """Ids and replicas of the rows in the recorder from ``row`` on."""

@@ -46,7 +46,7 @@ def outlined(struct_type: Any) -> Any:
         index = len(table)
         table.append(function)
         if not JIT:
-            return wraps(function)(lambda s, *given: table[s.fn[index]](s, *given))
+            return wraps(function)(lambda s, *given: _in_python(table, s.fn[index], function)(s, *given))
         names = function.__code__.co_varnames[1 : function.__code__.co_argcount]
         arguments = "".join(f", {name}" for name in names)
         scope: dict[str, Any] = {"call": _call, "index": index}
@@ -54,6 +54,12 @@ def outlined(struct_type: Any) -> Any:
         return njit(error_model="numpy", nogil=True, inline="always")(scope[function.__name__])
 
     return wrap
+
+
+def _in_python(table: list[Any], k: int, function: Any) -> Any:
+    """Entry ``k`` of a table of functions; compiled code would crash where a function that was left out is called."""
+    assert k >= 0, f"{function.__module__}.{function.__name__} is called, but was left out"
+    return table[k]
 
 
 def addresses(struct_type: Any, without: frozenset[str] = frozenset(), instead: Mapping[str, str] | None = None) -> Any:
@@ -66,7 +72,7 @@ def addresses(struct_type: Any, without: frozenset[str] = frozenset(), instead: 
     names = [f.__name__ for f in table]
     places = [names.index((instead or {}).get(name, name)) for name in names]
     if not JIT:
-        return np.array(places, np.int64)
+        return np.array([-1 if name in without else k for name, k in zip(names, places, strict=True)], np.int64)
     found = zip(names, places, strict=True)
     return np.array([0 if name in without else _compiled(struct_type, table[k]).address for name, k in found], np.int64)
 

@@ -64,6 +64,10 @@ class Recorder(RowColumns):
     width: f8s  # [replica] seconds per bin
     series: f8sss
     kv_peak: f8s  # [replica] most KV blocks (or tokens) in use at any time
+    pool_use: (
+        f8sss  # [replica, pool, figure] of engines with several pools (`add_pools`): used × time, most used, time waited for
+    )
+    pool_series: f8sss  # [replica, bin, pool] used × time
     # inter-token latency, token-weighted, log bins
     itl_lo: f8
     itl_scale: f8
@@ -135,6 +139,8 @@ class EngineState(SlotColumns):
     g_kv_used: f8  # blocks (or tokens) in use
     g_kv_total: f8
     g_blocked: b1  # the head of the queue waits for KV memory
+    g_pools: f8s  # in use of each pool, in an engine that has several
+    g_short: i8  # the pool that the head of the queue waits for
     t_gauge: f8  # gauges are integrated up to here
     n_steps: i8
     n_preempted: i8
@@ -171,6 +177,8 @@ def new_recorder(replicas, bins, width, rows, itl_bins, itl_lo, itl_scale):
     r.width[:] = width
     r.series = np.zeros((replicas, max(bins, 1), len(SERIES)))
     r.kv_peak = np.zeros(replicas)
+    r.pool_use = np.zeros((replicas, 0, 3))
+    r.pool_series = np.zeros((replicas, 0, 0))
     r.itl_lo = itl_lo
     r.itl_scale = itl_scale
     r.itl_hist = np.zeros(itl_bins)
@@ -183,6 +191,13 @@ def new_recorder(replicas, bins, width, rows, itl_bins, itl_lo, itl_scale):
     r.parts = np.zeros((replicas, N_PARTS))
     r.outstanding = np.zeros(replicas, np.int64)
     return r
+
+
+@kernel
+def add_pools(r, pools):
+    """Record so many pools of each replica by themselves."""
+    r.pool_use = np.zeros((r.series.shape[0], pools, 3))
+    r.pool_series = np.zeros((r.series.shape[0], r.series.shape[1], pools))
 
 
 @inline
@@ -234,6 +249,8 @@ def init_engine(s, replica, rec, cost, depth, rows, stages, slots):
     s.g_kv_used = 0.0
     s.g_kv_total = 1.0
     s.g_blocked = False
+    s.g_pools = np.zeros(0)
+    s.g_short = 0
     s.t_gauge = 0.0
     s.n_steps = 0
     s.n_preempted = 0
@@ -441,6 +458,9 @@ def _bin(r, i, t):
         for j in range(m):
             for k in range(a.shape[2]):
                 a[i, j, k] = a[i, 2 * j, k] + a[i, 2 * j + 1, k] if 2 * j + 1 < m else 0.0
+            for k in range(r.pool_series.shape[2]):
+                b = r.pool_series
+                b[i, j, k] = b[i, 2 * j, k] + b[i, 2 * j + 1, k] if 2 * j + 1 < m else 0.0
         r.width[i] *= 2.0
     return int(t / r.width[i])
 
@@ -456,6 +476,12 @@ def record_gauges(s, t):
     i = s.replica
     if s.g_kv_used > r.kv_peak[i]:
         r.kv_peak[i] = s.g_kv_used
+    pools = min(s.g_pools.size, r.pool_use.shape[1])
+    for k in range(pools):
+        r.pool_use[i, k, 0] += s.g_pools[k] * (t - a)
+        r.pool_use[i, k, 1] = max(r.pool_use[i, k, 1], s.g_pools[k])
+        if s.g_blocked and s.g_short == k:
+            r.pool_use[i, k, 2] += t - a
     if not r.series_on:
         return
     last = _bin(r, i, t)
@@ -468,6 +494,8 @@ def record_gauges(s, t):
         sums[i, j, S_WAITING] += s.g_waiting * dt
         sums[i, j, S_KV_USED] += s.g_kv_used * dt
         sums[i, j, S_COVERED] += dt
+        for k in range(pools):
+            r.pool_series[i, j, k] += s.g_pools[k] * dt
         if s.g_blocked:
             sums[i, j, S_KV_FULL] += dt
         a = b

@@ -18,7 +18,7 @@ from sim.cost.together import build_rank_cost
 from sim.engine.adapters import set_adapters
 from sim.engine.contract import Ranks, Scheduler, Site
 from sim.engine.seam import Group
-from sim.engine.state import new_recorder
+from sim.engine.state import add_pools, new_recorder
 from sim.errors import ConfigError, NotModelledError
 from sim.fleet.attempts import attempts_of
 from sim.fleet.checks import check_host, check_sides
@@ -100,6 +100,8 @@ class Plan:
         """The engines. ``bins`` of ``width`` seconds per time series; ``histogram`` of ITL: bins, lowest edge, bins per factor e."""
         n = self.replicas * self.rank_count
         recorder = new_recorder(n, bins, width, _ROWS, *histogram)
+        if self.budget is not None and self.budget.pools:
+            add_pools(recorder, len(self.budget.pools))
         states = [self.engine(i, recorder) for i in range(n)]
         if self.ranks is None:
             group: Group = self.scheduler.group(states, recorder)

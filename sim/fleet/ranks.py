@@ -241,6 +241,10 @@ class RankedGroup:
         """Most KV blocks in use at once, by rank."""
         return self.inner.kv_peak()
 
+    def pool_use(self) -> Any:
+        """Use of the pools within each rank."""
+        return self.inner.pool_use()
+
     def take_watched(self) -> Any:
         """Watched outcomes since the last call: (ids, times, replicas)."""
         ids, times, rows = self.inner.take_watched()

@@ -17,6 +17,7 @@ from sim.fleet.build import Plan, wire
 from sim.fleet.clock import LATEST, too_late
 from sim.fleet.routers import make_routers
 from sim.metrics.record import collect
+from sim.metrics.sections.kv_pools import KvUse
 from sim.workload.base import Traffic
 
 Array = NDArray[Any]
@@ -101,8 +102,18 @@ def execute(
         not world.stopped,
         world.notes(),
         world.record,
-        world.leaves(),
+        world.leaves() | pools_of(groups, plans),
     )
+
+
+def pools_of(groups: Sequence[Any], plans: Sequence[Plan]) -> dict[str, Any]:
+    """For the section ``kv_pools``: pools within the replicas, where a deployment pool has several."""
+    found = []
+    for group, p in zip(groups, plans, strict=False):
+        if p.budget is not None and p.budget.pools and hasattr(group, "pool_use"):
+            use, series, width = group.pool_use()
+            found.append(KvUse(p.name, [(q.name, q.size, q.unit) for q in p.budget.pools], use, series, width))
+    return {"kv_pools": found} if found else {}
 
 
 def engines_of(plans: Sequence[Plan], bins: int, width: float, histogram: tuple[int, float, float]) -> list[Any]:

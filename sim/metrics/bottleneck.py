@@ -91,7 +91,8 @@ def within(spell: Mapping[str, Any], columns: Mapping[str, Array], series: Mappi
 def judge(facts: Mapping[str, Any]) -> tuple[str, str]:
     """(what limits, one sentence). It never calls a deployment well that misses its SLO.
 
-    ``facts``: ``shares, kv_blocked, preemptions, finished, queue_share, queue_grows, met`` (of the SLO; None without one), ``step_s`` (mean).
+    ``facts``: ``shares, kv_blocked, preemptions, finished, queue_share, queue_grows, met`` (of the SLO; None without one), ``step_s`` (mean),
+    ``pool`` that the queue waited for (optional).
     ``spell``: they are those of the stretch in which the SLO was missed.
     """
     if not facts["finished"]:
@@ -105,9 +106,11 @@ def judge(facts: Mapping[str, Any]) -> tuple[str, str]:
     tail = (
         " The queue grew through the run: the offered load is above what the deployment serves." if facts["queue_grows"] else ""
     )
+    pool = facts.get("pool")
+    waited_for = "KV blocks" if pool is None else f"the pool of {pool}"
     if blocked >= _KV_BLOCKED or preempted >= _PREEMPTED:
         why = (
-            f"for {_share(blocked)} of the time the queue{then} waited for KV blocks"
+            f"for {_share(blocked)} of the time the queue{then} waited for {waited_for}"
             if blocked >= _KV_BLOCKED
             else "blocks ran out under load"
         )

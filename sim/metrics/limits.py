@@ -11,6 +11,7 @@ from sim.metrics import bottleneck, hand_over
 from sim.metrics.facts import Facts
 from sim.metrics.latency import Latency, number
 from sim.metrics.section import Section
+from sim.metrics.sections.kv_pools import longest_waited
 from sim.metrics.spell import Spell
 from sim.metrics.utilisation import Utilisation
 
@@ -53,6 +54,7 @@ def find_bottleneck(
         "queue_grows": grows,
         "met": met,
         "step_s": use.step_time_mean_s,
+        "pool": longest_waited(record.stations.get("kv_pools", ())),
     }
     if spell is not None:  # a spike is judged by itself, not by the average of the run around it
         known |= bottleneck.within(spell, columns, record.series)

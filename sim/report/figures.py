@@ -181,6 +181,8 @@ def time_figures(result: Result) -> list[Figure]:
         ]
         spec = {"data": use, "layout": layout("simulated time (s)", "% of blocks, % of time", yaxis={"range": [0, 102]})}
         figures.append(Figure("kv", "KV cache and busy time", "KV use as share of blocks; the others as share of time.", spec))
+    if "kv_pools" in result.summary:
+        figures.append(_pools(result.summary["kv_pools"]["pools"]))
     stack = {"stackgroup": "tokens", "line": {"width": 0.8}}
     tokens = [
         line(t, rounded(f["decode_tokens_per_s"]), "decode", BLUE, fillcolor="rgba(40,100,168,0.55)", **stack),
@@ -189,6 +191,22 @@ def time_figures(result: Result) -> list[Figure]:
     spec = {"data": tokens, "layout": layout("simulated time (s)", "tokens/s")}
     figures.append(Figure("batch", "Batch composition", "Tokens processed per second, by the phase of their request.", spec))
     return figures
+
+
+def _pools(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """How full each pool within the replicas was."""
+    colors = (GREEN, ORANGE, BLUE, RED, GREY)
+    data = [
+        line(
+            [p["bin_s"] * (i + 0.5) for i in range(len(p["used"]))],
+            [round(100 * v, 3) for v in p["used"]],
+            p["name"],
+            colors[k % len(colors)],
+        )
+        for k, p in enumerate(rows)
+    ]
+    spec = {"data": data, "layout": layout("simulated time (s)", "% of the pool", yaxis={"range": [0, 102]})}
+    return Figure("pools", "Pools of a replica", "In use, as share of each pool, all replicas together.", spec)
 
 
 def _replicas_over_time(result: Result) -> Figure:

@@ -204,7 +204,17 @@ def _time_went(s: Mapping[str, Any]) -> str:
         out += (
             f'<p class="caption">For {words.percent(b["kv_blocked"])} of the time the head of the queue waited for KV memory.</p>'
         )
+    if "kv_pools" in s:
+        out += _pools(s["kv_pools"]["pools"])
     return f'<section class="panel">{out}</section>'
+
+
+def _pools(rows: Sequence[Mapping[str, Any]]) -> str:
+    cells = [
+        [page.esc(p["name"]), f"{p['total']:,} {p['unit']}", *(words.percent(p[k]) for k in ("mean", "peak", "waited"))]
+        for p in rows
+    ]
+    return page.table(["pool of a replica", "size", "in use, mean", "peak", "the queue waited for it"], cells)
 
 
 def _groups(rows: Sequence[Mapping[str, Any]], title: str, more: Mapping[str, str] | None = None) -> str:

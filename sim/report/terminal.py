@@ -126,6 +126,8 @@ def _facts(s: Mapping[str, Any]) -> Table:
         use.append(f"running {words.number(u['running_mean'])}, waiting {words.number(u['waiting_mean'])}")
     if use:
         table.add_row("Use", "; ".join(use))
+    if "kv_pools" in s:
+        table.add_row("Pools", words.pools(s["kv_pools"]))
     if "scaling" in s:
         scaling = s["scaling"]
         hours = words.number(scaling["accelerator_hours"])

@@ -36,6 +36,11 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{value:,.{places}f}"
 
 
+def pools(section: Mapping[str, Any]) -> str:
+    """Pools within the replicas, how full they were."""
+    return "; ".join(f"{p['name']} {percent(p['mean'], 0)}, peak {percent(p['peak'], 0)}" for p in section["pools"])
+
+
 def percent(value: float | None, places: int = 1) -> str:
     """``0.1234`` → ``12.3%``; never rounds up to 100% what is below it."""
     if value is None or not math.isfinite(value):

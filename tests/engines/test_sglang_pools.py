@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sim.cost.memory import memory_budget
 from sim.engine.contract import Site
 from sim.engine.kv.radix import Radix
 from sim.engine.kv.radix_walk import radix_functions
@@ -58,7 +59,7 @@ def random_pool(r, params, tokens):
     return {"mamba": {"slots": 5 * params["max_running_requests"] + int(r.choice([1, 30]))}}
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(12))
 def test_steps_in_one_stroke_are_the_same_and_all_memory_comes_back(seed):
     r = np.random.default_rng(seed)
     tokens = int(r.choice([1024, 4096]))
@@ -172,3 +173,47 @@ def test_a_model_of_full_layers_compiles_nothing_of_other_pools():
 
     assert added > 0
     assert np.count_nonzero(radix_functions(0) == 0) == added + 1  # and what only `mru` needs
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "expected"),
+    [
+        ("gpt-oss-20b", {}, (("full layers", 1.0), ("window layers", 0.8))),
+        ("gpt-oss-20b", {"swa_full_tokens_ratio": 0.25}, (("full layers", 1.0), ("window layers", 0.25))),
+        ("gemma-3-4b", {}, ()),
+    ],
+)
+def test_the_budget_divides_what_is_left_by_the_ratio(name, given, expected):
+    site = site_of(name)
+    budget = memory_budget(site.model, site.accelerator, Sglang.memory_rule(settings_of(name, **given), site))
+
+    assert tuple(p.name for p in budget.pools) == tuple(pool for pool, _ in expected)
+    for pool, (_, share) in zip(budget.pools, expected, strict=True):
+        assert pool.size == pytest.approx(budget.kv_tokens * share, abs=1)
+    if expected:
+        assert sum(p.bytes for p in budget.pools) == pytest.approx(budget.kv_bytes, rel=1e-4)
+    else:  # every layer keeps every token
+        assert budget.bytes_per_block == site.model.kv_bytes_per_token()
+
+
+def test_states_take_their_share_before_keys_and_values():
+    site = site_of("qwen3.5-9b")
+    budget = memory_budget(site.model, site.accelerator, Sglang.memory_rule(settings_of("qwen3.5-9b"), site))
+    lines = {line.name: line.bytes for line in budget.lines}
+    full, states = budget.pools
+
+    assert lines["recurrent states"] == states.bytes == states.size * site.model.state_bytes()
+    share = (states.bytes + budget.kv_bytes) * 0.9 / 1.9 / site.model.state_bytes()
+    assert states.size == int(share) - 1  # and one slot that nobody uses
+    assert full.size == budget.kv_tokens
+
+
+@pytest.mark.parametrize("name", ["gpt-oss-20b", "qwen3.5-9b"])
+def test_a_cap_of_tokens_leaves_no_more_and_keeps_the_states(name):
+    site = site_of(name)
+    rule = Sglang.memory_rule(settings_of(name, max_total_tokens=5000), site)
+    free = memory_budget(site.model, site.accelerator, Sglang.memory_rule(settings_of(name), site))
+    budget = memory_budget(site.model, site.accelerator, rule)
+
+    assert budget.pools[0].size == 5000
+    assert budget.pools[1].size == (4000 if name == "gpt-oss-20b" else free.pools[1].size)

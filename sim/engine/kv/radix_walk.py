@@ -6,6 +6,7 @@ import numpy as np
 from sim.engine.kv.radix import MRU, ROOT, Radix
 from sim.engine.kv.radix_nodes import candidate, common_tokens, cut_edge, find_child, grow_nodes, grow_runs, new_leaf, page_hash
 from sim.engine.outline import addresses, outlined, outlined_in
+from sim.jit import JIT
 
 _SECOND = "sim.engine.kv.radix_second"
 _POOLS = {"match_window": "sim.engine.kv.radix_window", "match_state": "sim.engine.kv.radix_state"}
@@ -17,7 +18,7 @@ def radix_functions(policy, instead=None, used=True):
     ``instead``: the functions that a second pool puts in the place of others, by name.
     """
     if not used:
-        return np.zeros(64, np.int64)
+        return np.full(64, 0 if JIT else -1, np.int64)
     match = (instead or {}).get("radix_walk", "")
     unused = outlined_in(Radix, {_SECOND: not match, **{module: name != match for name, module in _POOLS.items()}})
     if policy != MRU or match:

@@ -125,7 +125,7 @@ def _new_state(fn, tree_fn, queue_fn, replica, rec, cost, n, spec_right, mt):
 
 @kernel
 def _with_pool(s, numbers):
-    add_pool(s, numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5], numbers[6])
+    add_pool(s, numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5], numbers[6], numbers[7])
 
 
 _DECODE_SIDE = ("decode_queues", "_resume", "_preallocate", "_take_transferred", "join_running")
@@ -139,7 +139,7 @@ def _matching(p):
     return p.schedule_policy in ("lpm", "hrrn", "dfs-weight", "shortest-prefill-first")
 
 
-def _never_called(p, slots, second):
+def _never_called(p, slots, second, instead):
     """Outlined functions that these settings cannot reach."""
     matching = _matching(p)
     unused = {
@@ -167,7 +167,7 @@ def _never_called(p, slots, second):
         names |= {"quiet_steps", "_quiet_steps", "_prepare_tracking"}
     if kind == PLAIN or second.every == 0:
         names |= {"track_prompts", "track_results", "_track_prompts", "_track_results"}
-    return frozenset(names | (HOOKS if kind == PLAIN else HOOKS - set(_INSTEAD[kind]) - {"grow_second"}))
+    return frozenset(names | (HOOKS if kind == PLAIN else HOOKS - set(instead) - {"grow_second"}))
 
 
 @register("engine")
@@ -210,8 +210,9 @@ class Sglang(Scheduler):
         if tokens < 2 * page or tokens < 16:
             raise ConfigError("deployment.kv_blocks", blocks, "the KV pool is too small to serve anything")
         second = pools.second_pool(p, site, tokens)
-        rows = settings.max_running(p, tokens)
+        rows, few = settings.max_running(p, tokens), False
         if second is not None and second.kind == STATES and "mamba" not in site.extra:
+            few = second.size // pools.slots_of_request(p) < rows
             rows = min(rows, second.size // pools.slots_of_request(p))
             if rows < 1:
                 raise ConfigError(
@@ -273,11 +274,11 @@ class Sglang(Scheduler):
         right = np.array(drafts.right, np.float64)
         kind = PLAIN if second is None else second.kind
         instead = _INSTEAD[kind] | (recurrent.LAZY if second is not None and second.lazy else {})
-        fn = addresses(SglangState, _never_called(p, slots, second), instead)
+        fn = addresses(SglangState, _never_called(p, slots, second, instead), instead)
         tree, queue = radix_functions(told.eviction, _TREE[kind]), radix_functions(told.eviction, {}, _matching(p))
         state = _new_state(fn, tree, queue, replica, recorder, cost, told, right, twister)
         if second is not None:
-            _with_pool(state, np.array(astuple(second), np.int64))
+            _with_pool(state, np.array([*astuple(second), few], np.int64))
         return state
 
     @classmethod

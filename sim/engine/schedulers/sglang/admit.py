@@ -324,6 +324,13 @@ def _adapters_of_batch(s):
     return 0
 
 
+@inline
+def _wait_for_slots(s):
+    """The queue's head waits because slots for states limit the running requests."""
+    s.g_blocked = True
+    s.g_short = 1
+
+
 @outlined(SglangState)
 def admit(s):
     """One pass over the queue. Fills ``can`` (requests whose next extend is r_pre … r_end), takes them off the queue; returns how many."""
@@ -337,6 +344,8 @@ def admit(s):
         return 0
     if _allocatable(s, 0) <= 0 and s.chunked < 0 and not s.preempt_on:
         s.run_full = True
+        if s.few_slots:
+            _wait_for_slots(s)
         return 0
     order_waiting(s)
     _open_budget(s)
@@ -363,6 +372,8 @@ def admit(s):
             continue
         if s.n_can >= _allocatable(s, held):
             s.run_full = True
+            if s.few_slots:
+                _wait_for_slots(s)
         if s.run_full and not (s.preempt_on and _try_preempt(s, slot) == 1):
             break
         verdict = _add_one(s, slot)
@@ -374,6 +385,8 @@ def admit(s):
             if verdict == NO_TOKEN:
                 s.run_full = s.n_can > 0 or s.n_run > 0
                 s.g_blocked = i < s.w_hi
+                if s.pool == STATES:
+                    s.g_short = 0
             break
     s.w_lo = i - skipped
     for j in range(skipped):

@@ -11,12 +11,14 @@ from sim.jit import inline, kernel
 
 
 @kernel
-def add_pool(s, pool, size, window, grid, tracking, every, lazy):
-    """Put a pool beside that of full KV: ``size`` tokens of window layers, or states."""
+def add_pool(s, pool, size, window, grid, tracking, every, lazy, few):
+    """Put a pool beside that of full KV: ``size`` tokens of window layers, or states, which (``few``) limit the running requests."""
     s.pool = pool
     s.tracking = tracking
     s.track_every = every
     s.lazy = lazy == 1
+    s.few_slots = few == 1
+    s.g_pools = np.zeros(2)
     add_second(s.tree, size, window, grid)
     n = s.r_pre.size
     s.r_branch = np.zeros(n, np.int32)

@@ -8,7 +8,7 @@ from sim.engine.outline import outlined
 from sim.engine.schedulers.sglang.memory import checkpoint, release
 from sim.engine.schedulers.sglang.second import track_results
 from sim.engine.schedulers.sglang.sides import DECODE_SIDE, PREFILL_SIDE, keep
-from sim.engine.schedulers.sglang.state import DECODE, LOG_FINISH, SglangState
+from sim.engine.schedulers.sglang.state import DECODE, LOG_FINISH, PLAIN, SglangState
 from sim.engine.state import emit, first_scheduled, log_event, note_chunk, record_end
 from sim.jit import inline
 from sim.ledger import FINISHED, HAND_OVER, WATCH_CHUNKS
@@ -24,6 +24,9 @@ def gauges(s):
         s.g_blocked = s.g_waiting + s.n_out > 0 and s.stuck
         s.g_waiting += s.n_transfer + s.n_ready + s.n_out
     s.g_kv_used = float(s.kv_tokens - s.tree.free - s.tree.evictable)
+    if s.pool != PLAIN:
+        s.g_pools[0] = s.g_kv_used
+        s.g_pools[1] = float(s.tree.w_size - s.tree.w_free - s.tree.w_evictable)
 
 
 @inline

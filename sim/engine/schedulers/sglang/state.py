@@ -166,6 +166,7 @@ class SglangState(EngineState):
     pool: i8
     tracking: i8  # slots in which a request tracks states
     track_every: i8  # lengths at which a decoding request tracks its state, 0: never
+    few_slots: b1  # they limit the running requests
     lazy: b1  # the slot for the next length is taken when it is reached
     # -- request columns
     r_max_new: i4s
@@ -336,6 +337,7 @@ def init_sglang(
     s.tracking = 0
     s.track_every = 0
     s.lazy = False
+    s.few_slots = False
     s.x_n = 0
     s.x_left = np.empty(2 * rows)
     s.x_held = np.empty(2 * rows, np.int64)

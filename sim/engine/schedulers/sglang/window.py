@@ -74,6 +74,7 @@ def _take(s, slot, extend, max_new):
 def _verdict(s):
     """``budget_state`` of both pools."""
     if left_total(s) <= 0 or left_current(s) <= 0 or _left_window(s) <= 0:
+        s.g_short = 0 if left_total(s) <= 0 else 1
         return NO_TOKEN
     if s.a_input <= 0 or (s.chunk > 0 and s.a_chunk <= 0):
         return OTHER
@@ -117,8 +118,10 @@ def _add_certain(s, slot):
     """``add_one_req_ignore_eos`` without a cache: the two budgets, and no look at the finishes to come."""
     left = total_len(s, slot) - s.r_pre[slot]
     paged = ceil_page(s, left) + s.page
+    s.g_short = 0
     if paged > min(float(left_current(s)), left_total(s)):
         return NO_TOKEN
+    s.g_short = 1
     if _reserve(s, left, _still_new(s, slot), _limit(s)) > _left_window(s):
         return NO_TOKEN
     if s.chunk <= 0 or left <= s.a_chunk:
@@ -150,6 +153,7 @@ def _add_candidate(s, slot):
     mark = lock_window(s.tree, node)  # the prefix must not be evicted for its own user
     limit = _limit(s)
     fits = left + new + s.page < left_total(s)
+    s.g_short = 1 if fits else 0
     if fits:
         need = _reserve(s, ceil_page(s, left), new, limit)
         if need >= _left_window(s):
