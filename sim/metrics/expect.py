@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
 def unmet(summary: Mapping[str, Any], expect: Mapping[str, Any]) -> list[str]:
-    """A sentence for every expectation that does not hold. ``expect``: dotted path in the summary → ``min, max, value, tolerance``."""
+    """A sentence for every expectation that does not hold. ``expect``: dotted path in the summary → ``min, max, value, tolerance``.
+
+    Members of lists are known by number or name: ``classes.0``.
+    """
     out = []
     for path, bound in expect.items():
         found: Any = summary
         for part in path.split("."):
-            found = found.get(part) if isinstance(found, Mapping) else None
+            found = _inside(found, part)
         if isinstance(found, bool) or not isinstance(found, int | float):
             out.append(f"{path}: the result has no such figure")
             continue
@@ -24,3 +27,12 @@ def unmet(summary: Mapping[str, Any], expect: Mapping[str, Any]) -> list[str]:
             allowed = " and ".join(f"{word} {x:.6g}" for word, x in (("at least", low), ("at most", high)) if x is not None)
             out.append(f"{path} is {found:.6g}, expected {allowed}")
     return out
+
+
+def _inside(found: Any, part: str) -> Any:
+    if isinstance(found, Mapping):
+        return found.get(part)
+    if isinstance(found, Sequence) and not isinstance(found, str):
+        named = [x for x in found if isinstance(x, Mapping) and x.get("name") == part]
+        return named[0] if named else found[int(part)] if part.isdigit() and int(part) < len(found) else None
+    return None
