@@ -17,6 +17,7 @@ from sim.config.validate import settings
 PARTS = {
     "prefixes": "sim.workload.prefixes:PrefixParams",
     "sessions": "sim.workload.sessions:SessionParams",
+    "agents": "sim.workload.agents:AgentParams",
     "clients": "sim.workload.pool:PoolParams",
 }
 """Parts of synthetic traffic that are no choice among classes: the class of their settings, which lives in a room above this one."""

@@ -40,6 +40,9 @@ class Synthetic(Section):
     max_tokens: Count | None = Field(None, description="the clients' limit on generated tokens; longer outputs end there")
     prefixes: dict[str, Any] | None = Field(None, description="shared system prompts: {groups, shared_tokens, zipf}")
     sessions: dict[str, Any] | None = Field(None, description="multi-turn sessions: {turns, think_time, …}")
+    agents: dict[str, Any] | None = Field(
+        None, description="runs of agents: calls with tools between them, some at once: {steps, tool_time, fan_out, …}"
+    )
     clients: dict[str, Any] | None = Field(
         None, description="a pool of unlike clients, each with its share of the rate and its lengths: {count, zipf, …}"
     )

@@ -12,6 +12,7 @@ from sim.config import settings
 from sim.errors import ConfigError, DataError, NotModelledError
 from sim.streams import stream, sub_seed
 from sim.units import parse_rate, parse_seconds
+from sim.workload.agents import AgentParams, AgentTraffic
 from sim.workload.arrivals._base import FASTEST, SLOWEST
 from sim.workload.base import Traffic
 from sim.workload.closed_loop import ClosedLoop
@@ -98,13 +99,18 @@ def _synthetic(section: Any, seed: int, field: str) -> Traffic:
     )
     prefixes = None
     if section.get("clients") is not None:
-        for other in ("prefixes", "sessions"):
+        for other in ("prefixes", "sessions", "agents"):
             if section.get(other) is not None:
                 raise NotModelledError(f"{field}.clients", "set", f"a pool of clients has no {other}")
         pool = settings(PoolParams, as_mapping(section["clients"]), f"{field}.clients")
         return PoolTraffic(arrival, length, requests, seed, pool, max_tokens)
     if section.get("prefixes") is not None:
         prefixes = Prefixes(settings(PrefixParams, as_mapping(section["prefixes"]), f"{field}.prefixes"))
+    if section.get("agents") is not None:
+        if section.get("sessions") is not None:
+            raise ConfigError(f"{field}.agents", "set", "an agent's run is its session already", hint="give agents or sessions")
+        agents = settings(AgentParams, as_mapping(section["agents"]), f"{field}.agents")
+        return AgentTraffic(arrival, length, requests, seed, agents, prefixes, max_tokens)
     if section.get("sessions") is None:
         return SyntheticTraffic(arrival, length, requests, seed, prefixes, max_tokens)
     sessions = settings(SessionParams, as_mapping(section["sessions"]), f"{field}.sessions")

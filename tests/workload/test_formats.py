@@ -3,6 +3,7 @@
 import gzip
 import json
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -103,15 +104,40 @@ def test_guidellm_counts_in_seconds(load):
     assert "guidellm" in notes[0]
 
 
-def test_a_turn_that_waits_for_an_answer_is_refused_or_counted_from_arrivals(load):
+def test_a_turn_waits_for_an_answer_or_is_counted_from_arrivals(load):
     rows = [{**MOONCAKE[0]}, {"session_id": "a", "delay": 500, "input_length": 1500, "output_length": 50, "hash_ids": [0, 1, 2]}]
-    with pytest.raises(NotModelledError, match=r"field 'delay'.*settings.delays"):
-        load("m.jsonl", lines(*rows))
+    block, notes = load("m.jsonl", lines(*rows))
+    assert block.arrival_s.tolist() == [0, 0]
+    assert block.waits.wait_s[1] == 0.5
+    assert block.waits.key.tolist() == [block.out_content[0]]
+    assert block.waits.awaited.tolist() == [1, 0]
+    assert any("after the answer before them" in n for n in notes)
     block, notes = load("m.jsonl", lines(*rows), settings={"delays": "after_arrival"})
     assert block.arrival_s.tolist() == [0, 0.5]
     assert any("count from the arrival of the turn before" in n for n in notes)
+
+
+def test_requests_that_wait_for_several_others(load):
+    base = {"input_length": 512, "output_length": 8}
+    rows = [
+        {"timestamp": 1000, "request_id": "a", **base},
+        {"request_id": "b", "wait_for": ["a"], "tool_wait_ms": 250, **base},
+        {"request_id": "c", "wait_for": ["a"], "tool_wait_ms": 250, **base},
+        {"timestamp": 1200, "request_id": "other", **base},
+        {"request_id": "d", "wait_for": ["b", "c"], "tool_wait_ms": 10, **base},
+    ]
+    block, _ = load("m.jsonl", lines(*rows))
+    w = block.waits
+    assert block.arrival_s.tolist() == pytest.approx([0, 0, 0, 0, 0.2])
+    assert w.wait_s.tolist() == pytest.approx([np.nan, 0.25, 0.25, 0.01, np.nan], nan_ok=True)
+    assert w.awaited.tolist() == [2, 1, 1, 0, 0]
+    assert w.key.tolist() == block.out_content[[0, 0, 1, 2]].tolist()
+    with pytest.raises(DataError, match="waits for 'x'"):
+        load("m.jsonl", lines(rows[0], {"wait_for": ["x"], **base}))
+    with pytest.raises(DataError, match="no time stamp"):
+        load("m.jsonl", lines({"delay": 5, **base}))
     with pytest.raises(NotModelledError, match="wait_for"):
-        load("m.jsonl", lines({**MOONCAKE[0], "wait_for": ["x"]}))
+        load("m.jsonl", lines(*rows), settings={"delays": "ignore"})
 
 
 def test_columns_that_are_not_used_are_named(load):
@@ -213,8 +239,12 @@ def test_llmservingsim(load):
         "arrival_time_ns": 0,
         "sub_requests": [{"input_toks": 5, "output_toks": 1, "tool_duration_ns": 2e9}] * 2,
     }
+    block, _ = load("l.jsonl", lines(session))
+    assert block.arrival_s.tolist() == [0, 0]
+    assert block.waits.wait_s[1] == 2.0
+    assert block.waits.key.tolist() == [block.out_content[0]]
     with pytest.raises(NotModelledError, match="sub_requests"):
-        load("l.jsonl", lines(session))
+        load("l.jsonl", lines(session), settings={"delays": "ignore"})
     block, _ = load("l.jsonl", lines(session), settings={"delays": "after_arrival"})
     assert block.arrival_s.tolist() == [0, 2]
 

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from sim.errors import ConfigError, DataError, NotModelledError, UnknownNameError
+from sim.errors import ConfigError, DataError, UnknownNameError
 from sim.workload import build_traffic
 from tests.workload.conftest import tokens_of, whole
 
@@ -101,9 +101,10 @@ def test_mooncake_block_size_is_not_in_the_file(read):
         read(lines(MOONCAKE), "mooncake", block_tokens=256)
 
 
-def test_mooncake_extensions_are_refused(read):
-    with pytest.raises(NotModelledError, match="delay_ms"):
-        read(lines([MOONCAKE[0], MOONCAKE[1] | {"delay_ms": 5}]), "mooncake")
+def test_a_mooncake_delay_without_a_turn_to_wait_for(read):
+    rows = [MOONCAKE[0], {k: v for k, v in MOONCAKE[1].items() if k != "timestamp"} | {"delay_ms": 5}]
+    with pytest.raises(DataError, match="no time stamp"):
+        read(lines(rows), "mooncake")
 
 
 def test_named_columns_units_and_block_ids(read):

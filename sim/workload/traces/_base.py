@@ -25,10 +25,10 @@ class TraceParams(Params):
 class TurnParams(Params):
     """Settings of formats that can say that a turn waits for the answer before it."""
 
-    delays: Literal["refuse", "after_arrival", "ignore"] = Field(
-        default="refuse",
-        description="what becomes of a delay that counts from the answer before: refuse; after_arrival counts it from the arrival of the turn "
-        "before; ignore keeps the recorded time stamps",
+    delays: Literal["wait", "after_arrival", "ignore"] = Field(
+        default="wait",
+        description="a turn with a delay is sent so long after the answer before it (wait), or after the arrival of the turn before it "
+        "(after_arrival), or at its recorded time stamp (ignore)",
     )
 
 

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sim.workload import content
 from sim.workload.table import RequestBlock
+from sim.workload.waits import Waits
 
 Span = tuple[int, int, int]
 """(content id, start, length)"""
@@ -26,6 +28,8 @@ class Request:
     spans: Sequence[Span] = ()
     out_content: int | None = None
     priority: int = 0
+    wait: float | None = None
+    """Seconds after the answer to the request before it in the list; None: it is sent at its time."""
 
 
 @dataclass
@@ -58,10 +62,24 @@ def block_of(requests: Sequence[Request], sort: bool = True) -> RequestBlock:
         "priority": np.array([r.priority for r in rows], np.int32),
         "out_content": np.array([own[i] if r.out_content is None else r.out_content for i, r in enumerate(rows)], np.int64),
         "spans": (off, ids, start, length),
+        "waits": _waits(requests, order, own),
     }
     return RequestBlock.of(
         arrival - (arrival[0] if len(arrival) else 0.0), [r.prompt for r in rows], [r.output for r in rows], **columns
     )
+
+
+def _waits(requests: Sequence[Request], order: Sequence[int], own: NDArray[np.int64]) -> Waits | None:
+    """Of the requests in this order, of which each may wait for the one before it in the list."""
+    if all(r.wait is None for r in requests):
+        return None
+    place = {i: row for row, i in enumerate(order)}
+    content_of = [own[place[i]] if r.out_content is None else r.out_content for i, r in enumerate(requests)]
+    later = np.array([requests[i].wait is not None for i in order])
+    awaited = np.array([i + 1 < len(requests) and requests[i + 1].wait is not None for i in order], np.int32)
+    wait = np.array([np.nan if (w := requests[i].wait) is None else w for i in order])
+    key = np.array([content_of[i - 1] for i in order if requests[i].wait is not None], np.int64)
+    return Waits(wait, awaited, np.concatenate([[0], np.cumsum(later)]).astype(np.int64), key)
 
 
 def merged(spans: Sequence[Span]) -> list[Span]:

@@ -58,14 +58,19 @@ class LlmServingSim(Trace):
         parts = item.value["sub_requests"]
         if not isinstance(parts, list) or not all(isinstance(p, Mapping) for p in parts):
             item.fail("sub_requests", "must be a list of objects", parts)
-        if len(parts) > 1 and self.params.delays != "after_arrival":
-            why = "requests that wait for the answer before them and for a tool are not modelled"
-            raise self.refuse(item.path, "sub_requests", why, "settings.delays: after_arrival")
-        out = []
+        if len(parts) > 1 and self.params.delays == "ignore":
+            why = "requests that wait for a tool have no time stamps of their own"
+            raise self.refuse(item.path, "sub_requests", why, "settings.delays: wait or after_arrival")
+        waits = self.params.delays == "wait"
+        out: list[Request] = []
+        tool = 0.0
         for i, part in enumerate(parts):
+            at += 0.0 if waits else tool
             out.append(self._one(item, part, at, session, f"sub_requests[{i}]."))
-            at += item.number("tool_duration_ns", part) * 1e-9 if part.get("tool_duration_ns") is not None else 0.0
-        self.note(f"{item.path.name}: tool times count from the arrival of the request before, not from its answer")
+            out[-1].wait = tool if waits and i else None
+            tool = item.number("tool_duration_ns", part) * 1e-9 if part.get("tool_duration_ns") is not None else 0.0
+        if not waits:
+            self.note(f"{item.path.name}: tool times count from the arrival of the request before, not from its answer")
         return out
 
     def _one(self, item: Item, row: Mapping[str, Any], at: float, session: int, where: str) -> Request:

@@ -19,13 +19,17 @@ from sim.workload.traces._json import Fields, Records, json_pieces
 from sim.workload.traces._source import Source
 from sim.workload.traces._table import plain_rows
 from sim.workload.traces._turns import by_arrival
+from sim.workload.traces._waiting import WaitingRows
 
 _FIELDS = Fields(
-    ("input_length", "output_length"), ("timestamp", "delay", "delay_ms", "priority"), ("session_id",), ("hash_ids",)
+    ("input_length", "output_length"),
+    ("timestamp", "delay", "delay_ms", "tool_wait_ms", "priority"),
+    ("session_id", "request_id", "wait_for"),
+    ("hash_ids",),
 )
-_WAITS = ("wait_for", "tool_wait_ms")
+_DELAYS = frozenset(("delay", "delay_ms", "tool_wait_ms", "wait_for"))
 _NAMES = frozenset(("timestamp", "input_length", "output_length"))
-_HARMLESS = frozenset(("request_id", "type", "output_token_ids", "num_turns", "index"))
+_HARMLESS = frozenset(("type", "output_token_ids", "num_turns", "index"))
 _OTHERS = frozenset(("chat_id", "parent_chat_id"))
 
 
@@ -48,7 +52,9 @@ class Mooncake(Trace):
 
     An id stands for its block *and everything before it*, so equal ids are equal prefixes; each becomes one span, the last one
     perhaps shorter. Generated tokens have no ids in the format: a later prompt that repeats them does not find them in the
-    cache. ``session_id`` and ``priority`` are passed on. Also reads copies in CSV with ``arrival_s,input_tokens,output_tokens,hash_ids``.
+    cache. ``session_id`` and ``priority`` are passed on. A request with ``delay`` (ms) is sent so long after the answer to the turn before it
+    in its session, one with ``wait_for`` (``request_id`` of requests above it) ``tool_wait_ms`` after the last of their answers; see
+    ``settings.delays``. Also reads copies in CSV with ``arrival_s,input_tokens,output_tokens,hash_ids``.
 
     *Source*: github.com/kvcache-ai/Mooncake, FAST25-release/traces; Dynamo and aiperf, Mooncake trace format.
     """
@@ -88,6 +94,7 @@ class Mooncake(Trace):
 
     def _json(self, path: Path) -> Iterator[RequestBlock]:
         clock, first, turns = Clock(self.unit_s), 0, False
+        waiting = WaitingRows()
         held: list[RequestBlock] = []
         for records in json_pieces(path, _FIELDS):
             self._check(path, records)
@@ -98,9 +105,9 @@ class Mooncake(Trace):
                 labels(records["session_id"].values) if "session_id" in records.present else np.full(records.rows, -1, np.int64)
             )
             columns: dict[str, Any] = {"session": session, "priority": _priority(records)}
-            if turns or records.present & {"delay", "delay_ms"}:
+            if turns or records.present & _DELAYS:
                 turns = True
-                arrival = self._turns(path, records, session)
+                arrival = self._turns(path, records, session, waiting)
                 self._afresh(path, session, ids, counts)
             else:
                 missing = np.isnan(records["timestamp"].values)
@@ -112,7 +119,8 @@ class Mooncake(Trace):
             if not turns:
                 yield held.pop()
         if held:
-            yield by_arrival(RequestBlock.concat(held))
+            block = RequestBlock.concat(held)
+            yield by_arrival(waiting.attach(block) if waiting.starts else block)
 
     def _check(self, path: Path, records: Records) -> None:
         names = records.present
@@ -120,15 +128,9 @@ class Mooncake(Trace):
             records.source.fail(
                 "is a Qwen-Bailian trace: its times are seconds and its blocks have 16 tokens", "use format: bailian"
             )
-        for name in _WAITS:
-            if name in names:
-                why = "requests that wait for the answer to others are not modelled"
-                raise self.refuse(path, name, why)
-        if self.params.delays == "refuse":
-            for name in ("delay", "delay_ms"):
-                if name in names:
-                    why = "a turn that waits so long after the answer before it is not modelled"
-                    raise self.refuse(path, name, why, "settings.delays: after_arrival or ignore")
+        if self.params.delays != "wait" and "wait_for" in names:
+            why = "requests that wait for several others are only modelled as waiting"
+            raise self.refuse(path, "wait_for", why, "settings.delays: wait")
         if "priority" in names:
             self.note(f"{path.name}: priority is passed on as the engine reads it (vLLM: smaller is served first)")
         self.unused(path, records.others - self.harmless)
@@ -146,8 +148,38 @@ class Mooncake(Trace):
             what = "they are simulated as whole prompts; where the file holds only what each turn adds, real prompts are longer"
             self.note(f"{path.name}: turns that do not begin as the turn before them: {what}")
 
-    def _turns(self, path: Path, records: Records, session: NDArray[np.int64]) -> NDArray[np.float64]:
+    def _waiting(self, path: Path, records: Records, session: NDArray[np.int64], waiting: WaitingRows) -> NDArray[np.float64]:
+        """The rows join those that wait for answers; arrivals are set when all are known."""
+        stamps = records["timestamp"].values * self.unit_s
+        delay = np.nan_to_num(records["delay"].values) + np.nan_to_num(records["delay_ms"].values)
+        given = ~np.isnan(records["delay"].values) | ~np.isnan(records["delay_ms"].values)
+        tool = records["tool_wait_ms"].values
+        wait = np.where(given | ~np.isnan(tool), (delay + np.nan_to_num(tool)) * 1e-3, np.nan)
+        if (wait < 0).any():
+            records.source.fail_at(int(np.argmax(wait < 0)), "delay", float(wait.min() * 1e3), "must not be negative")
+        names, others = records["request_id"].values, records["wait_for"].values
+        for row in range(records.rows):
+            after = others[row]
+            if after is not None and not hasattr(after, "__len__"):
+                records.source.fail_at(row, "wait_for", after, "must be a list of request ids")
+            after = None if after is None else [after] if isinstance(after, str) else list(after)
+            at = None if np.isnan(stamps[row]) else float(stamps[row])
+            if at is not None and at < 0:
+                records.source.fail_at(row, "timestamp", at, "must not be negative")
+            problem = waiting.add(at, None if np.isnan(wait[row]) else float(wait[row]), int(session[row]), names[row], after)
+            if problem:
+                records.source.fail_at(
+                    row, "wait_for" if after else "timestamp", after, f"must be a number, or the row must wait: it {problem}"
+                )
+        self.note(
+            f"{path.name}: turns with a delay are sent so long after the answer before them; their time stamps are not used"
+        )
+        return np.zeros(records.rows)
+
+    def _turns(self, path: Path, records: Records, session: NDArray[np.int64], waiting: WaitingRows) -> NDArray[np.float64]:
         """Arrivals where turns have delays: a time stamp is kept, a delay counts from the arrival of the turn before (``delays``)."""
+        if self.params.delays == "wait":
+            return self._waiting(path, records, session, waiting)
         delay = np.where(np.isnan(records["delay"].values), records["delay_ms"].values, records["delay"].values) * 1e-3
         stamps = records["timestamp"].values * self.unit_s
         out: NDArray[np.float64] = np.empty(len(stamps))
