@@ -43,6 +43,8 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
+    except MemoryError as error:
+        _fail(f"error: there is not enough memory for this run{f' ({error})' if str(error) else ''}; nothing was written", 2)
     except OSError as error:
         _fail(f"error: {plugins.blame(error) or error}", 2)
     except Exception as error:

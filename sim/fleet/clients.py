@@ -106,7 +106,9 @@ class OpenClients(Clients):
             self._block = None
         self._stopped = self.look_up() or self._stopped
         block = None if self._stopped else next(self._blocks, None)
-        if block is None:
+        if block is not None and block.arrival_s[-1] >= self._until:  # who would send later sends nothing
+            block = block[: int(np.searchsorted(block.arrival_s, self._until))]
+        if block is None or not len(block):
             return False
         self._not_too_late(float(block.arrival_s[-1]))
         self._block = block

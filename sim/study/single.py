@@ -27,6 +27,7 @@ from sim.study import economics, headroom
 from sim.study.idle import check_traffic
 from sim.study.kinds import kind_of_plan
 from sim.study.reasons import reasons
+from sim.study.room import check_room
 from sim.units import show_bytes, show_seconds
 from sim.workload import build_traffic
 from sim.workload.stretched import Course, Spike, stretched
@@ -102,6 +103,7 @@ class Prepared:
             worse = stretched(traffic, lengths=lengths, burst=burst, spike=moved)
             traffic = fitting(self.plans, worse, s.traffic.too_long)
         total = traffic.total
+        check_room(plans, traffic, inf if s.until is None else s.until)
         raw = execute(
             plans,
             traffic,

@@ -200,7 +200,7 @@ def test_a_reader_that_goes_away_and_closed_streams_lose_nothing(tmp_path: Path)
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)])
 def test_a_polite_end_saves_what_there_is(servesim: Command, tmp_path: Path, number: signal.Signals) -> None:
     assert servesim(*TINY, "--no-save").code == 0  # compiled
-    many = ("-s", "traffic.synthetic.requests=100000000", "-s", "record.timeseries=false")
+    many = ("-s", "traffic.synthetic.requests=8000000", "-s", "record.timeseries=false")
     child = command("run", "quickstart", *many, "-q", "-o", "r", cwd=tmp_path, stderr=subprocess.PIPE)
     time.sleep(4)
     child.send_signal(number)
