@@ -70,6 +70,8 @@ COLUMNS: Final = (
 ENGINE_COLUMNS: Final = tuple(c.name for c in COLUMNS)
 REQUEST_COLUMNS: Final = ("id", "klass", *ENGINE_COLUMNS[1:])
 """The request table of a result: with the class of the traffic."""
+ATTEMPT_COLUMNS: Final = ("attempts", "sent_s")
+"""Beside those where clients do more than wait: how often it was sent, and when the time that counts."""
 HAND_OVER_COLUMNS: Final = ("prefill_replica", "prefill_end_s", "kv_allocated_s", "kv_arrived_s", "decode_start_s")
 """Beside those above where prefill and decode are different replicas; ``replica`` is then the one that decodes (`sim.metrics.hand_over`)."""
 LABEL_COLUMNS: Final = ("tenant", "session")

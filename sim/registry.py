@@ -27,6 +27,7 @@ ROOMS = {
     "scaler": "sim.policy.scaling",
     "admission": "sim.policy.admission",
     "client": "sim.policy.clients",
+    "fault": "sim.policy.faults",
     "arrival": "sim.workload.arrivals",
     "length": "sim.workload.lengths",
     "trace": "sim.workload.traces",
@@ -41,6 +42,7 @@ BASES: Final = {
     "scaler": "sim.policy.scaler:Scaler",
     "admission": "sim.policy.admitting:Admission",
     "client": "sim.policy.client:Client",
+    "fault": "sim.policy.fault:Fault",
     "arrival": "sim.workload.arrivals._base:Arrival",
     "length": "sim.workload.lengths._base:Length",
     "trace": "sim.workload.traces._base:Trace",
@@ -50,7 +52,7 @@ BASES: Final = {
     "section": "sim.metrics.section:Extra",
 }
 """What a class of each kind is derived from; imported only to check a plug-in."""
-_GUARDED: Final = ("engine", "router", "scaler", "admission", "client", "arrival", "length", "trace")
+_GUARDED: Final = ("engine", "router", "scaler", "admission", "client", "fault", "arrival", "length", "trace")
 """Kinds whose plug-ins take part in a run."""
 _registered: dict[str, dict[str, type]] = {kind: {} for kind in ROOMS}
 _checked: dict[tuple[str, type], type] = {}

@@ -74,6 +74,12 @@ class Clients(Named):
     name: str = Field(description="name of the client, or path/to/file.py:Class of your own")
 
 
+class Fault(Named):
+    """What breaks, when, and for how long."""
+
+    name: str = Field(description="name of the fault, or path/to/file.py:Class of your own")
+
+
 class Arrival(Named):
     """When requests arrive."""
 

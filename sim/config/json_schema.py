@@ -17,6 +17,7 @@ _KINDS = {
     "Scaling": ("scaler", "name"),
     "Admission": ("admission", "name"),
     "Clients": ("client", "name"),
+    "Fault": ("fault", "name"),
     "Arrival": ("arrival", "process"),
     "Lengths": ("length", "kind"),
 }

@@ -165,10 +165,11 @@ def _root(raw: dict[str, Any], folder: Path) -> None:
         for key in ("profile", "network"):
             if str(pool.get(key)).endswith((".yaml", ".yml")):
                 pool[key] = _at(str(pool[key]), folder)
-    named = [(p, "engine", "name") for p in pools] + [(raw, "router", "name"), (raw, "scaling", "name")]
-    doors = raw.get("admission")
-    named += [(raw, "admission", "name")] if not isinstance(doors, list) else []
-    named += [({"one": d}, "one", "name") for d in (doors if isinstance(doors, list) else ()) if isinstance(d, dict)]
+    named = [(p, "engine", "name") for p in pools] + [(raw, "router", "name"), (raw, "scaling", "name"), (raw, "clients", "name")]
+    for part in ("admission", "faults"):
+        several = raw.get(part)
+        named += [(raw, part, "name")] if not isinstance(several, list) else []
+        named += [({"one": d}, "one", "name") for d in (several if isinstance(several, list) else ()) if isinstance(d, dict)]
     for synthetic, trace in zip(synthetics, traces, strict=True):
         named += [(synthetic, "arrival", "process"), (synthetic, "lengths", "kind"), (trace, "format", "")]
         named.append((trace, "arrival", "process"))

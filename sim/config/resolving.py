@@ -43,6 +43,8 @@ def resolved(scenario: Scenario) -> dict[str, Any]:
         data["scaling"] = _named(scenario.scaling, "scaler", "scaling")
     for i, policy in enumerate(scenario.admission):
         data["admission"][i] = _named(policy, "admission", f"admission[{i}]")
+    for i, fault in enumerate(scenario.faults):
+        data["faults"][i] = _named(fault, "fault", f"faults[{i}]")
     if scenario.clients is not None:
         data["clients"] = _named(scenario.clients, "client", "clients")
     for field, source in scenario.traffic.sources().items():

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from pydantic import Field, StrictInt, field_validator, model_validator
 
-from sim.config.base import Admission, Clients, Router, Scaling, Section
+from sim.config.base import Admission, Clients, Fault, Router, Scaling, Section
 from sim.config.deployment import Deployment, Pool, Transfer
 from sim.config.economics import Economics
 from sim.config.model import Model
@@ -64,13 +64,14 @@ class Scenario(Section):
     clients: Clients | None = Field(
         None, description="time-outs, retries, hedging, patience; null: clients wait for ever and try once"
     )
+    faults: tuple[Fault, ...] = Field((), max_length=64, description="what breaks: by script (at, for) or at random (mtbf)")
     slo: Slo = Field(default_factory=Slo)
     economics: Economics | None = Field(None, description="prices, power and grid: adds money, energy and carbon to the result")
     record: Record = Field(default_factory=Record)
     until: Seconds | None = Field(None, gt=0, description="end of the simulated time; requests in flight then are cut off")
     warmup: Seconds = Field(0.0, description="leave requests that arrive within so much time out of the statistics")
 
-    @field_validator("admission", mode="before")
+    @field_validator("admission", "faults", mode="before")
     @classmethod
     def _one_or_several(cls, value: Any) -> Any:
         return [value] if isinstance(value, str | Mapping) else () if value is None else value

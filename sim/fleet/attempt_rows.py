@@ -20,7 +20,7 @@ class Folded(NamedTuple):
     """What became of a request whose row is not just that of its first attempt.
 
     ``time``: of the end, as the client sees it. ``leg``: number of the attempt that counts; −1: none. ``row``: replica, as rows count them.
-    ``arrival``, ``prompt``: of the request.
+    ``arrival``, ``prompt``: of the request; ``attempts``: how often it was sent, ``sent``: when the last time, or the one that was answered.
     """
 
     status: int
@@ -29,6 +29,8 @@ class Folded(NamedTuple):
     row: int
     arrival: float
     prompt: int
+    attempts: int
+    sent: float
 
 
 def fold(rows: dict[str, Any], odd: Mapping[int, Folded]) -> tuple[dict[str, Any], Waste]:
@@ -57,7 +59,11 @@ def fold(rows: dict[str, Any], odd: Mapping[int, Folded]) -> tuple[dict[str, Any
         if alone.size:
             made[name][alone] = np.array(values, made[name].dtype)[alone]
     made["finish_s"][status == IN_FLIGHT] = np.nan
-    return {name: np.concatenate([column[plain], made[name]]) for name, column in rows.items()}, _waste(rows, ~used)
+    out = {name: np.concatenate([column[plain], made[name]]) for name, column in rows.items()}
+    once = int(np.count_nonzero(plain))
+    out["attempts"] = np.concatenate([np.ones(once), [o.attempts for o in outcomes]]).astype(np.int32)
+    out["sent_s"] = np.concatenate([rows["arrival_s"][plain], [o.sent for o in outcomes]]).astype(np.float64)
+    return out, _waste(rows, ~used)
 
 
 def _rows_of(ids: Any, wanted: Any) -> tuple[Any, Any]:

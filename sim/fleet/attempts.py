@@ -40,10 +40,10 @@ FIRST, TOTAL, CONNECTED, LEAVE, END, RETRY, HEDGE = range(7)  # alarms
 class Call:
     """A request of the traffic and what its client has done about it. Times in seconds, as the client sees them; infinity: not yet, or never."""
 
-    __slots__ = ("ends_by", "first", "hedges", "leaves_at", "live", "over", "request", "retried", "start", "tries")
+    __slots__ = ("ends_by", "first", "hedges", "leaves_at", "live", "over", "request", "retried", "sent", "tries")
 
     def __init__(self, request: Request, start: float, ends_by: float, leaves_at: float) -> None:
-        self.request, self.start, self.ends_by, self.leaves_at = request, start, ends_by, leaves_at
+        self.request, self.sent, self.ends_by, self.leaves_at = request, start, ends_by, leaves_at
         self.live: list[Attempt] = []
         self.first = inf
         self.tries = self.retried = self.hedges = 0
@@ -53,10 +53,10 @@ class Call:
 class Attempt:
     """One time that it is sent. ``leg``: the request that is under way for it."""
 
-    __slots__ = ("call", "first", "first_by", "leg", "legs", "total_by")
+    __slots__ = ("call", "first", "first_by", "leg", "legs", "sent", "total_by")
 
-    def __init__(self, call: Call, first_by: float, total_by: float) -> None:
-        self.call, self.first_by, self.total_by = call, first_by, total_by
+    def __init__(self, call: Call, sent: float, first_by: float, total_by: float) -> None:
+        self.call, self.sent, self.first_by, self.total_by = call, sent, first_by, total_by
         self.first = inf
         self.legs = 0
         self.leg: Request = call.request
@@ -106,7 +106,8 @@ class Attempts(Station):
 
     def _try(self, call: Call) -> None:
         now = self._clock.now
-        attempt = Attempt(call, now + self._first_byte, now + self._total)
+        attempt = Attempt(call, now, now + self._first_byte, now + self._total)
+        call.sent = now
         call.tries += 1
         if call.tries > 1:
             self._retries.append(now)
@@ -129,6 +130,23 @@ class Attempts(Station):
             self._lost(attempt, BUSY)
         elif leg.status == HANGING:
             self._timers.at(self._clock.now + self._connect, CONNECTED, attempt)
+
+    def send_again(self, attempt: Attempt) -> None:
+        """The same, if its client still waits."""
+        if not attempt.call.over and attempt in attempt.call.live:
+            self.send_leg(attempt)
+
+    def break_off(self) -> int:
+        """All connections break, now; returns how many."""
+        broken = list(dict.fromkeys(self._legs.values()))
+        for attempt in broken:
+            self._withdraw(attempt)
+            self._lost_later(attempt)
+        return len(broken)
+
+    def _lost_later(self, attempt: Attempt) -> None:
+        kind = BROKEN if attempt.first < inf else ERROR
+        self._clock.call(self._clock.now, lambda: self._lost(attempt, kind, by_gateway=True))
 
     def _withdraw(self, attempt: Attempt) -> None:
         if self._legs.pop(attempt.leg.number, None) is not None:
@@ -194,7 +212,7 @@ class Attempts(Station):
             return
         self._won(attempt)
         if leg.number != call.request.number:
-            self._fold(call, FINISHED, time, leg.number, replica)
+            self._fold(call, attempt, FINISHED, time, leg.number, replica)
         self._close(call, time, replica)
 
     def refused(self, request: Request, time: float, busy: bool = False) -> None:
@@ -206,12 +224,12 @@ class Attempts(Station):
 
     # -- what a client does
 
-    def _lost(self, attempt: Attempt, kind: str) -> None:
+    def _lost(self, attempt: Attempt, kind: str, by_gateway: bool = False) -> None:
         """An attempt has failed, now."""
         call = attempt.call
         if call.over or attempt not in call.live:
             return
-        if kind in (CONNECT, ERROR) and self.recover(attempt, kind):
+        if kind in (CONNECT, ERROR) and not by_gateway and self.recover(attempt, kind):
             return
         call.live.remove(attempt)
         if attempt.first < inf:
@@ -237,12 +255,13 @@ class Attempts(Station):
         leg = call.request if attempt is None else attempt.leg
         replica = max(leg.replica, 0)
         self._given_up.append(now)
-        self._fold(call, status, now, leg.number, replica)
+        self._fold(call, attempt, status, now, leg.number, replica)
         self._close(call, now - self._away(leg), replica)
 
-    def _fold(self, call: Call, status: int, time: float, leg: int, replica: int) -> None:
+    def _fold(self, call: Call, attempt: Attempt | None, status: int, time: float, leg: int, replica: int) -> None:
         r = call.request
-        self._odd[r.number] = Folded(status, time, leg, self.row_of(replica), r.arrival, r.prompt_tokens)
+        sent = call.sent if attempt is None else attempt.sent
+        self._odd[r.number] = Folded(status, time, leg, self.row_of(replica), r.arrival, r.prompt_tokens, call.tries, sent)
 
     def _close(self, call: Call, time: float, replica: int) -> None:
         call.over = True
@@ -285,7 +304,7 @@ class Attempts(Station):
         for number, call in self._open.items():  # the run was cut off
             leg = call.live[-1].leg if call.live else None
             if leg is None or leg.number != number or call.tries > 1:
-                self._fold(call, IN_FLIGHT, np.nan, -1 if leg is None else leg.number, 0)
+                self._fold(call, None, IN_FLIGHT, np.nan, -1 if leg is None else leg.number, 0)
         out, waste = fold(rows, self._odd)
         self.record.close(waste, self._kinds, self._retries, self._failed, self._given_up)
         return out

@@ -20,7 +20,7 @@ from sim.engine.contract import Ranks, Scheduler, Site
 from sim.engine.seam import Group
 from sim.engine.state import add_pools, new_recorder
 from sim.errors import ConfigError, NotModelledError
-from sim.fleet.attempts import attempts_of
+from sim.fleet.breakage import check_faults, in_front, make_faults
 from sim.fleet.checks import check_host, check_sides
 from sim.fleet.client_side import ClientSide
 from sim.fleet.clients import clients_of
@@ -275,6 +275,14 @@ def refuse(plans: Sequence[Plan], scenario: Any) -> None:
             has["a saturation detector"] = f"admission[{i}].name", policy.name
     if scenario.clients is not None:
         has["clients"] = "clients.name", scenario.clients.name
+    broken = make_faults(scenario.faults)
+    check_faults(broken, plans)
+    for i, fault in enumerate(broken):
+        has["faults"] = f"faults[{i}].name", fault.name
+        if fault.name == "router_restart":
+            has["a router that restarts"] = f"faults[{i}].name", fault.name
+        elif fault.name != "link":
+            has["broken replicas"] = f"faults[{i}].name", fault.name
     if not router.elastic:
         has["a router of a fixed fleet"] = "router.name", scenario.router.name
     if router.coordinates:
@@ -314,6 +322,7 @@ def wire(
     transfer: Any = None,
     admission: Sequence[Any] = (),
     client: Any = None,
+    faults: Sequence[Any] = (),
 ) -> World:
     """The world of a run: clients, what stands between, engines. Without ``plans``: one kind of engine, and clients who see nothing else."""
     clock = Clock()
@@ -330,7 +339,7 @@ def wire(
         views = [hosts.view]
     if roles:
         views = [side_view(engines, plans, role) for role in ("prefill", "decode")]
-    if scaling is not None:
+    if scaling is not None or (any(f.crashes for f in faults) and routers[0].elastic):
         routers = [Members(router, view) for router, view in zip(routers, views, strict=True)]
     choice: Any
     if roles:
@@ -364,8 +373,7 @@ def wire(
         seen = engines.view if roles else routers[0].seen if scaling is not None else views[0]
         between[:0] = doors(clock, admission, seed, seen)
     side = ClientSide.of(plans) if plans else None
-    if client is not None:
-        between.insert(0, attempts_of(clock, client, plans, engines, side, seed))
+    between = in_front(clock, between, client, faults, plans, engines, routers[0], choice, elastic, side, seed)
     mix = hosts.mix([p.share for p in plans], stream(seed, "models"), _of_class(plans, traffic)) if several else None
     clients = clients_of(clock, traffic, until, mix, side)
     world = World(clock, clients, between, engines, until=until, progress=progress, side=side)

@@ -24,8 +24,8 @@ class Clock(simpy.Environment):
         super().__init__()
         self.resting: Callable[[], bool] = lambda: True
         """Whether nothing will happen any more unless an event of the clock makes it."""
-        self.dead_events: Callable[[], int] = lambda: 0
-        """How many of the events to come do nothing."""
+        self.sleepers: list[Callable[[], int]] = []
+        """Each says how many of the events to come do nothing, or happen only if anything else does."""
         self._repeating = 0
 
     def at(self, time: float) -> simpy.Event:
@@ -40,10 +40,16 @@ class Clock(simpy.Environment):
         """``what()`` at ``time``, or now if that has passed."""
         self.at(time).callbacks.append(lambda _: what())
 
+    @property
+    def over(self) -> bool:
+        """Whether nothing will happen any more but what repeats itself."""
+        asleep = sum(count() for count in self.sleepers)
+        return len(self._queue) - asleep == self._repeating and self.resting()
+
     def repeat(self, task: Callable[[], float]) -> None:
         """``task()`` now and at the time that it answers each time, as long as anything else can still happen."""
         again = task()
-        if again == inf or (len(self._queue) - self.dead_events() == self._repeating and self.resting()):
+        if again == inf or self.over:
             return
 
         def next_time(_: Any) -> None:

@@ -94,6 +94,14 @@ class HandOvers(Station):
         if self._routers[0].interval is not None:
             self._clock.repeat(self._poll)
 
+    def leaves(self) -> dict[str, Any]:
+        """Who used which link when."""
+        return {"links": self._ports.log}
+
+    def set_links(self, factor: float, until: float) -> None:
+        """The links carry ``factor`` times as much as ever; with 0 nothing before ``until``."""
+        self._ports.scale(factor, until)
+
     def _poll(self) -> float:
         if self._routers[0].whole:
             self._routers[0].poll(self._engines.view)

@@ -7,6 +7,7 @@ from math import inf
 from typing import Any
 
 from sim.fleet.clock import Clock
+from sim.fleet.members import Members
 from sim.fleet.request import Request
 from sim.fleet.station import Station
 from sim.policy.router import Router
@@ -40,6 +41,17 @@ class Dispatch(Station):
             and self._router.interval is None
             and self.then.ahead
         )
+
+    def renew(self, rng: Any) -> None:
+        """The router is started anew: it knows nothing."""
+        old = self._router
+        if isinstance(old, Members):
+            old.renew(rng)
+            return
+        self._router = type(old)(old.params, old.replicas, rng)
+        self._router.setup(self._view.facts)
+        if self._router.interval is not None:
+            self._router.poll(self._view)
 
     def start(self) -> None:
         """The router looks at the replicas at its interval."""

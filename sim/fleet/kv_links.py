@@ -54,12 +54,22 @@ class Ports:
     def __init__(self, wire: Wire, ranks: list[int]) -> None:
         self._latency = wire.latency
         self._rate = [wire.bandwidth * n for n in ranks]
+        self._whole = list(self._rate)
         self._free = [0.0] * len(ranks)
         self.busy = [0.0] * len(ranks)
         """Seconds that each replica's ports were in use."""
         self.waits = array("d")
         """Seconds that each transfer waited for ports."""
         self.bytes = 0.0
+        self.log = array("q"), array("d"), array("d")
+        """Of each use of a replica's ports: replica, start, length in seconds."""
+
+    def scale(self, factor: float, until: float) -> None:
+        """Ports carry ``factor`` times as much as ever; with 0 transfers begin at ``until``."""
+        if factor > 0.0:
+            self._rate = [rate * factor for rate in self._whole]
+        else:
+            self._free = [max(t, until) for t in self._free]
 
     def send(self, source: int, destination: int, size: float, now: float) -> float:
         """``size`` bytes are ready to go; returns when they will have arrived."""
@@ -69,6 +79,10 @@ class Ports:
         free[source], free[destination] = start + out, start + into
         busy[source] += out
         busy[destination] += into
+        for end, length in ((source, out), (destination, into)):
+            self.log[0].append(end)
+            self.log[1].append(start)
+            self.log[2].append(length)
         self.waits.append(start - now)
         self.bytes += size
         return start + max(out, into) + self._latency

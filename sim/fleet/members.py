@@ -69,7 +69,7 @@ class Members(Router):
         """Those that serve, ascending."""
         self.interval = router.interval
         self.hears = router.hears
-        self.gateway, self.migration = router.gateway, router.migration
+        self.gateway, self.migration, self.recovery = router.gateway, router.migration, router.recovery
 
     @property
     def seen(self) -> Serving:
@@ -93,6 +93,14 @@ class Members(Router):
         if len(set(self._facts)) > 1:  # places change their meaning
             self._router.setup(facts)
         self._router.members(self.numbers)
+
+    def renew(self, rng: Any) -> None:
+        """The router is started anew: it knows nothing."""
+        old = self._router
+        self._router = type(old)(old.params, old.replicas, rng)
+        self._router.setup(self._facts)
+        self.appoint(self.numbers)
+        self.look_at()
 
     def look_at(self) -> None:
         """A replica has begun to serve: whoever polls looks at once."""

@@ -15,6 +15,22 @@ class Refused(NamedTuple):
 
 
 REFUSED: Final = (
+    Refused(
+        "roles",
+        "broken replicas",
+        "what becomes of KV on its way when a prefill or decode replica breaks is not modelled",
+        "link",
+    ),
+    Refused("several models", "faults", "faults of hosts with several models are not modelled", "none"),
+    Refused("migration", "faults", "faults while requests move between engines are not modelled", "none"),
+    Refused(
+        "ranks",
+        "broken replicas",
+        "faults of engines with data-parallel ranks are not modelled",
+        "gateway_outage, router_restart",
+    ),
+    Refused("a coordinator", "a router that restarts", "it keeps the queue of requests, which would be lost", "none"),
+    Refused("roles", "a router that restarts", "routers of two sides know of each other", "none"),
     Refused("roles", "clients", "withdrawing a request whose KV is on its way between engines is not modelled", "none"),
     Refused("several models", "clients", "withdrawing a request that waits for an Ollama server's model is not modelled", "none"),
     Refused("migration", "clients", "withdrawing a request that moves between engines is not modelled", "none"),

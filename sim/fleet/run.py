@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sim import guard
 from sim.errors import DataError, LawViolation
 from sim.fleet.attempts import client_of
+from sim.fleet.breakage import make_faults
 from sim.fleet.build import Plan, wire
 from sim.fleet.clock import LATEST, too_late
 from sim.fleet.routers import make_routers
@@ -59,9 +60,10 @@ def execute(
     transfer: Any = None,
     admission: Sequence[Any] = (),
     clients: Any = None,
+    faults: Sequence[Any] = (),
 ) -> Raw:
     """Run the traffic through the pools. ``router``: section with ``name`` and settings; ``transfer``: the section of that name;
-    ``clients``: likewise; ``admission``: sections with ``name`` and settings, outermost first.
+    ``clients``: likewise; ``faults``, ``admission``: sections with ``name`` and settings, outermost first.
 
     With ``scaling`` (a `sim.fleet.scaling.ScalingPlan`) the pools are planned with as many replicas as can exist at once.
 
@@ -82,6 +84,7 @@ def execute(
         transfer=transfer,
         admission=admission,
         client=client_of(clients),
+        faults=make_faults(faults),
     )
     world.run()
     requests = world.requests()

@@ -57,6 +57,8 @@ class Elastic(Station):
         self.in_use: list[Callable[[int], bool]] = []
         """Asked whether a request is on its way to or from a replica."""
         self._members = list(members)
+        self.out: set[int] = set()
+        """Replicas that are not to be chosen, whatever an autoscaler says."""
         sides = [0 if p.role != "decode" else len(members) - 1 for p in plan.pools]
         self._pools: list[ElasticPool] = []
         first, first_of = 0, [0] * len(members)
@@ -120,6 +122,10 @@ class Elastic(Station):
             self.then.withdraw(request)
         else:
             self._buffer.remove(request)
+
+    def serves(self, replica: int) -> bool:
+        """Whether a replica is there, serving or draining."""
+        return any(pool.serves(replica) for pool in self._pools)
 
     def appoint(self, side: int) -> None:
         """Tell a side's router who serves."""
@@ -198,7 +204,15 @@ class ElasticPool:
     def serving(self) -> list[int]:
         """Places on the side of those that serve."""
         lives = enumerate(self._life)
-        return [self._place + k for k, x in lives if x is not None and not isnan(x.ready) and isnan(x.drain)]
+        out = self._owner.out
+        fit = (k for k, x in lives if x is not None and not isnan(x.ready) and isnan(x.drain))
+        return [self._place + k for k in fit if self.first + k not in out]
+
+    def serves(self, replica: int) -> bool:
+        """Whether the replica of that number is one of these, and there."""
+        k = replica - self.first
+        life = self._life[k] if 0 <= k < len(self._life) else None
+        return life is not None and not isnan(life.ready)
 
     # -- lives
 

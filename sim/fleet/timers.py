@@ -19,7 +19,7 @@ class Timers:
         self._set = 0
         self._armed = inf
         self._pending = 0
-        clock.dead_events = lambda: self._pending if idle() else 0
+        clock.sleepers.append(lambda: self._pending if idle() else 0)
 
     def at(self, time: float, kind: int, subject: Any) -> None:
         """Ring at ``time`` (infinity: never)."""

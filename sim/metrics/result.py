@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from sim.ledger import HAND_OVER_COLUMNS, IN_FLIGHT, LABEL_COLUMNS, REQUEST_COLUMNS
+from sim.ledger import ATTEMPT_COLUMNS, HAND_OVER_COLUMNS, IN_FLIGHT, LABEL_COLUMNS, REQUEST_COLUMNS
 from sim.metrics.latency import derive
 from sim.metrics.record import RunRecord
 from sim.metrics.series import table
@@ -32,7 +32,8 @@ class Result:
     """One run.
 
     ``columns``: the request table as arrays, by id: `sim.ledger.REQUEST_COLUMNS`, disaggregated also
-    `sim.ledger.HAND_OVER_COLUMNS`, of traffic with tenants and sessions `sim.ledger.LABEL_COLUMNS`, and ``ttft_s, tpot_s, e2e_s, ingress_s,
+    `sim.ledger.HAND_OVER_COLUMNS`, of traffic with tenants and sessions `sim.ledger.LABEL_COLUMNS`, of clients that do
+    more than wait `sim.ledger.ATTEMPT_COLUMNS`, and ``ttft_s, tpot_s, e2e_s, ingress_s,
     queue_s, slo_met``.
     ``series``: the time series as arrays (`series.COLUMNS`). ``itl_hist``: see `histogram`. ``scenario``: resolved YAML.
     ``renderer``: makes the HTML report that `save` writes beside the tables (None: none). It is named, not imported, because
@@ -154,7 +155,7 @@ def _sorted(raw: Mapping[str, Array]) -> dict[str, Array]:
         columns.setdefault(missing, np.zeros(ids.size, np.int32))
     columns.setdefault("taken_s", columns["arrival_s"].astype(float))
     columns = {k: columns[k] for k in REQUEST_COLUMNS}
-    columns |= {k: np.asarray(raw[k]) for k in (*HAND_OVER_COLUMNS, *LABEL_COLUMNS) if k in raw}
+    columns |= {k: np.asarray(raw[k]) for k in (*HAND_OVER_COLUMNS, *LABEL_COLUMNS, *ATTEMPT_COLUMNS) if k in raw}
     if ids.size > 1 and not bool((ids[1:] > ids[:-1]).all()):
         order = np.argsort(ids, kind="stable")
         columns = {k: v[order] for k, v in columns.items()}

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from sim.guard import Guard
 from sim.policy import answers
+from sim.policy.recovery import Recovery
 
 
 class Snapshot(Protocol):
@@ -94,6 +95,8 @@ class Router(ABC):
     """Whether it may be asked among a changing set of replicas: it remembers none by number, or says in `members` how its memory changes."""
     interval: float | None = None
     """Seconds between two calls of `poll`; None: never called."""
+    recovery: Recovery = Recovery()
+    """What it does about a replica that has died."""
     coordinates: ClassVar[bool] = False
     """It keeps the queue itself: a `sim.policy.coordinator.Coordinator`."""
     guards: ClassVar[Mapping[str, Guard]] = {

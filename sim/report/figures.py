@@ -321,8 +321,11 @@ def run_figures(result: Result) -> Mapping[str, list[Figure]]:
         cdf_figure([(result.name or "run", *latency_cdf(result, key))], key, aims.get(key))
         for key in ("ttft_s", "tpot_s", "itl_s", "e2e_s")
     ]
+    from sim.report.events import client_figures, link_figures, marked
+
+    timed = [*time_figures(result), *client_figures(result), *link_figures(result)]
     return {
         "latency": [f for f in cdfs if f.spec["data"][0]["x"]],
-        "time": time_figures(result),
+        "time": marked(timed, result.summary),
         "replicas": replica_figures(result),
     }

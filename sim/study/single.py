@@ -13,6 +13,7 @@ from sim import __version__, plugins
 from sim.config import as_scenario
 from sim.cost.memory import Budget
 from sim.errors import ConfigError, LawViolation, PluginError
+from sim.fleet.breakage import evidence_of, make_faults
 from sim.fleet.build import Plan, accelerators, plan
 from sim.fleet.run import Raw, execute, fitting
 from sim.ledger import IN_FLIGHT
@@ -118,6 +119,7 @@ class Prepared:
             transfer=s.transfer,
             admission=s.admission,
             clients=s.clients,
+            faults=s.faults,
         )
         raw.notes[:0] = self.notes
         record = _record(s, plans, raw, traffic)
@@ -209,7 +211,7 @@ def _record(scenario: Any, plans: Sequence[Plan], raw: Raw, traffic: Any) -> Run
         class_names=[c.name for c in traffic.classes] or ([p.name for p in plans] if plans[0].several else ()),
         context=_context(plans) | _wire_fact(scenario, plans),
         scenario=to_yaml(scenario),
-        evidence=_evidence(plans) + _wire_evidence(scenario, plans),
+        evidence=_evidence(plans) + _wire_evidence(scenario, plans) + evidence_of(make_faults(scenario.faults), plans),
         warnings=_warnings(plans, raw),
         complete=raw.complete,
         scaling=raw.scaling,

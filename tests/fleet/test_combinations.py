@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import sim
-from sim.errors import NotModelledError
+from sim.errors import ConfigError, NotModelledError
 from sim.fleet.refused import REFUSED
 from sim.metrics.laws import check_laws
 from sim.study import single
@@ -75,6 +75,15 @@ ROUTERS = (
     "{name: llumnix_v0, enable_migration: true, migrate_out_threshold: 80, enable_defrag: false}",
     "{name: llumnix, enable_rescheduling: true, rescheduling_load_threshold: 0.001, rescheduling_load_diff_threshold: 0.0}",
 )
+FAULTS = (
+    "{name: crash, at: 300ms, for: 500ms}",
+    "[{name: crash, mtbf: 400ms, for: 200ms}, {name: slow, mtbf: 300ms, for: 200ms, repair: exponential}]",
+    "{name: rank, mtbf: 1s, for: 300ms, replica: 1}",
+    "{name: gateway_outage, at: [200ms, 1s], for: 300ms}",
+    "[{name: gateway_outage, at: 200ms, for: 600ms, new: hang}, {name: crash, at: 400ms, for: 100ms}]",
+    "{name: router_restart, at: [100ms, 500ms]}",
+    "{name: link, at: 100ms, for: 400ms}",
+)
 CLIENTS = (
     "simple",
     "{name: openai, timeout: 300ms}",
@@ -99,6 +108,8 @@ def worlds(draw: Any) -> tuple[str, int]:
         )
     if pick(False, True):
         lines.append(f"clients: {pick(*CLIENTS)}")
+    if pick(False, True):
+        lines.append(f"faults: {pick(*FAULTS)}")
     lines.append(f"admission: {pick('[]', '[]', *DOORS)}")
     if pick(False, False, True):
         lines.append(f"until: {pick('0.3s', '4s')}")
@@ -162,6 +173,8 @@ def test_whatever_is_combined_obeys_the_laws(world: tuple[str, int]) -> None:
     except NotModelledError as refused:
         words = (*(pair.why for pair in REFUSED), "of this engine", "this engine", "its hand-over between pools", "not modelled")
         assert any(w in str(refused) for w in words), refused
+    except ConfigError as refused:
+        assert "of which there are none" in str(refused) or "is no replica of this fleet" in str(refused), refused
 
 
 def text_of(deployment: str, *more: str, requests: int = 400, arrival: str = "{process: poisson, rate: 40/s}") -> str:
@@ -246,6 +259,9 @@ def test_what_is_refused_is_refused_with_its_reason(pair: Any) -> None:
         "scaled roles": QPS,
         "a saturation detector": "admission: flow_control",
         "clients": "clients: openai",
+        "faults": "faults: {name: crash, at: 1s}",
+        "broken replicas": "faults: {name: crash, at: 1s}",
+        "a router that restarts": "faults: {name: router_restart, at: 1s}",
     }
     pools = {"several models": hosts(1), "roles": SIDES["vllm"], "ranks": RANKS}
     kinds = {pair.one, pair.other}

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from sim.metrics.clients import ClientRecord
 from sim.metrics.facts import Facts
 from sim.metrics.section import Extra, Section
 from sim.metrics.storm import Storm, storm
 from sim.registry import register
+
+Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,25 @@ class Wasted(Section):
     prompt_tokens: int
     output_tokens: int
     share: float
+
+
+@dataclass(frozen=True)
+class ClientSeries(Section):
+    """Over time, ``time_s`` being the middles of the bins: requests wanted, attempts sent for them, attempts that failed."""
+
+    time_s: tuple[float, ...]
+    wanted_per_s: tuple[float, ...]
+    attempts_per_s: tuple[float, ...]
+    failed_per_s: tuple[float, ...]
+
+
+def _series(arrival: Array, c: ClientRecord, horizon: float) -> ClientSeries:
+    end = max(horizon, float(arrival.max(initial=0.0)), float(c.failed_s.max(initial=0.0)), 1e-9)
+    edges = np.linspace(0.0, end, int(np.clip(arrival.size // 20, 2, 120)) + 1)
+    width = edges[1]
+    wanted, again, failed = (np.histogram(a, edges)[0] / width for a in (arrival, c.retries_s, c.failed_s))
+    middles = (edges[1:] + edges[:-1]) / 2
+    return ClientSeries(*(tuple(v.tolist()) for v in (middles, wanted, wanted + again, failed)))
 
 
 @register("section")
@@ -44,6 +67,7 @@ class Clients(Extra):
     given_up: int
     wasted: Wasted
     storm: Storm | None
+    series: ClientSeries
 
     @classmethod
     def of(cls, facts: Facts) -> Clients | None:
@@ -72,6 +96,7 @@ class Clients(Extra):
                 c.waste.attempts, c.waste.prompt_tokens, c.waste.output_tokens, lost / (lost + useful) if lost + useful else 0.0
             ),
             storm=storm(columns["arrival_s"], c.retries_s, facts.ok),
+            series=_series(columns["arrival_s"], c, facts.horizon),
         )
 
     def sentences(self) -> list[str]:

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from sim.policy.gateways.owner_tree import OwnerTree
 from sim.policy.gateways.prompts import Pieces
+from sim.policy.recovery import RAY
 from sim.policy.router import Router, RouterParams, Snapshot
 from sim.policy.routing._spans import spans_of
 from sim.registry import register
@@ -39,6 +40,7 @@ class RayServe(Router):
     """Ray Serve: the less loaded of two candidates, candidates by prefix where that matches."""
 
     name = "ray_serve"
+    recovery = RAY
     Params = RayServeParams
     elastic = True
 

@@ -22,6 +22,7 @@ from sim.policy.gateways.cache_aware import CacheAware, Settings
 from sim.policy.gateways.prompts import Pieces
 from sim.policy.gateways.rings import HashRing
 from sim.policy.gateways.sglang import Buckets, Reported, least_load, prefix_hash
+from sim.policy.recovery import SMG
 from sim.policy.router import Relocation, ReplicaFacts, Router, RouterParams, Snapshot
 from sim.policy.routing._spans import spans_of
 from sim.registry import register
@@ -93,6 +94,7 @@ class SglangRouter(Router):
     """A gateway of SGLang: prefix-aware by default, else the simple policies."""
 
     name = "sglang_router"
+    recovery = SMG
     aliases = ("smg",)
     Params = SglangRouterParams
     elastic: ClassVar[bool] = True

@@ -18,6 +18,7 @@ from pydantic import Field
 from sim.policy.gateways.cache_aware import CacheAware, Settings
 from sim.policy.gateways.prompts import Letters, Pieces
 from sim.policy.gateways.rings import HashRing
+from sim.policy.recovery import SMG
 from sim.policy.router import Relocation, Router, RouterParams, Snapshot
 from sim.policy.routing._spans import spans_of
 from sim.policy.routing.sglang_router import _by_number
@@ -48,6 +49,7 @@ class VllmRouter(Router):
     """The vLLM project's gateway: prefix-aware on tokens by default."""
 
     name = "vllm_router"
+    recovery = SMG
     Params = VllmRouterParams
     elastic = True
 

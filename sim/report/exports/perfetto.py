@@ -23,10 +23,11 @@ _STAGES: Final = (
     ("decode queue", "kv_arrived_s", "decode_start_s"),
     ("decode", "decode_start_s", "finish_s"),
 )
+_BEFORE: Final = ("earlier attempts", "arrival_s", "sent_s")
 _TOGETHER: Final = (*_STAGES[:2], ("prefill", "first_scheduled_s", "first_token_s"), ("decode", "first_token_s", "finish_s"))
 _STATUS: Final = ("finished", "rejected", "failed", "in flight at the end")
 _GAUGES: Final = {"running": "running", "waiting": "waiting", "kv_use": "KV use"}
-_REQUESTS, _FIRST_REPLICA = 1, 100
+_REQUESTS, _EVENTS, _FIRST_REPLICA = 1, 2, 100
 
 
 @register("export")
@@ -56,8 +57,24 @@ def events(result: Result) -> Iterator[dict[str, Any]]:
     c = result.columns
     apart = "prefill_end_s" in c
     for i in range(len(c["id"])):
-        yield from _request(c, i, _STAGES if apart and np.isfinite(c["prefill_end_s"][i]) else _TOGETHER)
+        stages = _STAGES if apart and np.isfinite(c["prefill_end_s"][i]) else _TOGETHER
+        if "sent_s" in c and c["sent_s"][i] > c["arrival_s"][i]:  # the time that counts is not the first
+            stages = (_BEFORE, (stages[0][0], "sent_s", stages[0][2]), *stages[1:])
+        yield from _request(c, i, stages)
     yield from _counters(result)
+    yield from _happened(result)
+
+
+def _happened(result: Result) -> Iterator[dict[str, Any]]:
+    """Faults, storms, scaling: slices of a process of their own."""
+    found = result.summary.get("events")
+    if not found:
+        return
+    yield _named(_EVENTS, "events", -1)
+    for k, e in enumerate(found["events"]):
+        here = {"cat": e["kind"], "id": k, "pid": _EVENTS, "tid": 1, "name": e["words"]}
+        yield {"ph": "b", "ts": _us(e["start_s"]), **here}
+        yield {"ph": "e", "ts": _us(e["end_s"]), **here}
 
 
 def _named(pid: int, name: str, order: int) -> dict[str, Any]:
@@ -71,6 +88,7 @@ def _request(c: Mapping[str, Any], i: int, stages: tuple[tuple[str, str, str], .
     end = max(t for t in (begin, *times) if np.isfinite(t))
     told = {
         "prompt_tokens": int(c["prompt_tokens"][i]), "output_tokens": int(c["output_tokens"][i]), "cached_tokens": int(c["cached_tokens"][i]),
+        "attempts": int(c["attempts"][i]) if "attempts" in c else 1,
         "preemptions": int(c["preemptions"][i]), "status": _STATUS[int(c["status"][i])], "replica": int(c["replica"][i]),
     }  # fmt: skip
     whole = {"cat": "request", "id": number, "pid": _REQUESTS, "tid": 1}
@@ -86,7 +104,7 @@ def _request(c: Mapping[str, Any], i: int, stages: tuple[tuple[str, str, str], .
         if stage in ("prefill", "decode"):
             replica = (
                 c["prefill_replica"][i]
-                if stage == "prefill" and "prefill_replica" in c and stages is _STAGES
+                if stage == "prefill" and "prefill_replica" in c and ("decode queue", "kv_arrived_s", "decode_start_s") in stages
                 else c["replica"][i]
             )
             pid = _FIRST_REPLICA + max(int(replica), 0)

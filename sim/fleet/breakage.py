@@ -1,0 +1,141 @@
+"""The ``faults`` of a scenario, planned and put into its world."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import count
+from typing import Any
+
+from sim import registry
+from sim.errors import ConfigError
+from sim.fleet.attempts import attempts_of
+from sim.fleet.clock import Clock
+from sim.fleet.faults import Faults
+from sim.fleet.members import Members
+from sim.fleet.outage import Front
+from sim.fleet.station import Station
+from sim.policy.client import Client
+from sim.policy.clients.simple import Simple, SimpleParams
+from sim.policy.fault import Fault, Unit
+from sim.policy.startup import Startup
+from sim.streams import stream
+
+_IN_PLACE = ("weights", "warm-up")
+
+
+def make_faults(sections: Sequence[Any]) -> list[Fault]:
+    """The faults of a scenario's ``faults`` sections. Raises `ConfigError`, `UnknownNameError`."""
+    from sim.config import settings
+
+    out = []
+    for i, section in enumerate(sections):
+        field = f"faults[{i}]"
+        cls: type[Fault] = registry.lookup("fault", section.name, f"{field}.name")
+        fault = cls(settings(cls.Params, section.settings, field))
+        p = fault.params
+        if p.at is None and p.mtbf is None and cls.default_mtbf is None:
+            raise ConfigError(f"{field}.at", None, "when it happens is missing", "at: 60s, or mtbf: 12h")
+        out.append(fault)
+    return out
+
+
+def units_of(plans: Sequence[Any]) -> list[Unit]:
+    """All replicas, with the cold start of their engine."""
+    units: list[Unit] = []
+    for p in plans:
+        phases = Startup().phases(float(p.model.weight_bytes()), p.scheduler.name)
+        whole, in_place = (sum(f.seconds for f in phases if f.name in _IN_PLACE or every) for every in (True, False))
+        each = p.accelerators // p.replicas
+        units += [Unit(len(units) + k, each, in_place, whole) for k in range(p.replicas)]
+    return units
+
+
+def check_faults(faults: Sequence[Fault], plans: Sequence[Any]) -> None:
+    """Raises `ConfigError` for a replica that is not there, and for links where there are none."""
+    units = units_of(plans)
+    for fault in faults:
+        if fault.scope == "replica":
+            fault.concerns(units)
+        elif fault.name == "link" and not plans[0].role:
+            raise ConfigError(
+                "faults.name", "link", "is about the links between prefill and decode pools, of which there are none"
+            )
+
+
+def evidence_of(faults: Sequence[Fault], plans: Sequence[Any]) -> list[dict[str, Any]]:
+    """What rates and repairs rest on."""
+    rows = []
+    for fault in faults:
+        if fault.params.at is None and fault.params.mtbf is None:
+            what = f"fault {fault.name}: one per {fault.mtbf / 86400:,.0f} days of an accelerator"
+            rows.append({"what": what, "grade": "measured", "source": fault.source})
+        if fault.crashes and fault.params.for_ is None:
+            unit = units_of(plans)[0]
+            what = f"fault {fault.name}: {fault.lasts(unit):.0f} s until it serves again"
+            rows.append({"what": what, "grade": "estimated", "source": "phases of a cold start, as of an autoscaler's"})
+    return rows
+
+
+def faults_of(
+    clock: Clock, faults: Sequence[Fault], plans: Sequence[Any], engines: Any, router: Any, choice: Any, seed: int, elastic: Any
+) -> Faults:
+    """The station. ``router``: as `choice` (which dispatches) has it; ``elastic``: who scales, or None."""
+    pools = [(p, k) for p in plans for k in range(p.replicas)]
+
+    def new_engine(replica: int, recorder: Any) -> Any:
+        p, k = pools[replica]
+        return p.engine(k, recorder)
+
+    streams = [stream(seed, f"faults.{i}") for i in range(len(faults))] + [stream(seed, "faults.pauses")]
+    station = Faults(clock, faults, units_of(plans), engines, streams, new_engine, router.recovery)
+    if isinstance(router, Members):
+        station.members = router
+        if elastic is not None:
+            elastic.out = station.out
+            station.serves = elastic.serves
+            station.changed = lambda: elastic.ready(0)
+        else:
+            everybody = range(len(pools))
+            router.appoint(everybody)
+
+            def appoint() -> None:
+                router.appoint([k for k in everybody if k not in station.out])
+                router.look_at()
+
+            station.changed = appoint
+    numbers = count()
+    station.new_router = lambda: choice.renew(stream(seed, f"router.restart.{next(numbers)}"))
+    if hasattr(choice, "set_links"):
+        station.set_links = choice.set_links
+    return station
+
+
+def in_front(
+    clock: Clock,
+    between: list[Station],
+    client: Client | None,
+    faults: Sequence[Fault],
+    plans: Sequence[Any],
+    engines: Any,
+    router: Any,
+    choice: Any,
+    elastic: Any,
+    side: Any,
+    seed: int,
+) -> list[Station]:
+    """The stations between clients and engines, with those of clients that do more than wait and of faults."""
+    breaks_requests = any(f.name not in ("link", "router_restart", "slow") for f in faults)
+    if client is None and not breaks_requests:
+        attempts = None
+    else:
+        attempts = attempts_of(clock, client or Simple(SimpleParams()), plans, engines, side, seed)
+    if not faults:
+        return between if attempts is None else [attempts, *between]
+    station = faults_of(clock, faults, plans, engines, router, choice, seed, elastic)
+    at = between.index(choice) + 1 if not plans[0].role else 0
+    between = [*between[:at], station, *between[at:]]
+    if attempts is None:
+        return between
+    station.attempts, station.front = attempts, Front(clock)
+    attempts.recover = station.elsewhere
+    return [attempts, station.front, *between]

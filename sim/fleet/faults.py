@@ -1,0 +1,229 @@
+"""Between whoever chooses the replica and the engines: what breaks, when, and what becomes of it (`sim.policy.fault`).
+
+A dead replica loses everything in it at one moment: its requests fail there. Until the router knows (`sim.policy.recovery`), what it sends there is
+refused at once; a request whose answer has not begun is sent elsewhere if the router does that, else its client hears of it. A replica that serves
+again has an empty cache. Faults that nobody is there for any more do not happen: the run ends when the traffic does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import inf
+from typing import Any
+
+from sim.fleet.attempts import UNREACHABLE, Attempt, Attempts
+from sim.fleet.clock import LATEST, Clock
+from sim.fleet.engines import Engines
+from sim.fleet.members import Members
+from sim.fleet.outage import Front
+from sim.fleet.request import Request
+from sim.fleet.station import Station
+from sim.fleet.timers import Timers
+from sim.metrics.faults import Incident
+from sim.policy.fault import Fault, Unit
+from sim.policy.recovery import Recovery
+
+BEGIN, END, DETECTED, BACK = range(4)  # alarms
+
+
+class Faults(Station):
+    """``new_engine(replica, recorder)``: the state of a new process. ``streams``: a random stream for each fault and one for pauses of the router."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        faults: Sequence[Fault],
+        units: Sequence[Unit],
+        engines: Engines,
+        streams: Sequence[Any],
+        new_engine: Callable[[int, Any], Any],
+        recovery: Recovery,
+    ) -> None:
+        super().__init__()
+        self._clock, self._faults, self._units, self._engines = clock, list(faults), list(units), engines
+        self._streams, self._new_engine, self._recovery = list(streams), new_engine, recovery
+        self.attempts: Attempts | None = None
+        self.front: Front | None = None
+        self.members: Members | None = None
+        """Who shows the router those that serve; None: it goes on choosing whom it likes."""
+        self.changed: Callable[[], None] = lambda: None
+        """Told when other replicas may be chosen than before."""
+        self.serves: Callable[[int], bool] = lambda replica: True
+        """Whether a replica is there at all."""
+        self.new_router: Callable[[], None] = lambda: None
+        self.set_links: Callable[[float, float], None] = lambda factor, until: None
+        self.down: set[int] = set()
+        self.out: set[int] = set()
+        """Replicas that the router does not choose."""
+        self._failures = [0] * len(engines.pool_of)
+        self._times = [0] * len(engines.pool_of)
+        self._slowness: dict[int, Any] = {}
+        self._incidents: list[Incident] = []
+        self._now: Incident | None = None
+        self._late = 0
+        self._timers = Timers(clock, self._ring, lambda: True)
+
+    def start(self) -> None:
+        """The first of each."""
+        for i, fault in enumerate(self._faults):
+            for unit in self._concerned(fault):
+                times = fault.params.at
+                if times is not None:
+                    for time in times:
+                        self._timers.at(float(time), BEGIN, (i, unit))
+                else:
+                    self._next(i, unit)
+
+    def _concerned(self, fault: Fault) -> Sequence[Unit]:
+        whole = Unit(-1, sum(u.accelerators for u in self._units))
+        return fault.concerns(self._units) if fault.scope == "replica" else [whole]
+
+    def _next(self, i: int, unit: Unit) -> None:
+        rate = self._faults[i].rate(unit)
+        time = self._clock.now + (float(self._streams[i].exponential(1.0 / rate)) if rate > 0 else inf)
+        if time < LATEST:
+            self._timers.at(time, BEGIN, (i, unit))
+
+    def _ring(self, kind: int, what: Any) -> None:
+        if kind in (DETECTED, BACK):
+            self._router_sees(kind, *what)
+            return
+        i, unit = what
+        fault = self._faults[i]
+        scripted = fault.params.at is not None
+        if kind == END:
+            fault.end(self, unit.replica)
+            if not scripted:
+                self._next(i, unit)
+            return
+        if self._clock.over:
+            self._late += scripted
+            return
+        if fault.crashes and (unit.replica in self.down or not self.serves(unit.replica)):
+            if not scripted:
+                self._next(i, unit)
+            return
+        lasts = fault.lasts(unit)
+        if fault.params.repair == "exponential" and lasts > 0:
+            lasts = float(self._streams[i].exponential(lasts))
+        now = float(self._clock.now)
+        self._now = Incident(fault.name, now, now + lasts, unit.replica, fault.words(unit.replica))
+        self._incidents.append(self._now)
+        fault.begin(self, unit.replica)
+        self._timers.at(now + lasts, END, (i, unit))
+
+    # -- what faults ask for (`sim.policy.fault.Hands`)
+
+    def _there(self, replica: int) -> tuple[Any, int, int]:
+        pool = self._engines.pool_of[replica]
+        return self._engines.groups[pool], pool, self._engines.number_of[replica]
+
+    def crash(self, replica: int) -> None:
+        """Everything in it is lost."""
+        from sim.engine.crash import crash
+
+        group, pool, k = self._there(replica)
+        self.down.add(replica)
+        self._times[replica] += 1
+        assert self._now is not None
+        self._now.hurt = crash(group, k, self._new_engine(replica, group.recorder), self._clock.now)
+        if pool in self._slowness:
+            self._slowness[pool].renewed(k, self._clock.now)
+        self._engines.tell()
+        life = self._times[replica]
+        self._timers.at(self._clock.now + self._recovery.detects, DETECTED, (replica, life))
+
+    def _router_sees(self, kind: int, replica: int, life: int) -> None:
+        if self._times[replica] != life:
+            return
+        if kind == DETECTED and replica in self.down:
+            self._take_out(replica)
+        elif kind == BACK and replica not in self.down and replica in self.out:
+            self.out.discard(replica)
+            self.changed()
+
+    def _take_out(self, replica: int) -> None:
+        if self.members is not None and replica not in self.out:
+            self.out.add(replica)
+            self.changed()
+
+    def restart(self, replica: int) -> None:
+        """It listens again; the router finds out."""
+        self.down.discard(replica)
+        self._failures[replica] = 0
+        if replica in self.out:
+            self._timers.at(self._clock.now + self._recovery.returns, BACK, (replica, self._times[replica]))
+
+    def slow(self, replica: int, factor: float) -> None:
+        """From its next step on."""
+        from sim.engine.slow import Slowness
+
+        group, pool, k = self._there(replica)
+        if pool not in self._slowness:
+            self._slowness[pool] = Slowness(group)
+        self._slowness[pool].slow(k, factor, self._clock.now)
+
+    def shut(self, hangs: bool) -> None:
+        """All connections break."""
+        assert self.front is not None and self.attempts is not None and self._now is not None
+        self.front.shut(hangs)
+        self._now.hurt = self.attempts.break_off()
+
+    def open(self) -> None:
+        """As before."""
+        assert self.front is not None
+        self.front.open()
+
+    def forget(self) -> None:
+        """A new router."""
+        self.new_router()
+
+    def link(self, factor: float) -> None:
+        """Of all links."""
+        self.set_links(factor, self._now.end_s if self._now is not None else 0.0)
+
+    # -- requests
+
+    def submit(self, request: Request, replica: int) -> None:
+        """Nobody listens at a dead replica."""
+        if replica not in self.down:
+            self.then.submit(request, replica)
+            return
+        request.status = UNREACHABLE
+        self._failures[replica] += 1
+        if self._failures[replica] >= self._recovery.breaker:
+            self._clock.call(self._clock.now, lambda: self._take_out(replica))
+        self.before.refused(request, self._clock.now)
+
+    def ended(self, request: Request, time: float, replica: int) -> None:
+        """An answer closes the breaker's count."""
+        if request.status == 0:
+            self._failures[replica] = 0
+        self.before.ended(request, time, replica)
+
+    def elsewhere(self, attempt: Attempt, kind: str) -> bool:
+        """Whether the router sends a failed attempt again by itself; if so it does."""
+        recovery = self._recovery
+        if attempt.first < inf or attempt.legs >= recovery.attempts:
+            return False
+        pause = recovery.delay(attempt.legs, self._streams[-1])
+        assert self.attempts is not None
+        again, record = self.attempts.send_again, self.attempts.record
+        record.rerouted += 1
+        self._clock.call(self._clock.now + pause, lambda: again(attempt))
+        return True
+
+    # -- in the end
+
+    def leaves(self) -> dict[str, Any]:
+        """What broke."""
+        return {"faults": self._incidents}
+
+    def notes(self) -> list[str]:
+        """Faults by script that nobody was there for."""
+        late = self._late
+        return (
+            [f"{late} {'fault' if late == 1 else 'faults'} by script came after the run had ended, and did not happen"]
+            if late
+            else []
+        )

@@ -1,0 +1,92 @@
+"""Faults, storms and scaling on the time axes of the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+from sim.report.figures import BLUE, GREY, ORANGE, PURPLE, RED, Figure, layout, line, rounded
+
+if TYPE_CHECKING:
+    from sim.metrics.result import Result
+
+_COLORS: Final = {"fault": RED, "storm": PURPLE, "slo": ORANGE, "scaling": GREY}
+_NAMED: Final = 8
+"""Events that are named on an axis; of more, only the bands are drawn."""
+
+
+def marked(figures: Sequence[Figure], summary: Mapping[str, Any]) -> list[Figure]:
+    """The figures with the events of the run as bands, on axes of time."""
+    found = summary.get("events")
+    if not found or not found["events"]:
+        return list(figures)
+    return [_marked(f, found["events"]) if _is_timed(f) else f for f in figures]
+
+
+def _is_timed(figure: Figure) -> bool:
+    title = figure.spec["layout"]["xaxis"]["title"]["text"]
+    return title in ("simulated time (s)", "arrival time (s)")
+
+
+def _marked(figure: Figure, events: Sequence[Mapping[str, Any]]) -> Figure:
+    shapes, notes = [], []
+    named = [e for e in events if e["kind"] in ("fault", "storm")][:_NAMED]
+    for e in events:
+        if e["kind"] == "scaling" and figure.name == "scaling":
+            continue
+        lasts = e["end_s"] > e["start_s"]
+        shape: dict[str, Any] = {"yref": "paper", "y0": 0, "y1": 1, "x0": e["start_s"], "x1": e["end_s"], "layer": "below"}
+        color = _COLORS[e["kind"]]
+        if lasts:
+            shapes.append(shape | {"type": "rect", "fillcolor": color, "opacity": 0.10, "line": {"width": 0}})
+        shapes.append(shape | {"type": "line", "x1": e["start_s"], "line": {"color": color, "width": 1, "dash": "dot"}})
+    for k, e in enumerate(named):
+        notes.append(
+            {
+                "x": e["start_s"],
+                "yref": "paper",
+                "y": 0.99 - 0.07 * (k % 4),
+                "text": e["words"],
+                "showarrow": False,
+                "xanchor": "left",
+                "font": {"size": 10, "color": _COLORS[e["kind"]]},
+                "bgcolor": "rgba(255,255,255,0.75)",
+            }
+        )
+    old = figure.spec["layout"]
+    changed = old | {"shapes": [*old.get("shapes", ()), *shapes], "annotations": [*old.get("annotations", ()), *notes]}
+    return replace(figure, spec=figure.spec | {"layout": changed})
+
+
+def client_figures(result: Result) -> list[Figure]:
+    """What clients wanted, sent, and got no answer to, over time."""
+    clients = result.summary.get("clients")
+    s = clients["series"] if clients else None
+    if not s or len(s["time_s"]) < 2:
+        return []
+    t = rounded(s["time_s"], 6)
+    data = [
+        line(t, rounded(s["wanted_per_s"]), "wanted", BLUE, fill="tozeroy", fillcolor="rgba(40,100,168,0.12)"),
+        line(t, rounded(s["attempts_per_s"]), "sent", PURPLE),
+        line(t, rounded(s["failed_per_s"]), "failed attempts", RED, line={"width": 1.2, "dash": "dot"}),
+    ]
+    caption = "Requests that clients want, the attempts that they send for them, and the attempts that failed."
+    spec = {"data": data, "layout": layout("simulated time (s)", "per second")}
+    return [Figure("attempts", "What clients send", caption, spec)]
+
+
+def link_figures(result: Result) -> list[Figure]:
+    """How busy the links between prefill and decode replicas are, over time."""
+    links = result.summary.get("links")
+    if not links or len(links["time_s"]) < 2:
+        return []
+    t = rounded(links["time_s"], 6)
+    rows = sorted(links["ports"], key=lambda p: -p["busy"])[:_NAMED]
+    palette = (BLUE, ORANGE, PURPLE, GREY, RED)
+    data = [
+        line(t, rounded([100 * v for v in p["busy_share"]]), f"replica {p['replica']}", palette[k % 5])
+        for k, p in enumerate(rows)
+    ]
+    spec = {"data": data, "layout": layout("simulated time (s)", "% of time", yaxis={"range": [0, 102]})}
+    return [Figure("links", "Links for KV", "Time in which the ports of a replica carry KV; the busiest ones.", spec)]

@@ -1,0 +1,228 @@
+"""What breaks: textbook answers, nothing served by the dead, everybody accounted for."""
+
+from __future__ import annotations
+
+from math import sqrt
+from typing import Any
+
+import numpy as np
+import pytest
+
+import sim
+from sim.errors import ConfigError, NotModelledError
+from sim.fleet.attempts import Attempts
+from sim.fleet.clients import OpenClients
+from sim.fleet.clock import Clock
+from sim.fleet.dispatch import Dispatch
+from sim.fleet.engines import Engines
+from sim.fleet.faults import Faults
+from sim.fleet.world import World
+from sim.metrics.laws import check_laws
+from sim.policy.clients.simple import Simple, SimpleParams
+from sim.policy.fault import Unit
+from sim.policy.faults.crash import Crash, CrashParams
+from sim.policy.faults.rank import Rank, RankParams
+from sim.policy.faults.slow import Slow, SlowParams
+from sim.policy.recovery import Recovery
+from sim.registry import lookup
+from sim.streams import stream
+from tests.fleet.test_combinations import run as run_with_record
+from tests.laws.bench import group, traffic
+
+SERVICE = 0.01
+
+
+def world(faults: Any, requests: Any) -> tuple[World, Any]:
+    """A bare M/M/1 with faults."""
+    clock = Clock()
+    engines = Engines(clock, [group(1, 1, 0.0, 1e-6)])
+    cls = lookup("router", "round_robin")
+    choice = Dispatch(clock, cls(cls.Params(), 1, stream(0, "router")), engines.view)
+    attempts = Attempts(clock, Simple(SimpleParams()), stream(0, "a"), stream(0, "b"), None)
+    spare = group(1, 1, 0.0, 1e-6)
+
+    def fresh(replica: int, recorder: Any) -> Any:
+        from sim.cost.features import PREFILL_TOKENS
+        from sim.cost.step import new_linear_cost
+        from sim.engine.contract import Site
+        from sim.engine.schedulers.static import Static, StaticParams
+
+        cost = new_linear_cost(np.zeros(2), np.array([PREFILL_TOKENS]), np.array([[0.0], [1e-6]]))
+        return Static.new_state(StaticParams(max_batch_size=1, response="when_done"), Site(), 0, replica, recorder, cost)
+
+    del spare
+    broken = Faults(
+        clock, faults, [Unit(0)], engines, [stream(5, f"f{i}") for i in range(len(faults) + 1)], fresh, Recovery(detects=1e6)
+    )
+    broken.attempts = attempts
+    made = World(clock, OpenClients(clock, requests.blocks()), [attempts, choice, broken], engines)
+    made.run()
+    rows = made.requests()
+    assert rows["id"].tolist() == list(range(made.sent))
+    return made, rows
+
+
+def exponential(rate: float, n: int) -> Any:
+    rng = np.random.default_rng(7)
+    return traffic(np.cumsum(rng.exponential(1 / rate, n)), np.maximum(1, np.rint(rng.exponential(SERVICE * 1e6, n))), np.ones(n))
+
+
+def test_a_queue_with_catastrophes() -> None:
+    """M/M/1 that loses all it has at rate ξ: the number in it is geometric with the smaller root of μr² − (λ+μ+ξ)r + λ = 0."""
+    rate, mu, xi = 80.0, 1 / SERVICE, 10.0
+    made, rows = world([Crash(CrashParams(**{"for": 1e-9, "mtbf": 1 / xi}))], exponential(rate, 6_000))
+    r = (rate + mu + xi - sqrt((rate + mu + xi) ** 2 - 4 * rate * mu)) / (2 * mu)
+    lost = xi * r / (1 - r) / rate
+    failed = rows["status"] == 2
+    assert failed.mean() == pytest.approx(lost, rel=0.1)
+    incidents = made.leaves()["faults"]
+    assert sum(i.hurt for i in incidents) == failed.sum()
+    assert len(incidents) == pytest.approx(xi * rows["arrival_s"].max(), rel=0.1)
+
+
+def test_a_server_that_breaks_is_away_for_its_share_of_the_time() -> None:
+    """Poisson arrivals see time averages: the share refused is repair / (repair + time to failure)."""
+    fault = Crash(CrashParams(**{"for": 0.5, "mtbf": 1.5, "repair": "exponential"}))
+    _, rows = world([fault], exponential(40.0, 6_000))
+    refused = (rows["status"] == 2) & np.isnan(rows["taken_s"])
+    in_it = np.isclose(rows["finish_s"], rows["arrival_s"])
+    assert (refused & in_it).mean() == pytest.approx(0.25, rel=0.15)
+
+
+def test_a_slow_server_is_another_queue() -> None:
+    """Twice as slow from the beginning on: M/D/1 of twice the load."""
+    n = 6_000
+    arrival = np.cumsum(np.random.default_rng(1).exponential(1 / 40.0, n))
+    _, rows = world(
+        [Slow(SlowParams(**{"at": 0.0, "for": 1e6, "factor": 2.0}))], traffic(arrival, np.full(n, 10_000), np.ones(n))
+    )
+    wait = (rows["first_scheduled_s"] - rows["arrival_s"]).mean()
+    assert wait == pytest.approx(0.8 * 0.02 / (2 * 0.2), rel=0.12)
+    assert (rows["finish_s"] - rows["first_scheduled_s"])[100:] == pytest.approx(0.02, rel=1e-6)
+
+
+def test_a_replica_of_eight_accelerators_fails_eight_times_as_often() -> None:
+    rank = Rank(RankParams())
+    assert rank.rate(Unit(0, 8)) == pytest.approx(8 / (2112 * 86400))
+    assert rank.lasts(Unit(0, 8, 90.0, 150.0)) == 150.0
+
+
+SMALL = """
+model: llama-3.1-8b
+traffic: {synthetic: {arrival: {process: poisson, rate: 30/s}, lengths: {kind: azure-2023-conv}, requests: 900}}
+deployment: {accelerator: h100-sxm, replicas: 3, engine: {name: vllm}}
+router: ROUTER
+slo: {ttft: 1s}
+faults: FAULTS
+"""
+
+
+def run(faults: str, *more: str, router: str = "least_outstanding") -> Any:
+    """A result whose record keeps the laws."""
+    text = sim.config.to_yaml(sim.loads(SMALL.replace("ROUTER", router).replace("FAULTS", faults), list(more)))
+    result, record = run_with_record(text)
+    check_laws(record)
+    again = sim.run(sim.loads(text))
+    for name, column in result.requests.items():
+        assert column.to_numpy().tobytes() == again.requests[name].to_numpy().tobytes(), name
+    return result
+
+
+def test_nothing_comes_from_a_dead_replica() -> None:
+    result = run("{name: crash, replica: 1, at: 10s, for: 10s}")
+    c, s = result.columns, result.summary
+    there = (c["replica"] == 1) & (c["status"] == 0)
+    assert not (there & (c["finish_s"] > 10.2) & (c["arrival_s"] < 10.0)).any()
+    assert not (there & (c["first_token_s"] > 10.1) & (c["first_token_s"] < 20.0)).any()
+    assert (there & (c["arrival_s"] > 20.0)).any(), "it serves again"
+    assert (c["cached_tokens"] <= c["prompt_tokens"]).all()
+    row = s["faults"]["incidents"][0]
+    assert (row["start_s"], row["end_s"], row["replica"]) == (10.0, 20.0, 1)
+    assert 0 < row["hurt"] <= s["requests"]["failed"]
+    assert any("replica 1 died" in note for note in result.notes)
+
+
+def test_a_router_that_tries_again_saves_what_had_not_begun() -> None:
+    fault = "{name: crash, replica: 1, at: 10s, for: 10s}"
+    blind, smg = run(fault), run(fault, router="sglang_router")
+    assert blind.summary["clients"]["rerouted"] == 0
+    assert smg.summary["clients"]["rerouted"] > 0
+    assert smg.summary["requests"]["failed"] < blind.summary["requests"]["failed"]
+
+
+def test_clients_that_retry_are_served_elsewhere() -> None:
+    fault = "{name: crash, replica: 1, at: 10s, for: 10s}"
+    once, thrice = run(fault, router="round_robin"), run(fault, "clients={name: openai, max_retries: 5}", router="round_robin")
+    assert thrice.summary["requests"]["failed"] < once.summary["requests"]["failed"]
+    assert thrice.summary["clients"]["failed_attempts"]["connect"] > 0
+
+
+def test_a_gateway_that_is_out_refuses_or_hangs() -> None:
+    refused = run("{name: gateway_outage, at: 10s, for: 4s}")
+    c = refused.columns
+    during = (c["arrival_s"] >= 10.0) & (c["arrival_s"] < 14.0)
+    assert (c["status"][during] == 2).all()
+    assert ((c["status"] == 2) == (during | ((c["arrival_s"] < 10.0) & (c["status"] == 2)))).all()
+    assert refused.summary["faults"]["incidents"][0]["hurt"] > 0
+    hangs = run("{name: gateway_outage, at: 10s, for: 4s, new: hang}")
+    c = hangs.columns
+    assert (c["status"][during] == 0).all()
+    assert c["ttft_s"][during].max() > 3.5
+    given_up = run("{name: gateway_outage, at: 10s, for: 4s, new: hang}", "clients={name: httpx, connect: 1s}")
+    assert given_up.summary["clients"]["failed_attempts"]["connect"] > 50
+
+
+def test_a_slow_replica_costs_whoever_is_sent_there() -> None:
+    fault = "{name: slow, replica: 0, at: 5s, for: 15s, factor: 6}"
+    turns, least = (run(fault, router=r).summary["latency"]["e2e_s"]["p99"] for r in ("round_robin", "least_outstanding"))
+    assert turns > least
+
+
+def test_a_router_that_starts_anew_has_a_cold_tree() -> None:
+    traffic = "traffic.synthetic.prefixes={groups: 40, shared_tokens: 600}"
+    warm = sim.run(sim.loads(SMALL.replace("ROUTER", "sglang_router").replace("FAULTS", "[]"), [traffic]))
+    cold = run("{name: router_restart, at: [8s, 12s, 16s, 20s]}", traffic, router="sglang_router")
+    assert cold.summary["tokens"]["cached_share"] <= warm.summary["tokens"]["cached_share"]
+    assert not (cold.columns["replica"] == warm.columns["replica"]).all()
+
+
+def test_links_that_are_down_hold_kv_back() -> None:
+    calm = sim.run(sim.load("pd-vllm"))
+    start = float(np.percentile(calm.columns["arrival_s"], 40))
+    torn = sim.run(sim.load("pd-vllm", [f"faults={{name: link, at: {start}s, for: 5s}}"]))
+    assert torn.summary["faults"]["count"] == 1
+    late = np.nanmax(torn.columns["kv_arrived_s"] - torn.columns["prefill_end_s"])
+    assert late > np.nanmax(calm.columns["kv_arrived_s"] - calm.columns["prefill_end_s"]) + 2.0
+    weak = sim.run(sim.load("pd-vllm", [f"faults={{name: link, at: {start}s, for: 5s, factor: 0.05}}"]))
+    assert weak.summary["requests"]["finished"] == calm.summary["requests"]["finished"]
+
+
+def test_random_faults_are_the_same_every_time_and_end_with_the_traffic() -> None:
+    result = run("[{name: crash, mtbf: 20s, for: 3s}, {name: slow, mtbf: 10s, for: 2s, repair: exponential}]")
+    assert result.summary["faults"]["count"] > 3
+    assert result.summary["simulated_s"] < 200
+
+
+def test_a_fleet_that_scales_loses_replicas_too() -> None:
+    scaling = (
+        "scaling={name: hpa, min: 2, max: 4, targets: {qps: 12/s}, interval: 2s, window: 4s, "
+        "startup: {provision: 1s, image: 0s, load_bandwidth: 1TB, warmup: 0s}}"
+    )
+    result = run("{name: crash, mtbf: 15s, for: 4s}", scaling, "clients=openai")
+    assert result.summary["faults"]["hurt"] > 0
+    assert result.summary["requests"]["injected"] == 900
+
+
+def test_what_cannot_be_is_told() -> None:
+    with pytest.raises(ConfigError, match=r"faults\[0\].at"):
+        run("crash")
+    with pytest.raises(ConfigError, match="is no replica of this fleet"):
+        run("{name: crash, replica: 7, at: 1s}")
+    with pytest.raises(ConfigError, match="not both"):
+        run("{name: crash, at: 1s, mtbf: 3h}")
+    with pytest.raises(ConfigError, match="there are none"):
+        run("{name: link, at: 1s}")
+    with pytest.raises(NotModelledError, match="KV on its way"):
+        sim.run(sim.load("pd-vllm", ["faults={name: crash, at: 1s}"]))
+    late = run("{name: crash, at: 2h}")
+    assert any("after the run had ended" in w for w in late.warnings)
