@@ -13,6 +13,7 @@ from sim.engine.schedulers.vllm.groups.register import ask_for_in, commit_in
 from sim.engine.schedulers.vllm.groups.rows import lean_rows_groups
 from sim.engine.schedulers.vllm.groups.split import cut_chunk_groups
 from sim.engine.schedulers.vllm.groups.state import GroupState, new_group_state
+from sim.engine.schedulers.vllm.groups.steady import apply_groups, steady_groups
 from sim.engine.schedulers.vllm.plan import plan_step
 from sim.engine.schedulers.vllm.ranks import at_rest_vllm, confer_vllm, heed_vllm, unfinished_vllm
 from sim.engine.schedulers.vllm.sides import kv_arrived_vllm, release_kept_vllm
@@ -76,21 +77,13 @@ def _end_of_decision(s):
         a.release_copies(s)
 
 
-def _steady(s):
-    return 0
-
-
-def _apply(s, k):
-    pass
-
-
 implement(
     GroupState,
     enqueue=_enqueue,
     plan=plan_step,
     complete=complete_step,
-    steady_steps=_steady,
-    apply_steady=_apply,
+    steady_steps=steady_groups,
+    apply_steady=apply_groups,
     grow=grow_vllm,
     release_kept=release_kept_vllm,
     kv_arrived=kv_arrived_vllm,

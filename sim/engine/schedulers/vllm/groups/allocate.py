@@ -8,7 +8,7 @@ from sim.engine.schedulers.vllm.groups.need import need_all
 from sim.engine.schedulers.vllm.groups.pool import give_back
 from sim.engine.schedulers.vllm.groups.register import commit_in
 from sim.engine.schedulers.vllm.groups.state import CAP_AT, KIND, LEN, MAMBA, NC, NULL, SIZE, GroupState, drop_row, row_of
-from sim.engine.schedulers.vllm.groups.tables import remove_skipped, room_of, take, take_hits
+from sim.engine.schedulers.vllm.groups.tables import give_back_table, remove_skipped, room_of, take, take_hits
 from sim.engine.schedulers.vllm.state import (
     CAP,
     COMP,
@@ -87,12 +87,7 @@ def release_in(s, slot):
     if later:
         _note_deferred(s, row)
     for g in range(s.n_groups):
-        for i in range(s.tx[row, g, LEN] - 1, -1, -1):
-            v = s.tab[row, g, i]
-            if v != NULL:
-                s.held_of[g] -= 1
-                if not later:
-                    give_back(s, np.int64(v))
+        give_back_table(s, s.tab[row, g], s.tx[row, g, LEN], g, later)
     drop_row(s, slot)
     return 0
 

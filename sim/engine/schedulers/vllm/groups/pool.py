@@ -94,6 +94,32 @@ def grab(s, n):
 
 
 @inline
+def give_back_unasked(s, n):
+    """``n`` blocks with a hash that nobody can ask for, to the end of the free queue."""
+    b = s.kv
+    b.free += n
+    if n == 0 or not b.caching:
+        return
+    last = b.e_prev[0]
+    if last != 0 and b.e_key[last] == 0:
+        b.e_ref[last] += n
+    else:
+        give_back_run(b, n)
+
+
+@inline
+def give_back_anonymous(s, n):
+    """``n`` blocks without a hash, to the front of the free queue (before 0.21: to its end)."""
+    b = s.kv
+    if b.caching and not b.lifo:
+        give_back_unasked(s, n)
+        return
+    b.free += n
+    if b.caching:
+        b.fresh += n
+
+
+@inline
 def give_back(s, v):
     """One block that a table or a copy held, ``v`` as in a table, not null."""
     b = s.kv
@@ -101,24 +127,17 @@ def give_back(s, v):
         b.e_ref[v] -= 1
         if b.e_ref[v] > 0:
             return
-        b.free += 1
         if b.e_key[v] != 0:
+            b.free += 1
             append_entry(b, v)
             return
         b.spare[b.n_spare] = v
         b.n_spare += 1
+        give_back_anonymous(s, 1)
+    elif v == UNASKED:
+        give_back_unasked(s, 1)
     else:
-        b.free += 1
-    if not b.caching:
-        return
-    if v != UNASKED and b.lifo:
-        b.fresh += 1
-        return
-    last = b.e_prev[0]
-    if last != 0 and b.e_key[last] == 0:
-        b.e_ref[last] += 1
-    else:
-        give_back_run(b, 1)
+        give_back_anonymous(s, 1)
 
 
 @inline

@@ -110,27 +110,45 @@ def note_key(s, key):
 
 
 @inline
+def _name(s, row, g, i, lazy):
+    """Block ``i`` of a group becomes known, unless it is null."""
+    table = s.tab[row, g]
+    if table[i] == NULL:
+        return
+    if lazy:
+        if table[i] == ANON:
+            table[i] = UNASKED
+        return
+    size = s.g[g, SIZE]
+    key = group_key(s.rk[row, (i + 1) * (size // s.block_size) - 1], g)
+    put(s, table[i : i + 1], key, (i + 1) * size)
+    if s.g[g, KIND] == MAMBA:
+        note_key(s, key)
+
+
+@inline
 def _register(s, slot, row, g, first, n):
     """Blocks [first, n) of a group."""
     size = s.g[g, SIZE]
-    per = size // s.block_size
     kind = s.g[g, KIND]
-    everything = kind == FULL or kind == CHUNKED
     lazy = s.r_x[slot, LAZY] == 1
-    table = s.tab[row, g]
+    if kind == FULL or kind == CHUNKED:
+        for i in range(first, n):
+            _name(s, row, g, i, lazy)
+        return
     bounds = np.empty(_BOUNDS, np.int64)
-    n_bounds = 0 if everything else _boundaries(s, slot, g, bounds)
-    for i in range(first, n):
-        if table[i] == NULL or not (everything or _kept(s, g, i, bounds, n_bounds)):
-            continue
-        if lazy:
-            if table[i] == ANON:
-                table[i] = UNASKED
-            continue
-        key = group_key(s.rk[row, (i + 1) * per - 1], g)
-        put(s, table[i : i + 1], key, (i + 1) * size)
-        if kind == MAMBA:
-            note_key(s, key)
+    n_bounds = _boundaries(s, slot, g, bounds)
+    if s.retention != 0:
+        for i in range(first, n):
+            if _kept(s, g, i, bounds, n_bounds):
+                _name(s, row, g, i, lazy)
+        return
+    more = s.g[g, JOINS] if kind == SLIDING else 0  # only what lies before a boundary
+    need = (s.g[g, WINDOW] - 1 + size - 1) // size + more if kind == SLIDING else 1
+    for j in range(n_bounds):
+        end = bounds[j] // s.align * s.align // size + more
+        for i in range(max(end - need, first), min(end, n)):
+            _name(s, row, g, i, lazy)
 
 
 @kernel

@@ -4,7 +4,7 @@
 import numpy as np
 
 from sim.engine.kv.blocks import touch_block
-from sim.engine.schedulers.vllm.groups.pool import fresh_entry, give_back, grab, move_keys
+from sim.engine.schedulers.vllm.groups.pool import fresh_entry, give_back, give_back_anonymous, give_back_unasked, grab, move_keys
 from sim.engine.schedulers.vllm.groups.register import note_key
 from sim.engine.schedulers.vllm.groups.state import (
     AL,
@@ -21,6 +21,7 @@ from sim.engine.schedulers.vllm.groups.state import (
     RT,
     SIZE,
     SLIDING,
+    UNASKED,
     WINDOW,
     skipped,
 )
@@ -40,6 +41,35 @@ def _null(s, row, g, lo, hi, gaps):
         give_back(s, np.int64(table[i]))
         table[i] = NULL
         s.held_of[g] -= 1
+
+
+@inline
+def give_back_table(s, table, n, g, later):
+    """A whole table, last block first; ``later``: what it held is noted elsewhere."""
+    anonymous = np.int64(0)
+    unasked = np.int64(0)
+    held = np.int64(0)
+    gaps = s.g[g, KIND] == MAMBA
+    for i in range(n - 1, -1, -1):
+        v = np.int64(table[i])
+        if v == NULL:
+            if gaps:
+                continue
+            break
+        held += 1
+        if later:
+            continue
+        if v == ANON and s.kv.lifo:
+            anonymous += 1
+        elif v < 0:
+            unasked += 1
+        else:
+            give_back_unasked(s, unasked)
+            unasked = np.int64(0)
+            give_back(s, v)
+    give_back_unasked(s, unasked)
+    give_back_anonymous(s, anonymous)
+    s.held_of[g] -= held
 
 
 @inline
@@ -63,7 +93,7 @@ def remove_skipped(s, row, p):
 
 
 @inline
-def _extend(s, row, g, n):
+def extend(s, row, g, n):
     """``n`` new blocks at the end of the table."""
     if n > 0:
         grab(s, n)
@@ -116,7 +146,7 @@ def take_hits(s, row, loc, ext):
     if ext > 0:
         for g in range(s.n_groups):
             size = s.g[g, SIZE]
-            _extend(s, row, g, max((loc + ext + size - 1) // size - s.tx[row, g, LEN], 0))
+            extend(s, row, g, max((loc + ext + size - 1) // size - s.tx[row, g, LEN], 0))
 
 
 @kernel
@@ -160,7 +190,7 @@ def _take_states(s, row, g, main):
             table[t[PHI] - 1] = ANON
             _copy_on_write(s, source, np.int64(NULL))
         t[PHI] = 0
-    _extend(s, row, g, wanted - t[LEN])
+    extend(s, row, g, wanted - t[LEN])
     t[AL] = 1
 
 
@@ -180,7 +210,7 @@ def take(s, row, tokens, main):
             s.tab[row, g, t[PHI] - 1] = ANON
             _copy_on_write(s, np.int64(t[PHE]), np.int64(NULL))
             t[PHI] = 0
-        _extend(s, row, g, (wanted + size - 1) // size - t[LEN])
+        extend(s, row, g, (wanted + size - 1) // size - t[LEN])
 
 
 @inline

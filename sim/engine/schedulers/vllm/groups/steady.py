@@ -1,0 +1,96 @@
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, misc, valid-type"
+"""Steps in which every running request decodes one token, in one stroke: blocks of groups change hands in bulk.
+
+Only where the order in which they do decides nothing: blocks are taken that nobody can ask for, and there are enough of them.
+"""
+
+import numpy as np
+
+from sim.engine.outline import outlined
+from sim.engine.schedulers.vllm.groups.register import commit_in
+from sim.engine.schedulers.vllm.groups.state import KIND, LEN, MAMBA, SIZE, SLIDING, WINDOW, GroupState
+from sim.engine.schedulers.vllm.groups.tables import extend, remove_skipped, room_of
+from sim.engine.schedulers.vllm.state import CAP, COMP, INFL, KNOWN, LAST_SEQ, LAZY, NEXT, ROW
+
+
+@outlined(GroupState)
+def steps_of_blocks(s, k):
+    """At most how many of ``k`` steps."""
+    kv = s.kv
+    x = s.r_x
+    spare = kv.free
+    if kv.caching:
+        first = kv.e_next[0]
+        spare = kv.fresh + (kv.e_ref[first] if first != 0 and kv.e_key[first] == 0 else 0)
+    bulk = not s.states
+    least = np.int64(1) << 30
+    for g in range(s.n_groups):
+        if s.g[g, KIND] != MAMBA:
+            least = min(least, s.g[g, SIZE])
+        if s.g[g, KIND] == SLIDING and s.g[g, WINDOW] < 2 * s.grid:
+            bulk = False
+    for i in range(s.n_run):
+        slot = s.run[i]
+        if not bulk or x[slot, LAZY] == 0:
+            k = min(k, np.int64(x[slot, CAP] - x[slot, COMP]))
+            if x[slot, LAZY] == 1 and s.kv.caching:
+                k = min(k, np.int64(x[slot, NEXT] - x[slot, KNOWN]))
+    fits = spare // (s.n_run * s.n_groups)
+    if bulk and k // least + 1 > fits:
+        k = (fits - 1) * least
+    return max(k, 0)
+
+
+@outlined(GroupState)
+def advance_row(s, slot, comp):
+    """Its tables as they are once ``comp`` tokens have been scheduled, one by one."""
+    x = s.r_x
+    row = np.int64(x[slot, ROW])
+    for g in range(s.n_groups):
+        if s.g[g, KIND] != MAMBA:
+            size = s.g[g, SIZE]
+            extend(s, row, g, (comp + size - 1) // size - s.tx[row, g, LEN])
+    if x[slot, KNOWN] - 1 >= x[slot, NEXT]:
+        commit_in(s, slot, np.int64(x[slot, KNOWN] - 1))
+    p = comp - 1 - x[slot, INFL]
+    remove_skipped(s, row, p)
+    x[slot, CAP] = room_of(s, row, p)
+    return 0
+
+
+def steady_groups(s):
+    """See the contract."""
+    if not s.pure or s.got != s.n_run or s.t_got != s.now or s.q_len != s.depth - 1 or s.n_run == 0:
+        return 0
+    if s.least < 3 or s.interval > 1 or s.pp > 1 or s.finished_pending or s.n_run > s.max_tokens:
+        return 0
+    if s.role > 0 and (s.n_send > 0 or s.df_len > 0 or s.horizon <= s.now):
+        return 0
+    if s.wq.len + s.kvq.len > 0 and not s.stuck:
+        return 0
+    return steps_of_blocks(s, np.int64(s.least - 1))
+
+
+def apply_groups(s, k):
+    """``k`` such steps are done."""
+    x = s.r_x
+    run, r_last, r_done = s.run, s.r_last_token, s.r_done
+    if s.defer_free:
+        s.seq_s += k
+        s.seq_p += k
+    for i in range(s.n_run):
+        slot = run[i]
+        comp = x[slot, COMP] + k
+        x[slot, KNOWN] += k
+        x[slot, COMP] = comp
+        r_done[slot] += k
+        r_last[slot] = s.now
+        if comp > x[slot, CAP] or x[slot, KNOWN] - 1 >= x[slot, NEXT]:
+            advance_row(s, np.int64(slot), np.int64(comp))
+        if s.defer_free:
+            x[slot, LAST_SEQ] = s.seq_s
+    s.least -= k
+    s.step_no += k
+    s.n_exec += k
+    s.t_got = s.now
+    s.g_kv_used = float(s.kv.total - s.kv.free)
