@@ -81,6 +81,11 @@ class Engines(Station):
         """Whether nothing happens here any more."""
         return all(group.next_event() == inf for group in self.groups)
 
+    def leaves(self) -> dict[str, Any]:
+        """What kinds of layer held, of pools whose engines keep them apart."""
+        found = [group.kv_parts() for group in self.groups if hasattr(group, "kv_parts")]
+        return {"kv_groups": found} if found else {}
+
     # -- caches
 
     def restarted(self, replica: int) -> None:

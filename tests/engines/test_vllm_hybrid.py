@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import sim
 from sim.engine.contract import Site
 from sim.engine.schedulers.vllm.kv_layers import kv_layout
 from sim.engine.schedulers.vllm.making import per_request
@@ -20,6 +21,7 @@ from sim.errors import ConfigError
 from sim.model import load_model
 from sim.study.conformance._vllm_groups import plan_of
 from sim.study.conformance.vllm import compare, read, settings
+from sim.study.single import Prepared
 from tests.engines.vllm_hybrid_cases import scenario
 
 RECORDINGS = sorted((Path(__file__).parents[1] / "golden" / "vllm_hybrid").glob("*.jsonl.gz"))
@@ -172,3 +174,31 @@ def test_first_difference_shows_the_groups(tmp_path):
 
     assert case.matched == 2 and case.difference is not None
     assert case.difference.recorded["held"][0] == case.difference.ours["held"][0] + 1
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("gpt-oss-20b", {"deployment.kv_blocks": 700}),
+        ("gpt-oss-20b", {"deployment.engine.enable_prefix_caching": "false", "deployment.engine.async_scheduling": "false"}),
+        ("gemma-3-4b", {"deployment.kv_blocks": 2600, "traffic.synthetic.prefixes": "{groups: 2, shared_tokens: 300}"}),
+        ("qwen3.5-9b", {"deployment.kv_blocks": 60}),
+    ],
+)
+def test_one_stroke_is_step_by_step(name, given):
+    """Unchanged decode steps in one stroke: the same bytes, also where blocks are few and windows slide."""
+    overrides = [
+        f"model={name}",
+        "traffic.synthetic.requests=150",
+        "traffic.synthetic.arrival.rate=12/s",
+        "traffic.too_long=skip",
+        "deployment.engine.max_model_len=4096",
+        *(f"{key}={value}" for key, value in given.items()),
+    ]
+    made = Prepared(sim.load("quickstart", overrides))
+
+    one, other = made.run(), made.run(multi_step=False)
+
+    for column in ("first_scheduled_s", "first_token_s", "finish_s", "cached_tokens", "preemptions"):
+        assert (one.requests[column].to_numpy() == other.requests[column].to_numpy()).all(), column
+    assert one.summary["kv_groups"]["groups"]

@@ -37,7 +37,7 @@ connector, ``data_parallel_rank`` of a request. Settings for them do not exist h
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sim.cost.drafts import acceptance, estimate_note
@@ -57,6 +57,7 @@ from sim.engine.schedulers.vllm.sides import kv_arrived_vllm, release_kept_vllm
 from sim.engine.schedulers.vllm.state import VllmState, grow_vllm, new_vllm
 from sim.engine.schedulers.vllm.steady import apply_vllm, steady_vllm
 from sim.engine.schedulers.vllm.update import complete_step, enqueue_vllm
+from sim.engine.seam import Group
 from sim.engine.sides import HandOver, Role
 from sim.errors import ConfigError, NotModelledError
 from sim.jit import implement
@@ -173,6 +174,15 @@ class Vllm(Scheduler):
                 hint=f"set engine.max_model_len to at most {usable * p.block_size}",
             )
         return cls.constructor(p)(*arguments)
+
+    @classmethod
+    def group(cls, states: Sequence[Any], recorder: Any) -> Group:
+        """Engines with KV groups can say what each of them holds."""
+        if not type(states[0]).__name__.startswith("GroupState"):
+            return super().group(states, recorder)
+        from sim.engine.schedulers.vllm.groups.held import GroupedEngines
+
+        return GroupedEngines(states, recorder)
 
     @classmethod
     def balances(cls, params: VllmParams) -> bool:

@@ -8,6 +8,7 @@ Imported only for models that have such groups, so that others compile nothing o
 import numpy as np
 
 from sim.engine.schedulers.vllm.groups import allocate as a
+from sim.engine.schedulers.vllm.groups.held import note_held
 from sim.engine.schedulers.vllm.groups.lookup import hit_tokens_in
 from sim.engine.schedulers.vllm.groups.register import ask_for_in, commit_in
 from sim.engine.schedulers.vllm.groups.rows import lean_rows_groups
@@ -75,6 +76,7 @@ def _forget(s, slot):
 def _end_of_decision(s):
     if s.cow_n > 0:
         a.release_copies(s)
+    note_held(s)
 
 
 implement(

@@ -9,7 +9,7 @@ import numba
 import numpy as np
 
 from sim.engine.schedulers.vllm.state import ROW, VllmFields, init_vllm
-from sim.jit import b1, i4s, i4ss, i8, i8s, i8ss, inline, kernel, new, struct
+from sim.jit import b1, f8, f8s, f8ss, i4s, i4ss, i8, i8s, i8ss, inline, kernel, new, struct
 
 i4sss = numba.int32[:, :, ::1]
 
@@ -61,6 +61,10 @@ class GroupState(VllmFields):
     rk: i8ss  # [row, i]: chain keys
     rk_n: i4s
     held_of: i8s  # [group]: blocks in tables, summed over requests
+    held_most: i8s  # [group]: most of them
+    held_sum: f8ss  # [0: always, 1: while the head of the queue waited for memory; group]: integral over time
+    held_time: f8s  # seconds of both
+    held_at: f8  # integrated up to here
     # -- the last lookup
     hit: i4ss  # [group, place]
     hit_len: i8s
@@ -105,6 +109,10 @@ def init_groups(s, groups, specs, n, longest):
         s.rows[i] = rows - 1 - i
     s.n_rows = rows
     s.held_of = np.zeros(k, np.int64)
+    s.held_most = np.zeros(k, np.int64)
+    s.held_sum = np.zeros((2, k))
+    s.held_time = np.zeros(2)
+    s.held_at = 0.0
     s.hit = np.zeros((k, longest), np.int32)
     s.hit_len = np.zeros(k, np.int64)
     s.hit_tok = np.zeros(k, np.int64)

@@ -22,7 +22,7 @@ def steps_of_blocks(s, k):
     if kv.caching:
         first = kv.e_next[0]
         spare = kv.fresh + (kv.e_ref[first] if first != 0 and kv.e_key[first] == 0 else 0)
-    bulk = not s.states
+    bulk = not s.states and s.wq.len + s.kvq.len == 0  # what windows give back may be enough for the head of the queue
     least = np.int64(1) << 30
     for g in range(s.n_groups):
         if s.g[g, KIND] != MAMBA:

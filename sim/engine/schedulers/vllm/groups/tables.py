@@ -21,7 +21,6 @@ from sim.engine.schedulers.vllm.groups.state import (
     RT,
     SIZE,
     SLIDING,
-    UNASKED,
     WINDOW,
     skipped,
 )

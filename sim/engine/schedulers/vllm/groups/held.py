@@ -1,0 +1,67 @@
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, misc"
+"""How much of the pool each group holds, on average over time and while the queue waits for memory.
+
+Between two decisions it counts as it was after the first; shared blocks count for each request that holds them.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from sim.engine.group import EngineGroup
+from sim.engine.schedulers.vllm.groups.state import CHUNKED, KIND, MAMBA, SLIDING, WINDOW
+from sim.jit import inline, kernel
+
+
+@inline
+def note_held(s):
+    """Integrate up to now, then look."""
+    dt = s.now - s.held_at
+    s.held_at = s.now
+    for k in range(2 if s.g_blocked else 1):
+        s.held_time[k] += dt
+        for g in range(s.n_groups):
+            s.held_sum[k, g] += dt * s.held_of[g]
+    for g in range(s.n_groups):
+        s.held_most[g] = max(s.held_most[g], s.held_of[g])
+
+
+@kernel
+def _figures(states, out, times, kinds):
+    """Sums over replicas: ``out`` [3, group] (seconds × blocks always and while blocked, most), ``times`` [3] (seconds, blocked, blocks × seconds)."""
+    for k in range(len(states)):
+        s = states[k]
+        for g in range(s.n_groups):
+            out[0, g] += s.held_sum[0, g]
+            out[1, g] += s.held_sum[1, g]
+            out[2, g] += s.held_most[g]
+            kinds[g, 0] = s.g[g, KIND]
+            kinds[g, 1] = s.chunk if s.g[g, KIND] == CHUNKED else s.g[g, WINDOW]
+        times[0] += s.held_time[0]
+        times[1] += s.held_time[1]
+        times[2] += s.held_time[0] * s.kv.total
+
+
+@kernel
+def _n_groups(states):
+    return states[0].n_groups
+
+
+class GroupedEngines(EngineGroup):
+    """Replicas that can say what each kind of layer holds."""
+
+    def kv_parts(self) -> dict[str, Any]:
+        """``parts``: kind of layer → blocks × seconds, the same while the queue waited for memory, most blocks; ``times``: seconds, waiting, capacity."""
+        n = int(_n_groups(self._states))
+        out, times, kinds = np.zeros((3, n)), np.zeros(3), np.zeros((n, 2), np.int64)
+        _figures(self._states, out, times, kinds)
+        parts: dict[str, list[float]] = {}
+        for g in range(n):
+            kind, width = (int(v) for v in kinds[g])
+            name = {SLIDING: f"windows of {width}", CHUNKED: f"chunks of {width}", MAMBA: "recurrent states"}.get(
+                kind, "full attention"
+            )
+            row = parts.setdefault(name, [0.0, 0.0, 0.0])
+            for i in range(3):
+                row[i] += float(out[i, g])
+        return {"parts": parts, "times": [float(t) for t in times], "engines": self.n}
