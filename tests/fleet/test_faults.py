@@ -226,3 +226,19 @@ def test_what_cannot_be_is_told() -> None:
         sim.run(sim.load("pd-vllm", ["faults={name: crash, at: 1s}"]))
     late = run("{name: crash, at: 2h}")
     assert any("after the run had ended" in w for w in late.warnings)
+
+
+def test_stress_along_failures_per_hour() -> None:
+    text = SMALL.replace("ROUTER", "least_outstanding").replace("FAULTS", "[{name: crash, mtbf: 10min, for: 5s}]")
+    short = ["slo.attainment=0.97", "traffic.synthetic.requests=600"]
+    found = sim.stress(sim.loads(text, short), along="failures", spike=None, hysteresis=False, most=300, replications=1, jobs=1)
+    assert found.failures_per_hour == pytest.approx(18.0)
+    good, bad = found.curve.breaks["joint"]
+    assert bad > 1.0
+    assert "failures per hour" in found.sentence()
+    assert found.curve.points[-1].figures["requests_per_s"][0] > 0
+    del good
+    with pytest.raises(ConfigError, match="at random"):
+        sim.stress(
+            sim.loads(SMALL.replace("ROUTER", "round_robin").replace("FAULTS", "[]")), along="failures", spike=None, jobs=1
+        )

@@ -42,9 +42,10 @@ def _spike(value: Any) -> Any:
 class StressParams(Params):
     """What grows, and how far."""
 
-    along: Literal["rate", "lengths", "burst", "class"] = Field(
+    along: Literal["rate", "lengths", "burst", "class", "failures"] = Field(
         "rate",
-        description="what grows: requests per second, the length of prompts and answers, the height of bursts, or the rate of one class of clients",
+        description="what grows: requests per second, the length of prompts and answers, the height of bursts, the rate of one class of "
+        "clients, or how often things break",
     )
     of: str | None = Field(None, description="with `along: class`: the class whose rate grows while the others stay as they are")
     most: float = Field(8.0, gt=1, le=1000, description="how many times the scenario's own load at most")
@@ -72,6 +73,8 @@ class StressAnswer:
     windows: Sequence[Any] = ()
     hysteresis: Any = None
     warnings: Sequence[str] = field(default_factory=tuple)
+    failures_per_hour: float = 0.0
+    """Of the scenario's own random faults, where these are what grows."""
 
     @property
     def verdict(self) -> bool | None:
@@ -87,9 +90,10 @@ class StressAnswer:
             "rate": "requests/s",
             "lengths": "times the lengths",
             "burst": "times the mean in bursts",
+            "failures": "failures per hour",
             "class": f"times the rate of class {self.curve.of}",
         }[self.curve.along]
-        scale = self.offered if self.curve.along == "rate" else 1.0
+        scale = {"rate": self.offered, "failures": self.failures_per_hour}.get(self.curve.along, 1.0)
         good, bad = self.curve.breaks["joint"]
         if math.isnan(bad):
             return f"The SLO holds up to {good * scale:.4g} {unit}, the most that was tried."
@@ -97,7 +101,7 @@ class StressAnswer:
         what = _title(first) if first else "no single target, but all of them together,"
         if math.isnan(good):
             return f"The SLO does not hold at any load down to {bad * scale:.4g} {unit}: {what} breaks first."
-        more = f" ({good:.2f} times the load of the scenario)" if self.curve.along == "rate" else ""
+        more = f" ({good:.2f} times the load of the scenario)" if scale != 1.0 else ""
         broken = next(p for p in self.curve.points if p.factor == bad)
         return f"The SLO holds up to {good * scale:.4g} {unit}{more}; then {what} breaks first. {broken.limit}"
 
@@ -135,6 +139,10 @@ class Stress(Study):
             raise ConfigError(
                 "of", params.of, "must be a class of the traffic", ", ".join(names), did_you_mean(params.of or "", names)
             )
+        if params.along == "failures":
+            from sim.study.stress.failures import breaking
+
+            breaking(s, 1.0)
         if params.along != "class" and params.of is not None:
             raise ConfigError("of", params.of, "goes with `along: class`")
         if s.traffic.waits:
@@ -148,6 +156,7 @@ class Stress(Study):
         from sim.metrics.slo import Slo
         from sim.study.single import Prepared
         from sim.study.stress.curve import trace
+        from sim.study.stress.failures import per_hour
 
         s, p = self.scenarios[0], self.params
         offered = float(Prepared(s).traffic.mean_rate)
@@ -169,7 +178,17 @@ class Stress(Study):
             if curve is None:
                 raise
             warnings.append("The study was interrupted: what comes after the curve is missing.")
-        return StressAnswer(s.name, s.question, offered, curve, [r for _, r in spikes], [w for w, _ in spikes], found, warnings)
+        return StressAnswer(
+            s.name,
+            s.question,
+            offered,
+            curve,
+            [r for _, r in spikes],
+            [w for w, _ in spikes],
+            found,
+            warnings,
+            per_hour(s) if p.along == "failures" else 0.0,
+        )
 
     def _spikes(self, curve: Any, offered: float) -> Any:
         """At the scenario's own load, and just below the load that breaks: where it holds without a spike."""

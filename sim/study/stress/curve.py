@@ -12,6 +12,7 @@ from sim.metrics.definitions import DEFINITIONS
 from sim.study.base import Outcome, Trial
 from sim.study.plan.together import Part
 from sim.study.statistics.replications import bounds
+from sim.study.stress.failures import breaking
 from sim.study.variants import is_random, repeated
 
 Interval = tuple[float, float, float]
@@ -65,7 +66,9 @@ class Curve:
     @property
     def unit(self) -> str:
         """Of the load, short."""
-        return {"rate": "requests/s", "lengths": "lengths ×", "burst": "bursts ×"}.get(self.along, f"{self.of} ×")
+        return {"rate": "requests/s", "lengths": "lengths ×", "burst": "bursts ×", "failures": "failures ×"}.get(
+            self.along, f"{self.of} ×"
+        )
 
     def knee(self) -> float | None:
         """The factor at which TTFT p99 is twice what it is at the lowest load (log-linear between points); None: never."""
@@ -91,6 +94,8 @@ def measure(
     """One load, ``replications`` runs."""
     runs = replications if is_random(scenario) else 1
     load: dict[str, Any] = {"rate": offered * factor} if along == "rate" else {along: factor}
+    if along == "failures":
+        scenario, load = breaking(scenario, factor), {}
     if along == "class":
         load = {"classes": {of: factor}}
     if factor == 1.0 and along != "rate":
