@@ -52,6 +52,9 @@ def accuracy(
         str, typer.Option(help="Group errors by: engine, version, accelerator, family, quality, traffic, deployment.")
     ] = "engine",
     worst: Annotated[int, typer.Option(help="Print so many of the largest errors.")] = 0,
+    leave_out: Annotated[
+        bool, typer.Option("--leave-out", help="Simulate each point again as if its accelerator had never been measured.")
+    ] = False,
     csv: Annotated[
         Optional[Path], typer.Option("--csv", help="Write every figure, measured and predicted, to this CSV file.")
     ] = None,
@@ -83,6 +86,7 @@ def accuracy(
             overload=overload,
             on=_pairs("--on", on),
             scenario=sim.load(scenario) if scenario else None,
+            leave_out=leave_out,
             progress=progress,
         )
     groups = [g.strip() for g in by.split(",") if g.strip()]

@@ -46,6 +46,9 @@ def screen(report: AccuracyReport, by: Sequence[str] = ("engine",), worst: int =
         for metric, (inside, half, n) in covered.items():
             table.add_row(title(metric), f"{percent(inside)} inside", f"± {percent(half)}", f"{n} deployments")
         parts.append(table)
+    left = report.left_out(_PLOTTED)
+    if left:
+        parts += [Text("what nothing was fitted to", style="bold"), _table(left, with_group=True)]
     for name in by:
         parts += [Text(f"by {name}", style="bold"), _table(report.rows(name, _GROUPED), with_group=True)]
     if worst:

@@ -13,6 +13,7 @@ from sim.errors import ConfigError, NotModelledError
 from sim.fleet.build import Plan, engine_of, host, plan, step_costs
 from sim.hardware import load_accelerator
 from sim.model import load_model
+from sim.study.accuracy.drafts import draft_settings
 from sim.study.accuracy.launchers import assumed_settings
 from sim.study.accuracy.lengths import longest
 from sim.study.accuracy.point import Point
@@ -24,7 +25,7 @@ Overrides = Mapping[tuple[str, str, str], Mapping[str, float]]
 # Settings that change neither scheduling nor the cost that is modelled.
 _WITHOUT_EFFECT = {
     "attention_backend", "cpu_kv_offload", "swap_space", "kv_cache_dtype", "enable_torch_compile", "device", "cudagraph_mode",
-    "speculative_draft_model_path",
+    "speculative_draft_model_path", "disaggregation_transfer_backend",
 }  # fmt: skip
 
 
@@ -44,13 +45,8 @@ def check(point: Point) -> None:
         return
     if point.engine not in registry.names("engine"):
         raise NotModelledError("engine", point.engine, "is not modelled", ", ".join(registry.names("engine")))
-    if point.disaggregated:
-        raise NotModelledError("parallelism.pd", "prefill/decode", "disaggregated points are not simulated here")
-    spec = point.settings.get("speculative")
-    if spec is not None and not (spec.get("accept_rate") or spec.get("accept_length")):
-        raise NotModelledError("settings.speculative", spec, "the share of accepted drafts is not known")
-    if spec is not None:
-        raise NotModelledError("settings.speculative", spec, "points with drafts are not simulated here")
+    if (told := point.settings.get("speculative")) is not None:
+        draft_settings(point.engine, told)
 
 
 def profile_of(point: Point, overrides: Overrides | None = None) -> EngineProfile:
@@ -72,7 +68,12 @@ def profile_of(point: Point, overrides: Overrides | None = None) -> EngineProfil
 
 
 def planned(point: Point, overrides: Overrides | None = None) -> Plan:
-    """The point's one replica. Raises `ConfigError` and its kin for what cannot be deployed or is not modelled."""
+    """The point's one replica, the first of its pools. Raises `ConfigError` and its kin for what cannot be deployed or is not modelled."""
+    return fleet(point, overrides)[0]
+
+
+def fleet(point: Point, overrides: Overrides | None = None) -> list[Plan]:
+    """The pools of a point: one replica, or prefill and decode replicas. Raises `ConfigError` and its kin."""
     from sim.config import settings
     from sim.config.scenario import Scenario
 
@@ -80,13 +81,10 @@ def planned(point: Point, overrides: Overrides | None = None) -> Plan:
         made = plan(point.scenario)[0]
         chat = point.scenario.traffic.endpoint == "chat"
         own = host(made.scheduler, made.params, made.model, profile_of(point, overrides), chat)
-        return _with_profile(made, own, point.scenario.traffic.structured_output)
+        return [_with_profile(made, own, point.scenario.traffic.structured_output)]
     given = _settings(point)
-    deployment: dict[str, Any] = {k: getattr(point, k) for k in ("accelerator", "tp", "pp", "dp", "ep")}
-    deployment["engine"] = {"name": point.engine, **given}
-    if point.kv_blocks:
-        deployment["kv_blocks"] = point.kv_blocks
-    raw = {
+    pools = _pools(point, {"name": point.engine, **given})
+    raw: dict[str, Any] = {
         "model": {"name": point.model, "weights": point.weights, "kv_cache": point.kv_cache},
         "traffic": {
             "endpoint": "chat" if point.chat else "completions",
@@ -95,10 +93,10 @@ def planned(point: Point, overrides: Overrides | None = None) -> Plan:
                 "lengths": {"kind": "fixed", "prompt": 1, "output": 1},
             },
         },
-        "deployment": deployment,
     }
+    raw |= {"pools": pools} if point.disaggregated else {"deployment": pools[0]}
     try:
-        made = plan(settings(Scenario, raw))[0]
+        plans = plan(settings(Scenario, raw))
     except NotModelledError:
         raise
     except ConfigError as error:
@@ -106,12 +104,29 @@ def planned(point: Point, overrides: Overrides | None = None) -> Plan:
         limit = {"vllm": "max_model_len", "vllm-ascend": "max_model_len", "sglang": "context_length"}.get(point.engine)
         if limit is None or limit in given or not error.field.endswith(("max_model_len", "kv_blocks")):
             raise
-        deployment["engine"][limit] = _longest(point)
-        made = plan(settings(Scenario, raw))[0]
-    profile = host(made.scheduler, made.params, made.model, profile_of(point, overrides), point.chat)
-    if point.inside:
-        profile = profile.engine_alone()
-    return _with_profile(made, profile)
+        for pool in pools:
+            pool["engine"][limit] = _longest(point)
+        plans = plan(settings(Scenario, raw))
+    out = []
+    for made in plans:
+        profile = host(made.scheduler, made.params, made.model, profile_of(point, overrides), point.chat)
+        out.append(_with_profile(made, profile.engine_alone() if point.inside else profile))
+    return out
+
+
+def _pools(point: Point, engine: dict[str, Any]) -> list[dict[str, Any]]:
+    """The pools as a scenario writes them."""
+    widths = ("tp", "pp", "dp", "ep")
+    if not point.disaggregated:
+        one: dict[str, Any] = {"accelerator": point.accelerator, **{k: getattr(point, k) for k in widths}, "engine": engine}
+        return [one | ({"kv_blocks": point.kv_blocks} if point.kv_blocks else {})]
+    return [
+        {
+            "name": role, "role": role, "accelerator": point.accelerator, "engine": dict(engine), "replicas": int(side.get("instances") or 1),
+            **{k: int(side.get(k) or 1) for k in widths},
+        }
+        for role, side in point.sides.items()
+    ]  # fmt: skip
 
 
 def _with_profile(made: Plan, profile: EngineProfile, structured: float = 0.0) -> Plan:
@@ -134,6 +149,9 @@ def _settings(point: Point) -> dict[str, Any]:
         name = own.get(setting, setting)
         if name in _WITHOUT_EFFECT:
             continue
+        if name == "speculative":
+            given |= draft_settings(point.engine, value)
+            continue
         if name not in known:
             raise NotModelledError(f"settings.{name}", value, f"is not modelled for {point.engine}")
         given[name] = value
@@ -145,6 +163,8 @@ def _settings(point: Point) -> dict[str, Any]:
     if "maxIterTimes" in known and "output_tokens" in point.traffic:  # measured answers were not cut off at the default of 512
         given.setdefault("maxIterTimes", longest(point.traffic["output_tokens"]))
         given.setdefault("maxSeqLen", max(scheduler.Params.model_fields["maxSeqLen"].default, _longest(point) + 1))
+    if point.dp == 1:
+        given.pop("enable_dp_attention", None)  # switched off by `ServerArgs._handle_data_parallelism` where dp_size is 1
     if "enable_dp_attention" in known and point.dp > 1 and load_model(point.model).is_moe:
         given.setdefault("enable_dp_attention", True)  # whole experts on every rank would not fit
     if "ignore_eos" in known:

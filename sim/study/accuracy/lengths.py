@@ -13,6 +13,13 @@ from sim.errors import NotModelledError
 # scaled to the mean that the run reports. Spread (sigma of the logarithm) of prompts and of outputs, estimated from published histograms.
 _SHAREGPT = {"prompt": (1.4, 1024), "output": (1.15, 1024)}
 
+# Test sets of questions: word problems and passages differ less than conversations, the answers of reasoning models more (estimated).
+_SHAPES = {
+    "sharegpt": _SHAREGPT,
+    "gsm8k": {"prompt": (0.4, 512), "output": (0.6, 4096)},
+    "superglue-boolq": {"prompt": (0.5, 1024), "output": (0.5, 4096)},
+}
+
 
 def draw(spec: Any, n: int, rng: np.random.Generator, role: str) -> NDArray[np.int32]:
     """i4[n]. ``role``: prompt or output. Raises `NotModelledError` for a data set whose shape is not known."""
@@ -21,14 +28,17 @@ def draw(spec: Any, n: int, rng: np.random.Generator, role: str) -> NDArray[np.i
     if "uniform" in spec:
         low, high = spec["uniform"]
         return rng.integers(int(low), int(high) + 1, n).astype(np.int32)
-    if spec.get("trace") == "sharegpt" and spec.get("mean"):
-        return _sharegpt(float(spec["mean"]), n, rng, *_SHAREGPT[role])
+    if spec.get("trace") in _SHAPES and spec.get("mean"):
+        return _lognormal(float(spec["mean"]), n, rng, *_SHAPES[spec["trace"]][role])
     raise NotModelledError(
-        "traffic lengths", spec, "only the name of a data set is known, not its lengths", "a number, uniform, sharegpt"
+        "traffic lengths",
+        spec,
+        "only the name of a data set is known, not its lengths",
+        ", ".join(["a number, uniform", *_SHAPES]),
     )
 
 
-def _sharegpt(mean: float, n: int, rng: np.random.Generator, sigma: float, most: int) -> NDArray[np.int32]:
+def _lognormal(mean: float, n: int, rng: np.random.Generator, sigma: float, most: int) -> NDArray[np.int32]:
     """Log-normal between 4 and ``most``, with the wanted mean: the scale is found by bisection on the same draws."""
     shape = np.exp(sigma * rng.standard_normal(n))
     low, high = 1e-2, 1e5
@@ -42,4 +52,8 @@ def longest(spec: Any) -> int:
     """Upper bound of a length."""
     if isinstance(spec, int | float):
         return int(spec)
-    return int(spec["uniform"][1]) if "uniform" in spec else 1024
+    return (
+        int(spec["uniform"][1])
+        if "uniform" in spec
+        else max(most for _, most in _SHAPES.get(spec.get("trace"), _SHAREGPT).values())
+    )

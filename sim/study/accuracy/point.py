@@ -40,7 +40,7 @@ class Point:
     dp: int = 1
     ep: int = 1
     nodes: int = 1
-    disaggregated: bool = False
+    sides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     kv_blocks: int | None = None
     block_size: int | None = None
     window: Mapping[str, Any] = field(default_factory=dict)
@@ -57,6 +57,11 @@ class Point:
     """What was assumed or left out in reading a benchmark result."""
     refused: str = ""
     """Why this is no operating point."""
+
+    @property
+    def disaggregated(self) -> bool:
+        """Whether prompts and tokens are computed by replicas of their own: ``sides`` has widths and instances of ``prefill`` and ``decode``."""
+        return bool(self.sides)
 
     @property
     def deployment(self) -> str:
@@ -127,7 +132,7 @@ def parse(raw: Mapping[str, Any], folder: Path) -> Point:
         settings=engine.get("settings") or {},
         **widths,
         nodes=int(raw.get("nodes") or 1),
-        disaggregated="pd" in parallel,
+        sides=parallel.get("pd") or {},
         kv_blocks=raw.get("kv_blocks"),
         block_size=raw.get("block_size"),
         window=raw.get("window") or {},

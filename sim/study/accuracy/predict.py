@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from math import inf
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,11 +16,14 @@ from sim.ledger import FINISHED
 from sim.metrics.histogram import ITL_BINS, ITL_LO, ITL_SCALE
 from sim.metrics.latency import derive, describe_itl
 from sim.study.accuracy import batch
-from sim.study.accuracy.deploy import Overrides, check, planned, profile_of
+from sim.study.accuracy.deploy import Overrides, check, fleet, planned, profile_of
 from sim.study.accuracy.point import Point
 from sim.study.accuracy.population import counted, counted_requests
 from sim.study.accuracy.step_log import kinds, step_seconds, summary
 from sim.study.accuracy.traffic import stage_starts, traffic_of
+
+if TYPE_CHECKING:
+    from sim.config.deployment import Transfer
 
 _STATISTICS = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0}
 
@@ -36,7 +39,7 @@ def predict(point: Point, overrides: Overrides | None = None, seed: int = 0) -> 
         found = kinds((point.columns or {})["logs"])
         values = summary(found, step_seconds(planned(point, overrides), found))
     else:
-        values = _simulated(point, planned(point, overrides), seed)
+        values = _simulated(point, fleet(point, overrides), seed)
         if (
             "kv_blocks" in point.measured and point.scenario is None
         ):  # the run is pinned to what the server logged; the budget is not
@@ -44,10 +47,11 @@ def predict(point: Point, overrides: Overrides | None = None, seed: int = 0) -> 
     return {k: values[k] for k in point.measured if k in values and np.isfinite(values[k])}
 
 
-def _simulated(point: Point, plan: Plan, seed: int) -> dict[str, float]:
-    traffic = fitting([plan], traffic_of(point, seed), "error")
+def _simulated(point: Point, plans: list[Plan], seed: int) -> dict[str, float]:
+    traffic = fitting(plans, traffic_of(point, seed), "error")
     router = SimpleNamespace(name="round_robin", settings={})
-    raw = execute([plan], traffic, router, seed, bins=0, histogram=(ITL_BINS, ITL_LO, ITL_SCALE), until=inf)
+    transfer = _transfer(point, plans) if point.disaggregated else None
+    raw = execute(plans, traffic, router, seed, bins=0, histogram=(ITL_BINS, ITL_LO, ITL_SCALE), until=inf, transfer=transfer)
     requests = {k: v[_window(point, raw.requests)] for k, v in raw.requests.items()}
     if not (requests["status"] == FINISHED).any():
         raise NotModelledError("traffic", point.id, "no request of the measured window finishes")
@@ -60,6 +64,15 @@ def _simulated(point: Point, plan: Plan, seed: int) -> dict[str, float]:
     if not point.window:
         values |= {f"itl_s.{k}": float(v) for k, v in describe_itl(raw.itl_hist, raw.totals).items() if v is not None}
     return values | _throughput(counted_requests(point, requests))
+
+
+def _transfer(point: Point, plans: list[Plan]) -> Transfer:
+    """Between pools on one node KV travels over its links, else over the network of such servers."""
+    from sim.config.deployment import Transfer
+
+    a = plans[0].accelerator
+    inside = point.nodes == 1 and sum(p.accelerators for p in plans) <= a.node_size and a.link.bandwidth > 0
+    return Transfer(bandwidth=a.link.bandwidth, latency=a.link.latency) if inside else Transfer()
 
 
 def _throughput(requests: dict[str, Any]) -> dict[str, float]:

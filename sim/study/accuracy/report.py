@@ -14,6 +14,7 @@ from sim.metrics import model_error
 from sim.model import load_model
 from sim.study.accuracy.deploy import Overrides, planned, profile_of
 from sim.study.accuracy.errors import GROUPS, TARGETS, Outcome, Row, rows
+from sim.study.accuracy.left_out import without_accelerator, without_family
 from sim.study.accuracy.point import QUALITIES, Point
 from sim.study.accuracy.predict import predict
 from sim.study.accuracy.reading import read_points
@@ -28,6 +29,8 @@ class AccuracyReport:
 
     outcomes: tuple[Outcome, ...]
     skipped: int = 0
+    unmeasured: tuple[Outcome, ...] = ()
+    """The same points as if their accelerators had never been measured; empty where that was not asked for."""
 
     @property
     def simulated(self) -> list[Outcome]:
@@ -65,6 +68,16 @@ class AccuracyReport:
         """Of the intervals of model error, one deployment left out at a time: see `model_error.coverage`."""
         return model_error.coverage(self.ratios())
 
+    def left_out(self, metrics: Sequence[str] | None = None) -> list[Row]:
+        """Errors with the accelerator left out, and with the family of models left out (see `left_out`), beside those of the same points."""
+        groups: list[tuple[str, list[Outcome]]] = [("family left out", without_family(self.simulated))]
+        if self.unmeasured:
+            again = [o for o in self.unmeasured if not o.reason]
+            ids = {o.point.id for o in again}
+            same = [o for o in self.simulated if o.point.id in ids]
+            groups = [("these points", same), ("accelerator left out", again), *groups]
+        return [replace(r, group=name) for name, found in groups for r in rows(found, None, metrics)]
+
     def notes(self) -> list[tuple[str, int]]:
         """(what was assumed or left out in reading results, points) of what was simulated, most first."""
         return Counter(note for o in self.simulated for note in o.point.notes).most_common()
@@ -87,6 +100,7 @@ class AccuracyReport:
             "skipped": self.skipped,
             "errors": [r.as_dict() for r in self.rows()],
             **{f"by_{g}": [r.as_dict() for r in self.rows(g)] for g in ("engine", "version", "accelerator", "family", "quality")},
+            "left_out": [r.as_dict() for r in self.left_out(tuple(TARGETS))],
             "notes": [{"note": note, "points": n} for note, n in self.notes()],
             "coverage": {m: {"inside": c, "half_width": w, "deployments": n} for m, (c, w, n) in self.coverage().items()},
             "not_simulated": [{"engine": e, "reason": r, "points": n} for e, r, n in self.reasons()],
@@ -119,6 +133,7 @@ def accuracy(
     on: Mapping[str, str] | None = None,
     scenario: Any = None,
     overrides: Overrides | None = None,
+    leave_out: bool = False,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> AccuracyReport:
@@ -126,7 +141,8 @@ def accuracy(
 
     ``on``: part of a deployment's name → accelerator to simulate it on instead of the one that is recorded.
     ``paths``: folders of points (``points.jsonl``), ``vllm bench serve --save-detailed`` JSON, per-request CSV; for the last two ``scenario``
-    says what was deployed. ``engine``, ``accelerator``, ``model`` choose points by a part of the name.
+    says what was deployed. ``engine``, ``accelerator``, ``model`` choose points by a part of the name. ``leave_out``: simulate each again as
+    if its accelerator had never been measured.
     Raises `DataError` for files that cannot be read; points that cannot be simulated are in the report with the reason.
     """
     for q in qualities:
@@ -140,7 +156,10 @@ def accuracy(
         outcomes.append(outcome(point, overrides, seed))
         if progress and progress(i + 1, len(chosen)):
             break
-    return AccuracyReport(tuple(outcomes), len(wanted) - len(chosen))
+    again = (
+        without_accelerator([o.point for o in outcomes if not o.reason], lambda p: outcome(p, None, seed)) if leave_out else ()
+    )
+    return AccuracyReport(tuple(outcomes), len(wanted) - len(chosen), tuple(again))
 
 
 def outcome(point: Point, overrides: Overrides | None = None, seed: int = 0) -> Outcome:

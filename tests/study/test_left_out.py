@@ -1,0 +1,88 @@
+"""What accuracy says of accelerators and families that nothing was fitted to, and how it reads launchers, drafts and pools."""
+
+import pytest
+
+from sim.errors import NotModelledError
+from sim.hardware import load_accelerator
+from sim.study.accuracy import Outcome
+from sim.study.accuracy.drafts import chance, draft_settings
+from sim.study.accuracy.launchers import assumed_settings
+from sim.study.accuracy.left_out import nearest, without_accelerator, without_family
+from sim.study.accuracy.point import parse
+from tests.study.test_accuracy import point
+
+
+def test_an_accelerator_left_out_takes_the_kernels_of_the_nearest_other_one():
+    assert nearest("h100-sxm", "h100-sxm") == "h200-sxm"
+    assert nearest("h200-sxm", "h200-sxm") == "h100-sxm"
+    assert nearest("ascend-910b2", "ascend-910b") == ""  # no other of its vendor
+
+
+def test_an_accelerator_left_out_has_nothing_that_was_fitted_to_it():
+    seen = []
+
+    def predict(p):
+        seen.append(load_accelerator(p.accelerator))
+        return Outcome(p, {"tpot_s.mean": 0.01})
+
+    first = point(accelerator="h100-sxm", measured={"tpot_s.mean": 0.01})
+    (outcome,) = without_accelerator([first], predict)
+
+    assert outcome.point == first
+    assert seen[0].name == "unmeasured-h100-sxm"
+    assert seen[0].proxy.name == "h200-sxm"
+    assert (seen[0].sustained_compute, seen[0].memory_bandwidth) == (1.0, load_accelerator("h100-sxm").memory_bandwidth)
+
+
+def test_a_family_left_out_is_moved_by_what_the_others_are_off():
+    def off(model, ratio, n):
+        p = point(id=f"d-{model}-{n}/0", model=model, measured={"tpot_s.mean": 0.01 * ratio})
+        return Outcome(p, {"tpot_s.mean": 0.01})
+
+    moved = without_family([off("qwen3-32b", 1.2, 0), off("llama-3.1-8b", 1.1, 0), off("llama-3.1-70b", 1.1, 1)])
+
+    assert [round(o.predicted["tpot_s.mean"], 6) for o in moved] == [0.011, 0.012, 0.012]
+    (alone,) = without_family([off("qwen3-32b", 1.2, 0)])
+    assert alone.predicted["tpot_s.mean"] == 0.01  # no other says anything
+
+
+@pytest.mark.parametrize(("accepted", "n", "right"), [(0.7, 1, 0.7), (3.0, 3, 1.0), (0.0, 3, 0.0), (1.5, 2, 0.823)])
+def test_chance_of_a_draft(accepted, n, right):
+    assert chance(accepted, n) == pytest.approx(right, abs=1e-3)
+
+
+def test_drafts_in_the_settings_of_the_engines():
+    told = {"method": "eagle3", "num_speculative_tokens": 2, "accept_length": 2.5}
+
+    assert draft_settings("sglang", told)["speculative_algorithm"] == "EAGLE3"
+    assert draft_settings("vllm", told)["speculative_config"]["acceptance_rate"] == pytest.approx(0.823, abs=1e-3)
+    with pytest.raises(NotModelledError, match="accepted drafts"):
+        draft_settings("vllm", {"method": "mtp"})
+    with pytest.raises(NotModelledError, match="tgi"):
+        draft_settings("tgi", told)
+
+
+def test_flags_of_a_known_launcher_count_only_where_none_were_recorded():
+    unknown = {"engine": "sglang", "version": "0.5.6.post2", "launcher": "ai-dynamo/aiconfigurator"}
+    silent = ("engine launch flags not recorded",)
+
+    assert assumed_settings(point(**unknown, assumed=silent)) == {"enable_mixed_chunk": True}
+    assert assumed_settings(point(**unknown | {"version": "0.5.1"}, assumed=silent)) == {}
+    assert assumed_settings(point(**unknown | {"launcher": "me/mine"}, assumed=silent)) == {}
+    assert assumed_settings(point(**unknown)) == {}
+    assert assumed_settings(point(engine="vllm", assumed=silent))["max_num_batched_tokens"] == 2048
+
+
+def test_sides_and_checkpoints_of_a_point(tmp_path):
+    raw = {
+        "id": "d/0", "model": "llama-3.1-405b", "checkpoint": "meta-llama/Llama-3.1-405B-FP8", "weights": "fp8", "accelerator": "h100-sxm",
+        "engine": {"name": "sglang"}, "traffic": {"kind": "burst"}, "measured": {"tpot_s": {"mean": 0.02}},
+        "parallelism": {"pd": {"prefill": {"tp": 8, "instances": 2}, "decode": {"tp": 8}}},
+    }  # fmt: skip
+
+    read = parse(raw, tmp_path)
+
+    assert read.weights == "fbgemm-fp8"
+    assert read.disaggregated
+    assert read.sides["prefill"]["instances"] == 2
+    assert not parse(raw | {"parallelism": {"tp": 8}}, tmp_path).disaggregated
