@@ -199,3 +199,16 @@ def test_a_class_without_a_rate_cannot_be_scaled():
     burst = {"synthetic": {"arrival": "burst", "lengths": FIXED, "requests": 10}}
     with pytest.raises(ConfigError, match="rate"):
         mix(chat=CHAT, all=burst).with_rate(3.0)
+
+
+@pytest.mark.parametrize("where", ["traffic", "class", "synthetic"])
+def test_images_are_refused_by_name(where):
+    import sim
+
+    source = {"synthetic": dict(CHAT["synthetic"]) | ({"images": {"share": 0.1}} if where == "synthetic" else {})}
+    traffic = source | ({"images": 1} if where == "traffic" else {})
+    if where == "class":
+        traffic = {"classes": {"a": source | {"images": 1}}}
+    text = {"model": "llama-3.1-8b", "deployment": {"accelerator": "h100-sxm", "engine": "vllm"}, "traffic": traffic}
+    with pytest.raises(ConfigError, match="images of requests are not modelled"):
+        sim.config.settings(sim.Scenario, text)

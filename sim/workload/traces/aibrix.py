@@ -1,0 +1,93 @@
+"""AIBrix workloads: JSON lines of time stamps, each with the requests that are sent then."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from sim.errors import DataError
+from sim.registry import register
+from sim.workload import content
+from sim.workload.settings import Params
+from sim.workload.table import MAX_TOKENS, RequestBlock
+from sim.workload.traces._base import Head, Trace
+from sim.workload.traces._columns import labels, number_of
+from sim.workload.traces._json import Item, items
+from sim.workload.traces._text import TextParams, counter
+from sim.workload.traces._turns import Request, block_of
+
+_USED = frozenset(("prompt", "prompt_length", "output_length", "session_id"))
+
+
+class AibrixParams(TextParams):
+    """Settings of an AIBrix workload."""
+
+    output_tokens: int = Field(
+        default=128,
+        ge=1,
+        le=MAX_TOKENS,
+        description="output tokens where output_length is null (the client's --output-token-limit)",
+    )
+
+
+@register("trace")
+class Aibrix(Trace):
+    """``{"timestamp": ms, "requests": [{prompt, prompt_length, output_length, session_id}]}``, one time stamp a line.
+
+    Equal prompts are equal content; lengths are those of the file, tokens of the text where it has none.
+
+    *Source*: vllm-project/aibrix, benchmarks/generator/workload_generator/README.md; time stamps in ms by benchmarks/client/README.md.
+    """
+
+    name = "aibrix"
+    Params: ClassVar[type[Params]] = AibrixParams
+
+    def fits(self, head: Head) -> bool:
+        """A time stamp with a list of requests."""
+        first = head.first if isinstance(head.first, Mapping) else {}
+        return head.kind in ("json", "jsonl") and "timestamp" in first and isinstance(first.get("requests"), list)
+
+    def read(self, path: Path) -> RequestBlock:
+        """All requests of a file."""
+        count = counter(self.params, self)
+        requests: list[Request] = []
+        for item in items(path):
+            at = item.number("timestamp", item.value) * 1e-3
+            rows = item.value.get("requests")
+            if not isinstance(rows, list):
+                item.fail("requests", "must be a list", rows)
+            for i, row in enumerate(rows):
+                if not isinstance(row, Mapping):
+                    item.fail(f"requests[{i}]", "must be an object", row)
+                requests.append(self._one(item, row, at, f"requests[{i}].", count))
+        if not requests:
+            raise DataError(str(path), "has no requests")
+        return block_of(requests)
+
+    def _one(self, item: Item, row: Mapping[str, Any], at: float, where: str, count: Any) -> Request:
+        self.unused(item.path, set(row) - _USED)
+        text = row.get("prompt")
+        if text is not None and not isinstance(text, str):
+            item.fail(where + "prompt", "must be a text", text)
+        prompt = self._tokens(item, row, "prompt_length", where)
+        if prompt is None:
+            prompt = count(text) if text else 0
+            if not prompt:
+                item.fail(where + "prompt_length", "must be a number where there is no prompt", row.get("prompt_length"))
+        output = self._tokens(item, row, "output_length", where)
+        if output is None:
+            self.note(f"answers have {self.params.output_tokens} tokens where output_length is null (settings.output_tokens)")
+            output = int(self.params.output_tokens)
+        session = -1 if row.get("session_id") is None else int(labels([row["session_id"]])[0])
+        return Request(at, prompt, output, session, ((content.RECORDED + number_of(text), 0, prompt),) if text else ())
+
+    def _tokens(self, item: Item, row: Mapping[str, Any], key: str, where: str) -> int | None:
+        if row.get(key) is None:
+            return None
+        value = item.number(key, row, 1, where + key)
+        if value != int(value) or value > MAX_TOKENS:
+            item.fail(where + key, "must be a whole number of tokens", value)
+        return int(value)
