@@ -17,6 +17,10 @@ ClassName = Annotated[str, Field(min_length=1, max_length=60, pattern=r"^[^\s.\[
 Priority = Annotated[int, Field(ge=-(2**31), lt=2**31)]
 
 
+_UNMODELLED = {"images": "images", "audio": "audio", "videos": "videos", "encoder_tokens": "the tokens of an encoder"}
+"""Settings that people look for and that no engine here computes; refused by name."""
+
+
 def _ends(arrival: Any) -> bool:
     """Whether an ``arrival`` section names a process that ends by itself; one that is wrong is found where it is built."""
     name = arrival.get("process") if isinstance(arrival, Mapping) else arrival
@@ -108,6 +112,17 @@ class Sources(Section):
         min_length=1,
         description="priorities of requests and their weights, such as {0: 9, 1: 1}; what goes first is the engine's",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_encoders(cls, given: Any) -> Any:
+        """Towers of multimodal models cost memory here, not time."""
+        for where in (given, given.get("synthetic")) if isinstance(given, Mapping) else ():
+            for name in _UNMODELLED.keys() & where.keys() if isinstance(where, Mapping) else ():
+                raise ValueError(
+                    f"{_UNMODELLED[name]} of requests are not modelled: encoders count as weights, not as time; give their tokens as prompt tokens"
+                )
+        return given
 
     @property
     def waits(self) -> bool:
