@@ -11,6 +11,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType, TracebackType
 
+from sim import trust
 from sim.errors import ConfigError, PluginError
 
 _loaded: dict[str, ModuleType] = {}
@@ -32,6 +33,7 @@ def load_file(file: str, field: str) -> ModuleType:
     if not path.is_file():
         raise ConfigError(field, file, "no such file", "path/to/file.py:ClassName")
     path = path.resolve()
+    trust.check(path, field)
     try:
         source = path.read_bytes()
     except OSError as error:

@@ -29,5 +29,8 @@ def options(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
+    allow_code: Annotated[
+        bool, typer.Option("--allow-code", help="Run program files that a scenario file names; those named by -s run anyway.")
+    ] = False,
 ) -> None:
     """Options of the application itself."""

@@ -14,7 +14,7 @@ from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
-from sim import plugins
+from sim import plugins, trust
 from sim.cli.app import app
 from sim.errors import LawViolation, ServesimError
 
@@ -27,6 +27,11 @@ for _module in COMMANDS:
 
 def main() -> None:
     """Entry point: errors of ours become one line and exit code 2."""
+    with trust.command_line(sys.argv):
+        _main()
+
+
+def _main() -> None:
     try:
         _print_somewhere()
         _spell_what_the_terminal_can()

@@ -16,7 +16,6 @@ from sim.errors import ConfigError, LawViolation, PluginError
 from sim.fleet.breakage import evidence_of, make_faults
 from sim.fleet.build import Plan, accelerators, plan
 from sim.fleet.run import Raw, execute, fitting
-from sim.ledger import IN_FLIGHT
 from sim.metrics import model_error
 from sim.metrics.histogram import ITL_BINS, ITL_LO, ITL_SCALE
 from sim.metrics.laws import check_laws
@@ -325,7 +324,4 @@ def _warnings(plans: Sequence[Plan], raw: Raw) -> list[str]:
         longest = float((r["prompt_tokens"].astype(np.int64) + r["output_tokens"]).max())
         for p in plans:
             out += p.evidence.warnings(context=longest, tokens=raw.totals["tokens_max"])
-    stuck = int((r["status"] == IN_FLIGHT).sum())
-    if stuck and raw.complete:
-        out.append(f"{stuck:,} requests were still in the engines when the run ended")
     return list(dict.fromkeys(out))
