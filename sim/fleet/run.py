@@ -16,6 +16,7 @@ from sim.fleet.attempts import client_of
 from sim.fleet.breakage import make_faults
 from sim.fleet.build import Plan, wire
 from sim.fleet.clock import LATEST, too_late
+from sim.fleet.garbage import rarely_collected
 from sim.fleet.routers import make_routers
 from sim.metrics.record import collect
 from sim.metrics.sections.kv_pools import KvUse
@@ -86,7 +87,8 @@ def execute(
         client=client_of(clients),
         faults=make_faults(faults),
     )
-    world.run()
+    with rarely_collected():
+        world.run()
     requests = world.requests()
     if len(requests["id"]) != world.sent:
         raise LawViolation(f"{world.sent} requests were sent, {len(requests['id'])} are accounted for")

@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from sim.policy.gateways.prompts import Prompt
 from sim.policy.gateways.shared_tree import SharedTree
 
@@ -40,32 +43,34 @@ class CacheAware:
     def __init__(self, settings: Settings, order: Sequence[int]) -> None:
         self.settings = settings
         self.order = list(order)
+        self._places = np.array(self.order, np.int64)
         self.tree = SharedTree(list(order))
         self._processed: dict[int, int] = dict.fromkeys(order, 0)
 
     def decide(self, prompt: Prompt, loads: Sequence[int]) -> Decision:
         """``loads[worker]``: requests in flight through this gateway. Nothing is changed but what a match itself stamps."""
         s = self.settings
-        least = self._least(loads)
-        if s.version != "smg-1.13" and self._imbalanced(loads):
-            return Decision(least, "imbalanced")
+        values = np.asarray(loads)[self._places]
+        low, high = int(values.min()), int(values.max())
+        if s.version != "smg-1.13" and high - low > s.balance_abs_threshold and high > low * s.balance_rel_threshold:
+            return Decision(self._least(values, low), "imbalanced")
         found = self.tree.match(prompt)
         if not len(prompt) or found.length / len(prompt) <= s.cache_threshold:
-            return Decision(least, "miss")
+            return Decision(self._least(values, low), "miss")
         if s.version in ("0.3", "smg-1.8"):
             if found.tenant in self._processed:
                 return Decision((int(found.tenant),), "hit")
             return Decision((self.order[0],), "owner gone", insert=False)
         owners = [w for w in self.order if w in found.owners]
         if not owners:
-            return Decision(least, "owner gone")
-        low = min(loads[w] for w in owners)
-        best = [w for w in owners if loads[w] == low]
+            return Decision(self._least(values, low), "owner gone")
+        least = min(loads[w] for w in owners)
+        best = [w for w in owners if loads[w] == least]
         if s.version == "vllm-router":
             return Decision((best[0],), "hit")
-        mean = sum(loads[w] for w in self.order) / len(self.order)
-        if low > mean + s.balance_abs_threshold and low > s.balance_rel_threshold * mean:
-            return Decision(least, "spill")
+        mean = float(values.sum()) / len(self.order)
+        if least > mean + s.balance_abs_threshold and least > s.balance_rel_threshold * mean:
+            return Decision(self._least(values, low), "spill")
         return Decision(tuple(best), "hit")
 
     def chosen(self, worker: int, prompt: Prompt, decision: Decision) -> None:
@@ -81,20 +86,16 @@ class CacheAware:
             for w in gone:
                 self.tree.remove(w)
         self.order = list(order)
+        self._places = np.array(self.order, np.int64)
         self._processed = {w: self._processed.get(w, 0) for w in order}
         for w in order:
             self.tree.add(w)
 
-    def _imbalanced(self, loads: Sequence[int]) -> bool:
-        values = [loads[w] for w in self.order]
-        low, high = min(values), max(values)
-        return high - low > self.settings.balance_abs_threshold and high > low * self.settings.balance_rel_threshold
-
-    def _least(self, loads: Sequence[int]) -> tuple[int, ...]:
-        low = min(loads[w] for w in self.order)
-        ties = [w for w in self.order if loads[w] == low]
+    def _least(self, values: NDArray[np.int64], low: int) -> tuple[int, ...]:
+        """Workers that may be taken for their load; ``values``: loads in registry order."""
+        if self.settings.version not in ("smg-1.13", "smg-1.8"):
+            return (self.order[int(values.argmin())],)
+        ties = [self.order[i] for i in np.flatnonzero(values == low)]
         if self.settings.version == "smg-1.13":
             return tuple(ties)
-        if self.settings.version == "smg-1.8":
-            return (min(ties, key=lambda w: (self._processed[w], self.order.index(w))),)
-        return (ties[0],)
+        return (min(ties, key=lambda w: (self._processed[w], self.order.index(w))),)

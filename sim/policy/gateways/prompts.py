@@ -58,22 +58,26 @@ _unseen = itertools.count(1)
 class Pieces:
     """Spans of a simulated prompt, one unit per token. ``spans`` empty: content that no other prompt has."""
 
-    __slots__ = ("ends", "n", "spans")
+    __slots__ = ("_at", "ends", "n", "spans")
 
     def __init__(self, spans: list[tuple[int, int, int]], tokens: int) -> None:
         self.spans = spans or [(-next(_unseen), 0, tokens)]
-        self.ends = list(itertools.accumulate(length for _, _, length in self.spans))
+        self.ends = list(itertools.accumulate([length for _, _, length in self.spans]))
         self.n = self.ends[-1]
+        self._at = 0  # the span that was found last: mostly the next one wanted, or its neighbour
 
     def __len__(self) -> int:
         return self.n
 
     def _find(self, at: int) -> tuple[int, int]:
         """Number of the span that holds a token, and the token's place in it."""
-        from bisect import bisect_right
-
-        i = bisect_right(self.ends, at)
-        return i, at - (self.ends[i - 1] if i else 0)
+        ends, i = self.ends, self._at
+        if i and ends[i - 1] > at:
+            i = 0
+        while ends[i] <= at:
+            i += 1
+        self._at = i
+        return i, at - ends[i - 1] if i else at
 
     def key(self, at: int) -> Hashable:
         """(content, place in it)."""
@@ -84,15 +88,27 @@ class Pieces:
     def common(self, at: int, other: Pieces, lo: int, hi: int) -> int:
         """See `Prompt`."""
         most = min(hi - lo, self.n - at)
+        if most <= 0:
+            return 0
+        i, a = self._find(at)
+        j, b = other._find(lo)
+        mine, theirs = self.spans, other.spans
         done = 0
         while done < most:
-            i, a = self._find(at + done)
-            j, b = other._find(lo + done)
-            mine, theirs = self.spans[i], other.spans[j]
-            if mine[0] != theirs[0] or mine[1] + a != theirs[1] + b:
+            content, start, length = mine[i]
+            content_2, start_2, length_2 = theirs[j]
+            if content != content_2 or start + a != start_2 + b:
                 break
-            done += min(mine[2] - a, theirs[2] - b)
-        return min(done, most)
+            left, left_2 = length - a, length_2 - b
+            step = left if left < left_2 else left_2
+            done += step
+            a += step
+            b += step
+            if step == left:
+                i, a = i + 1, 0
+            if step == left_2:
+                j, b = j + 1, 0
+        return done if done < most else most
 
     def blocks(self, size: int, *, partial: bool) -> Iterator[Hashable]:
         """See `Prompt`."""

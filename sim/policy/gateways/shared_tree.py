@@ -44,6 +44,9 @@ class SharedTree:
         self._root.tenants = dict.fromkeys(tenants, 0)
         self._clock = 0
         self.sizes: dict[int, int] = dict.fromkeys(tenants, 0)
+        self._walked: tuple[Any, list[tuple[Any, _Node]], int, int] | None = (
+            None  # the last match: a prompt is mostly inserted after it
+        )
 
     def add(self, tenant: int) -> None:
         """A new worker: a tenant of the root."""
@@ -54,15 +57,21 @@ class SharedTree:
         """Walks while whole edges match; on a part of an edge it stops on that node, with the part counted."""
         self._clock += 1
         node, at, n = self._root, 0, len(prompt)
+        path: list[tuple[Any, _Node]] = []
+        part = 0
         while at < n:
-            child = node.children.get(prompt.key(at))
+            key = prompt.key(at)
+            child = node.children.get(key)
             if child is None:
                 break
+            path.append((key, child))
             shared = prompt.common(at, child.prompt, child.lo, child.hi)
             at += shared
             node = child
             if shared < child.hi - child.lo:
+                part = shared
                 break
+        self._walked = prompt, path, at, part
         if node.last not in node.tenants:
             node.last = next(iter(node.tenants), None)
         if node.last is not None and self._clock % _REFRESH == 0:
@@ -88,6 +97,12 @@ class SharedTree:
         self._clock += 1
         self.add(tenant)
         node, at, n = self._root, 0, len(prompt)
+        walked, self._walked = self._walked, None
+        if walked is not None and walked[0] is prompt:
+            _, path, at, part = walked
+            for key, known in path:
+                node = self._split(node, key, known, part) if part and known is path[-1][1] else known
+                self._join(node, tenant)
         while at < n:
             key = prompt.key(at)
             child = node.children.get(key)
@@ -101,11 +116,14 @@ class SharedTree:
                 if shared < child.hi - child.lo:
                     child = self._split(node, key, child, shared)
                 at += shared
-            if tenant not in child.tenants:
-                child.tenants[tenant] = 0
-                self.sizes[tenant] += child.hi - child.lo
+            self._join(child, tenant)
             node = child
         node.tenants[tenant] = self._clock
+
+    def _join(self, node: _Node, tenant: int) -> None:
+        if tenant not in node.tenants:
+            node.tenants[tenant] = 0
+            self.sizes[tenant] += node.hi - node.lo
 
     def _split(self, parent: _Node, key: Hashable, child: _Node, at: int) -> _Node:
         upper = _Node(parent, child.prompt, child.lo, child.lo + at)
@@ -119,6 +137,7 @@ class SharedTree:
 
     def evict(self, most: int) -> None:
         """Every tenant gives up its oldest leaves (nodes of which no child is its own) until it holds at most ``most`` units."""
+        self._walked = None
         for tenant in [t for t, size in self.sizes.items() if size > most]:
             leaves: list[tuple[int, int, _Node]] = []
             count = 0
@@ -143,6 +162,7 @@ class SharedTree:
 
     def remove(self, tenant: int) -> None:
         """The worker is gone: it holds nothing any more."""
+        self._walked = None
         stack = [self._root]
         while stack:
             node = stack.pop()

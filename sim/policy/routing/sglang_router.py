@@ -217,8 +217,8 @@ class SglangRouter(Router):
 
 def _by_number(numbers: Sequence[int], outstanding: Any) -> Any:
     """Loads by the number of a replica, whatever places the router sees."""
-    if list(numbers) == list(range(len(numbers))):
+    if not numbers or numbers[-1] == len(numbers) - 1:  # ascending: all of them
         return outstanding
-    loads = np.zeros(max(numbers) + 1, np.int64)
+    loads = np.zeros(numbers[-1] + 1, np.int64)
     loads[list(numbers)] = outstanding
     return loads
