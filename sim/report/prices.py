@@ -14,6 +14,8 @@ from sim.errors import ConfigError, UnknownNameError
 from sim.hardware import load_accelerator
 from sim.hardware.prices import public_prices
 
+_NARROW = 78
+_WIDE = 120  # columns of a terminal that has room for names of instances and lists of regions
 CAVEAT = "List prices of one card differ by two to five times between providers; give your own with economics.accelerator_hour."
 
 
@@ -51,6 +53,7 @@ def rows(accelerator: str | None, provider: str | None, kind: str | None) -> lis
 
 def show(accelerator: str | None, found: list[dict[str, Any]], console: Console | None = None) -> None:
     """A table, and the caveat."""
+    out, notes = console or Console(), []
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     if accelerator is None:
         for i, head in enumerate(("accelerator", "prices", "lowest", "median", "highest", "USD per hour of one")):
@@ -58,13 +61,19 @@ def show(accelerator: str | None, found: list[dict[str, Any]], console: Console 
         for r in found:
             table.add_row(r["accelerator"], str(r["prices"]), *(f"{r[k]:.2f}" for k in ("lowest", "median", "highest")), "USD/h")
     else:
-        for i, head in enumerate(("per hour", "provider", "instance", "region", "kind", "date", "trust")):
-            table.add_column(head, justify="right" if i == 0 else "left", overflow="fold")
+        where = {"instance": "instance", "region": "region"} if out.width >= _WIDE else {}
+        said = {"date": "date", "trust": "confidence"} if out.width >= _NARROW else {}
+        columns = {"provider": "provider", **where, "kind": "kind", **said}
+        table.add_column("per hour", justify="right", no_wrap=True)
+        for head in columns:
+            table.add_column(head, no_wrap=head not in where, overflow="fold" if head in where else "ellipsis")
         for r in found[:40]:
-            amount = f"{r['accelerator_hour']:.2f} {r['currency']}"
-            table.add_row(amount, r["provider"], r["instance"] or "–", r["region"] or "–", r["kind"], r["date"], r["confidence"])
-    out = console or Console()
+            table.add_row(f"{r['accelerator_hour']:.2f} {r['currency']}", *(r[key] or "–" for key in columns.values()))
+        if not where:
+            notes.append("Wider terminals, and --json, show instance and region too." if said else "Wider terminals show more.")
     out.print(table)
+    for note in notes:
+        out.print(note)
     if accelerator is not None and len(found) > 40:
         out.print(f"{len(found) - 40} more; --json prints all of them with their sources")
     out.print(CAVEAT, style="dim")

@@ -174,10 +174,10 @@ def _at_once(traffic: Any) -> bool:
 
 
 def memory(scenario: Any) -> list[tuple[str, Budget | None]]:
-    """Per pool: a heading, and the memory budget of one of its accelerators. Raises `ConfigError`, also when the model does not fit."""
+    """Per pool: a heading, and the memory budget of one of its accelerators. Raises `ServesimError` for what `simulate` refuses."""
     return [
         (f"{p.name}: {p.model.name} under {p.scheduler.name} on {p.accelerator.title}", _budget(p))
-        for p in plan(as_scenario(scenario))
+        for p in Prepared(as_scenario(scenario)).plans
     ]
 
 
