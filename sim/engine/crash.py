@@ -43,6 +43,16 @@ def _replace(states, keys, k, fresh, t):
     return lost
 
 
+def delivered(group: Group, replica: int, now: float) -> dict[int, int]:
+    """Tokens that each request at a replica has given so far, by number, as of ``now``."""
+    of: Any = group
+    of._keys[replica] = -np.inf
+    of.advance(now, False)
+    rows = of.in_flight()
+    mine = rows["replica"] == replica
+    return dict(zip(rows["id"][mine].tolist(), rows["output_tokens"][mine].tolist(), strict=True))
+
+
 def crash(group: Group, replica: int, fresh: Any, now: float) -> int:
     """The process of a replica dies at ``now`` and ``fresh`` (a new state on the group's recorder) stands for the next; returns the requests lost.
 

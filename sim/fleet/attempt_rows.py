@@ -21,6 +21,7 @@ class Folded(NamedTuple):
 
     ``time``: of the end, as the client sees it. ``leg``: number of the attempt that counts; −1: none. ``row``: replica, as rows count them.
     ``arrival``, ``prompt``: of the request; ``attempts``: how often it was sent, ``sent``: when the last time, or the one that was answered.
+    ``carried``: tokens that came from replicas which died, ``kept``: the numbers under which it was there.
     """
 
     status: int
@@ -31,6 +32,8 @@ class Folded(NamedTuple):
     prompt: int
     attempts: int
     sent: float
+    carried: int = 0
+    kept: tuple[int, ...] = ()
 
 
 def fold(rows: dict[str, Any], odd: Mapping[int, Folded]) -> tuple[dict[str, Any], Waste]:
@@ -59,11 +62,27 @@ def fold(rows: dict[str, Any], odd: Mapping[int, Folded]) -> tuple[dict[str, Any
         if alone.size:
             made[name][alone] = np.array(values, made[name].dtype)[alone]
     made["finish_s"][status == IN_FLIGHT] = np.nan
+    for i, o in enumerate(outcomes):
+        if o.kept and served[i]:
+            _together(made, i, o, rows, used)
     out = {name: np.concatenate([column[plain], made[name]]) for name, column in rows.items()}
     once = int(np.count_nonzero(plain))
     out["attempts"] = np.concatenate([np.ones(once), [o.attempts for o in outcomes]]).astype(np.int32)
     out["sent_s"] = np.concatenate([rows["arrival_s"][plain], [o.sent for o in outcomes]]).astype(np.float64)
     return out, _waste(rows, ~used)
+
+
+def _together(made: dict[str, Any], i: int, o: Folded, rows: dict[str, Any], used: Any) -> None:
+    """One row of the parts that a request left on its way from replica to replica."""
+    parts = np.flatnonzero(np.isin(rows["id"], o.kept))
+    used[parts] = True
+    first = parts[np.argmin(rows["first_token_s"][parts])]
+    for name in ("taken_s", "first_scheduled_s", "first_token_s"):
+        made[name][i] = rows[name][first]
+    made["prompt_tokens"][i] = o.prompt
+    made["output_tokens"][i] += o.carried
+    made["cached_tokens"][i] = rows["cached_tokens"][first]
+    made["preemptions"][i] += rows["preemptions"][parts].sum()
 
 
 def _rows_of(ids: Any, wanted: Any) -> tuple[Any, Any]:

@@ -22,6 +22,7 @@ from sim import registry
 from sim.fleet.attempt_rows import MORE, Folded, fold
 from sim.fleet.client_side import ClientSide
 from sim.fleet.clock import Clock
+from sim.fleet.journey import continued
 from sim.fleet.request import Request
 from sim.fleet.station import Station
 from sim.fleet.timers import Timers
@@ -53,13 +54,23 @@ class Call:
 class Attempt:
     """One time that it is sent. ``leg``: the request that is under way for it."""
 
-    __slots__ = ("call", "first", "first_by", "leg", "legs", "sent", "total_by")
+    __slots__ = ("block", "call", "carried", "first", "first_by", "kept", "leg", "legs", "migrated", "row", "sent", "total_by")
 
     def __init__(self, call: Call, sent: float, first_by: float, total_by: float) -> None:
         self.call, self.sent, self.first_by, self.total_by = call, sent, first_by, total_by
         self.first = inf
-        self.legs = 0
+        self.legs = self.migrated = self.carried = 0
+        self.kept: tuple[int, ...] = ()
         self.leg: Request = call.request
+        self.block, self.row = call.request.block, call.request.row
+
+    def carry(self, done: int, now: float) -> None:
+        """It goes on elsewhere with the ``done`` tokens that its leg has given."""
+        self.migrated += 1
+        if done:
+            self.block, self.row = continued(self.block, self.row, now, done), 0
+            self.carried += done
+            self.kept += (self.leg.number,)
 
 
 class Attempts(Station):
@@ -123,7 +134,7 @@ class Attempts(Station):
         if attempt.call.tries > 1 or attempt.legs:
             number, self._more = self._more, self._more + 1
         attempt.legs += 1
-        attempt.leg = leg = Request(r.block, r.row, number, r.arrival, r.watch, r.model, r.client)
+        attempt.leg = leg = Request(attempt.block, attempt.row, number, r.arrival, r.watch, r.model, r.client)
         self._legs[number] = attempt
         if not self.then.arrive(leg):
             self._legs.pop(number, None)
@@ -162,7 +173,7 @@ class Attempts(Station):
     def first_token(self, request: Request, time: float) -> None:
         """The first byte is on its way."""
         attempt = self._legs.get(request.number)
-        if attempt is None or not self._stream:
+        if attempt is None or not self._stream or attempt.first < inf:
             return
         call, seen = attempt.call, time + self._away(request)
         if seen > min(attempt.first_by, call.leaves_at, call.ends_by):
@@ -229,7 +240,7 @@ class Attempts(Station):
         call = attempt.call
         if call.over or attempt not in call.live:
             return
-        if kind in (CONNECT, ERROR) and not by_gateway and self.recover(attempt, kind):
+        if kind in (CONNECT, ERROR, BROKEN) and not by_gateway and self.recover(attempt, kind):
             return
         call.live.remove(attempt)
         if attempt.first < inf:
@@ -261,7 +272,17 @@ class Attempts(Station):
     def _fold(self, call: Call, attempt: Attempt | None, status: int, time: float, leg: int, replica: int) -> None:
         r = call.request
         sent = call.sent if attempt is None else attempt.sent
-        self._odd[r.number] = Folded(status, time, leg, self.row_of(replica), r.arrival, r.prompt_tokens, call.tries, sent)
+        self._odd[r.number] = Folded(
+            status,
+            time,
+            leg,
+            self.row_of(replica),
+            r.arrival,
+            r.prompt_tokens,
+            call.tries,
+            sent,
+            *((0, ()) if attempt is None else (attempt.carried, attempt.kept)),
+        )
 
     def _close(self, call: Call, time: float, replica: int) -> None:
         call.over = True

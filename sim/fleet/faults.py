@@ -20,6 +20,7 @@ from sim.fleet.request import Request
 from sim.fleet.station import Station
 from sim.fleet.timers import Timers
 from sim.metrics.faults import Incident
+from sim.policy.client import CONNECT
 from sim.policy.fault import Fault, Unit
 from sim.policy.recovery import Recovery
 
@@ -61,6 +62,7 @@ class Faults(Station):
         self._incidents: list[Incident] = []
         self._now: Incident | None = None
         self._late = 0
+        self._delivered: dict[int, int] = {}
         self._timers = Timers(clock, self._ring, lambda: True)
 
     def start(self) -> None:
@@ -120,15 +122,20 @@ class Faults(Station):
 
     def crash(self, replica: int) -> None:
         """Everything in it is lost."""
-        from sim.engine.crash import crash
+        from sim.engine.crash import crash, delivered
 
         group, pool, k = self._there(replica)
+        if self._recovery.migrations:
+            self._delivered = delivered(group, k, self._clock.now)
         self.down.add(replica)
         self._times[replica] += 1
         assert self._now is not None
         self._now.hurt = crash(group, k, self._new_engine(replica, group.recorder), self._clock.now)
         if pool in self._slowness:
             self._slowness[pool].renewed(k, self._clock.now)
+        self._failures[replica] += self._now.hurt  # broken streams are failures, too
+        if self._failures[replica] >= self._recovery.breaker:
+            self._take_out(replica)
         self._engines.tell()
         life = self._times[replica]
         self._timers.at(self._clock.now + self._recovery.detects, DETECTED, (replica, life))
@@ -204,7 +211,10 @@ class Faults(Station):
     def elsewhere(self, attempt: Attempt, kind: str) -> bool:
         """Whether the router sends a failed attempt again by itself; if so it does."""
         recovery = self._recovery
-        if attempt.first < inf or attempt.legs >= recovery.attempts:
+        done = self._delivered.pop(attempt.leg.number, -1)
+        if kind != CONNECT and done >= 0 and attempt.migrated < recovery.migrations:
+            attempt.carry(done, float(self._clock.now))
+        elif attempt.first < inf or attempt.legs >= recovery.attempts or (kind != CONNECT and not recovery.resends):
             return False
         pause = recovery.delay(attempt.legs, self._streams[-1])
         assert self.attempts is not None

@@ -48,28 +48,32 @@ class Journey:
 
     def again_as(self, t: float, done: int) -> RequestBlock:
         """The request that goes anew: the prompt and the ``done`` tokens that were delivered are its prompt."""
-        old, row = self.block, self.row
-        lo, hi = int(old.span_off[row]), int(old.span_off[row + 1])
-        spans: Any = (np.zeros(2, np.int64), (), (), ())
-        if hi > lo:
-            more = ([int(old.out_content[row])], [0], [done])
-            parts = (
-                [np.concatenate([a[lo:hi], b]) for a, b in zip(old.spans[1:], more, strict=True)]
-                if done
-                else [a[lo:hi] for a in old.spans[1:]]
-            )
-            spans = (np.array([0, len(parts[0])]), *parts)
         self.again += 1
-        return RequestBlock.of(
-            [t],
-            [int(old.prompt_tokens[row]) + done],
-            [int(old.output_tokens[row]) - done],
-            max_tokens=[int(old.max_tokens[row]) - done],
-            priority=old.priority[row : row + 1],
-            session=old.session[row : row + 1],
-            lora=old.lora[row : row + 1],
-            klass=old.klass[row : row + 1],
-            tenant=old.tenant[row : row + 1],
-            out_content=[int(old.out_content[row]) + _NEW_CONTENT],
-            spans=spans,
+        return continued(self.block, self.row, t, done)
+
+
+def continued(old: RequestBlock, row: int, t: float, done: int) -> RequestBlock:
+    """A row of a block whose prompt has the ``done`` tokens that were delivered beside its own, sent at ``t``; what is left to generate follows."""
+    lo, hi = int(old.span_off[row]), int(old.span_off[row + 1])
+    spans: Any = (np.zeros(2, np.int64), (), (), ())
+    if hi > lo:
+        more = ([int(old.out_content[row])], [0], [done])
+        parts = (
+            [np.concatenate([a[lo:hi], b]) for a, b in zip(old.spans[1:], more, strict=True)]
+            if done
+            else [a[lo:hi] for a in old.spans[1:]]
         )
+        spans = (np.array([0, len(parts[0])]), *parts)
+    return RequestBlock.of(
+        [t],
+        [int(old.prompt_tokens[row]) + done],
+        [int(old.output_tokens[row]) - done],
+        max_tokens=[int(old.max_tokens[row]) - done],
+        priority=old.priority[row : row + 1],
+        session=old.session[row : row + 1],
+        lora=old.lora[row : row + 1],
+        klass=old.klass[row : row + 1],
+        tenant=old.tenant[row : row + 1],
+        out_content=[int(old.out_content[row]) + _NEW_CONTENT],
+        spans=spans,
+    )

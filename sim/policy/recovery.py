@@ -14,7 +14,8 @@ class Recovery:
 
     ``attempts``: times that a request is sent in all, as long as no byte of its answer has come. Before attempt k + 1 it pauses ``pause`` · ``factor``ᵏ,
     at most ``most``, give or take the share ``jitter``. ``detects``: a dead replica is chosen no more after so long; ``returns``: one that serves again is
-    chosen after so long. ``breaker``: failures in a row after which it is not chosen at once.
+    chosen after so long. ``breaker``: failures in a row after which it is not chosen at once. ``resends``: also what had reached the replica.
+    ``migrations``: so often a request whose answer has begun goes on elsewhere, its prompt and what was generated being its prompt.
     """
 
     attempts: int = 1
@@ -25,6 +26,8 @@ class Recovery:
     detects: float = 30.0
     returns: float = 10.0
     breaker: float = inf
+    resends: bool = True
+    migrations: int = 0
     source: str = "Kubernetes readiness: period 10 s, 3 failures; no retry of the router's own"
 
     def delay(self, tried: int, rng: np.random.Generator) -> float:
@@ -46,6 +49,27 @@ SMG = Recovery(
     "failures or 10 failed requests in a row, back after 2 successes",
 )
 """SGLang's router and what descends from it."""
+NGINX = Recovery(
+    attempts=1000,
+    detects=inf,
+    breaker=1,
+    returns=10.0,
+    resends=False,
+    source="nginx: proxy_next_upstream error timeout, not for a POST that was sent; max_fails 1, fail_timeout 10 s",
+)
+LITELLM = Recovery(
+    attempts=3,
+    detects=inf,
+    breaker=4,
+    returns=5.0,
+    source="litellm 1.110.2: num_retries 2, at once while another deployment is healthy; allowed_fails 3, cooldown_time 5 s",
+)
+DYNAMO = Recovery(
+    detects=10.0,
+    breaker=1,
+    returns=1.0,
+    source="Dynamo v1.6: stream errors are seen at once, the lease on etcd ends after 10 s; migration_limit (off by default)",
+)
 RAY = Recovery(
     attempts=1000,
     pause=0.025,

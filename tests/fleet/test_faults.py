@@ -70,14 +70,14 @@ def exponential(rate: float, n: int) -> Any:
 def test_a_queue_with_catastrophes() -> None:
     """M/M/1 that loses all it has at rate ξ: the number in it is geometric with the smaller root of μr² − (λ+μ+ξ)r + λ = 0."""
     rate, mu, xi = 80.0, 1 / SERVICE, 10.0
-    made, rows = world([Crash(CrashParams(**{"for": 1e-9, "mtbf": 1 / xi}))], exponential(rate, 6_000))
+    made, rows = world([Crash(CrashParams(**{"for": 1e-9, "mtbf": 1 / xi}))], exponential(rate, 4_000))
     r = (rate + mu + xi - sqrt((rate + mu + xi) ** 2 - 4 * rate * mu)) / (2 * mu)
     lost = xi * r / (1 - r) / rate
     failed = rows["status"] == 2
-    assert failed.mean() == pytest.approx(lost, rel=0.1)
+    assert failed.mean() == pytest.approx(lost, rel=0.15)
     incidents = made.leaves()["faults"]
     assert sum(i.hurt for i in incidents) == failed.sum()
-    assert len(incidents) == pytest.approx(xi * rows["arrival_s"].max(), rel=0.1)
+    assert len(incidents) == pytest.approx(xi * rows["arrival_s"].max(), rel=0.15)
 
 
 def test_a_server_that_breaks_is_away_for_its_share_of_the_time() -> None:
@@ -143,7 +143,7 @@ def test_nothing_comes_from_a_dead_replica() -> None:
 
 
 def test_a_router_that_tries_again_saves_what_had_not_begun() -> None:
-    fault = "{name: crash, replica: 1, at: 10s, for: 10s}"
+    fault = "{name: crash, replica: 1, at: 500ms, for: 10s}"  # fewer are in it than open the breaker
     blind, smg = run(fault), run(fault, router="sglang_router")
     assert blind.summary["clients"]["rerouted"] == 0
     assert smg.summary["clients"]["rerouted"] > 0
@@ -242,3 +242,17 @@ def test_stress_along_failures_per_hour() -> None:
         sim.stress(
             sim.loads(SMALL.replace("ROUTER", "round_robin").replace("FAULTS", "[]")), along="failures", spike=None, jobs=1
         )
+
+
+def test_dynamo_goes_on_elsewhere_with_what_was_generated() -> None:
+    """The client sees a pause; no token is lost, none comes twice."""
+    fault = "{name: crash, replica: 1, at: 10s, for: 10s}"
+    off, on = (run(fault, router=f"{{name: dynamo, migration_limit: {n}}}") for n in (0, 3))
+    assert off.summary["requests"]["failed"] > 0
+    assert on.summary["requests"]["failed"] == 0
+    assert on.summary["clients"]["rerouted"] >= on.summary["faults"]["hurt"] > 0
+    calm = sim.run(sim.loads(SMALL.replace("ROUTER", "dynamo").replace("FAULTS", "[]")))
+    for name in ("prompt_tokens", "output_tokens"):
+        assert (on.columns[name] == calm.columns[name]).all()
+    assert (on.columns["attempts"] == 1).all()
+    assert (on.columns["cached_tokens"] <= on.columns["prompt_tokens"]).all()

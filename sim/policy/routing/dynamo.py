@@ -9,6 +9,7 @@ not count prefills. Not modelled: tiers below the device, replicas of the router
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
 from math import inf
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from pydantic import Field
 
 from sim.policy.gateways import dynamo
 from sim.policy.gateways.prompts import Pieces
+from sim.policy.recovery import DYNAMO
 from sim.policy.router import ReplicaFacts, Router, RouterParams, Snapshot
 from sim.policy.routing._spans import spans_of
 from sim.registry import register
@@ -43,6 +45,9 @@ class DynamoParams(RouterParams):
     router_ttl_secs: float = Field(
         120.0, gt=0, le=1e9, description="without events: seconds for which a block is taken to be cached"
     )
+    migration_limit: int = Field(
+        0, ge=0, le=100, description="of the frontend: so often a request goes on elsewhere when its worker has died"
+    )
     router_mode: Literal["kv"] = Field(
         "kv", description="the other modes of the frontend are round_robin, random, least_outstanding"
     )
@@ -68,6 +73,7 @@ class Dynamo(Router):
 
     def __init__(self, params: Any, replicas: int, rng: np.random.Generator) -> None:
         super().__init__(params, replicas, rng)
+        self.recovery = replace(DYNAMO, migrations=params.migration_limit)
         self._numbers: list[int] = list(range(replicas))
         self._ledger = dynamo.Ledger(replicas)
         self._block = 16

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
+from sim.policy.recovery import LITELLM
 from sim.policy.router import Router, RouterParams, Snapshot
 from sim.registry import register
 
@@ -39,6 +40,7 @@ class LiteLlm(Router):
     """Weighted draw by default; least busy, lowest latency or lowest use on demand."""
 
     name = "litellm"
+    recovery = LITELLM
     Params = LiteLlmParams
     elastic = True
 

@@ -1,7 +1,7 @@
 """nginx in front of the replicas: smooth weighted round robin, ``least_conn``, ``random two least_conn``.
 
 *Source*: nginx ``ngx_http_upstream_{round_robin,least_conn,random}_module`` and its documentation. *Own counters*: requests in flight, of each worker process
-by itself unless the upstream has a ``zone``. Not modelled: ``max_fails`` (nothing fails by itself), ``slow_start``.
+by itself unless the upstream has a ``zone``. Not modelled: ``slow_start``.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
+from sim.policy.recovery import NGINX
 from sim.policy.router import Router, RouterParams, Snapshot
 from sim.registry import register
 
@@ -34,6 +35,7 @@ class Nginx(Router):
     """The reverse proxy that stands before most things."""
 
     name = "nginx"
+    recovery = NGINX
     Params = NginxParams
     elastic = True
 
