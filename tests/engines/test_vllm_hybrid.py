@@ -202,3 +202,15 @@ def test_one_stroke_is_step_by_step(name, given):
     for column in ("first_scheduled_s", "first_token_s", "finish_s", "cached_tokens", "preemptions"):
         assert (one.requests[column].to_numpy() == other.requests[column].to_numpy()).all(), column
     assert one.summary["kv_groups"]["groups"]
+
+
+def test_capacity_of_a_public_log():
+    """The same log: 290,864 tokens and 33.04x on a Hopper card of 141 GB with 0.9 of its memory."""
+    settings_given = ("max_model_len=32768", "version='0.19'", "max_num_seqs=16", "max_num_batched_tokens=16384")
+    overrides = ["model=qwen3.5-27b", "deployment.accelerator=h200-sxm", *(f"deployment.engine.{s}" for s in settings_given)]
+
+    ((_, budget),) = sim.memory(sim.load("quickstart", overrides))
+
+    assert budget is not None and budget.shared is not None
+    assert budget.kv_tokens == pytest.approx(290_864, rel=0.03)
+    assert budget.shared.concurrency(budget.kv_blocks) == pytest.approx(33.04, rel=0.03)

@@ -18,12 +18,13 @@ def note_held(s):
     """Integrate up to now, then look."""
     dt = s.now - s.held_at
     s.held_at = s.now
+    held, sums, most, times = s.held_of, s.held_sum, s.held_most, s.held_time
     for k in range(2 if s.g_blocked else 1):
-        s.held_time[k] += dt
-        for g in range(s.n_groups):
-            s.held_sum[k, g] += dt * s.held_of[g]
-    for g in range(s.n_groups):
-        s.held_most[g] = max(s.held_most[g], s.held_of[g])
+        times[k] += dt
+        for g in range(held.size):
+            sums[k, g] += dt * held[g]
+    for g in range(held.size):
+        most[g] = max(most[g], held[g])
 
 
 @kernel

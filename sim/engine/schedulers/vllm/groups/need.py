@@ -4,7 +4,7 @@
 import numpy as np
 
 from sim.engine.schedulers.vllm.groups.split import internal_checkpoint
-from sim.engine.schedulers.vllm.groups.state import AL, CAP_AT, CK, CKI, KIND, LEN, MAMBA, NC, PHI, SIZE, skipped
+from sim.engine.schedulers.vllm.groups.state import AL, CAP_AT, CK, CKI, FULL, KIND, LEN, MAMBA, NC, PHI, SIZE, skipped
 from sim.jit import inline
 
 _IMPOSSIBLE = 1 << 40
@@ -45,32 +45,35 @@ def _need_states(s, slot, row, g, n_hits, done, main, loc, checking):
 
 
 @inline
-def _need(s, slot, row, g, tokens, hitting, done, main, loc, checking):
+def _need(s, groups, tx, slot, row, g, tokens, hitting, done, main, loc, checking):
     """Blocks that group ``g`` takes to have ``tokens``, ``done`` of them computed; ``checking``: for admission, within the group's cap."""
-    t = s.tx[row, g]
-    size = s.g[g, SIZE]
+    size = groups[g, SIZE]
     n_hits = s.hit_len[g] if hitting else np.int64(0)
-    if s.g[g, KIND] == MAMBA:
+    if groups[g, KIND] == MAMBA:
         if s.states:
             return _need_states(s, slot, row, g, n_hits, done, main, loc, checking)
         tokens += size * s.k_spec
     wanted = (tokens + size - 1) // size
     if checking:
-        wanted = min(wanted, s.g[g, CAP_AT])
-    if t[NC] >= 0:
-        return max(wanted - t[LEN], 0)
-    before = skipped(s, g, done) // size
-    n = max(wanted - max(before, n_hits + t[LEN]), 0)
+        wanted = min(wanted, groups[g, CAP_AT])
+    if tx[row, g, NC] >= 0:
+        return max(wanted - tx[row, g, LEN], 0)
+    kind = groups[g, KIND]
+    before = done - done
+    if kind != FULL:
+        before = skipped(s, g, done) // size
+    n = max(wanted - max(before, n_hits + tx[row, g, LEN]), 0)
     if n_hits > 0:
         if loc % size != 0:
             n += 1
-        n += _hits_to_take(s, g, max(before - t[LEN], 0))
+        n += _hits_to_take(s, g, max(before - tx[row, g, LEN], 0))
     return n
 
 
 @inline
 def need_all(s, slot, row, tokens, hitting, done, main, loc, checking):
     total = np.int64(0)
+    groups, tx = s.g, s.tx
     for g in range(s.n_groups):
-        total += _need(s, slot, row, g, tokens, hitting, done, main, loc, checking)
+        total += _need(s, groups, tx, slot, row, g, tokens, hitting, done, main, loc, checking)
     return total

@@ -35,8 +35,6 @@ from sim.engine.schedulers.vllm.state import LAZY, NEVER, NEXT, PROMPT, ROW
 from sim.engine.state import grown
 from sim.jit import inline, kernel
 
-_BOUNDS = 4
-
 
 @inline
 def checkpoint(s, n, unit):
@@ -110,9 +108,8 @@ def note_key(s, key):
 
 
 @inline
-def _name(s, row, g, i, lazy):
+def _name(s, table, row, g, i, lazy):
     """Block ``i`` of a group becomes known, unless it is null."""
-    table = s.tab[row, g]
     if table[i] == NULL:
         return
     if lazy:
@@ -132,23 +129,29 @@ def _register(s, slot, row, g, first, n):
     size = s.g[g, SIZE]
     kind = s.g[g, KIND]
     lazy = s.r_x[slot, LAZY] == 1
+    table = s.tab[row, g]
     if kind == FULL or kind == CHUNKED:
+        if lazy:
+            for i in range(first, n):
+                if table[i] == ANON:
+                    table[i] = UNASKED
+            return
         for i in range(first, n):
-            _name(s, row, g, i, lazy)
+            _name(s, table, row, g, i, lazy)
         return
-    bounds = np.empty(_BOUNDS, np.int64)
+    bounds = s.bounds
     n_bounds = _boundaries(s, slot, g, bounds)
     if s.retention != 0:
         for i in range(first, n):
             if _kept(s, g, i, bounds, n_bounds):
-                _name(s, row, g, i, lazy)
+                _name(s, table, row, g, i, lazy)
         return
     more = s.g[g, JOINS] if kind == SLIDING else 0  # only what lies before a boundary
     need = (s.g[g, WINDOW] - 1 + size - 1) // size + more if kind == SLIDING else 1
     for j in range(n_bounds):
         end = bounds[j] // s.align * s.align // size + more
         for i in range(max(end - need, first), min(end, n)):
-            _name(s, row, g, i, lazy)
+            _name(s, table, row, g, i, lazy)
 
 
 @kernel
@@ -218,25 +221,29 @@ def commit_in(s, slot, tokens):
     n_keys = keys_upto(s, slot, row)
     following = np.int64(NEVER)
     several = s.n_groups > 1 and not s.fine
+    groups, tx = s.g, s.tx
+    quiet = s.retention == 0  # beyond the last boundary groups that forget register nothing
+    end = np.int64(max(x[slot, PROMPT], x[slot, JUNCTION]))
     for g in range(s.n_groups):
-        size = s.g[g, SIZE]
-        joins = s.legacy and s.g[g, JOINS] == 1
+        size = groups[g, SIZE]
+        joins = s.legacy and groups[g, JOINS] == 1
         t = np.int64(tokens)
         if several:
             t = tokens // s.grid * s.grid
             if joins and t > 0:
                 t = min(tokens, t + size)
         n = min(t, n_keys * s.block_size) // size
-        first = np.int64(max(s.tx[row, g, NC], 0))
+        first = np.int64(max(tx[row, g, NC], 0))
         if first < n:
-            _register(s, slot, row, g, first, n)
-            s.tx[row, g, NC] = n
+            if not quiet or groups[g, KIND] == FULL or groups[g, KIND] == CHUNKED or first * size <= end + size:
+                _register(s, slot, row, g, first, n)
+            tx[row, g, NC] = n
             first = n
         after = (first + 1) * size
         if several and not joins:
             after = (after + s.grid - 1) // s.grid * s.grid
         following = min(following, after)
-        if s.states and s.g[g, KIND] == MAMBA and s.tx[row, g, CK] > 0:
+        if s.states and groups[g, KIND] == MAMBA and tx[row, g, CK] > 0:
             _register_checkpoint(s, slot, row, g)
         elif s.fine:
             _register_parts(s, slot, row, g, t, n_keys)

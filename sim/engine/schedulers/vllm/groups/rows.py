@@ -3,6 +3,7 @@
 
 import numpy as np
 
+from sim.engine.schedulers.vllm.groups.grow import grow_in
 from sim.engine.schedulers.vllm.seam import grant
 from sim.engine.schedulers.vllm.state import CAP, CHUNK, COMP, INFL, KNOWN, LIMIT, NEXT, PH, PROMPT
 
@@ -14,13 +15,15 @@ def lean_rows_groups(s):
     p = s.p
     q_slot, q_tok, q_aux = s.q_slot, s.q_tok, s.q_aux
     is_async = s.is_async
+    states = s.states
+    n_run = min(s.n_run, s.max_tokens)
     longest = s.max_len - 1
     rows = np.int64(0)
     ctx = np.int64(0)
     i = np.int64(0)
     s.admitting = False
     s.n_hits = s.ext = s.reserved = 0
-    while i < min(s.n_run, s.max_tokens):
+    while i < n_run:
         slot = run[i]
         u = np.uintp(slot)
         comp = np.int64(x[u, COMP])
@@ -32,8 +35,12 @@ def lean_rows_groups(s):
             i += 1
             continue
         comp += 1
-        if (comp > x[u, CAP] or min(comp, known) >= x[u, NEXT]) and not grant(s, slot, np.int64(1)):
-            break
+        if comp > x[u, CAP] or min(comp, known) >= x[u, NEXT]:
+            if states:
+                if not grant(s, slot, np.int64(1)):
+                    break
+            elif grow_in(s, np.int64(slot), comp) == 0:
+                break
         x[u, COMP] = comp
         x[u, INFL] += 1
         if is_async:

@@ -75,6 +75,7 @@ class GroupState(VllmFields):
     step_keys: i8s
     cow_n: i8
     cow: i4ss  # entries of copies, source and copy
+    bounds: i8s  # lengths before which a tail is kept
     # -- blocks with several keys
     k_owner: i4s  # [entry]: of a further key: the block's entry; else itself
     k_more: i4s  # [entry]: next further key
@@ -119,6 +120,7 @@ def init_groups(s, groups, specs, n, longest):
     s.keys_step = -1
     s.new_keys_n = 0
     s.step_keys = np.empty(64, np.int64)
+    s.bounds = np.empty(4, np.int64)
     s.cow_n = 0
     s.cow = np.empty((16, 2), np.int32)
     entries = s.kv.e_key.size

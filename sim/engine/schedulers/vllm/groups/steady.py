@@ -7,10 +7,9 @@ Only where the order in which they do decides nothing: blocks are taken that nob
 import numpy as np
 
 from sim.engine.outline import outlined
-from sim.engine.schedulers.vllm.groups.register import commit_in
-from sim.engine.schedulers.vllm.groups.state import KIND, LEN, MAMBA, SIZE, SLIDING, WINDOW, GroupState
-from sim.engine.schedulers.vllm.groups.tables import extend, remove_skipped, room_of
-from sim.engine.schedulers.vllm.state import CAP, COMP, INFL, KNOWN, LAST_SEQ, LAZY, NEXT, ROW
+from sim.engine.schedulers.vllm.groups.grow import advance_in
+from sim.engine.schedulers.vllm.groups.state import KIND, MAMBA, SIZE, SLIDING, WINDOW, GroupState
+from sim.engine.schedulers.vllm.state import CAP, COMP, KNOWN, LAST_SEQ, LAZY, NEXT
 
 
 @outlined(GroupState)
@@ -29,33 +28,17 @@ def steps_of_blocks(s, k):
             least = min(least, s.g[g, SIZE])
         if s.g[g, KIND] == SLIDING and s.g[g, WINDOW] < 2 * s.grid:
             bulk = False
+    run, caching = s.run, kv.caching
     for i in range(s.n_run):
-        slot = s.run[i]
+        slot = run[i]
         if not bulk or x[slot, LAZY] == 0:
             k = min(k, np.int64(x[slot, CAP] - x[slot, COMP]))
-            if x[slot, LAZY] == 1 and s.kv.caching:
+            if x[slot, LAZY] == 1 and caching:
                 k = min(k, np.int64(x[slot, NEXT] - x[slot, KNOWN]))
     fits = spare // (s.n_run * s.n_groups)
     if bulk and k // least + 1 > fits:
         k = (fits - 1) * least
     return max(k, 0)
-
-
-@outlined(GroupState)
-def advance_row(s, slot, comp):
-    """Its tables as they are once ``comp`` tokens have been scheduled, one by one."""
-    x = s.r_x
-    row = np.int64(x[slot, ROW])
-    for g in range(s.n_groups):
-        if s.g[g, KIND] != MAMBA:
-            size = s.g[g, SIZE]
-            extend(s, row, g, (comp + size - 1) // size - s.tx[row, g, LEN])
-    if x[slot, KNOWN] - 1 >= x[slot, NEXT]:
-        commit_in(s, slot, np.int64(x[slot, KNOWN] - 1))
-    p = comp - 1 - x[slot, INFL]
-    remove_skipped(s, row, p)
-    x[slot, CAP] = room_of(s, row, p)
-    return 0
 
 
 def steady_groups(s):
@@ -86,7 +69,7 @@ def apply_groups(s, k):
         r_done[slot] += k
         r_last[slot] = s.now
         if comp > x[slot, CAP] or x[slot, KNOWN] - 1 >= x[slot, NEXT]:
-            advance_row(s, np.int64(slot), np.int64(comp))
+            advance_in(s, np.int64(slot), np.int64(comp))
         if s.defer_free:
             x[slot, LAST_SEQ] = s.seq_s
     s.least -= k

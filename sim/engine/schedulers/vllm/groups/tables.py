@@ -49,6 +49,7 @@ def give_back_table(s, table, n, g, later):
     unasked = np.int64(0)
     held = np.int64(0)
     gaps = s.g[g, KIND] == MAMBA
+    lifo = s.kv.lifo
     for i in range(n - 1, -1, -1):
         v = np.int64(table[i])
         if v == NULL:
@@ -58,7 +59,7 @@ def give_back_table(s, table, n, g, later):
         held += 1
         if later:
             continue
-        if v == ANON and s.kv.lifo:
+        if v == ANON and lifo:
             anonymous += 1
         elif v < 0:
             unasked += 1
@@ -97,8 +98,9 @@ def extend(s, row, g, n):
     if n > 0:
         grab(s, n)
         t = s.tx[row, g]
+        table = s.tab[row, g]
         for i in range(t[LEN], t[LEN] + n):
-            s.tab[row, g, i] = ANON
+            table[i] = ANON
         t[LEN] += n
         s.held_of[g] += n
 
