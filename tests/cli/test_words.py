@@ -30,3 +30,10 @@ def test_a_run_keeps_its_labels_where_the_terminal_is_narrow(servesim: Command, 
     assert all(label in shown for label in ("TTFT", "TPOT", "ITL", "E2E", "Queue", "Throughput"))
     assert "…" not in shown
     assert shown.count("still in flight") == 1 and "still in the engines" not in shown
+
+
+def test_a_name_that_nobody_knows_comes_before_its_price(servesim: Command) -> None:
+    wrong = servesim("plan", "quickstart", "-c", "deployment.accelerator=a100-sxm-80g,h100-sxmm", "--no-save")
+    assert wrong.code == 2 and "did you mean 'h100-sxm'" in wrong.err
+    right = servesim("plan", "quickstart", "-c", "deployment.accelerator=a100-sxm-80g,h100-sxm", "--no-save")
+    assert right.code == 2 and "what does an hour of each accelerator cost?" in right.err

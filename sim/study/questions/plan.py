@@ -128,12 +128,22 @@ class Plan(Study):
         if self.params.objective == "accelerators":
             return
         if base.economics is None:
+            self._check_names()  # a name that nobody knows has no price either
             hint = "economics.accelerator_hour, economics.provider …, or --objective accelerators"
             raise ConfigError("economics", None, "is needed: what does an hour of each accelerator cost?", hint=hint)
         if self.params.objective == "carbon" and base.economics.grid is None:
             raise ConfigError(
                 "economics.grid", None, "is needed for the objective carbon", "a zone such as FRA, or gCO2e per kWh"
             )
+
+    def _check_names(self) -> None:
+        """Raise `UnknownNameError` for an accelerator among the candidates that is unknown."""
+        from sim.hardware import load_accelerator
+
+        for space in self._space:
+            for path in (p for p in space if p.endswith(".accelerator")):
+                for name in space[path]:
+                    load_accelerator(str(name), path)
 
     @staticmethod
     def observe(result: Any, trial: Any) -> dict[str, Any]:
