@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import inf
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -325,3 +326,23 @@ def test_jains_index_and_the_worst_tenant() -> None:
     }  # fmt: skip
     assert found["jain_service"] == pytest.approx(0.9)
     assert section(columns, np.zeros(4, np.int64), (), None, np.ones(4, bool)) is None
+
+
+def test_a_policy_of_ones_own_is_watched(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    body = (
+        "from sim.policy.admitting import Admission\n"
+        "class Mine(Admission):\n"
+        "    name = 'mine'\n"
+        "    def offer(self, ticket, snapshot):\n"
+        "        self.last = ticket.number\n"
+        "        return {answer}\n"
+        "    def release(self, snapshot):\n"
+        "        last, self.last = getattr(self, 'last', None), None\n"
+        "        return [] if last is None else [last]\n"
+    )
+    file.write_text(body.format(answer="True"))
+    assert run(f"{file}:Mine", two_tenants(30)).summary["requests"]["finished"] == 30
+    file.write_text(body.format(answer="'yes'"))
+    with pytest.raises(sim.ServesimError, match=r"mine\.py.*allowed: True or False"):
+        run(f"{file}:Mine", two_tenants(30))
