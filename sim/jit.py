@@ -35,6 +35,7 @@ from platformdirs import user_cache_path
 
 from sim import plugins
 from sim.errors import ConfigError
+from sim.lean import is_part
 
 NT = typing.TypeVar("NT", bound=tuple)
 JIT: bool = not _config.DISABLE_JIT
@@ -56,7 +57,7 @@ def _source_digest() -> str:
     return digest.hexdigest()[:16]
 
 
-_COMPILED_ROOMS = ("jit.py", "ledger.py", "cost", "engine")
+_COMPILED_ROOMS = ("jit.py", "ledger.py", "lean.py", "cost", "engine")
 
 
 def _set_cache_folder() -> None:
@@ -170,7 +171,7 @@ class _Cache(FunctionCache):
         return data
 
     def _save_overload(self, sig: Any, data: Any) -> None:
-        file = self._file(sig) if self._enabled else None
+        file = self._file(sig) if self._enabled and not is_part(data) else None
         if file is None or not self._impl.check_cachable(data):
             return
         Path(file._cache_path).mkdir(parents=True, exist_ok=True)
