@@ -91,7 +91,7 @@ class Attempts(Station):
         self._open: dict[int, Call] = {}
         self._more = MORE
         self._odd: dict[int, Folded] = {}
-        self._timers = Timers(clock, self._ring, lambda: not self._open)
+        self._timers = Timers(clock, self._ring, lambda: not self._open, self._dead)
         self.recover: Callable[[Attempt, str], bool] = lambda attempt, kind: False
         """Asked first when an attempt has failed below: whether a gateway sends it elsewhere without its client's knowledge."""
         self.row_of: Callable[[int], int] = lambda replica: replica
@@ -317,6 +317,11 @@ class Attempts(Station):
             if late:
                 self._withdraw(subject)
                 self._lost(subject, CONNECT if kind == CONNECTED else TIMEOUT)
+
+    def _dead(self, kind: int, subject: Any) -> bool:
+        """Whether an alarm means nothing any more; not all of them need be found."""
+        call: Call = subject if kind >= LEAVE else subject.call
+        return call.over or (kind == FIRST and subject not in call.live)
 
     # -- in the end
 

@@ -11,10 +11,19 @@ from sim.fleet.clock import Clock
 
 
 class Timers:
-    """``ring(kind, subject)`` at each time. Alarms at one time ring in the order of setting. ``idle``: whether no alarm means anything any more."""
+    """``ring(kind, subject)`` at each time. Alarms at one time ring in the order of setting.
 
-    def __init__(self, clock: Clock, ring: Callable[[int, Any], None], idle: Callable[[], bool]) -> None:
-        self._clock, self._ring = clock, ring
+    ``idle``: whether no alarm means anything any more; ``dead(kind, subject)``: whether this one does not.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        ring: Callable[[int, Any], None],
+        idle: Callable[[], bool],
+        dead: Callable[[int, Any], bool] = lambda kind, subject: False,
+    ) -> None:
+        self._clock, self._ring, self._dead = clock, ring, dead
         self._heap: list[tuple[float, int, int, Any]] = []
         self._set = 0
         self._armed = inf
@@ -30,6 +39,8 @@ class Timers:
         self._arm()
 
     def _arm(self) -> None:
+        while self._heap and self._dead(*self._heap[0][2:]):
+            heappop(self._heap)
         if self._heap and self._heap[0][0] < self._armed:
             self._armed = self._heap[0][0]
             self._pending += 1
