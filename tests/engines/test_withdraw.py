@@ -24,6 +24,8 @@ ENGINES = {
     "vllm 0.6": (f"{{name: vllm, version: '0.6', {SMALL}: 2048}}", (120, 260)),
     "vllm-ascend": (f"{{name: vllm-ascend, {SMALL}: 2048}}", (20, 40)),
     "sglang": ("{name: sglang, max_running_requests: 8, chunked_prefill_size: 256, context_length: 4096}", (4200, 6000)),
+    "sglang, windows": ("{name: sglang, max_running_requests: 8, chunked_prefill_size: 256, context_length: 4096}", (4200, 6000)),
+    "sglang, states": ("{name: sglang, max_mamba_cache_size: 42, chunked_prefill_size: 256, context_length: 4096}", (4200, 6000)),
     "tgi": ("{name: tgi, max_concurrent_requests: 100}", (5000, 9000)),
     "llamacpp": ("{name: llamacpp, n_parallel: 4}", None),
     "ollama": ("{name: ollama, OLLAMA_NUM_PARALLEL: 4, runner: ollamarunner}", None),
@@ -31,14 +33,16 @@ ENGINES = {
     "mindie": ("{name: mindie, maxBatchSize: 8, maxPrefillBatchSize: 4}", (120, 260)),
     "plain": (f"{{name: '{PLAIN}:PlainVllm'}}", (120, 260)),
 }
-KEEPS = {"sglang", "tgi", "llamacpp", "ollama"}
+MODELS = {"sglang, windows": "gpt-oss-20b", "sglang, states": "qwen3.5-9b"}
+KEEPS = {"sglang", "sglang, windows", "sglang, states", "tgi", "llamacpp", "ollama"}
 ON_NPUS = {"mindie", "vllm-ascend"}
 
 
 def pool(name: str, rng: np.random.Generator) -> Any:
     engine, blocks = ENGINES[name]
     on = "ascend-910b4" if name in ON_NPUS else "h100-sxm"
-    p = plan(sim.load("quickstart", [f"deployment.engine={engine}", f"deployment.accelerator={on}"]))[0]
+    model = MODELS.get(name, "llama-3.1-8b")
+    p = plan(sim.load("quickstart", [f"model={model}", f"deployment.engine={engine}", f"deployment.accelerator={on}"]))[0]
     budget = p.budget
     if budget is not None and blocks is not None:
         budget = replace(budget, kv_blocks=int(rng.integers(*blocks)))
@@ -99,6 +103,10 @@ def check(name: str, case: int) -> set[int]:
     assert not gauges[:2].any(), gauges[:2]
     if name not in KEEPS:
         assert not gauges[2].any(), "memory does not come back"
+    if name in MODELS:
+        for s in group._states:
+            assert s.tree.w_protected == 0
+            assert s.tree.w_free + s.tree.w_evictable == s.tree.w_size
     assert not group.outstanding.any()
     return set(codes)
 
