@@ -139,7 +139,8 @@ class EngineState(SlotColumns):
     g_kv_used: f8  # blocks (or tokens) in use
     g_kv_total: f8
     g_blocked: b1  # the head of the queue waits for KV memory
-    g_pools: f8s  # in use of each pool, in an engine that has several
+    n_pools: i8  # 0: there is one
+    g_pools: f8s  # in use of each pool
     g_short: i8  # the pool that the head of the queue waits for
     t_gauge: f8  # gauges are integrated up to here
     n_steps: i8
@@ -249,6 +250,7 @@ def init_engine(s, replica, rec, cost, depth, rows, stages, slots):
     s.g_kv_used = 0.0
     s.g_kv_total = 1.0
     s.g_blocked = False
+    s.n_pools = 0
     s.g_pools = np.zeros(0)
     s.g_short = 0
     s.t_gauge = 0.0
@@ -466,6 +468,28 @@ def _bin(r, i, t):
 
 
 @inline
+def _record_pools(s, a, t):
+    """Integrate the use of each pool from ``a`` to ``t``; nothing where the recorder does not watch them."""
+    r = s.rec
+    i = s.replica
+    n = min(s.n_pools, r.pool_use.shape[1])
+    for k in range(n):
+        r.pool_use[i, k, 0] += s.g_pools[k] * (t - a)
+        r.pool_use[i, k, 1] = max(r.pool_use[i, k, 1], s.g_pools[k])
+        if s.g_blocked and s.g_short == k:
+            r.pool_use[i, k, 2] += t - a
+    if not r.series_on or n == 0:
+        return
+    last = _bin(r, i, t)
+    w = r.width[i]
+    for j in range(int(a / w), last + 1):
+        b = t if j == last else (j + 1) * w
+        for k in range(n):
+            r.pool_series[i, j, k] += s.g_pools[k] * (b - a)
+        a = b
+
+
+@inline
 def record_gauges(s, t):
     """Integrate the gauges from the last call up to ``t``."""
     r = s.rec
@@ -476,12 +500,8 @@ def record_gauges(s, t):
     i = s.replica
     if s.g_kv_used > r.kv_peak[i]:
         r.kv_peak[i] = s.g_kv_used
-    pools = min(s.g_pools.size, r.pool_use.shape[1])
-    for k in range(pools):
-        r.pool_use[i, k, 0] += s.g_pools[k] * (t - a)
-        r.pool_use[i, k, 1] = max(r.pool_use[i, k, 1], s.g_pools[k])
-        if s.g_blocked and s.g_short == k:
-            r.pool_use[i, k, 2] += t - a
+    if s.n_pools > 0:
+        _record_pools(s, a, t)
     if not r.series_on:
         return
     last = _bin(r, i, t)
@@ -494,8 +514,6 @@ def record_gauges(s, t):
         sums[i, j, S_WAITING] += s.g_waiting * dt
         sums[i, j, S_KV_USED] += s.g_kv_used * dt
         sums[i, j, S_COVERED] += dt
-        for k in range(pools):
-            r.pool_series[i, j, k] += s.g_pools[k] * dt
         if s.g_blocked:
             sums[i, j, S_KV_FULL] += dt
         a = b

@@ -18,6 +18,7 @@ def add_pool(s, pool, size, window, grid, tracking, every, lazy, few):
     s.track_every = every
     s.lazy = lazy == 1
     s.few_slots = few == 1
+    s.n_pools = 2
     s.g_pools = np.zeros(2)
     add_second(s.tree, size, window, grid)
     n = s.r_pre.size
