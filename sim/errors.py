@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -44,7 +45,8 @@ class DataError(ServesimError):
 
     def __init__(self, source: str, problem: str, hint: str = "") -> None:
         self.source, self.problem = source, problem
-        self._say(f"{source}: {problem}" + (f"; {hint}" if hint else ""), source, problem, hint)
+        told = re.sub(r"(\S{200})\S{200,}", r"\1…", problem)  # a name in it that has no end
+        self._say(f"{source}: {told}" + (f"; {hint}" if hint else ""), source, problem, hint)
 
 
 class NotModelledError(ConfigError):

@@ -80,7 +80,7 @@ def test_compare_runs_the_same_requests(servesim: Command, tmp_path: Path) -> No
     assert "raises p99 TPOT" in against["verdict"]
     assert (tmp_path / "both" / "report.html").exists()
     names = {p.name for p in (tmp_path / "both").iterdir()}
-    assert names == {"compare.csv", "report.html", "summary.json", "runs.parquet", "runs.jsonl"}
+    assert names == {".servesim.json", "compare.csv", "report.html", "summary.json", "runs.parquet", "runs.jsonl"}
 
 
 def test_compare_over_a_setting(servesim: Command) -> None:
