@@ -20,7 +20,7 @@ from sim.units import Seconds
 
 CONNECT: Final = "connect"
 TIMEOUT: Final = "timeout"
-BUSY: Final = "busy"
+BUSY: Final = "overloaded"
 ERROR: Final = "error"
 BROKEN: Final = "broken"
 FAILURES: Final[Mapping[str, str]] = {

@@ -116,7 +116,7 @@ def test_customers_in_orbit() -> None:
     wait = rows["first_scheduled_s"] - rows["arrival_s"]
     assert wait.mean() == pytest.approx(rho * (rate / gamma + rho) / ((1 - rho) * rate), rel=0.07)
     (attempts,) = (s for s in made.stations if isinstance(s, Attempts))
-    assert attempts.record.retries_s.size == attempts.record.failures["busy"]
+    assert attempts.record.retries_s.size == attempts.record.failures["overloaded"]
 
 
 def test_two_servers_race_for_a_hedged_request() -> None:

@@ -25,7 +25,7 @@ class SimpleParams(ClientParams):
     factor: float = Field(2.0, ge=1, le=100, description="the next pause is so many times as long")
     max_backoff: Seconds = Field(8.0, ge=0, le=1e6, description="longest pause")
     jitter: float = Field(0.0, ge=0, le=1, description="share of a pause that is drawn: 1 is anything from 0 to the pause")
-    retry_on: tuple[Literal["connect", "timeout", "busy", "error", "broken"], ...] = Field(
+    retry_on: tuple[Literal["connect", "timeout", "overloaded", "error", "broken"], ...] = Field(
         (CONNECT, TIMEOUT, BUSY, ERROR), description=f"after what it tries again; {BROKEN}: also an answer that broke off"
     )
 
