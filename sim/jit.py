@@ -35,7 +35,7 @@ from platformdirs import user_cache_path
 
 from sim import plugins
 from sim.errors import ConfigError
-from sim.lean import is_part
+from sim.lean import is_part, mark
 
 NT = typing.TypeVar("NT", bound=tuple)
 JIT: bool = not _config.DISABLE_JIT
@@ -184,7 +184,7 @@ def kernel(function: Any = None, **given: Any) -> Any:
     if function is None:
         return lambda f: kernel(f, **given)
     cached = options.pop("cache") and JIT and _has_file(function)
-    made = numba.njit(**options)(function)
+    made = mark(numba.njit(**options)(function))
     if cached:
         made._cache = _Cache(function)
     return made

@@ -1,6 +1,7 @@
 """Functions that are compiled only to become part of others: lowered, but not optimised, not turned into machine code, not callable.
 
-Importing this is enough.
+Importing this is enough. It reaches into Numba, so it does so only in versions that were tried (`TRIED`) and for kernels that `mark` has seen:
+others, and whatever a program of somebody else compiles, are compiled as Numba does it.
 
 Numba compiles every function that another one calls as if it were to be called from Python too: with wrappers, all optimisations and machine code
 of its own, and then all of it again inside its caller. Half of the time of a first run goes there. With `Part` as pipeline a function that
@@ -15,10 +16,15 @@ from __future__ import annotations
 from types import MethodType
 from typing import Any
 
+import numba
 from llvmlite.binding import Linkage
 from numba.core import event
 from numba.core.codegen import CPUCodeLibrary, JITCodeLibrary
 from numba.core.compiler import Compiler
+
+TRIED = ((0, 68),)
+"""Versions of Numba in which this is known to hold; `tests/house/test_lean.py` tells of another."""
+LEAN: bool = tuple(numba.version_info[:2]) in TRIED
 
 _stack: list[Any] = []
 """Functions being compiled, each on behalf of the one before."""
@@ -28,7 +34,7 @@ class _Stack(event.Listener):
     def on_start(self, event: Any) -> None:
         dispatcher = event.data["dispatcher"]
         compiler: Any = getattr(dispatcher, "_compiler", None)
-        if _stack and getattr(compiler, "pipeline_class", None) is Compiler:
+        if _stack and hasattr(_stack[0], "_lean") and getattr(compiler, "pipeline_class", None) is Compiler:
             compiler.pipeline_class = Part
         _stack.append(dispatcher)
 
@@ -36,7 +42,10 @@ class _Stack(event.Listener):
         _stack.pop()
 
 
-event.register("numba:compile", _Stack())
+def mark(dispatcher: Any) -> Any:
+    """The same function, whose parts are compiled as parts."""
+    dispatcher._lean = True
+    return dispatcher
 
 
 class _Linked(JITCodeLibrary):
@@ -101,8 +110,10 @@ def _optimize(self: Any) -> None:
 
 _finalize_whole: Any = CPUCodeLibrary.finalize
 _optimize_whole: Any = CPUCodeLibrary._optimize_final_module
-CPUCodeLibrary.finalize = _finalize
-CPUCodeLibrary._optimize_final_module = _optimize
+if LEAN:
+    event.register("numba:compile", _Stack())
+    CPUCodeLibrary.finalize = _finalize
+    CPUCodeLibrary._optimize_final_module = _optimize
 
 
 class Part(Compiler):

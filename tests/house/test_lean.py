@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sim import jit
+from sim import jit, lean
 
 pytestmark = pytest.mark.skipif(not jit.JIT, reason="needs the compiler")
 
@@ -60,3 +60,22 @@ def test_an_error_inside_a_part_is_raised():
     assert whole(1) == 2
     with pytest.raises(ValueError, match="negative"):
         whole(-1)
+
+
+def test_functions_of_others_are_compiled_as_numba_does_it():
+    import numba
+
+    @numba.njit
+    def leaf(x):
+        return x + 1
+
+    @numba.njit
+    def whole(x):
+        return leaf(x) * 2
+
+    assert whole(1) == 4
+    assert not any(lean.is_part(result) for result in leaf.overloads.values())
+
+
+def test_this_numba_was_tried():
+    assert lean.LEAN, "run this file and the digests of the scenarios with this version of Numba, then add it to TRIED"
