@@ -15,7 +15,7 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import fields
+from dataclasses import field, fields
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, Self
 
@@ -32,6 +32,11 @@ def keyed(name: str) -> dict[str, str]:
     return {"key": name}
 
 
+def said(words: str) -> Any:
+    """A field with a description for the JSON schema, where the table of metrics has none."""
+    return field(metadata={"words": words})
+
+
 class Field(NamedTuple):
     """``absent``: None is no entry; ``read``: from JSON."""
 
@@ -39,6 +44,7 @@ class Field(NamedTuple):
     absent: bool
     hint: Any
     read: Callable[[Any], Any]
+    words: str
 
 
 class Section(Mapping[str, Any]):
@@ -127,7 +133,7 @@ def fields_of(cls: type[Section]) -> dict[str, Field]:
         if f.metadata.get("beside"):
             continue
         out[f.metadata.get("key") or f.name] = Field(
-            f.name, bool(f.metadata.get("absent")), hints[f.name], _reader(hints[f.name])
+            f.name, bool(f.metadata.get("absent")), hints[f.name], _reader(hints[f.name]), str(f.metadata.get("words", ""))
         )
     return out
 
@@ -165,7 +171,7 @@ def _object(cls: type[Section], definitions: dict[str, Any]) -> dict[str, Any]:
 
     known, properties = fields_of(cls), {}
     for name, found in known.items():
-        text = described(name)
+        text = found.words or described(name)
         properties[name] = _schema(found.hint, definitions) | ({"description": text} if text else {})
     required = [name for name, found in known.items() if not found.absent]
     return {

@@ -24,7 +24,7 @@ from sim.metrics.model_error import Spread
 from sim.metrics.money import Economics
 from sim.metrics.record import RunRecord
 from sim.metrics.scaling import ScalingFigures
-from sim.metrics.section import ABSENT, Extra, Section, fields_of, json_schema, plain
+from sim.metrics.section import ABSENT, Extra, Section, fields_of, json_schema, plain, said
 from sim.metrics.slo import SloFigures, slo_figures
 from sim.metrics.spell import Spell, worst_spell
 from sim.metrics.steady import Steady, steady
@@ -76,15 +76,15 @@ class Summary(Section):
     rest on; ``extras``: sections of `sim.metrics.sections`, which are attributes and keys of the summary too.
     """
 
-    format: str
-    name: str
-    seed: int
-    complete: bool
-    context: Mapping[str, Any]
+    format: str = said("version of this form")
+    name: str = said("name of the scenario")
+    seed: int = said("seed of all random streams")
+    complete: bool = said("false: the run was stopped before its end")
+    context: Mapping[str, Any] = said("model, deployment and traffic in words")
     requests: Requests
-    warmup_s: float
+    warmup_s: float = said("requests that arrive within so much time are left out of the statistics")
     duration_s: float
-    simulated_s: float
+    simulated_s: float = said("simulated time")
     latency: Latency
     throughput: Throughput
     steady: Steady
@@ -92,17 +92,17 @@ class Summary(Section):
     utilisation: Utilisation
     tokens: Tokens
     preemptions: int
-    steps: int
+    steps: int = said("steps of all engines")
     fleet: Mapping[str, float] | None = field(default=None, metadata=ABSENT)
     scaling: ScalingFigures | None = field(default=None, metadata=ABSENT)
     spell: Spell | None
     bottleneck: Bottleneck
-    classes: tuple[ClassRow, ...]
-    replicas: tuple[ReplicaRow, ...]
-    evidence: tuple[Mapping[str, Any], ...]
-    evidence_shares: Mapping[str, float]
-    notes: tuple[str, ...]
-    warnings: tuple[str, ...]
+    classes: tuple[ClassRow, ...] = said("figures of each class of requests, or none")
+    replicas: tuple[ReplicaRow, ...] = said("figures of each replica")
+    evidence: tuple[Mapping[str, Any], ...] = said("what the figures rest on, part by part")
+    evidence_shares: Mapping[str, float] = said("share of the step time by grade of evidence")
+    notes: tuple[str, ...] = said("what is worth knowing")
+    warnings: tuple[str, ...] = said("what limits the trust in the figures")
     economics: Economics | None = field(default=None, metadata=ABSENT)
     model_error: Mapping[str, Spread] | None = field(default=None, metadata=ABSENT)
     load: Load | None = None

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sim.metrics import model_error
-from sim.study.kinds import kind_of_plan
+if TYPE_CHECKING:
+    from sim.metrics.model_error import Interval
 
 
 def slower(scenario: Any, factor: float) -> Any:
@@ -30,7 +30,10 @@ def slower(scenario: Any, factor: float) -> Any:
     return scenario.model_copy(update=changes)
 
 
-def step_error(plans: Sequence[Any]) -> model_error.Interval | None:
+def step_error(plans: Sequence[Any]) -> Interval | None:
     """How much longer than predicted steps of measured deployments like this one were; None where nothing is known, or pools differ."""
+    from sim.metrics import model_error
+    from sim.study.kinds import kind_of_plan
+
     kinds = {kind_of_plan(p) for p in plans}
     return model_error.interval(model_error.record(), kinds.pop(), "tpot_s.mean") if len(kinds) == 1 else None

@@ -16,7 +16,6 @@ from pydantic import Field
 from sim.config.base import Count
 from sim.errors import ConfigError
 from sim.metrics.definitions import definition
-from sim.metrics.model_error import LEVEL
 from sim.registry import register
 from sim.study.base import Interrupted, Outcome, Params, Steps, Study, Trial
 from sim.study.options import Confidence
@@ -327,6 +326,8 @@ class Capacity(Study):
         low, high = (None if k is None else self._value(k) for k in (ends if not self.params.replicas else reversed(ends)))
         e = self._error
         steps = {"step_time_low": e.low, "step_time_high": e.high}
+        from sim.metrics.model_error import LEVEL
+
         return {"low": low, "high": high, "level": LEVEL, "deployments": e.deployments, "class": e.words} | steps
 
     def _answer(self, found: Sequence[int | None], ends: Sequence[int | None], interrupted: bool) -> CapacityAnswer:
