@@ -52,7 +52,7 @@ def units_of(plans: Sequence[Any]) -> list[Unit]:
 
 def check_faults(faults: Sequence[Fault], plans: Sequence[Any]) -> None:
     """Raises `ConfigError` for a replica that is not there, and for links where there are none."""
-    units = units_of(plans)
+    units = units_of(plans) if faults else []
     for fault in faults:
         if fault.scope == "replica":
             fault.concerns(units)

@@ -189,8 +189,10 @@ def test_memory_prints_the_budget_line_by_line(servesim: Command) -> None:
 
 
 def test_memory_says_where_layers_that_forget_are_counted_as_a_mean(servesim: Command) -> None:
-    done = servesim("memory", "quickstart", "--set", "model=gemma-3-27b")
-    assert "! gemma-3-27b has 52 sliding-window layers" in done.out
+    on = ("--set", "deployment.engine=vllm-ascend", "--set", "deployment.accelerator=ascend-910b3")
+    done = servesim("memory", "quickstart", "--set", "model=gemma-3-12b", *on)
+    assert "! gemma-3-12b has 40 sliding-window layers" in done.out
+    assert "!" not in servesim("memory", "quickstart", "--set", "model=gemma-3-12b").out  # vLLM's groups are counted one by one
     assert "!" not in servesim("memory", "quickstart").out
 
 
@@ -201,7 +203,7 @@ def test_a_probe_keeps_its_rates_without_start_and_drain() -> None:
     for p in held:
         inner = p.summary["steady"]["goodput_requests_per_s"]
         assert inner == pytest.approx(p.summary["steady"]["requests_per_s"] * p.summary["slo"]["attainment"]["joint"], rel=0.05)
-        assert inner > p.summary["slo"]["goodput_requests_per_s"]
+        assert inner == p.summary["slo"]["goodput_requests_per_s"]
 
 
 def test_an_interrupted_search_keeps_its_probes(tmp_path: Path) -> None:

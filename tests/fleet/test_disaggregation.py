@@ -59,7 +59,7 @@ def run(s: Any, **more: Any) -> tuple[Raw, Any]:
     until = np.inf if s.until is None else s.until
     traffic = more.pop("traffic", study.traffic)
     raw = execute(plans, traffic, s.router, s.seed, bins=50, histogram=HISTOGRAM, until=until, transfer=s.transfer, **more)
-    record = _record(s, plans, raw)
+    record = _record(s, plans, raw, study.traffic)
     check_laws(record)
     return raw, record
 

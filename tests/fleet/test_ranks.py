@@ -162,7 +162,7 @@ def test_raw_arrays_obey_the_laws():
     study = Prepared(sim.load("moe-dp", overrides=MOE))
     raw = execute(study.plans, study.traffic, study.scenario.router, 0, bins=200, histogram=(ITL_BINS, ITL_LO, ITL_SCALE))
 
-    check_laws(_record(study.scenario, study.plans, raw))
+    check_laws(_record(study.scenario, study.plans, raw, study.traffic))
     assert raw.kv_total.size == raw.parts.shape[0] == 4
     steps = raw.series["steps"].sum(axis=1)
     assert np.unique(steps).size == 1  # every rank takes part in every step

@@ -126,7 +126,7 @@ def _make_cells(s):
                 forget(s, c)
             clear_list(s.lists, s.c_list[c])
         c += 1
-    s.g_kv_used = used
+    s.g_kv_used = min(used, s.cells)  # a batch that does not fit takes none
     return used <= s.cells
 
 

@@ -31,7 +31,7 @@ class ShortFirstState(VllmFields):
 
 
 @kernel
-def new_short_first(replica, rec, cost, depth, blocks, caching, lifo, n, accept, times, short, max_wait):
+def new_short_first(replica, rec, cost, n, accept, short, max_wait):
     """A new state, see `sim.engine.schedulers.vllm.state.init_vllm`."""
     s = new(ShortFirstState)
     init_vllm(s, replica, rec, cost, n, accept)
