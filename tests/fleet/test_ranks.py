@@ -59,6 +59,13 @@ def test_api_servers_with_counts_of_their_own_are_less_even():
     assert spread(1) < spread(8)
 
 
+def same_latency(a, b):
+    """To the last digit, but for the mean gap between tokens: gaps are summed in another order."""
+    x, y = (r.summary.as_dict()["latency"] for r in (a, b))
+    means = [d["itl_s"].pop("mean") for d in (x, y)]
+    return x == y and (means[0] == means[1] or means[0] == pytest.approx(means[1], rel=1e-12))
+
+
 @pytest.mark.parametrize("router", ["round_robin", "least_outstanding", "vllm_dp", "random"])
 def test_the_router_chooses_the_engine(router):
     result = dense("deployment.dp=2", "deployment.replicas=3", f"router={router}")
@@ -110,7 +117,7 @@ def test_laws_hold_and_one_stroke_is_step_by_step(overrides):
 
     assert result.requests.equals(again.requests)
     assert result.requests.equals(slowly.requests)
-    assert result.summary["latency"] == slowly.summary["latency"]
+    assert same_latency(result, slowly)
     assert result.summary["steps"] == slowly.summary["steps"]
     counts = result.summary["requests"]
     assert counts["finished"] + counts["rejected"] == counts["injected"] == 600
@@ -150,7 +157,7 @@ def test_random_ranks_lose_nothing_and_one_stroke_is_step_by_step(seed):
     result, slowly = study.run(), study.run(multi_step=False)
 
     assert result.requests.equals(slowly.requests)
-    assert result.summary["latency"] == slowly.summary["latency"]
+    assert same_latency(result, slowly)
     counts = result.summary["requests"]
     assert counts["finished"] + counts["rejected"] + counts["failed"] == counts["injected"] > 100
 
