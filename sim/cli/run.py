@@ -59,7 +59,7 @@ def run(
         elif not quiet:
             sure = confidence(result)
             common.show(*view.caution(sure))
-            terminal.show(result)
+            terminal.show(result, sure=sure)
             common.show(*view.one_run(sure))
         if target:
             for one in exports:

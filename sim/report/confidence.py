@@ -37,7 +37,7 @@ def one_run(found: Mapping[str, Any]) -> list[Text]:
     if not parts:
         return [Text("Too few requests to say how sure these figures are: at least 100 are needed.", style="yellow")]
     lines = [Text(f"One run, {found['level']:.0%} intervals: {', '.join(parts)}. Other seeds: --replications 5.", style="dim")]
-    return lines + [Text(f"! {sentence}", style="yellow") for sentence in few(found)]
+    return lines + [Text(f"{words.STAR} {sentence}", style="yellow") for sentence in few(found)]
 
 
 def few(found: Mapping[str, Any]) -> list[str]:

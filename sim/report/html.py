@@ -52,7 +52,7 @@ def render(result: Result) -> str:
         _list(result.notes, "notes"),
         _list(result.warnings, "warnings"),
         "<h2>Latency</h2>",
-        latency_table(s),
+        latency_table(s, sure),
         f'<p class="caption">Model error: {page.esc(words.model_error(s))}</p>' if words.model_error(s) else "",
         "<div style='height:16px'></div>",
         page.plots(figures["latency"]),
@@ -183,16 +183,17 @@ def _list(sentences: Sequence[str], kind: str) -> str:
     return f'<ul class="{kind}">{"".join(f"<li>{page.esc(w)}</li>" for w in sentences)}</ul>' if sentences else ""
 
 
-def latency_table(s: Mapping[str, Any]) -> str:
-    """All percentiles of all latencies."""
+def latency_table(s: Mapping[str, Any], sure: Mapping[str, Any]) -> str:
+    """All percentiles of all latencies; those that too few requests bound have a star."""
     with_slo = bool(s["slo"]["targets"])
     head = ["", *words.PERCENTILE_TITLES.values(), *(["SLO", "met"] if with_slo else [])]
     rows = [
         [f'{row["title"]} <span class="unit">{row["unit"]}</span>', *(row[p] for p in words.PERCENTILE_TITLES)]
         + ([row["slo"], row["met"]] if with_slo else [])
-        for row in words.latency_rows(s)
+        for row in words.latency_rows(s, sure)
     ]
-    return page.table(head, rows)
+    few = "".join(f'<p class="kicker">{words.STAR} {page.esc(x)}</p>' for x in confidence.few(sure))
+    return page.table(head, rows) + few
 
 
 def _time_went(s: Mapping[str, Any]) -> str:

@@ -33,8 +33,8 @@ _NARROW: Final = ("p999", "p90", "mean", "p95")
 """Columns of the latency table that go, one after the other, where the terminal is too narrow for all: a label never does, and no cell is cut."""
 
 
-def screen(result: Result) -> Group:
-    """The whole screen: fits 80 × 24 when there is nothing to warn of."""
+def screen(result: Result, sure: Mapping[str, Any] | None = None) -> Group:
+    """The whole screen: fits 80 × 24 when there is nothing to warn of. ``sure``: how much one run is worth."""
     s = result.summary
     state, sentence = words.verdict(s)
     mark, style = STYLE[state]
@@ -45,7 +45,13 @@ def screen(result: Result) -> Group:
     when = words.spell(s)
     if when:
         lines.append(Text(when, style=style))
-    lines += [LatencyTable(s), *_class_table(s), _facts(s), _bar(s["bottleneck"]["shares"]), Text(s["bottleneck"]["sentence"])]
+    lines += [
+        LatencyTable(s, sure),
+        *_class_table(s),
+        _facts(s),
+        _bar(s["bottleneck"]["shares"]),
+        Text(s["bottleneck"]["sentence"]),
+    ]
     lines += [Text(f"· {note}") for note in result.notes]
     shown = result.warnings[:_MAX_WARNINGS]
     lines += [Text(f"! {w}", style="yellow") for w in shown]
@@ -73,18 +79,18 @@ def _class_table(s: Mapping[str, Any]) -> list[Table]:
 class LatencyTable:
     """The latency metrics, one row each, in as many columns as the terminal has room for."""
 
-    def __init__(self, summary: Mapping[str, Any]) -> None:
-        self.summary = summary
+    def __init__(self, summary: Mapping[str, Any], sure: Mapping[str, Any] | None = None) -> None:
+        self.summary, self.sure = summary, sure
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """The table of this width."""
-        yield latency_table(self.summary, options.max_width)
+        yield latency_table(self.summary, options.max_width, self.sure)
 
 
-def latency_table(s: Mapping[str, Any], width: int = 80) -> Table:
+def latency_table(s: Mapping[str, Any], width: int = 80, sure: Mapping[str, Any] | None = None) -> Table:
     """The latency metrics, one row each; the SLO columns appear when there is one."""
     heads = {"label": "", **words.PERCENTILE_TITLES} | ({"slo": "SLO", "met": "met"} if s["slo"]["targets"] else {})
-    rows = [row | {"label": f"{row['title']} {row['unit']}"} for row in words.latency_rows(s)]
+    rows = [row | {"label": f"{row['title']} {row['unit']}"} for row in words.latency_rows(s, sure)]
     for name in _NARROW:
         if sum(2 + max(len(head), *(len(row[key]) for row in rows)) for key, head in heads.items()) - 2 > width:
             del heads[name]
@@ -184,6 +190,6 @@ def as_text(renderable: Any, width: int = 80, color: bool = False) -> str:
     return "\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n"
 
 
-def show(result: Result, console: Console | None = None) -> None:
+def show(result: Result, console: Console | None = None, sure: Mapping[str, Any] | None = None) -> None:
     """Print the screen."""
-    (console or Console()).print(screen(result))
+    (console or Console()).print(screen(result, sure))

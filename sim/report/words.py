@@ -14,6 +14,8 @@ DASH: Final = "–"
 _FEW: Final = 4  # demands that a sentence names
 _MANY: Final = 0.03  # of the requests of a bad stretch: a queue that is worth a word
 _PEAK: Final = 1.3  # times the mean: a peak of the load, not its scatter
+STAR: Final = "*"
+"""Behind a percentile that nothing bounds from above."""
 PERCENTILE_TITLES: Final = {"mean": "mean", "p50": "p50", "p90": "p90", "p95": "p95", "p99": "p99", "p999": "p99.9"}
 
 STAGES: Final = {
@@ -72,9 +74,13 @@ def in_unit(value: float | None, scale: float, places: int) -> str:
     return f"{value / scale:,.{places}f}" if value is not None and math.isfinite(value) else DASH
 
 
-def latency_rows(summary: Mapping[str, Any]) -> list[dict[str, str]]:
-    """One row per latency metric: ``title, unit, mean … p999, slo, met``, all text."""
+def latency_rows(summary: Mapping[str, Any], sure: Mapping[str, Any] | None = None) -> list[dict[str, str]]:
+    """One row per latency metric: ``title, unit, mean … p999, slo, met``, all text.
+
+    ``sure``: the intervals of one run (`sim.study.statistics.worth`); a percentile that too few requests bound has a star.
+    """
     slo = summary["slo"]
+    intervals = (sure or {}).get("intervals", {})
     rows = []
     for key in LATENCIES:
         stats = summary["latency"][key]
@@ -82,6 +88,10 @@ def latency_rows(summary: Mapping[str, Any]) -> list[dict[str, str]]:
         row = {"key": key, "title": definition(key).title, "unit": unit}
         places = 1 if (stats["p99"] or 0.0) / scale >= 100 else 2
         row |= {p: in_unit(stats[p], scale, places) for p in PERCENTILE_TITLES}
+        for p in PERCENTILE_TITLES:
+            interval = intervals.get(f"latency.{key}.{p}")
+            if interval is not None and interval["high"] is None and row[p] != DASH:
+                row[p] += STAR
         target = slo["targets"].get(key)
         row["slo"] = f"≤ {seconds(target)}" if target is not None else ""
         row["met"] = percent(slo["attainment"].get(key), 2) if target is not None else ""
