@@ -382,3 +382,24 @@ def test_gate_exits_with_3_when_nothing_holds(servesim: Command) -> None:  # noq
     )
     assert servesim("sweep", "quickstart", *over, "--gate").code == 3
     assert servesim("sweep", "quickstart", *over).code == 0
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_pool_whose_manager_died_is_made_anew(capfd: pytest.CaptureFixture[str]) -> None:
+    """A warning that is an error ends loky's thread that hands out work: nothing would ever be done again."""
+    from joblib.externals.loky import reusable_executor
+
+    def asked() -> str:
+        return str(sim.repeat(sim.load("quickstart", ["traffic.synthetic.requests=200"]), replications=6, jobs=2).sentence())
+
+    first = asked()
+    manager = reusable_executor._executor._executor_manager_thread
+
+    def dies(_: object) -> None:
+        raise UserWarning("a worker stopped while some jobs were given to the executor")
+
+    manager.process_result_item = dies
+
+    assert asked() == first
+    assert not manager.is_alive()
+    capfd.readouterr()

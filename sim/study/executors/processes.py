@@ -19,7 +19,7 @@ from sim.study.executors.base import Inner
 from sim.study.perform import Observe, Performed, perform
 
 _PAYS_OFF_S = 8.0  # work of at least so many seconds is worth the start of workers, which costs 2 to 4 of them
-_IDLE_S = 60
+_IDLE_S = 300  # longer than it takes to compile an engine: a worker must not leave while work is handed to it
 
 
 class Processes:
@@ -65,6 +65,8 @@ class Processes:
                     finished = wait(running, timeout=0.3, return_when=FIRST_COMPLETED).done
                     if not finished:
                         inner(0.0)  # who wants to stop says so here
+                        if _headless(pool):
+                            raise TerminatedWorkerError("nobody hands out work any more")
                     for future in finished:
                         done = future.result()
                         number, _ = running.pop(future)
@@ -88,17 +90,34 @@ class Processes:
                 raise
 
     def _start(self) -> Any:
-        if self._pool is None:
+        if self._pool is None or _headless(self._pool):
             from joblib.externals.loky import get_reusable_executor
 
             self._pool = get_reusable_executor(
                 max_workers=self._jobs, timeout=_IDLE_S, initializer=_settle, initargs=(os.getpid(),), kill_workers=False
             )
+            if _headless(self._pool):  # that of an earlier study; its workers have nobody to end them either
+                for worker in list(self._pool._processes.values()):
+                    os.kill(worker.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+                self._pool = get_reusable_executor(
+                    max_workers=self._jobs,
+                    timeout=_IDLE_S,
+                    initializer=_settle,
+                    initargs=(os.getpid(),),
+                    reuse=False,
+                    kill_workers=True,
+                )
         return self._pool
 
     def close(self) -> None:
         """Workers end by themselves when they have been idle for a while; the next study may use them before."""
         self._pool = None
+
+
+def _headless(pool: Any) -> bool:
+    """Whether the thread that hands out work has died: its futures would never be done."""
+    manager = getattr(pool, "_executor_manager_thread", None)
+    return manager is not None and not manager.is_alive()
 
 
 def processors() -> int:
