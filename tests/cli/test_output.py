@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import random
+import select
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -37,6 +40,44 @@ while True:
     if len(sys.argv) > 3:
         break
 """
+PATIENCE = 120
+"""Seconds for what takes a fraction of one."""
+RUNNING = """
+import sim
+from sim import cli
+
+run = sim.run
+
+def telling(scenario, progress):
+    told = []
+
+    def tell(*at):
+        if not told:
+            told.append(True)
+            print("running", flush=True)
+        return progress(*at)
+
+    return run(scenario, progress=tell)
+
+sim.run = telling
+cli.main()
+"""
+"""The command, which says when its run goes on."""
+
+
+def until(what: Callable[[], bool], *children: subprocess.Popen[bytes]) -> None:
+    """Wait until ``what``; the children must live that long."""
+    latest = time.monotonic() + PATIENCE
+    while not what():
+        assert [child.poll() for child in children] == [None] * len(children), "one has failed"
+        assert time.monotonic() < latest, "nothing happens"
+        time.sleep(0.001)
+
+
+def end(*children: subprocess.Popen[bytes]) -> None:
+    for child in children:
+        child.kill()
+        child.wait()
 
 
 def listed(folder: Path) -> list[str]:
@@ -62,12 +103,14 @@ def test_whatever_is_killed_a_folder_holds_one_whole_result_and_what_is_not_ours
     last = 0
     for _ in range(kills):
         child = subprocess.Popen([sys.executable, "-c", WRITER, folder, str(last + 1)])
-        before = (folder / "summary.json").stat().st_mtime_ns
-        while (folder / "summary.json").stat().st_mtime_ns == before:
-            time.sleep(0.001)
-        time.sleep(chance.uniform(0, 0.02))
-        child.send_signal(chance.choice((signal.SIGKILL, signal.SIGKILL, signal.SIGTERM)))
-        child.wait()
+        try:
+            before = (folder / "summary.json").stat().st_mtime_ns
+            until(lambda: (folder / "summary.json").stat().st_mtime_ns != before, child)  # noqa: B023 - used at once
+            time.sleep(chance.uniform(0, 0.02))
+            child.send_signal(chance.choice((signal.SIGKILL, signal.SIGKILL, signal.SIGTERM)))
+            child.wait(PATIENCE)
+        finally:
+            end(child)
         assert output.check(folder) == folder
         number = whole(folder)
         assert number > last
@@ -81,12 +124,19 @@ def test_whatever_is_killed_a_folder_holds_one_whole_result_and_what_is_not_ours
 
 def test_several_writers_into_one_folder_leave_one_whole_result(tmp_path: Path) -> None:
     folder = tmp_path / "r"
-    children = [subprocess.Popen([sys.executable, "-c", WRITER, folder, str(1000 * i)]) for i in range(1, 4)]
-    time.sleep(1.5)
-    assert [child.poll() for child in children] == [None] * 3  # none has failed
-    for child in children:
-        child.kill()
-        child.wait()
+    seen: set[int] = set()
+
+    def all_write() -> bool:
+        with suppress(FileNotFoundError):
+            seen.add(json.loads((folder / "summary.json").read_text())["number"])
+        return {number // 100_000 for number in seen} == {1, 2, 3} and len(seen) >= 100
+
+    children = [subprocess.Popen([sys.executable, "-c", WRITER, folder, str(100_000 * i)]) for i in range(1, 4)]
+    try:
+        until(all_write, *children)
+        assert [child.poll() for child in children] == [None] * 3  # none has failed
+    finally:
+        end(*children)
     output.check(folder)
     assert set(listed(folder)) <= {*NAMES, "odd.csv"}
     whole(folder)
@@ -201,10 +251,15 @@ def test_a_reader_that_goes_away_and_closed_streams_lose_nothing(tmp_path: Path)
 def test_a_polite_end_saves_what_there_is(servesim: Command, tmp_path: Path, number: signal.Signals) -> None:
     assert servesim(*TINY, "--no-save").code == 0  # compiled
     many = ("-s", "traffic.synthetic.requests=8000000", "-s", "record.timeseries=false")
-    child = command("run", "quickstart", *many, "-q", "-o", "r", cwd=tmp_path, stderr=subprocess.PIPE)
-    time.sleep(4)
-    child.send_signal(number)
-    _, said = child.communicate()
+    words = [sys.executable, "-c", RUNNING, "run", "quickstart", *many, "-q", "-o", "r"]
+    with subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        try:
+            assert child.stdout is not None and select.select([child.stdout], [], [], PATIENCE)[0], "it never runs"
+            assert child.stdout.readline() == b"running\n"
+            child.send_signal(number)
+            _, said = child.communicate(timeout=PATIENCE)
+        finally:
+            end(child)
     assert (child.returncode, b"the partial result is in r" in said) == (128 + number, True)
     assert "interrupted" in (tmp_path / "r" / "summary.json").read_text()
     assert listed(tmp_path) == ["r"]

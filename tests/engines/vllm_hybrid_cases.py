@@ -88,9 +88,8 @@ def scenario(seed: int) -> dict[str, Any]:
     if states and r.random() < 0.3 and not fine:
         kv["ckpt"] = size
     groups = groups_of(r, pattern, size, kv["window"], caching, length)
-    if engine["num_speculative_tokens"] and r.random() < 0.7:
-        for group in groups[-1:] if groups[-1]["kind"] != "MambaSpec" else []:
-            group["eagle"] = bool(engine.get("disable_lookahead_block_hashes"))
+    if engine["num_speculative_tokens"] and r.random() < 0.7 and groups[-1]["kind"] != "MambaSpec":
+        groups[-1]["eagle"] = bool(engine.get("disable_lookahead_block_hashes"))
     grid = max(g["block_size"] for g in groups)
     unit = size // 2 if fine else (min(g["block_size"] for g in groups) if caching else grid)
     if fine:

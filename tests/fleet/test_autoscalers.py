@@ -159,7 +159,8 @@ def test_without_notice_requests_are_lost() -> None:
     s = result.summary
     assert s["fleet"]["spot_cut_off"] == s["requests"]["failed"] > 0
     failed = result.requests[result.requests["status"] == 2]
-    assert (failed["finish_s"] == 60.0).all() or (np.abs(failed["finish_s"] - 60.0) < 0.1).all()
+    assert failed["finish_s"].nunique() == 1  # all at once; their clients learn it a little later
+    assert failed["finish_s"].between(60.0, 60.01).all()
 
 
 def test_spot_machines_by_chance_leave_those_on_demand_alone() -> None:

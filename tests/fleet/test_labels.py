@@ -1,5 +1,7 @@
 """Results say whose request each one was: class, tenant, session, model."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -30,8 +32,6 @@ def raw(scenario):
 
 @pytest.mark.parametrize("router", ["round_robin", "least_outstanding"])
 def test_the_columns_are_those_of_the_traffic(router):
-    import json
-
     scenario = sim.load("fleet", [f"traffic={json.dumps({'classes': CLASSES, 'requests': 400})}", f"router={router}"])
     rows = raw(scenario)
     sent = list(Prepared(scenario).traffic.blocks())
@@ -42,8 +42,6 @@ def test_the_columns_are_those_of_the_traffic(router):
 
 
 def test_a_class_asks_for_its_model():
-    import json
-
     synthetic = {
         "arrival": {"process": "poisson", "rate": 0.2},
         "lengths": {"kind": "fixed", "prompt_tokens": 50, "output_tokens": 10},

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 import sim
 from sim.cost.profile import engine_lines, load_engine_profile
-from sim.errors import ServesimError
 from sim.hardware import load_accelerator
 from sim.hardware.prices import read_prices
 from sim.metrics.result import summarise
@@ -109,9 +108,8 @@ def trace(file: Path) -> None:
 
 
 def lengths(file: Path) -> None:
-    section = {"arrival": "poisson", "lengths": {"kind": "empirical", "path": str(file)}, "requests": 20}
-    section["arrival"] = {"process": "poisson", "rate": "1/s"}
-    whole(build_traffic({"synthetic": section}))
+    arrival = {"process": "poisson", "rate": "1/s"}
+    whole(build_traffic({"synthetic": {"arrival": arrival, "lengths": {"kind": "empirical", "path": str(file)}, "requests": 20}}))
 
 
 def bench(file: Path) -> None:
@@ -130,16 +128,13 @@ def log(file: Path) -> None:
 
 
 def result(file: Path) -> None:
-    """A saved result whose ``summary.json`` is this file."""
-    folder = file.parent / "result"
+    """A saved result whose ``summary.json`` is this file; errors name its folder."""
+    folder = file.parent / file.stem
     if not folder.exists():
         summarise(four_requests(), renderer=None).save(folder)
     (folder / "summary.json").unlink()
     (folder / "summary.json").symlink_to(file)
-    try:
-        sim.load_result(folder)
-    except ServesimError as error:
-        raise type(error)(file.name, str(error)) from None  # it names the folder
+    sim.load_result(folder)
 
 
 def runs(file: Path) -> None:
@@ -195,7 +190,7 @@ KINDS = [
     Kind("bench.json", given.files(RESULTS, given.as_json), bench),
     Kind("bench.jsonl", given.files([r for r in RESULTS if isinstance(r, list)], given.as_lines), bench),
     Kind("server.log", st.just(step_log(STEPS).encode()).flatmap(given.spoilt_bytes), log),
-    Kind("summary.json", given.files([summarise(four_requests(), renderer=None).summary.as_dict()], given.as_json), result),
+    Kind("monday.json", given.files([summarise(four_requests(), renderer=None).summary.as_dict()], given.as_json), result),
     Kind("runs.jsonl", given.files([RUNS], given.as_lines), runs, names=False),
     Kind("mine.py", st.just(PLUGIN.encode()).flatmap(given.spoilt_bytes), own_class, names=False),
     *[Kind(f"recording-{e}.json", given.files([{"config": {}, "requests": [], "steps": []}], given.as_json), replay(e), names=False) for e in engines()],

@@ -24,12 +24,16 @@ from sim.workload.recorded import RecordedTraffic
 from sim.workload.table import RequestBlock
 
 
+def engine(replica: int, recorder: Any, batch: int, base: float, per_token: float) -> Any:
+    """One engine of a `group`."""
+    cost = new_linear_cost(np.array([base, base]), np.array([PREFILL_TOKENS]), np.array([[0.0], [per_token]]))
+    return Static.new_state(StaticParams(max_batch_size=batch, response="when_done"), Site(), 0, replica, recorder, cost)
+
+
 def group(replicas: int, batch: int, base: float, per_token: float, bins: int = 0) -> EngineGroup:
     """Static engines whose prefill step lasts ``base + per_token · prompt``; with outputs of one token that is the service time."""
     recorder = new_recorder(replicas, bins, 1.0, 1024, 64, 1e-4, 4.0)
-    cost = new_linear_cost(np.array([base, base]), np.array([PREFILL_TOKENS]), np.array([[0.0], [per_token]]))
-    params = StaticParams(max_batch_size=batch, response="when_done")
-    return EngineGroup([Static.new_state(params, Site(), 0, i, recorder, cost) for i in range(replicas)], recorder)
+    return EngineGroup([engine(i, recorder, batch, base, per_token) for i in range(replicas)], recorder)
 
 
 def vllm_group(batch: int, step: float) -> EngineGroup:

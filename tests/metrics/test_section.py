@@ -96,7 +96,7 @@ def test_a_section_of_ones_own_is_one_class(monkeypatch: pytest.MonkeyPatch) -> 
             return None if found is None else cls(**found)
 
     monkeypatch.setitem(registry._registered["section"], "waits", Waits)
-    monkeypatch.setitem(vars(__import__("sys").modules[__name__]), "Waits", Waits)
+    monkeypatch.setitem(globals(), "Waits", Waits)
 
     s = summarise(four_requests(stations={"waits": {"longest_s": 3.0}})).summary
 

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +19,15 @@ from sim.metrics.result import Result
 from tests.scenarios.runs import result
 
 FILE = Path(__file__).with_name("digests.json")
-KNOWN = json.loads(FILE.read_text())
+
+
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object in which no key stands twice."""
+    assert len(dict(pairs)) == len(pairs), sorted(key for key, n in Counter(key for key, _ in pairs).items() if n > 1)
+    return dict(pairs)
+
+
+KNOWN = json.loads(FILE.read_text(), object_pairs_hook=once)
 LATER = ("taken_s", "ingress_s", "session", "tenant")
 """Columns that came after the digests were taken."""
 NAMES = [name for name, _ in built_in()]

@@ -38,7 +38,9 @@ def whole(traffic, rows=16_384):
 
 def as_bytes(block):
     """Everything a block says, to compare runs bit for bit."""
-    return b"".join(x.tobytes() for x in (*block.columns, block.session, block.klass, *block.spans))
+    w = block.waits
+    waits = () if w is None else (w.wait_s, w.awaited, w.off, w.key)
+    return b"".join(x.tobytes() for x in (*block.columns, block.session, block.klass, block.tenant, *block.spans, *waits))
 
 
 def tokens_of(block, row):
