@@ -16,10 +16,13 @@ from sim.study.conformance import check as check_all
 from sim.study.conformance import engines
 from sim.study.conformance.vllm import check
 
-RECORDINGS = sorted((Path(__file__).parents[1] / "golden" / "vllm").glob("*.jsonl.gz"))
+GOLDEN = Path(__file__).parents[1] / "golden"
+RECORDINGS = sorted((GOLDEN / "vllm").glob("*.jsonl.gz"))
+HYBRID = sorted((GOLDEN / "vllm_hybrid").glob("*.jsonl.gz"))
+"""Of models with several KV groups: every field of every step, blocks per group, size of the prefix map and junctions included."""
 
 
-@pytest.mark.parametrize("path", RECORDINGS, ids=lambda p: p.name.split(".")[0])
+@pytest.mark.parametrize("path", RECORDINGS + HYBRID, ids=lambda p: p.name.split(".")[0])
 def test_recording_matches(path):
     (case,) = check(path)
 
@@ -27,13 +30,15 @@ def test_recording_matches(path):
     assert case.matched == case.steps > 0
 
 
-def test_recordings_match_without_compilation():
+@pytest.mark.parametrize("paths", [RECORDINGS, HYBRID], ids=["vllm", "vllm_hybrid"])
+def test_recordings_match_without_compilation(paths):
+    assert paths
     code = (
         "from pathlib import Path\nfrom sim.study.conformance.vllm import check\nimport sys\n"
-        "for p in sys.argv[1:]:\n    (case,) = check(Path(p))\n    assert case.difference is None, case\n"
+        "for p in sys.argv[1:]:\n    (case,) = check(Path(p))\n    assert case.difference is None, case\n    assert case.matched == case.steps > 0, case"
     )
     env = os.environ | {"NUMBA_DISABLE_JIT": "1"}
-    subprocess.run([sys.executable, "-c", code, *(str(p) for p in RECORDINGS)], env=env, check=True, timeout=300)
+    subprocess.run([sys.executable, "-c", code, *(str(p) for p in paths)], env=env, check=True, timeout=600)
 
 
 def test_first_difference_is_shown(tmp_path):
