@@ -4,64 +4,30 @@ from __future__ import annotations
 
 import re
 import runpy
-import shlex
-import sys
 from pathlib import Path
 
 import pytest
 
-from sim import cli
+from tests.cli.conftest import Command, servesim  # noqa: F401
+from tests.documents import ROOT, blocks, files, steps, text_of
 
-ROOT = Path(__file__).resolve().parents[2]
 ELSEWHERE = ("extending.md", "hardware.md")
 """Pages that tests of their own execute."""
 PAGES = sorted(p.relative_to(ROOT).as_posix() for p in [*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md")])
 EXECUTED = [p for p in PAGES if Path(p).name not in ELSEWHERE]
 
 
-def blocks(page: str, kind: str) -> list[str]:
-    return re.findall(rf"^```{kind}\n(.*?)^```$", (ROOT / page).read_text(encoding="utf-8"), re.S | re.M)
-
-
-def commands(page: str) -> list[list[str]]:
-    return [
-        shlex.split(line[2:])
-        for block in blocks(page, "console")
-        for line in block.replace("\\\n", " ").splitlines()
-        if line.startswith("$ ")
-    ]
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "120")
-    return tmp_path
-
-
-def execute(words: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
-    assert words[0] == "servesim", words
-    monkeypatch.setattr(sys, "argv", words)
-    try:
-        cli.main()
-    except SystemExit as done:
-        return int(done.code or 0)
-    return 0
-
-
-@pytest.mark.parametrize("page", [p for p in EXECUTED if commands(p) or blocks(p, "python")])
-def test_a_page_works_as_printed(
-    page: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    for kind in ("yaml", "csv", "json"):
-        for block in blocks(page, kind):
-            first, _, rest = block.partition("\n")
-            if first.startswith("# file: "):
-                Path(first.removeprefix("# file: ")).write_text(rest if kind != "yaml" else block, encoding="utf-8")
-    for words in commands(page):
-        assert execute(words, monkeypatch) == 0, (words, capfd.readouterr())
-        assert capfd.readouterr().out.strip() or "--quiet" in words, words
-    for i, block in enumerate(blocks(page, "python")):
+@pytest.mark.parametrize("page", [p for p in EXECUTED if steps(text_of(p)) or blocks(text_of(p), "python")])
+def test_a_page_works_as_printed(page: str, servesim: Command) -> None:  # noqa: F811
+    text = text_of(page)
+    for name, content in files(text, "yaml", "csv", "json").items():
+        Path(name).write_text(content, encoding="utf-8")
+    for words, _ in steps(text):
+        assert words[0] == "servesim", words
+        done = servesim(*words[1:])
+        assert done.code == 0, (words, done)
+        assert done.out.strip() or "--quiet" in words, words
+    for i, block in enumerate(blocks(text, "python")):
         if not block.startswith("# file: "):
             script = Path(f"block{i}.py")
             script.write_text(block, encoding="utf-8")
@@ -70,7 +36,7 @@ def test_a_page_works_as_printed(
 
 @pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page: str) -> None:
-    text = (ROOT / page).read_text(encoding="utf-8")
+    text = text_of(page)
     generated = set(_generated())
     for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text):
         if "://" in target or target.startswith("mailto:"):
@@ -81,12 +47,13 @@ def test_links_lead_somewhere(page: str) -> None:
 
 
 def test_the_navigation_lists_every_page() -> None:
-    listed = set(re.findall(r": ([\w/-]+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.M))
+    listed = set(re.findall(r": ([\w/-]+\.md)$", text_of("mkdocs.yml"), re.M))
     written = {Path(p).relative_to("docs").as_posix() for p in PAGES if p.startswith("docs/")}
     assert listed == written | set(_generated())
 
 
-def test_reference_pages_say_something(folder: Path) -> None:
+def test_reference_pages_say_something(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     for path, text in _generated().items():
         assert text.startswith("# ") and len(text) > 1000, path
         assert "None" not in text.splitlines()[0]

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 
 import sim
-from sim import cli
 from sim.report.exports.vllm_bench import write_vllm_bench
+from tests.cli.conftest import Command, servesim  # noqa: F401
+from tests.documents import ROOT, blocks, text_of
 
-ROOT = Path(__file__).resolve().parents[2]
 STUDIES = ("plan", "capacity", "select", "compare", "sweep", "stress")
 
 
 def commands(page: str) -> list[str]:
-    blocks = re.findall(r"^```sh\n(.*?)^```$", (ROOT / page).read_text(encoding="utf-8"), re.S | re.M)
-    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    lines = "".join(blocks(text_of(page), "sh")).replace("\\\n", " ").splitlines()
     return [line.split(" #")[0].strip() for line in lines if line.startswith("servesim ")]
 
 
@@ -30,58 +27,45 @@ COMMANDS = sorted({c for page in ("README.md", "README.zh.md") for c in commands
 def test_both_have_the_three_uses() -> None:
     for page in ("README.md", "README.zh.md"):
         assert {"plan", "compare", "stress"} <= {c.split()[1] for c in commands(page)}
-        assert len((ROOT / page).read_text(encoding="utf-8").splitlines()) <= 150
+        assert len(text_of(page).splitlines()) <= 150
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What the READMEs suppose a user to have."""
-    monkeypatch.chdir(tmp_path)
-    printed = re.search(r"^```yaml\n(model: .*?)^```$", (ROOT / "README.md").read_text(encoding="utf-8"), re.S | re.M)
-    assert printed
-    Path("my.yaml").write_text(printed[1], encoding="utf-8")
+def command(line: str, servesim: Command) -> Command:  # noqa: F811
+    """``servesim`` where there is what ``line`` supposes a user to have."""
+    printed = next(block for block in blocks(text_of("README.md"), "yaml") if block.startswith("model: "))
+    Path("my.yaml").write_text(printed, encoding="utf-8")
     rows = [f"{0.1 * i:.1f},{100 + 7 * i % 900},{20 + 11 * i % 200}" for i in range(400)]
     Path("trace.csv").write_text("\n".join(["arrival_s,prompt_tokens,output_tokens", *rows]), encoding="utf-8")
     Path("trace.jsonl").write_text(
         "\n".join(f'{{"timestamp": {100 * i}, "input_length": {500 + i}, "output_length": 30}}' for i in range(50)),
         encoding="utf-8",
     )
-    Path("bench-results").mkdir()
-    write_vllm_bench(sim.run(sim.load("my.yaml", ["traffic.trace.limit=60"])), Path("bench-results/a.json"), detailed=True)
-    for engine in ("vllm", "mindie"):
-        source = ROOT / "tests" / "golden" / engine
-        if f"conformance {engine}" in " ".join(COMMANDS):
-            Path("recordings").mkdir(exist_ok=True)
-            for file in sorted(source.glob("*.gz"))[:2]:
-                shutil.copy(file, "recordings")
-    return tmp_path
-
-
-def execute(line: str, monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(sys, "argv", shlex.split(line))
-    try:
-        cli.main()
-    except SystemExit as done:
-        return int(done.code or 0)
-    return 0
+    if "bench-results" in line:
+        Path("bench-results").mkdir()
+        write_vllm_bench(sim.run(sim.load("my.yaml", ["traffic.trace.limit=60"])), Path("bench-results/a.json"), detailed=True)
+    if "recordings" in line:
+        Path("recordings").mkdir()
+        _, what, engine, *_ = line.split()
+        recordings = sorted((ROOT / "tests" / "golden" / engine).glob("*.gz"))[:2]
+        assert what == "conformance" and len(recordings) == 2
+        for file in recordings:
+            shutil.copy(file, "recordings")
+    return servesim
 
 
 @pytest.mark.parametrize("line", COMMANDS)
-def test_a_command_works(line: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    words = line.split()
-    engine = words[2] if words[1] == "conformance" else ""
-    for file in Path("recordings").glob("*"):
-        if not (ROOT / "tests" / "golden" / engine / file.name).exists():
-            file.unlink()
-    few = " -s traffic.synthetic.requests=200 --no-save" if words[1] in STUDIES else ""
-    assert execute(line + few, monkeypatch) == 0, capfd.readouterr()
-    assert capfd.readouterr().out.strip()
+def test_a_command_works(line: str, command: Command) -> None:
+    words = shlex.split(line)[1:]
+    few = ["-s", "traffic.synthetic.requests=200", "--no-save"] if words[0] in STUDIES else []
+    done = command(*words, *few)
+    assert done.code == 0, done
+    assert done.out.strip()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("line", [c for c in COMMANDS if c.split()[1] in STUDIES])
-def test_a_study_works_as_printed(
-    line: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    assert execute(line, monkeypatch) == 0, capfd.readouterr()
-    assert capfd.readouterr().out.strip()
+def test_a_study_works_as_printed(line: str, command: Command) -> None:
+    done = command(*shlex.split(line)[1:])
+    assert done.code == 0, done
+    assert done.out.strip()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from pathlib import Path
 
 import pytest
@@ -15,10 +14,11 @@ from sim.errors import ConfigError
 from sim.fleet.build import plan
 from sim.hardware import load_accelerator
 from sim.study.schemas import KINDS, schema
+from tests.documents import blocks, files, steps, text_of
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "hardware.md").read_text(encoding="utf-8")
-FILES = {m[1]: m[2] for m in re.finditer(r"```yaml\n# file: (\S+)\n(.*?)```", PAGE, re.S)}
-COMMANDS = [line[2:] for block in re.findall(r"```console\n(.*?)```", PAGE, re.S) for line in block.splitlines()]
+PAGE = text_of("docs/hardware.md")
+FILES = files(PAGE, "yaml")
+COMMANDS = steps(PAGE)
 
 
 @pytest.fixture
@@ -30,13 +30,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_every_block_is_a_file_or_a_command() -> None:
-    assert len(re.findall("```", PAGE)) == 2 * (len(FILES) + len(re.findall("```console", PAGE)))
+    assert len(re.findall("```", PAGE)) == 2 * (len(FILES) + len(blocks(PAGE, "console")))
+    assert not any(printed for _, printed in COMMANDS)
     assert len(COMMANDS) >= 5
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_plans(command: str, folder: Path) -> None:
-    words = shlex.split(command)
+@pytest.mark.parametrize("words", [words for words, _ in COMMANDS], ids=" ".join)
+def test_every_command_plans(words: list[str], folder: Path) -> None:
     assert words[0] == "servesim" and words[1] in ("run", "memory")
     overrides = [words[i + 1] for i, w in enumerate(words) if w == "-s"]
     planned = plan(load(words[2], overrides))

@@ -2,39 +2,26 @@
 
 import os
 import re
-import shlex
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "extending.md").read_text(encoding="utf-8")
+from tests.documents import ROOT, blocks, files, steps, text_of
+
+PAGE = text_of("docs/extending.md")
 RECIPES = {part.partition("\n")[0]: part for part in PAGE.split("\n## ")[1:]}
 COMMANDS = ("servesim", "pytest", "python")
 
 
 def _files(text):
-    return dict(re.findall(r"```(?:python|yaml)\n# file: (\S+)\n(.*?)```", text, re.S))
-
-
-def _steps(text):
-    """Commands with the lines that they are said to print."""
-    steps = []
-    for block in re.findall(r"```console\n(.*?)```", text, re.S):
-        for line in block.splitlines():
-            if line.startswith("$ "):
-                steps.append((shlex.split(line[2:]), []))
-            else:
-                steps[-1][1].append(line)
-    return steps
+    return files(text, "python", "yaml")
 
 
 def test_every_block_is_a_file_or_commands():
-    blocks = len(re.findall("^```$", PAGE, re.M))
-    assert blocks == len(_files(PAGE)) + len(re.findall("^```console$", PAGE, re.M))
+    assert len(re.findall("^```$", PAGE, re.M)) == len(_files(PAGE)) + len(blocks(PAGE, "console"))
     assert {"A scheduler", "A router", "A trace format", "An accelerator", "A study"} <= set(RECIPES)
-    assert all(words[0] in COMMANDS for words, _ in _steps(PAGE))
+    assert all(words[0] in COMMANDS for words, _ in steps(PAGE))
 
 
 def test_the_plain_scheduler_is_short():
@@ -46,8 +33,8 @@ def test_the_plain_scheduler_is_short():
 def test_a_recipe_works_as_printed(name, tmp_path):
     for file, text in _files(RECIPES[name]).items():
         (tmp_path / file).write_text(text, encoding="utf-8")
-    env = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2]), "COLUMNS": "200", "PYTHONDONTWRITEBYTECODE": "1"}
-    for words, printed in _steps(RECIPES[name]):
+    env = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200", "PYTHONDONTWRITEBYTECODE": "1"}
+    for words, printed in steps(RECIPES[name]):
         program = {"servesim": ["-m", "sim.cli"], "pytest": ["-m", "pytest", "-q", "-p", "no:cacheprovider"], "python": []}[
             words[0]
         ]
