@@ -46,8 +46,7 @@ def _replace(states, keys, k, fresh, t):
 def delivered(group: Group, replica: int, now: float) -> dict[int, int]:
     """Tokens that each request at a replica has given so far, by number, as of ``now``."""
     of: Any = group
-    of._keys[replica] = -np.inf
-    of.advance(now, False)
+    of.catch_up(now, replica)
     rows = of.in_flight()
     mine = rows["replica"] == replica
     return dict(zip(rows["id"][mine].tolist(), rows["output_tokens"][mine].tolist(), strict=True))
@@ -63,7 +62,6 @@ def crash(group: Group, replica: int, fresh: Any, now: float) -> int:
         raise NotModelledError(
             "faults", of.ranks, "crashes of engines with data-parallel ranks are not modelled", "deployment.dp 1"
         )
-    of._keys[replica] = -np.inf  # it may be behind; nothing watched happens before
-    of.advance(now, False)
+    of.catch_up(now, replica)
     of.renewed(replica, fresh)
     return int(_replace(of._states, of._keys, replica, fresh, now))

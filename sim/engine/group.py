@@ -14,7 +14,7 @@ from sim.engine.loop import STOPPED, _turn, accept, make_room, outlook
 from sim.engine.rows import copy_row, new_rows, rows_of
 from sim.engine.seam import F8, I4, I8, Columns, Rows, Spans, Watched
 from sim.engine.state import flush_gaps
-from sim.jit import kernel, list_of
+from sim.jit import JIT, kernel, list_of
 from sim.ledger import ENGINE_COLUMNS, GONE, IN_FLIGHT, SERIES
 
 
@@ -311,6 +311,16 @@ class Joined:
         return self._times[:n].tolist(), self._rows[:n].tolist()
 
 
+def state_type(group: Any) -> Any:
+    """The struct of a group's states."""
+    states = group._states
+    if JIT:
+        import numba
+
+        return numba.typeof(states).item_type
+    return type(states[0])
+
+
 class EngineGroup:
     """N replicas of one pool, all of one scheduler type, sharing one recorder.
 
@@ -361,6 +371,11 @@ class EngineGroup:
     def advance(self, until: float, watched: bool) -> bool:
         """Run to ``until``; with ``watched`` stop at the first watched outcome (True)."""
         return bool(_advance(self._states, self._keys, float(until), watched))
+
+    def catch_up(self, now: float, replica: int | None = None) -> None:
+        """Bring one replica (None: all) up to ``now``: lazy ones may be behind, as nothing watched happens there before."""
+        self._keys[slice(None) if replica is None or self.ranks > 1 else replica] = -np.inf
+        self.advance(now, False)
 
     def next_event(self) -> float:
         """A time before which nothing that anyone could see happens here."""

@@ -24,13 +24,14 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from sim.engine.group import state_type
 from sim.engine.loop import make_room
 from sim.engine.rows import Passenger as Columns
 from sim.engine.rows import put_passenger, take_passenger
 from sim.engine.seam import F8, I8
 from sim.engine.state import record_gauges
 from sim.errors import NotModelledError
-from sim.jit import _METHODS, JIT, generic, inline, kernel
+from sim.jit import _METHODS, generic, inline, kernel
 from sim.ledger import (
     LOOK,
     LOOK_DECODES,
@@ -235,16 +236,6 @@ def _put_in(states, k, passenger, spans, blocks, t):
     return True
 
 
-def state_type(group: Any) -> Any:
-    """The struct of a group's states."""
-    states = group._states
-    if JIT:
-        import numba
-
-        return numba.typeof(states).item_type
-    return type(states[0])
-
-
 def _of_replicas(rows: F8, ranks: int) -> F8:
     """Rows of `LOOK` by replica from rows by rank: sums, the least of what concerns the head of a queue."""
     parts = rows.reshape(-1, ranks, len(LOOK))
@@ -283,8 +274,7 @@ class Inside:
 
     def sync(self, now: float) -> None:
         """Bring every engine up to ``now``: lazy ones may be behind. Nothing watched can happen before."""
-        self._group._keys.fill(-np.inf)
-        self._group.advance(now, False)
+        self._group.catch_up(now)
 
     def look(self) -> F8:
         """f8[n, len(LOOK)], valid until the next call."""

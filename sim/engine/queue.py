@@ -41,3 +41,18 @@ def queue_pop(s):
     s.w_head = (s.w_head + 1) % s.w_slot.size
     s.w_len -= 1
     return slot
+
+
+@inline
+def queue_drop(s, slot):
+    """Take a slot out, wherever it stands; False if it is not there."""
+    size = s.w_slot.size
+    n = 0
+    for j in range(s.w_len):
+        other = s.w_slot[(s.w_head + j) % size]
+        if other != slot:
+            s.w_slot[(s.w_head + n) % size] = other
+            n += 1
+    found = n < s.w_len
+    s.w_len = n
+    return found

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from sim.cost.step import copy_cost, cost_data, shared_data
 from sim.engine.loop import outlook
 from sim.engine.seam import Group
@@ -55,8 +53,7 @@ class Slowness:
     def slow(self, replica: int, factor: float, now: float) -> None:
         """Steps that begin from ``now`` on: what the device does takes ``factor`` times as long as the cost model says; 1: as long."""
         group = self._group
-        group._keys[replica] = -np.inf  # it may be behind; nothing watched happens before
-        group.advance(now, False)
+        group.catch_up(now, replica)
         if replica not in self._costs:
             self._costs[replica] = _own_cost(group._states, replica)
             self._data[replica, 1.0] = cost_data(self._costs[replica])

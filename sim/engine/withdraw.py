@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from sim.engine.group import state_type
 from sim.engine.seam import Group
 from sim.engine.state import free_slot, record_end, record_gauges
 from sim.jit import _METHODS, JIT, generic, kernel
@@ -78,15 +79,8 @@ def _withdraw(states, k, number, t):
 
 def _attached(group: Any) -> bool:
     """Whether the scheduler of a group knows what to do; what it has attached in its module ``withdraw`` is loaded."""
-    states = group._states
-    if JIT:
-        import numba
-
-        kind: Any = numba.typeof(states).item_type
-        module, _, _ = kind.name.rpartition(".")
-    else:
-        kind = type(states[0])
-        module = kind.__module__
+    kind = state_type(group)
+    module = kind.name.rpartition(".")[0] if JIT else kind.__module__
     if kind not in _METHODS["withdraw"]:
         package = module.rpartition(".")[0]
         try:
@@ -111,12 +105,10 @@ class Exits:
             return STAYS
         group = self._group
         ranks = group.ranks
-        whole = ranks > 1
-        group._keys[slice(None) if whole else replica] = -np.inf  # a lazy engine may be behind; nothing watched happens before
-        group.advance(now, False)
+        group.catch_up(now, replica)
         for k in range(replica * ranks, (replica + 1) * ranks):
             code = int(_withdraw(group._states, k, number, now))
             if code != ABSENT:
-                group._keys[slice(None) if whole else replica] = -np.inf
+                group._keys[slice(None) if ranks > 1 else replica] = -np.inf
                 return code
         return ABSENT

@@ -3,7 +3,7 @@
 
 import numpy as np
 
-from sim.engine.inside import state_type
+from sim.engine.group import state_type
 from sim.engine.kv.block_hash import extend_keys, first_key
 from sim.engine.kv.blocks import cached_block
 from sim.errors import NotModelledError

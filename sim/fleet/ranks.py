@@ -198,8 +198,7 @@ class RankedGroup:
 
     def sync(self, now: float) -> None:
         """Bring every rank up to ``now``; nothing watched can happen before."""
-        self.inner._keys.fill(-inf)
-        self.inner.advance(now, False)
+        self.inner.catch_up(now)
 
     def next_event(self) -> float:
         """A time before which nothing that anyone could see happens here."""

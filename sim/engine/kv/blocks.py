@@ -209,28 +209,37 @@ def forget_entry(b, e):
 
 
 @inline
-def take_blocks(b, n):
-    """Hand out ``n`` blocks from the front of the free queue; there must be as many. Cached ones lose their content."""
-    b.free -= n
-    if not b.caching:
-        return
+def take_bare(b, n):
+    """Of ``n`` blocks from the front of the free queue hand out those before the first cached one; returns how many are still to come."""
     k = min(n, b.fresh)
     b.fresh -= k
     n -= k
     while n > 0:
         e = b.e_next[0]
-        if b.e_key[e] == 0:
-            k = min(n, b.e_ref[e])
-            b.e_ref[e] -= k
-            n -= k
-            if b.e_ref[e] == 0:
-                unlink_entry(b, e)
-                b.spare[b.n_spare] = e
-                b.n_spare += 1
-        else:
+        if b.e_key[e] != 0:
+            break
+        k = min(n, b.e_ref[e])
+        b.e_ref[e] -= k
+        n -= k
+        if b.e_ref[e] == 0:
             unlink_entry(b, e)
-            forget_entry(b, e)
-            n -= 1
+            b.spare[b.n_spare] = e
+            b.n_spare += 1
+    return n
+
+
+@inline
+def take_blocks(b, n):
+    """Hand out ``n`` blocks from the front of the free queue; there must be as many. Cached ones lose their content."""
+    b.free -= n
+    if not b.caching:
+        return
+    n = take_bare(b, n)
+    while n > 0:
+        e = b.e_next[0]
+        unlink_entry(b, e)
+        forget_entry(b, e)
+        n = take_bare(b, n - 1)
 
 
 @inline
@@ -246,11 +255,7 @@ def touch_block(b, e):
 def give_back_run(b, n):
     """``n`` blocks that nobody can ask for, to the end of the queue."""
     if n > 0:
-        if b.n_spare == 0:
-            _more_entries(b)
-        b.n_spare -= 1
-        e = b.spare[b.n_spare]
-        b.e_key[e] = 0
+        e = new_entry(b)
         b.e_ref[e] = n
         append_entry(b, e)
 

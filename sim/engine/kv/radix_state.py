@@ -6,7 +6,8 @@ Source: SGLang 0.5.23 ``mem_cache/unified_cache/components/mamba.py``.
 """
 
 from sim.engine.kv.radix import ROOT, Radix
-from sim.engine.kv.radix_nodes import candidate, common_tokens, cut_edge, find_child, grow_nodes, grow_runs, new_leaf, page_hash
+from sim.engine.kv.radix_nodes import candidate, common_tokens, cut_edge, find_child, new_leaf, page_hash
+from sim.engine.kv.radix_paths import further, lock_path, room_for_key, stamp, unlock_path
 from sim.engine.kv.radix_second import evict_full, evict_second, fresh, link_after, unlink
 from sim.engine.kv.radix_window import match_window  # noqa: F401 - its functions come first in the table
 from sim.engine.outline import outlined
@@ -28,10 +29,7 @@ def match_state(t, n, insert, owned, counted, prio):
     t.branch = -1
     if t.off or n == 0:
         return 0
-    if t.n_free < 2:
-        grow_nodes(t)
-    while t.c_top + t.k_n + 2 > t.c_id.size + t.c_spare:
-        grow_runs(t)
+    room_for_key(t)
     node, o, ki, ko = 0, 0, 0, 0
     best, reach = 0, 0
     while o < n:
@@ -51,12 +49,7 @@ def match_state(t, n, insert, owned, counted, prio):
             reach = o
         if cut:
             break
-        left = m
-        while left > 0 and left >= t.k_len[ki] - ko:
-            left -= t.k_len[ki] - ko
-            ki += 1
-            ko = 0
-        ko += left
+        ki, ko = further(t, ki, ko, m)
     if best != ROOT:
         unlink(t, best)
         link_after(t, ROOT, best)
@@ -64,22 +57,14 @@ def match_state(t, n, insert, owned, counted, prio):
     o = o // t.w_grid * t.w_grid
     if o > reach:
         t.branch = o
-    t.tick += 1.0
-    stamp = t.tick
-    while best >= 0:
-        t.last[best] = stamp
-        stamp -= 1e-5
-        best = t.parent[best] + 0
+    stamp(t, best)
     return reach
 
 
 @outlined(Radix)
 def insert_state(t, n, owned, counted, prio):
     """Insert the first ``n`` tokens of the key (whole pages) with a state at their end (``t.end``); 1 if there was one, which stays."""
-    if t.n_free < 2:
-        grow_nodes(t)
-    while t.c_top + t.k_n + 2 > t.c_id.size + t.c_spare:
-        grow_runs(t)
+    room_for_key(t)
     t.tick += 1.0
     t.last[ROOT] = t.tick
     node, o, ki, ko = 0, 0, 0, 0
@@ -102,12 +87,7 @@ def insert_state(t, n, owned, counted, prio):
             t.hits[c] += 1
         node = c
         o += m
-        left = m
-        while left > 0 and left >= t.k_len[ki] - ko:
-            left -= t.k_len[ki] - ko
-            ki += 1
-            ko = 0
-        ko += left
+        ki, ko = further(t, ki, ko, m)
     t.end = node
     if o < n:
         x = new_leaf(t, node, n - o, ki, ko, h, float(prio))
@@ -145,27 +125,13 @@ def move_state(t, old, new):
         if t.w_lock[old] == 0 and t.w_has[old] == 1:
             t.w_evictable += 1
             t.w_protected -= 1
-    x = old
-    while x > ROOT:
-        t.lock[x] -= 1
-        if t.lock[x] == 0:
-            t.evictable += t.size[x]
-            t.protected -= t.size[x]
-            if t.kids[x] == 0:
-                candidate(t, x)
-        x = t.parent[x] + 0
+    unlock_path(t, old)
     if new > ROOT:
         if t.w_lock[new] == 0 and t.w_has[new] == 1:
             t.w_evictable -= 1
             t.w_protected += 1
         t.w_lock[new] += 1
-    x = new
-    while x > ROOT:
-        if t.lock[x] == 0:
-            t.evictable -= t.size[x]
-            t.protected += t.size[x]
-        t.lock[x] += 1
-        x = t.parent[x] + 0
+    lock_path(t, new)
     return 0
 
 

@@ -4,7 +4,8 @@
 import numpy as np
 
 from sim.engine.kv.radix import MRU, ROOT, Radix
-from sim.engine.kv.radix_nodes import candidate, common_tokens, cut_edge, find_child, grow_nodes, grow_runs, new_leaf, page_hash
+from sim.engine.kv.radix_nodes import candidate, common_tokens, cut_edge, find_child, new_leaf, page_hash
+from sim.engine.kv.radix_paths import further, lock_path, room_for_key, stamp, unlock_path
 from sim.engine.outline import addresses, outlined, outlined_in
 from sim.jit import JIT
 
@@ -38,10 +39,7 @@ def radix_walk(t, n, insert, owned, counted, prio):
     t.end = ROOT
     if t.off or n == 0:
         return 0
-    if t.n_free < 2:
-        grow_nodes(t)
-    while t.c_top + t.k_n + 2 > t.c_id.size + t.c_spare:
-        grow_runs(t)
+    room_for_key(t)
     if insert == 1:
         t.tick += 1.0
         t.last[ROOT] = t.tick
@@ -70,20 +68,10 @@ def radix_walk(t, n, insert, owned, counted, prio):
         o += m
         if cut and insert == 0:
             break
-        left = m
-        while left > 0 and left >= t.k_len[ki] - ko:
-            left -= t.k_len[ki] - ko
-            ki += 1
-            ko = 0
-        ko += left
+        ki, ko = further(t, ki, ko, m)
     t.end = node
     if insert == 0:
-        t.tick += 1.0
-        stamp = t.tick
-        while node >= 0:
-            t.last[node] = stamp
-            stamp -= 1e-5
-            node = t.parent[node] + 0
+        stamp(t, node)
     elif o < n:
         x = new_leaf(t, node, n - o, ki, ko, h, float(prio))
         t.evictable += n - o
@@ -99,20 +87,6 @@ def radix_move(t, old, new):
     """Protect the path from ``new`` to the root from eviction instead of that from ``old`` (−1: none)."""
     if t.off:
         return 0
-    x = old
-    while x > ROOT:
-        t.lock[x] -= 1
-        if t.lock[x] == 0:
-            t.evictable += t.size[x]
-            t.protected -= t.size[x]
-            if t.kids[x] == 0:
-                candidate(t, x)
-        x = t.parent[x] + 0
-    x = new
-    while x > ROOT:
-        if t.lock[x] == 0:
-            t.evictable -= t.size[x]
-            t.protected += t.size[x]
-        t.lock[x] += 1
-        x = t.parent[x] + 0
+    unlock_path(t, old)
+    lock_path(t, new)
     return 0

@@ -9,6 +9,7 @@ from typing import Final
 
 from sim.engine.kv.radix import ROOT, Radix
 from sim.engine.kv.radix_nodes import candidate, common_tokens, cut_edge, find_child, grow_nodes, grow_runs, new_leaf, page_hash
+from sim.engine.kv.radix_paths import further, lock_path, room_for_key, stamp, unlock_path
 from sim.engine.kv.radix_second import evict_full, evict_second, fresh, link_after, unlink
 from sim.engine.outline import outlined
 from sim.jit import flat, inline
@@ -66,10 +67,7 @@ def match_window(t, n, insert, owned, counted, prio):
     t.branch = -1
     if t.off or n == 0:
         return 0
-    if t.n_free < 2:
-        grow_nodes(t)
-    while t.c_top + t.k_n + 2 > t.c_id.size + t.c_spare:
-        grow_runs(t)
+    room_for_key(t)
     node, o, ki, ko = 0, 0, 0, 0
     borne = _FAR
     best, reach = 0, 0
@@ -94,22 +92,12 @@ def match_window(t, n, insert, owned, counted, prio):
                 reach = o
         if cut:
             break
-        left = m
-        while left > 0 and left >= t.k_len[ki] - ko:
-            left -= t.k_len[ki] - ko
-            ki += 1
-            ko = 0
-        ko += left
+        ki, ko = further(t, ki, ko, m)
     _used(t, best)
     t.end = best
     if o > reach:
         t.branch = o
-    t.tick += 1.0
-    stamp = t.tick
-    while best >= 0:
-        t.last[best] = stamp
-        stamp -= 1e-5
-        best = t.parent[best] + 0
+    stamp(t, best)
     return reach
 
 
@@ -166,17 +154,9 @@ def insert_window(t, n, owned, counted, prio, gone):
             t.hits[c] += 1
         node = c
         o += m
-        left = m
-        while left > 0 and left >= t.k_len[ki] - ko:
-            left -= t.k_len[ki] - ko
-            ki += 1
-            ko = 0
-        ko += left
+        ki, ko = further(t, ki, ko, m)
     if o < n:
-        if t.n_free < 2:
-            grow_nodes(t)
-        while t.c_top + t.k_n + 2 > t.c_id.size + t.c_spare:
-            grow_runs(t)
+        room_for_key(t)
         x = new_leaf(t, node, n - o, ki, ko, h, float(prio))
         fresh(t, x)
         t.evictable += n - o
@@ -195,13 +175,7 @@ def lock_window(t, node):
     """Protect the full KV of the path from ``node`` to the root and the window KV of its last window; returns the mark of its far end."""
     if t.off:
         return 0
-    x = node
-    while x > ROOT:
-        if t.lock[x] == 0:
-            t.evictable -= t.size[x]
-            t.protected += t.size[x]
-        t.lock[x] += 1
-        x = t.parent[x] + 0
+    lock_path(t, node)
     covered = 0
     mark = 0
     x = node
@@ -234,15 +208,7 @@ def unlock_window(t, node, mark):
         if mark > 0 and t.w_mark[x] == mark:
             break
         x = t.parent[x] + 0
-    x = node
-    while x > ROOT:
-        t.lock[x] -= 1
-        if t.lock[x] == 0:
-            t.evictable += t.size[x]
-            t.protected -= t.size[x]
-            if t.kids[x] == 0:
-                candidate(t, x)
-        x = t.parent[x] + 0
+    unlock_path(t, node)
     return 0
 
 

@@ -22,7 +22,7 @@ from sim.cost.features import (
     TOKENS,
 )
 from sim.engine.contract import BATCH, NOTHING, EngineParams, Scheduler, Site, clear_place, next_place
-from sim.engine.queue import queue_head, queue_pop, queue_push
+from sim.engine.queue import queue_drop, queue_head, queue_pop, queue_push
 from sim.engine.state import EngineState, emit, first_scheduled, free_slot, init_engine, record_end
 from sim.engine.withdraw import LEFT, STAYS, withdraw  # noqa: F401 - declares it
 from sim.jit import f8, i4s, i8, implement, inline, kernel, new, struct
@@ -150,16 +150,8 @@ def _grow(s, n):
 
 def _withdraw(s, slot):
     """Out of the queue; a batch that runs is computed to its end for all its rows."""
-    size = s.w_slot.size
-    n = 0
-    for j in range(s.w_len):
-        other = s.w_slot[(s.w_head + j) % size]
-        if other != slot:
-            s.w_slot[(s.w_head + n) % size] = other
-            n += 1
-    if n == s.w_len:
+    if not queue_drop(s, slot):
         return STAYS
-    s.w_len = n
     record_end(s, slot, s.now, FAILED)
     free_slot(s, slot)
     s.g_waiting = s.w_len

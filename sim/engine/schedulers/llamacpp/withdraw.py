@@ -5,6 +5,7 @@ The HTTP thread looks at the socket once a second (`LlamaCpp.notices_after`).
 *Source*: llama.cpp tools/server (``HTTP_POLLING_SECONDS``, ``SERVER_TASK_TYPE_CANCEL``).
 """
 
+from sim.engine.queue import queue_drop
 from sim.engine.schedulers.llamacpp.server import _note_generated
 from sim.engine.schedulers.llamacpp.slots import release
 from sim.engine.schedulers.llamacpp.state import GENERATING, NONE, PROMPT, LlamaCppState
@@ -16,15 +17,7 @@ from sim.ledger import FAILED
 
 @kernel
 def _from_queues(s, slot):
-    size = s.w_slot.size
-    n = 0
-    for j in range(s.w_len):
-        other = s.w_slot[(s.w_head + j) % size]
-        if other != slot:
-            s.w_slot[(s.w_head + n) % size] = other
-            n += 1
-    if n < s.w_len:
-        s.w_len = n
+    if queue_drop(s, slot):
         return True
     before = NONE
     at = s.d_first

@@ -5,6 +5,7 @@ So a prompt is computed to its end. The tokens in the cache stay for reuse.
 *Source*: ollama 010fd33c ``runner/ollamarunner/runner.go``.
 """
 
+from sim.engine.queue import queue_drop
 from sim.engine.schedulers.ollama.runner import RunnerState
 from sim.engine.state import free_slot, record_end
 from sim.engine.withdraw import LEFT, STAYS, withdraw  # noqa: F401 - declares it
@@ -13,17 +14,9 @@ from sim.ledger import FAILED
 
 
 def _withdraw(s, slot):
-    size = s.w_slot.size
-    n = 0
-    for j in range(s.w_len):
-        other = s.w_slot[(s.w_head + j) % size]
-        if other != slot:
-            s.w_slot[(s.w_head + n) % size] = other
-            n += 1
-    if n == s.w_len:
+    if not queue_drop(s, slot):
         s.r_output[slot] = min(s.r_output[slot], s.r_done[slot] + 1)
         return STAYS
-    s.w_len = n
     record_end(s, slot, s.now, FAILED)
     free_slot(s, slot)
     s.g_waiting = s.w_len

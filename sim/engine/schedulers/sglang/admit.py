@@ -91,6 +91,23 @@ def _open_budget(s):
     s.x_n = -1
 
 
+@inline
+def beside_shorter(s, left, room):
+    """``shortest_prefill_chunk_limit``: of ``room`` tokens for a chunk, what shorter prompts that wait leave; ``left``: what it still has."""
+    if s.policy == SHORTEST and s.a_chunk >= 2 * s.page:
+        held = 0
+        for i in range(s.w_lo, s.w_hi):
+            x = s.w_slot[i]
+            w = max(1, total_len(s, x) - s.r_hit[x])
+            c = ceil_page(s, w)
+            if w >= left or held + c > s.a_chunk - s.page:
+                break
+            held += c
+        if held > 0:
+            room = min(room, (s.a_chunk - held) // s.page * s.page)
+    return room
+
+
 @outlined(SglangState)
 def _add_chunked(s):
     """``add_chunked_req``: the request whose prompt is partly computed goes first and always progresses.
@@ -104,17 +121,7 @@ def _add_chunked(s):
     room = min(s.a_chunk, int(left_total(s)))
     if room <= 0:
         room = s.a_chunk
-    if s.policy == SHORTEST and s.a_chunk >= 2 * s.page:
-        held = 0  # shortest_prefill_chunk_limit: leave room for the shorter prompts that wait
-        for i in range(s.w_lo, s.w_hi):
-            x = s.w_slot[i]
-            w = max(1, total_len(s, x) - s.r_hit[x])
-            c = ceil_page(s, w)
-            if w >= left or held + c > s.a_chunk - s.page:
-                break
-            held += c
-        if held > 0:
-            room = min(room, (s.a_chunk - held) // s.page * s.page)
+    room = beside_shorter(s, left, room)
     cut = left > room
     extend = min(left, room)
     if ceil_page(s, s.r_pre[slot] + extend) - ceil_page(s, s.r_pre[slot] + 0) > s.tree.free + s.tree.evictable:

@@ -11,7 +11,7 @@ from typing import Final
 from sim.engine.kv.radix_evict import evict_until
 from sim.engine.kv.radix_window import insert_window, lock_window, unlock_window
 from sim.engine.outline import outlined
-from sim.engine.schedulers.sglang.admit import CONTINUE, NO_TOKEN, OTHER, charge, left_current, left_total
+from sim.engine.schedulers.sglang.admit import CONTINUE, NO_TOKEN, OTHER, beside_shorter, charge, left_current, left_total
 from sim.engine.schedulers.sglang.memory import pages_needed, set_key
 from sim.engine.schedulers.sglang.order import match_waiting
 from sim.engine.schedulers.sglang.pool_state import reset_second
@@ -91,17 +91,7 @@ def _add_chunk(s):
     room = min(min(s.a_chunk, int(left_total(s))), _left_window(s) - s.page)
     if room <= 0:
         return -1
-    if s.policy == SHORTEST and s.a_chunk >= 2 * s.page:
-        held = 0
-        for i in range(s.w_lo, s.w_hi):
-            x = s.w_slot[i]
-            w = max(1, total_len(s, x) - s.r_hit[x])
-            c = ceil_page(s, w)
-            if w >= left or held + c > s.a_chunk - s.page:
-                break
-            held += c
-        if held > 0:
-            room = min(room, (s.a_chunk - held) // s.page * s.page)
+    room = beside_shorter(s, left, room)
     cut = left > room
     extend = min(left, room)
     new = ceil_page(s, s.r_pre[slot] + extend) - ceil_page(s, s.r_pre[slot] + 0)

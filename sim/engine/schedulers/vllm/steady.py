@@ -5,17 +5,34 @@ import numpy as np
 
 from sim.engine.kv.blocks import take_blocks
 from sim.engine.schedulers.vllm.state import CACHED, CAP, COMP, KNOWN, LAST_SEQ, LAZY, NEXT
+from sim.jit import inline
+
+
+@inline
+def settled(s):
+    """Whether the next steps can only be those of running requests that decode, apart from their blocks."""
+    if not s.pure or s.got != s.n_run or s.t_got != s.now or s.q_len != s.depth - 1 or s.n_run == 0:
+        return False
+    if s.least < 3 or s.interval > 1 or s.pp > 1 or s.finished_pending or s.n_run > s.max_tokens:
+        return False
+    if s.role > 0 and (s.n_send > 0 or s.df_len > 0 or s.horizon <= s.now):
+        return False
+    return s.wq.len + s.kvq.len == 0 or s.stuck
+
+
+@inline
+def count_steps(s, k):
+    """``k`` steps are over, and their blocks taken."""
+    s.least -= k
+    s.step_no += k
+    s.n_exec += k
+    s.t_got = s.now
+    s.g_kv_used = float(s.kv.total - s.kv.free)
 
 
 def steady_vllm(s):
     """See the contract. Blocks: each request crosses at most k / block_size + 1 borders in k steps."""
-    if not s.pure or s.got != s.n_run or s.t_got != s.now or s.q_len != s.depth - 1 or s.n_run == 0:
-        return 0
-    if s.least < 3 or s.interval > 1 or s.pp > 1 or s.finished_pending or s.n_run > s.max_tokens:
-        return 0
-    if s.role > 0 and (s.n_send > 0 or s.df_len > 0 or s.horizon <= s.now):
-        return 0
-    if s.wq.len + s.kvq.len > 0 and not s.stuck:
+    if not settled(s):
         return 0
     k = s.least - 1
     fits = s.kv.free // s.n_run
@@ -51,8 +68,4 @@ def apply_vllm(s, k):
         if s.defer_free:
             x[slot, LAST_SEQ] = s.seq_s
     take_blocks(s.kv, need)
-    s.least -= k
-    s.step_no += k
-    s.n_exec += k
-    s.t_got = s.now
-    s.g_kv_used = float(s.kv.total - s.kv.free)
+    count_steps(s, k)

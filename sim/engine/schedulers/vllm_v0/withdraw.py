@@ -4,6 +4,7 @@
 A prompt that is computed in chunks ends with its last chunk here, upstream with the chunk under way.
 """
 
+from sim.engine.queue import queue_drop
 from sim.engine.schedulers.vllm_v0.state import BLOCKS, ENDED, LEN, RUNNING, STATUS, STOP, SWAPPED, V0State
 from sim.engine.state import free_slot, record_end
 from sim.engine.withdraw import LEFT, STAYS, withdraw  # noqa: F401 - declares it
@@ -34,7 +35,7 @@ def _withdraw(s, slot):
             if other != slot:
                 s.w_slot[(s.w_head + n) % size] = other
                 n += 1
-        s.w_len = n
+        queue_drop(s, slot)
     record_end(s, slot, s.now, FAILED)
     free_slot(s, slot)
     s.pure = False

@@ -14,6 +14,7 @@ from sim.engine.kv.blocks import (
     give_back_run,
     name_entry,
     new_entry,
+    take_bare,
     unlink_entry,
 )
 from sim.engine.schedulers.vllm.groups.state import ANON, UNASKED
@@ -72,25 +73,14 @@ def grab(s, n):
     b.free -= n
     if not b.caching:
         return
-    k = min(n, b.fresh)
-    b.fresh -= k
-    n -= k
+    n = take_bare(b, n)
     while n > 0:
         e = b.e_next[0]
-        if b.e_key[e] == 0:
-            k = min(n, b.e_ref[e])
-            b.e_ref[e] -= k
-            n -= k
-            if b.e_ref[e] == 0:
-                unlink_entry(b, e)
-                b.spare[b.n_spare] = e
-                b.n_spare += 1
-        else:
-            unlink_entry(b, e)
-            if s.k_more[e] != 0:
-                _strip_further(s, e)
-            forget_entry(b, e)
-            n -= 1
+        unlink_entry(b, e)
+        if s.k_more[e] != 0:
+            _strip_further(s, e)
+        forget_entry(b, e)
+        n = take_bare(b, n - 1)
 
 
 @inline

@@ -10,6 +10,7 @@ from sim.engine.outline import outlined
 from sim.engine.schedulers.vllm.groups.grow import advance_in
 from sim.engine.schedulers.vllm.groups.state import KIND, MAMBA, SIZE, SLIDING, WINDOW, GroupState
 from sim.engine.schedulers.vllm.state import CAP, COMP, KNOWN, LAST_SEQ, LAZY, NEXT
+from sim.engine.schedulers.vllm.steady import count_steps, settled
 
 
 @outlined(GroupState)
@@ -43,13 +44,7 @@ def steps_of_blocks(s, k):
 
 def steady_groups(s):
     """See the contract."""
-    if not s.pure or s.got != s.n_run or s.t_got != s.now or s.q_len != s.depth - 1 or s.n_run == 0:
-        return 0
-    if s.least < 3 or s.interval > 1 or s.pp > 1 or s.finished_pending or s.n_run > s.max_tokens:
-        return 0
-    if s.role > 0 and (s.n_send > 0 or s.df_len > 0 or s.horizon <= s.now):
-        return 0
-    if s.wq.len + s.kvq.len > 0 and not s.stuck:
+    if not settled(s):
         return 0
     return steps_of_blocks(s, np.int64(s.least - 1))
 
@@ -72,8 +67,4 @@ def apply_groups(s, k):
             advance_in(s, np.int64(slot), np.int64(comp))
         if s.defer_free:
             x[slot, LAST_SEQ] = s.seq_s
-    s.least -= k
-    s.step_no += k
-    s.n_exec += k
-    s.t_got = s.now
-    s.g_kv_used = float(s.kv.total - s.kv.free)
+    count_steps(s, k)
