@@ -91,7 +91,9 @@ def _real(path: str | Path, field: str) -> Path:
 def _check_parent(at: Path, field: str, shown: str, what: str) -> None:
     parent = next(p for p in at.parents if os.path.lexists(p))
     try:
-        Path(tempfile.mkdtemp(prefix=_STAGE, dir=parent)).rmdir()  # permissions alone do not tell
+        tried = Path(tempfile.mkdtemp(prefix=_STAGE, dir=parent))  # permissions alone do not tell
+        with suppress(FileNotFoundError):  # another program has swept it away
+            tried.rmdir()
     except OSError as error:
         why = f"cannot be made: {parent} cannot be written ({error.strerror})"
         raise ConfigError(field, shown, why, hint=f"name another {what}") from None

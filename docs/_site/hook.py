@@ -12,6 +12,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from pages import pages, record
 
+_RECORD = "<!-- record -->"
+
 
 def on_files(files: Files, config: Any) -> Files:
     """Called by mkdocs when it has listed the files of `docs/`."""
@@ -22,4 +24,4 @@ def on_files(files: Files, config: Any) -> Files:
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Called for each page: the accuracy record is a table of the package."""
-    return markdown.replace("<!-- record -->", record())
+    return markdown.replace(_RECORD, record()) if _RECORD in markdown else markdown

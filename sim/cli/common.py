@@ -90,7 +90,10 @@ def stopping(kept: str = "the partial result will be saved") -> Iterator[Callabl
         with suppress(OSError, ValueError):  # the terminal may be gone
             print(f"\nstopping: {kept} (Ctrl-C again to stop at once)", file=sys.stderr, flush=True)
 
-    before = {number: signal.signal(number, ask) for number in STOPS}
+    heard = [
+        n for n in STOPS if n == signal.SIGINT or signal.getsignal(n) is not signal.SIG_IGN
+    ]  # nohup: somebody wants otherwise
+    before = {number: signal.signal(number, ask) for number in heard}
     try:
         yield lambda: asked[0] if asked else 0
     finally:

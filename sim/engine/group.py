@@ -397,6 +397,10 @@ class EngineGroup:
         _outcomes(alone, times, rows)
         return times.tolist(), rows[:, [0, 2, 3, 4, 5]].tolist()
 
+    def kv_parts(self) -> dict[str, Any] | None:
+        """What each kind of layer holds, of engines that keep them apart."""
+        return None
+
     def renewed(self, replica: int, fresh: Any) -> None:
         """State ``fresh`` is about to take a replica's place (`sim.engine.crash`)."""
 

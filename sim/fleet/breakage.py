@@ -56,9 +56,9 @@ def check_faults(faults: Sequence[Fault], plans: Sequence[Any]) -> None:
     for fault in faults:
         if fault.scope == "replica":
             fault.concerns(units)
-        elif fault.name == "link" and not plans[0].role:
+        elif fault.touches == "link" and not plans[0].role:
             raise ConfigError(
-                "faults.name", "link", "is about the links between prefill and decode pools, of which there are none"
+                "faults.name", fault.name, "is about the links between prefill and decode pools, of which there are none"
             )
 
 
@@ -124,7 +124,7 @@ def in_front(
     seed: int,
 ) -> list[Station]:
     """The stations between clients and engines, with those of clients that do more than wait and of faults."""
-    breaks_requests = any(f.name not in ("link", "router_restart", "slow") for f in faults)
+    breaks_requests = any(f.touches in ("process", "gateway") for f in faults)
     if client is None and not breaks_requests:
         attempts = None
     else:

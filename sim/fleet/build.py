@@ -33,7 +33,7 @@ from sim.fleet.gateway import Gateway
 from sim.fleet.kv_links import Wire
 from sim.fleet.members import Members
 from sim.fleet.migration import Migrator
-from sim.fleet.refused import REFUSED
+from sim.fleet.refused import BREAKS, REFUSED
 from sim.fleet.routers import make_routers, side_view
 from sim.fleet.station import Station
 from sim.fleet.world import World
@@ -279,10 +279,8 @@ def refuse(plans: Sequence[Plan], scenario: Any) -> None:
     check_faults(broken, plans)
     for i, fault in enumerate(broken):
         has["faults"] = f"faults[{i}].name", fault.name
-        if fault.name == "router_restart":
-            has["a router that restarts"] = f"faults[{i}].name", fault.name
-        elif fault.name != "link":
-            has["broken replicas"] = f"faults[{i}].name", fault.name
+        if fault.touches in BREAKS:
+            has[BREAKS[fault.touches]] = f"faults[{i}].name", fault.name
     if not router.elastic:
         has["a router of a fixed fleet"] = "router.name", scenario.router.name
     if router.coordinates:

@@ -77,14 +77,14 @@ class Queue(Station):
                 self._round()
         self._ticking = False
 
-    def withdraw(self, request: Request) -> None:
+    def withdraw(self, request: Request) -> bool:
         """Out of the queue."""
         number = request.number
         if self.held.pop(number, None) is None:
-            self.then.withdraw(request)
-            return
+            return self.then.withdraw(request)
         self._alive.discard(number)
         self._router.withdraw(number)
+        return True
 
     def _give_up(self, number: int) -> None:
         request = self.held.pop(number, None)

@@ -27,7 +27,6 @@ class Door(Station):
         self._tickets: dict[int, Ticket] = {}
         self._begun: set[int] = set()  # those that have their first token
         self._alarm = inf
-        self._waited: set[int] = set()
         self._waits = self._refused = self._late = 0
 
     def arrive(self, request: Request) -> bool:
@@ -48,19 +47,21 @@ class Door(Station):
         self.held[number] = request
         self._tickets[number] = ticket
         self._round()
-        if number in self.held:
-            self._waited.add(number)
-            self._waits += 1
+        self._waits += number in self.held
         return True
 
-    def withdraw(self, request: Request) -> None:
-        """Told to the policy, if it is here; else to who has it."""
-        if self.held.pop(request.number, None) is None:
-            self.then.withdraw(request)
-            return
-        self._waited.discard(request.number)
-        self._policy.withdraw(self._tickets.pop(request.number), self._clock.now)
-        self._round()
+    def withdraw(self, request: Request) -> bool:
+        """Told to the policy, if it is here; else to who has it, and its place is free if it is gone there without an outcome."""
+        gone = self.held.pop(request.number, None) is not None
+        if gone:
+            self._policy.withdraw(self._tickets.pop(request.number), self._clock.now)
+        else:
+            gone = self.then.withdraw(request)
+            if gone:
+                self._over(request, 0)
+        if gone:
+            self._round()
+        return gone
 
     def _round(self) -> None:
         now = self._clock.now
@@ -69,7 +70,6 @@ class Door(Station):
             for number in late:
                 request = self.held.pop(number)
                 del self._tickets[number]
-                self._waited.discard(number)
                 self._late += 1
                 self.before.refused(request, now, True)
             gone = self._policy.release(self._view)
@@ -80,7 +80,6 @@ class Door(Station):
         self._set_alarm(now)
 
     def _let_through(self, request: Request) -> None:
-        self._waited.discard(request.number)
         if not self.then.arrive(request):
             self._over(request, 0)
             self.before.refused(request, self._clock.now)

@@ -83,7 +83,7 @@ class Engines(Station):
 
     def leaves(self) -> dict[str, Any]:
         """What kinds of layer held, of pools whose engines keep them apart."""
-        found = [group.kv_parts() for group in self.groups if hasattr(group, "kv_parts")]
+        found = [parts for group in self.groups if (parts := group.kv_parts()) is not None]
         return {"kv_groups": found} if found else {}
 
     # -- caches
@@ -124,7 +124,7 @@ class Engines(Station):
         self.taken[pool] += 1
         self.groups[pool].submit(self.number_of[replica], columns, spans, row, row + 1, number - row, request.watch)
 
-    def withdraw(self, request: Request) -> None:
+    def withdraw(self, request: Request) -> bool:
         """Its engine hears of it when it looks, and does what it does (`sim.engine.withdraw`)."""
         now = self.clock.now
         period = self.notices_after[self.pool_of[request.replica]]
@@ -133,6 +133,7 @@ class Engines(Station):
         else:
             looks = np.floor((now - request.came) / period) + 1.0
             self.clock.call(request.came + float(looks) * period, lambda: self._let_go(request))
+        return False
 
     def _let_go(self, request: Request) -> None:
         if request.number not in self._there:

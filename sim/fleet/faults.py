@@ -7,6 +7,7 @@ again has an empty cache. Faults that nobody is there for any more do not happen
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from math import inf
 from typing import Any
@@ -61,6 +62,7 @@ class Faults(Station):
         self._slowness: dict[int, Any] = {}
         self._incidents: list[Incident] = []
         self._now: Incident | None = None
+        self._open: Counter[tuple[str, int]] = Counter()
         self._late = 0
         self._delivered: dict[int, int] = {}
         self._timers = Timers(clock, self._ring, lambda: True)
@@ -94,7 +96,9 @@ class Faults(Station):
         fault = self._faults[i]
         scripted = fault.params.at is not None
         if kind == END:
-            fault.end(self, unit.replica)
+            self._open[fault.name, unit.replica] -= 1
+            if not self._open[fault.name, unit.replica]:  # else another of the kind goes on
+                fault.end(self, unit.replica)
             if not scripted:
                 self._next(i, unit)
             return
@@ -111,6 +115,7 @@ class Faults(Station):
         now = float(self._clock.now)
         self._now = Incident(fault.name, now, now + lasts, unit.replica, fault.words(unit.replica))
         self._incidents.append(self._now)
+        self._open[fault.name, unit.replica] += 1
         fault.begin(self, unit.replica)
         self._timers.at(now + lasts, END, (i, unit))
 

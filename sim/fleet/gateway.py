@@ -54,13 +54,13 @@ class Gateway(Station):
         if request.number in self.held:
             self._push(request, priority)
 
-    def withdraw(self, request: Request) -> None:
+    def withdraw(self, request: Request) -> bool:
         """Out of the buffer; a worker that tries for it is free at its next try."""
         if self.held.pop(request.number, None) is None:
-            self.then.withdraw(request)
-            return
+            return self.then.withdraw(request)
         self._buffer = [entry for entry in self._buffer if entry[2] is not request]
         heapify(self._buffer)
+        return True
 
     def _push(self, request: Request, priority: int) -> None:
         heappush(self._buffer, (priority, self._count, request))

@@ -83,8 +83,8 @@ class HostView:
         return self._view.delivered()
 
     def cached(self, block: Any, row: int) -> Any:
-        """Not of hosts."""
-        raise NotImplementedError
+        """Not of Ollama: refused by name."""
+        return self._view.cached(block, row)
 
     def running(self, replica: int) -> Any:
         """Not of hosts."""

@@ -42,7 +42,6 @@ class Front(Station):
             self.before.refused(request, self._clock.now)
         return True
 
-    def withdraw(self, request: Request) -> None:
+    def withdraw(self, request: Request) -> bool:
         """One that waits goes."""
-        if self.held.pop(request.number, None) is None:
-            self.then.withdraw(request)
+        return self.held.pop(request.number, None) is not None or self.then.withdraw(request)

@@ -79,7 +79,7 @@ class RankView:
 
     def gauges(self) -> NDArray[np.float64]:
         """f8[5, ranks], as of the last decision of each rank."""
-        self._owner.sync(self.now)
+        self._owner.catch_up(self.now)
         return self._owner.inner.gauges()[:, self._part]  # type: ignore[no-any-return]
 
     def look(self) -> dict[str, NDArray[np.float64]]:
@@ -196,9 +196,10 @@ class RankedGroup:
                 due += interval
             self._quiet[replica], self._due[replica] = inf, due
 
-    def sync(self, now: float) -> None:
-        """Bring every rank up to ``now``; nothing watched can happen before."""
-        self.inner.catch_up(now)
+    def catch_up(self, now: float, replica: int | None = None) -> None:
+        """Bring the ranks of one replica (None: of all) up to ``now``; nothing watched can happen before."""
+        for rank in (None,) if replica is None else range(replica * self.ranks, (replica + 1) * self.ranks):
+            self.inner.catch_up(now, rank)
 
     def next_event(self) -> float:
         """A time before which nothing that anyone could see happens here."""
@@ -243,6 +244,10 @@ class RankedGroup:
     def pool_use(self) -> Any:
         """Use of the pools within each rank."""
         return self.inner.pool_use()
+
+    def kv_parts(self) -> Any:
+        """What each kind of layer holds."""
+        return self.inner.kv_parts()
 
     def take_watched(self) -> Any:
         """Watched outcomes since the last call: (ids, times, replicas)."""

@@ -14,7 +14,17 @@ class Refused(NamedTuple):
     allowed: str
 
 
+BREAKS: Final = {
+    "process": "broken replicas",
+    "speed": "broken replicas",
+    "gateway": "a gateway that is out",
+    "router": "a router that restarts",
+}
+"""What a fault touches → the feature below."""
 REFUSED: Final = (
+    Refused(
+        "roles", "a gateway that is out", "withdrawing a request whose KV is on its way between engines is not modelled", "link"
+    ),
     Refused(
         "roles",
         "broken replicas",

@@ -116,12 +116,12 @@ class Elastic(Station):
         self.waited += 1
         return True
 
-    def withdraw(self, request: Request) -> None:
+    def withdraw(self, request: Request) -> bool:
         """Out of the room."""
         if self.held.pop(request.number, None) is None:
-            self.then.withdraw(request)
-        else:
-            self._buffer.remove(request)
+            return self.then.withdraw(request)
+        self._buffer.remove(request)
+        return True
 
     def serves(self, replica: int) -> bool:
         """Whether a replica is there, serving or draining."""
@@ -295,7 +295,7 @@ class ElasticPool:
         now = float(self._env.now)
         if self._targets is None:
             self._decide(now, {})
-            return now + self._p.interval
+            return now + self._p.looks
         if self._targets.gpu is not None:
             self._engines.view.sync(self.first)
             self._engines.after_looks()
@@ -305,7 +305,7 @@ class ElasticPool:
             self._samples.popleft()
         if self._samples[0][0] != now:
             self._decide(now, self._measure(now, busy))
-        return now + self._p.interval
+        return now + self._p.looks
 
     def _busy(self) -> NDArray[np.float64]:
         """f8[replica]: seconds in which kernels ran; of ranks, on average."""

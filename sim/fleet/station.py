@@ -80,9 +80,9 @@ class Station:
         """The same, each to the replica that ``rule`` (a `sim.policy.router.Fewest`) names then."""
         self.then.submit_ahead(block, lo, hi, first, rule)
 
-    def withdraw(self, request: Request) -> None:
-        """The client of a request has gone, now. Who keeps requests drops it without a word; it gets no outcome any more, except from an engine."""
-        self.then.withdraw(request)
+    def withdraw(self, request: Request) -> bool:
+        """The client of a request has gone, now. Who keeps requests drops it without a word: True, no outcome will come; an engine sends one."""
+        return self.then.withdraw(request)
 
     # -- up
 

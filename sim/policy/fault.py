@@ -89,6 +89,8 @@ class Fault(ABC):
     source: ClassVar[str] = ""
     """Of `default_mtbf`."""
     scope: ClassVar[Literal["replica", "fleet"]] = "replica"
+    touches: ClassVar[Literal["process", "speed", "gateway", "router", "link"]] = "process"
+    """What breaks: requests are cut off where it is a process or the gateway."""
 
     def __init__(self, params: Any) -> None:
         self.params = params

@@ -64,6 +64,12 @@ class LifeParams(BaseModel):
     min: int = Field(1, ge=0, le=MOST, description="fewest replicas; 0 allows scaling to zero")
     max: int = Field(ge=1, le=MOST, description="most replicas, those that are draining included")
     interval: Seconds = Field(15.0, ge=0.1, le=1e6, description="time between two evaluations (assumed: as Kubernetes)")
+
+    @property
+    def looks(self) -> float:
+        """Seconds between two looks at the replicas."""
+        return self.interval
+
     startup: Startup = Field(default_factory=Startup, description="phases of a cold start")
     spot: Spot | None = Field(None, description="replicas on spot machines, which are taken away with notice")
     maintenance: tuple[Maintenance, ...] = Field((), max_length=1000, description="windows in which machines are out of service")

@@ -104,31 +104,33 @@ class Prepared:
             traffic = fitting(self.plans, worse, s.traffic.too_long)
         total = traffic.total
         check_room(plans, traffic, inf if s.until is None else s.until)
-        raw = execute(
-            plans,
-            traffic,
-            s.router,
-            s.seed,
-            bins=_bins(s.record.max_points, sum(p.replicas * p.rank_count for p in plans)) if s.record.timeseries else 0,
-            histogram=(ITL_BINS, ITL_LO, ITL_SCALE),
-            until=inf if s.until is None else s.until,
-            progress=(lambda sent, finished: progress(finished, total)) if progress else None,
-            multi_step=multi_step,
-            scaling=self.scaling,
-            transfer=s.transfer,
-            admission=s.admission,
-            clients=s.clients,
-            faults=s.faults,
-        )
-        raw.notes[:0] = self.notes
-        record = _record(s, plans, raw, traffic)
         try:
+            raw = execute(
+                plans,
+                traffic,
+                s.router,
+                s.seed,
+                bins=_bins(s.record.max_points, sum(p.replicas * p.rank_count for p in plans)) if s.record.timeseries else 0,
+                histogram=(ITL_BINS, ITL_LO, ITL_SCALE),
+                until=inf if s.until is None else s.until,
+                progress=(lambda sent, finished: progress(finished, total)) if progress else None,
+                multi_step=multi_step,
+                scaling=self.scaling,
+                transfer=s.transfer,
+                admission=s.admission,
+                clients=s.clients,
+                faults=s.faults,
+            )
+            raw.notes[:0] = self.notes
+            record = _record(s, plans, raw, traffic)
             check_laws(record)
             result = summarise(record, s.warmup)
             check_result(result.columns, result.summary.as_dict())
         except LawViolation as error:
+            from sim.config import to_yaml
+
             changed = {"rate": rate, "replicas": replicas, "units": units, "lengths": lengths, "burst": burst, "spike": spike}
-            raise broken(error, record.scenario, plans, changed) from error
+            raise broken(error, to_yaml(s), plans, changed | {"course": course, "classes": classes}) from error
         costs = economics.section(result.summary, s, plans, record)
         if costs is not None:
             result.summary = replace(result.summary, economics=costs)

@@ -46,11 +46,9 @@ def repeated(scenario: Any, replication: int) -> Any:
 
 def seed_of(seed: int, replication: int) -> int:
     """The seed of a repetition: what is compared under the same seed gets the same random numbers in each of them."""
-    import hashlib
+    from sim.streams import sub_seed
 
-    if replication == 0:
-        return seed
-    return int.from_bytes(hashlib.blake2b(f"{seed}/replication/{replication}".encode(), digest_size=8).digest(), "little") >> 1
+    return seed if replication == 0 else sub_seed(seed, f"replication/{replication}")
 
 
 def is_random(scenario: Any) -> bool:

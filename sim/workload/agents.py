@@ -19,6 +19,7 @@ from sim.workload.arrivals._base import Arrival
 from sim.workload.base import Traffic
 from sim.workload.lengths._base import Length, PairReader
 from sim.workload.prefixes import Prefixes
+from sim.workload.sessions import not_tiny
 from sim.workload.settings import Params
 from sim.workload.table import BLOCK_ROWS, MAX_TOKENS, MOST_SPANS, RequestBlock
 from sim.workload.waits import Waits
@@ -48,7 +49,7 @@ class AgentParams(Params):
     tool_time: Seconds = Field(
         default=0.0, le=1e9, description="mean time from an answer to the next call: the tool runs meanwhile"
     )
-    tool_cv: float = Field(
+    tool_cv: Annotated[float, AfterValidator(not_tiny)] = Field(
         default=1.0,
         ge=0,
         le=100,

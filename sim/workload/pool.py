@@ -14,6 +14,7 @@ from pydantic import Field
 from sim.errors import ConfigError
 from sim.streams import stream
 from sim.workload.arrivals._base import Arrival
+from sim.workload.arrivals.weibull import Weibull, WeibullParams
 from sim.workload.base import Traffic
 from sim.workload.lengths._base import Length, PairReader
 from sim.workload.settings import Params
@@ -64,6 +65,7 @@ class PoolTraffic(Traffic):
         weights = np.arange(1, params.count + 1, dtype=float) ** -params.zipf
         self._shares = weights / weights.sum()
         self._factors = self._drawn_factors()
+        self._weibull = Weibull(WeibullParams(rate=1.0, cv=params.cv)) if params.burstiness == "weibull" else None
         largest = self._factors.max(axis=1)
         if params.lengths_cv == 0:
             self.max_prompt_tokens, self.max_tokens = length.largest_prompt, length.largest_total
@@ -156,10 +158,8 @@ class PoolTraffic(Traffic):
 
     def _gaps(self, rng: np.random.Generator, n: int) -> NDArray[np.float64]:
         cv = self._params.cv
-        if self._params.burstiness == "weibull":
-            from sim.workload.arrivals.weibull import Weibull, WeibullParams
-
-            return Weibull(WeibullParams(rate=1.0, cv=cv)).gaps(rng, n)
+        if self._weibull is not None:
+            return self._weibull.gaps(rng, n)
         shape = 1.0 / cv**2
         gaps: NDArray[np.float64] = rng.standard_gamma(shape, n) / shape
         return gaps

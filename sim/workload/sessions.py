@@ -36,7 +36,8 @@ def _turn_bounds(turns: int | tuple[int, int]) -> int | tuple[int, int]:
     return turns
 
 
-def _not_tiny(cv: float) -> float:
+def not_tiny(cv: float) -> float:
+    """A coefficient of variation whose square is a number."""
     if 0 < cv < 0.001:
         raise ValueError("must be 0 or in [0.001, 100]")
     return cv
@@ -57,7 +58,7 @@ class SessionParams(Params):
         default="arrival",
         description="what the think time counts from: the arrival of the turn before, whether it has been answered or not, or its answer",
     )
-    think_cv: Annotated[float, AfterValidator(_not_tiny)] = Field(
+    think_cv: Annotated[float, AfterValidator(not_tiny)] = Field(
         default=1.0,
         ge=0,
         le=100,

@@ -21,6 +21,7 @@ SMALL = "max_model_len: 1500, max_num_seqs: 8, max_num_batched_tokens"
 ENGINES = {
     "vllm": (f"{{name: vllm, {SMALL}: 256, async_scheduling: false}}", (120, 260)),
     "vllm, asynchronous": (f"{{name: vllm, {SMALL}: 256, async_scheduling: true}}", (120, 260)),
+    "vllm, groups": (f"{{name: vllm, {SMALL}: 256}}", (250, 500)),
     "vllm 0.6": (f"{{name: vllm, version: '0.6', {SMALL}: 2048}}", (120, 260)),
     "vllm-ascend": (f"{{name: vllm-ascend, {SMALL}: 2048}}", (20, 40)),
     "sglang": ("{name: sglang, max_running_requests: 8, chunked_prefill_size: 256, context_length: 4096}", (4200, 6000)),
@@ -33,7 +34,7 @@ ENGINES = {
     "mindie": ("{name: mindie, maxBatchSize: 8, maxPrefillBatchSize: 4}", (120, 260)),
     "plain": (f"{{name: '{PLAIN}:PlainVllm'}}", (120, 260)),
 }
-MODELS = {"sglang, windows": "gpt-oss-20b", "sglang, states": "qwen3.5-9b"}
+MODELS = {"vllm, groups": "gpt-oss-20b", "sglang, windows": "gpt-oss-20b", "sglang, states": "qwen3.5-9b"}
 KEEPS = {"sglang", "sglang, windows", "sglang, states", "tgi", "llamacpp", "ollama"}
 ON_NPUS = {"mindie", "vllm-ascend"}
 

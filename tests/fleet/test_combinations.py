@@ -265,6 +265,7 @@ def test_what_is_refused_is_refused_with_its_reason(pair: Any) -> None:
         "faults": "faults: {name: crash, at: 1s}",
         "broken replicas": "faults: {name: crash, at: 1s}",
         "a router that restarts": "faults: {name: router_restart, at: 1s}",
+        "a gateway that is out": "faults: {name: gateway_outage, at: 1s}",
     }
     pools = {"several models": hosts(1), "roles": SIDES["vllm"], "ranks": RANKS}
     kinds = {pair.one, pair.other}

@@ -101,18 +101,19 @@ def _rows(found: Sequence[Incident], facts: Facts) -> list[IncidentRow]:
     order = order[facts.counted[order]]
     arrival, ok = facts.columns["arrival_s"][order], facts.ok[order]
     required = min(facts.record.slo.attainment, float(ok.mean()) if ok.size else 1.0)
-    return [_row(i, arrival, ok, required) for i in found]
+    bad, reach = _bad_windows(ok, required), _reach(arrival)
+    return [_row(i, arrival, ok, bad, reach) for i in found]
 
 
-def _row(incident: Incident, arrival: Array, ok: Array, required: float) -> IncidentRow:
+def _row(incident: Incident, arrival: Array, ok: Array, bad: Array, reach: float) -> IncidentRow:
     i = incident
-    lo = int(np.searchsorted(arrival, i.start_s - _reach(arrival)))
+    lo = int(np.searchsorted(arrival, i.start_s - reach))
     recovery: float | None = 0.0
     missed = 0
     until = max(i.end_s, i.start_s)
-    for start, end in _bad_stretches(ok[lo:], required):
+    for start, end in _bad_stretches(ok[lo:], bad[lo:]):
         came, left = float(arrival[lo + start]), float(arrival[min(lo + end, arrival.size - 1)])
-        if came > until + _reach(arrival):
+        if came > until + reach:
             break
         until = max(until, left)
         missed = int(np.count_nonzero(~ok[lo : lo + end]))
@@ -125,12 +126,19 @@ def _reach(arrival: Array) -> float:
     return float(arrival[-1] - arrival[0]) / arrival.size * _WINDOW if arrival.size > 1 else 0.0
 
 
-def _bad_stretches(ok: Array, required: float) -> list[tuple[int, int]]:
-    """Stretches [lo, hi) of requests, windows of which miss the SLO by more than chance."""
+def _bad_windows(ok: Array, required: float) -> Array:
+    """b1: whether the `_WINDOW` requests from each one on miss the SLO by more than chance; empty where there are fewer."""
+    if ok.size <= _WINDOW:
+        return np.zeros(0, bool)
+    share = np.convolve(ok.astype(float), np.ones(_WINDOW) / _WINDOW, "valid")
+    bad: Array = share < required - 2.0 * np.sqrt(required * (1.0 - required) / _WINDOW) - 1e-9
+    return bad
+
+
+def _bad_stretches(ok: Array, bad: Array) -> list[tuple[int, int]]:
+    """Stretches [lo, hi) of requests of bad windows; of few requests all, if any missed."""
     n = ok.size
     if n <= _WINDOW:
         return [(0, n)] if n and not ok.all() else []
-    share = np.convolve(ok.astype(float), np.ones(_WINDOW) / _WINDOW, "valid")
-    bad = share < required - 2.0 * np.sqrt(required * (1.0 - required) / _WINDOW) - 1e-9
     edges = np.flatnonzero(np.diff(np.concatenate([[0], bad.astype(int), [0]])))
     return [(int(a), min(int(b) + _WINDOW - 1, n)) for a, b in zip(edges[::2], edges[1::2], strict=True)]

@@ -23,6 +23,7 @@ class GatewayOutage(Fault):
     """Whoever streams through it loses the answer; the engines hear of it as of any client that goes."""
 
     name = "gateway_outage"
+    touches = "gateway"
     Params = GatewayOutageParams
     scope = "fleet"
 

@@ -25,6 +25,7 @@ class Link(Fault):
     """Transfers that are under way arrive as they would have; later ones take longer, or wait."""
 
     name = "link"
+    touches = "link"
     Params = LinkParams
     scope = "fleet"
 

@@ -14,6 +14,7 @@ class RouterRestart(Fault):
     """It lasts no time."""
 
     name = "router_restart"
+    touches = "router"
     scope = "fleet"
 
     def lasts(self, unit: Unit) -> float:

@@ -20,6 +20,7 @@ class Slow(ReplicaFault):
     """Requests stay where they are; routers that do not look go on sending."""
 
     name = "slow"
+    touches = "speed"
     Params = SlowParams
 
     def lasts(self, unit: Unit) -> float:

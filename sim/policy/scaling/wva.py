@@ -34,6 +34,11 @@ class WvaParams(LifeParams):
     kv_spare_trigger: float = Field(0.1, ge=0, le=1, description="mean spare KV share below which one more comes")
     queue_spare_trigger: float = Field(3.0, ge=0, le=1e9, description="mean spare queue below which one more comes")
 
+    @property
+    def looks(self) -> float:
+        """Scrapes come between evaluations."""
+        return min(self.interval, self.sample_interval)
+
 
 def wanted(p: Any, kv: NDArray[np.float64], queue: NDArray[np.float64], current: int) -> int:
     """For the maxima of each replica that serves; while replicas are starting the number stays."""

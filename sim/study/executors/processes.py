@@ -12,6 +12,8 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from sim.study.base import Trial
@@ -93,20 +95,15 @@ class Processes:
         if self._pool is None or _headless(self._pool):
             from joblib.externals.loky import get_reusable_executor
 
-            self._pool = get_reusable_executor(
-                max_workers=self._jobs, timeout=_IDLE_S, initializer=_settle, initargs=(os.getpid(),), kill_workers=False
+            pool = partial(
+                get_reusable_executor, max_workers=self._jobs, timeout=_IDLE_S, initializer=_settle, initargs=(os.getpid(),)
             )
+            self._pool = pool(kill_workers=False)
             if _headless(self._pool):  # that of an earlier study; its workers have nobody to end them either
                 for worker in list(self._pool._processes.values()):
-                    os.kill(worker.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
-                self._pool = get_reusable_executor(
-                    max_workers=self._jobs,
-                    timeout=_IDLE_S,
-                    initializer=_settle,
-                    initargs=(os.getpid(),),
-                    reuse=False,
-                    kill_workers=True,
-                )
+                    with suppress(ProcessLookupError):
+                        os.kill(worker.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+                self._pool = pool(reuse=False, kill_workers=True)
         return self._pool
 
     def close(self) -> None:

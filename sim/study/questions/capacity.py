@@ -260,7 +260,8 @@ class Capacity(Study):
                 ends = yield from together([self._search(0, first, f) for f in (self._error.high, self._error.low)])
         except Interrupted as stopped:
             for outcome in stopped.outcomes:
-                self._keep(outcome)
+                if "step_time" not in outcome.trial.settings:  # such probes are of another question
+                    self._keep(outcome)
             interrupted = True
         return self._answer(found, ends, interrupted)
 

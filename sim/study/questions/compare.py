@@ -114,10 +114,9 @@ class CompareAnswer:
     def held(self, deployment: Deployment) -> bool | None:
         """Whether every repetition met the SLO, not only the first; None without one."""
         slo = deployment.summary["slo"]
-        shares = deployment.effective
-        if slo["met"] is None or self.replications < 2:
-            return None if slo["met"] is None else bool(slo["met"])
-        return bool(slo["met"]) and all(share is not None and share >= slo["required"] for share in shares)
+        if slo["met"] is None:
+            return None
+        return bool(slo["met"]) and (self.replications < 2 or all(share >= slo["required"] for share in deployment.effective))
 
     def cautions(self) -> list[str]:
         """What speaks against comparing means at all: deployments that never settle."""

@@ -57,6 +57,8 @@ class Hysteresis:
     def sentence(self) -> str:
         """What was found, in words."""
         head = f"After {self.overload_s:.3g} s at {self.overload:.4g} requests/s, more than can be served,"
+        if not self.levels:
+            return f"{head} the traffic ended before the same loads came again: nothing is known."
         bad = [level for level in self.levels if level.worse]
         if not bad:
             return f"{head} every load is served as well as before: no hysteresis."
@@ -78,10 +80,9 @@ def measure(scenario: Any, capacity: float, replications: int, confidence: float
     """``replications`` runs of the course."""
     seconds, factors = course(capacity)
     s = scenario
-    if s.traffic.synthetic is not None:
+    if s.traffic.so_many is not None:
         n = math.ceil(capacity * sum(w * f for w, f in zip(seconds, factors, strict=True)))
-        more = s.traffic.synthetic.model_copy(update={"requests": n})
-        s = s.model_copy(update={"traffic": s.traffic.model_copy(update={"synthetic": more})})
+        s = s.model_copy(update={"traffic": s.traffic.with_requests(n)})
     runs = replications if is_random(s) else 1
     load: dict[str, Any] = {"rate": capacity, "course": (seconds, factors)}
     outcomes = yield [Trial(repeated(s, r), {"hysteresis": capacity, "replication": r}, load) for r in range(runs)]

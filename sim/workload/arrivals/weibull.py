@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +33,7 @@ class WeibullParams(ArrivalParams):
             raise ValueError("needs exactly one of cv and shape")
         return self
 
-    @property
+    @cached_property
     def k(self) -> float:
         """The shape."""
         if self.shape is not None:

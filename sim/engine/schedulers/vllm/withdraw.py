@@ -6,8 +6,8 @@ finished and its output for this request thrown away. What was cached stays cach
 *Source*: vLLM 00fc8809 ``entrypoints/utils.py`` (the handler is cancelled when the client disconnects).
 """
 
-from sim.engine.schedulers.vllm.memory import release
 from sim.engine.schedulers.vllm.queues import queue_remove
+from sim.engine.schedulers.vllm.seam import release
 from sim.engine.schedulers.vllm.state import DEFERRED, ENDED, HELD, INFL, RUNNING, STATUS, VllmState
 from sim.engine.state import free_slot, record_end
 from sim.engine.withdraw import LEFT, withdraw  # noqa: F401 - declares it

@@ -14,17 +14,37 @@ from sim.jit import inline, kernel
 
 
 @inline
-def note_held(s):
-    """Integrate up to now, then look."""
+def _integrate(s):
+    """What the last decision left, up to now."""
     dt = s.now - s.held_at
     s.held_at = s.now
-    held, sums, most, times = s.held_of, s.held_sum, s.held_most, s.held_time
-    for k in range(2 if s.g_blocked else 1):
+    seen, sums, times = s.held_seen, s.held_sum, s.held_time
+    for k in range(2 if s.blocked_seen else 1):
         times[k] += dt
-        for g in range(held.size):
-            sums[k, g] += dt * held[g]
+        for g in range(seen.size):
+            sums[k, g] += dt * seen[g]
+
+
+@inline
+def note_held(s):
+    """At the end of a decision: integrate up to it, then look at what it leaves."""
+    _integrate(s)
+    held, seen, most = s.held_of, s.held_seen, s.held_most
+    s.blocked_seen = s.g_blocked
     for g in range(held.size):
+        seen[g] = held[g]
         most[g] = max(most[g], held[g])
+
+
+@kernel
+def _carry_over(states, k, fresh):
+    """What was integrated stays when another process takes the place of replica ``k``."""
+    s = states[k]
+    _integrate(s)
+    fresh.held_sum = s.held_sum
+    fresh.held_time = s.held_time
+    fresh.held_most = s.held_most
+    fresh.held_at = s.held_at
 
 
 @kernel
@@ -50,6 +70,10 @@ def _n_groups(states):
 
 class GroupedEngines(EngineGroup):
     """Replicas that can say what each kind of layer holds."""
+
+    def renewed(self, replica: int, fresh: Any) -> None:
+        """Another process takes a replica's place."""
+        _carry_over(self._states, replica, fresh)
 
     def kv_parts(self) -> dict[str, Any]:
         """``parts``: kind of layer → blocks × seconds, the same while the queue waited for memory, most blocks; ``times``: seconds, waiting, capacity."""

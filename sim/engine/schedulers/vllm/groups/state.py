@@ -32,7 +32,6 @@ N_TX = 9
 
 # columns of `g`, per group
 KIND, SIZE, WINDOW, CAP_AT, DROPS, JOINS = range(6)
-N_G = 6
 
 
 @struct
@@ -65,6 +64,8 @@ class GroupState(VllmFields):
     held_sum: f8ss  # [0: always, 1: while the head of the queue waited for memory; group]: integral over time
     held_time: f8s  # seconds of both
     held_at: f8  # integrated up to here
+    held_seen: i8s  # [group]: `held_of` after the last decision
+    blocked_seen: b1  # and whether the head of the queue waited for memory then
     # -- the last lookup
     hit: i4ss  # [group, place]
     hit_len: i8s
@@ -114,6 +115,8 @@ def init_groups(s, groups, specs, n, longest):
     s.held_sum = np.zeros((2, k))
     s.held_time = np.zeros(2)
     s.held_at = 0.0
+    s.held_seen = np.zeros(k, np.int64)
+    s.blocked_seen = False
     s.hit = np.zeros((k, longest), np.int32)
     s.hit_len = np.zeros(k, np.int64)
     s.hit_tok = np.zeros(k, np.int64)
