@@ -71,6 +71,9 @@ class LineFigures(Record):
         None, description="token counts that graphs are captured for: numbers, and {from, to, step}"
     )
     graph_prefill: Flag = Field(None, description="steps with prompt tokens use graphs too")
+    decode_graph: Literal["full", "piecewise"] | None = Field(
+        None, description="one graph for a whole decode step, or one for each piece between attention layers"
+    )
     eager_layer: Time = Field(None, description="launching the kernels of a layer one by one, beyond the captured sizes")
     eager_expert_layer: Time = Field(None, description="what a layer of experts adds to it")
     eager_layer_plain: Time = Field(None, description="the same with compilation switched off too (enforce_eager)")

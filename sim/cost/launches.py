@@ -17,6 +17,8 @@ def eager(p: EngineProfile, m: ModelSpec) -> float:
 
 
 def piecewise(p: EngineProfile, m: ModelSpec, a: Accelerator) -> float:
-    """Seconds to launch what graphs of pieces leave out."""
+    """Seconds to launch what graphs of pieces leave out; none where a whole decode step is one graph."""
+    if p.decode_graph == "full":
+        return 0.0
     triton = sum(isinstance(b.mixer, Attention) and b.mixer.sinks > 0 for b in m.blocks) if a.generation in WITHOUT_SINKS else 0
     return p.piecewise_layer * m.layers + p.sinks_layer * triton

@@ -35,8 +35,8 @@ class EngineProfile:
     ``host_scale_tp`` further seconds per step for each rank beyond the first.
     ``eager_expert_layer`` is what a layer of experts adds to ``eager_layer``: it launches several times as many kernels. ``eager_layer_plain``
     is ``eager_layer`` without compilation (``enforce_eager``; 0: not known). ``piecewise_layer`` is a layer's attention, launched between
-    graphs that leave it out; ``sinks_layer`` what it adds where sinks need Triton (before Hopper), ``sinks_prefill`` how much longer prompts
-    take there.
+    graphs that leave it out (``decode_graph`` piecewise); ``sinks_layer`` what it adds where sinks need Triton (before Hopper),
+    ``sinks_prefill`` how much longer prompts take there.
     ``structured_row``: the mask of allowed tokens, per row that must follow a grammar (0: not modelled). ``expert_layer`` and
     ``expert_token``: what surrounds the kernels of a layer of experts that were measured (sorting, scattering, quantising), a step and a token.
     ``int4_expert_layer`` and ``int4_expert_token`` are what a layer of experts with 4-bit weights takes more than the kernels that were
@@ -80,6 +80,7 @@ class EngineProfile:
     overlap_gap_ranks: float = 0.0
     eager_expert_layer: float = 0.0
     eager_layer_plain: float = 0.0
+    decode_graph: str = "full"  # "full" | "piecewise"
     piecewise_layer: float = 0.0
     sinks_layer: float = 0.0
     sinks_prefill: float = 1.0
@@ -99,11 +100,22 @@ class EngineProfile:
     figures: Mapping[str, Figure] = field(default_factory=dict, hash=False, compare=False, repr=False)
 
     def adapted(
-        self, overlap: bool | None = None, graphs: bool | None = None, graph_sizes: tuple[int, ...] | None = None
+        self,
+        overlap: bool | None = None,
+        graphs: bool | None = None,
+        graph_sizes: tuple[int, ...] | None = None,
+        graph_mode: str | None = None,
     ) -> EngineProfile:
-        """The profile under an engine's settings: asynchronous scheduling on or off, graphs off (``enforce_eager``), other capture sizes."""
+        """The profile under an engine's settings: asynchronous scheduling on or off, graphs off (``enforce_eager``), other capture sizes.
+
+        ``graph_mode`` as vLLM's ``cudagraph_mode`` names it.
+        """
         changes: dict[str, Any] = {} if overlap is None else {"overlap": overlap}
-        if graph_sizes is not None:
+        if graph_mode is not None:
+            changes |= {"decode_graph": "piecewise" if graph_mode == "PIECEWISE" else "full"}
+            changes |= {"graph_prefill": graph_mode in ("PIECEWISE", "FULL", "FULL_AND_PIECEWISE")}
+            changes |= {"graph_sizes": ()} if graph_mode == "NONE" else {}
+        if graph_sizes is not None and graph_mode != "NONE":
             changes["graph_sizes"] = tuple(sorted(graph_sizes))
         if graphs is False:
             changes |= {"graph_sizes": (), "eager_layer": self.eager_layer_plain or max(self.eager_layer, _EAGER_LAYER)}

@@ -12,9 +12,12 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sim.cost import launches
 from sim.cost.engine_figures import LineFigures
 from sim.cost.profile import engine_profiles, load_engine_profile
 from sim.errors import ConfigError, DataError, UnknownNameError
+from sim.hardware import load_accelerator
+from sim.model import load_model
 
 
 @pytest.mark.parametrize("name", engine_profiles())
@@ -47,6 +50,25 @@ def test_batches_are_padded_to_the_next_captured_size():
     profile = load_engine_profile("tgi")
 
     assert [profile.padded(n) for n in (1, 3, 9, 32, 33)] == [1, 4, 16, 32, 33]
+
+
+def test_graphs_of_pieces_leave_attention_to_be_launched_layer_by_layer():
+    host = load_engine_profile("vllm", "0.12", "a100-sxm-80g")
+    model, card = load_model("qwen3-0.6b"), load_accelerator("a100-sxm-80g")
+    pieces = host.adapted(graph_mode="PIECEWISE", graph_sizes=(1, 2, 4))
+    assert launches.piecewise(host, model, card) == launches.piecewise(host.adapted(graph_mode="FULL"), model, card) == 0.0
+    assert launches.piecewise(pieces, model, card) == pytest.approx(host.piecewise_layer * model.layers)
+    assert load_engine_profile("vllm", "0.9", "a100-sxm-80g").decode_graph == "piecewise"
+    assert [host.adapted(graph_mode=m, graph_sizes=(1, 2)).graph_prefill for m in ("FULL_DECODE_ONLY", "PIECEWISE")] == [
+        False,
+        True,
+    ]
+    assert host.adapted(graph_mode="NONE", graph_sizes=(1, 2)).graph_sizes == ()
+
+
+def test_vllm_ascend_launches_decode_steps_in_pieces_until_it_captures_them_whole():
+    modes = {v: load_engine_profile("vllm-ascend", v, "ascend-910b3").decode_graph for v in ("0.9.2", "0.13", "0.18", "0.24")}
+    assert modes == {"0.9.2": "piecewise", "0.13": "piecewise", "0.18": "piecewise", "0.24": "full"}
 
 
 def test_settings_of_an_engine_change_its_profile():

@@ -79,6 +79,7 @@ def test_a_folder_without_points(tmp_path):
         ("vllm", "0.2-0.3 (early 2024)", (), "0.2"),
         ("sglang", "2025-05", (), "0.4"),
         ("vllm-ascend", "main 182b75ea (2026)", (), "0.24"),
+        ("vllm-ascend", None, ("engine version of early 2026 documentation",), "0.13"),
         ("vllm", None, ("vLLM of the second half of 2023, version not recorded",), "0.2"),
         ("vllm", None, (), None),
     ],

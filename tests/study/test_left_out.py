@@ -6,7 +6,7 @@ from sim.errors import NotModelledError
 from sim.hardware import load_accelerator
 from sim.study.accuracy import Outcome
 from sim.study.accuracy.drafts import chance, draft_settings
-from sim.study.accuracy.launchers import assumed_settings
+from sim.study.accuracy.launchers import assumed_settings, known_board
 from sim.study.accuracy.left_out import nearest, without_accelerator, without_family
 from sim.study.accuracy.point import parse
 from tests.study.test_accuracy import point
@@ -71,6 +71,21 @@ def test_flags_of_a_known_launcher_count_only_where_none_were_recorded():
     assert assumed_settings(point(**unknown | {"launcher": "me/mine"}, assumed=silent)) == {}
     assert assumed_settings(point(**unknown)) == {}
     assert assumed_settings(point(engine="vllm", assumed=silent))["max_num_batched_tokens"] == 2048
+    nightly = {"engine": "vllm-ascend", "assumed": ("baseline figure of a nightly performance test",)}
+    assert assumed_settings(point(**nightly)) == {"compilation_config": {"cudagraph_mode": "FULL_DECODE_ONLY"}}
+    assert assumed_settings(point(**nightly, settings={"enforce_eager": True})) == {}
+
+
+def test_a_source_that_is_known_to_have_used_another_board_says_so():
+    lab = {"accelerator": "h100_sxm", "launcher": "gpustack/gpustack", "traffic": {"kind": "burst"}}
+
+    moved = known_board(point(**lab))
+
+    assert moved.accelerator == "h100-pcie"
+    assert "h100-pcie" in moved.notes[-1]
+    for other in ({"launcher": "me/mine"}, {"accelerator": "a100-sxm-80g"}, {"traffic": {"kind": "closed_loop"}}):
+        same = point(**lab | other)
+        assert known_board(same) == same
 
 
 def test_sides_and_checkpoints_of_a_point(tmp_path):

@@ -24,7 +24,7 @@ Overrides = Mapping[tuple[str, str, str], Mapping[str, float]]
 
 # Settings that change neither scheduling nor the cost that is modelled.
 _WITHOUT_EFFECT = {
-    "attention_backend", "cpu_kv_offload", "swap_space", "kv_cache_dtype", "enable_torch_compile", "device", "cudagraph_mode",
+    "attention_backend", "cpu_kv_offload", "swap_space", "kv_cache_dtype", "enable_torch_compile", "device",
     "speculative_draft_model_path", "disaggregation_transfer_backend",
 }  # fmt: skip
 
@@ -151,6 +151,9 @@ def _settings(point: Point) -> dict[str, Any]:
             continue
         if name == "speculative":
             given |= draft_settings(point.engine, value)
+            continue
+        if name in ("cudagraph_mode", "cudagraph_capture_sizes") and "compilation_config" in known:
+            given["compilation_config"] = {**given.get("compilation_config", {}), name: value}
             continue
         if name not in known:
             raise NotModelledError(f"settings.{name}", value, f"is not modelled for {point.engine}")

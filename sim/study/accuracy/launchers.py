@@ -1,8 +1,12 @@
-"""Settings of servers that a program launched whose own defaults are known, where a point says that launch flags were not recorded."""
+"""What is known of sources beyond what their points say: settings of servers that a program launched, and boards that were labelled wrongly.
+
+Neither is a parameter of the model: both say what was measured. Where a label is taken for another, the point says so in its notes.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from sim.cost.engine_figures import version_of
@@ -16,8 +20,30 @@ _EMBEDDED_VLLM = {"max_num_batched_tokens": 2048, "max_num_seqs": 128}
 _MIXED = {"enable_mixed_chunk": True}
 
 
+# Every case of vllm-ascend's nightly tests sets FULL_DECODE_ONLY or FULL_AND_PIECEWISE (tests/e2e/nightly/single_node/models/configs).
+_NIGHTLY = {"compilation_config": {"cudagraph_mode": "FULL_DECODE_ONLY"}}
+
+
+# Throughput pages of GPUStack's performance lab say "NVIDIA H100 GPUs" and in one place SXM. Whatever the engine (vLLM, SGLang, TensorRT-LLM)
+# and the model (Qwen3 14B and 32B, gpt-oss-20b), weights and KV are read there at 1.6 to 1.7 TB/s (Qwen3 32B: 73 GB in 43.4 ms a token with four
+# requests) and prompts computed at 310 to 440 TFLOP/s: 83 % and 58 % of a PCIe board's figures, half and a third of an SXM board's. The
+# latency page of the same lab is of an SXM board (16.4 GB in 7.3 ms, more than a PCIe board can read).
+_BOARDS = {("gpustack/gpustack", "h100-sxm", "burst"): "h100-pcie"}
+
+
+def known_board(point: Point) -> Point:
+    """The point on the board that its source really used."""
+    label = point.accelerator.replace("_", "-")
+    board = _BOARDS.get((point.launcher, label, str(point.traffic.get("kind"))))
+    if board is None:
+        return point
+    return replace(point, accelerator=board, notes=(*point.notes, f"{point.launcher}: {label} in the source behaves as {board}"))
+
+
 def assumed_settings(point: Point) -> Mapping[str, Any]:
     """Settings to take where the point gives none; empty where flags were recorded or nothing is known of who launched the server."""
+    if point.engine == "vllm-ascend" and any("baseline" in a for a in point.assumed) and not point.settings.get("enforce_eager"):
+        return _NIGHTLY
     if not any("launch flags not recorded" in a for a in point.assumed):
         return {}
     if point.engine == "vllm":

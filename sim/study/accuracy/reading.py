@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from sim.errors import ConfigError, DataError
+from sim.study.accuracy.launchers import known_board
 from sim.study.accuracy.point import Point, read_folder
 from sim.study.accuracy.step_log import is_step_log, kinds, read_step_log, summary
 from sim.study.bench import Run, known, read, read_tree
@@ -43,7 +44,7 @@ def read_points(paths: Iterable[str | Path], scenario: Any = None) -> Iterator[P
 
 def _file(path: Path, scenario: Any) -> Iterator[Point]:
     if path.name == "points.jsonl":
-        yield from read_folder(path.parent)
+        yield from map(known_board, read_folder(path.parent))
         return
     if is_step_log(path):
         yield _point(path, _steps(path), scenario)
@@ -56,7 +57,7 @@ def _file(path: Path, scenario: Any) -> Iterator[Point]:
 def _tree(folder: Path, scenario: Any) -> Iterator[Point]:
     told = sorted(f.parent for f in folder.rglob("points.jsonl"))
     for there in told:
-        yield from read_folder(there)
+        yield from map(known_board, read_folder(there))
     unknown, known_here = [], 0
     for path, runs in read_tree(folder, set(told)):
         if runs is None:

@@ -12,9 +12,11 @@ _DATES: dict[str, tuple[tuple[str, str], ...]] = {
         ("2025-03", "0.8"), ("2025-07", "0.10"), ("2025-10", "0.11"), ("2025-12", "0.12"), ("2026-01", "0.14"), ("2026-03", "0.17"),
     ),
     "sglang": (("2024-01", "0.2"), ("2024-12", "0.4"), ("2025-08", "0.5")),
-    "vllm-ascend": (("2025-03", "0.7"), ("2025-07", "0.9.2"), ("2025-10", "0.11"), ("2026-01", "0.14"), ("2026-06", "0.24")),
+    "vllm-ascend": (("2025-03", "0.7"), ("2025-07", "0.9.2"), ("2025-10", "0.11"), ("2025-12", "0.13"),
+        ("2026-02", "0.15"), ("2026-04", "0.18"), ("2026-06", "0.20"), ("2026-08", "0.24"),
+    ),
 }  # fmt: skip
-_EAGER_DAYS = re.compile(r"\b(20\d\d)(?:-(\d\d))?")
+_EAGER_DAYS = re.compile(r"\b(early )?(20\d\d)(?:-(\d\d))?")
 
 
 def release(engine: str, text: str | None, assumed: Iterable[str] = ()) -> str | None:
@@ -36,4 +38,4 @@ def release(engine: str, text: str | None, assumed: Iterable[str] = ()) -> str |
 
 def _dated(text: str) -> str | None:
     found = _EAGER_DAYS.search(text)
-    return f"{found[1]}-{found[2] or '12'}" if found else None
+    return f"{found[2]}-{found[3] or ('01' if found[1] else '12')}" if found else None

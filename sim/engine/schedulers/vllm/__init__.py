@@ -211,9 +211,13 @@ class Vllm(Scheduler):
 
     @classmethod
     def host(cls, params: VllmParams, profile: Any) -> Any:
-        """The profile with the capture sizes of these settings: decode batches are padded to the next one."""
+        """The profile with the graphs of these settings: decode batches are padded to the next captured size."""
         made = super().host(params, profile)
-        return made.adapted(graph_sizes=tuple(settings.capture_sizes(params))) if made.graph_sizes else made
+        if not made.graph_sizes:
+            return made
+        return made.adapted(
+            graph_sizes=tuple(settings.capture_sizes(params)), graph_mode=params.compilation_config.cudagraph_mode
+        )
 
     @classmethod
     def overlaps(cls, params: VllmParams) -> bool | None:

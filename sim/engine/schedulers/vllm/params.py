@@ -18,6 +18,7 @@ from sim.units import Bytes, Seconds
 
 GIB = 1 << 30
 Rate = Annotated[float, Field(ge=0.0, le=1.0)]
+GraphMode = Literal["NONE", "PIECEWISE", "FULL", "FULL_DECODE_ONLY", "FULL_AND_PIECEWISE"]
 LATEST = 33
 OLDEST = 8
 
@@ -50,6 +51,19 @@ class KVTransferConfig(BaseModel):
     )
 
 
+class CompilationConfig(BaseModel):
+    """``--compilation-config``, as far as it decides how decode steps are launched."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cudagraph_mode: GraphMode | None = Field(
+        None, description="what graphs are captured of; default FULL_AND_PIECEWISE, before 0.11 PIECEWISE"
+    )
+    cudagraph_capture_sizes: tuple[Annotated[int, Field(ge=1, le=1 << 20)], ...] | None = Field(
+        None, description="token counts that graphs are captured for", max_length=4096
+    )
+
+
 class VllmParams(EngineParams):
     """Settings as ``vllm serve`` spells them; None is vLLM's own default for the hardware, usage and version."""
 
@@ -78,6 +92,7 @@ class VllmParams(EngineParams):
     )
     num_gpu_blocks_override: int | None = Field(None, ge=2, description="number of KV blocks, instead of what fits")
     enforce_eager: bool = Field(False, description="no CUDA graphs")
+    compilation_config: CompilationConfig = Field(default_factory=CompilationConfig, description="graphs")
     enable_prefix_caching: bool = Field(True, description="reuse blocks of equal prefixes")
     prefix_cache_retention_interval: int | None = Field(
         0,
@@ -183,6 +198,13 @@ def refuse(params: VllmParams, site: Site) -> None:
             "engine.gpu_memory_utilization", params.gpu_memory_utilization, "does not size the KV cache of a CPU", "null",
             "set VLLM_CPU_KVCACHE_SPACE",
         )  # fmt: skip
+    graphs = params.compilation_config
+    if graphs != CompilationConfig() and (params.enforce_eager or _is_cpu(site)):
+        why = "has no effect on a CPU" if _is_cpu(site) else "has no effect with enforce_eager"
+        raise ConfigError("engine.compilation_config", graphs.model_dump(exclude_none=True), why, "leave it out")
+    if graphs.cudagraph_mode not in (None, "NONE", "PIECEWISE") and params.minor < 10:
+        where = f"version {params.version} captures pieces only"
+        raise ConfigError("engine.compilation_config.cudagraph_mode", graphs.cudagraph_mode, where, "PIECEWISE, NONE")
     if _is_cpu(site) and params.async_scheduling:
         raise ConfigError("engine.async_scheduling", True, "is forced off on a CPU", "false")
     if not OLDEST <= params.minor <= LATEST:
@@ -335,6 +357,8 @@ def capture_sizes(params: VllmParams, blackwell: bool = False) -> list[int]:
     """Batch sizes that CUDA graphs are captured for, ascending (``VllmConfig._set_cudagraph_sizes``); empty if eager."""
     if params.enforce_eager or params.max_num_seqs is None or params.max_num_batched_tokens is None:
         return []
+    if (given := params.compilation_config.cudagraph_capture_sizes) is not None:
+        return sorted({n for n in given if n <= params.max_num_batched_tokens})
     k = 1 + (params.speculative_config.num_speculative_tokens if params.speculative_config else 0)
     seqs, tokens = params.max_num_seqs, params.max_num_batched_tokens
     top = min(2 * seqs * k, 1024 if blackwell else 512, tokens)

@@ -76,6 +76,7 @@ class VllmAscend(Vllm):
         """ACL graphs: 1, 2, 4, then multiples of 8 (16 above 256) up to the largest."""
         drafts = params.speculative_config.num_speculative_tokens if params.speculative_config is not None else 0
         top = min((params.max_num_seqs or 256) * (1 + drafts), 512)
-        sizes = tuple(n for n in (1, 2, 4, *range(8, 256, 8), *range(256, 513, 16)) if n <= top)
+        given = params.compilation_config.cudagraph_capture_sizes
+        sizes = given or tuple(n for n in (1, 2, 4, *range(8, 256, 8), *range(256, 513, 16)) if n <= top)
         adapted = super().host(params, profile)
         return adapted.adapted(graph_sizes=sizes) if adapted.graph_sizes else adapted
