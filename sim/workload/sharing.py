@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sim.workload import content
 from sim.workload.table import RequestBlock
 
+Array = NDArray[Any]
 MOST_PIECES = 1_000_000
 """Pieces of prompts that are looked at; of a longer trace its beginning."""
 _SIZES = 8
@@ -20,9 +22,10 @@ _SIZES = 8
 class Sharing:
     """Pieces of prompts in order: ``key`` [n], ``tokens`` [n], and whether a piece begins a prompt. Fed block by block."""
 
-    keys: list[int] = field(default_factory=list)
-    tokens: list[int] = field(default_factory=list)
-    begins: list[bool] = field(default_factory=list)
+    keys: list[Array] = field(default_factory=list)
+    tokens: list[Array] = field(default_factory=list)
+    begins: list[Array] = field(default_factory=list)
+    pieces: int = 0
     requests: int = 0
     prompt_tokens: int = 0
     whole: bool = True
@@ -30,24 +33,24 @@ class Sharing:
 
     def add(self, block: RequestBlock) -> None:
         """The prompts of a block, and the answers that later prompts may repeat."""
-        if len(self.keys) >= MOST_PIECES:
+        if self.pieces >= MOST_PIECES:
             self.whole = False
             return
-        off, ids, start, length = (x.tolist() for x in block.spans)
-        own = block.out_content.tolist()
-        outputs = block.output_tokens.tolist()
-        repeated = bool(((block.span_id >= content.OUTPUT) & (block.span_id < content.PROMPT)).any())
-        for row, prompt in enumerate(block.prompt_tokens.tolist()):
-            self.requests += 1
-            self.prompt_tokens += prompt
-            for k in range(off[row], off[row + 1]):
-                self.keys.append(ids[k] if start[k] == 0 else hash((ids[k], start[k])))
-                self.tokens.append(length[k])
-                self.begins.append(k == off[row])
-            if repeated and off[row + 1] > off[row]:
-                self.keys.append(own[row])  # what was generated lies in the cache too
-                self.tokens.append(outputs[row])
-                self.begins.append(False)
+        off, ids, start, length = block.spans
+        count = np.diff(off)
+        keys = np.where(start == 0, ids, _mixed(ids, start))
+        begins = np.zeros(len(ids), bool)
+        begins[off[:-1][count > 0]] = True
+        if ((ids >= content.OUTPUT) & (ids < content.PROMPT)).any():  # what was generated lies in the cache too
+            some = count > 0
+            at = off[1:][some]
+            keys, length = np.insert(keys, at, block.out_content[some]), np.insert(length, at, block.output_tokens[some])
+            begins = np.insert(begins, at, False)
+        self.requests += len(block)
+        self.prompt_tokens += int(block.prompt_tokens.astype(np.int64).sum())
+        self.pieces += len(keys)
+        for have, more in ((self.keys, keys), (self.tokens, length), (self.begins, begins)):
+            have.append(more)
 
     def hit_rates(self) -> list[tuple[int, float]]:
         """(cache size in tokens, best possible share of prompt tokens found in it), the last one for a cache without end.
@@ -55,50 +58,35 @@ class Sharing:
         A piece is found only when all before it in its prompt are. Which piece goes is decided by Belady's rule (the one that is needed again
         last), which no real cache can know. Empty when nothing is shared.
         """
-        if not self.keys:
+        if not self.pieces:
             return []
-        keys = np.unique(np.array(self.keys, np.int64), return_inverse=True)[1]
+        from sim.workload.belady import tokens_found
+
+        keys = np.unique(np.concatenate(self.keys), return_inverse=True)[1].astype(np.int64)
+        tokens, begins = np.concatenate(self.tokens).astype(np.int64), np.concatenate(self.begins)
         size = np.zeros(int(keys.max()) + 1, np.int64)
-        np.maximum.at(size, keys, self.tokens)
+        np.maximum.at(size, keys, tokens)
         footprint = int(size.sum())
-        endless = self._best(keys.tolist(), footprint)
+        order = np.argsort(keys, kind="stable")
+        following = np.full(len(keys), len(keys), np.int64)
+        same = keys[order[1:]] == keys[order[:-1]]
+        following[order[:-1][same]] = order[1:][same]
+
+        def best(capacity: int) -> float:
+            found: int = tokens_found(keys, tokens, begins, following, capacity)
+            return found / self.prompt_tokens if self.prompt_tokens else 0.0
+
+        endless = best(footprint)
         if endless == 0:
             return []
         sizes = np.unique((footprint * np.geomspace(1e-3, 0.5, _SIZES)).astype(np.int64))
-        return [*((int(s), self._best(keys.tolist(), int(s))) for s in sizes if s > 0), (footprint, endless)]
+        return [*((int(s), best(int(s))) for s in sizes if s > 0), (footprint, endless)]
 
-    def _best(self, keys: list[int], capacity: int) -> float:
-        n = len(keys)
-        following = [n] * n
-        last: dict[int, int] = {}
-        for i in range(n - 1, -1, -1):
-            following[i] = last.get(keys[i], n)
-            last[keys[i]] = i
-        held: dict[int, int] = {}  # key → tokens
-        due: dict[int, int] = {}
-        farthest: list[tuple[int, int]] = []
-        used = found = 0
-        whole = True
-        for i, key in enumerate(keys):
-            whole = True if self.begins[i] else whole
-            tokens = self.tokens[i]
-            have = held.get(key, 0)
-            if whole:
-                found += min(have, tokens)
-                whole = have >= tokens
-            if following[i] == n:
-                used -= held.pop(key, 0)
-                due.pop(key, None)
-                continue
-            used += max(tokens, have) - have
-            held[key], due[key] = max(tokens, have), following[i]
-            heapq.heappush(farthest, (-following[i], key))
-            while used > capacity:
-                when, worst = heapq.heappop(farthest)
-                if due.get(worst) == -when:
-                    used -= held.pop(worst)
-                    del due[worst]
-        return found / self.prompt_tokens if self.prompt_tokens else 0.0
+
+def _mixed(ids: Array, start: Array) -> Array:
+    """One number for a content and a place in it."""
+    mixed: Array = ids ^ (start * np.int64(-7046029254386353131))
+    return mixed
 
 
 def sharing_of(blocks: Iterable[RequestBlock]) -> Sharing:

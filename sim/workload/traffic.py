@@ -16,6 +16,7 @@ from sim.workload.agents import AgentParams, AgentTraffic
 from sim.workload.arrivals._base import FASTEST, SLOWEST
 from sim.workload.base import Traffic
 from sim.workload.closed_loop import ClosedLoop
+from sim.workload.kept import Kept
 from sim.workload.labels import labelled
 from sim.workload.mixed import ClassFacts, MixedTraffic, Part
 from sim.workload.pool import PoolParams, PoolTraffic
@@ -129,25 +130,26 @@ def _recorded(section: Any, seed: int, waiting: bool, field: str) -> Traffic:
     if not isinstance(form, str):
         raise ConfigError(f"{field}.format", form, "must be a name")
 
-    def make() -> Trace:
-        return reader_of(path, form, given, field)
-
     window = _window(section.get("window"), f"{field}.window")
     limits = {k: None if section.get(k) is None else _count(section[k], f"{field}.{k}") for k in ("limit", "max_tokens")}
     if window is not None and not 0 <= window[0] < window[1]:
         raise ConfigError(f"{field}.window", list(window), "must be [start, end] with 0 <= start < end")
-    reader = make()
-    block = _held(reader, path, window, limits["limit"])
-    if block is not None and not len(block):
-        raise DataError(str(path), "has no requests")
-    if block is None:
+    reader = reader_of(path, form, given, field)
+    block = _read(reader, path, window, limits["limit"])
+    if isinstance(block, Kept):
         if section.get("arrival") is not None:
             raise ConfigError(
                 f"{field}.arrival", section["arrival"], "cannot replace the times of a trace this large", "limit, window"
             )
-        large = StreamedTraffic(make, path, window, limits["limit"], limits["max_tokens"])
+        if not reader.timed and not waiting:
+            raise _no_times(path, f"{field}.arrival")
+        if not block.requests:
+            raise ConfigError(f"{field}.window", list(window or ()), f"no request of {path} arrives then")
+        large = StreamedTraffic(block, limits["max_tokens"])
         made: Traffic = large.at(_speed(large.mean_rate, section, field))
     else:
+        if not len(block):
+            raise DataError(str(path), "has no requests")
         block = _timed(block, reader, section, seed, waiting, f"{field}.arrival")
         block = cut(block, window, limits["limit"], str(path))
         if limits["max_tokens"] is not None:
@@ -157,32 +159,48 @@ def _recorded(section: Any, seed: int, waiting: bool, field: str) -> Traffic:
     return made
 
 
-def _held(reader: Trace, path: Path, window: tuple[float, float] | None, limit: int | None) -> RequestBlock | None:
-    """The requests that are needed, in memory; None when there are too many."""
+def _read(reader: Trace, path: Path, window: tuple[float, float] | None, limit: int | None) -> RequestBlock | Kept:
+    """The requests up to the last that is needed: in memory, or cut and kept on disk when there are too many."""
     blocks: list[RequestBlock] = []
+    kept: Kept | None = None
     rows = spans = 0
     for block in reader.pieces(path):
         if not len(block):
             continue
-        blocks.append(block)
         rows, spans = rows + len(block), spans + len(block.span_id)
+        blocks.append(block)
+        if kept is None and (rows > HELD_ROWS or spans > HELD_SPANS):
+            kept = Kept()
+        if kept is not None:
+            _keep(kept, blocks, window, limit)
+            blocks.clear()
+        have = rows if kept is None or window is None else kept.requests
         if reader.timed and (
-            block.arrival_s[-1] >= (window[1] if window else float("inf")) or (window is None and limit and rows >= limit)
+            block.arrival_s[-1] >= (window[1] if window else float("inf"))
+            or (limit and have >= limit and (kept or window is None))
         ):
             break
-        if rows > HELD_ROWS or spans > HELD_SPANS:
-            return None
-    return RequestBlock.concat(blocks)
+    return RequestBlock.concat(blocks) if kept is None else kept.done()
+
+
+def _keep(kept: Kept, blocks: list[RequestBlock], window: tuple[float, float] | None, limit: int | None) -> None:
+    """Write what of the blocks lies in the window, up to the limit."""
+    for block in blocks:
+        if window is not None:
+            lo, hi = np.searchsorted(block.arrival_s, window)
+            block = block[int(lo) : int(hi)]
+            block.arrival_s = block.arrival_s - window[0]
+        if limit is not None:
+            block = block[: limit - kept.requests]
+        if len(block):
+            kept.add(block)
 
 
 def _timed(block: RequestBlock, reader: Trace, section: Mapping[str, Any], seed: int, waiting: bool, field: str) -> RequestBlock:
     """The block with arrival times: its own, those of ``arrival``, or none where clients wait."""
     if section.get("arrival") is None:
         if not reader.timed and not waiting:
-            raise ConfigError(
-                field, None, f"is required: {Path(str(section['path'])).name} does not say when its requests arrive",
-                "an arrival process such as {process: poisson, rate: 8/s}, or closed_loop",
-            )  # fmt: skip
+            raise _no_times(Path(str(section["path"])), field)
         return block
     process = build("arrival", "process", section["arrival"], field)
     whole = len(block) if reader.timed else reader.beginnings(block)
@@ -198,6 +216,11 @@ def _timed(block: RequestBlock, reader: Trace, section: Mapping[str, Any], seed:
     reader.note(f"arrival times of the trace are replaced by {field}")
     block.arrival_s = at
     return block
+
+
+def _no_times(path: Path, field: str) -> ConfigError:
+    known = "an arrival process such as {process: poisson, rate: 8/s}, or closed_loop"
+    return ConfigError(field, None, f"is required: {path.name} does not say when its requests arrive", known)
 
 
 def _speed(natural: float, section: Mapping[str, Any], field: str) -> float:

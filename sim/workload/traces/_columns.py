@@ -273,23 +273,30 @@ def hash_spans(
 
 def split_ids(source: Source, column: Column) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """(ids, ids per row) of a text column such as ``"3 4 5"`` or ``"3|4|5"``; an empty field has none."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    try:
+        text = pa.array(column.values, pa.large_string(), from_pandas=True)
+        split = pc.ascii_split_whitespace(pc.ascii_trim_whitespace(pc.replace_substring(pc.fill_null(text, ""), "|", " ")))
+        if isinstance(split, pa.ChunkedArray):
+            split = split.combine_chunks()
+        parts = split.flatten()
+        some = np.asarray(pc.not_equal(parts, ""))
+        ids = pc.cast(parts if some.all() else parts.filter(pa.array(some)), pa.int64()).to_numpy()
+        off = np.asarray(split.offsets, np.int64)
+        before = np.concatenate([[0], np.cumsum(some)])
+        return ids, np.diff(before[off - off[0]])
+    except pa.ArrowException:
+        pass
     rows = ["" if x is None or x != x else str(x).replace("|", " ") for x in column.values]
     counts = np.fromiter((len(r.split()) for r in rows), np.int64, len(rows))
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", DeprecationWarning)
-            parts = [np.fromstring(" ".join(rows[lo : lo + 4096]), np.int64, sep=" ") for lo in range(0, len(rows), 4096)]
-        ids: NDArray[Any] = np.concatenate(parts)
-        if len(ids) == counts.sum() and not (np.abs(ids + 0.5) >= 2.0**63 - 1024).any():
-            return ids, counts
-    except (ValueError, DeprecationWarning):
-        pass
     wide: list[int] = []
-    for row, text in enumerate(rows):
+    for row, line in enumerate(rows):
         try:
-            wide += [int(x) for x in text.split()]
+            wide += [int(x) for x in line.split()]
         except ValueError:
-            source.fail_at(row, column.name, text, "must be whole numbers with blanks or '|' between")
+            source.fail_at(row, column.name, line, "must be whole numbers with blanks or '|' between")
     return np.array(wide, object), counts
 
 
@@ -302,20 +309,27 @@ def labels(values: Any, none: int = -1) -> NDArray[np.int64]:
     """i8[n] numbers for session names and the like: whole numbers stay, texts are hashed, nothing is ``none``."""
     if getattr(getattr(values, "dtype", None), "kind", "O") in "iu" and (len(values) == 0 or int(values.min()) >= 0):
         return np.asarray(values, np.int64) % content.NUMBERS
-    known: dict[Any, int] = {}
-    out = np.empty(len(values), np.int64)
-    for i, value in enumerate(values.tolist() if hasattr(values, "tolist") else values):
-        if value is None or value != value or value == "":
-            out[i] = none
-            continue
-        if not isinstance(value, str | int | float):
-            value = repr(value)  # a name of any other kind is as good as its text
-        found = known.get(value)
-        if found is None:
-            small = isinstance(value, int | float) and 0 <= value < content.NUMBERS and value == int(value)
-            found = known[value] = int(value) if small else number_of(str(value))
-        out[i] = found
-    return out
+    code, names = coded(values)
+    return np.append(np.array([_label(x, none) for x in names], np.int64), none)[code]
+
+
+def coded(values: Any) -> tuple[NDArray[np.int64], list[Any]]:
+    """(code [n], names): the number of each value among the different ones, the length of ``names`` where there is none."""
+    import pandas as pd
+
+    values = values if hasattr(values, "dtype") else pd.Series(list(values), dtype=object)
+    try:
+        code, names = pd.factorize(values)
+    except TypeError:  # lists and the like: a name of any other kind is as good as its text
+        code, names = pd.factorize(pd.Series([x if isinstance(x, str | int | float) else repr(x) for x in values], dtype=object))
+    return np.where(code < 0, len(names), code), list(names)
+
+
+def _label(value: Any, none: int) -> int:
+    if value is None or value != value or value == "":
+        return none
+    small = isinstance(value, int | float | np.number) and 0 <= value < content.NUMBERS and value == int(value)
+    return int(value) if small else number_of(str(value))
 
 
 def _plain(x: float) -> float | int:

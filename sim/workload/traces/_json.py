@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -203,30 +204,31 @@ def items(path: Path) -> Iterator[Item]:
 
     Raises `DataError` for what is no JSON, or no object.
     """
-    decoder = json.JSONDecoder()
-    buffer, number, started, ended = "", 0, False, False
+    decode = json.JSONDecoder().raw_decode
+    space = re.compile(r"[ \t\r\n]*").match
+    buffer, at, number, started, ended = "", 0, 0, False, False
     array = False
     utf8 = _decoded(path)
     more = True
     while True:
-        buffer = buffer.lstrip()
-        if not started and buffer:
+        at = space(buffer, at).end()  # type: ignore[union-attr]
+        if not started and at < len(buffer):
             started = True
-            array = buffer[0] == "["
+            array = buffer[at] == "["
             if array:
-                buffer = buffer[1:]
+                at += 1
                 continue
-        if array and buffer[:1] in (",", "]"):
-            ended = buffer[0] == "]"
-            buffer = buffer[1:]
-            if ended and buffer.strip():
+        if array and buffer[at : at + 1] in (",", "]") and at < len(buffer):
+            ended = buffer[at] == "]"
+            at += 1
+            if ended and buffer[at:].strip():
                 raise DataError(str(path), "is not JSON: something follows its array")
             continue
-        if buffer:
-            if len(buffer) > _LONGEST:
+        if at < len(buffer):
+            if len(buffer) - at > _LONGEST:
                 raise DataError(str(path), f"item {number + 1}: is longer than {_LONGEST >> 20} MiB")
             try:
-                value, end = decoder.raw_decode(buffer)
+                value, end = decode(buffer, at)
             except RecursionError:
                 raise DataError(str(path), f"item {number + 1}: is not JSON (nested too deeply)") from None
             except ValueError as error:
@@ -238,13 +240,14 @@ def items(path: Path) -> Iterator[Item]:
                 if not isinstance(value, dict):
                     raise DataError(str(path), f"item {number}: must be a JSON object (got {_show(value)})")
                 yield Item(path, f"item {number}", value)
-                buffer = buffer[end:]
+                at = end
                 continue
         if not more:
             break
         # a value that is not whole yet needs as much again before another try
-        grown = [buffer]
-        size = max(len(buffer), 1 << 16)
+        grown = [buffer[at:]]
+        size = max(len(buffer) - at, 1 << 16)
+        at = 0
         while more and size > 0:
             piece = next(utf8, None)
             if piece is None:

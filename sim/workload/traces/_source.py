@@ -73,7 +73,7 @@ class Source:
             self.fail("is empty")
 
     def _checked(self, data: bytes, line: int) -> Source | None:
-        if not data.strip():
+        if not data or data.isspace():
             return None
         textfile.check_text(self.path, data)
         return Source(self.path, data, line)

@@ -20,6 +20,7 @@ from sim.workload.traces._columns import (
     Clock,
     Piece,
     Wanted,
+    coded,
     csv_pieces,
     hash_spans,
     labels,
@@ -74,11 +75,13 @@ class Rows:
         return {"session": labels(piece["session"].values)}
 
     def _lora(self, piece: Piece, output: Any) -> dict[str, Any]:
-        names = ["" if x is None or x != x else str(x) for x in piece["lora"].values.tolist()]
-        for name in names:
+        code, names = coded(piece["lora"].values)
+        number = np.zeros(len(names) + 1, np.int32)
+        for k, value in enumerate(names):
+            name = str(value)
             if name and name not in ("0", "base", "none", "None"):
-                self.adapters.setdefault(name, len(self.adapters) + 1)
-        return {"lora": np.array([self.adapters.get(name, 0) for name in names], np.int32)}
+                number[k] = self.adapters.setdefault(name, len(self.adapters) + 1)
+        return {"lora": number[code]}
 
     def _limit(self, piece: Piece, output: Any) -> dict[str, Any]:
         return {"max_tokens": np.maximum(tokens(piece.source, piece["limit"]), output)}

@@ -15,7 +15,7 @@ from sim.workload import content
 from sim.workload.settings import Params
 from sim.workload.table import RequestBlock
 from sim.workload.traces._base import Head, Trace
-from sim.workload.traces._columns import Clock, Piece, csv_pieces, number_of, numbers, tokens, whole
+from sim.workload.traces._columns import Clock, Piece, coded, csv_pieces, number_of, numbers, tokens, whole
 from sim.workload.traces._table import Rows
 
 
@@ -95,12 +95,11 @@ class Blis(Trace):
     def _prompts(self, piece: Piece, first: int) -> tuple[NDArray[np.int64], Any]:
         source = piece.source
         prompt = tokens(source, piece["prompt"]).astype(np.int64)
-        groups = (
-            [str(x) if x is not None and x == x else "" for x in piece["group"].values]
-            if "group" in piece
-            else [""] * len(prompt)
-        )
-        named = np.array([bool(g) for g in groups])
+        code, names = coded(piece["group"].values) if "group" in piece else (np.zeros(len(prompt), np.int64), [])
+        content_of = np.array([content.RECORDED + number_of(f"prefix/{g}") if str(g) else -1 for g in names] + [-1], np.int64)[
+            code
+        ]
+        named = content_of >= 0
         if "server" in piece:
             server = whole(source, piece["server"], 0, 1 << 30)
             prompt = np.where((server > 0) & ~named, server, prompt)
@@ -113,6 +112,6 @@ class Blis(Trace):
         last = off[1:] - 1
         ids[last], length[last] = content.PROMPT + first + np.arange(len(prompt)), prompt
         shared = off[:-1][prefix > 0]
-        ids[shared] = [content.RECORDED + number_of(f"prefix/{g}") for g, n in zip(groups, prefix, strict=True) if n > 0]
+        ids[shared] = content_of[prefix > 0]
         length[shared] = prefix[prefix > 0]
         return prompt + prefix, (off, ids, np.zeros(off[-1], np.int64), length)

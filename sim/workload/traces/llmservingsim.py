@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 from pydantic import Field
 
 from sim.registry import register
@@ -14,8 +16,12 @@ from sim.workload import content
 from sim.workload.settings import Params
 from sim.workload.table import MAX_TOKENS, RequestBlock
 from sim.workload.traces._base import Head, Trace, TurnParams
-from sim.workload.traces._json import Item, items
+from sim.workload.traces._columns import numbers, tokens
+from sim.workload.traces._json import Fields, Item, items, json_pieces
+from sim.workload.traces._source import Source
 from sim.workload.traces._turns import Request, Span, block_of
+
+_MORE = frozenset(("sub_requests", "input_tok_ids"))
 
 
 class LlmServingSimParams(TurnParams):
@@ -45,6 +51,9 @@ class LlmServingSim(Trace):
 
     def read(self, path: Path) -> RequestBlock:
         """All requests of a file."""
+        plain = _lengths(path)
+        if plain is not None:
+            return plain
         requests: list[Request] = []
         for number, item in enumerate(items(path)):
             at = item.number("arrival_time_ns", item.value) * 1e-9
@@ -91,6 +100,30 @@ class LlmServingSim(Trace):
         if value != int(value) or value > MAX_TOKENS:
             item.fail(name, "must be a whole number of tokens", value)
         return int(value)
+
+
+def _lengths(path: Path) -> RequestBlock | None:
+    """A file of single requests without token ids, by columns; None where some row has more, or the first line is no object."""
+    try:
+        first = json.loads(next(Source(path).pieces()).data.lstrip().splitlines()[0])
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(first, dict) or _MORE & set(first):
+        return None
+    parts = []
+    for records in json_pieces(path, Fields(("input_toks", "output_toks", "arrival_time_ns"))):
+        if records.others & _MORE:
+            return None
+        source = records.source
+        at = numbers(source, records["arrival_time_ns"], "must be a time of at least 0")
+        if (at < 0).any():
+            source.fail_at(
+                int(np.argmax(at < 0)), "arrival_time_ns", float(at[np.argmax(at < 0)]), "must be a time of at least 0"
+            )
+        parts.append((at * 1e-9, tokens(source, records["input_toks"]), tokens(source, records["output_toks"])))
+    at, prompt, output = (np.concatenate(x) for x in zip(*parts, strict=True))
+    order = np.argsort(at, kind="stable")
+    return RequestBlock.of(at[order] - at[order[0]], prompt[order], output[order])
 
 
 def _blocks(ids: list[Any], size: int) -> tuple[Span, ...]:

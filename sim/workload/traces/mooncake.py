@@ -137,13 +137,10 @@ class Mooncake(Trace):
 
     def _afresh(self, path: Path, session: NDArray[np.int64], ids: NDArray[Any], counts: NDArray[np.int64]) -> None:
         """Say when turns do not begin as the turn before: aiperf sends the conversation so far before what such a file holds."""
-        begins = np.cumsum(counts) - counts
-        before: dict[int, int] = {}
-        afresh = 0
-        for row in np.flatnonzero(counts):
-            first, key = int(ids[begins[row]]), int(session[row])
-            afresh += key >= 0 and before.get(key, first) != first
-            before[key] = first
+        rows = np.flatnonzero((counts > 0) & (session >= 0))
+        rows = rows[np.argsort(session[rows], kind="stable")]
+        firsts, key = ids[(np.cumsum(counts) - counts)[rows]], session[rows]
+        afresh = bool(((key[1:] == key[:-1]) & (firsts[1:] != firsts[:-1])).any())
         if afresh:
             what = "they are simulated as whole prompts; where the file holds only what each turn adds, real prompts are longer"
             self.note(f"{path.name}: turns that do not begin as the turn before them: {what}")
@@ -158,19 +155,24 @@ class Mooncake(Trace):
         if (wait < 0).any():
             records.source.fail_at(int(np.argmax(wait < 0)), "delay", float(wait.min() * 1e3), "must not be negative")
         names, others = records["request_id"].values, records["wait_for"].values
-        for row in range(records.rows):
+        negative = stamps < 0
+        if negative.any():
+            row = int(np.argmax(negative))
+            records.source.fail_at(row, "timestamp", float(stamps[row]), "must not be negative")
+        rule = "must be a number, or the row must wait: it "
+        if "wait_for" not in records.present:
+            row, problem = waiting.add_all(stamps, wait, session, names if "request_id" in records.present else None)
+            if problem:
+                records.source.fail_at(row, "timestamp", None, rule + problem)
+        for row in range(records.rows) if "wait_for" in records.present else ():
             after = others[row]
             if after is not None and not hasattr(after, "__len__"):
                 records.source.fail_at(row, "wait_for", after, "must be a list of request ids")
             after = None if after is None else [after] if isinstance(after, str) else list(after)
-            at = None if np.isnan(stamps[row]) else float(stamps[row])
-            if at is not None and at < 0:
-                records.source.fail_at(row, "timestamp", at, "must not be negative")
-            problem = waiting.add(at, None if np.isnan(wait[row]) else float(wait[row]), int(session[row]), names[row], after)
+            at, late = (None if np.isnan(x[row]) else float(x[row]) for x in (stamps, wait))
+            problem = waiting.add(at, late, int(session[row]), names[row], after)
             if problem:
-                records.source.fail_at(
-                    row, "wait_for" if after else "timestamp", after, f"must be a number, or the row must wait: it {problem}"
-                )
+                records.source.fail_at(row, "wait_for" if after else "timestamp", after, rule + problem)
         self.note(
             f"{path.name}: turns with a delay are sent so long after the answer before them; their time stamps are not used"
         )

@@ -1,0 +1,107 @@
+"""Requests that are too many for memory: written once, as columns, to a temporary file, and read again as often as they are asked for."""
+
+from __future__ import annotations
+
+import tempfile
+import weakref
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from sim.errors import DataError
+from sim.workload.table import RequestBlock
+from sim.workload.waits import Waits
+
+_PLAIN = (
+    "arrival_s", "prompt_tokens", "output_tokens", "max_tokens", "priority", "session", "lora", "klass", "tenant", "out_content",
+)  # fmt: skip
+_SPANS = ("span_id", "span_start", "span_len")
+
+
+@dataclass(eq=False)
+class Kept:
+    """Blocks of requests on disk (Arrow, LZ4: some 40 bytes a request, 5 a span). `add` them, `done`, then `blocks` at any time.
+
+    The file has no name and goes with the process; the environment's ``TMPDIR`` says where it lies.
+    """
+
+    requests: int = 0
+    _file: Any = None
+    _writer: Any = None
+    _reader: Any = None
+    _waits: list[bool] = field(default_factory=list)
+
+    def add(self, block: RequestBlock) -> None:
+        """Write a block. Raises `DataError` when there is no room for it."""
+        import pyarrow as pa
+
+        made = _to_arrow(block)
+        try:
+            if self._writer is None:
+                self._file = tempfile.TemporaryFile(prefix="servesim-")  # noqa: SIM115 - lives as long as this object
+                weakref.finalize(self, self._file.close)
+                self._writer = pa.ipc.new_file(
+                    pa.PythonFile(self._file, "w"), made.schema, options=pa.ipc.IpcWriteOptions(compression="lz4")
+                )
+            self._writer.write_batch(made)
+        except OSError as error:
+            raise _no_room(error) from None
+        self.requests += len(block)
+        self._waits.append(block.waits is not None)
+
+    def done(self) -> Kept:
+        """All blocks are there."""
+        import pyarrow as pa
+
+        if self._writer is None:
+            return self
+        try:
+            self._writer.close()
+            self._file.flush()
+        except OSError as error:
+            raise _no_room(error) from None
+        self._writer = None
+        self._file.seek(0)
+        self._reader = pa.ipc.open_file(pa.PythonFile(self._file, "r"))
+        return self
+
+    def blocks(self) -> Iterator[RequestBlock]:
+        """The blocks in the order in which they came."""
+        for i, waits in enumerate(self._waits):
+            yield _from_arrow(self._reader.get_batch(i), waits)
+
+
+def _no_room(error: OSError) -> DataError:
+    where = tempfile.gettempdir()
+    return DataError(where, f"a large trace cannot be kept here ({error.strerror or error})", "TMPDIR names another folder")
+
+
+def _to_arrow(block: RequestBlock) -> Any:
+    import pyarrow as pa
+
+    waits = block.waits or Waits.none(len(block))
+    columns = {name: pa.array(getattr(block, name)) for name in _PLAIN}
+    columns |= {name: _lists(block.span_off, getattr(block, name)) for name in _SPANS}
+    columns |= {"wait_s": pa.array(waits.wait_s), "awaited": pa.array(waits.awaited), "key": _lists(waits.off, waits.key)}
+    return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
+
+
+def _lists(off: Any, values: Any) -> Any:
+    import pyarrow as pa
+
+    return pa.LargeListArray.from_arrays(pa.array(off), pa.array(values))
+
+
+def _from_arrow(batch: Any, waits: bool) -> RequestBlock:
+    columns: dict[str, Any] = {name: _own(batch.column(name)) for name in _PLAIN}
+    columns |= {name: _own(batch.column(name).values) for name in _SPANS}
+    columns["span_off"] = _own(batch.column(_SPANS[0]).offsets)
+    if not waits:
+        return RequestBlock(**columns)
+    wait, awaited, key = (batch.column(name) for name in ("wait_s", "awaited", "key"))
+    return RequestBlock(**columns, waits=Waits(_own(wait), _own(awaited), _own(key.offsets), _own(key.values)))
+
+
+def _own(array: Any) -> Any:
+    """As NumPy, to be written to: compiled functions take arrays that are not for another type."""
+    return array.to_numpy(zero_copy_only=False, writable=True)
