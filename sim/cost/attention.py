@@ -120,7 +120,7 @@ class _Surfaces:
         if isinstance(mixer, Latent):
             heads = mixer.heads // tp
             decode = self.kernels.latent_decode(rows, context, heads, mixer.kv_lora, mixer.rope, self.kv, m.kv_element_bytes)
-            prefill = self.kernels.latent_prefill(rows, context, heads, self.kv)
+            prefill = self.kernels.latent_prefill(rows, context, heads, self.kv, bool(mixer.index_top_k))
         else:
             assert isinstance(mixer, Attention)
             heads, kv_heads = mixer.heads // tp, max(-(-mixer.kv_heads // tp), 1)
@@ -164,7 +164,8 @@ class _Surfaces:
         seen = np.minimum(self.context, mixer.window) + chosen
         latent = mixer.head_dim - mixer.rope
         decode = self.kernels.latent_decode(self.rows, seen, heads, latent, mixer.rope, self.kv, element)
-        prefill = self.kernels.latent_prefill(self.rows, np.sqrt(np.maximum(2.0 * self.context * seen, 1.0)), heads, self.kv)
+        length = np.sqrt(np.maximum(2.0 * self.context * seen, 1.0))
+        prefill = self.kernels.latent_prefill(self.rows, length, heads, self.kv, chosen=True)
         if mixer.indexed:
             index_decode, index_prefill = self._indexer(mixer, self.rows, entries)
             decode, prefill = decode + index_decode, prefill + index_prefill * mixer.ratio

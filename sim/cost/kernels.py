@@ -28,6 +28,10 @@ from sim.model.spec import MoeShape
 # (weight-only kernels of TensorRT-LLM 1.0 on A100, 1,024 and 4,096 rows: 1.10 to 1.16 times as long).
 _UNPACKED_PER_CORE, _UNPACKING_START, _UNPACKING_COMPUTE = 33e9, 6.0, 0.88
 
+# Products of expanded keys and values relative to those of latent ones, which SGLang's kernel was measured with: 192 + 128 against 576 + 512
+# elements a head. On H100 and H200 that makes 590 TFLOP/s of 173; TensorRT-LLM's expanded kernel was measured there at 540 to 600.
+_EXPANDED = (192 + 128) / (576 + 512)
+
 
 class Kernels(Collectives):
     """Operator times on ``accelerator`` with the kernels of ``framework`` (``vllm``, ``sglang``, ``vllm-ascend``).
@@ -164,14 +168,20 @@ class Kernels(Collectives):
         self.note("decode attention", op, near == dim)
         return t
 
-    def latent_prefill(self, rows: Any, length: Any, heads: int, kv: str) -> Any:
-        """Seconds of prompt attention of multi-head latent attention."""
+    def latent_prefill(self, rows: Any, length: Any, heads: int, kv: str, chosen: bool = False) -> Any:
+        """Seconds of prompt attention of multi-head latent attention.
+
+        Engines expand keys and values of a prompt to all heads (vLLM v1/attention/backends/mla/common.py; SGLang deepseek_v2.py, MHA and
+        MHA_CHUNKED_KV), but where few of the tokens are ``chosen`` (sparse attention): there they stay latent.
+        """
         op = self.find(f"latent_prefill.{kv}", "latent_prefill.bf16")
         if op is None:
             return self.prefill(rows, length, heads, heads, 192, 128, "bf16")
         t = forms.prefill(self.q(op), self.machine(op), rows, length, heads, heads, 192, 128).total
         if isinstance(op.residual, Residual) and self.same_machine(op):
             t = t * np.exp(op.residual.at((heads,), rows, length))
+        if op.stack.endswith(".sglang") and not chosen:
+            t = np.minimum(t, 1e-6 * op.q[2]) + np.maximum(t - 1e-6 * op.q[2], 0.0) * _EXPANDED
         self.note("prefill attention", op)
         return t
 
