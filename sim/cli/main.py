@@ -18,7 +18,7 @@ from sim import plugins, trust
 from sim.cli.app import app
 from sim.errors import LawViolation, ServesimError
 
-COMMANDS = ("run", "studies", "facts", "conformance", "accuracy", "profiles", "prices", "warm", "traffic", "engine")
+COMMANDS = ("run", "studies", "facts", "conformance", "profiles", "prices", "warm", "traffic", "engine")
 """Modules with commands, in the order in which ``--help`` lists them."""
 
 for _module in COMMANDS:

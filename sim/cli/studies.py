@@ -17,6 +17,16 @@ Many = Annotated[
     list[str], typer.Argument(metavar="SCENARIO…", help="Scenario files or built-in names, or one study file that names them.")
 ]
 One = Annotated[str, typer.Argument(metavar="SCENARIO", help="A scenario file, a built-in name, or a study file.")]
+Files = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="PATH…", help="Results of benchmark tools, tables of requests, logs of steps, folders of them, or one study file."
+    ),
+]
+Deployed = Annotated[
+    Optional[str],
+    typer.Option(help="What was deployed, which results of benchmark tools do not say: a scenario file or name."),
+]
 Jobs = Annotated[
     Optional[int], typer.Option("--jobs", "-j", help="Processes (default: as many as processors, where they pay off).")
 ]
@@ -48,7 +58,10 @@ def add(cls: Any) -> None:
         _ask(cls, given)
 
     command.__doc__ = inspect.cleandoc(cls.__doc__ or f"The study {cls.name}.").partition("\n\n")[0]
-    parameters = {"scenarios": (Many if cls.takes == "many" else One, inspect.Parameter.empty)}
+    needed = inspect.Parameter.empty
+    parameters: dict[str, tuple[Any, Any]] = {"scenarios": (Many if cls.takes == "many" else One, needed)}
+    if cls.takes == "files":
+        parameters = {"paths": (Files, needed), "scenario": (Deployed, None)}
     parameters |= {name: (_option(name, f), None) for name, f in cls.Params.model_fields.items() if not _extra(f).get("hidden")}
     parameters |= _COMMON
     kind = inspect.Parameter.KEYWORD_ONLY
@@ -71,7 +84,7 @@ def _option(name: str, field: Any) -> Any:
         choices, hint = f" ({', '.join(map(str, get_args(hint)))})", str
     if extra.get("list") or hint not in (bool, int, float, str):
         hint = list[str] if extra.get("list") else str
-    default = "" if field.default in (None, (), False) or field.is_required() else f" (default: {field.default})"
+    default = "" if field.default_factory is not None or field.is_required() else _shown(field.default)
     flags = [f"--{name.replace('_', '-')}", *([extra["option"]] if "option" in extra else [])]
     if extra.get("metavar") and hint is float:
         hint = str  # shares such as 2%
@@ -79,6 +92,13 @@ def _option(name: str, field: Any) -> Any:
     return Annotated[
         Optional[hint], typer.Option(*flags, help=text[0].upper() + text[1:], metavar=extra.get("metavar"), show_default=False)
     ]
+
+
+def _shown(default: Any) -> str:
+    """Behind the help of an option."""
+    if default in (None, (), False):
+        return ""
+    return f" (default: {','.join(map(str, default)) if isinstance(default, tuple) else default})"
 
 
 def _plain(hint: Any) -> Any:
@@ -108,12 +128,16 @@ def _ask(cls: Any, given: dict[str, Any]) -> None:
     from sim.report import words
     from sim.study.base import Interrupted
     from sim.study.driver import run_study
-    from sim.study.files import gather
+    from sim.study.files import gather, measured
 
-    arguments = given.pop("scenarios")
+    arguments = given.pop("paths" if cls.takes == "files" else "scenarios")
     asked = {name: given.pop(name) for name in _COMMON}
     overrides = [*(asked["set_"] or ()), *([f"seed={asked['seed']}"] if asked["seed"] is not None else ())]
-    scenarios, options = gather(cls.name, [arguments] if isinstance(arguments, str) else arguments, overrides)
+    if cls.takes == "files":
+        scenarios, options = measured(cls.name, arguments, given.pop("scenario"), overrides)
+        options |= {} if asked["seed"] is None else {"seed": asked["seed"]}
+    else:
+        scenarios, options = gather(cls.name, [arguments] if isinstance(arguments, str) else arguments, overrides)
     options |= {name: value for name, value in given.items() if value is not None}
     study = cls(scenarios, settings(cls.Params, options))
     out = None if asked["no_save"] else asked["out"] or Path("servesim-results") / study.title
@@ -145,6 +169,7 @@ def _code(answer: Any, gate: bool) -> int:
     return 3 if gate and answer.verdict is False else 0
 
 
-for _name in registry.names("study"):
-    if registry.lookup("study", _name).name == _name:  # not its aliases
-        add(registry.lookup("study", _name))
+_built = {name: registry.lookup("study", name) for name in registry.names("study")}
+for _name, _cls in sorted(_built.items(), key=lambda item: item[1].takes == "files"):
+    if _cls.name == _name:  # not its aliases
+        add(_cls)

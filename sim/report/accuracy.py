@@ -8,20 +8,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from rich import box
-from rich.console import Console, Group
-from rich.table import Table
+from rich.console import Group
+from rich.table import Table as RichTable
 from rich.text import Text
 
 from sim import output
 from sim.metrics import model_error
 from sim.metrics.store import write_json
-from sim.report import page
+from sim.report import study
 from sim.report.figures import PALETTE, Figure, layout, rounded
+from sim.report.templating import Page, Section, Table
 from sim.study.accuracy.errors import GROUPS, TARGETS, Row, title
 
 if TYPE_CHECKING:
     from sim.study.accuracy import AccuracyReport
-    from sim.study.calibrate import Calibration
 
 _PLOTTED: Final = ("tpot_s.mean", "ttft_s.mean", "e2e_s.mean", "ttft_s.p99", "output_tokens_per_s")
 _GROUPED: Final = ("tpot_s.mean", "e2e_s.mean", "ttft_s.mean", "output_tokens_per_s")
@@ -32,46 +32,47 @@ def percent(x: float, signed: bool = False) -> str:
     return f"{100 * x:+.1f} %" if signed else f"{100 * x:.1f} %"
 
 
-def screen(report: AccuracyReport, by: Sequence[str] = ("engine",), worst: int = 0) -> Group:
-    """Everything as rich renderables."""
-    done, refused = len(report.simulated), len(report.refused)
-    head = f"{done} of {done + refused} operating points simulated"
+def screen(report: AccuracyReport) -> Group:
+    """The sentence, then everything as tables."""
+    by, worst = report.by, report.show_worst
+    parts: list[Any] = [Text(report.sentence(), style="bold")]
     if report.skipped:
-        head += f", {report.skipped} left out by quality or overload"
-    parts: list[Any] = [Text(head, style="bold"), _table(report.rows(), with_group=False)]
+        parts.append(Text(f"{report.skipped} points left out by quality or overload", style="dim"))
+    parts += [*study.warnings(report), errors(report.rows(), with_group=False)]
     covered = report.coverage()
     if covered and max(n for _, _, n in covered.values()) > model_error.FEWEST:
         parts.append(Text(f"{model_error.LEVEL:.0%} interval of model error, each deployment judged by all others", style="bold"))
-        table = Table.grid(padding=(0, 2, 0, 0))
+        table = RichTable.grid(padding=(0, 2, 0, 0))
         for metric, (inside, half, n) in covered.items():
             table.add_row(title(metric), f"{percent(inside)} inside", f"± {percent(half)}", f"{n} deployments")
         parts.append(table)
     left = report.left_out(_PLOTTED)
     if left:
-        parts += [Text("what nothing was fitted to", style="bold"), _table(left, with_group=True)]
+        parts += [Text("what nothing was fitted to", style="bold"), errors(left, with_group=True)]
     for name in by:
-        parts += [Text(f"by {name}", style="bold"), _table(report.rows(name, _GROUPED), with_group=True)]
+        parts += [Text(f"by {name}", style="bold"), errors(report.rows(name, _GROUPED), with_group=True)]
     if worst:
         parts += [Text("worst first", style="bold"), _worst(report, worst)]
     reasons = report.reasons()
     if reasons:
         parts.append(Text("not simulated", style="bold"))
-        table = Table.grid(padding=(0, 2, 0, 0))
+        table = RichTable.grid(padding=(0, 2, 0, 0))
         for engine, reason, n in reasons:
             table.add_row(str(n), engine, reason)
         parts.append(table)
     notes = report.notes()
     if notes:
         parts.append(Text("assumed or left out", style="bold"))
-        table = Table.grid(padding=(0, 2, 0, 0))
+        table = RichTable.grid(padding=(0, 2, 0, 0))
         for note, n in notes:
             table.add_row(str(n), note)
         parts.append(table)
     return Group(*parts)
 
 
-def _table(rows: Sequence[Row], with_group: bool) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+def errors(rows: Sequence[Row], with_group: bool) -> RichTable:
+    """The error table of the terminal."""
+    table = RichTable(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     if with_group:
         table.add_column("")
     table.add_column("metric")
@@ -99,8 +100,8 @@ def _table(rows: Sequence[Row], with_group: bool) -> Table:
     return table
 
 
-def _worst(report: AccuracyReport, n: int) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+def _worst(report: AccuracyReport, n: int) -> RichTable:
+    table = RichTable(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for name in ("point", "metric", "measured", "predicted", "error"):
         table.add_column(name, justify="left" if name in ("point", "metric") else "right", overflow="fold")
     for o, metric, error in report.worst(n):
@@ -109,40 +110,17 @@ def _worst(report: AccuracyReport, n: int) -> Table:
     return table
 
 
-def show(report: AccuracyReport, by: Sequence[str] = ("engine",), worst: int = 0, console: Console | None = None) -> None:
-    """Print the tables."""
-    (console or Console()).print(screen(report, by, worst))
-
-
-def show_calibration(done: Calibration, console: Console | None = None) -> None:
-    """Print what was fitted, with errors before, after and cross-validated."""
-    console = console or Console()
-    for f in done.fits:
-        console.print(Text(f"{f.engine} {f.line} on {f.accelerator}: {f.points} points", style="bold"))
-        console.print("  " + ", ".join(f"{k} {v:.4g}" for k, v in f.figures.items()))
-        if f.unmoved:
-            console.print(f"  left as they were, nothing measured depends on them: {', '.join(f.unmoved)}")
-        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-        for name in ("median |error|", "before", "after", f"one {f.folds} left out"):
-            table.add_column(name, justify="left" if name.startswith("median") else "right")
-        for metric, before in f.before.items():
-            table.add_row(title(metric), percent(before), percent(f.after[metric]), percent(f.held_out[metric]))
-        console.print(table)
-    console.print(Text("all points, before", style="bold"), _table(done.before.rows(None, tuple(TARGETS)), False))
-    console.print(Text("all points, after", style="bold"), _table(done.after.rows(None, tuple(TARGETS)), False))
-
-
 def write_table(report: AccuracyReport, file: Path) -> None:
     """``--csv``: one row a point and metric."""
+    output.write_file(file, lambda to: _csv(report, to), "--csv")
+
+
+def _csv(report: AccuracyReport, file: Path) -> None:
     rows = list(report.table())
-
-    def fill(to: Path) -> None:
-        with to.open("w", newline="", encoding="utf-8") as out:
-            writer = csv.DictWriter(out, fieldnames=list(rows[0]) if rows else ["id"])
-            writer.writeheader()
-            writer.writerows(rows)
-
-    output.write_file(file, fill, "--csv")
+    with file.open("w", newline="", encoding="utf-8") as out:
+        writer = csv.DictWriter(out, fieldnames=list(rows[0]) if rows else ["id"])
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def write_record(report: AccuracyReport, file: Path) -> None:
@@ -200,61 +178,74 @@ def scatter(report: AccuracyReport, metric: str) -> Figure | None:
     )
 
 
-def render(report: AccuracyReport) -> str:
-    """The page."""
+def page(report: AccuracyReport) -> Page:
+    """The report."""
     figures = [f for f in (scatter(report, m) for m in _PLOTTED) if f]
     cards = [
-        page.card(
-            title(r.metric),
-            percent(r.median),
-            f"aim {percent(aim)}; p90 {percent(r.p90)}; {r.points} points",
-            "good" if ok else "bad",
-        )
+        {
+            "label": title(r.metric),
+            "value": percent(r.median),
+            "note": f"aim {percent(aim)}; p90 {percent(r.p90)}; {r.points} points",
+            "mood": "good" if ok else "bad",
+        }
         for r, aim, ok in report.targets()
     ]
-    done = len(report.simulated)
-    body = [
-        f'<h1>Accuracy</h1><p class="kicker">{done} of {len(report.outcomes)} operating points simulated; median absolute error</p>',
-        f'<div class="cards">{"".join(cards)}</div>',
-        "<h2>Predicted against measured</h2>",
-        page.plots(figures),
-        "<h2>Errors</h2>",
-        _html(report.rows(), False),
-        *(page.details(f"By {name}", _html(report.rows(name), True)) for name in GROUPS),
-    ]
+    sections = [Section("Predicted against measured", figures=figures)] if figures else []
+    sections.append(Section("Errors", "Of the absolute relative error: median and 90th percentile; bias: median with its sign.",
+                            table=error_table(report.rows(), False)))  # fmt: skip
+    details = [Section(f"By {name}", table=error_table(report.rows(name), True)) for name in GROUPS]
     worst = [
-        {
-            "point": o.point.id,
-            "metric": title(m),
-            "measured": o.point.measured[m],
-            "predicted": o.predicted[m],
-            "error": percent(e, True),
-        }
+        [
+            o.point.id,
+            title(m),
+            study.cell(o.point.measured[m]),
+            study.cell(o.predicted[m]),
+            {"text": percent(e, True), "sort": abs(e)},
+        ]
         for o, m, e in report.worst(100)
     ]
-    body.append(page.records("Worst first", worst))
-    reasons = [{"points": n, "engine": e, "reason": r} for e, r, n in report.reasons()]
-    if reasons:
-        body.append(page.records("Not simulated", reasons))
-    return page.page("Accuracy · servesim", body, figures)
+    if worst:
+        head = ["point", "metric", "measured", "predicted", "error"]
+        details.append(Section("Worst first", table=Table(head, worst, (0, 1), sortable=True)))
+    if reasons := report.reasons():
+        rows = [[engine, reason, f"{n:,}"] for engine, reason, n in reasons]
+        details.append(Section("Not simulated", table=Table(["engine", "reason", "points"], rows, (0, 1))))
+    if notes := report.notes():
+        rows = [[note, f"{n:,}"] for note, n in notes]
+        details.append(Section("Assumed or left out", table=Table(["what", "points"], rows, (0,))))
+    return Page(
+        "Accuracy",
+        "How far predictions are from what was measured",
+        report.sentence(),
+        study.STATE[report.verdict],
+        cards=cards,
+        warnings=report.warnings,
+        sections=sections,
+        details=details,
+    )
 
 
-def _html(rows: Sequence[Row], with_group: bool) -> str:
+def error_table(rows: Sequence[Row], with_group: bool) -> Table:
+    """The error table of a page."""
     head = ["group"] * with_group + ["metric", "points", "median |error|", "p90 |error|", "bias"]
-    cells = [
-        [page.esc(r.group)] * with_group
-        + [page.esc(title(r.metric)), str(r.points), percent(r.median), percent(r.p90), percent(r.bias, True)]
+    cells: list[list[Any]] = [
+        [r.group] * with_group
+        + [title(r.metric), f"{r.points:,}"]
+        + [{"text": percent(r.median), "sort": r.median}, {"text": percent(r.p90), "sort": r.p90}]
+        + [{"text": percent(r.bias, True), "sort": r.bias}]
         for r in rows
     ]
-    return page.table(head, cells, (0, 1) if with_group else (0,))
+    return Table(head, cells, (0, 1) if with_group else (0,), sortable=True)
 
 
-def save(report: AccuracyReport, folder: str | Path) -> Path:
-    """``accuracy.json, accuracy.csv, report.html`` in a folder, all or nothing. Raises ConfigError, OSError."""
+def files(report: AccuracyReport, folder: Path) -> None:
+    """``summary.json, accuracy.csv, report.html``."""
+    write_json(report.as_dict(), folder / "summary.json")
+    _csv(report, folder / "accuracy.csv")
+    (folder / "report.html").write_text(page(report).html(), encoding="utf-8")
 
-    def fill(to: Path) -> None:
-        write_json(report.as_dict(), to / "accuracy.json")
-        write_table(report, to / "accuracy.csv")
-        (to / "report.html").write_text(render(report), encoding="utf-8")
 
-    return output.write_folder(Path(folder), fill)
+def elsewhere(report: AccuracyReport) -> None:
+    """``--csv`` and ``--record``."""
+    for option, file in report.elsewhere.items():
+        {"--csv": write_table, "--record": write_record}[option](report, Path(file))

@@ -1,4 +1,4 @@
-"""What a study is: many runs of scenarios, asked for step by step, and an answer.
+"""What a study is: many runs of scenarios (or other work), asked for step by step, and an answer.
 
 A study is one file in `sim.study.questions` (or an entry point ``servesim.study``) with one registered class. Its generator `Study.run`
 says what to run and when it is enough: it yields lists of `Trial`, gets back a list of `Outcome` in the same order, and returns the answer.
@@ -12,7 +12,7 @@ again from the start and answering from what is stored. This module imports noth
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
@@ -48,6 +48,34 @@ class Trial:
     settings: Mapping[str, Any] = field(default_factory=dict)
     load: Mapping[str, float] = field(default_factory=dict)
     problem: str = ""
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """What its row of the table says besides its outcome."""
+        return {**self.settings, **self.load, "seed": self.scenario.seed}
+
+
+class Work(Protocol):
+    """What a trial does that is more, or other, than a scenario run: sent to where the trial runs, so it must be picklable."""
+
+    def identity(self) -> Any:
+        """Plain data that tells it apart; a file that it names by its absolute path counts with what is in it."""
+
+    def perform(self, progress: Callable[..., Any] | None) -> Mapping[str, Any]:
+        """Do it: a mapping ready for JSON. Raises what becomes the error of the trial."""
+
+
+@dataclass(frozen=True)
+class Task(Trial):
+    """A trial that does ``work`` of its own instead of running a scenario; `Study.observe` does not see it."""
+
+    scenario: Any = None
+    work: Work = field(kw_only=True)
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """See `Trial`."""
+        return dict(self.settings)
 
 
 class TrialError(ServesimError):
@@ -101,19 +129,23 @@ Steps = Generator[Sequence[Trial], list[Outcome], Answer]
 class Study(ABC):
     """Base of all studies; see the module.
 
-    ``takes``: ``one`` scenario or ``many``. ``report``: the module with ``screen(answer)``, what the terminal shows, and
-    ``files(answer, folder)``, which writes the report; `sim.report.study` suits every answer.
+    ``takes``: ``one`` scenario or ``many``, or ``files``: paths of measurements, which its `Params` call ``paths``, and a scenario or none.
+    ``report``: the module with ``screen(answer)``, what the terminal shows,
+    ``files(answer, folder)``, which writes the report, and perhaps ``elsewhere(answer)``, which writes files that were asked for in other
+    places; `sim.report.study` suits every answer.
     """
 
     name: ClassVar[str]
     aliases: ClassVar[tuple[str, ...]] = ()
     Params: ClassVar[type[Params]] = Params
-    takes: ClassVar[Literal["one", "many"]] = "one"
+    takes: ClassVar[Literal["one", "many", "files"]] = "one"
     report: ClassVar[str] = "sim.report.study"
 
     def __init__(self, scenarios: Sequence[Scenario], params: Any) -> None:
         if self.takes == "one" and len(scenarios) != 1:
             raise ConfigError("scenario", len(scenarios), f"{self.name} is a study of one scenario", "1")
+        if self.takes == "files" and len(scenarios) > 1:
+            raise ConfigError("scenario", len(scenarios), f"{self.name} takes what one scenario says was deployed", "0 or 1")
         self.scenarios = tuple(scenarios)
         self.params = params
 

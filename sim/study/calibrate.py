@@ -7,21 +7,19 @@ called fitted only where something measured depends on it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, cast
 
 import yaml
 
 from sim import output
 from sim.errors import ConfigError, DataError, did_you_mean
 from sim.hardware import load_accelerator
-from sim.study.accuracy import AccuracyReport, Outcome, Point, accuracy
+from sim.study.accuracy import AccuracyReport, Outcome, Point, title
 from sim.study.accuracy.deploy import Overrides, profile_of
-from sim.study.accuracy.report import outcome
+from sim.study.accuracy.work import plain
 from sim.study.fitting import FIGURES, WEIGHTS, Key, Problem
-
-Progress = Callable[[int, int | None], Any]
 
 
 @dataclass(frozen=True)
@@ -49,29 +47,68 @@ class Calibration:
     before: AccuracyReport
     after: AccuracyReport
     notes: tuple[str, ...] = field(default=())
+    wanted: str | None = None
+    """Where the profile is to be written besides the folder of the study, and of which ``engine``."""
+    engine: str | None = None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def verdict(self) -> bool | None:
+        """Whether the fit brings the median of the errors it minimises down; None where nothing was fitted."""
+        changes = [f.after[m] - f.before[m] for f in self.fits for m in f.before]
+        return sum(changes) <= 0.0 if changes else None
+
+    def sentence(self) -> str:
+        """What was fitted, and how far predictions are off before and after."""
+        told = [f"{f.engine} {f.line} on {f.accelerator} ({f.points} points): {_moves(f)}" for f in self.fits]
+        return f"Fitted {'; '.join(told)}." if told else "Nothing was fitted."
+
+    def as_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {
+            "format": "servesim-calibration/1",
+            "sentence": self.sentence(),
+            "fits": [asdict(f) for f in self.fits],
+            "before": [r.as_dict() for r in self.before.rows()],
+            "after": [r.as_dict() for r in self.after.rows()],
+            "not_simulated": [{"engine": e, "reason": r, "points": n} for e, r, n in self.before.reasons()],
+            "warnings": list(self.warnings),
+        }
 
     @property
     def overrides(self) -> Overrides:
         """For `accuracy`."""
         return {(f.engine, f.line, f.accelerator): f.figures for f in self.fits}
 
+    @property
+    def engines(self) -> list[str]:
+        """Those whose profiles were fitted."""
+        return sorted({f.engine for f in self.fits})
+
     def save(self, path: str | Path, engine: str | None = None) -> Path:
         """Write a profile that ``deployment.profile`` can name. Raises `ConfigError` where fits of several engines need a choice."""
-        engines = sorted({f.engine for f in self.fits})
-        if engine is None and len(engines) == 1:
-            engine = engines[0]
-        if engine not in engines:
+        if engine is None:
+            engine = self.engines[0] if len(self.engines) == 1 else self.engine
+        if engine not in self.engines:
             raise ConfigError(
-                "--engine", engine, "choose the engine whose profile is written", ", ".join(engines) or "none was fitted"
+                "--engine", engine, "choose the engine whose profile is written", ", ".join(self.engines) or "none was fitted"
             )
         target = Path(path)
-        if target.suffix not in (".yaml", ".yml"):
-            raise ConfigError("--out", str(path), "must be a YAML file", "*.yaml")
-        base, own = engine, Path(engine).expanduser()
-        if own.suffix in (".yaml", ".yml"):
-            if own.resolve() == target.resolve():
-                raise ConfigError("--out", str(path), "is the profile that the fit started from: choose another file")
-            base = str(own.resolve())
+        check_profile(path)
+        own = Path(engine).expanduser()
+        if own.suffix in (".yaml", ".yml") and own.resolve() == target.resolve():
+            raise ConfigError("--profile", str(path), "is the profile that the fit started from: choose another file")
+        text = self.text(engine)
+        try:
+            output.write_file(target, lambda to: _write(to, text), "--profile")
+        except OSError as error:
+            raise DataError(str(target), f"cannot be written: {error.strerror or error}") from None
+        return target
+
+    def text(self, engine: str) -> str:
+        """The profile of an engine, as YAML."""
+        own = Path(engine).expanduser()
+        base = str(own.resolve()) if own.suffix in (".yaml", ".yml") else engine
         lines: dict[str, dict[str, Any]] = {}
         for f in (f for f in self.fits if f.engine == engine):
             source = f"servesim calibrate: {f.points} operating points"
@@ -80,56 +117,108 @@ class Calibration:
                 name: {"value": float(f"{value:.4g}"), "source": source, "evidence": "fitted"}
                 for name, value in f.figures.items()
             }
-        title = f"{own.stem if base != engine else engine}, calibrated"
-        text = yaml.safe_dump({"title": title, "base": base, "lines": list(lines.values())}, sort_keys=False)
-        try:
-            output.write_file(target, lambda to: _write(to, text), "--out")
-        except OSError as error:
-            raise DataError(str(target), f"cannot be written: {error.strerror or error}") from None
-        return target
+        name = f"{own.stem if base != engine else engine}, calibrated"
+        return str(yaml.safe_dump({"title": name, "base": base, "lines": list(lines.values())}, sort_keys=False))
+
+
+def check_profile(path: str | Path) -> None:
+    """Raise `ConfigError` for what is no name of a profile."""
+    if Path(path).suffix not in (".yaml", ".yml"):
+        raise ConfigError("--profile", str(path), "must be a YAML file", "*.yaml")
+
+
+def _moves(f: Fit) -> str:
+    return ", ".join(f"{title(m)} off by {100 * f.before[m]:.1f} → {100 * f.after[m]:.1f} %" for m in f.before)
 
 
 def _write(file: Path, text: str) -> None:
     file.write_text(text, encoding="utf-8")
 
 
+DEFAULT: Final = ("gemm_scale", "attention_scale", "overlap_gap", "host_step", "sampler_row", "client_request")
+"""Figures that are fitted where nobody says which."""
+
+
 def calibrate(
     paths: Iterable[str | Path],
     *,
-    figures: Sequence[str] = ("gemm_scale", "attention_scale", "overlap_gap", "host_step", "sampler_row", "client_request"),
+    figures: Sequence[str] = DEFAULT,
     scenario: Any = None,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Callable[..., Any] | None = None,
+    out: str | Path | None = None,
+    jobs: int | None = None,
+    cluster: str | None = None,
+    fresh: bool = False,
     **choose: Any,
 ) -> Calibration:
     """Fit ``figures`` (names of `FIGURES`) for every engine line and accelerator among the points; ``choose`` as in `accuracy`.
 
-    Raises `ConfigError` for an unknown figure, or when no point can be simulated.
+    ``progress``, ``out``, ``jobs``, ``cluster``, ``fresh`` are those of `sim.study.driver.run_study`. Raises `ConfigError` for an unknown figure, or when no
+    point can be simulated.
     """
+    from sim.study.driver import run_study
+    from sim.study.questions.calibrate import Calibrate
+
+    params = Calibrate.Params(
+        paths=tuple(str(p) for p in paths), figures=tuple(figures), seed=seed, **{_SPELT.get(k, k): v for k, v in choose.items()}
+    )
+    study = Calibrate([] if scenario is None else [scenario], params)
+    return cast(Calibration, run_study(study, out=out, jobs=jobs, cluster=cluster, fresh=fresh, progress=progress))
+
+
+_SPELT: Final = {"qualities": "quality"}
+
+
+def check_figures(figures: Sequence[str]) -> None:
+    """Raise `ConfigError` for a figure that cannot be calibrated."""
     for name in figures:
         if name not in FIGURES:
             raise ConfigError("figures", name, "cannot be calibrated", ", ".join(FIGURES), did_you_mean(name, FIGURES))
-    paths = list(paths)
-    before = accuracy(paths, scenario=scenario, seed=seed, **choose)
+
+
+def grouped(report: AccuracyReport, paths: Sequence[str]) -> dict[Key, list[Point]]:
+    """What is fitted together: points of one line on one accelerator. Raises `ConfigError` where nothing can be."""
     groups: dict[Key, list[Point]] = {}
-    for o in before.simulated:
+    for o in report.simulated:
         if any(m in WEIGHTS for m in o.predicted):
             profile = profile_of(o.point)
             groups.setdefault((profile.engine, profile.line, load_accelerator(o.point.accelerator).name), []).append(o.point)
     if not groups:
-        reasons = "; ".join(f"{reason} ({n})" for _, reason, n in before.reasons()[:3])
+        reasons = "; ".join(f"{reason} ({n})" for _, reason, n in report.reasons()[:3])
         why = f": {reasons}" if reasons else ""
-        raise ConfigError("paths", [str(p) for p in paths], f"no point could be simulated, so there is nothing to fit{why}")
-    fits = []
-    for i, (key, points) in enumerate(groups.items()):
-        fits.append(fit(key, points, figures, seed))
-        if progress and progress(i + 1, len(groups)):
-            break
+        raise ConfigError("paths", list(paths), f"no point could be simulated, so there is nothing to fit{why}")
+    return groups
+
+
+def useful(fits: Sequence[Fit], figures: Sequence[str]) -> None:
+    """Raise `ConfigError` where nothing that was measured tells of any figure."""
     if not any(f.figures for f in fits):
         raise ConfigError("figures", list(figures), "nothing in these files depends on any figure", ", ".join(FIGURES))
-    done = Calibration(tuple(fits), before, before)
-    after = tuple(o if o.reason else outcome(o.point, done.overrides, seed) for o in before.outcomes)
-    return Calibration(done.fits, before, AccuracyReport(after, before.skipped))
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """One fit as the work of a trial."""
+
+    key: Key
+    points: tuple[Point, ...]
+    figures: tuple[str, ...]
+    seed: int = 0
+
+    def identity(self) -> Any:
+        """See `Work`."""
+        return {"key": self.key, "points": [plain(p) for p in self.points], "figures": self.figures, "seed": self.seed}
+
+    def perform(self, progress: Callable[..., Any] | None) -> Mapping[str, Any]:
+        """The fields of the `Fit`."""
+        return asdict(fit(self.key, self.points, self.figures, self.seed))
+
+
+def fit_of(data: Mapping[str, Any]) -> Fit:
+    """The fit that `Fitting.perform` gave."""
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+    return Fit(**fields)
 
 
 def fit(key: Key, points: Sequence[Point], figures: Sequence[str], seed: int = 0) -> Fit:

@@ -130,22 +130,16 @@ class _Drive:
             line = self.store.known.get(key)
             if line is not None:
                 trial = self.trials[key]
-                rows.append(
-                    {
-                        **trial.settings,
-                        **trial.load,
-                        "seed": trial.scenario.seed,
-                        "error": line["error"] or None,
-                        **(line["data"] or {}),
-                    }
-                )
+                rows.append({**trial.row, "error": line["error"] or None, **(line["data"] or {})})
         return rows
 
     def _save(self, answer: Answer, *, complete: bool) -> None:
+        view = import_module(self.study.report)
+        if hasattr(view, "elsewhere"):
+            view.elsewhere(answer)
         if self.store.folder is None:
             return
         self.table.write(self._rows())
-        view = import_module(self.study.report)
         self.store.finish(lambda to: view.files(answer, to), complete=complete)
 
 

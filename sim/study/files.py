@@ -20,22 +20,59 @@ def gather(study: str, arguments: Sequence[str], overrides: Sequence[str] = ()) 
     """
     from sim.config import load
 
-    found = _study_file(arguments[0]) if len(arguments) == 1 else None
+    found = _of_study(study, arguments)
     if found is None:
         return [load(a, overrides) for a in arguments], {}
-    data, folder = found
-    if data.pop("study") != study:
-        raise ConfigError("study", _study_file(arguments[0])[0]["study"], f"is not the study of this command ({study})")  # type: ignore[index]
-    given = data.pop("set", None) or []
-    if not isinstance(given, Mapping | list) or (isinstance(given, list) and not all(isinstance(g, str) for g in given)):
-        raise ConfigError("set", given, "must be a mapping or a list of settings", "such as {deployment.tp: 2}")
-    own = [f"{k}={_text(v)}" for k, v in given.items()] if isinstance(given, Mapping) else list(given)
+    data, folder, own = found
     if ("scenario" in data) == ("scenarios" in data):
         raise ConfigError("scenario", None, "a study file needs exactly one of scenario and scenarios")
     listed = data.pop("scenarios", None) or [data.pop("scenario", None)]
     if not isinstance(listed, list):
         raise ConfigError("scenarios", listed, "must be a list")
     return [_scenario(s, folder, [*own, *overrides]) for s in listed], data
+
+
+def measured(
+    study: str, paths: Sequence[str], scenario: str | None, overrides: Sequence[str] = ()
+) -> tuple[list[Any], dict[str, Any]]:
+    """(scenarios, options) of a study of measurements: ``paths`` are theirs, or one study file with ``paths`` and perhaps ``scenario``.
+
+    *Raises*: `ConfigError`, `DataError`.
+    """
+    from sim.config import load
+
+    found = _of_study(study, paths) if Path(paths[0]).suffix in (".yaml", ".yml") else None
+    if found is None:
+        if overrides and scenario is None and any(not o.startswith("seed=") for o in overrides):
+            raise ConfigError(
+                "--set", overrides[0], "changes a scenario, and there is none", hint="name what was deployed: --scenario"
+            )
+        return [] if scenario is None else [load(scenario, overrides)], {"paths": list(paths)}
+    data, folder, own = found
+    listed = data.pop("paths", None)
+    if not isinstance(listed, list) or not listed or not all(isinstance(p, str) for p in listed):
+        raise ConfigError("paths", listed, "must be a list of files or folders with measurements")
+    told = data.pop("scenario", None)
+    deployed = [load(scenario, [*own, *overrides])] if scenario is not None else []
+    if not deployed and told is not None:
+        deployed = [_scenario(told, folder, [*own, *overrides])]
+    return deployed, data | {"paths": [str(folder / p) for p in listed]}
+
+
+def _of_study(study: str, arguments: Sequence[str]) -> tuple[dict[str, Any], Path, list[str]] | None:
+    """(the rest of a study file, its folder, what it sets); None where the arguments are no study file. Raises `ConfigError`."""
+    found = _study_file(arguments[0]) if len(arguments) == 1 else None
+    if found is None:
+        return None
+    data, folder = found
+    named = data.pop("study")
+    if named != study:
+        raise ConfigError("study", named, f"is not the study of this command ({study})")
+    given = data.pop("set", None) or []
+    if not isinstance(given, Mapping | list) or (isinstance(given, list) and not all(isinstance(g, str) for g in given)):
+        raise ConfigError("set", given, "must be a mapping or a list of settings", "such as {deployment.tp: 2}")
+    own = [f"{k}={_text(v)}" for k, v in given.items()] if isinstance(given, Mapping) else list(given)
+    return data, folder, own
 
 
 def _study_file(argument: str) -> tuple[dict[str, Any], Path] | None:

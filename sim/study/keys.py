@@ -11,7 +11,7 @@ from typing import Any
 
 from sim import plugins, registry
 from sim.resources import path as resource
-from sim.study.base import Trial
+from sim.study.base import Task, Trial
 
 _HERE = Path(__file__).resolve().parents[1]
 _NO_RUN = ("report", "cli")  # rooms in which nothing of a run is decided
@@ -35,6 +35,9 @@ def trial_key(trial: Trial, study: str) -> str:
 
     if trial.problem:
         return digest([dict(trial.settings), trial.problem])
+    if isinstance(trial, Task):
+        work = trial.work.identity()
+        return digest([type(trial.work).__name__, work, _foreign(), sorted(set(contents(work))), code_version(), study])
     data = resolved(trial.scenario)
     for label in ("question", "expect"):
         data.pop(label, None)

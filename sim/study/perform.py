@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sim.errors import LawViolation, ServesimError
-from sim.study.base import Trial
+from sim.study.base import Task, Trial
 from sim.study.keys import contents, digest
 
 Observe = Callable[[Any, Trial], dict[str, Any]]
@@ -30,6 +30,8 @@ class Performed:
 def perform(trial: Trial, observe: Observe, progress: Callable[[int, int | None], Any] | None = None) -> Performed:
     """Run a trial. KeyboardInterrupt passes; every other exception becomes the error of the trial."""
     try:
+        if isinstance(trial, Task):
+            return Performed(trial.work.perform(progress))
         result = _prepared(trial).run(**trial.load, progress=progress)
         if not result.summary["complete"]:
             raise KeyboardInterrupt

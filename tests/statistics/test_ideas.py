@@ -55,6 +55,57 @@ def test_mser5_on_an_autoregressive_series_with_a_dying_start(bias: float) -> No
     assert 4 * np.mean(left) / 1900 < bias / 2000  # a quarter at most of the bias of the mean is left
 
 
+def autoregressive(seed: int) -> np.ndarray:
+    """600 values of an AR(1) series from a start of its own, by a generator that is written down here."""
+    x, state, level = np.empty(600), seed, 8.0 * (seed % 4)
+    for i in range(600):
+        state = (1_103_515_245 * state + 12_345) % 2**31
+        level = 0.9 * level + (state / 2**31 - 0.5)
+        x[i] = level + 1
+    return x
+
+
+def test_mser5_cuts_where_a_published_program_does() -> None:
+    """pyMSER 1.0.8 (Oliveira et al. 2024, J. Chem. Theory Comput. 20, 8559), given these series with ``batch_size=5``, prints these cuts."""
+    printed = [40, 20, 25, 0, 25, 35, 35, 55, 120, 25, 30, 0]
+    assert [mser5(autoregressive(seed)) for seed in range(1, 13)] == printed
+
+
+def test_mser5_on_the_cases_of_another_published_program() -> None:
+    """The cases that kim-convergence (openkim) tests its MSER-5 with, and what it asks of them."""
+    noise = np.random.RandomState(12345).random_sample(1000) - 0.5  # the generator of those tests
+    for start in (np.arange(10.0), np.arange(20.0, 10.0, -1.0)):
+        assert (mser5(np.concatenate([start, 10.0 + noise])) or 0) >= 10
+    assert mser5(np.arange(100.0)) is None
+    assert mser5(np.ones(100)) == 0
+    both = np.random.RandomState(12345)
+    climb, level = np.arange(1000) / 100 + both.random_sample(1000) - 0.5, 10.0 + both.random_sample(1000) - 0.5
+    cut = mser5(np.concatenate([climb, level]))  # theirs: 1005, in the second half, so not settled; ours looks at the first half
+    assert cut is None or cut >= 990
+
+
+@pytest.mark.parametrize("waiting", [100, 300])
+def test_mser5_on_a_queue_that_starts_full(waiting: int) -> None:
+    """M/M/1 with a backlog of w at the start drains at the rate μ − λ: known to be gone after about w·λ/(μ − λ) arrivals."""
+    load, cuts, kept, whole = 0.6, [], [], []
+    drained = waiting * load / (1 - load)
+    n = int(60 * drained)
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        service, gaps = rng.exponential(load, n + waiting), np.concatenate([np.zeros(waiting), rng.exponential(1.0, n)])
+        walk = np.cumsum(np.concatenate([[0.0], service[:-1] - gaps[1:]]))
+        times = (walk - np.minimum.accumulate(np.minimum(walk, 0.0)) + service)[waiting:]
+        cut = mser5(times)
+        assert cut is not None
+        cuts.append(cut)
+        kept.append(times[cut:].mean())
+        whole.append(times.mean())
+    assert 0.7 * drained < np.median(cuts) < 1.5 * drained
+    true = truth(load, False)["mean"]
+    assert abs(np.mean(kept) / true - 1) < 0.03
+    assert np.mean(whole) / true > 1.2
+
+
 def test_mser5_says_when_a_series_never_settles() -> None:
     assert mser5(np.linspace(0, 100, 1000) + np.random.default_rng(1).normal(size=1000)) is None
     assert mser5(np.ones(20)) is None

@@ -8,7 +8,6 @@ import pytest
 import sim
 from sim.errors import ConfigError, DataError, NotModelledError
 from sim.report import accuracy as view
-from sim.report import page
 from sim.streams import stream
 from sim.study.accuracy import AccuracyReport, Outcome, Point, accuracy, read_points
 from sim.study.accuracy.deploy import planned, profile_of
@@ -158,13 +157,14 @@ def test_errors_are_what_they_are_called():
 def test_the_report_on_screen_in_a_table_and_as_a_page(tmp_path):
     good = Outcome(point(measured={"tpot_s.mean": 1.0}), {"tpot_s.mean": 1.1})
     report = AccuracyReport((good, Outcome(point(id="d/1"), {}, "engine x: is not modelled")))
-    target = view.save(report, tmp_path / "out")
+    view.files(report, tmp_path)
 
-    assert {f.name for f in target.iterdir()} >= {"report.html", "accuracy.csv", "accuracy.json"}
-    assert "10.0 %" in (target / "report.html").read_text(encoding="utf-8")
-    assert "not_simulated" in (target / "accuracy.csv").read_text().splitlines()[0]
-    assert json.loads((target / "accuracy.json").read_text())["simulated"] == 1
-    assert page.esc("<") == "&lt;"
+    assert {f.name for f in tmp_path.iterdir()} == {"report.html", "accuracy.csv", "summary.json"}
+    assert "10.0 %" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "not_simulated" in (tmp_path / "accuracy.csv").read_text().splitlines()[0]
+    assert json.loads((tmp_path / "summary.json").read_text())["simulated"] == 1
+    assert report.verdict is False
+    assert report.sentence() == "1 of 2 operating points simulated: the median prediction is off by TPOT mean 10.0 %."
 
 
 def bench(tmp_path, **changes):

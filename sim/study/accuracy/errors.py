@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from sim.errors import ConfigError, did_you_mean
 from sim.study.accuracy.point import Point
 
 TITLES: Final[Mapping[str, str]] = {
@@ -110,6 +111,12 @@ GROUPS: Final[Mapping[str, Callable[[Point], str]]] = {
     "traffic": lambda p: str(p.traffic["kind"]),
     "deployment": lambda p: p.deployment,
 }
+
+
+def check_group(by: str) -> None:
+    """Raise `ConfigError` for what is no grouping."""
+    if by not in GROUPS:
+        raise ConfigError("by", by, "is no grouping", ", ".join(GROUPS), did_you_mean(by, GROUPS))
 
 
 def rows(outcomes: Iterable[Outcome], by: str | None = None, metrics: Sequence[str] | None = None) -> list[Row]:

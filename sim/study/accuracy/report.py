@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from sim.errors import ConfigError, ServesimError, did_you_mean
 from sim.hardware import load_accelerator
 from sim.metrics import model_error
 from sim.model import load_model
 from sim.study.accuracy.deploy import Overrides, planned, profile_of
-from sim.study.accuracy.errors import GROUPS, TARGETS, Outcome, Row, rows
-from sim.study.accuracy.left_out import without_accelerator, without_family
+from sim.study.accuracy.errors import TARGETS, Outcome, Row, check_group, rows, title
+from sim.study.accuracy.left_out import without_family
 from sim.study.accuracy.point import QUALITIES, Point
 from sim.study.accuracy.predict import predict
-from sim.study.accuracy.reading import read_points
 from sim.study.kinds import kind_of, kind_of_plan
-
-Progress = Callable[[int, int | None], Any]
 
 
 @dataclass(frozen=True)
@@ -31,6 +28,32 @@ class AccuracyReport:
     skipped: int = 0
     unmeasured: tuple[Outcome, ...] = ()
     """The same points as if their accelerators had never been measured; empty where that was not asked for."""
+    by: tuple[str, ...] = ("engine",)
+    """How errors are grouped where the report is shown, and ``show_worst``, how many of the largest are shown there."""
+    show_worst: int = 0
+    elsewhere: Mapping[str, str] = field(default_factory=dict)
+    """Option → file, for what is to be written besides the folder of the study."""
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def answered(self) -> bool:
+        """Whether any point could be simulated."""
+        return bool(self.simulated)
+
+    @property
+    def verdict(self) -> bool | None:
+        """Whether every metric that has an aim reaches it; None without any."""
+        reached = [ok for _, _, ok in self.targets()]
+        return all(reached) if reached else None
+
+    def sentence(self) -> str:
+        """How far predictions are off."""
+        done, known = len(self.simulated), len(self.outcomes)
+        if not done:
+            return f"None of {known} operating points could be simulated."
+        text = ", ".join(f"{title(r.metric)} {100 * r.median:.1f} %" for r, _, _ in self.targets())
+        off = f": the median prediction is off by {text}" if text else ": nothing was measured that has an aim"
+        return f"{done} of {known} operating points simulated{off}."
 
     @property
     def simulated(self) -> list[Outcome]:
@@ -44,8 +67,8 @@ class AccuracyReport:
 
     def rows(self, by: str | None = None, metrics: Sequence[str] | None = None) -> list[Row]:
         """Error table, see `errors.rows`."""
-        if by is not None and by not in GROUPS:
-            raise ConfigError("by", by, "is no grouping", ", ".join(GROUPS), did_you_mean(by, GROUPS))
+        if by is not None:
+            check_group(by)
         return rows(self.simulated, by, metrics)
 
     def reasons(self) -> list[tuple[str, str, int]]:
@@ -95,6 +118,7 @@ class AccuracyReport:
         """Plain data for a file."""
         return {
             "format": "servesim-accuracy/1",
+            "sentence": self.sentence(),
             "points": len(self.outcomes),
             "simulated": len(self.simulated),
             "skipped": self.skipped,
@@ -135,31 +159,50 @@ def accuracy(
     overrides: Overrides | None = None,
     leave_out: bool = False,
     seed: int = 0,
-    progress: Progress | None = None,
+    **common: Any,
 ) -> AccuracyReport:
     """Simulate every operating point under ``paths`` and compare.
 
     ``on``: part of a deployment's name → accelerator to simulate it on instead of the one that is recorded.
     ``paths``: folders of points (``points.jsonl``), ``vllm bench serve --save-detailed`` JSON, per-request CSV; for the last two ``scenario``
     says what was deployed. ``engine``, ``accelerator``, ``model`` choose points by a part of the name. ``leave_out``: simulate each again as
-    if its accelerator had never been measured.
+    if its accelerator had never been measured. ``common``: ``out``, ``jobs``, ``cluster``, ``fresh``, ``progress`` as in `sim.study.driver.run_study`.
     Raises `DataError` for files that cannot be read; points that cannot be simulated are in the report with the reason.
     """
+    from sim.study.driver import run_study
+    from sim.study.questions.accuracy import Accuracy
+
+    params = Accuracy.Params(
+        paths=tuple(str(p) for p in paths),
+        engine=engine,
+        accelerator=accelerator,
+        model=model,
+        quality=tuple(qualities),
+        overload=overload,
+        on=dict(on or {}),
+        leave_out=leave_out,
+        seed=seed,
+    )
+    study = Accuracy([] if scenario is None else [scenario], params, overrides)
+    return cast(AccuracyReport, run_study(study, **common))
+
+
+def chosen(
+    every: Sequence[Point],
+    engine: str | None,
+    accelerator: str | None,
+    model: str | None,
+    qualities: Sequence[str],
+    overload: bool,
+    on: Mapping[str, str],
+) -> tuple[list[Point], int]:
+    """The points that are wanted, where ``on`` says, and how many quality and overload left out. Raises `ConfigError`."""
     for q in qualities:
         if q not in QUALITIES:
             raise ConfigError("quality", q, "is no quality", ", ".join(QUALITIES), did_you_mean(q, QUALITIES))
-    every = list(read_points(paths, scenario))
-    wanted = [p for p in _elsewhere(every, on or {}) if _matches(p, engine, accelerator, model)]
-    chosen = [p for p in wanted if p.quality in qualities and (overload or not p.overload)]
-    outcomes = []
-    for i, point in enumerate(chosen):
-        outcomes.append(outcome(point, overrides, seed))
-        if progress and progress(i + 1, len(chosen)):
-            break
-    again = (
-        without_accelerator([o.point for o in outcomes if not o.reason], lambda p: outcome(p, None, seed)) if leave_out else ()
-    )
-    return AccuracyReport(tuple(outcomes), len(wanted) - len(chosen), tuple(again))
+    wanted = [p for p in _elsewhere(every, on) if _matches(p, engine, accelerator, model)]
+    kept = [p for p in wanted if p.quality in qualities and (overload or not p.overload)]
+    return kept, len(wanted) - len(kept)
 
 
 def outcome(point: Point, overrides: Overrides | None = None, seed: int = 0) -> Outcome:

@@ -1,0 +1,104 @@
+"""A calibration: what was fitted, and how far predictions are off before, after, and where the fit did not see the point."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from rich import box
+from rich.console import Group
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from sim.metrics.store import write_json
+from sim.report import study
+from sim.report.accuracy import error_table, errors, percent
+from sim.report.templating import Page, Section, Table
+from sim.study.accuracy.errors import TARGETS, title
+
+if TYPE_CHECKING:
+    from sim.study.calibrate import Calibration, Fit
+
+FOLDS: Final = (
+    "The last column says what to expect of a point the fit has not seen: each is predicted by a fit to all others (linearised)."
+)
+
+
+def screen(done: Calibration) -> Group:
+    """What was fitted, with errors before, after and cross-validated."""
+    parts: list[Any] = [Text(done.sentence(), style="bold"), *study.warnings(done)]
+    for f in done.fits:
+        parts += [Text(_name(f), style="bold"), Text(_figures(f.figures))]
+        if f.unmoved:
+            parts.append(Text(f"  left as they were, nothing measured depends on them: {', '.join(f.unmoved)}"))
+        table = RichTable(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+        for name in _head(f):
+            table.add_column(name, justify="left" if name.startswith("median") else "right")
+        for row in _rows(f):
+            table.add_row(*row)
+        parts.append(table)
+    parts += [Text("all points, before", style="bold"), errors(done.before.rows(None, tuple(TARGETS)), False)]
+    parts += [Text("all points, after", style="bold"), errors(done.after.rows(None, tuple(TARGETS)), False)]
+    if done.wanted:
+        parts.append(Text(f"Profile: {done.wanted}"))
+    return Group(*parts)
+
+
+def files(done: Calibration, folder: Path) -> None:
+    """``summary.json``, ``report.html`` and ``profile.yaml``, of several engines one each, for ``deployment.profile``."""
+    write_json(done.as_dict(), folder / "summary.json")
+    (folder / "report.html").write_text(page(done).html(), encoding="utf-8")
+    for engine, name in profiles(done).items():
+        (folder / name).write_text(done.text(engine), encoding="utf-8")
+
+
+def profiles(done: Calibration) -> Mapping[str, str]:
+    """Engine → file of its profile."""
+    one = len(done.engines) == 1
+    return {engine: "profile.yaml" if one else f"profile-{Path(engine).stem}.yaml" for engine in done.engines}
+
+
+def elsewhere(done: Calibration) -> None:
+    """``--profile``."""
+    if done.wanted is not None:
+        done.save(done.wanted)
+
+
+def page(done: Calibration) -> Page:
+    """The report."""
+    cards = [
+        {
+            "label": f"{title(m)}, {f.engine} {f.line} on {f.accelerator}",
+            "value": percent(f.after[m]),
+            "note": f"{percent(before)} before; {percent(f.held_out[m])} with one {f.folds} left out",
+            "mood": "good" if f.after[m] <= before else "bad",
+        }
+        for f in done.fits
+        for m, before in f.before.items()
+    ]
+    sections = [Section(_name(f), f"{_figures(f.figures)}. {FOLDS}", table=Table(_head(f), _rows(f), (0,))) for f in done.fits]
+    sections += [
+        Section("All points, before", table=error_table(done.before.rows(), False)),
+        Section("All points, after", table=error_table(done.after.rows(), False)),
+    ]
+    details = [Section(f"Profile: {name}", pre=done.text(engine)) for engine, name in profiles(done).items()]
+    state = study.STATE[done.verdict]
+    return Page("Calibration", "Figures of your own, fitted to what was measured", done.sentence(), state, cards=cards,
+                warnings=done.warnings, sections=sections, details=details)  # fmt: skip
+
+
+def _name(f: Fit) -> str:
+    return f"{f.engine} {f.line} on {f.accelerator}: {f.points} points"
+
+
+def _figures(figures: Mapping[str, float]) -> str:
+    return "  " + (", ".join(f"{k} {v:.4g}" for k, v in figures.items()) or "nothing was fitted")
+
+
+def _head(f: Fit) -> list[str]:
+    return ["median |error|", "before", "after", f"one {f.folds} left out"]
+
+
+def _rows(f: Fit) -> list[list[str]]:
+    return [[title(m), percent(before), percent(f.after[m]), percent(f.held_out[m])] for m, before in f.before.items()]

@@ -1,0 +1,157 @@
+"""How far are predictions from what was measured?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BeforeValidator, Field
+
+from sim.errors import ConfigError
+from sim.registry import register
+from sim.study.base import Interrupted, Params, Steps, Study
+
+
+def listed(given: Any) -> Any:
+    """``"a,b"``, or a list of such texts, → ``("a", "b")``."""
+    texts = [given] if isinstance(given, str) else given
+    if isinstance(texts, list | tuple) and all(isinstance(t, str) for t in texts):
+        return tuple(part.strip() for t in texts for part in t.split(",") if part.strip())
+    return given
+
+
+def _pairs(given: Any) -> Any:
+    """``["a=b"]`` → ``{"a": "b"}``."""
+    if isinstance(given, Mapping) or not isinstance(given, list | tuple):
+        return given
+    pairs = {}
+    for text in given:
+        name, equals, value = str(text).partition("=")
+        if not (name and equals and value):
+            raise ConfigError("--on", text, "is not of the form TEXT=NAME", hint="such as --on qwen3-14b=h100-pcie")
+        pairs[name] = value
+    return pairs
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(listed)]
+_HIDDEN: dict[str, Any] = {"hidden": True}
+
+
+class MeasuredParams(Params):
+    """Which measurements."""
+
+    paths: tuple[str, ...] = Field(min_length=1, description="files and folders with measurements", json_schema_extra=_HIDDEN)
+    seed: int = Field(0, description="seed of traffic that no file tells", json_schema_extra=_HIDDEN)
+    engine: str | None = Field(None, description="only points of this engine")
+    accelerator: str | None = Field(None, description="only points whose accelerator has this in its name")
+    model: str | None = Field(None, description="only points whose model has this in its name")
+    quality: Names = Field(("good", "fair"), description="qualities taken, with commas", json_schema_extra={"metavar": "A,B"})
+    overload: bool = Field(False, description="also points of saturated systems")
+    on: Annotated[dict[str, str], BeforeValidator(_pairs)] = Field(
+        default_factory=dict,
+        description="deployments with TEXT in their name ran on accelerator NAME, whatever is recorded; repeatable",
+        json_schema_extra={"metavar": "TEXT=NAME", "list": True},
+    )
+
+
+class AccuracyParams(MeasuredParams):
+    """Which measurements, and what is shown of the errors."""
+
+    leave_out: bool = Field(False, description="simulate each point again as if its accelerator had never been measured")
+    by: Names = Field(
+        ("engine",),
+        description="group errors by engine, version, accelerator, family, quality, traffic, deployment",
+        exclude=True,
+        json_schema_extra={"metavar": "A,B"},
+    )
+    worst: int = Field(0, ge=0, description="print so many of the largest errors", exclude=True)
+    csv: str | None = Field(
+        None,
+        description="also write every figure, measured and predicted, to this CSV file",
+        exclude=True,
+        json_schema_extra={"metavar": "FILE"},
+    )
+    record: str | None = Field(
+        None,
+        description="write the spread of errors by class to this file, from which runs take their intervals",
+        exclude=True,
+        json_schema_extra={"metavar": "FILE"},
+    )
+
+
+class Measured(Study):
+    """A study of measured operating points."""
+
+    takes: ClassVar[Any] = "files"
+    _total: int | None = None
+
+    @property
+    def title(self) -> str:
+        """The name of what was measured, and of the study."""
+        first = Path(self.params.paths[0]).resolve()
+        return f"{(first.stem if first.is_file() else first.name)[:80] or 'measured'}-{self.name}"
+
+    @property
+    def expected(self) -> int | None:
+        """As far as known."""
+        return self._total
+
+    def points(self) -> tuple[list[Any], int]:
+        """Those that are wanted, and how many were left out. Raises `ConfigError`, `DataError`."""
+        from sim.study.accuracy.reading import read_points
+        from sim.study.accuracy.report import chosen
+
+        p = self.params
+        every = list(read_points(p.paths, self.scenarios[0] if self.scenarios else None))
+        return chosen(every, p.engine, p.accelerator, p.model, p.quality, p.overload, p.on)
+
+
+@register("study")
+class Accuracy(Measured):
+    """Simulate measured operating points of real systems and say how far the predictions are off.
+
+    Exits with 1 when no point can be simulated. With --gate: 3 when a median error misses its aim.
+    """
+
+    name = "accuracy"
+    Params = AccuracyParams
+    report: ClassVar[str] = "sim.report.accuracy"
+
+    def __init__(self, scenarios: Sequence[Any], params: AccuracyParams, overrides: Any = None) -> None:
+        from sim import output
+
+        super().__init__(scenarios, params)
+        self.overrides = overrides
+        for option, file in (("--csv", params.csv), ("--record", params.record)):
+            if file is not None:
+                output.check_file(file, option)
+
+    def run(self) -> Steps:
+        """All points side by side; interrupted, those that are done."""
+        from sim.study.accuracy.errors import check_group
+        from sim.study.accuracy.report import AccuracyReport
+        from sim.study.accuracy.work import outcomes, tasks
+
+        p = self.params
+        for group in p.by:
+            check_group(group)
+        points, skipped = self.points()
+        self._total = len(points) * (1 + p.leave_out)
+        elsewhere = {option: file for option, file in (("--csv", p.csv), ("--record", p.record)) if file is not None}
+        report = AccuracyReport((), skipped, by=p.by, show_worst=p.worst, elsewhere=elsewhere)
+        try:
+            done = yield tasks(points, "as measured", overrides=self.overrides, seed=p.seed)
+            report = replace(report, outcomes=tuple(outcomes(done)))
+            if p.leave_out:
+                again = [o.point for o in report.simulated]
+                self._total = len(points) + len(again)
+                found = yield tasks(again, "accelerator left out", seed=p.seed, unmeasured=True)
+                report = replace(report, unmeasured=tuple(outcomes(found)))
+        except Interrupted as stopped:
+            if not report.outcomes:
+                report = replace(report, outcomes=tuple(outcomes(stopped.outcomes)))
+            note = f"Interrupted: {len(report.outcomes)} of {len(points)} points are done."
+            report = replace(report, warnings=(note,))
+        return report
