@@ -15,13 +15,17 @@ Array = npt.NDArray[Any]
 
 _CUT: Final = 0.1  # of the finishes at either end
 _FEWEST: Final = 20
+_RESIDENCES: Final = 3.0
 _PER_PART: Final = 100  # requests, on average
 _PARTS: Final = 60
 
 
 @dataclass(frozen=True)
 class Steady(Section):
-    """Rates between the first and the last tenth of the finishes; all None with fewer than 20 of them.
+    """Rates between the first and the last tenth of the finishes.
+
+    All None with fewer than 20 of them, or where they span less than three times what a request takes once it runs: such a run fills and
+    drains, and has no steady part.
 
     ``offered_requests_per_s``: arrivals, from the first to the last; ``…_peak…`` the most in any of up to 60 equal parts of that time.
     ``window_s``: seconds that the other rates are taken over.
@@ -49,7 +53,8 @@ def steady(columns: Mapping[str, Array], finished: Array, ok: Array, counted: Ar
         return Steady(**out)
     a, b = np.quantile(end, [_CUT, 1.0 - _CUT])
     window = float(b - a)
-    if window <= 0:
+    runs = float((end - columns["first_scheduled_s"][finished]).mean())
+    if window <= 0 or window < _RESIDENCES * runs:
         return Steady(**out)
     inside = (end > a) & (end <= b)
     output = columns["output_tokens"][finished][inside].astype(float)

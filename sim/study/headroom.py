@@ -16,28 +16,33 @@ from sim.ledger import FINISHED
 from sim.metrics.histogram import ITL_BINS, ITL_LO, ITL_SCALE
 from sim.metrics.load import Load
 from sim.metrics.steady import Steady
+from sim.workload import content
 from sim.workload.base import Traffic
 from sim.workload.closed_loop import ClosedLoop
 from sim.workload.recorded import RecordedTraffic
+from sim.workload.table import RequestBlock
 
 _CLIENTS = (64, 1024)
 _TURNS = 3  # requests a client sends
+_FEWEST = 20  # requests that say how long requests are
+_COPY_BITS = 40  # numbers of requests end far below
 
 
 def could_serve(plans: Sequence[Plan], traffic: Traffic, seed: int) -> float | None:
     """Requests per second of all replicas together, from a saturated run of one; None where that says nothing.
 
-    It does not for traffic whose clients wait (their load follows from the answers), for fleets of several pools, and for engines that
-    turn requests away at that load.
+    It does not for fewer than 20 requests, for traffic whose clients wait (their load follows from the answers), for fleets of several
+    pools, and for engines that turn requests away at that load. Where the run is shorter than saturation takes, its requests come again
+    with other texts.
     """
     if len(plans) != 1 or plans[0].role or plans[0].several or traffic.closed_loop is not None or traffic.waits or traffic.loops:
         return None
     block = next(iter(traffic.blocks()), None)
-    if block is None or (block.session >= 0).any():
+    if block is None or len(block) < _FEWEST or (block.session >= 0).any():
         return None
     slots = plans[0].facts.slots * plans[0].rank_count or _CLIENTS[0] * 4
-    clients = int(np.clip(min(slots, len(block) // 2), 1, _CLIENTS[1]))
-    requests = RecordedTraffic(block[: _TURNS * clients])
+    clients = min(slots, _CLIENTS[1])
+    requests = RecordedTraffic(_again(block, _TURNS * clients))
     one = replace(plans[0], replicas=1)
     router = SimpleNamespace(name="round_robin", settings={})
     try:
@@ -59,6 +64,19 @@ def could_serve(plans: Sequence[Plan], traffic: Traffic, seed: int) -> float | N
     if b <= a:
         return None
     return float(np.count_nonzero((end > a) & (end <= b)) / (b - a)) * plans[0].replicas
+
+
+def _again(block: RequestBlock, n: int) -> RequestBlock:
+    """The first ``n`` requests of a block that is repeated as often as it takes; repeats share what all share, and nothing else."""
+    if n <= len(block):
+        return block[:n]
+    rows = np.arange(n)
+    made = block.take(rows % len(block))
+    turn = (rows // len(block)) << _COPY_BITS
+    made.out_content ^= turn
+    own = made.span_id // content.NUMBERS != content.SHARED // content.NUMBERS
+    made.span_id[own] ^= np.repeat(turn, np.diff(made.span_off))[own]
+    return made
 
 
 def section(plans: Sequence[Plan], traffic: Traffic, seed: int, rates: Steady) -> Load | None:

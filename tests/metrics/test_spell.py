@@ -93,6 +93,17 @@ def test_steady_rates_are_those_that_come():
     assert steady(columns, counted & (columns["arrival_s"] < 1), ok, counted, True)["requests_per_s"] is None  # too few
 
 
+def test_a_run_that_only_fills_and_drains_has_no_steady_rate():
+    columns, ok, counted = run(lambda t: 10.0, lambda t: False, seconds=60.0)
+    rates = []
+    for takes in (1.0, 30.0):
+        columns["finish_s"] = columns["arrival_s"] + takes
+        rates.append(steady(columns, counted, ok, counted, True)["requests_per_s"])
+
+    assert rates[0] == pytest.approx(10, rel=0.1)
+    assert rates[1] is None
+
+
 def test_the_peak_of_the_load():
     columns, ok, counted = run(burst, lambda t: False)
 

@@ -223,6 +223,7 @@ def test_throughput_leaves_out_filling_and_draining() -> None:
     assert found is not None
     assert found.low <= 1.0 <= found.high
     assert throughput_interval(np.zeros(500), np.ones(500)) is None
+    assert throughput_interval(arrival, arrival + arrival.max()) is None  # nothing ends before the last arrival
 
 
 @pytest.mark.parametrize("load", [0.3, 0.8, 0.95])

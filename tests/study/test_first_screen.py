@@ -22,6 +22,12 @@ def test_the_load_is_a_share_of_what_an_overloaded_run_serves():
     assert over.run().summary["steady"]["requests_per_s"] == pytest.approx(most, rel=0.05)
 
 
+def test_few_requests_say_what_could_be_served_as_many_do():
+    few, many = (Prepared(sim.load("quickstart", [f"traffic.synthetic.requests={n}"])) for n in (200, 4000))
+
+    assert could_serve(few.plans, few.traffic, 0) == pytest.approx(could_serve(many.plans, many.traffic, 0), rel=0.08)
+
+
 def test_load_scales_with_replicas():
     one, four = (Prepared(sim.load("quickstart", [f"deployment.replicas={n}", *SMALL])) for n in (1, 4))
 
