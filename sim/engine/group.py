@@ -126,9 +126,9 @@ def _outcomes(recorders, times, rows):
 
 
 @kernel
-def _advance_joined(states, keys, until, recorders, times, rows):
+def _advance_joined(states, keys, until, watched, recorders, times, rows):
     """To the first watched outcome; returns how many there are."""
-    if not _advance(states, keys, until, True):
+    if not _advance(states, keys, until, watched):
         return 0
     return _outcomes(recorders, times, rows)
 
@@ -270,35 +270,35 @@ class Joined:
 
     def __init__(self, groups: Sequence[EngineGroup]) -> None:
         keys = np.concatenate([g._keys for g in groups])
-        self._states = _first(groups[0]._states[0])
+        self.states = _first(groups[0]._states[0])
         at = 0
         for group in groups:
             for k in range(group.n):
                 if at > 0:
-                    _append(self._states, group._states[k])
+                    _append(self.states, group._states[k])
                 at += 1
             group._keys = keys[at - group.n : at]
-        self._keys = keys
-        self._recorders = _first(groups[0]._recorder)
+        self.keys = keys
+        self.recorders = _first(groups[0]._recorder)
         for group in groups[1:]:
-            _append(self._recorders, group._recorder)
+            _append(self.recorders, group._recorder)
         self._times = np.empty(64)
         self._rows = np.empty((64, 6), np.int64)
         self._n = 0
 
     def advance(self, until: float) -> bool:
         """Run to ``until``, or to the first watched outcome (True): take it with `outcomes`."""
-        self._n = _advance_joined(self._states, self._keys, float(until), self._recorders, self._times, self._rows)
+        self._n = _advance_joined(self.states, self.keys, float(until), True, self.recorders, self._times, self._rows)
         return self._n > 0
 
     def catch_up(self, until: float) -> None:
         """Bring also those to ``until`` that were left behind, as nothing anyone waits for happens there before."""
-        self._keys.fill(-np.inf)
-        _advance(self._states, self._keys, float(until), False)
+        self.keys.fill(-np.inf)
+        _advance_joined(self.states, self.keys, float(until), False, self.recorders, self._times, self._rows)
 
     def more_outcomes(self) -> bool:
         """Whether there are watched outcomes that came without `advance`."""
-        self._n = _outcomes(self._recorders, self._times, self._rows)
+        self._n = _outcomes(self.recorders, self._times, self._rows)
         return self._n > 0
 
     def outcomes(self) -> tuple[list[float], list[Sequence[int]]]:
@@ -307,7 +307,7 @@ class Joined:
         if n > self._times.size:
             self._times = np.empty(2 * n)
             self._rows = np.empty((2 * n, 6), np.int64)
-            n = _outcomes(self._recorders, self._times, self._rows)
+            n = _outcomes(self.recorders, self._times, self._rows)
         return self._times[:n].tolist(), self._rows[:n].tolist()
 
 

@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from sim.engine.hand_over import Sides
 from sim.fleet.clock import Clock
 from sim.fleet.dispatch import in_service
+from sim.fleet.hand_over_flow import Flow, known
 from sim.fleet.hand_over_rows import HandOverRows
-from sim.fleet.journey import Journey
+from sim.fleet.journey import Journey, SideColumns
 from sim.fleet.kv_links import Ports, Wire
 from sim.fleet.request import Request
 from sim.fleet.station import Station
@@ -75,9 +76,7 @@ class HandOvers(Station):
         self._choices, self._turns = 0, [0, 0]  # pairs that routers have chosen; of each side
         self._there: dict[int, Journey] = {}
         self._sent_on: dict[int, Request] = {}  # whose KV has gone to D, which has the rest
-        self._columns: tuple[Any, Any, Any] = (None, None, None)  # of the latest block: columns for P, for D
-        self._refused_by_d = 0
-        self._returned = 0
+        self._columns = SideColumns()
         self._times = [array("d") for _ in range(3)]  # request, KV memory taken, KV there
         self._rows = HandOverRows(np.array(self._is_decode, bool)[np.array(self._pool)], self._protocol.first_token)
         self.counting = False
@@ -86,8 +85,23 @@ class HandOvers(Station):
         self._stranded: list[Journey] = []
         self.watches = 3 if routers[0].hears and not routers[0].whole else 0  # ends and first tokens
         self._place = {r: i for members in self._members for i, r in enumerate(members)}
+        self._facts = facts
         engines.happened = self._happened
         engines.counts = self._rows.ended
+
+    @property
+    def ahead(self) -> bool:
+        """Where nobody else acts."""
+        nobody = not (self.counting or self.watches) and self._engines.ahead
+        return nobody and known(self._protocol, self._routers, self._groups)
+
+    def arrive_ahead(self, block: Any, lo: int, hi: int, first: int) -> None:
+        """Compiled code takes them from P to D."""
+        if self._engines.flow is None:
+            self._engines.flow = Flow(
+                self._engines, self._members, self._protocol, self._pairs, self._facts, self._routers, self._ports
+            )
+        self._engines.flow.send(block, lo, hi, first)
 
     def start(self) -> None:
         """The routers look at their replicas."""
@@ -212,19 +226,9 @@ class HandOvers(Station):
         else:
             self._to_decode(j, t)
 
-    def _columns_of(self, block: Any) -> tuple[Any, Any, Any]:
-        if self._columns[0] is not block:
-            arrival, prompt, output, limit, *rest = block.columns
-            ones = np.ones(len(block), np.int32)
-            made = block, (arrival.copy(), prompt, ones, ones, *rest), (arrival.copy(), prompt, output, limit, *rest)
-            if len(block) == 1:  # one of its own; the block of the others comes again
-                return made
-            self._columns = made
-        return self._columns
-
     def _put(self, j: Journey, replica: int, side: int, t: float, flags: int) -> None:
         block, row = self._engines.as_seen(replica, j.block, j.row)
-        columns = self._columns_of(block)[side]
+        columns = self._columns.of(block)[side]
         columns[0][row] = t
         pool = self._pool[replica]
         self._engines.taken[pool] += 1
@@ -234,13 +238,13 @@ class HandOvers(Station):
         """P gets the request, for one token."""
         if self.watches:
             self._clock.call(t, lambda: self._routers[0].on_sent(j.number, self._place[j.p], j.block, j.row, t))
-        self._put(j, j.p, 1, t, HAND_OVER | WATCH_CHUNKS if self._protocol.sends == "chunks" else HAND_OVER)
+        self._put(j, j.p, 0, t, HAND_OVER | WATCH_CHUNKS if self._protocol.sends == "chunks" else HAND_OVER)
 
     def _to_decode(self, j: Journey, t: float) -> None:
         """D gets the request, without the KV of its prompt."""
         if self.watches:
             self._clock.call(t, lambda: self._routers[1].on_sent(j.number, self._place[j.d], j.block, j.row, t))
-        self._put(j, j.d, 2, t, REMOTE_KV | WATCH_FINISH if j.watch or self._protocol.returns else REMOTE_KV)
+        self._put(j, j.d, 1, t, REMOTE_KV | WATCH_FINISH if j.watch or self._protocol.returns else REMOTE_KV)
         self._settle_d(j)  # from now on it is one of those that D has not finished
         if self._pairs and not self._routers[-1].whole:
             self._routers[1].reached(j.choice, t)
@@ -289,7 +293,6 @@ class HandOvers(Station):
                 self._stranded.append(j)
                 return
             if j.d < 0:
-                self._refused_by_d += 1
                 self._rows.failed_on_p.append(j.number)
                 self._give_up(j, t)
                 return
@@ -368,7 +371,7 @@ class HandOvers(Station):
 
     def _again(self, j: Journey, t: float, done: int, last: float) -> None:
         """Prompt and what was delivered are the new prompt; routers choose anew, the old replicas where they have none."""
-        self._returned += 1
+        self._rows.returned += 1
         j.block = j.again_as(t, done)
         j.row, j.p_slot, j.d_slot, j.sent, j.seen, j.last = 0, -1, -1, 0, np.nan, last
         for view in self._engines.views:
@@ -382,18 +385,14 @@ class HandOvers(Station):
 
     def join(self, rows: Columns, requests: int) -> Columns:
         """One row per request: what P and D say of it, and the times between them."""
-        return self._rows.join(rows, requests, self._times)
+        flow = self._engines.flow
+        return self._rows.join(rows, requests, self._times if flow is None else flow.stages())
 
     def totals(self) -> dict[str, float]:
         """Figures for the summary: ``fleet_kv_…``."""
         span = max(g.totals()["last_s"] for g in self._groups)
-        return self._ports.totals(span) | {"fleet_returned": float(self._returned), "fleet_no_decode": float(self._refused_by_d)}
+        return self._ports.totals(span) | self._rows.totals()
 
     def notes(self) -> list[str]:
         """The same in sentences."""
-        out = []
-        if self._returned:
-            out.append(f"{self._returned:,} requests lost their memory on a decode replica and were prefilled again")
-        if self._refused_by_d:
-            out.append(f"{self._refused_by_d:,} requests found no decode replica after their prefill and failed")
-        return out
+        return self._rows.notes()

@@ -33,14 +33,7 @@ class Dispatch(Station):
     @property
     def ahead(self) -> bool:
         """A router whose rule compiled code knows, and engines that compiled code runs."""
-        of = type(self._router)
-        rule = next(c for c in of.__mro__ if "fewest" in vars(c))
-        return (
-            "choose" in vars(rule)
-            and next(c for c in of.__mro__ if "choose" in vars(c)) is rule
-            and self._router.interval is None
-            and self.then.ahead
-        )
+        return known_rule(self._router) and self.then.ahead
 
     def renew(self, rng: Any) -> None:
         """The router is started anew: it knows nothing."""
@@ -126,3 +119,10 @@ def in_service(router: Router, replicas: int) -> Sequence[int]:
     """The replicas that a router may choose: all, unless it stands before a fleet that scales (`sim.fleet.members.Members`)."""
     numbers: Sequence[int] | None = getattr(router, "numbers", None)
     return range(replicas) if numbers is None else numbers
+
+
+def known_rule(router: Router) -> bool:
+    """Whether all that a router does is `Router.fewest`: of the class that also has its `choose`, as who overrides that alone wants to be asked."""
+    of = type(router)
+    rule = next(c for c in of.__mro__ if "fewest" in vars(c))
+    return "choose" in vars(rule) and next(c for c in of.__mro__ if "choose" in vars(c)) is rule and router.interval is None

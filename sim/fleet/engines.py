@@ -272,33 +272,45 @@ class JoinedEngines(Engines):
         from sim.engine.group import Joined
 
         self.watched = True
-        self._joined = Joined(self.groups)
+        self.joined = Joined(self.groups)
+        self.flow: Any = None
+        """Compiled code that does whatever follows from outcomes (`sim.fleet.hand_over_ahead.Flow`)."""
 
     @property
     def by_blocks(self) -> bool:
         """Each request counts."""
         return False
 
+    @property
+    def ahead(self) -> bool:
+        """All pools are run by compiled code."""
+        from sim.fleet.ahead import compiled
+
+        return all(compiled(group) for group in self.groups)
+
     def advance(self, until: float) -> bool:
         """As of any engines."""
-        return bool(self._joined.advance(until))
+        if self.flow is not None:
+            self.flow.advance(until)
+            return False
+        return bool(self.joined.advance(until))
 
     def tell(self) -> None:
         """All outcomes in order of time."""
         looks = self.looks
         while True:
-            times, rows = self._joined.outcomes()
+            times, rows = self.joined.outcomes()
             for t, row in zip(times, rows, strict=True):
                 self.happened(t, *row)
             # a router that looked at the engines brought them to now, perhaps to more outcomes
-            if self.looks == looks or not self._joined.more_outcomes():
+            if self.looks == looks or not self.joined.more_outcomes():
                 return
 
     def after_looks(self) -> None:
         """There may be outcomes."""
-        if self._joined.more_outcomes():
+        if self.joined.more_outcomes():
             self.tell()
 
     def catch_up(self, until: float) -> None:
         """As of any engines."""
-        self._joined.catch_up(until)
+        self.joined.catch_up(until)

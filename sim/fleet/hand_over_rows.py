@@ -23,6 +23,21 @@ class HandOverRows:
         """Requests of one token: P has it."""
         self.failed_on_p: list[int] = []
         """Requests that found no decode replica."""
+        self.returned = 0
+        """Times that a decode replica gave a request back."""
+
+    def totals(self) -> dict[str, float]:
+        """Figures for the summary."""
+        return {"fleet_returned": float(self.returned), "fleet_no_decode": float(len(self.failed_on_p))}
+
+    def notes(self) -> list[str]:
+        """The same in sentences."""
+        out = []
+        if self.returned:
+            out.append(f"{self.returned:,} requests lost their memory on a decode replica and were prefilled again")
+        if self.failed_on_p:
+            out.append(f"{len(self.failed_on_p):,} requests found no decode replica after their prefill and failed")
+        return out
 
     def ended(self, rows: Columns) -> int:
         """How many of the rows are the last of their request."""

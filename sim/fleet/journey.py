@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from sim.engine.seam import Columns
 from sim.fleet.request import Request
 from sim.workload.table import RequestBlock
 
@@ -77,3 +78,22 @@ def continued(old: RequestBlock, row: int, t: float, done: int) -> RequestBlock:
         out_content=[int(old.out_content[row]) + _NEW_CONTENT],
         spans=spans,
     )
+
+
+class SideColumns:
+    """Columns of a block as each side gets them: P one token, D what the request says; arrivals are the caller's to write."""
+
+    def __init__(self) -> None:
+        self._of: RequestBlock | None = None
+        self._made: tuple[Columns, Columns] = (), ()
+
+    def of(self, block: RequestBlock) -> tuple[Columns, Columns]:
+        """Those of P and of D. The latest block of more than one request comes again and is kept."""
+        if self._of is block:
+            return self._made
+        arrival, prompt, output, limit, *rest = block.columns
+        ones = np.ones(len(block), np.int32)
+        made = (arrival.copy(), prompt, ones, ones, *rest), (arrival.copy(), prompt, output, limit, *rest)
+        if len(block) > 1:
+            self._of, self._made = block, made
+        return made

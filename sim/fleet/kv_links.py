@@ -10,13 +10,16 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sim.config.deployment import Transfer
 from sim.cost.layout import Layout, Wires
 from sim.hardware import Accelerator, find_link
+
+F8: TypeAlias = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,16 @@ class Wire:
         """The same of planned pools."""
         prefill = next(p for p in plans if p.role == "prefill")
         return cls.of(transfer, prefill.accelerator, prefill.layout)
+
+
+class PortArrays(NamedTuple):
+    """`Ports` for compiled code, [replica] each, and the latency of a transfer (f8[1])."""
+
+    free: F8
+    rate: F8
+    busy: F8
+    bytes_of: F8  # of KV per token
+    latency: F8
 
 
 class Ports:
@@ -86,6 +99,19 @@ class Ports:
         self.waits.append(start - now)
         self.bytes += size
         return start + max(out, into) + self._latency
+
+    def arrays(self, bytes_of: F8) -> PortArrays:
+        """The same for compiled code, which then has them to itself; ``bytes_of``: f8[replica], of KV per token."""
+        return PortArrays(np.array(self._free), np.array(self._rate), np.array(self.busy), bytes_of, np.array([self._latency]))
+
+    def note(self, uses: F8, waits: F8, now: PortArrays, size: float) -> None:
+        """What compiled code did: f8[use, 3] replica, start, length; waits of transfers; bytes of all so far."""
+        self.log[0].frombytes(uses[:, 0].astype(np.int64).tobytes())
+        self.log[1].frombytes(uses[:, 1].tobytes())
+        self.log[2].frombytes(uses[:, 2].tobytes())
+        self.waits.frombytes(waits.tobytes())
+        self.busy = now.busy.tolist()
+        self.bytes = size
 
     def totals(self, span: float) -> dict[str, Any]:
         """Figures for the summary."""

@@ -164,7 +164,7 @@ class RequestBlock:
         )
 
     @property
-    def spans(self) -> tuple[NDArray[np.int64], ...]:
+    def spans(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         """Offsets, content ids, starts and lengths, in the order an engine takes them."""
         return self.span_off, self.span_id, self.span_start, self.span_len
 

@@ -9,6 +9,8 @@ import pytest
 
 import sim
 from sim.fleet.build import wire
+from sim.fleet.disaggregation import HandOvers
+from sim.fleet.hand_over_flow import Flow
 from sim.fleet.routers import make_router
 from sim.policy.routing.least_outstanding import LeastOutstanding
 from sim.policy.routing.power_of_two import PowerOfTwo
@@ -93,3 +95,47 @@ def test_draws_in_one_go_are_the_draws_one_by_one() -> None:
     one, all_ = (cls(cls.Params(), 1000, stream(3, "router")) for _ in range(2))
     singly = [one.rng.integers(0, 1000, 2) for _ in range(999)]
     assert all_.fewest(999).drawn.tolist() == [list(map(int, d)) for d in singly]
+
+
+PAIRS = """
+model: llama-3.1-8b
+traffic:
+  synthetic:
+    arrival: {{process: poisson, rate: 30/s}}
+    lengths: {{kind: lognormal, prompt_tokens: {{mean: 900, cv: 0.6, max: 3000}}, output_tokens: {{mean: 60, cv: 0.6, max: 400}}}}
+    requests: 300
+pools:
+  - {{name: p, role: prefill, accelerator: h100-sxm, replicas: {p}, engine: {{name: {engine}}}}}
+  - {{name: d, role: decode, accelerator: h100-sxm, replicas: {d}, kv_blocks: {blocks}, engine: {{name: {engine}}}}}
+transfer: {{link: tcp-25g}}
+router: {router}
+"""
+
+
+@pytest.mark.parametrize(
+    ("engine", "p", "d", "router", "blocks"),
+    [
+        ("vllm, max_model_len: 4096", 3, 2, "least_outstanding", 300),
+        ("vllm, max_model_len: 4096", 2, 5, "power_of_two", 600),
+        ("sglang, chunked_prefill_size: 512", 2, 3, "least_outstanding", 5000),
+        ("sglang, chunked_prefill_size: 512", 3, 1, "random", 20_000),
+    ],
+)
+def test_pools_with_roles(engine: str, p: int, d: int, router: str, blocks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From prefill to decode in compiled code, or by the world at every outcome: the same bytes of everything that is written down."""
+    made = Prepared(sim.loads(PAIRS.format(engine=engine, p=p, d=d, router=router, blocks=blocks)))
+    found = []
+    for asked in (False, True):
+        with monkeypatch.context() as patch:
+            calls: list[int] = []
+            arrive = HandOvers.arrive
+            patch.setattr(HandOvers, "arrive", lambda self, request, a=arrive, c=calls: c.append(0) or a(self, request))
+            patch.setattr(Flow, "NOTES", 8)  # notes are emptied, and draws renewed, again and again
+            if asked:
+                patch.setattr(HandOvers, "ahead", False)
+            found.append(made.run())
+            assert len(calls) == (300 if asked else 0)
+    a, b = found
+    assert a.requests.to_csv() == b.requests.to_csv()
+    assert a.summary.as_dict() == b.summary.as_dict()
+    assert a.timeseries.to_csv() == b.timeseries.to_csv()

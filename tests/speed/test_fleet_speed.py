@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from math import inf
 
 import pytest
 
@@ -43,3 +44,29 @@ def test_prefixes_sessions_and_scaling_over_64_replicas(requests: int) -> None:
         f"\n{requests:,} requests: {plain:.1f} µs before one replica, {fleet:.1f} µs behind the fleet: {fleet / plain:.1f} times"
     )
     assert fleet < 6.0 * plain
+
+
+ROLES = """
+model: llama-3.1-8b
+traffic: {{synthetic: {{arrival: {{process: poisson, rate: {rate}/s}}, lengths: {{kind: azure-2023-conv}}, requests: 20000}}}}
+pools:
+  - {{name: p, role: prefill, accelerator: h100-sxm, replicas: {n}, engine: {{name: vllm}}}}
+  - {{name: d, role: decode, accelerator: h100-sxm, replicas: {n}, engine: {{name: vllm}}}}
+transfer: {{link: rdma-400g}}
+router: {router}
+"""
+
+
+@pytest.mark.parametrize(("n", "router"), [(1, "round_robin"), (4, "least_outstanding")])
+def test_prefill_and_decode_pools(n: int, router: str) -> None:
+    """At most four times what the same request costs before one replica that does both; interleaved, the better of three each."""
+    roles = Prepared(sim.loads(ROLES.format(rate=8 * n, n=n, router=router)))
+    plain = Prepared(sim.load("quickstart", ("traffic.synthetic.requests=20000", "router=round_robin")))
+    cost = {}
+    for _ in range(4):
+        for name, made in (("plain", plain), ("roles", roles)):
+            began = time.process_time()
+            made.run(rate=8.0) if made is plain else made.run()
+            cost[name] = min(cost.get(name, inf), 1e6 * (time.process_time() - began) / 20_000)
+    print(f"\n{n} + {n} replicas, µs per request: {cost['roles']:.1f}, one replica {cost['plain']:.1f}")
+    assert cost["roles"] < 4.0 * cost["plain"]

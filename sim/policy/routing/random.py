@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.policy.router import Router, Snapshot
+from sim.policy.router import Fewest, Router, Snapshot
 from sim.registry import register
 
 
@@ -22,6 +22,11 @@ class Random(Router):
     def route(self, block: Any) -> NDArray[np.int32]:
         """``len(block)`` independent draws."""
         return self.rng.integers(0, self.replicas, len(block), dtype=np.int32)
+
+    def fewest(self, rows: int) -> Fewest:
+        """One candidate each."""
+        drawn = self.rng.integers(0, self.replicas, (rows, 1), dtype=np.int32)
+        return Fewest(drawn.astype(np.int64), np.zeros(1, np.int64))
 
     def choose(self, snapshot: Snapshot, block: Any, row: int) -> int:
         """One draw."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.policy.router import Router, Snapshot
+from sim.policy.router import Fewest, Router, Snapshot
 from sim.registry import register
 
 
@@ -25,6 +25,12 @@ class RoundRobin(Router):
         turns = (self._next + np.arange(len(block))) % self.replicas
         self._next = (self._next + len(block)) % self.replicas
         return turns.astype(np.int32)
+
+    def fewest(self, rows: int) -> Fewest:
+        """One candidate each."""
+        turns = (self._next + np.arange(rows)) % self.replicas
+        self._next = (self._next + rows) % self.replicas
+        return Fewest(turns.reshape(-1, 1), np.zeros(1, np.int64))
 
     def choose(self, snapshot: Snapshot, block: Any, row: int) -> int:
         """The next replica."""

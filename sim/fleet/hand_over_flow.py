@@ -1,0 +1,185 @@
+"""All requests of a run on their way from prefill to decode pools in compiled code: what Python does around `sim.fleet.hand_over_ahead`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import inf
+from typing import Any
+
+import numpy as np
+
+from sim.engine.hand_over import Sides
+from sim.engine.seam import F8, I8
+from sim.engine.sides import HandOver
+from sim.fleet.dispatch import known_rule
+from sim.fleet.engines import JoinedEngines
+from sim.fleet.hand_over_ahead import (
+    AT_WIDTH,
+    D_SLOT,
+    DONE,
+    DRAWN,
+    MORE_OUTCOMES,
+    NEED,
+    NO_DRAWS,
+    NO_ROOM,
+    OPEN,
+    OUTCOME,
+    OUTCOMES,
+    REFUSED,
+    ROOM,
+    ROOM_ROW,
+    ROW,
+    SENDS,
+    SENT,
+    TIMES,
+    USES,
+    WIDTH,
+    Book,
+    D,
+    Draws,
+    Who,
+    Window,
+    run,
+)
+from sim.fleet.journey import SideColumns
+from sim.fleet.kv_links import Ports
+from sim.policy.router import Fewest, ReplicaFacts, Router
+from sim.workload.table import RequestBlock
+
+
+class Flow:
+    """The way of all requests of a run. ``members``: replicas of each side, ``routers``: its router; ``pairs``: both are chosen at arrival."""
+
+    NOTES = 4096
+    """Transfers that are noted between two looks of Python."""
+
+    def __init__(
+        self,
+        engines: JoinedEngines,
+        members: Sequence[Sequence[int]],
+        protocol: HandOver,
+        pairs: bool,
+        facts: Sequence[ReplicaFacts],
+        routers: Sequence[Router],
+        ports: Ports,
+    ) -> None:
+        groups = engines.groups
+        self._joined, self._groups, self._routers, self._ports = engines.joined, groups, routers, ports
+        pool = np.array([g for g, group in enumerate(groups) for _ in range(group.n)])
+        first = np.cumsum([0, *(g.n for g in groups)])[:-1]
+        sides = [np.array(side, np.int64) for side in members]
+        kinds = (protocol.first == "decode", pairs, protocol.sends == "chunks", protocol.delivered)
+        self._who = Who(
+            pool,
+            np.arange(len(pool)) - first[pool],
+            np.isin(first, sides[1]),
+            sides[0],
+            sides[1],
+            np.array(kinds, np.int64),
+            np.array([facts[0].block_size], np.int64),
+        )
+        self._wires = ports.arrays(np.array([f.kv_bytes_per_token for f in facts]))
+        self._book = Book(
+            np.zeros(AT_WIDTH, np.int64),
+            np.empty(64),
+            np.empty((64, 6), np.int64),
+            np.empty((self.NOTES, 3)),
+            np.empty((2 * self.NOTES, 3)),
+            np.empty(self.NOTES),
+            np.zeros(1),
+        )
+        self._block: Any = None
+        self._rows: Any = None  # the block with the rows kept from those before
+        self._window: Any = None
+        self._draws = Draws(*rule_arrays(routers[0].fewest(0)), *rule_arrays(routers[1].fewest(0)))
+        self._stages: list[F8] = []
+
+    def send(self, block: RequestBlock, lo: int, hi: int, first: int) -> None:
+        """Rows [lo, hi) of a block, each at its time; its first row is number ``first``."""
+        if block is not self._block:
+            self._renew(block, first)
+        rule = self._routers[0].fewest(hi - lo)
+        self._draws = self._draws._replace(**dict(zip(("p", "p_turn"), rule_arrays(rule), strict=True)))
+        kept = int(self._window.kept[0])
+        self._book.at[ROW] = kept + lo
+        self._go(kept + lo, kept + hi, inf)
+
+    def advance(self, until: float) -> None:
+        """Nobody comes until then."""
+        if self._window is not None:
+            row = int(self._book.at[ROW])
+            self._go(row, row, until)
+
+    def stages(self) -> Sequence[F8]:
+        """Notes on requests: number, when D had memory, when its KV was there (f8[note] each)."""
+        return list(np.concatenate([np.zeros((0, 3)), *self._stages]).T)
+
+    def _renew(self, block: RequestBlock, first: int) -> None:
+        """A new block, and of those before what is still on its way."""
+        n = len(block)
+        numbers = first + np.arange(n)
+        journey = np.full((n, WIDTH), -1)
+        journey[:, [NEED, SENT, OPEN]] = 0
+        kept = 0
+        rows = block
+        on = np.flatnonzero(self._window.journey[:, OPEN]) if self._window is not None else numbers[:0]
+        if len(on):
+            kept = len(on)
+            rows = RequestBlock.concat([self._rows.take(on), block])
+            numbers = np.concatenate([self._window.numbers[on], numbers])
+            journey = np.concatenate([self._window.journey[on], journey])
+        self._block, self._rows = block, rows
+        self._window = Window(numbers, np.array([kept]), *SideColumns().of(rows), rows.spans, journey)
+
+    def _go(self, lo: int, hi: int, until: float) -> None:
+        joined, book = self._joined, self._book
+        while True:
+            code = run(
+                joined.states, joined.keys, joined.recorders, self._who, self._window, self._draws, self._wires, book, lo, hi, until
+            )  # fmt: skip
+            if code == DONE:
+                break
+            if code == NO_ROOM:
+                r = int(book.at[ROOM])
+                place = np.array([self._who.number[r]], np.int32)
+                self._groups[self._who.pool[r]]._grow(place, self._window.spans, int(book.at[ROOM_ROW]))
+            elif code == NO_DRAWS:
+                rule = self._routers[1].fewest(self.NOTES)
+                self._draws = self._draws._replace(**dict(zip(("d", "d_turn"), rule_arrays(rule), strict=True)))
+                book.at[DRAWN] = 0
+            elif code == MORE_OUTCOMES:
+                size = 2 * int(book.at[OUTCOMES])
+                book = self._book = book._replace(times=np.empty(size), rows=np.empty((size, 6), np.int64))
+            elif code == REFUSED:  # P has refused what D has memory for
+                journey = self._window.journey[book.at[ROOM_ROW]]
+                d = journey[D]
+                side = Sides(self._groups[self._who.pool[d]])
+                side.drop_remote(int(self._who.number[d]), int(journey[D_SLOT]), float(book.times[book.at[OUTCOME]]))
+                journey[D_SLOT] = -1
+            else:
+                self._write_down()
+        self._write_down()
+
+    def _write_down(self) -> None:
+        """Empty the notes."""
+        book = self._book
+        notes, uses, sends = (int(n) for n in book.at[[TIMES, USES, SENDS]])
+        if notes:
+            self._stages.append(book.stages[:notes].copy())
+        self._ports.note(book.uses[:uses], book.waits[:sends], self._wires, float(book.bytes[0]))
+        book.at[[TIMES, USES, SENDS]] = 0
+
+
+def rule_arrays(rule: Fewest | None) -> tuple[I8, I8]:
+    """Candidates and turn."""
+    assert rule is not None
+    return rule.drawn, rule.turn
+
+
+def known(protocol: HandOver, routers: Sequence[Router], groups: Sequence[Any]) -> bool:
+    """Whether compiled code can do it all: rules that it knows on either side, and a protocol whose requests never come back."""
+    return (
+        not (protocol.returns or protocol.first_token == "prefill" or routers[0].whole)
+        and all(known_rule(r) and type(r).reached is Router.reached for r in routers)
+        and all(Sides.playable(g) for g in groups)
+    )
