@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
 from rich import box
 from rich.console import Group
 from rich.table import Table as RichTable
@@ -22,8 +23,10 @@ from sim.study.accuracy.errors import GROUPS, TARGETS, Row, title
 
 if TYPE_CHECKING:
     from sim.study.accuracy import AccuracyReport
+    from sim.study.accuracy.saturation import Capacity
 
 _PLOTTED: Final = ("tpot_s.mean", "ttft_s.mean", "e2e_s.mean", "ttft_s.p99", "output_tokens_per_s")
+_CAPACITY: Final = ("", "deployments", "median |error|", "p90 |error|", "bias")
 _GROUPED: Final = ("tpot_s.mean", "e2e_s.mean", "ttft_s.mean", "output_tokens_per_s")
 
 
@@ -49,6 +52,11 @@ def screen(report: AccuracyReport) -> Group:
     left = report.left_out(_PLOTTED)
     if left:
         parts += [Text("what nothing was fitted to", style="bold"), errors(left, with_group=True)]
+    even = report.at_equal_load(_PLOTTED)
+    if even:
+        parts += [Text("near saturation", style="bold"), errors(even, with_group=True)]
+    if found := report.capacities():
+        parts += [Text("capacity: highest throughput, predicted against measured", style="bold"), _capacity(found)]
     for name in by:
         parts += [Text(f"by {name}", style="bold"), errors(report.rows(name, _GROUPED), with_group=True)]
     if worst:
@@ -97,6 +105,26 @@ def errors(rows: Sequence[Row], with_group: bool) -> RichTable:
             cells.append("" if aim is None else percent(aim))
         last = r.group
         table.add_row(*cells)
+    return table
+
+
+def capacity_rows(found: Sequence[Capacity]) -> list[list[str]]:
+    """Engine, deployments, median and 90th percentile of the absolute error, median: all together first."""
+    groups: dict[str, list[float]] = {"all": [c.error for c in found]}
+    for c in found:
+        groups.setdefault(c.engine, []).append(c.error)
+    return [
+        [name, str(len(e)), percent(float(np.median(np.abs(e)))), percent(float(np.percentile(np.abs(e), 90))), percent(float(np.median(e)), True)]
+        for name, e in groups.items()
+    ]  # fmt: skip
+
+
+def _capacity(found: Sequence[Capacity]) -> RichTable:
+    table = RichTable(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    for name in _CAPACITY:
+        table.add_column(name, justify="left" if name == "" else "right", no_wrap=True)
+    for row in capacity_rows(found):
+        table.add_row(*row)
     return table
 
 
@@ -193,6 +221,12 @@ def page(report: AccuracyReport) -> Page:
     sections = [Section("Predicted against measured", figures=figures)] if figures else []
     sections.append(Section("Errors", "Of the absolute relative error: median and 90th percentile; bias: median with its sign.",
                             table=error_table(report.rows(), False)))  # fmt: skip
+    if even := report.at_equal_load(_PLOTTED):
+        sections.append(Section("Near saturation", "The same points at the rates that were measured, and at the same load relative to capacity.",
+                                table=error_table(even, True)))  # fmt: skip
+    if found := report.capacities():
+        sections.append(Section("Capacity", "Highest throughput where a deployment was saturated, predicted against measured.",
+                                table=Table(list(_CAPACITY), capacity_rows(found), (0,))))  # fmt: skip
     details = [Section(f"By {name}", table=error_table(report.rows(name), True)) for name in GROUPS]
     worst = [
         [

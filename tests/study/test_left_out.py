@@ -39,11 +39,12 @@ def test_a_family_left_out_is_moved_by_what_the_others_are_off():
         p = point(id=f"d-{model}-{n}/0", model=model, measured={"tpot_s.mean": 0.01 * ratio})
         return Outcome(p, {"tpot_s.mean": 0.01})
 
-    moved = without_family([off("qwen3-32b", 1.2, 0), off("llama-3.1-8b", 1.1, 0), off("llama-3.1-70b", 1.1, 1)])
+    of_llama = [off("llama-3.1-8b", 1.1, 0), off("llama-3.1-70b", 1.1, 1), off("llama-3.1-8b", 1.1, 2)]
+    moved = without_family([off("qwen3-32b", 1.2, n) for n in range(3)] + of_llama)
 
-    assert [round(o.predicted["tpot_s.mean"], 6) for o in moved] == [0.011, 0.012, 0.012]
-    (alone,) = without_family([off("qwen3-32b", 1.2, 0)])
-    assert alone.predicted["tpot_s.mean"] == 0.01  # no other says anything
+    assert [round(o.predicted["tpot_s.mean"], 6) for o in moved] == [0.011] * 3 + [0.012] * 3
+    few, *_ = without_family([off("qwen3-32b", 1.2, 0), *of_llama[:2]])
+    assert few.predicted == {}  # nobody fits anything to two others
 
 
 @pytest.mark.parametrize(("accepted", "n", "right"), [(0.7, 1, 0.7), (3.0, 3, 1.0), (0.0, 3, 0.0), (1.5, 2, 0.823)])

@@ -25,6 +25,8 @@ from sim.resources import path
 from sim.study.accuracy.errors import TARGETS, Outcome, family
 from sim.study.accuracy.point import Point
 
+_FEWEST = 3
+"""Deployments of other families from which on something could be fitted to them."""
 _FITTED = ("sustained_compute", "memory_efficiency")
 Predict = Callable[[Point], Outcome]
 
@@ -79,7 +81,7 @@ def nearest(name: str, own: str) -> str:
 
 
 def without_family(outcomes: Iterable[Outcome]) -> list[Outcome]:
-    """Predictions moved by what the other families of the same engine and class of accelerator are off."""
+    """Predictions moved by what the other families of the same engine and class of accelerator are off; left out where those are too few."""
     done = [o for o in outcomes if not o.reason]
     logs: dict[tuple[str, str, str], dict[str, dict[str, list[float]]]] = {}
     for o in done:
@@ -87,14 +89,20 @@ def without_family(outcomes: Iterable[Outcome]) -> list[Outcome]:
             if metric in TARGETS and value > 0 and o.point.measured.get(metric, 0.0) > 0:
                 by = logs.setdefault(_class(o.point, metric), {}).setdefault(family(o.point.model), {})
                 by.setdefault(o.point.deployment, []).append(log(o.point.measured[metric] / value))
-    return [Outcome(o.point, {m: v * _moved(logs, o.point, m) for m, v in o.predicted.items()}) for o in done]
+    out = []
+    for o in done:
+        moves = {m: _moved(logs, o.point, m) for m in o.predicted}
+        out.append(Outcome(o.point, {m: o.predicted[m] * move for m, move in moves.items() if move is not None}))
+    return out
 
 
 def _class(p: Point, metric: str) -> tuple[str, str, str]:
     return p.engine, card(p.accelerator), metric
 
 
-def _moved(logs: Mapping[tuple[str, str, str], Mapping[str, Mapping[str, Sequence[float]]]], p: Point, metric: str) -> float:
-    """What the median deployment of the other families takes, against the prediction; 1 where there is no other."""
+def _moved(
+    logs: Mapping[tuple[str, str, str], Mapping[str, Mapping[str, Sequence[float]]]], p: Point, metric: str
+) -> float | None:
+    """What the median deployment of the other families takes, against the prediction; None where there are too few to fit anything to."""
     others = [d for f, by in logs.get(_class(p, metric), {}).items() if f != family(p.model) for d in by.values()]
-    return exp(median(median(d) for d in others)) if others else 1.0
+    return exp(median(median(d) for d in others)) if len(others) >= _FEWEST else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,6 +17,7 @@ from sim.study.accuracy.errors import TARGETS, Outcome, Row, check_group, rows, 
 from sim.study.accuracy.left_out import without_family
 from sim.study.accuracy.point import QUALITIES, Point
 from sim.study.accuracy.predict import predict
+from sim.study.accuracy.saturation import OF_RATES, Capacity, capacities
 from sim.study.kinds import kind_of, kind_of_plan
 
 
@@ -28,6 +29,9 @@ class AccuracyReport:
     skipped: int = 0
     unmeasured: tuple[Outcome, ...] = ()
     """The same points as if their accelerators had never been measured; empty where that was not asked for."""
+    even: tuple[Outcome, ...] = ()
+    """Points with open arrivals at the load, relative to capacity, at which they were measured, and ``overloaded`` ones; see `saturation`."""
+    overloaded: tuple[Outcome, ...] = ()
     by: tuple[str, ...] = ("engine",)
     """How errors are grouped where the report is shown, and ``show_worst``, how many of the largest are shown there."""
     show_worst: int = 0
@@ -101,6 +105,18 @@ class AccuracyReport:
             groups = [("these points", same), ("accelerator left out", again), *groups]
         return [replace(r, group=name) for name, found in groups for r in rows(found, None, metrics)]
 
+    def at_equal_load(self, metrics: Sequence[str] | None = None) -> list[Row]:
+        """Errors at equal load relative to capacity, beside the plain ones of the same points (see `saturation`)."""
+        ids = {o.point.id for o in self.even if not o.reason}
+        plain = [o for o in self.simulated if o.point.id in ids]
+        groups = (("at equal rates", plain), ("at equal load", [o for o in self.even if not o.reason]))
+        told = [(name, r) for name, found in groups if ids for r in rows(found, None, metrics)]
+        return [replace(r, group=name) for name, r in told if r.metric not in OF_RATES]
+
+    def capacities(self) -> list[Capacity]:
+        """Highest throughput, measured and predicted, where a deployment was saturated (see `saturation`)."""
+        return capacities([*self.simulated, *self.overloaded])
+
     def notes(self) -> list[tuple[str, int]]:
         """(what was assumed or left out in reading results, points) of what was simulated, most first."""
         return Counter(note for o in self.simulated for note in o.point.notes).most_common()
@@ -125,6 +141,8 @@ class AccuracyReport:
             "errors": [r.as_dict() for r in self.rows()],
             **{f"by_{g}": [r.as_dict() for r in self.rows(g)] for g in ("engine", "version", "accelerator", "family", "quality")},
             "left_out": [r.as_dict() for r in self.left_out(tuple(TARGETS))],
+            "equal_load": [r.as_dict() for r in self.at_equal_load(tuple(TARGETS))],
+            "capacity": [asdict(c) | {"error": c.error} for c in self.capacities()],
             "notes": [{"note": note, "points": n} for note, n in self.notes()],
             "coverage": {m: {"inside": c, "half_width": w, "deployments": n} for m, (c, w, n) in self.coverage().items()},
             "not_simulated": [{"engine": e, "reason": r, "points": n} for e, r, n in self.reasons()],

@@ -60,6 +60,10 @@ class AccuracyParams(MeasuredParams):
     """Which measurements, and what is shown of the errors."""
 
     leave_out: bool = Field(False, description="simulate each point again as if its accelerator had never been measured")
+    load: bool = Field(
+        False,
+        description="also errors at equal load relative to capacity, and of the predicted capacity; runs overloaded points too",
+    )
     by: Names = Field(
         ("engine",),
         description="group errors by engine, version, accelerator, family, quality, traffic, deployment",
@@ -98,14 +102,18 @@ class Measured(Study):
         """As far as known."""
         return self._total
 
-    def points(self) -> tuple[list[Any], int]:
+    def points(self, overload: bool | None = None) -> tuple[list[Any], int]:
         """Those that are wanted, and how many were left out. Raises `ConfigError`, `DataError`."""
         from sim.study.accuracy.reading import read_points
         from sim.study.accuracy.report import chosen
 
         p = self.params
         every = list(read_points(p.paths, self.scenarios[0] if self.scenarios else None))
-        return chosen(every, p.engine, p.accelerator, p.model, p.quality, p.overload, p.on)
+        return chosen(every, p.engine, p.accelerator, p.model, p.quality, p.overload if overload is None else overload, p.on)
+
+    def overloaded(self) -> list[Any]:
+        """Points of saturated systems that were left out."""
+        return [] if self.params.overload else [q for q in self.points(overload=True)[0] if q.overload]
 
 
 @register("study")
@@ -132,6 +140,7 @@ class Accuracy(Measured):
         """All points side by side; interrupted, those that are done."""
         from sim.study.accuracy.errors import check_group
         from sim.study.accuracy.report import AccuracyReport
+        from sim.study.accuracy.saturation import at_equal_load
         from sim.study.accuracy.work import outcomes, tasks
 
         p = self.params
@@ -149,6 +158,13 @@ class Accuracy(Measured):
                 self._total = len(points) + len(again)
                 found = yield tasks(again, "accelerator left out", seed=p.seed, unmeasured=True)
                 report = replace(report, unmeasured=tuple(outcomes(found)))
+            if p.load:
+                even, over = at_equal_load(report.simulated), self.overloaded()
+                self._total = (self._total or 0) + len(even) + len(over)
+                found = yield tasks(even, "equal load", overrides=self.overrides, seed=p.seed)
+                report = replace(report, even=tuple(outcomes(found)))
+                found = yield tasks(over, "overloaded", overrides=self.overrides, seed=p.seed)
+                report = replace(report, overloaded=tuple(outcomes(found)))
         except Interrupted as stopped:
             if not report.outcomes:
                 report = replace(report, outcomes=tuple(outcomes(stopped.outcomes)))
