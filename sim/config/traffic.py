@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StrictInt, model_validator
+from pydantic import Field, StrictBool, StrictInt, model_validator
 
 from sim import registry
 from sim.config.base import Arrival, Count, Lengths, Section
@@ -94,10 +94,15 @@ class Adapters(Section):
 
 
 class ClosedLoop(Section):
-    """Clients that wait for an answer before they ask again; the arrival times of the traffic are ignored."""
+    """Clients that wait for an answer before they ask again; the arrival times of the traffic are ignored unless ``paced``."""
 
     concurrency: Count = Field(description="number of clients")
     think_time: Seconds = Field(0.0, description="time from an answer to the client's next request")
+    paced: StrictBool = Field(
+        False,
+        description="no request is sent before its arrival time: a rate with a limit of requests in flight, such as "
+        "vllm bench serve --request-rate with --max-concurrency",
+    )
 
 
 class Sources(Section):

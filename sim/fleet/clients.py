@@ -171,7 +171,7 @@ class OpenClients(Clients):
 
 
 class WaitingClients(Clients):
-    """Each sends its next request some thinking time after it has the answer to the last one.
+    """Each sends its next request some thinking time after it has the answer to the last one; not before its arrival time where the loop is paced.
 
     ``loop``: a `sim.workload.closed_loop.ClosedLoop` with nothing asked yet. ``side``: how long answers are under way; None: no time.
     """
@@ -215,6 +215,17 @@ class WaitingClients(Clients):
         if found is None:
             return
         block, row = found
+        due = float(block.arrival_s[row]) if self._loop.paced else now
+        if due > now:
+            self._not_too_late(due)
+            self._clock.call(due, lambda: self._post(client, block, row))
+        else:
+            self._post(client, block, row)
+
+    def _post(self, client: int, block: Any, row: int) -> None:
+        now = self._clock.now
+        if now >= self._until:
+            return
         block.arrival_s[row] = now
         model = 0 if self._mix is None else self._mix.draw(block, row)
         request = Request(block, row, self.sent, now, self.asks, model, client)

@@ -12,13 +12,13 @@ class ClosedLoop:
 
     Single requests are handed out in their order, to whoever asks. A session belongs to the client that began it: its turns
     come one by one, then the client begins the next session. What is handed out depends on the order of asking only, never on
-    time.
+    time. ``paced``: a request is sent at its ``arrival_s`` when its client has asked for it before.
     """
 
-    def __init__(self, concurrency: int, think_time: float, traffic: Traffic) -> None:
+    def __init__(self, concurrency: int, think_time: float, traffic: Traffic, paced: bool = False) -> None:
         if concurrency < 1:
             raise ConfigError("traffic.closed_loop.concurrency", concurrency, "must be at least 1")
-        self.concurrency, self.think_time, self.total = concurrency, think_time, traffic.total
+        self.concurrency, self.think_time, self.total, self.paced = concurrency, think_time, traffic.total, paced
         self._traffic = traffic
         self._blocks = traffic.conversations()
         self._block: RequestBlock | None = None
@@ -31,7 +31,7 @@ class ClosedLoop:
 
     def over(self, traffic: Traffic) -> ClosedLoop:
         """The same clients asking for the requests of ``traffic``."""
-        return ClosedLoop(self.concurrency, self.think_time, traffic)
+        return ClosedLoop(self.concurrency, self.think_time, traffic, self.paced)
 
     def next(self, client: int) -> tuple[RequestBlock, int] | None:
         """The next request of a client as (block, row), or None when there are no more.

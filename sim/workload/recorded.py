@@ -51,7 +51,9 @@ class RecordedTraffic(Traffic):
         own = np.where(session >= 0, session, -2 - np.arange(len(session)))  # a request without a session is one of its own
         first = np.unique(own, return_index=True, return_inverse=True)
         order = np.argsort(first[1][first[2]], kind="stable")
-        yield self._block.take(order)
+        block = self._block.take(order)
+        block.arrival_s = block.arrival_s / self._speed
+        yield block
 
     def _chunks(self) -> Iterator[RequestBlock]:
         for lo in range(0, len(self._block), BLOCK_ROWS):

@@ -74,7 +74,7 @@ def _source(section: Mapping[str, Any], seed: int, field: str) -> Traffic:
     made = (
         _synthetic(section["synthetic"], seed, f"{field}.synthetic")
         if sources == ["synthetic"]
-        else _recorded(section["trace"], seed, section.get("closed_loop") is not None, f"{field}.trace")
+        else _recorded(section["trace"], seed, _untimed(section.get("closed_loop")), f"{field}.trace")
     )
     made = labelled(made, section, seed, field)
     if section.get("closed_loop") is None:
@@ -84,7 +84,13 @@ def _source(section: Mapping[str, Any], seed: int, field: str) -> Traffic:
         raise NotModelledError(f"{field}.closed_loop", "set", why, "without it, or think_from: arrival")
     clients = as_mapping(section["closed_loop"])
     think = _quantity(parse_seconds, clients.get("think_time") or 0.0, f"{field}.closed_loop.think_time")
-    return made.with_closed_loop(ClosedLoop(_count(clients.get("concurrency"), f"{field}.closed_loop.concurrency"), think, made))
+    count = _count(clients.get("concurrency"), f"{field}.closed_loop.concurrency")
+    return made.with_closed_loop(ClosedLoop(count, think, made, bool(clients.get("paced"))))
+
+
+def _untimed(closed_loop: Any) -> bool:
+    """Clients that wait, and need no arrival times."""
+    return closed_loop is not None and not as_mapping(closed_loop).get("paced")
 
 
 def _synthetic(section: Any, seed: int, field: str) -> Traffic:

@@ -153,6 +153,12 @@ def _other_layout(run: Run, deployment: Any) -> list[str]:
     return out
 
 
+def _too_few(run: Run, have: int, need: int) -> ConfigError:
+    return ConfigError(
+        "traffic", have, f"has fewer requests than the {need} of {run.name}, which does not say {', '.join(run.lacks)}"
+    )
+
+
 def _of_scenario(run: Run, scenario: Any) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
     """Requests as the scenario's traffic has them, for a file that does not say what was sent."""
     from sim.workload import RequestBlock, build_traffic
@@ -169,12 +175,13 @@ def _of_scenario(run: Run, scenario: Any) -> tuple[dict[str, Any], dict[str, Any
     what = "requests are those"
     if run.columns:
         n = len(run.columns["prompt_tokens"])
-        if n > len(block) and scenario.traffic.closed_loop is None:
-            raise ConfigError(
-                "traffic", len(block), f"has fewer requests than the {n} of {run.name}, which does not say {', '.join(run.lacks)}"
-            )
-        columns = {**run.columns, "arrival_s": np.zeros(n) if scenario.traffic.closed_loop else block.arrival_s[:n]}
+        waits = scenario.traffic.closed_loop is not None and not scenario.traffic.closed_loop.paced
+        if not waits and n > len(block):
+            raise _too_few(run, len(block), n)
+        columns = {**run.columns, "arrival_s": np.zeros(n) if waits else block.arrival_s[:n]}
         what = "requests are sent at the times"
     loop = scenario.traffic.closed_loop
-    traffic: dict[str, Any] = {"kind": "trace"} if loop is None else {"kind": "closed_loop", "concurrency": loop.concurrency}
+    traffic: dict[str, Any] = {"kind": "trace"}
+    if loop is not None:
+        traffic = {"kind": "closed_loop", "concurrency": loop.concurrency, "paced": loop.paced}
     return columns, traffic, [f"the file does not say {', '.join(run.lacks)}: {what} of the scenario's traffic"]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sim.errors import DataError, NotModelledError
+from sim.errors import DataError
 from sim.streams import stream
 from sim.study.accuracy.lengths import draw
 from sim.study.accuracy.point import Point
@@ -26,20 +26,18 @@ _PREFIX_GROUPS = 10  # prompts of a ``unique_prompts`` run fall into so many gro
 def traffic_of(point: Point, seed: int = 0) -> Traffic:
     """The requests of a point.
 
-    Warm-up requests are left out: they leave nothing behind that matters. Raises `NotModelledError`, `DataError`.
+    Warm-up requests are left out: they leave nothing behind that matters. Raises `DataError`.
     """
     t = point.traffic
     kind = t["kind"]
     if kind == "trace":
         return RecordedTraffic(_recorded(point))
     if kind == "closed_loop":
-        if t.get("max_rate"):
-            raise NotModelledError(
-                "traffic.max_rate", t["max_rate"], "a closed loop with a limited rate of issue is not modelled"
-            )
-        block = _recorded(point) if point.columns is not None else _drawn(t, np.zeros(int(t["num_requests"])), seed)
+        n, rate = int(t.get("num_requests") or 0), t.get("max_rate")  # rate: drawn as the tools do that have one
+        at = np.cumsum(stream(seed, "accuracy.arrivals").exponential(1.0 / rate, n)) if rate else np.zeros(n)
+        block = _recorded(point) if point.columns is not None else _drawn(t, at, seed)
         made = RecordedTraffic(block)
-        return made.with_closed_loop(ClosedLoop(int(t["concurrency"]), 0.0, made))
+        return made.with_closed_loop(ClosedLoop(int(t["concurrency"]), 0.0, made, bool(rate or t.get("paced"))))
     if kind == "stages":
         return RecordedTraffic(_drawn(t, _stages(t, seed), seed))
     if kind == "burst":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -52,8 +52,10 @@ def planned(sent: Sent, n: int) -> Planned:
         limited = (f"requests are sent when the file says; its limit of {limit} in flight is not applied again",) if limit else ()
         return _trace(sent.start, *limited)
     if limit and limit < n:
-        why = "a closed loop with a limited rate is not modelled"
-        return Planned(refused=f"has a request rate and a limit of {limit} requests in flight, but no start times: {why}")
+        drawn = planned(replace(sent, concurrency=None), n)
+        said = f"no more than {limit} of them in flight: a request that would be is sent when one has ended"
+        kind = {"kind": "closed_loop", "concurrency": int(limit), "paced": True}
+        return replace(drawn, traffic=kind, notes=(*drawn.notes, said)) if not drawn.refused else drawn
     if sent.ramp is not None:
         return _trace(_ramped(sent, n), f"arrivals drawn along the {sent.ramp[0]} ramp: the file has no start times")
     if rate is None:
