@@ -13,7 +13,7 @@ from sim.study.accuracy.point import Point
 def counted(point: Point, requests: Mapping[str, Any], samples: Mapping[str, Any]) -> dict[str, Any]:
     """``samples`` (``ttft_s``, ``tpot_s`` … by row of ``requests``) with NaN where the tool counts nothing, and its own figure where it enters one.
 
-    Rows are told apart by ``id``, the place of the request in order of arrival.
+    Rows are told apart by ``id``, the place of the request in order of arrival, or by ``tenant`` where conversations change that order.
     """
     out = dict(samples)
     rows = _rows(point, requests)
@@ -50,6 +50,8 @@ def _rows(point: Point, requests: Mapping[str, Any]) -> Any:
     """Row of the point's columns for every simulated request; None where they are not known one by one."""
     if point.columns is None or "counts_ttft" not in point.columns:
         return None
+    if "talk" in point.columns:
+        return np.asarray(requests["tenant"], np.int64) - 1 if "tenant" in requests else None
     order = np.argsort(point.columns["arrival_s"], kind="stable")
     ids = np.asarray(requests["id"])
     if ids.size and int(ids.max()) >= order.size:

@@ -13,6 +13,7 @@ from sim.errors import DataError
 from sim.streams import stream
 from sim.study.accuracy.lengths import draw
 from sim.study.accuracy.point import Point
+from sim.study.accuracy.talks import conversations
 from sim.workload import content
 from sim.workload.base import Traffic
 from sim.workload.closed_loop import ClosedLoop
@@ -94,6 +95,8 @@ def _spans(prompt: Any, number: Any, group: Any, prefix: Any) -> tuple[Any, Any,
 
 def _recorded(point: Point) -> RequestBlock:
     columns = dict(point.columns) if point.columns is not None else read_requests(point.folder / str(point.traffic["file"]))
+    if "talk" in columns:
+        return conversations(columns, point.traffic["kind"] == "trace")
     order = np.argsort(columns["arrival_s"], kind="stable")
     columns = {k: np.asarray(v)[order] for k, v in columns.items()}
     prompt, output = columns["prompt_tokens"].astype(np.int64), np.maximum(columns["output_tokens"].astype(np.int64), 1)

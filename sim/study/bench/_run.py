@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,9 @@ from sim.errors import DataError
 from sim.streams import stream
 from sim.study.bench._sent import Sent, planned
 from sim.workload.table import MAX_TOKENS
+
+if TYPE_CHECKING:
+    from sim.study.bench._talks import Talks
 
 Array = NDArray[Any]
 
@@ -30,6 +33,7 @@ class Run:
     ``columns``, each [n], of the requests that are sent again in the simulation: ``arrival_s, prompt_tokens, output_tokens`` (0 where a
     request ended without a token) and, where the tool does not count every request in every figure, ``counts`` (at all), ``counts_ttft``,
     ``counts_tpot``, ``counts_e2e`` (bool) and ``ttft_told`` (the figure that the tool enters for a request without a token, else NaN).
+    ``talk, turn, wait_s``: the conversation of a request, its place in it, and how long after the answer before it is sent.
     ``traffic``: ``{"kind": "trace"}`` or ``{"kind": "closed_loop", "concurrency": n}``. ``measured``: ``ttft_s.mean``, ``output_tokens_per_s`` …
     ``said``: what the file tells of the deployment. ``notes``: what was assumed, or left out. ``refused``: why it is no operating point.
     ``lacks``: what of the traffic the file does not say and the scenario must; ``columns`` are then empty, or
@@ -83,6 +87,8 @@ class Requests:
     errors: Sequence[str] = ()
     cancelled: Array | None = None
     """Sent, and cut off by the end of the run: they count in nothing, but the server had them."""
+    talks: Talks | None = None
+    """Which requests continue which."""
 
 
 def of_requests(
@@ -135,6 +141,9 @@ def of_requests(
     if sent.start is not None:
         measured |= _rates(np.asarray(sent.start, float), r)
     columns = {"arrival_s": when.arrival_s, "prompt_tokens": r.prompt, "output_tokens": r.output, "counts": r.ok, **counts}
+    if r.talks is not None:
+        columns |= {"talk": r.talks.talk, "turn": r.talks.turn, "wait_s": r.talks.wait_s}
+        remarks += r.talks.notes
     columns["ttft_told"] = np.where(counts["counts_ttft"] & (r.output < 1), r.ttft, np.nan)
     columns = {k: np.asarray(v)[keep] for k, v in columns.items()}
     columns["arrival_s"] = columns["arrival_s"] - columns["arrival_s"].min()

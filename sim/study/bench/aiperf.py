@@ -14,6 +14,7 @@ from sim.study.bench._document import Document, Keys
 from sim.study.bench._nvidia import UNITS, aggregate, sent
 from sim.study.bench._run import Requests, Run, of_requests, refusal
 from sim.study.bench._sent import Sent
+from sim.study.bench._talks import talks_of
 
 _CANCELLED = 499  # the code aiperf gives to a request that it cancelled itself
 
@@ -22,7 +23,8 @@ _CANCELLED = 499  # the code aiperf gives to a request that it cancelled itself
 class AiPerf(Bench):
     """Per request: ``metadata{request_start_ns, request_end_ns, was_cancelled, benchmark_phase}``, ``metrics{time_to_first_token, request_latency,
     input_sequence_length, output_sequence_length}`` with units, ``error``. Warm-up requests are left out, cancelled ones count in nothing.
-    ``inter_token_latency`` is TPOT. Concurrency is taken from ``profile_export_aiperf.json`` beside it; without one requests are sent when they were.
+    Requests of one ``conversation_id`` continue each other in the order of ``turn_index``. ``inter_token_latency`` is TPOT. Concurrency is taken
+    from ``profile_export_aiperf.json`` beside it; without one requests are sent when they were.
     Its first form (0.1) is read too: ``metadata{timestamp_ns, credit_phase}``, ``metrics{ttft}``, aggregates under ``records``; it has no
     ``was_cancelled``, and its cancelled requests (code 499) are errors.
 
@@ -57,6 +59,7 @@ class AiPerf(Bench):
     def _records(self, document: Document) -> Run:
         rows: dict[str, list[float]] = {k: [] for k in ("start", "prompt", "output", "ttft", "e2e")}
         ok, cancelled, errors = [], [], []
+        talks: list[tuple[Any, Any]] = []
         for number, record in enumerate(document.records, 1):
             keys = Keys(document.path, record, f"[{number}]")
             about, metrics = keys.sub("metadata"), keys.sub("metrics")
@@ -71,6 +74,7 @@ class AiPerf(Bench):
             for ours, theirs in (("ttft", first), ("e2e", "request_latency")):
                 found = _value(metrics, theirs, UNITS)
                 rows[ours].append(np.nan if found is None else found)
+            talks.append((about.raw("conversation_id"), about.number("turn_index")))
             error = keys.raw("error")
             cut = bool(about.raw("was_cancelled")) or (isinstance(error, Mapping) and error.get("code") == _CANCELLED)
             errors.append("" if cut and rows["prompt"][-1] >= 1 else _text(error))
@@ -81,8 +85,20 @@ class AiPerf(Bench):
         arrays = {k: np.array(v, float) for k, v in rows.items()}
         concurrency, _ = self._config(document)
         cut_off = np.array(cancelled) & (arrays["prompt"] >= 1)
+        ids, turns = zip(*talks, strict=True)
+        said = talks_of(ids, turns, arrays["start"], arrays["start"] + arrays["e2e"], arrays["prompt"], arrays["output"])
+        if said is not None:
+            arrays["prompt"] = said.prompt
+            concurrency = None if said.pauses else concurrency
         requests = Requests(
-            arrays["prompt"], arrays["output"], arrays["ttft"], arrays["e2e"], np.array(ok), errors=errors, cancelled=cut_off
+            arrays["prompt"],
+            arrays["output"],
+            arrays["ttft"],
+            arrays["e2e"],
+            np.array(ok),
+            errors=errors,
+            cancelled=cut_off,
+            talks=said,
         )
         return of_requests(self.name, document.path.name, requests, Sent(start=arrays["start"], concurrency=concurrency))
 
