@@ -49,7 +49,9 @@ def describe(
 def convert(
     files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Traffic files or folders.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The file to write (.gz, .zst pack), or a folder for several.")],
-    to: Annotated[str, typer.Option("--to", help="csv (read by format: csv) or mooncake.")] = "csv",
+    to: Annotated[
+        str, typer.Option("--to", help="A format, such as csv, mooncake, azure-2023, burstgpt, vllm-custom, blis.")
+    ] = "csv",
     format_: Format = "auto",
     setting: Settings = None,
     block_tokens: Annotated[int, typer.Option(help="Tokens of one hash id that is written.")] = 512,
@@ -57,13 +59,13 @@ def convert(
 ) -> None:
     """Write traffic files in another format."""
     from sim.workload.convert import convert as write
+    from sim.workload.convert import writer
 
     several = len(files) > 1 or out.is_dir()
     if several:
         out.mkdir(parents=True, exist_ok=True)
     for file in files:
-        end = {"csv": ".csv", "mooncake": ".jsonl"}.get(to, "")
-        target = out / f"{file.name.split('.')[0]}{end}" if several else out
+        target = out / f"{file.name.split('.')[0]}{writer(to).ends_with}" if several else out
         with common.progress(quiet):
             count, notes = write(file, target, to, format_, _settings(setting), block_tokens)
         for note in notes:

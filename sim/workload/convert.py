@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
+import numpy as np
+
+from sim import registry
 from sim.errors import ConfigError, DataError, did_you_mean
 from sim.output import write_file
-from sim.workload import content
 from sim.workload.table import RequestBlock
 from sim.workload.traces._auto import reader
+from sim.workload.traces._base import Trace
+from sim.workload.traces._writing import HOLDS
 
 _PACKED = {".gz": "gzip", ".zst": "zstd"}
+
+
+def writable() -> list[str]:
+    """Names of the formats that can be written."""
+    every = {name: registry.lookup("trace", name) for name in registry.names("trace")}
+    return [name for name, cls in every.items() if cls.holds is not None and cls.name == name]
+
+
+def writer(to: str) -> Trace:
+    """The format of that name. Raises `ConfigError` for one that is only read."""
+    known = writable()
+    if to not in registry.names("trace") or registry.lookup("trace", to).holds is None:
+        raise ConfigError("--to", to, "is no format that can be written", ", ".join(known), did_you_mean(to, known))
+    made: Trace = registry.lookup("trace", to)()
+    return made
 
 
 def convert(
@@ -27,98 +44,70 @@ def convert(
 ) -> tuple[int, list[str]]:
     """Write the requests of a file as ``to``; (requests, notes). ``.gz`` or ``.zst`` in the name packs.
 
-    Shared prefixes are written as ids of blocks of ``block_tokens``: equal as far as the prompts are, to the block. Raises `DataError`, `ConfigError`.
+    Shared prefixes are written as ids of blocks of ``block_tokens`` where the format has such: equal as far as the prompts are, to the block; as
+    equal text where it has text. Notes say what the format cannot hold. Raises `DataError`, `ConfigError`.
     """
     import pyarrow as pa
 
-    if to not in WRITERS:
-        raise ConfigError("--to", to, "is no format that can be written", ", ".join(WRITERS), did_you_mean(to, WRITERS))
+    made = writer(to)
     if block_tokens < 1:
         raise ConfigError("--block-tokens", block_tokens, "must be at least 1")
     path, out = Path(path), Path(out)
-    if out.exists() and out.samefile(path):
+    if out.exists() and path.exists() and out.samefile(path):
         raise ConfigError("--out", str(out), "is the file that is read")
-    made = reader(path, form, settings, "settings")
-    count = 0
+    source = reader(path, form, settings, "settings")
+    count, lost = 0, dict.fromkeys(HOLDS, 0)
 
     def fill(fresh: Path) -> None:
         nonlocal count
         with pa.output_stream(str(fresh), compression=_PACKED.get(out.suffix)) as stream:
-            for text, n in WRITERS[to](made.pieces(path), block_tokens):
-                stream.write(text.encode())
-                count += n
+            for rows in _pieces(made, _checked(source, path, made, lost, to), block_tokens):
+                stream.write(rows[0].encode())
+                count += rows[1]
 
     try:
         write_file(out, fill, "--out")
     except OSError as error:
         raise DataError(str(out), f"cannot be written ({error.strerror or error})") from None
-    notes = list(made.notes)
-    if not made.timed:
+    notes = list(source.notes)
+    if not source.timed and "times" in (made.holds or ()):
         notes.append(f"{path.name} has no arrival times: all are written as 0")
+    notes += [f"{to} has no {name}: those of {n:,} requests are not written" for name, n in lost.items() if n]
     return count, notes
 
 
-def _csv(blocks: Iterable[RequestBlock], size: int) -> Iterator[tuple[str, int]]:
-    yield "arrival_s,input_tokens,output_tokens,max_tokens,session_id,priority,lora,hash_ids\n", 0
+def _checked(source: Trace, path: Path, made: Trace, lost: dict[str, int], to: str) -> Iterator[RequestBlock]:
+    """The blocks, and in ``lost`` what of them the format does not hold."""
+    for block in source.pieces(path):
+        for name, n in said(block, source.timed).items():
+            if name in (made.holds or ()) or not n:
+                continue
+            if name == "waits":
+                names = ", ".join(n for n in writable() if "waits" in registry.lookup("trace", n).holds)
+                raise ConfigError("--to", to, "cannot say that requests wait for the answers to others, as these do", names)
+            lost[name] += n
+        yield block
+
+
+def said(block: RequestBlock, timed: bool = True) -> dict[str, int]:
+    """Of how many requests a block says each of `HOLDS`."""
+    return {
+        "times": len(block) if timed and len(block) and block.arrival_s[-1] > 0 else 0,
+        "sessions": int((block.session >= 0).sum()),
+        "priorities": int((block.priority != 0).sum()),
+        "adapters": int((block.lora > 0).sum()),
+        "limits": int((block.max_tokens > block.output_tokens).sum()),
+        "prefixes": int((np.diff(block.span_off) > 0).sum()),
+        "waits": 0 if block.waits is None else int(np.isfinite(block.waits.wait_s).sum()),
+    }
+
+
+def _pieces(made: Trace, blocks: Iterable[RequestBlock], block_tokens: int) -> Iterator[tuple[str, int]]:
+    """(text, requests) piece by piece."""
+    yield made.opening, 0
+    some = False
     for block in blocks:
-        ids = _hashes(block, size)
-        rows = zip(
-            block.arrival_s.tolist(), block.prompt_tokens.tolist(), block.output_tokens.tolist(), block.max_tokens.tolist(), block.session.tolist(),
-            block.priority.tolist(), block.lora.tolist(), ids, strict=True,
-        )  # fmt: skip
-        yield (
-            "".join(
-                f"{at!r},{p},{o},{m},{'' if s < 0 else s},{pr},{lo or ''},{' '.join(map(str, i))}\n"
-                for at, p, o, m, s, pr, lo, i in rows
-            ),
-            len(block),
-        )
-
-
-def _mooncake(blocks: Iterable[RequestBlock], size: int) -> Iterator[tuple[str, int]]:
-    for block in blocks:
-        out = []
-        rows = zip(
-            block.arrival_s.tolist(), block.prompt_tokens.tolist(), block.output_tokens.tolist(), block.session.tolist(), block.priority.tolist(),
-            _hashes(block, size), strict=True,
-        )  # fmt: skip
-        for at, prompt, output, session, priority, ids in rows:
-            row: dict[str, Any] = {"timestamp": round(at * 1e3, 6), "input_length": prompt, "output_length": output}
-            if ids:
-                row["hash_ids"] = ids
-            if session >= 0:
-                row["session_id"] = session
-            if priority:
-                row["priority"] = priority
-            out.append(json.dumps(row) + "\n")
-        yield "".join(out), len(block)
-
-
-def _hashes(block: RequestBlock, size: int) -> Iterator[list[int]]:
-    """For every prompt the ids of its blocks: a block's id names its content and all before it; none for a prompt that is its own."""
-    off, ids, start, length = (x.tolist() for x in block.spans)
-    for row in range(len(block)):
-        pieces = [(ids[k], start[k], length[k]) for k in range(off[row], off[row + 1])]
-        yield _blocks(pieces, size)
-
-
-def _blocks(pieces: list[tuple[int, int, int]], size: int) -> list[int]:
-    out: list[int] = []
-    state, room = hashlib.blake2b(digest_size=8), size
-    for number, begin, tokens in pieces:
-        while tokens:
-            taken = min(tokens, room)
-            state.update(b"%d,%d,%d;" % (number, begin, taken))
-            begin, tokens, room = begin + taken, tokens - taken, room - taken
-            if not room:
-                out.append(int.from_bytes(state.digest(), "big") % content.NUMBERS)
-                room = size
-    if room < size and pieces:
-        out.append(int.from_bytes(state.digest(), "big") % content.NUMBERS)
-    return out
-
-
-WRITERS: Final[dict[str, Callable[[Iterable[RequestBlock], int], Iterator[tuple[str, int]]]]] = {
-    "csv": _csv,
-    "mooncake": _mooncake,
-}
+        rows = made.rows(block, block_tokens)
+        yield (made.between if some and rows else "") + made.between.join(rows), len(block)
+        some = some or bool(rows)
+    yield made.closing, 0

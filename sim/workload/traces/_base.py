@@ -59,6 +59,13 @@ class Trace:
     Params: ClassVar[type[Params]] = TraceParams
     timed: bool = True
     """The requests have arrival times; else all are 0 and the traffic must say when they arrive. May be set while reading."""
+    holds: ClassVar[frozenset[str] | None] = None
+    """What of a request besides its lengths `rows` writes (`_writing.HOLDS`); None: the format is only read."""
+    ends_with: ClassVar[str] = ".jsonl"
+    opening: ClassVar[str] = ""
+    """What a written file begins with, has between two requests, and ends with."""
+    between: ClassVar[str] = "\n"
+    closing: ClassVar[str] = "\n"
     rank: ClassVar[int] = 0
     """Among several formats that fit a file the one with the highest rank is taken."""
 
@@ -77,6 +84,10 @@ class Trace:
     def read(self, path: Path) -> RequestBlock:
         """All requests of a file."""
         return RequestBlock.concat(list(self.pieces(path)))
+
+    def rows(self, block: RequestBlock, block_tokens: int) -> list[str]:
+        """The requests of a block as text, one by one; prompts that share content have ids of ``block_tokens`` where the format has such."""
+        raise NotImplementedError
 
     def starts(self, block: RequestBlock, times: NDArray[np.float64]) -> RequestBlock:
         """The block of an untimed file when the traffic says when things begin: request k arrives at ``times[k]``."""

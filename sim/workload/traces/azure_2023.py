@@ -17,6 +17,8 @@ from sim.workload.traces._base import Head, Trace
 from sim.workload.traces._columns import ARRIVAL, Clock, Column, Piece, csv_pieces, pick, tokens, whole
 from sim.workload.traces._table import Rows
 
+_EPOCH = np.datetime64("2024-01-01T00:00:00")
+
 
 class AzureParams(Params):
     """Settings of an Azure trace."""
@@ -40,6 +42,9 @@ class Azure2023(Trace):
     name = "azure-2023"
     aliases = ("azure-2024", "azure-2025")
     Params: ClassVar[type[Params]] = AzureParams
+    holds = frozenset(("times",))
+    ends_with = ".csv"
+    opening = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
 
     def fits(self, head: Head) -> bool:
         """Its header."""
@@ -62,6 +67,13 @@ class Azure2023(Trace):
             if "images" in piece:
                 prompt = self._with_images(path, piece, prompt)
             yield rows.block(piece, arrival, prompt, tokens(source, piece["output"]))
+
+    def rows(self, block: RequestBlock, block_tokens: int) -> list[str]:
+        """One line a request, in stamps of 100 ns from an arbitrary day on."""
+        ticks = np.round(block.arrival_s * 1e7).astype(np.int64)
+        days = (_EPOCH + (ticks // 10_000_000).astype("timedelta64[s]")).astype(str).tolist()
+        columns = (days, (ticks % 10_000_000).tolist(), block.prompt_tokens.tolist(), block.output_tokens.tolist())
+        return [f"{day.replace('T', ' ')}.{part:07d},{p},{o}" for day, part, p, o in zip(*columns, strict=True)]
 
     def _with_images(self, path: Path, piece: Piece, prompt: NDArray[np.int64]) -> NDArray[np.int64]:
         images = whole(piece.source, piece["images"], 0, 1 << 20)

@@ -29,6 +29,7 @@ class Bailian(Mooncake):
     aliases = ("qwen-bailian",)
     Params: ClassVar[type[Params]] = BailianParams
     unit_s = 1.0
+    holds = None
     harmless = frozenset(("chat_id", "parent_chat_id", "type", "turn"))
 
     def fits(self, head: Head) -> bool:

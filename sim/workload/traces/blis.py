@@ -18,6 +18,12 @@ from sim.workload.traces._base import Head, Trace
 from sim.workload.traces._columns import Clock, Piece, coded, csv_pieces, number_of, numbers, tokens, whole
 from sim.workload.traces._table import Rows
 
+_COLUMNS = (
+    "request_id", "client_id", "tenant_id", "slo_class", "session_id", "round_index", "prefix_group", "prefix_length", "streaming", "input_tokens",
+    "output_tokens", "text_tokens", "image_tokens", "audio_tokens", "video_tokens", "reason_ratio", "model", "deadline_us", "server_input_tokens",
+    "arrival_time_us", "send_time_us", "first_chunk_time_us", "last_chunk_time_us", "num_chunks", "status", "error_message", "finish_reason",
+)  # fmt: skip
+
 
 class BlisParams(Params):
     """Settings of a BLIS trace."""
@@ -43,10 +49,23 @@ class Blis(Trace):
     aliases = ("blis-tracev2",)
     Params: ClassVar[type[Params]] = BlisParams
     rank = 1
+    holds = frozenset(("times", "sessions"))
+    ends_with = ".csv"
+    opening = ",".join(_COLUMNS) + "\n"
 
     def fits(self, head: Head) -> bool:
         """Its header."""
         return head.kind == "csv" and set(head.keys) >= {"arrival_time_us", "input_tokens", "output_tokens", "prefix_group"}
+
+    def rows(self, block: RequestBlock, block_tokens: int) -> list[str]:
+        """One line a request; what was measured is 0, as in a trace that was generated."""
+        number = (block.out_content % content.NUMBERS).tolist()
+        at = np.round(block.arrival_s * 1e6).astype(np.int64).tolist()
+        columns = (number, block.session.tolist(), block.prompt_tokens.tolist(), block.output_tokens.tolist(), at)
+        return [
+            f"{n},,,,{'' if s < 0 else s},0,,0,true,{p},{o},{p},0,0,0,0,,0,0,{t},0,0,0,0,ok,,"
+            for n, s, p, o, t in zip(*columns, strict=True)
+        ]
 
     def pieces(self, path: Path) -> Iterator[RequestBlock]:
         """The requests of a file, block after block."""

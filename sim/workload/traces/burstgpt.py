@@ -39,10 +39,19 @@ class BurstGpt(Trace):
 
     name = "burstgpt"
     Params: ClassVar[type[Params]] = BurstGptParams
+    holds = frozenset(("times", "sessions"))
+    ends_with = ".csv"
+    opening = "Timestamp,Session ID,Elapsed time,Model,Request tokens,Response tokens,Total tokens,Log Type\n"
 
     def fits(self, head: Head) -> bool:
         """Its header."""
         return head.kind == "csv" and set(head.keys) >= {"Timestamp", "Request tokens", "Response tokens"}
+
+    def rows(self, block: RequestBlock, block_tokens: int) -> list[str]:
+        """One line a request, to a model and from a log that are made up; how long answers took is left empty."""
+        sessions = ["" if s < 0 else str(s) for s in block.session.tolist()]
+        columns = (block.arrival_s.tolist(), sessions, block.prompt_tokens.tolist(), block.output_tokens.tolist())
+        return [f"{at!r},{s},,ChatGPT,{p},{o},{p + o},API log" for at, s, p, o in zip(*columns, strict=True)]
 
     def pieces(self, path: Path) -> Iterator[RequestBlock]:
         """The requests of a file, block after block."""

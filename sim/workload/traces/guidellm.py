@@ -18,6 +18,7 @@ class Guidellm(Mooncake):
 
     name = "guidellm"
     unit_s = 1.0
+    holds = frozenset(("times",))
 
     def fits(self, head: Head) -> bool:
         """JSON lines with its names, no hash ids, and times with fractions."""

@@ -44,10 +44,18 @@ class LlmServingSim(Trace):
 
     name = "llmservingsim"
     Params: ClassVar[type[Params]] = LlmServingSimParams
+    holds = frozenset(("times",))
 
     def fits(self, head: Head) -> bool:
         """Its key of times."""
         return "arrival_time_ns" in head.keys and head.kind in ("json", "jsonl")
+
+    def rows(self, block: RequestBlock, block_tokens: int) -> list[str]:
+        """One object a request, without token ids."""
+        names = ("input_toks", "output_toks", "arrival_time_ns")
+        at = np.round(block.arrival_s * 1e9).astype(np.int64).tolist()
+        columns = zip(block.prompt_tokens.tolist(), block.output_tokens.tolist(), at, strict=True)
+        return [json.dumps(dict(zip(names, row, strict=True))) for row in columns]
 
     def read(self, path: Path) -> RequestBlock:
         """All requests of a file."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from itertools import repeat
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,6 +22,8 @@ from sim.workload.traces._source import Source
 from sim.workload.traces._table import plain_rows
 from sim.workload.traces._turns import by_arrival
 from sim.workload.traces._waiting import WaitingRows
+from sim.workload.traces._writing import block_ids
+from sim.workload.waits import Waits
 
 _FIELDS = Fields(
     ("input_length", "output_length"),
@@ -63,6 +67,29 @@ class Mooncake(Trace):
     Params: ClassVar[type[Params]] = MooncakeParams
     unit_s = 1e-3
     harmless: ClassVar[frozenset[str]] = _HARMLESS
+    holds: ClassVar[frozenset[str] | None] = frozenset(("times", "sessions", "priorities", "prefixes", "waits"))
+
+    def rows(self, block: RequestBlock, block_tokens: int) -> list[str]:
+        """One object a request; those that wait for answers name the requests and say for how long (``wait_for``, ``tool_wait_ms``)."""
+        ids = block_ids(block, block_tokens) if "prefixes" in (self.holds or ()) else repeat([], len(block))
+        columns = (block.arrival_s.tolist(), block.prompt_tokens.tolist(), block.output_tokens.tolist())
+        more = (block.session.tolist(), block.priority.tolist(), block.out_content.tolist())
+        out = []
+        for k, (at, prompt, output, session, priority, own, hashes) in enumerate(zip(*columns, *more, ids, strict=True)):
+            row: dict[str, Any] = {"timestamp": self._stamp(at), "input_length": prompt, "output_length": output}
+            if hashes:
+                row["hash_ids"] = hashes
+            if session >= 0 and "sessions" in (self.holds or ()):
+                row["session_id"] = session
+            if priority and "priorities" in (self.holds or ()):
+                row["priority"] = priority
+            if block.waits is not None:
+                row |= _waiting_for(block.waits, k, own)
+            out.append(json.dumps(row))
+        return out
+
+    def _stamp(self, seconds: float) -> float:
+        return round(seconds / self.unit_s, 9)
 
     def fits(self, head: Head) -> bool:
         """JSON lines with its names, and times in whole ms."""
@@ -204,6 +231,15 @@ class Mooncake(Trace):
         )
         self.note(f"{path.name}: delays of turns {kept}")
         return out
+
+
+def _waiting_for(waits: Waits, row: int, own: int) -> dict[str, Any]:
+    """Who a request is to those that wait for it, and whom it waits for itself."""
+    named: dict[str, Any] = {"request_id": str(own)} if waits.awaited[row] else {}
+    others = waits.key[waits.off[row] : waits.off[row + 1]].tolist()
+    if others:
+        named |= {"wait_for": [str(x) for x in others], "tool_wait_ms": round(float(waits.wait_s[row]) * 1e3, 9)}
+    return named
 
 
 def _fractions(head: Head) -> bool:

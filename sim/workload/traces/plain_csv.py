@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -16,6 +16,7 @@ from sim.workload.traces._base import SECONDS, Head, Trace
 from sim.workload.traces._columns import ARRIVAL, HASHES, OUTPUT, PROMPT, is_parquet
 from sim.workload.traces._source import Source
 from sim.workload.traces._table import plain_rows
+from sim.workload.traces._writing import block_ids
 
 # Columns beside the lengths that are certainly no times: Vidur's processed traces, request numbers.
 _NO_TIMES = frozenset(("total_tokens", "pd_ratio", "request_id", "id", "index", "", "request_type"))
@@ -54,8 +55,11 @@ class PlainCsv(Trace):
     """
 
     name = "csv"
-    Params = CsvParams
-    rank = -1
+    Params: ClassVar[type[Params]] = CsvParams
+    rank: ClassVar[int] = -1
+    holds: ClassVar[frozenset[str] | None] = frozenset(("times", "sessions", "priorities", "adapters", "limits", "prefixes"))
+    ends_with = ".csv"
+    opening: ClassVar[str] = "arrival_s,input_tokens,output_tokens,max_tokens,session_id,priority,lora,hash_ids\n"
 
     def fits(self, head: Head) -> bool:
         """A header with lengths under any of their names."""
@@ -80,6 +84,17 @@ class PlainCsv(Trace):
         yield from plain_rows(
             self, path, wanted, unit_s=SECONDS[p.time_unit], optional=hashes, block_tokens=p.block_tokens, harmless=harmless
         )
+
+    def rows(self, block: RequestBlock, block_tokens: int) -> list[str]:
+        """One line a request; ids of ``block_tokens``."""
+        rows = zip(
+            block.arrival_s.tolist(), block.prompt_tokens.tolist(), block.output_tokens.tolist(), block.max_tokens.tolist(), block.session.tolist(),
+            block.priority.tolist(), block.lora.tolist(), block_ids(block, block_tokens), strict=True,
+        )  # fmt: skip
+        return [
+            f"{at!r},{p},{o},{m},{'' if s < 0 else s},{pr},{lo or ''},{' '.join(map(str, i))}"
+            for at, p, o, m, s, pr, lo, i in rows
+        ]
 
 
 def _may_have_times(path: Path) -> bool:

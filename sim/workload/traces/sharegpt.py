@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -18,6 +19,7 @@ from sim.workload.traces._columns import number_of
 from sim.workload.traces._json import Item, items
 from sim.workload.traces._text import TextParams, counter
 from sim.workload.traces._turns import Request, Talk, block_of
+from sim.workload.traces._writing import text as words
 
 _LISTS = ("conversations", "conversation", "messages")
 _ANSWERS = ("gpt", "assistant", "model", "bot", "chatgpt", "bing", "bard")
@@ -45,12 +47,30 @@ class ShareGpt(Trace):
     aliases = ("lmsys", "wildchat")
     Params: ClassVar[type[Params]] = ShareGptParams
     timed = False
+    holds = frozenset(("prefixes",))
+    ends_with = ".json"
+    opening = "[\n"
+    between = ",\n"
+    closing = "\n]\n"
 
     def fits(self, head: Head) -> bool:
         """A list of messages in every object."""
         return head.kind in ("json", "jsonl") and any(
             isinstance(head.first.get(k), list) for k in _LISTS if isinstance(head.first, dict)
         )
+
+    def rows(self, block: RequestBlock, block_tokens: int) -> list[str]:
+        """A conversation a request: question and answer of as many common words as they have tokens; what prompts share is a message of its own."""
+        off = block.span_off.tolist()
+        own = block.out_content.tolist()
+        out = []
+        for row, (tokens, answer) in enumerate(zip(block.prompt_tokens.tolist(), block.output_tokens.tolist(), strict=True)):
+            number = own[row] % content.NUMBERS
+            pieces = [tuple(int(x[k]) for x in block.spans[1:]) for k in range(off[row], off[row + 1])]
+            asked = [{"from": "human", "value": words(*piece)} for piece in pieces or [(content.PROMPT + number, 0, tokens)]]
+            said = {"from": "gpt", "value": words(content.OUTPUT + number, 0, answer)}
+            out.append(json.dumps({"id": str(number), "conversations": [*asked, said]}))
+        return out
 
     def read(self, path: Path) -> RequestBlock:
         """All requests of a file."""

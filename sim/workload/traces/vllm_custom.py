@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,6 +17,7 @@ from sim.workload.traces._columns import number_of
 from sim.workload.traces._json import Item, items
 from sim.workload.traces._text import TextParams, counter
 from sim.workload.traces._turns import Request, block_of
+from sim.workload.traces._writing import prompts
 
 _TEXTS = ("prompt", "text", "text_input")
 _OUTPUTS = ("output_tokens", "output_length", "max_tokens")
@@ -42,6 +44,7 @@ class VllmCustom(Trace):
     name = "vllm-custom"
     aliases = ("aiperf-single-turn",)
     Params: ClassVar[type[Params]] = CustomParams
+    holds = frozenset(("times",))
 
     def fits(self, head: Head) -> bool:
         """JSON lines with a text prompt."""
@@ -50,6 +53,14 @@ class VllmCustom(Trace):
             and isinstance(head.first, dict)
             and any(isinstance(head.first.get(k), str) for k in _TEXTS)
         )
+
+    def rows(self, block: RequestBlock, block_tokens: int) -> list[str]:
+        """One object a request, with a text of as many common words as its prompt has tokens."""
+        columns = (block.arrival_s.tolist(), block.output_tokens.tolist(), prompts(block))
+        return [
+            json.dumps({"prompt": text, "output_tokens": output, "timestamp": round(at * 1e3, 9)})
+            for at, output, text in zip(*columns, strict=True)
+        ]
 
     def read(self, path: Path) -> RequestBlock:
         """All requests of a file."""
