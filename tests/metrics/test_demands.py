@@ -134,4 +134,4 @@ def test_goodput_is_without_start_and_drain():
     record = record_of(ttft=np.full(n, 0.1), arrival=np.arange(n) * 0.1, e2e=np.full(n, 20.0), slo=Slo(ttft=1.0))
     s = summarise(record).summary
     assert s.slo.goodput_requests_per_s == s.steady.goodput_requests_per_s == pytest.approx(10.0, rel=1e-2)
-    assert s.throughput.requests_per_s == pytest.approx(n / 149.9, rel=1e-3)
+    assert s.throughput.requests_per_s == pytest.approx(n / 119.9, rel=1e-3)
