@@ -39,6 +39,7 @@ class Switch(Graded[StrictBool]):
     """true or false."""
 
 
+Positive = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 Time = Seconds | None
 Factor = Ratio | None
 Amount = Count | None
@@ -113,6 +114,10 @@ class LineFigures(Record):
     client_serial: Time = Field(None, description="part of client_request that one process does, a request after the other")
     client_chat: Time = Field(None, description="what a chat request adds to client_request")
     client_chat_serial: Time = Field(None, description="what it adds to client_serial")
+    band: dict[str, tuple[Positive, Positive, StrictInt]] | None = Field(
+        None,
+        description="what is left of the model's error, by metric: ends of measured / predicted, and of how many measurements",
+    )
     all_to_all: Literal["allgather", "deepep"] | None = Field(None, description="how tokens reach experts on other ranks")
 
     @model_validator(mode="before")

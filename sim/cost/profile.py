@@ -45,6 +45,7 @@ class EngineProfile:
     measured: older releases had slower ones. ``compute_scale``: the compute of matrix products alone; ``prefill_scale``: attention of prompts beyond its
     launch; ``expert_scale``: routed experts; ``collective_start``: further seconds
     of every collective.
+    ``band``: what is left of the model's error by metric, as `servesim calibrate` writes it.
     ``mixed_factor`` is how much longer decode attention takes in a step that also computes prompts. ``figures`` has source and grade of each.
     """
 
@@ -97,6 +98,7 @@ class EngineProfile:
     expert_scale: float = 1.0
     comms_scale: float = 1.0
     collective_start: float = 0.0
+    band: Mapping[str, tuple[float, float, int]] = field(default_factory=dict, hash=False, compare=False, repr=False)
     figures: Mapping[str, Figure] = field(default_factory=dict, hash=False, compare=False, repr=False)
 
     def adapted(

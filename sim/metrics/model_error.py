@@ -24,6 +24,9 @@ Array = npt.NDArray[Any]
 
 LEVEL: Final = 0.8
 """Share of measured values that lie in the interval."""
+FEWEST_OWN: Final = 3
+"""Measurements of one's own from which on they say how far predictions are off."""
+OWN: Final = "your own measurements"
 FEWEST: Final = 5
 """Deployments from which on a class is named."""
 _QUANTILES: Final = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -131,6 +134,27 @@ def interval(entries: Iterable[Entry], kind: Kind, metric: str) -> Interval | No
     return Interval(low, high, *_named(there, kind))
 
 
+def band(logs: Sequence[float]) -> tuple[float, float] | None:
+    """Ends of measured / predicted where `LEVEL` of further measurements will lie, after measurements off by ``logs``; None: too few.
+
+    The prediction interval of Student's t: with few measurements it is wide, whatever they say.
+    """
+    from scipy.special import stdtrit
+
+    n = len(logs)
+    if n < FEWEST_OWN:
+        return None
+    half = float(stdtrit(n - 1, 0.5 + LEVEL / 2.0)) * float(np.std(logs, ddof=1)) * (1.0 + 1.0 / n) ** 0.5
+    return float(np.exp(np.mean(logs) - half)), float(np.exp(np.mean(logs) + half))
+
+
+def inside_of_others(logs: Sequence[float]) -> float | None:
+    """Share of measurements that lie in the band of all others; None where those are too few."""
+    found = [(band([*logs[:i], *logs[i + 1 :]]), x) for i, x in enumerate(logs)]
+    known = [(b, x) for b, x in found if b is not None]
+    return float(np.mean([b[0] <= np.exp(x) <= b[1] for b, x in known])) if known else None
+
+
 def _named(there: Sequence[Entry], kind: Kind) -> tuple[int, str]:
     """The narrowest class with enough deployments, for people."""
     here = family(kind.accelerator)
@@ -213,13 +237,16 @@ class Spread(Section):
     deployments: int
 
 
-def section(kind: Kind, latency: Mapping[str, Any], throughput: Mapping[str, Any]) -> dict[str, Spread]:
-    """``model_error`` of a summary, by figure."""
+def section(
+    kind: Kind, latency: Mapping[str, Any], throughput: Mapping[str, Any], own: Mapping[str, Sequence[float]] | None = None
+) -> dict[str, Spread]:
+    """``model_error`` of a summary, by figure; ``own``: metric → ends of measured / predicted and number of measurements of one's own."""
     out: dict[str, Spread] = {}
     for figure, metric in METRICS.items():
         name, _, statistic = figure.partition(".")
         value = latency[name][statistic] if statistic else throughput.get(name)
-        found = interval(record(), kind, metric)
+        mine = (own or {}).get(metric)
+        found = Interval(mine[0], mine[1], int(mine[2]), OWN) if mine else interval(record(), kind, metric)
         if value is not None and found is not None:
             out[figure] = Spread(value * found.low, value * found.high, found.words, found.deployments)
     return out

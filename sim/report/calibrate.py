@@ -20,6 +20,10 @@ from sim.study.accuracy.errors import TARGETS, title
 if TYPE_CHECKING:
     from sim.study.calibrate import Calibration, Fit
 
+BAND_WORDS: Final = (
+    "Where 4 of 5 measurements lie, relative to the prediction: by the record of other deployments, and by your own points, each predicted by a "
+    "fit that did not see it. The profile keeps the latter: runs with it print that band."
+)
 FOLDS: Final = (
     "The last column says what to expect of a point the fit has not seen: each is predicted by a fit to all others (linearised)."
 )
@@ -38,6 +42,13 @@ def screen(done: Calibration) -> Group:
         for row in _rows(f):
             table.add_row(*row)
         parts.append(table)
+        if f.bands:
+            table = RichTable(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+            for name in BANDS:
+                table.add_column(name, justify="left" if name == BANDS[0] else "right")
+            for row in band_rows(f):
+                table.add_row(*row)
+            parts.append(table)
     parts += [Text("all points, before", style="bold"), errors(done.before.rows(None, tuple(TARGETS)), False)]
     parts += [Text("all points, after", style="bold"), errors(done.after.rows(None, tuple(TARGETS)), False)]
     if done.wanted:
@@ -79,6 +90,9 @@ def page(done: Calibration) -> Page:
     ]
     sections = [Section(_name(f), f"{_figures(f.figures)}. {FOLDS}", table=Table(_head(f), _rows(f), (0,))) for f in done.fits]
     sections += [
+        Section(f"Band, {_name(f)}", BAND_WORDS, table=Table(list(BANDS), band_rows(f), (0,))) for f in done.fits if f.bands
+    ]
+    sections += [
         Section("All points, before", table=error_table(done.before.rows(), False)),
         Section("All points, after", table=error_table(done.after.rows(), False)),
     ]
@@ -94,6 +108,18 @@ def _name(f: Fit) -> str:
 
 def _figures(figures: Mapping[str, float]) -> str:
     return "  " + (", ".join(f"{k} {v:.4g}" for k, v in figures.items()) or "nothing was fitted")
+
+
+BANDS: Final = ("80 % of measured / predicted", "before: others' record", "after: own points", "held out inside", "points")
+
+
+def band_rows(f: Fit) -> list[list[str]]:
+    """The band of each metric before and after."""
+    out = []
+    for metric, b in f.bands.items():
+        ends = [f"{x[0]:.2f} to {x[1]:.2f}" if x else "no record" for x in (b.before, b.after)]
+        out.append([title(metric), *ends, "too few" if b.inside is None else f"{100 * b.inside:.0f} %", str(b.points)])
+    return out
 
 
 def _head(f: Fit) -> list[str]:

@@ -9,17 +9,30 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 import yaml
 
 from sim import output
 from sim.errors import ConfigError, DataError, did_you_mean
 from sim.hardware import load_accelerator
+from sim.metrics import model_error
 from sim.study.accuracy import AccuracyReport, Outcome, Point, title
 from sim.study.accuracy.deploy import Overrides, profile_of
+from sim.study.accuracy.report import kind_at
 from sim.study.accuracy.work import plain
 from sim.study.fitting import FIGURES, WEIGHTS, Key, Problem
+
+
+class Band(NamedTuple):
+    """The interval of measured / predicted of one metric: from the record of other deployments (None: it has none), and from one's own points,
+    each predicted by a fit that did not see it; how many of those lie in the band of all others (None: too few to say), and how many there are.
+    """
+
+    before: tuple[float, float] | None
+    after: tuple[float, float]
+    inside: float | None
+    points: int
 
 
 @dataclass(frozen=True)
@@ -35,6 +48,7 @@ class Fit:
     after: Mapping[str, float]
     held_out: Mapping[str, float]
     folds: str
+    bands: Mapping[str, Band] = field(default_factory=dict)
     unmoved: tuple[str, ...] = ()
     """Figures that were asked for, and on which nothing that was measured depends: they stay as they are."""
 
@@ -117,6 +131,10 @@ class Calibration:
                 name: {"value": float(f"{value:.4g}"), "source": source, "evidence": "fitted"}
                 for name, value in f.figures.items()
             }
+            if f.bands:
+                entry["accelerators"][f.accelerator]["band"] = {
+                    m: [float(f"{b.after[0]:.4g}"), float(f"{b.after[1]:.4g}"), b.points] for m, b in f.bands.items()
+                }
         name = f"{own.stem if base != engine else engine}, calibrated"
         return str(yaml.safe_dump({"title": name, "base": base, "lines": list(lines.values())}, sort_keys=False))
 
@@ -218,13 +236,29 @@ class Fitting:
 def fit_of(data: Mapping[str, Any]) -> Fit:
     """The fit that `Fitting.perform` gave."""
     fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
-    return Fit(**fields)
+    bands = {m: Band(b[0] and tuple(b[0]), tuple(b[1]), b[2], b[3]) for m, b in fields.get("bands", {}).items()}
+    return Fit(**fields | {"bands": bands})
 
 
 def fit(key: Key, points: Sequence[Point], figures: Sequence[str], seed: int = 0) -> Fit:
     """Fit one line on one accelerator."""
     found = Problem(key, points, figures, profile_of(points[0]), seed).fit()
-    return Fit(*key, len(points), found.figures, found.before, found.after, found.held_out, found.folds, found.unmoved)
+    bands = bands_of(points[0], found.left)
+    return Fit(*key, len(points), found.figures, found.before, found.after, found.held_out, found.folds, bands, found.unmoved)
+
+
+def bands_of(point: Point, left: Mapping[str, Sequence[float]]) -> dict[str, Band]:
+    """The bands of metrics that runs print one of; ``left``: logarithms of measured / predicted that remain."""
+    kind = kind_at(point)
+    out = {}
+    for metric in dict.fromkeys(model_error.METRICS.values()):
+        after = model_error.band(left.get(metric, ()))
+        if after is None:
+            continue
+        known = model_error.interval(model_error.record(), kind, metric)
+        before = None if known is None else (known.low, known.high)
+        out[metric] = Band(before, after, model_error.inside_of_others(left[metric]), len(left[metric]))
+    return out
 
 
 __all__ = ["FIGURES", "Calibration", "Fit", "Outcome", "calibrate", "fit"]

@@ -61,6 +61,8 @@ class Found:
     after: dict[str, float]
     held_out: dict[str, float]
     folds: str
+    left: dict[str, tuple[float, ...]]
+    """Logarithms of measured / predicted of operating points that the fit did not see, by metric."""
 
 
 class Problem:
@@ -172,6 +174,7 @@ class Problem:
             medians(best, self.labels, self.weights),
             medians(held, self.labels, self.weights),
             folds,
+            _logs(held, self.labels, self.weights),
         )
 
 
@@ -245,6 +248,15 @@ def _without(rest: NDArray[np.bool_], residual: Floats, slope: Floats, x: Floats
         return np.asarray(residual[rest] + slope[rest] @ (v - x))
 
     return _minimise(linear, x, problem.low, problem.high, problem.prior, 40, lambda _: slope[rest])
+
+
+def _logs(residual: Floats, labels: Sequence[Label], weights: Floats) -> dict[str, tuple[float, ...]]:
+    """Of operating points, not of logged steps."""
+    out: dict[str, list[float]] = {}
+    for (metric, point), r, w in zip(labels, residual.tolist(), weights.tolist(), strict=True):
+        if point.traffic["kind"] != "steps" and not metric.startswith("step_s"):
+            out.setdefault(metric, []).append(-r * w)
+    return {metric: tuple(logs) for metric, logs in out.items()}
 
 
 def medians(residual: Floats, labels: Sequence[Label], weights: Floats) -> dict[str, float]:

@@ -162,7 +162,7 @@ def simulate(scenario: Any, *, progress: Progress | None = None) -> Result:
     if len(prepared.plans) == 1:
         p = prepared.plans[0]
         kind = kind_of_plan(p)._replace(load="burst" if _at_once(scenario.traffic) else "steady")
-        s = replace(s, model_error=model_error.section(kind, s.latency, s.throughput))
+        s = replace(s, model_error=model_error.section(kind, s.latency, s.throughput, p.profile.band))
     if prepared.scaling is None and s.complete:
         s = replace(s, load=headroom.section(prepared.plans, prepared.traffic, scenario.seed, s.steady))
     result.summary = s

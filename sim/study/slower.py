@@ -31,9 +31,14 @@ def slower(scenario: Any, factor: float) -> Any:
 
 
 def step_error(plans: Sequence[Any]) -> Interval | None:
-    """How much longer than predicted steps of measured deployments like this one were; None where nothing is known, or pools differ."""
+    """How much longer than predicted steps of measured deployments like this one were; None where nothing is known, or pools differ.
+
+    A calibrated profile knows it of the user's own server.
+    """
     from sim.metrics import model_error
     from sim.study.kinds import kind_of_plan
 
     kinds = {kind_of_plan(p) for p in plans}
+    if len(kinds) == 1 and (own := plans[0].profile.band.get("tpot_s.mean")):
+        return model_error.Interval(own[0], own[1], int(own[2]), model_error.OWN)
     return model_error.interval(model_error.record(), kinds.pop(), "tpot_s.mean") if len(kinds) == 1 else None

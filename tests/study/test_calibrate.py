@@ -1,17 +1,20 @@
 """Figures are fitted to what was measured, as far as it tells of them."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
+import numpy as np
 import pytest
 
 import sim
 from sim.cost.profile import load_engine_profile
 from sim.errors import ConfigError
+from sim.metrics.model_error import OWN, section
 from sim.study.accuracy import read_points
 from sim.study.accuracy.deploy import planned, profile_of
 from sim.study.accuracy.predict import predict
-from sim.study.calibrate import Calibration, Fit, calibrate
+from sim.study.accuracy.report import kind_at
+from sim.study.calibrate import Band, Calibration, Fit, bands_of, calibrate, fit_of
 from sim.study.fitting import Problem
 from tests.study.test_accuracy import point
 
@@ -115,12 +118,36 @@ def test_a_fit_of_an_own_profile_builds_on_it(tmp_path):
     mine, out = tmp_path / "mine.yaml", tmp_path / "out.yaml"
     mine.write_text("base: vllm\nlines: [{from: '0.12', host_step: 0.25, host_row: 0.5}]\n")
     fit = Fit(str(mine), "0.12", "two-cores", 3, {"host_step": 0.75}, {}, {}, {}, "point")
-    done = Calibration((fit,), None, None)
+    bands = {"tpot_s.mean": Band((0.7, 1.4), (0.96, 1.04), 0.8, 9)}
+    done = Calibration((replace(fit, bands=bands),), None, None)
 
     done.save(out)
 
     written = load_engine_profile(str(out), "0.12", "two-cores")
     assert (written.host_step, written.host_row) == (0.75, 0.5)
     assert written.figures["host_step"].evidence == "fitted"
+    assert written.band == {"tpot_s.mean": (0.96, 1.04, 9)}
+    assert load_engine_profile(str(out), "0.12", "l40s").band == {}
+    assert fit_of(json.loads(json.dumps(asdict(done.fits[0])))) == done.fits[0]
     with pytest.raises(ConfigError, match="started from"):
         done.save(mine)
+
+
+def test_what_a_fit_did_not_see_gives_the_band_of_further_measurements():
+    left = {"tpot_s.mean": tuple(np.log([0.97, 1.0, 1.03, 0.99, 1.02])), "ttft_s.mean": (0.0, 0.1)}
+
+    found = bands_of(point(version="0.12"), left)
+
+    assert set(found) == {"tpot_s.mean"}  # two measurements say nothing of a spread
+    b = found["tpot_s.mean"]
+    assert b.points == 5
+    assert b.before[0] < b.after[0] < 1.0 < b.after[1] < b.before[1]
+    assert b.inside == pytest.approx(0.8)
+
+
+def test_the_band_of_a_calibrated_profile_takes_the_place_of_the_record():
+    latency = {name: {"mean": 1.0, "p50": 1.0, "p99": 1.0} for name in ("ttft_s", "tpot_s", "e2e_s")}
+    found = section(kind_at(point(version="0.12")), latency, {"output_tokens_per_s": 1.0}, {"tpot_s.mean": (0.96, 1.04, 9)})
+
+    assert (found["tpot_s.p50"].low, found["tpot_s.p50"].high, found["tpot_s.p50"].deployed) == (0.96, 1.04, OWN)
+    assert found["ttft_s.p50"].deployed != OWN

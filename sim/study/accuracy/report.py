@@ -232,6 +232,11 @@ def outcome(point: Point, overrides: Overrides | None = None, seed: int = 0) -> 
     return Outcome(point, predicted, "" if predicted else "nothing of what was measured is predicted")
 
 
+def kind_at(p: Point) -> model_error.Kind:
+    """What kind of deployment a point belongs to."""
+    return _kind(p, {})
+
+
 def _kind(p: Point, known: dict[tuple[Any, ...], model_error.Kind]) -> model_error.Kind:
     """What kind of deployment a point belongs to; ``known`` holds those found so far."""
     load = "burst" if p.traffic["kind"] == "burst" else "steady"
