@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from sim.fleet.caches import unseen
 from sim.fleet.clock import Clock
+from sim.fleet.kept import Kept
 from sim.fleet.request import Request
 from sim.fleet.station import Station
 from sim.fleet.view import View
@@ -45,7 +46,7 @@ class Engines(Station):
         self._first_row = np.cumsum([0, *(g.n * g.ranks for g in groups)]).tolist()  # results are by rank
         self._there: dict[int, Request] = {}
         self._came: dict[int, float] = {}  # requests that were kept before the engines: when they left their clients
-        self._rows: list[Columns] = []
+        self.kept = Kept()
         self._block: tuple[Any, Any, Any] = (None, None, None)
         self._exits: dict[int, Any] = {}
         self.notices_after: list[float] = [0.0] * len(self.groups)
@@ -239,7 +240,7 @@ class Engines(Station):
                 rows["replica"] += np.int32(first)
                 self._restore(rows)
                 ended += self.counts(rows)
-                self._rows.append(rows)
+                self.kept.add(rows)
         return ended
 
     def _restore(self, rows: Columns) -> None:
@@ -248,9 +249,9 @@ class Engines(Station):
                 # a request that was handed over has several rows; its first arrival counts
                 rows["arrival_s"][i] = self._came.pop(int(rows["id"][i]), rows["arrival_s"][i])
 
-    def columns(self) -> list[Columns]:
-        """Rows of all requests that have come here, those still in flight last."""
-        parts, self._rows = self._rows, []
+    def in_flight(self) -> list[Columns]:
+        """Rows of the requests that have come here and have not left."""
+        parts = []
         for group, first in zip(self.groups, self._first_row, strict=False):
             rows = group.in_flight()
             rows["replica"] += np.int32(first)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf, isfinite
 from typing import Any
@@ -29,7 +29,7 @@ Array = NDArray[Any]
 class Raw:
     """What a run leaves, all pools together: request columns by id, and what `sim.metrics.record.collect` found."""
 
-    requests: dict[str, Array]
+    requests: Mapping[str, Array]
     series: dict[str, Any]
     itl_hist: Array
     parts: Array

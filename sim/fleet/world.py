@@ -6,7 +6,7 @@ behind stations that do not look costs one event per block of requests; who look
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import inf
 from typing import Any
 
@@ -19,8 +19,10 @@ from sim.fleet.clock import Clock
 from sim.fleet.engines import Engines
 from sim.fleet.station import Station, link
 from sim.ledger import WATCH_FIRST_TOKEN
+from sim.metrics.on_disk import HELD_ROWS, DiskTable
 
 Columns = dict[str, NDArray[Any]]
+Table = Mapping[str, NDArray[Any]]
 
 
 class World:
@@ -56,6 +58,9 @@ class World:
             clients.asks |= station.watches
         engines.watched = engines.watched or clients.asks != 0
         engines.first_tokens = bool(clients.asks & WATCH_FIRST_TOKEN)
+        engines.kept.to_disk = all(
+            type(s).join is Station.join and type(s).client_times is Station.client_times for s in self.stations
+        )
         clock.resting = lambda: engines.at_rest and self.waiting == 0
 
     @property
@@ -95,13 +100,17 @@ class World:
             self.stopped = True
         return self.stopped
 
-    def requests(self) -> Columns:
+    def requests(self) -> Table:
         """All requests, by id, as their clients see them: finished ones and those still in flight."""
-        parts = self.engines.columns()
-        like = parts[0]
+        last = self.engines.in_flight()
+        like = last[0]
         rows = [row for station in self.stations for row in station.rows()]
         if rows:
-            parts.append({name: np.array([row[name] for row in rows], like[name].dtype) for name in like})
+            last.append({name: np.array([row[name] for row in rows], like[name].dtype) for name in like})
+        kept = self.engines.kept.take()
+        if isinstance(kept, DiskTable):
+            return self._in_order(kept, last)
+        parts = [*kept, *last]
         out = {name: np.concatenate([p[name] for p in parts]) for name in like}
         for station in self.stations:
             out = station.join(out, self.sent)
@@ -113,7 +122,24 @@ class World:
             station.client_times(out)
         for name, values in self.clients.labels().items():
             out[name] = values[out["id"]]
-        return out
+        return out if len(out["id"]) <= HELD_ROWS else DiskTable.of(out)
+
+    def _in_order(self, table: DiskTable, last: Sequence[Columns]) -> Table:
+        """The same of rows on disk."""
+        for rows in last:
+            table.append(rows)
+        table.sort("id")
+        side = self._side
+        if side is not None:
+
+            def shifted(rows: Columns) -> Columns:
+                side.shift(rows)
+                return rows
+
+            table.change(shifted)
+        for name, values in self.clients.labels().items():
+            table[name] = values[table["id"]]
+        return table
 
     def totals(self) -> dict[str, float]:
         """What happened between clients and engines: figures with names that begin with ``fleet_``."""

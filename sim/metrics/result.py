@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib import import_module
@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from sim.ledger import ATTEMPT_COLUMNS, HAND_OVER_COLUMNS, IN_FLIGHT, LABEL_COLUMNS, REQUEST_COLUMNS
 from sim.metrics.latency import derive
+from sim.metrics.on_disk import DiskTable, put
 from sim.metrics.record import RunRecord
 from sim.metrics.series import table
 from sim.metrics.slo import demand_text
@@ -31,7 +32,8 @@ RENDERER: Final = "sim.report.html:render"
 class Result:
     """One run.
 
-    ``columns``: the request table as arrays, by id: `sim.ledger.REQUEST_COLUMNS`, disaggregated also
+    ``columns``: the request table as arrays, by id (of more than two million requests on disk, `on_disk.DiskTable`):
+    `sim.ledger.REQUEST_COLUMNS`, disaggregated also
     `sim.ledger.HAND_OVER_COLUMNS`, of traffic with tenants and sessions `sim.ledger.LABEL_COLUMNS`, of clients that do
     more than wait `sim.ledger.ATTEMPT_COLUMNS`, and ``ttft_s, tpot_s, e2e_s, ingress_s,
     queue_s, slo_met``.
@@ -41,7 +43,7 @@ class Result:
     """
 
     summary: Summary
-    columns: dict[str, Array]
+    columns: MutableMapping[str, Array]
     series: dict[str, Array]
     itl_hist: Array
     scenario: str = ""
@@ -72,7 +74,7 @@ class Result:
         """One row per request (shares memory with ``columns``)."""
         import pandas as pd
 
-        return pd.DataFrame(self.columns, copy=False)
+        return pd.DataFrame(dict(self.columns), copy=False)
 
     @cached_property
     def classes(self) -> pd.DataFrame:
@@ -142,24 +144,33 @@ def summarise(record: RunRecord, warmup_s: float = 0.0, renderer: Callable[[Resu
     if record.series and not np.any(record.series["time_s"]):  # the recorder had its time series switched off
         record = replace(record, series={})
     columns = _sorted(record.requests)
-    columns |= derive(columns)
+    put(columns, derive)
     summary, ok = summarise_run(record, columns, warmup_s)
     columns["slo_met"] = ok
     return Result(summary, columns, table(record.series, record.kv_total), np.asarray(record.itl_hist), record.scenario, renderer)
 
 
-def _sorted(raw: Mapping[str, Array]) -> dict[str, Array]:
+def _sorted(raw: Mapping[str, Array]) -> MutableMapping[str, Array]:
+    if isinstance(raw, DiskTable):
+        put(raw, _filled)
+        raw.arrange((*REQUEST_COLUMNS, *HAND_OVER_COLUMNS, *LABEL_COLUMNS, *ATTEMPT_COLUMNS))
+        return raw
     ids = raw["id"]
     columns = {k: np.asarray(raw[k]) for k in REQUEST_COLUMNS if k in raw}
-    for missing in ("klass", "cached_tokens", "preemptions"):
-        columns.setdefault(missing, np.zeros(ids.size, np.int32))
-    columns.setdefault("taken_s", columns["arrival_s"].astype(float))
+    columns |= _filled(columns)
     columns = {k: columns[k] for k in REQUEST_COLUMNS}
     columns |= {k: np.asarray(raw[k]) for k in (*HAND_OVER_COLUMNS, *LABEL_COLUMNS, *ATTEMPT_COLUMNS) if k in raw}
     if ids.size > 1 and not bool((ids[1:] > ids[:-1]).all()):
         order = np.argsort(ids, kind="stable")
         columns = {k: v[order] for k, v in columns.items()}
     return columns
+
+
+def _filled(columns: Mapping[str, Array]) -> dict[str, Array]:
+    """The columns that may be absent."""
+    n = columns["id"].size
+    missing = {k: np.zeros(n, np.int32) for k in ("klass", "cached_tokens", "preemptions") if k not in columns}
+    return missing if "taken_s" in columns else missing | {"taken_s": columns["arrival_s"].astype(float)}
 
 
 def load_result(folder: str | Path) -> Result:

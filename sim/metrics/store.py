@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,6 +20,7 @@ import numpy.typing as npt
 from sim import output
 from sim.errors import DataError, LawViolation
 from sim.metrics.histogram import ITL_BINS, edges
+from sim.metrics.on_disk import BLOCK_ROWS, HELD_ROWS, DiskTable
 from sim.metrics.summary import FORMAT, Summary
 from sim.metrics.summary_laws import check_result
 
@@ -60,14 +62,30 @@ def write_json(data: Any, path: Path) -> None:
 
 
 def write_table(columns: Mapping[str, Array], folder: Path, name: str) -> None:
-    """The same table as Parquet and as CSV (compressed when large)."""
+    """The same table as Parquet, a row group for each block of rows, and as CSV (compressed when large)."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    arrow = pa.table(dict(columns))
-    pq.write_table(arrow, folder / f"{name}.parquet", compression="zstd")
-    large = arrow.num_rows > LARGE_CSV
-    write_csv(columns, folder / (f"{name}.csv.gz" if large else f"{name}.csv"))
+    rows = 0
+    with ExitStack() as opened:
+        writer = None
+        for block in _blocks(columns):
+            arrow = pa.table(block)
+            if writer is None:
+                writer = opened.enter_context(pq.ParquetWriter(folder / f"{name}.parquet", arrow.schema, compression="zstd"))
+            writer.write_table(arrow, BLOCK_ROWS)
+            rows += arrow.num_rows
+    write_csv(columns, folder / (f"{name}.csv.gz" if rows > LARGE_CSV else f"{name}.csv"))
+
+
+def _blocks(columns: Mapping[str, Array]) -> Iterator[dict[str, Array]]:
+    """A table in blocks of rows; one of no rows is a block too."""
+    if isinstance(columns, DiskTable):
+        yield from columns.blocks()
+        return
+    rows = min((len(v) for v in columns.values()), default=0)
+    for lo in range(0, max(rows, 1), BLOCK_ROWS):
+        yield {k: v[lo : lo + BLOCK_ROWS] for k, v in columns.items()}
 
 
 def write_csv(columns: Mapping[str, Array], path: Path) -> None:
@@ -75,14 +93,15 @@ def write_csv(columns: Mapping[str, Array], path: Path) -> None:
     import pyarrow as pa
     import pyarrow.csv
 
-    arrow = pa.table({k: pa.array(v, from_pandas=True) for k, v in columns.items()})
     header = ",".join(columns) + "\n"  # Arrow would put the names in quotes
     options = pyarrow.csv.WriteOptions(include_header=False, quoting_style="none")
     with path.open("wb") as raw:
         # no time in the gzip header: the same result is the same bytes
         to: Any = gzip.GzipFile("", "wb", 1, raw, mtime=0) if path.suffix == ".gz" else raw
         to.write(header.encode())
-        pyarrow.csv.write_csv(arrow, to, options)
+        for block in _blocks(columns):
+            arrow = pa.table({k: pa.array(v, from_pandas=True) for k, v in block.items()})
+            pyarrow.csv.write_csv(arrow, to, options)
         if to is not raw:
             to.close()
 
@@ -103,7 +122,7 @@ def load(folder: Path) -> Result:
 
     try:
         summary = Summary.from_dict(json.loads((folder / "summary.json").read_text(encoding="utf-8")))
-        columns, series = (_arrays(pq.read_table(folder / f"{name}.parquet")) for name in ("requests", "timeseries"))
+        columns, series = _requests(folder / "requests.parquet"), _arrays(pq.read_table(folder / "timeseries.parquet"))
         hist = np.zeros(ITL_BINS)
         rows = _arrays(pyarrow.csv.read_csv(folder / "itl_histogram.csv"))
         if rows["from_s"].size:
@@ -113,6 +132,19 @@ def load(folder: Path) -> Result:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, LawViolation) as error:
         raise DataError(str(folder), f"is a damaged servesim result: {str(error)[:500]}") from error
     return Result(summary, columns, series, hist, scenario)
+
+
+def _requests(path: Path) -> MutableMapping[str, Array]:
+    """The request table: in memory, or on disk as after the run."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        if file.metadata.num_rows <= HELD_ROWS:
+            return _arrays(file.read())
+        table = DiskTable()
+        for group in range(file.num_row_groups):
+            table.append(_arrays(file.read_row_group(group)))
+        return table
 
 
 def _arrays(table: Any) -> dict[str, Array]:

@@ -6,7 +6,7 @@ own says its reasons in ``reasons = {"queue": "…", "failed": "…"}``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -29,7 +29,7 @@ _DOOR: Final = ("_refused", "_timed_out")
 """What admission policies count (`sim.fleet.door`)."""
 
 
-def reasons(plans: Sequence[Plan], requests: dict[str, Any], totals: dict[str, float]) -> list[str]:
+def reasons(plans: Sequence[Plan], requests: Mapping[str, Any], totals: dict[str, float]) -> list[str]:
     """One sentence for each reason; empty when all requests were served."""
     status, replica = requests["status"], requests["replica"]
     at_gateway = int(totals.get("fleet_gateway_failed", 0))

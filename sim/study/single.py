@@ -103,7 +103,8 @@ class Prepared:
             worse = stretched(traffic, lengths=lengths, burst=burst, spike=moved)
             traffic = fitting(self.plans, worse, s.traffic.too_long)
         total = traffic.total
-        check_room(plans, traffic, inf if s.until is None else s.until)
+        held = s.clients is not None or any(p.role for p in plans)
+        check_room(plans, traffic, inf if s.until is None else s.until, held)
         try:
             raw = execute(
                 plans,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ from sim.registry import register
 from sim.units import show_seconds
 
 Array = npt.NDArray[Any]
+_NEEDED: Final = ("session", "klass", "status", "arrival_s", "finish_s")
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Sessions(Extra):
         """Of traffic that has sessions."""
         if "session" not in facts.columns:
             return None
-        frame = session_table({**facts.columns, "slo_met": facts.ok}, facts.counted)
+        frame = session_table({**{k: facts.columns[k] for k in _NEEDED}, "slo_met": facts.ok}, facts.counted)
         aims = bool(facts.record.slo.targets() or facts.record.class_slo)
         counts = frame["counted"] > 0
         whole = frame["whole"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from math import inf
 from types import SimpleNamespace
@@ -86,7 +87,7 @@ def _throughput(requests: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def _window(point: Point, requests: dict[str, Any]) -> Any:
+def _window(point: Point, requests: Mapping[str, Any]) -> Any:
     """Which requests the figures cover."""
     arrival = requests["arrival_s"]
     keep = np.ones(len(arrival), bool)
