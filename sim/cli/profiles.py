@@ -21,6 +21,14 @@ def profiles_list() -> None:
     view.show_list(entries())
 
 
+@profiles.command("families")
+def profiles_families() -> None:
+    """List the model_type of every architecture that is modelled."""
+    from sim.model.families import FAMILIES
+
+    typer.echo("\n".join(sorted(FAMILIES)))
+
+
 @profiles.command("show")
 def profiles_show(name: Annotated[str, typer.Argument(help="h100-sxm, llama-3.1-8b, vllm, 'vllm 0.15', …")]) -> None:
     """Print every figure of a profile with its grade and source."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sim.errors import ConfigError, NotModelledError, did_you_mean
+from sim.model.checkpoint_torch import hqq, torchao
 from sim.model.quant import integer_format
 
 Block = Mapping[str, Any]
@@ -26,7 +27,7 @@ _FORMATS = (
 )  # fmt: skip
 _METHODS = (
     "auto-round", "awq", "awq_marlin", "bitsandbytes", "compressed-tensors", "fbgemm_fp8", "fp8", "gptq", "gptq_marlin", "marlin", "modelopt",
-    "modelopt_fp4", "mxfp4", "mxfp8", "quark", "w4afp8",
+    "hqq", "modelopt_fp4", "mxfp4", "mxfp8", "quark", "torchao", "w4afp8",
 )  # fmt: skip
 ALL = ("*",)
 
@@ -93,6 +94,12 @@ def stored(block: object, field: str) -> Stored:
         return _bitsandbytes(block, field)
     if method == "quark":
         return _quark(block, field)
+    if method == "torchao":
+        weights, groups, plain = torchao(block, field)
+        return Stored(weights, "", method, (*_names(block, field), *plain), groups)
+    if method == "hqq":
+        weights, plain = hqq(block, field)
+        return Stored(weights, "", method, (*_names(block, field), *plain))
     raise _unknown(f"{field}.quant_method", method, _METHODS)
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from sim.model.keys import Keys
 
 _CONNECTORS = ("perceiver_config", "resampler_config", "qformer_config")
-_VISION, _AUDIO = ("vision_config", "vision_tower_config"), ("audio_config", "sound_config")
+_VISION, _AUDIO = ("vision_config", "vision_tower_config", "vit_config"), ("audio_config", "sound_config")
+_SPEAKS = ("talker_config", "token2wav_config", "code2wav_config")
 
 
 def encoder_params(config: Mapping[str, Any], field: str) -> tuple[int, str]:
@@ -26,10 +28,38 @@ def encoder_params(config: Mapping[str, Any], field: str) -> tuple[int, str]:
                 total += found
                 unknown += [] if found else [names[0]]
         unknown += [key for key in _CONNECTORS if owner.get(key)]
-    return (
-        total,
-        f"the size of the encoder in {' and '.join(unknown)} is not known: its parameters are left out" if unknown else "",
-    )
+        total += _projector(owner) + _by_name(owner)
+    said = [f"the size of the encoder in {' and '.join(unknown)} is not known: its parameters are left out"] if unknown else []
+    speaks = [key for key in _SPEAKS if c.get(key)]
+    if speaks:
+        said.append(f"what speaks ({', '.join(speaks)}) is left out: engines that write text do not load it")
+    return total, "; ".join(said)
+
+
+def _by_name(c: Keys) -> int:
+    """Phi-3 and 3.5 Vision name their tower, and join four of its patches by two layers."""
+    named = c.section("img_processor") if isinstance(c.get("img_processor"), Mapping) else None
+    if named is None or named.get("name") != "clip_vision_model":
+        return 0
+    hidden = c.whole("hidden_size", default=3072)
+    return _CLIP_L + 4 * named.whole("image_dim_out", default=1024) * hidden + hidden * hidden
+
+
+def _projector(c: Keys) -> int:
+    """What stands beside the towers: Cohere's gated projector of ``downsample_factor`` squared patches, Ovis's table of visual words."""
+    if c.get("visual_vocab_size") is not None:
+        inner = c.section("llm_config") if c.get("llm_config") else c
+        return c.whole("visual_vocab_size") * inner.whole("hidden_size", default=0, least=0)
+    if str(c.get("model_type")) not in _ALIGNED:
+        return 0
+    vision, text = c.section("vision_config"), c.section("text_config")
+    width = c.whole("alignment_intermediate_size", default=_ALIGNED[str(c.get("model_type"))])
+    merged = vision.whole("hidden_size", default=1152) * c.whole("downsample_factor", default=2) ** 2
+    return merged * width + width // 2 * text.whole("hidden_size", default=4096)
+
+
+_CLIP_L = 303_500_000  # CLIP ViT-L/14 at 336 pixels
+_ALIGNED = {"aya_vision": 28672, "cohere2_vision": 36864}  # configuration_aya_vision.py, configuration_cohere2_vision.py
 
 
 _PIXTRAL = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24}  # configuration_pixtral.py
@@ -38,8 +68,12 @@ _PIXTRAL = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers":
 def _vision(v: Keys) -> int:
     """A vision transformer. ``depth`` or ``num_hidden_layers`` layers, patches, and a merger of ``spatial_merge_size`` squared patches."""
     kind = str(v.get("model_type") or "")
-    if isinstance(v.get("width"), Mapping):  # towers of several kinds (DeepSeek-OCR)
-        return 0
+    if isinstance(v.get("width"), Mapping):  # towers of several kinds (DeepSeek-OCR), each of standard shape
+        towers = [Keys(t, v.name, v.field) for t in v.get("width").values() if isinstance(t, Mapping)]
+        return sum(12 * t.whole("layers", default=0, least=0) * t.whole("width", default=0, least=0) ** 2 for t in towers)
+    named = re.search(r"_(\d+)m(_|$)", str(v.get("architecture") or ""))
+    if named:  # timm's names tell the size: mobilenetv5_300m_enc
+        return int(named[1]) * 1_000_000
     if kind == "pixtral":
         v = Keys({**_PIXTRAL, **v.raw}, v.name, v.field)
     depth = v.whole("depth", "num_hidden_layers", "vt_num_hidden_layers", "layers", default=0, least=0)
@@ -60,7 +94,8 @@ def _vision(v: Keys) -> int:
     deep = v.where("deepstack_visual_indexes")
     gates = (
         3
-        if v.get("hidden_act", "hidden_activation") in ("silu", "gelu_pytorch_tanh_gated") or kind in ("gemma4_vision", "pixtral")
+        if v.get("hidden_act", "hidden_activation") in ("silu", "gelu_pytorch_tanh_gated")
+        or kind in ("gemma4_vision", "pixtral", "dots_vit")
         else 2
     )
     if not depth or not hidden:
@@ -81,4 +116,7 @@ def _audio(a: Keys) -> int:
     if not depth or not hidden:
         return 0
     out = a.whole("output_dim", "output_proj_dims", default=0, least=0)
-    return depth * (4 * hidden * hidden + 2 * hidden * inner) + hidden * out + 3 * hidden * hidden
+    each = 4 * hidden * hidden + 2 * hidden * inner
+    if a.get("conf_num_hidden_layers") is not None:  # a conformer: two MLPs around the attention, and a convolution
+        each += 2 * hidden * inner + 3 * hidden * hidden
+    return depth * each + hidden * out + 3 * hidden * hidden

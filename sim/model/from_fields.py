@@ -69,6 +69,20 @@ def _read(c: Keys) -> Fields:
     return f
 
 
+def why_not(c: Keys) -> str:
+    """What keeps an unknown family from being read from its fields; empty where nothing does, or nothing of a modelled kind is there."""
+    strange = not_understood(c)
+    if strange:
+        return ", ".join(strange[:6]) + (f" and {len(strange) - 6} more" if len(strange) > 6 else "")
+    if not any(c.raw.get(key) for key in _KINDS):
+        return ""
+    try:
+        _read(c)
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
 def not_understood(c: Keys) -> tuple[str, ...]:
     """Keys whose value may bear weights and is not read here."""
     return tuple(key for key, value in c.raw.items() if key not in _UNDERSTOOD and value)

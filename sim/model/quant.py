@@ -137,20 +137,21 @@ def _plain(name: str) -> str:
     return name.strip().lower()
 
 
-def integer_format(bits: int, group: int, zeros: bool) -> str:
-    """Name of weights in ``bits`` with a 16-bit scale (and a zero point) per ``group`` weights; group 0: per output channel."""
-    return f"int{bits}-{f'g{group}' if group > 0 else 'channel'}{'z' if zeros else ''}"
+def integer_format(bits: int, group: int, zeros: bool, wide: bool = False) -> str:
+    """Name of weights in ``bits`` with a 16-bit scale (and a zero point, ``wide``: of 16 bits) per ``group`` weights; group 0: per output channel."""
+    return f"int{bits}-{f'g{group}' if group > 0 else 'channel'}{('zz' if wide else 'z') if zeros else ''}"
 
 
 @lru_cache(maxsize=256)
 def _integers(name: str) -> WeightFormat | None:
-    found = re.fullmatch(r"int([2-8])-(?:g([1-9]\d{0,4})|channel)(z?)", name)
+    found = re.fullmatch(r"int([2-8])-(?:g([1-9]\d{0,4})|channel)(z{0,2})", name)
     if not found:
         return None
-    bits, group, zeros = int(found[1]), int(found[2] or 4096), bool(found[3])
-    size = bits + (16 + (bits if zeros else 0)) / group
+    bits, group = int(found[1]), int(found[2] or 4096)
+    zeros = {"": 0, "z": bits, "zz": 16}[found[3]]
+    size = bits + (16 + zeros) / group
     says = f"group {group}" if found[2] else "one group per output channel"
-    return _linear(name, size, "model", f"{bits} bits, {says}: 16-bit scale{f' and {bits}-bit zero point' if zeros else ''}")
+    return _linear(name, size, "model", f"{bits} bits, {says}: 16-bit scale{f' and {zeros}-bit zero point' if zeros else ''}")
 
 
 def weight_format(name: str, field: str = "model.weights") -> WeightFormat:

@@ -7,7 +7,7 @@ from typing import Any
 
 from sim.errors import NotModelledError, did_you_mean
 from sim.model.families import FAMILIES
-from sim.model.from_fields import not_understood
+from sim.model.from_fields import why_not
 from sim.model.keys import Keys
 
 Config = Mapping[str, Any]
@@ -51,15 +51,14 @@ def not_modelled(config: Config, text: Config, model_type: str, field: str) -> N
         )
     if known:
         why += f"; its config has {known}"
-    strange = not_understood(Keys(text, "", field))
+    strange = why_not(Keys(text, "", field))
     if model_type and strange:
-        shown = ", ".join(strange[:6]) + (f" and {len(strange) - 6} more" if len(strange) > 6 else "")
-        why += f"; it cannot be read from its fields: {shown}"
+        why += f"; it cannot be read from its fields: {strange}"
     near = did_you_mean(model_type, FAMILIES).removeprefix("did you mean ").removesuffix("?")
     nearest = near.strip("'") or (signs[0][1] if signs else "llama")
     return NotModelledError(
         field,
         model_type,
         why,
-        hint=f"nearest modelled family: {nearest}; {len(FAMILIES)} are known: {', '.join(sorted(FAMILIES))}",
+        hint=f"nearest modelled family: {nearest}; the {len(FAMILIES)} that are known: servesim profiles families",
     )

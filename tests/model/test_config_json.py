@@ -126,7 +126,10 @@ def test_the_number_format_of_a_checkpoint_is_found(quantization: dict[str, Any]
 @pytest.mark.parametrize(
     ("quantization", "key", "value"),
     [
-        ({"quant_method": "hqq"}, "quant_method", "hqq"),
+        ({"quant_method": "eetq"}, "quant_method", "eetq"),
+        ({"quant_method": "torchao", "quant_type": {"default": {"_type": "UIntXWeightOnlyConfig"}}}, "quant_type.default._type", "UIntX"),
+        ({"quant_method": "torchao", "quant_type": "autoquant"}, "quant_type", "autoquant"),
+        ({"quant_method": "hqq", "quant_config": {"weight_quant_params": {"nbits": 2, "group_size": 64}}}, "quant_config.weight_quant_params.nbits", "2"),
         ({"quant_method": "modelopt", "quant_algo": "W2A2"}, "quant_algo", "W2A2"),
         ({"quant_method": "compressed-tensors", "format": "sparse-24-bitmask"}, "format", "sparse-24-bitmask"),
         ({"quant_method": "gptq", "bits": 5}, "bits", "5"),
@@ -174,8 +177,8 @@ def test_layers_that_forget_are_warned_about_until_their_caches_are_modelled() -
 
 
 def test_unknown_number_formats() -> None:
-    with pytest.raises(NotModelledError, match="hqq"):
-        spec_from_config({**LLAMA, "quantization_config": {"quant_method": "hqq"}}, "mine")
+    with pytest.raises(NotModelledError, match="eetq"):
+        spec_from_config({**LLAMA, "quantization_config": {"quant_method": "eetq"}}, "mine")
     with pytest.raises(UnknownNameError, match="did you mean 'fp8'"):
         load_model("qwen3-8b", weights="fp88")
     with pytest.raises(UnknownNameError, match="model.kv_cache"):

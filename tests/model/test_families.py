@@ -62,12 +62,15 @@ def test_every_family_is_written_down_once() -> None:
     assert load_model("llama-3.1-8b").own_blocks == ()
 
 
-def test_towers_of_several_kinds_are_left_out_and_said() -> None:
+def test_towers_of_several_kinds_are_added_and_those_without_sizes_said() -> None:
     text = {"model_type": "deepseek_v2", "hidden_size": 1280, "intermediate_size": 6848, "num_hidden_layers": 12, "num_attention_heads": 10,
             "num_key_value_heads": 10, "n_routed_experts": 64, "n_shared_experts": 2, "num_experts_per_tok": 6, "moe_intermediate_size": 896,
             "first_k_dense_replace": 1, "kv_lora_rank": None, "q_lora_rank": None, "qk_nope_head_dim": 0, "qk_rope_head_dim": 0,
             "use_mla": False, "v_head_dim": 0, "vocab_size": 129280, "max_position_embeddings": 8192}  # fmt: skip
     towers = {"model_type": "vision", "mlp_ratio": 3.7362, "width": {"sam_vit_b": {"layers": 12, "width": 768}}}
+    model = spec_from_config({"model_type": "deepseek_vl_v2", "language_config": text, "vision_config": towers}, "ocr")
+    assert model.vision_params == 12 * 12 * 768**2
+    towers["width"] = {"sam_vit_b": {"heads": 12}}
     model = spec_from_config({"model_type": "deepseek_vl_v2", "language_config": text, "vision_config": towers}, "ocr")
 
     assert model.kv_bytes_per_token() == 12 * 10 * 128 * 2 * 2

@@ -65,6 +65,24 @@ def test_modules_on_the_list_stay_in_sixteen_bits(ignore: list[str], sixteen: di
         ({"quant_method": "modelopt", "quant_algo": "NVFP4"}, 4.5),
         ({"quant_method": "mxfp8"}, 8.25),
         (
+            {
+                "quant_method": "hqq",
+                "quant_config": {"weight_quant_params": {"nbits": 4, "group_size": 64}},
+                "skip_modules": ["lm_head"],
+            },
+            4.5,
+        ),
+        ({"quant_method": "torchao", "quant_type": "int4_weight_only", "quant_type_kwargs": {"group_size": 64}}, 4.5),
+        (
+            {
+                "quant_method": "torchao",
+                "quant_type": {"default": {"_type": "Int4WeightOnlyConfig", "_data": {"group_size": 128}}},
+            },
+            4.25,
+        ),
+        ({"quant_method": "torchao", "quant_type": {"default": {"_type": "Float8DynamicActivationFloat8WeightConfig"}}}, FP8),
+        ({"quant_method": "torchao", "quant_type": {"default": {"_type": "Int8WeightOnlyConfig", "_version": 1}}}, 8 + 32 / 4096),
+        (
             {"quant_method": "compressed-tensors", "format": "marlin-24", "config_groups": {"g": {"weights": {"num_bits": 4}}}},
             3.125,
         ),
@@ -85,6 +103,21 @@ def test_modules_on_the_list_stay_in_sixteen_bits(ignore: list[str], sixteen: di
 )
 def test_every_kind_in_use_has_its_bits(block: dict[str, Any], bits: float) -> None:
     assert quantised(**block).weight_bytes() == pytest.approx(size(bits))
+
+
+def test_torchao_names_modules_with_configs_of_their_own() -> None:
+    four, eight = {"_type": "Int4WeightOnlyConfig", "_data": {"group_size": 64}}, {"_type": "Int8WeightOnlyConfig"}
+    by_name = {"_default": four, "re:.*\\.mlp\\..*": eight, "model.layers.0.self_attn.q_proj": None}
+    block = {
+        "quant_method": "torchao",
+        "quant_type": {"default": {"_type": "ModuleFqnToConfig", "_data": {"module_fqn_to_config": by_name}}},
+    }
+    own = quantised(**block)
+    whole = quantised(quant_method="torchao", quant_type={"default": four})
+    layer = {name: shape.n * shape.k for shape in own.linear_shapes(1) for name in (shape.name,)}
+
+    assert own.weight_bytes() - whole.weight_bytes() > own.layers * layer["down"] * 3 / 8
+    assert dict(own.blocks[0].formats) != dict(own.blocks[1].formats)
 
 
 def test_groups_with_targets_and_mixed_precision() -> None:

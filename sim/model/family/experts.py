@@ -251,12 +251,19 @@ def _llama4(c: Keys) -> Fields:
     """Chunked attention except in every fourth layer, experts in every ``interleave_moe_layer_step``-th, one shared expert."""
     f = decoder(c)
     biases(c, f)
-    step = c.whole("interleave_moe_layer_step", default=1)
+    step = c.whole("interleave_moe_layer_step", default=1, least=0)
+    if not step or not c.whole("num_local_experts", default=1, least=0):  # Llama Guard 4: no experts anywhere
+        f["intermediate"] = c.whole("intermediate_size_mlp", default=f["intermediate"])
+        return _chunked(c, f)
     experts(c, f, count=("num_local_experts",), width=("intermediate_size",))
     f |= {"n_shared_experts": 1, "shared_intermediate": f["moe_intermediate"]}
     f["intermediate"] = c.whole("intermediate_size_mlp", default=f["intermediate"])
     listed = c.where("moe_layers")
     f["moe_layers"] = tuple(i in listed if listed else (i + 1) % step == 0 for i in range(f["layers"]))
+    return _chunked(c, f)
+
+
+def _chunked(c: Keys, f: Fields) -> Fields:
     f["attention"], f["window"] = (), 0
     chunk = c.get("attention_chunk_size")
     if chunk is not None:

@@ -114,5 +114,6 @@ FAMILIES = {
     "RefinedWebModel": Family(_falcon, tied=True),
     "phi": Family(_phi),
     "phi3": Family(_phi3),
+    "phi3_v": Family(_phi3),
     "phimoe": Family(_phimoe),
 }

@@ -102,9 +102,10 @@ def _next_moe(c: Keys) -> Fields:
 FAMILIES = {
     "qwen": Family(_qwen),
     **dict.fromkeys(("qwen2", "qwen2_vl", "qwen2_vl_text", "qwen2_5_vl", "qwen2_5_vl_text", "qwen2_5_omni_text"), Family(_qwen2)),
-    **dict.fromkeys(("qwen2_audio", "qwen2_5_omni_thinker"), Family(_qwen2)),
+    **dict.fromkeys(("qwen2_audio", "qwen2_5_omni_thinker", "dots_ocr"), Family(_qwen2)),
     "qwen2_moe": Family(_qwen2_moe),
     **dict.fromkeys(("qwen3", "qwen3_vl", "qwen3_vl_text", "qwen3_asr_text"), Family(_qwen3)),
+    **dict.fromkeys(("Keye", "KeyeVL1_5", "keye_vl"), Family(_qwen3)),
     **dict.fromkeys(("qwen3_moe", "qwen3_vl_moe", "qwen3_vl_moe_text", "qwen3_omni_moe_text"), Family(_qwen3_moe)),
     "qwen3_next": Family(_next_moe),
     **dict.fromkeys(("qwen3_5", "qwen3_5_text", "qwen3_6", "qwen3_6_text"), Family(_next)),
