@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from sim.ledger import FAILED, FINISHED, IN_FLIGHT, REJECTED
 from sim.metrics.definitions import SLO_METRICS
 from sim.metrics.groups import replica_load
 from sim.metrics.record import RunRecord
-from sim.metrics.slo import met
+from sim.metrics.slo import Demand, demands_of, met
 
 Array = npt.NDArray[Any]
 
@@ -42,6 +43,11 @@ class Facts:
     def ok(self) -> Array:
         """b1[n]: finished within all its targets."""
         return self.verdicts["joint"]
+
+    @cached_property
+    def demands(self) -> tuple[Demand, ...]:
+        """What is asked, and how far it is met."""
+        return demands_of(self.record, self.columns, self.counted)
 
     def of_finished(self, column: str) -> Array:
         """A column of the finished requests that count."""

@@ -13,7 +13,6 @@ from sim.ledger import FINISHED
 from sim.metrics.definitions import SLO_METRICS
 from sim.metrics.latency import number
 from sim.metrics.section import ABSENT, Section, keyed
-from sim.metrics.slo import demands_of
 
 if TYPE_CHECKING:
     from sim.metrics.facts import Facts
@@ -138,7 +137,7 @@ def class_rows(facts: Facts) -> tuple[ClassRow, ...]:
     classes = max(int(klass.max()) + 1 if klass.size else 1, len(names))
     rows = group_rows(facts.columns, klass, facts.ok, facts.counted, classes)
     judged: dict[str | None, list[bool]] = {}
-    for d in demands_of(facts.record, facts.columns, facts.counted) if facts.record.class_slo else ():
+    for d in facts.demands if facts.record.class_slo else ():
         if d.met is not None:
             judged.setdefault(d.klass, []).append(d.met)
     out = []

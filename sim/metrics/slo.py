@@ -154,7 +154,7 @@ class SloFigures(Section):
 def slo_figures(facts: Facts, inner: Steady) -> SloFigures:
     """``slo`` of a summary. ``inner``: rates without start and drain, where the run is long enough."""
     record, duration = facts.record, facts.duration
-    demands = demands_of(record, facts.columns, facts.counted)
+    demands = facts.demands
     wanted = bool(record.slo.targets() or record.class_slo)
     good = facts.ok & facts.finished
     timed = wanted and duration > 0
@@ -228,6 +228,21 @@ def asked(scenario: Any) -> bool:
     classes = getattr(scenario.traffic, "classes", None) or {}
     own = any(c.slo is not None and Slo.of(c.slo).targets() for c in classes.values())
     return own or bool(Slo.of(scenario.slo).targets())
+
+
+def several(scenario: Any) -> bool:
+    """Whether a scenario demands several things apart (percentiles, classes): one share of requests does not tell then how far they are met."""
+    whole = Slo.of(scenario.slo)
+    classes = getattr(scenario.traffic, "classes", None) or {}
+    own = [Slo.of(c.slo, whole) for c in classes.values() if c.slo is not None]
+    rest = [whole] if len(own) < len(classes) or not classes else []
+    return sum(bool(s.strict()) + len(s.percentiles) for s in (*rest, *own)) > 1
+
+
+def attained(share: str, apart: bool, whom: str = "it") -> str:
+    """``99.12% of requests meet it``; of several demands ``its effective attainment is 99.12%`` (`SloFigures.effective`)."""
+    its = "its" if whom == "it" else f"the {whom.removeprefix('the ')}'s"
+    return f"{its} effective attainment is {share}" if apart else f"{share} of requests meet {whom}"
 
 
 def loosest(scenario: Any) -> tuple[Slo, float]:

@@ -76,7 +76,8 @@ def _use(value: Any) -> str:
 
 
 ROWS: Final = (
-    Row("SLO attainment", "slo.attainment.joint", _share, "max", brief=True),
+    Row("Requests within all targets", "slo.attainment.joint", _share, "max", brief=True),
+    Row("Effective attainment", "slo.effective", _share, "max"),
     Row("Goodput, requests/s", "slo.goodput_requests_per_s", words.number, "max"),
     Row("TTFT p50", "latency.ttft_s.p50", words.seconds, "min"),
     Row("TTFT p99", "latency.ttft_s.p99", words.seconds, "min", brief=True),
@@ -129,10 +130,17 @@ def facts(d: Deployment) -> str:
     return ", ".join(str(v) for k, v in context.items() if k.startswith(("deployment", "engine")))
 
 
+def shown(answer: CompareAnswer) -> list[Row]:
+    """Rows that say something: effective attainment only where several things are demanded apart."""
+    apart = any(len(d.summary["slo"].get("demands", ())) > 1 for d in answer.deployments)
+    known = [r for r in ROWS if any(r.value(d) is not None for d in answer.deployments)]
+    return [r for r in known if apart or r.path != "slo.effective"]
+
+
 def screen(answer: CompareAnswer) -> Group:
     """The comparison as one screen."""
     narrow = len(answer.deployments) > _SIDE_BY_SIDE
-    rows = [r for r in ROWS if any(r.value(d) is not None for d in answer.deployments) and (r.brief or not narrow)]
+    rows = [r for r in shown(answer) if r.brief or not narrow]
     marks = {row.title: best(row, answer) for row in rows}
     show = Row.cell if len(answer.deployments) <= 2 else lambda row, d: row.show(row.value(d))
     cells = [[_mark(show(row, d), i in marks[row.title]) for row in rows] for i, d in enumerate(answer.deployments)]
@@ -181,11 +189,10 @@ def page_of(answer: CompareAnswer) -> Page:
     """The comparison as a report."""
     names = [d.name for d in answer.deployments]
     rows: list[list[Any]] = [["", *(facts(d) for d in answer.deployments)]]
-    for row in ROWS:
-        if any(row.value(d) is not None for d in answer.deployments):
-            marks = best(row, answer)
-            cells = [{"text": row.cell(d), "mood": "best" if i in marks else ""} for i, d in enumerate(answer.deployments)]
-            rows.append([row.title, *cells])
+    for row in shown(answer):
+        marks = best(row, answer)
+        cells = [{"text": row.cell(d), "mood": "best" if i in marks else ""} for i, d in enumerate(answer.deployments)]
+        rows.append([row.title, *cells])
     limits = Table(["", "what limits"], [[d.name, d.summary["bottleneck"]["sentence"]] for d in answer.deployments], (0, 1))
     bars = "".join(page.bar(d.name, d.summary["bottleneck"]["shares"], WORDS, KIND_COLORS) for d in answer.deployments)
     sections = [

@@ -28,11 +28,14 @@ def screen(answer: SelectAnswer) -> Group:
     for r in answer.rows:
         price = [words.DASH if r.cost is None else f"{r.cost:,.2f}"] if answer.currency else []
         on = f"{r.size} × {r.accelerator} tp {r.tp}" if r.size else r.accelerator
-        cells = (f"{r.accelerators:,}" if r.accelerators else words.DASH, *price, f"{r.attainment:.2%}")
+        cards = (f"{r.accelerators:,}" if r.accelerators else words.DASH) + (f" ({r.within()})" if r.within() else "")
+        cells = (cards, *price, f"{r.attainment:.2%}")
         shown = [words.seconds(r.figures[k]) if k in r.figures else words.DASH for k in ("ttft_p99_s", "tpot_p50_s")]
         table.add_row(TITLES.get(r.engine, r.engine), on, *cells, *shown, style="" if r.holds else "dim")
     lines: list[Any] = [Text(answer.english[0], style="bold green" if answer.verdict else "bold red"), table]
     lines += [Text(line) for line in answer.english[1:]]
+    if any(r.within() for r in answer.rows):
+        lines.append(Text("Cards in brackets: within the error of the model on measured deployments.", style="dim"))
     lines += [Text(f"{TITLES.get(r.engine, r.engine)}: {r.why}", style="dim") for r in answer.rows if r.why]
     lines.append(Text("By situation:", style="bold"))
     lines += [Text(f"  {where}: {what}") for where, what, _, _ in SITUATIONS]
@@ -51,7 +54,8 @@ def page(answer: SelectAnswer) -> Page:
     from sim.study.selection.facts import SHOWN, facts
 
     money = [answer.currency + " per hour"] if answer.currency else []
-    head = ["engine", "best deployment", "accelerators", *money, "SLO met", "TTFT p99", "TPOT p50", "tokens/s/card", "remark"]
+    head = ["engine", "best deployment", "accelerators", "within model error", *money, "SLO met", "TTFT p99", "within model error",
+            "TPOT p50", "tokens/s/card", "remark"]  # fmt: skip
     rows = []
     for r in answer.rows:
         price = [study.cell(r.cost)] if answer.currency else []
@@ -59,9 +63,14 @@ def page(answer: SelectAnswer) -> Page:
             {"text": show(r.figures[k]) if k in r.figures else words.DASH, "sort": r.figures.get(k)}
             for k, show in (("ttft_p99_s", words.seconds), ("tpot_p50_s", words.seconds), ("per_accelerator", words.number))
         ]
+        if (found := r.bands.get("ttft_p99_s")) is not None:
+            figures.insert(1, {"text": f"{words.seconds(found['low'])} to {words.seconds(found['high'])}", "sort": found["high"]})
+        else:
+            figures.insert(1, {"text": words.DASH, "sort": None})
+        within = {"text": r.within() or words.DASH, "sort": None}
         met = {"text": f"{r.attainment:.2%}", "sort": r.attainment, "mood": "yes" if r.holds else "no"}
         on = f"{r.size} × {r.accelerator}, tp {r.tp}" if r.size else words.DASH
-        rows.append([TITLES.get(r.engine, r.engine), on, study.cell(r.accelerators), *price, met, *figures, r.why])
+        rows.append([TITLES.get(r.engine, r.engine), on, study.cell(r.accelerators), within, *price, met, *figures, r.why])
     known = {r.engine: facts(r.engine) for r in answer.rows}
     fields = [f for f in SHOWN if any(f in k for k in known.values())]
     cells = [[f.replace("_", " "), *(known[e][f].value if f in known[e] else words.DASH for e in known)] for f in fields]
@@ -95,6 +104,7 @@ def page(answer: SelectAnswer) -> Page:
 
 
 FIGURES = (
-    "Each engine in its best deployment: the fewest accelerators (the least money where prices are known) that hold the SLO."
+    "Each engine in its best deployment: the fewest accelerators (the least money where prices are known) that hold the SLO. "
+    "Within model error: where 4 of 5 real deployments like this one would be, by the record of measured ones."
 )
 FACTS = "What no simulation gives, as of the dates below; `recalled` facts were not read on a page: check them before you rely on them."

@@ -162,7 +162,7 @@ def _band(answer: StressAnswer, name: str) -> Figure | None:
         "lengths": "lengths, times the scenario's",
         "burst": "height of bursts, times the mean",
         "failures": "failures, times the scenario's",
-        "class": f"rate of class {c.of}, times the scenario's",
+        "class": f"rate of class {c.klass}, times the scenario's",
     }[c.along]
     points = [p for p in c.points if name == "attainment" or name in p.figures]
     if len(points) < 2:

@@ -89,6 +89,56 @@ def test_every_candidate_has_a_fate(answer: Any) -> None:
     assert [r["ttft_p99_s"] for r in rows] == sorted((r["ttft_p99_s"] for r in rows), reverse=True)
 
 
+def test_the_error_of_the_model_is_beside_the_figures_and_in_the_decision(answer: Any) -> None:
+    from sim.study.plan.answer import size_of
+
+    model = answer.limits.model
+    assert model.low <= answer.winner.size <= (model.high or answer.winner.size)
+    assert model.step_time[0] < 1.0 < model.step_time[1]
+    assert "Model error: " in answer.sentence()
+    assert f"{model.deployments} measured deployments ({model.words})" in answer.sentence()
+    shown = answer.bands[size_of(answer.winner)]
+    assert {"ttft_p99_s", "tpot_p99_s"} <= set(shown)
+    assert all(0 < b["low"] < b["high"] for b in shown.values())
+    assert answer.as_dict()["limits"]["model"]["level"] == 0.8
+
+
+def test_slower_steps_need_more_and_faster_ones_fewer() -> None:
+    from sim.study.driver import run_study
+    from sim.study.plan.model_band import _fewest
+    from sim.study.questions.plan import Plan
+    from sim.study.slower import slower
+
+    found: dict[float, int | None] = {}
+
+    class Sizes(Plan):
+        def run(self) -> Any:
+            for factor in (0.4, 1.0, 1.6):
+                found[factor], _ = yield from _fewest(slower(self.scenarios[0], factor), 40.0 * factor, 3, 0.99, {})
+            return self
+
+        verdict = None
+
+    run_study(Sizes([quickstart()], Sizes.Params(candidates={"deployment.tp": [1]})))
+    assert found[0.4] is not None
+    assert found[1.0] is not None
+    assert found[0.4] < found[1.0] < (found[1.6] or 7)
+
+
+def test_several_demands_are_told_by_their_effective_attainment() -> None:
+    from sim.metrics.slo import attained, several
+
+    assert not several(quickstart())
+    assert several(quickstart("slo={ttft: {p99: 1s}, tpot: 50ms}"))
+    assert attained("99.10%", False) == "99.10% of requests meet it"
+    assert attained("99.10%", True, "the SLO") == "the SLO's effective attainment is 99.10%"
+    found = sim.plan(
+        quickstart("slo={ttft: {p99: 1s}, tpot: 60ms}"), candidates={"deployment.accelerator": ["h100-sxm"]}, jobs=1, **SMALL
+    )
+    assert "effective attainment is at least" in found.sentence()
+    assert "of requests" not in found.sentence()
+
+
 def test_head_room_and_worse_worlds_agree() -> None:
     asked = SMALL | {"rate": 1.5, "step_time": 1.5, "lengths": 1.3, "burst": 2.0}
     found = sim.plan(quickstart(), candidates={"deployment.accelerator": ["h100-sxm"]}, jobs=1, **asked)

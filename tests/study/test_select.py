@@ -48,6 +48,18 @@ def test_the_cheapest_maintained_one_is_recommended() -> None:
     assert best([row("tgi", 1)]).engine == "tgi"  # type: ignore[union-attr]
 
 
+def test_the_error_of_the_model_is_said_in_both_languages() -> None:
+    from dataclasses import replace
+
+    from sim.study.plan.model_band import ModelBand
+
+    wide = replace(row("vllm", 4), size=2, model=ModelBand(1, None, (0.7, 1.4), 21, "vllm on h100"))
+    assert wide.within() == "2 to > 8"
+    english, chinese = advice([wide], "", 8.0)
+    assert "Model error: 2 to > 8 accelerators, as 80% of 21 measured deployments (vllm on h100) would have it." in english[0]
+    assert "模型误差：按 21 个实测部署（vllm on h100）中 80% 的偏差，需要 2 至 > 8 张卡。" in chinese[0]
+
+
 def test_settings_follow_the_traffic_and_the_hardware_the_engine() -> None:
     scenario = sim.load("quickstart", ["traffic.synthetic.requests=2000"])
     choices = tries(scenario, [], [], [1])

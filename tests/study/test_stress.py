@@ -50,6 +50,13 @@ def test_the_joint_break_is_no_later_than_the_first_target(answer: Any) -> None:
     assert answer.verdict is True
 
 
+def test_the_error_of_the_model_is_beside_the_break(answer: Any) -> None:
+    good = answer.curve.breaks["joint"][0]
+    assert answer.model.low <= good <= answer.model.high
+    assert answer.model.step_time[0] < 1.0 < answer.model.step_time[1]
+    assert f"Model error: {8 * answer.model.low:.3g} to {8 * answer.model.high:.3g}, as 80% of" in answer.sentence()
+
+
 def test_throughput_saturates_and_the_knee_lies_before(answer: Any) -> None:
     capacity = answer.curve.capacity()
     assert capacity is not None

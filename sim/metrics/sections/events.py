@@ -63,7 +63,7 @@ def _spells(facts: Facts) -> Iterator[Event]:
     slo = facts.record.slo
     if not slo.targets() and not facts.record.class_slo:
         return
-    spell = worst_spell(facts.columns, facts.ok, facts.counted, slo.attainment)
+    spell = worst_spell(facts.columns, facts.ok, facts.counted, slo.required)
     if spell is not None:
         yield Event("slo", spell.start_s, spell.end_s, f"{spell.met:.0%} of the requests that came met the SLO")
 

@@ -100,7 +100,7 @@ def _rows(found: Sequence[Incident], facts: Facts) -> list[IncidentRow]:
     order = np.argsort(facts.columns["arrival_s"], kind="stable")
     order = order[facts.counted[order]]
     arrival, ok = facts.columns["arrival_s"][order], facts.ok[order]
-    required = min(facts.record.slo.attainment, float(ok.mean()) if ok.size else 1.0)
+    required = min(facts.record.slo.required, float(ok.mean()) if ok.size else 1.0)
     bad, reach = _bad_windows(ok, required), _reach(arrival)
     return [_row(i, arrival, ok, bad, reach) for i in found]
 

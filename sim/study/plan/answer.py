@@ -9,8 +9,10 @@ from typing import Any
 
 from sim.config import to_yaml
 from sim.errors import ServesimError
+from sim.metrics.slo import attained, several
 from sim.study.plan.candidate import Candidate
 from sim.study.plan.finals import Final, Limits
+from sim.study.plan.model_band import figures
 
 _UNITS = {"accelerators": "accelerators", "energy": "kW", "carbon": "gCO2e per hour"}
 
@@ -36,6 +38,10 @@ class PlanAnswer:
     prices: Sequence[Mapping[str, Any]] = ()
     scenarios: Mapping[str, str] = field(default_factory=dict)
     warnings: Sequence[str] = ()
+    bands: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Finalist → figure → its interval of model error (`sim.study.plan.model_band.figures`)."""
+    several: bool = False
+    """Whether the SLO demands several things apart (classes, percentiles): shares are then effective ones (`SloFigures.effective`)."""
 
     @property
     def verdict(self) -> bool:
@@ -72,15 +78,28 @@ class PlanAnswer:
         cards = f"{w.accelerators:,} accelerator" + ("s" if w.accelerators != 1 else "")
         amount = "" if self.objective == "accelerators" else f", {self.amount(w)}"
         at = f" at {self.rate:.4g} requests/s" if math.isfinite(self.rate) else ""
-        sure = f"{w.attainment:.2%} of requests meet it"
+        sure = attained(f"{w.attainment:.2%}", self.several)
         if w.runs > 1:
             met = "all" if w.held == w.runs else f"{w.held}"
             low = math.floor(w.attainment_low * 1e4) / 1e2  # a lower bound is never rounded up
             of = f"{w.runs}" if w.held == w.runs else f"of {w.runs}"
-            sure = f"{met} {of} runs met it, and at least {low:.2f}% of requests do"
-            sure += f" ({self.confidence:.0%} confidence)"
+            sure = (
+                f"{met} {of} runs met it, and {attained(f'at least {low:.2f}%', self.several)} ({self.confidence:.0%} confidence)"
+            )
         best = {"cost": "cheapest", "accelerators": "smallest"}.get(self.objective, "best")
-        return f"{size_of(w)} ({cards}{amount}) is the {best} that holds the SLO{at}: {sure}."
+        return f"{size_of(w)} ({cards}{amount}) is the {best} that holds the SLO{at}: {sure}.{self._model()}"
+
+    def _model(self) -> str:
+        """What the error of the model makes of the size."""
+        m = None if self.limits is None else self.limits.model
+        if m is None:
+            return ""
+        high = "more than twice as many" if m.high is None else f"{m.high:,}"
+        size = f"{m.low:,} replica{'s' * (m.low != 1)} at either end" if m.low == m.high else f"{m.low:,} to {high} replicas"
+        cost = ""
+        if self.objective == "cost" and m.cost_low is not None and m.cost_high is not None and m.low != m.high:
+            cost = f", {m.cost_low:,.2f} to {m.cost_high:,.2f} {self.unit}"
+        return f" Model error: {size}{cost}, as {m.level:.0%} of {m.deployments} measured deployments ({m.words}) would have it."
 
     def _none(self) -> str:
         near = self.nearest()
@@ -92,8 +111,8 @@ class PlanAnswer:
             return "No candidate can be deployed so that it may hold the SLO" + more + "."
         best = max(near.probes, key=lambda p: (p.attainment, -p.size))
         return (
-            f"No candidate surely holds the SLO. The nearest is {best.size:,} × {near.label}: {best.attainment:.2%} of requests meet it, "
-            f"{near.required:.2%} are required."
+            f"No candidate surely holds the SLO. The nearest is {best.size:,} × {near.label}: "
+            f"{attained(f'{best.attainment:.2%}', self.several)}, {near.required:.2%} is required."
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -105,6 +124,7 @@ class PlanAnswer:
             "winner": None if self.winner is None else _plain(self.winner),
             "finals": [_plain(f) for f in self.finals],
             "limits": None if self.limits is None else asdict(self.limits),
+            "bands": {k: dict(v) for k, v in self.bands.items()},
             "front": self.front(),
             "candidates": [_row(c) for c in self.candidates],
             "prices": [dict(p) for p in self.prices],
@@ -166,6 +186,8 @@ def answer(
         prices=_prices(e, params.objective, ranked),
         scenarios={size_of(f): _ready(f) for f in ranked},
         warnings=warnings,
+        bands={size_of(f): figures(f.candidate.scenario, f.figures) for f in ranked},
+        several=several(base),
     )
 
 

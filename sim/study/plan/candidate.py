@@ -10,7 +10,7 @@ from typing import Any
 
 from sim.config.scenario import Scenario
 from sim.errors import ServesimError, UnknownNameError
-from sim.metrics.slo import Slo
+from sim.metrics.slo import Slo, attained, several
 from sim.study import economics
 from sim.study.base import Interrupted, Outcome, Trial
 from sim.study.plan.bound import Bound, of_scenario
@@ -190,7 +190,8 @@ def search(aim: Aim, found: Candidate) -> Part[Candidate]:
     out = replace(found, probes=tuple(probes[n] for n in sorted(probes)))
     if good is None:
         best = max(probes.values(), key=lambda p: (p.attainment, -p.size))
-        note = f"the best of {len(probes)} sizes: {best.attainment:.2%} of requests with {best.size:,}"
+        reached = attained(f"{best.attainment:.2%}", several(found.scenario), "the SLO")
+        note = f"the best of {len(probes)} sizes: with {best.size:,} {reached}"
         return replace(out, refused="no size holds the SLO", note=note)
     below = probes.get(good - 1)
     near = below.cost if below is not None and below.attainment >= found.required - NEAR else probes[good].cost

@@ -40,9 +40,9 @@ def explore(
             known[c.number] = c
         for trial, number in zip(asked, numbers, strict=True):
             values = _values(known[number])
-            study.tell(trial, values)
+            told = study.tell(trial, values)
             if shown is not None:
-                shown.add_trial(study.trials[trial.number])
+                shown.add_trial(told)
         done += len(asked)
 
 

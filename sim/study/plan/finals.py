@@ -13,6 +13,7 @@ from scipy import stats
 from sim.errors import ServesimError
 from sim.study.base import Interrupted, Trial
 from sim.study.plan.candidate import Aim, Candidate, probe_of
+from sim.study.plan.model_band import ModelBand, band
 from sim.study.plan.together import Part
 from sim.study.slower import slower, step_error
 from sim.study.statistics.replications import bounds
@@ -67,6 +68,8 @@ class Limits:
     rate: float | None
     breaks: str
     worse: tuple[WorseWorld, ...] = ()
+    model: ModelBand | None = None
+    """Sizes that hold within the error of the model; None where no measured deployment is like the winner."""
 
 
 def confirm(aim: Aim, found: Candidate, replications: int, confidence: float) -> Part[Final]:
@@ -168,6 +171,13 @@ def known_error(final: Final) -> tuple[float, str]:
         max(round(found.high, 2), 1.05),
         f"9 of 10 measured deployments like it were no slower; {found.deployments} on record: {found.words}",
     )
+
+
+def model_band(final: Final) -> Part[ModelBand | None]:
+    """How many units a finalist needs within the error of the model."""
+    c = final.candidate
+    assert c.scenario is not None
+    return band(c.scenario, c.rate, final.size, c.required, {"candidate": c.label})
 
 
 def worse_world(final: Final, what: str, factor: float, why: str = "") -> Part[WorseWorld]:

@@ -23,7 +23,7 @@ from sim.study.variants import check_replications, is_random, repeated, variants
 
 _REPLICATIONS = 5
 FIGURES: dict[str, tuple[str, str, bool]] = {
-    "slo.attainment.joint": ("SLO attainment", "higher", True),
+    "slo.attainment.joint": ("requests within all targets", "higher", True),
     "slo.goodput_requests_per_s": ("goodput", "higher", False),
     "latency.ttft_s.mean": ("mean TTFT", "lower", False),
     "latency.ttft_s.p50": ("p50 TTFT", "lower", False),

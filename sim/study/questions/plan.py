@@ -231,7 +231,7 @@ class Plan(Study):
     def _limits(self, finals: Mapping[int, Any]) -> Any:
         """Head-room of the winner, and worse worlds."""
         from sim.study.plan.answer import winner
-        from sim.study.plan.finals import Limits, head_room, known_error, worse_world
+        from sim.study.plan.finals import Limits, head_room, known_error, model_band, worse_world
         from sim.study.plan.together import together
 
         best = winner(finals)
@@ -242,6 +242,7 @@ class Plan(Study):
         factor, why = (self.params.step_time, "") if self.params.step_time is not None else known_error(best)
         asked = [(what, float(getattr(self.params, what)), "") for what in ("lengths", "burst", "rate")]
         asked.append(("step_time", float(factor), why))
-        parts: list[Any] = [head_room(best), *(worse_world(best, what, f, because) for what, f, because in asked if f != 1.0)]
-        (rate, breaks), *worse = yield from together(parts)
-        return Limits(best.candidate.rate, rate, breaks, tuple(worse))
+        worse = [worse_world(best, what, f, because) for what, f, because in asked if f != 1.0]
+        parts: list[Any] = [head_room(best), model_band(best), *worse]
+        (rate, breaks), model, *worlds = yield from together(parts)
+        return Limits(best.candidate.rate, rate, breaks, tuple(worlds), model)

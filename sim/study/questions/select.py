@@ -121,13 +121,14 @@ class Select(Study):
     def run(self) -> Steps:
         """The fewest accelerators for each engine, then replications of the best deployment of each."""
         from sim.study.plan.candidate import Aim, examine, search
-        from sim.study.plan.finals import confirm
+        from sim.study.plan.finals import confirm, model_band
         from sim.study.plan.together import together
 
         p = self.params
         aim = Aim("accelerators", p.max_replicas, p.screen)
         found = [examine(i, choice, made, aim) for i, (choice, made) in enumerate(zip(self._choices, self._made, strict=True))]
         finals: dict[int, Any] = {}
+        models: dict[int, Any] = {}
         warnings = []
         try:
             open_ = [c for c in found if not c.refused]
@@ -137,9 +138,12 @@ class Select(Study):
             best = [b for name in self._engines() if (b := self._best(found, name)) is not None]
             for f in (yield from together([confirm(aim, c, p.replications, p.confidence) for c in best])):
                 finals[f.candidate.number] = f
+            sure = [f for f in finals.values() if f.held and f.attainment >= f.candidate.required]
+            for f, m in zip(sure, (yield from together([model_band(f) for f in sure])), strict=True):
+                models[f.candidate.number] = m
         except Interrupted:
             warnings.append("The study was interrupted: engines that are missing were not reached.")
-        return self._answer(found, finals, warnings)
+        return self._answer(found, finals, models, warnings)
 
     def _engines(self) -> list[str]:
         return list(dict.fromkeys(str(c["deployment.engine"]["name"]) for c in self._choices))
@@ -166,11 +170,13 @@ class Select(Study):
         except ServesimError:
             return None
 
-    def _answer(self, found: Sequence[Any], finals: Mapping[int, Any], warnings: list[str]) -> SelectAnswer:
+    def _answer(
+        self, found: Sequence[Any], finals: Mapping[int, Any], models: Mapping[int, Any], warnings: list[str]
+    ) -> SelectAnswer:
         from sim.study.selection.advice import advice
 
         s = self.scenarios[0]
-        rows = [self._row(found, finals, engine) for engine in self._engines()]
+        rows = [self._row(found, finals, models, engine) for engine in self._engines()]
         currency = s.economics.currency if s.economics is not None else ""
         if currency and any(r.holds and r.cost is None for r in rows):
             lacking = ", ".join(dict.fromkeys(r.accelerator for r in rows if r.holds and r.cost is None))
@@ -195,7 +201,9 @@ class Select(Study):
         ]
         return SelectAnswer(s.name, s.question, currency, rate, rows, english, chinese, tried, warnings)
 
-    def _row(self, found: Sequence[Any], finals: Mapping[int, Any], engine: str) -> Any:
+    def _row(self, found: Sequence[Any], finals: Mapping[int, Any], models: Mapping[int, Any], engine: str) -> Any:
+        from sim.metrics.slo import several
+        from sim.study.plan.model_band import figures as bands
         from sim.study.selection.advice import Row
 
         best = self._best(found, engine)
@@ -214,5 +222,5 @@ class Select(Study):
         why = "" if final.sure else f"holds in {final.held} of {final.runs} runs, but not surely"
         return Row(
             engine, best.label, card, tp, final.held > 0 and final.attainment >= best.required, final.size, final.accelerators, cost, shown,
-            final.attainment, final.attainment_low, why,
+            final.attainment, final.attainment_low, why, bands(best.scenario, final.figures), models.get(best.number), several(self.scenarios[0]),
         )  # fmt: skip

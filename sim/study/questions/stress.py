@@ -75,6 +75,8 @@ class StressAnswer:
     warnings: Sequence[str] = field(default_factory=tuple)
     failures_per_hour: float = 0.0
     """Of the scenario's own random faults, where these are what grows."""
+    model: Any = None
+    """What the error of the model makes of the break (`sim.study.stress.model_band.Band`); None where nothing is known."""
 
     @property
     def verdict(self) -> bool | None:
@@ -91,7 +93,7 @@ class StressAnswer:
             "lengths": "times the lengths",
             "burst": "times the mean in bursts",
             "failures": "failures per hour",
-            "class": f"times the rate of class {self.curve.of}",
+            "class": f"times the rate of class {self.curve.klass}",
         }[self.curve.along]
         scale = {"rate": self.offered, "failures": self.failures_per_hour}.get(self.curve.along, 1.0)
         good, bad = self.curve.breaks["joint"]
@@ -103,7 +105,17 @@ class StressAnswer:
             return f"The SLO does not hold at any load down to {bad * scale:.4g} {unit}: {what} breaks first."
         more = f" ({good:.2f} times the load of the scenario)" if scale != 1.0 else ""
         broken = next(p for p in self.curve.points if p.factor == bad)
-        return f"The SLO holds up to {good * scale:.4g} {unit}{more}; then {what} breaks first. {broken.limit}"
+        return (
+            f"The SLO holds up to {good * scale:.4g} {unit}{more}; then {what} breaks first.{self._model(scale)} {broken.limit}"
+        )
+
+    def _model(self, scale: float) -> str:
+        """What the error of the model makes of it."""
+        m = self.model
+        if m is None:
+            return ""
+        ends = " to ".join("none" if x is None else f"{x * scale:.3g}" for x in (m.low, m.high))
+        return f" Model error: {ends}, as {m.level:.0%} of {m.deployments} measured deployments ({m.words}) would have it."
 
     def as_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
@@ -114,6 +126,7 @@ class StressAnswer:
         own["hysteresis"] = (
             None if self.hysteresis is None else asdict(self.hysteresis) | {"sentence": self.hysteresis.sentence()}
         )
+        own["model_error"] = None if self.model is None else asdict(self.model)
         own |= {"verdict": self.verdict, "curve": curve, "recoveries": [asdict(r) for r in self.recoveries]}
         plain: dict[str, Any] = _plain(own | {"windows": [asdict(w) for w in self.windows], "warnings": list(self.warnings)})
         return plain
@@ -157,16 +170,21 @@ class Stress(Study):
         from sim.study.single import Prepared
         from sim.study.stress.curve import trace
         from sim.study.stress.failures import per_hour
+        from sim.study.stress.model_band import band
 
         s, p = self.scenarios[0], self.params
-        offered = float(Prepared(s).traffic.mean_rate)
+        prepared = Prepared(s)
+        offered = float(prepared.traffic.mean_rate)
         if not math.isfinite(offered):
             raise ConfigError("traffic", offered, "has no rate to raise", "more than one request, not all at once")
         curve, warnings = None, []
         spikes: list[tuple[Any, Any]] = []
-        found = None
+        found = model = None
         try:
             curve = yield from trace(s, offered, p.along, p.most, Slo.of(s.slo).required, p.replications, p.confidence, p.of)
+            if prepared.scaling is None:
+                good = curve.breaks["joint"][0]
+                model = yield from band(s, prepared.plans, offered, p.along, good, curve.required)
             if p.spike is not None:
                 spikes = yield from self._spikes(curve, offered)
             capacity = curve.capacity()
@@ -188,6 +206,7 @@ class Stress(Study):
             found,
             warnings,
             per_hour(s) if p.along == "failures" else 0.0,
+            model,
         )
 
     def _spikes(self, curve: Any, offered: float) -> Any:

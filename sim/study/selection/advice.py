@@ -6,8 +6,11 @@ The rules are few and readable: figures decide under this traffic; facts (mainte
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+from sim.metrics.slo import attained
+from sim.study.plan.model_band import ModelBand
 
 TITLES = {
     "vllm": "vLLM", "sglang": "SGLang", "tgi": "TGI", "ollama": "Ollama", "llamacpp": "llama.cpp", "mindie": "MindIE",
@@ -49,6 +52,20 @@ class Row:
     attainment: float
     attainment_low: float
     why: str = ""
+    bands: Mapping[str, Any] = field(default_factory=dict)
+    """Figure → where 4 of 5 real deployments like this one would be (`sim.study.plan.model_band.figures`)."""
+    model: ModelBand | None = None
+    """Replicas within the error of the model; None where nothing is known, or nothing holds."""
+    apart: bool = False
+    """Whether the SLO demands several things: ``attainment`` is the effective one then."""
+
+    def within(self, to: str = " to ") -> str:
+        """``2 to 5``: accelerators within the error of the model; empty where nothing is known."""
+        if self.model is None or not self.size or not self.accelerators:
+            return ""
+        one, m = self.accelerators // self.size, self.model
+        high = f"{one * m.high:,}" if m.high is not None else f"> {2 * self.accelerators:,}"
+        return f"{one * m.low:,}{to}{high}"
 
 
 def best(rows: Sequence[Row]) -> Row | None:
@@ -76,15 +93,21 @@ def advice(rows: Sequence[Row], currency: str, rate: float) -> tuple[list[str], 
     english = [
         (
             f"Under this traffic ({rate:.4g} requests/s): {name}, {top.size} × {top.accelerator} tp {top.tp} "
-            f"({cards} accelerator{'s' if cards != 1 else ''}{money[0]}); {top.attainment:.2%} of requests meet the SLO."
+            f"({cards} accelerator{'s' if cards != 1 else ''}{money[0]}); {attained(f'{top.attainment:.2%}', top.apart, 'the SLO')}."
         )
     ]
     chinese = [
         (
             f"在该流量下（{rate:.4g} 请求/秒）推荐 {name}：{top.size} × {top.accelerator}，tp {top.tp}（共 {cards} 张卡{money[1]}）；"
-            f"{top.attainment:.2%} 的请求满足 SLO。"
+            + (f"SLO 的有效达标率为 {top.attainment:.2%}。" if top.apart else f"{top.attainment:.2%} 的请求满足 SLO。")
         )
     ]
+    if (m := top.model) is not None:
+        share = f"{m.level:.0%}"
+        english[0] += (
+            f" Model error: {top.within()} accelerators, as {share} of {m.deployments} measured deployments ({m.words}) would have it."
+        )
+        chinese[0] += f"模型误差：按 {m.deployments} 个实测部署（{m.words}）中 {share} 的偏差，需要 {top.within(' 至 ')} 张卡。"
     close = [r for r in rows if r.holds and r is not top and r.engine not in ARCHIVED and _near(r, top)]
     if close:
         names = [TITLES.get(r.engine, r.engine) for r in close]

@@ -48,7 +48,8 @@ class Difference:
             near = half + abs(share) <= 0.02 or (abs(share) < SAME and half < 2 * SAME)
         if self.significant:
             if not points and share > _FOLD - 1.0:
-                return f"raises {what} to {share + 1.0:.3g} times (± {percent(half / (1.0 + share))})"
+                low, high = 1.0 + self.relative.low, 1.0 + self.relative.high
+                return f"raises {what} to {share + 1.0:.3g} times ({low:.3g} to {high:.3g})"
             return f"{'lowers' if self.change.value < 0 else 'raises'} {what} by {size} ± {reach}"
         if near:
             return f"{what} unchanged (± {reach})"

@@ -55,7 +55,7 @@ class Curve:
     points: Sequence[Point]
     required: float
     breaks: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    of: str = ""
+    klass: str = ""
     """The class whose rate grows."""
 
     def first(self) -> str | None:
@@ -67,7 +67,7 @@ class Curve:
     def unit(self) -> str:
         """Of the load, short."""
         return {"rate": "requests/s", "lengths": "lengths ×", "burst": "bursts ×", "failures": "failures ×"}.get(
-            self.along, f"{self.of} ×"
+            self.along, f"{self.klass} ×"
         )
 
     def knee(self) -> float | None:
