@@ -28,6 +28,7 @@ from numba.core import config as _config
 from numba.core import sigutils
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.ccallback import CFunc
+from numba.core.runtime import rtsys
 from numba.experimental import structref
 from numba.extending import overload
 from numba.typed import List as _TypedList
@@ -35,7 +36,7 @@ from platformdirs import user_cache_path
 
 from sim import plugins
 from sim.errors import ConfigError
-from sim.lean import is_part, mark
+from sim.lean import LEAN, is_part, mark
 
 NT = typing.TypeVar("NT", bound=tuple)
 JIT: bool = not _config.DISABLE_JIT
@@ -146,6 +147,14 @@ class _Cache(FunctionCache):
             source_stamp=self._impl.locator.get_source_stamp(),
         )
         return self._files[text]
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """As Numba does it, without loading all that it can compile: what was compiled needs its run-time system only."""
+        if not LEAN:
+            return super().load_overload(sig, target_context)
+        rtsys.initialize(target_context)
+        with self._guard_against_spurious_io_errors():
+            return self._load_overload(sig, target_context)
 
     def _load_overload(self, sig: Any, target_context: Any) -> Any:
         file = self._file(sig) if self._enabled else None

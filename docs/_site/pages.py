@@ -13,7 +13,7 @@ import yaml
 from typer.cli import get_docs_for_click
 
 from sim import registry, resources
-from sim.cli.main import app
+from sim.cli.main import application
 from sim.metrics.definitions import as_markdown
 from sim.study.engine_page import engine_page
 from sim.study.schemas import schema
@@ -89,7 +89,7 @@ def blocks() -> str:
 
 def commands() -> str:
     """Every command with its options."""
-    command = typer.main.get_command(app)
+    command = typer.main.get_command(application())
     ctx = typer.Context(command, info_name="servesim")
     text = get_docs_for_click(obj=command, ctx=ctx, name="servesim", title="Commands")
     return re.sub(r"\[default: (.*?)\]", r"(default: \1)", text)

@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 a check failed (conformance differs, capacity not found), 
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import signal
@@ -14,6 +15,8 @@ from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
+import typer
+
 from sim import plugins, trust
 from sim.cli.app import app
 from sim.errors import LawViolation, ServesimError
@@ -21,12 +24,17 @@ from sim.errors import LawViolation, ServesimError
 COMMANDS = ("run", "studies", "facts", "conformance", "profiles", "prices", "warm", "traffic", "engine")
 """Modules with commands, in the order in which ``--help`` lists them."""
 
-for _module in COMMANDS:
-    import_module(f"sim.cli.{_module}")
+
+def application(asked: str = "") -> typer.Typer:
+    """The program with all its commands, or with no more than ``run`` if that is asked for: the others load what it does not need."""
+    for module in ("run",) if asked == "run" else COMMANDS:
+        import_module(f"sim.cli.{module}")
+    return app
 
 
 def main() -> None:
     """Entry point: errors of ours become one line and exit code 2."""
+    gc.set_threshold(50_000, 20, 20)  # what is loaded stays: looking through it again and again is an eighth of a short run
     with trust.command_line(sys.argv):
         _main()
 
@@ -36,8 +44,9 @@ def _main() -> None:
         _print_somewhere()
         _spell_what_the_terminal_can()
         _end_politely()
+        program = application(*sys.argv[1:2])
         _own_study()
-        code = app(standalone_mode=False)  # of `typer.Exit`, else what the command returned: None
+        code = program(standalone_mode=False)  # of `typer.Exit`, else what the command returned: None
         sys.exit(code if isinstance(code, int) else 0)
     except LawViolation as error:
         _fail(f"a law does not hold, which is a fault of servesim: {error}\n{_reproducer(error)}", 4)

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import yaml
 
 from sim.metrics.section import Section, keyed
-from sim.resources import path
+from sim.resources import path, read_yaml
 
 Array = npt.NDArray[Any]
 
@@ -202,7 +202,7 @@ def record() -> tuple[Entry, ...]:
     file = path("profiles", "accuracy.yaml")
     if not file.is_file():
         return ()
-    found = yaml.safe_load(file.read_text(encoding="utf-8"))["deployments"]
+    found = read_yaml(file)["deployments"]
     return tuple(
         Entry(Kind(*(d[name] for name in Kind._fields)), metric, tuple(logs))
         for d in found

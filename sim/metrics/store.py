@@ -70,7 +70,7 @@ def write_table(columns: Mapping[str, Array], folder: Path, name: str) -> None:
     with ExitStack() as opened:
         writer = None
         for block in _blocks(columns):
-            arrow = pa.table(block)
+            arrow = pa.table({k: _arrow(v) for k, v in block.items()})
             if writer is None:
                 writer = opened.enter_context(pq.ParquetWriter(folder / f"{name}.parquet", arrow.schema, compression="zstd"))
             writer.write_table(arrow, BLOCK_ROWS)
@@ -100,10 +100,25 @@ def write_csv(columns: Mapping[str, Array], path: Path) -> None:
         to: Any = gzip.GzipFile("", "wb", 1, raw, mtime=0) if path.suffix == ".gz" else raw
         to.write(header.encode())
         for block in _blocks(columns):
-            arrow = pa.table({k: pa.array(v, from_pandas=True) for k, v in block.items()})
+            arrow = pa.table({k: _arrow(v, True) for k, v in block.items()})
             pyarrow.csv.write_csv(arrow, to, options)
         if to is not raw:
             to.close()
+
+
+def _arrow(column: Array, missing: bool = False) -> Any:
+    """The column for Arrow, with ``missing`` numbers as what is not there. Numbers go there as they lie in memory: Arrow itself would load pandas."""
+    import pyarrow as pa
+
+    column = np.ascontiguousarray(column)
+    if column.dtype.kind not in "biuf":
+        return pa.array(column, from_pandas=missing)
+    kind, n = pa.from_numpy_dtype(column.dtype), len(column)
+    if column.dtype.kind == "b":
+        return pa.Array.from_buffers(kind, n, [None, pa.py_buffer(np.packbits(column, bitorder="little"))])
+    gaps = np.isnan(column) if missing and column.dtype.kind == "f" else np.zeros(0, bool)
+    known = pa.py_buffer(np.packbits(~gaps, bitorder="little")) if gaps.any() else None
+    return pa.Array.from_buffers(kind, n, [known, pa.py_buffer(column)], int(np.count_nonzero(gaps)))
 
 
 def load(folder: Path) -> Result:

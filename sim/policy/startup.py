@@ -5,11 +5,10 @@ from __future__ import annotations
 from functools import cache
 from typing import Final, NamedTuple, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from sim.profile_files import Record
-from sim.resources import path
+from sim.resources import path, read_yaml
 from sim.units import Bytes, Seconds
 
 
@@ -59,7 +58,7 @@ class ColdStart(Record):
 @cache
 def cold_starts() -> dict[str, ColdStart]:
     """All of ``profiles/coldstart.yaml``, by name."""
-    read = yaml.safe_load(path("profiles", "coldstart.yaml").read_text(encoding="utf-8"))
+    read = read_yaml(path("profiles", "coldstart.yaml"))
     return {name: ColdStart.model_validate(value) for name, value in read.items()}
 
 

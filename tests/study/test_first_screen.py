@@ -4,7 +4,7 @@ import pytest
 from typer.testing import CliRunner
 
 import sim
-from sim.cli.main import app
+from sim.cli.main import application
 from sim.report import terminal, words
 from sim.study.headroom import could_serve
 from sim.study.single import Prepared, _cards
@@ -82,7 +82,7 @@ def test_rejections_have_a_reason():
 
 
 def test_version():
-    told = CliRunner().invoke(app, ["--version"])
+    told = CliRunner().invoke(application(), ["--version"])
 
     assert (told.exit_code, told.output) == (0, f"servesim {sim.__version__}\n")
 
@@ -90,7 +90,7 @@ def test_version():
 @pytest.mark.parametrize(("tpot", "gate", "code"), [("1s", "--gate", 0), ("1ms", "--gate", 3), ("1ms", "--quiet", 0)])
 def test_the_gate(tpot, gate, code):
     told = CliRunner().invoke(
-        app, ["run", "quickstart", "--no-save", gate, "-s", SMALL[0], "-s", f"slo.tpot={tpot}", "-s", "expect={}"]
+        application(), ["run", "quickstart", "--no-save", gate, "-s", SMALL[0], "-s", f"slo.tpot={tpot}", "-s", "expect={}"]
     )
 
     assert told.exit_code == code

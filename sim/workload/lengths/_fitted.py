@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sim.resources import path
+from sim.resources import path, read_yaml
 from sim.workload.lengths._base import Length, Pairs
 from sim.workload.lengths._quantiles import QuantileTable
 
@@ -41,7 +41,5 @@ def load_profile(name: str) -> dict[str, Any]:
 @lru_cache(maxsize=16)
 def _read(file: Path, size: int, changed: int) -> dict[str, Any]:
     """Kept by its size and time: reading one takes longer than a short run."""
-    import yaml
-
-    loaded: dict[str, Any] = yaml.safe_load(file.read_text("utf-8"))
+    loaded: dict[str, Any] = read_yaml(file)
     return loaded
