@@ -137,6 +137,9 @@ def shown(answer: CompareAnswer) -> list[Row]:
     return [r for r in known if apart or r.path != "slo.effective"]
 
 
+_STYLES: Final = {"better": "green", "worse": "red", "better in some, worse in others": "yellow", "not shown to differ": ""}
+
+
 def screen(answer: CompareAnswer) -> Group:
     """The comparison as one screen."""
     narrow = len(answer.deployments) > _SIDE_BY_SIDE
@@ -156,7 +159,9 @@ def screen(answer: CompareAnswer) -> Group:
         for k, row in enumerate(rows):
             table.add_row(row.title, *(line[k] for line in cells))
     style = {True: "bold green", False: "bold red", None: "bold"}[answer.verdict]
-    lines: list[Any] = [Text(c.verdict, style=style) for c in answer.comparisons if c.verdict]
+    lines: list[Any] = [Text(c.verdict, style=_STYLES[c.mood]) for c in answer.comparisons if c.verdict]
+    if len(lines) > 1:
+        lines.insert(0, Text(answer.headline(), style=style))
     lines = [*(Text(f"{name} failed: {error}", style="bold red") for name, error in answer.failed.items()), *lines]
     lines = [*(Text(c, style="bold yellow") for c in answer.cautions()), *lines]
     lines += [Text(slo_line(answer)), table, Text(legend(answer), style="dim")]
@@ -188,7 +193,7 @@ def _mark(text: str, is_best: bool) -> Text:
 def page_of(answer: CompareAnswer) -> Page:
     """The comparison as a report."""
     names = [d.name for d in answer.deployments]
-    rows: list[list[Any]] = [["", *(facts(d) for d in answer.deployments)]]
+    rows: list[list[Any]] = [["", *({"text": facts(d), "mood": "fact"} for d in answer.deployments)]]
     for row in shown(answer):
         marks = best(row, answer)
         cells = [{"text": row.cell(d), "mood": "best" if i in marks else ""} for i, d in enumerate(answer.deployments)]
@@ -202,6 +207,7 @@ def page_of(answer: CompareAnswer) -> Page:
         Section("Where the time went", html=Markup(f'<section class="panel">{bars}</section><br>'), table=limits),
     ]
     notes = [
+        *([c.verdict for c in answer.comparisons] if len(answer.comparisons) > 1 else []),
         *(f"{name} failed: {error}" for name, error in answer.failed.items()),
         *answer.cautions(),
         slo_line(answer),
@@ -214,7 +220,7 @@ def page_of(answer: CompareAnswer) -> Page:
     return Page(
         " · ".join(names),
         f"{len(names)} deployments side by side, {legend(answer).partition('; ')[2]}",
-        " ".join(c.verdict for c in answer.comparisons if c.verdict) or "Nothing to compare.",
+        answer.headline() or "Nothing to compare.",
         study.STATE[answer.verdict],
         [n for n in notes if n],
         warnings=answer.warnings,

@@ -29,8 +29,7 @@ _WORSE: Final = {
     "step_time": "every step {0:.0%} slower than predicted",
 }
 _HEAD: Final = (
-    "deployment", "accelerators", "cost", "SLO met", "TTFT p99", "within model error", "TPOT p99", "within model error", "tokens/s/card",
-    "runs that held",
+    "deployment", "cards", "cost", "SLO met", "TTFT p99", "model error", "TPOT p99", "model error", "tokens/s/card", "held",
 )  # fmt: skip
 
 
@@ -136,12 +135,12 @@ def _final_cells(answer: PlanAnswer, f: Finalist) -> list[dict[str, Any]]:
 
     def within(name: str) -> dict[str, Any]:
         found = answer.bands.get(size_of(f), {}).get(name)
-        return {"text": band(found) if found else words.DASH, "sort": found["high"] if found else None}
+        return {"text": band(found) if found else words.DASH, "mood": "fact", "sort": found["high"] if found else None}
 
     return [
         {"text": size_of(f), "sort": None, "mood": "best" if f is answer.winner else ""},
         {"text": f"{f.accelerators:,}", "sort": f.accelerators},
-        {"text": answer.amount(f), "sort": f.cost},
+        {"text": answer.amount(f).removesuffix(f" {answer.unit}"), "sort": f.cost},
         {
             "text": f"{f.attainment:.2%}" + (f" (≥ {at_least(f.attainment_low)})" if f.runs > 1 else ""),
             "sort": f.attainment,
@@ -192,7 +191,10 @@ def page(answer: PlanAnswer) -> Page:
     figures = [f for f in (_front(answer), _per_user(answer)) if f is not None]
     if answer.finals:
         rows = [_final_cells(answer, f) for f in answer.finals]
-        sections.append(Section("The finalists", FINALS, table=Table(list(_HEAD), rows, (0,), sortable=True)))
+        keep = [i for i, name in enumerate(_HEAD) if name != "cost" or answer.objective != "accelerators"]
+        head = [answer.unit if _HEAD[i] == "cost" else _HEAD[i] for i in keep]
+        table = Table(head, [[row[i] for i in keep] for row in rows], (0,), sortable=True)
+        sections.append(Section("The finalists", FINALS, table=table))
     if figures:
         sections.append(Section("Cost against latency", FRONT, figures=figures))
     sections.append(Section("Every candidate", tally(answer), table=_candidates(answer)))
@@ -217,7 +219,7 @@ def page(answer: PlanAnswer) -> Page:
 
 FINALS: Final = (
     "Each with its replications, whole traffic under other random numbers every time: mean ± half of the interval. "
-    "The SLO surely holds when the lower bound of its attainment is at least what is required. Within model error: where 4 of 5 real deployments like "
+    "The SLO surely holds when the lower bound of its attainment is at least what is required. Model error: where 4 of 5 real deployments like "
     "this one would be, by the record of measured ones."
 )
 FRONT: Final = "Deployments of the short screening runs: green ones hold the SLO. The line joins those that no other beats in both cost and latency."

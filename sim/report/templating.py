@@ -31,7 +31,10 @@ window.addEventListener("error", e => window.reportErrors.push(e.message));
 
 @dataclass(frozen=True)
 class Table:
-    """``rows``: lists of texts, or of ``{"text", "mood": "best|yes|no", "sort": number}``; ``text_columns`` are set left and may wrap."""
+    """``rows``: lists of texts, or of ``{"text", "mood": "best|yes|no|fact", "sort": number}`` (``fact``: small, may wrap).
+
+    ``text_columns`` are set left and may wrap.
+    """
 
     head: Sequence[str]
     rows: Sequence[Sequence[Any]]

@@ -235,6 +235,14 @@ def test_a_stable_queue_is_stationary(load: float) -> None:
     assert flagged == 0
 
 
+def test_a_run_that_ends_while_a_system_without_queue_fills_is_no_overload() -> None:
+    """M/G/∞: whoever comes is served at once. Runs of two mean service times end before as many are inside as there will be."""
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        arrival = np.cumsum(rng.exponential(1 / 100, 2_000))
+        assert judge(arrival, arrival + rng.lognormal(np.log(8.0), 0.8, 2_000)) == ""
+
+
 @pytest.mark.parametrize("load", [1.1, 1.5, 4.0])
 @pytest.mark.parametrize("n", [5_000, 20_000])
 def test_overload_is_found(load: float, n: int) -> None:

@@ -88,6 +88,13 @@ class Against:
     worse: bool
     better: bool
 
+    @property
+    def mood(self) -> str:
+        """In a word or two."""
+        if self.better and self.worse:
+            return "better in some, worse in others"
+        return "better" if self.better else "worse" if self.worse else "not shown to differ"
+
 
 @dataclass
 class CompareAnswer:
@@ -121,6 +128,13 @@ class CompareAnswer:
     def cautions(self) -> list[str]:
         """What speaks against comparing means at all: deployments that never settle."""
         return [f"{d.name}: {d.stationary}" for d in self.deployments if d.stationary]
+
+    def headline(self) -> str:
+        """The verdict of one comparison, of several a word on each."""
+        told = [c for c in self.comparisons if c.verdict]
+        if len(told) < 2:
+            return told[0].verdict if told else ""
+        return f"Against {told[0].first}: {'; '.join(f'{c.second} is {c.mood}' for c in told)}."
 
     def sentence(self) -> str:
         """The verdicts, one sentence for each."""

@@ -106,7 +106,7 @@ class StressAnswer:
         more = f" ({good:.2f} times the load of the scenario)" if scale != 1.0 else ""
         broken = next(p for p in self.curve.points if p.factor == bad)
         return (
-            f"The SLO holds up to {good * scale:.4g} {unit}{more}; then {what} breaks first.{self._model(scale)} {broken.limit}"
+            f"The SLO holds up to {good * scale:.4g} {unit}{more}; then {what} breaks first. {broken.limit}{self._model(scale)}"
         )
 
     def _model(self, scale: float) -> str:

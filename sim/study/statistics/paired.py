@@ -52,7 +52,7 @@ class Difference:
                 return f"raises {what} to {share + 1.0:.3g} times ({low:.3g} to {high:.3g})"
             return f"{'lowers' if self.change.value < 0 else 'raises'} {what} by {size} ± {reach}"
         if near:
-            return f"{what} unchanged (± {reach})"
+            return f"{what} unchanged (± {reach}{' points' * points})"
         return f"{what} not shown to differ ({'−' if self.change.value < 0 else '+'}{size} ± {reach})"
 
     def as_dict(self) -> dict[str, Any]:

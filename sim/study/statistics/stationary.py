@@ -13,6 +13,7 @@ _LEAST = 200
 _LOAD = 1.5  # the busiest twentieth of the run against the calmest one
 _SURE = 4.0  # standard deviations of a queue that only fluctuates
 _RISE = 3.0  # backlog at the end against the middle
+_LONGER = 1.2  # time in the system of the last quarter of the requests against the second quarter
 
 
 def judge(arrival_s: npt.NDArray[Any], finish_s: npt.NDArray[Any], *, closed_loop: bool = False) -> str:
@@ -37,7 +38,8 @@ def judge(arrival_s: npt.NDArray[Any], finish_s: npt.NDArray[Any], *, closed_loo
     late = float(inside[-3:].mean())
     middle = float(inside[_WINDOWS // 4 : _WINDOWS // 2].mean())
     rising = float(np.mean(np.diff(inside.astype(float)) > 0))
-    if late > _SURE * fluctuation / 2.0 and late > _RISE / 2.0 * middle and rising > 0.5:
+    filling = _spent(arrival_s, finish_s, 0.75, 1.0) < _LONGER * _spent(arrival_s, finish_s, 0.25, 0.5)
+    if late > _SURE * fluctuation / 2.0 and late > _RISE / 2.0 * middle and rising > 0.5 and not filling:
         return (
             f"Not stationary: more arrives than is served. {inside[-1]:,} requests ({share:.0%} of all) were unanswered when the last "
             "one arrived, and latencies grow with the length of the run."
@@ -45,6 +47,17 @@ def judge(arrival_s: npt.NDArray[Any], finish_s: npt.NDArray[Any], *, closed_loo
     counts = np.diff(np.searchsorted(arrivals, np.concatenate([[start], times]), "right"))
     if counts.min() * _LOAD < counts.max() and counts.max() - counts.min() > 8.0 * sqrt(n / _WINDOWS):
         return "Not stationary: the offered load changes during the run, so its figures describe this course of load, not a steady state."
-    if late > _RISE * max(middle, 1.0) and rising > 0.7 and late > fluctuation / 2.0:
+    if late > _RISE * max(middle, 1.0) and rising > 0.7 and late > fluctuation / 2.0 and not filling:
         return "Perhaps not stationary: the backlog grows to the end of the run; a longer run would tell."
     return ""
+
+
+def _spent(arrival_s: npt.NDArray[Any], finish_s: npt.NDArray[Any], first: float, last: float) -> float:
+    """Mean time in the system of a part of the requests, by their arrival; those that never left count to the end of the run.
+
+    More and more requests are inside, too, while a system fills that is short of nothing: but none of them stays longer than those before it.
+    """
+    order = np.argsort(arrival_s, kind="stable")[int(first * len(arrival_s)) : int(last * len(arrival_s))]
+    end = max(float(arrival_s.max()), float(np.nanmax(finish_s, initial=-np.inf)))
+    left = np.where(np.isnan(finish_s[order]), end, finish_s[order])
+    return float((left - arrival_s[order]).mean())
