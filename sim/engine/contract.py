@@ -179,6 +179,11 @@ class Scheduler(ABC):
         """The compiled state of one replica. ``params`` are resolved, ``blocks`` the KV blocks (or tokens) of the memory budget."""
 
     @classmethod
+    def tiers(cls, params: Any, site: Site) -> Any:
+        """The tiers behind the KV cache under (resolved) settings, a `sim.engine.tiers.plan.TierPlan`; None: there are none."""
+        return None
+
+    @classmethod
     def group(cls, states: Sequence[Any], recorder: Any) -> Group:
         """The replicas of a pool from their states."""
         from sim.engine.group import EngineGroup

@@ -401,6 +401,10 @@ class EngineGroup:
         """What each kind of layer holds, of engines that keep them apart."""
         return None
 
+    def tiers(self) -> Any:
+        """What the tiers behind the KV caches did so far (`sim.engine.tiers.counts.tiers_use`); None: there are none."""
+        return None
+
     def renewed(self, replica: int, fresh: Any) -> None:
         """State ``fresh`` is about to take a replica's place (`sim.engine.crash`)."""
 

@@ -23,6 +23,7 @@ from sim.engine.state import (
     reserve,
 )
 from sim.jit import flat, inline, kernel
+from sim.ledger import PART_OTHER
 
 NAN = np.nan
 _SURE = 0.75  # safety on the outlook: step times may fall by a quarter within a run before it is no lower bound
@@ -35,6 +36,19 @@ def _next_arrival(s):
     return s.front_ready if s.front_n == s.in_len else s.r_arrival[s.in_slot[s.in_head]]
 
 
+@inline
+def _stalled(s, dt):
+    """What loading and saving KV adds to a step of ``dt``. Layer by layer, each waits for its own KV: the slower of the two sets the pace."""
+    more = s.stall
+    s.stall = 0.0
+    if s.stall_layers > 0:
+        more = max(more - dt, 0.0) + min(more, dt) / s.stall_layers
+    if dt == 0.0:
+        return 0.0
+    s.rec.parts[s.replica][PART_OTHER] += more
+    return more
+
+
 @flat
 def _launch(s):
     """Start the batch just planned: it passes the pipeline stages one after the other."""
@@ -45,6 +59,8 @@ def _launch(s):
             s.q_feat[p], s.q_rows[p], s.q_slot[p], s.q_tok[p], s.r_lora, s.ad_clock, s.ad_id, s.ad_last, s.ad_host_id, s.ad_host_last
         )  # fmt: skip
     dt = step_time(s.cost, s.q_feat[p], s.rec.parts[s.replica])
+    if s.stall > 0.0:
+        dt += _stalled(s, dt)
     stages = s.stage_free.size
     left = dt
     t = s.now

@@ -100,6 +100,8 @@ class EngineState(SlotColumns):
     )
     multi_step: b1  # advance unchanged decode steps in one stroke
     more: b1  # set by plan(): with a free place in the pipeline, plan again at once
+    stall: f8  # seconds by which the batch just planned is longer, for KV that it loads or saves (`sim.engine.tiers`)
+    stall_layers: i8  # 0: before or after it; else its KV is loaded layer by layer, so many of them, while it computes
     hint: i8  # steps after the current one in which surely nothing finishes (a lower bound, for lazy fleets)
     # -- the API server before the engine: see `loop.accept`
     front_serial: f8  # seconds per request, 0: requests reach the engine as they come
@@ -213,6 +215,8 @@ def init_engine(s, replica, rec, cost, depth, rows, stages, slots):
     s.horizon = INF
     s.multi_step = True
     s.more = False
+    s.stall = 0.0
+    s.stall_layers = 0
     s.hint = 0
     s.front_serial = 0.0
     s.front_open = -1.0

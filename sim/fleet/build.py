@@ -105,6 +105,9 @@ class Plan:
         states = [self.engine(i, recorder) for i in range(n)]
         if self.ranks is None:
             group: Group = self.scheduler.group(states, recorder)
+            if self.tiers is not None:
+                tiered: Any = group
+                tiered.with_tiers(self.tiers)
         else:
             from sim.fleet.ranks import ranked_group
 
@@ -118,6 +121,11 @@ class Plan:
         if (adapters := self.scheduler.adapters(self.params)) is not None:
             set_adapters(state, adapters.on_device, adapters.in_host or 0)
         return state
+
+    @property
+    def tiers(self) -> Any:
+        """What keeps KV outside the accelerators, a `sim.engine.tiers.plan.TierPlan`; None: nothing does."""
+        return self.scheduler.tiers(self.params, self.site)
 
     @property
     def facts(self) -> ReplicaFacts:

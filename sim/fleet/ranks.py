@@ -249,6 +249,10 @@ class RankedGroup:
         """What each kind of layer holds."""
         return self.inner.kv_parts()
 
+    def tiers(self) -> Any:
+        """What tiers behind the caches did."""
+        return self.inner.tiers()
+
     def take_watched(self) -> Any:
         """Watched outcomes since the last call: (ids, times, replicas)."""
         ids, times, rows = self.inner.take_watched()

@@ -210,6 +210,8 @@ def _time_went(s: Mapping[str, Any]) -> str:
         )
     if "kv_pools" in s:
         out += _pools(s["kv_pools"]["pools"])
+    if "kv_tiers" in s:
+        out += _tiers(s["kv_tiers"]["tiers"])
     return f'<section class="panel">{out}</section>'
 
 
@@ -219,6 +221,17 @@ def _pools(rows: Sequence[Mapping[str, Any]]) -> str:
         for p in rows
     ]
     return page.table(["pool of a replica", "size", "in use, mean", "peak", "the queue waited for it"], cells)
+
+
+def _tiers(rows: Sequence[Mapping[str, Any]]) -> str:
+    cells = [
+        [page.esc(t["name"]), f"{t['stores']} × {t['capacity_bytes'] / 2**30:.3g} GiB", words.percent(t["hit_share"])]
+        + [f"{t[f'{k}_bytes'] / 1e9:.3g} GB" for k in ("read", "written", "evicted", "skipped")]
+        for t in rows
+    ]
+    return page.table(
+        ["KV beyond the accelerator", "size", "hits of tokens looked up", "read", "written", "evicted", "not kept"], cells
+    )
 
 
 def _groups(rows: Sequence[Mapping[str, Any]], title: str, more: Mapping[str, str] | None = None) -> str:

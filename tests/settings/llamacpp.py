@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.settings.traffic import MIXED, SHARED, SPARSE, STEADY, traffic
+from tests.settings.traffic import MIXED, SHARED, SPARSE, STEADY, TALK, traffic
 from tests.settings.walk import Case, merged
 
 BASE: dict[str, Any] = {
@@ -17,15 +17,6 @@ OVERFLOW = {"traffic": traffic({"process": "burst"}, {"kind": "fixed", "prompt_t
 """Requests longer than their context."""
 SHIFT = {"n_parallel": 1, "n_ctx": 512, "ctx_shift": True}
 TURNS = merged(STEADY, {"traffic": {"synthetic": {"sessions": {"turns": 3, "think_time": "0.1s"}, "requests": 24}}})
-TALK = {
-    "traffic": traffic(
-        {"process": "poisson", "rate": "4/s"},
-        {"kind": "fixed", "prompt_tokens": 100, "output_tokens": 20},
-        24,
-        sessions={"turns": 3, "think_time": "1s"},
-    )
-}
-"""Sessions that come back after others were served."""
 WINDOWS: dict[str, Any] = {"model": {"name": "gemma-3-12b", "weights": "q4_k_m"}}
 
 CASES: dict[str, Case] = {

@@ -38,6 +38,15 @@ SPARSE = {
     )
 }
 """An engine that is idle between requests."""
+TALK = {
+    "traffic": traffic(
+        {"process": "poisson", "rate": "4/s"},
+        {"kind": "fixed", "prompt_tokens": 100, "output_tokens": 20},
+        24,
+        sessions={"turns": 3, "think_time": "1s"},
+    )
+}
+"""Sessions that come back after others were served."""
 EXPERTS = {"model": "qwen3-30b-a3b", "deployment": {"accelerator": "h100-sxm", "dp": 2, "ep": 2}}
 """Data-parallel ranks that step together."""
 

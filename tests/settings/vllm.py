@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.settings.traffic import ADAPTERS, BURST, EXPERTS, HEAVY, LONG, MIXED, PRIORITIES, SHARED, SPARSE, STEADY
+from tests.settings.traffic import ADAPTERS, BURST, EXPERTS, HEAVY, LONG, MIXED, PRIORITIES, SHARED, SPARSE, STEADY, TALK
 from tests.settings.walk import Case, merged
 
 BASE: dict[str, Any] = {
@@ -24,6 +24,33 @@ STATES: dict[str, Any] = {"model": "qwen3.5-9b", "traffic": {"synthetic": {"pref
 SCOUT: dict[str, Any] = {"model": "llama-4-scout", "deployment": {"accelerator": "h200-sxm", "tp": 4, "kv_blocks": 140}}
 
 OPEN: dict[str, Any] = {"max_model_len": None}
+
+RETURN: dict[str, Any] = merged(TALK, {"deployment": {"kv_blocks": 60}})
+"""Sessions that find little on the accelerator when they come back."""
+
+
+def tiers(**extra: Any) -> dict[str, Any]:
+    """Native offloading."""
+    config = {"cpu_bytes_to_use": "1GB"} | extra
+    connector = {"kv_connector": "OffloadingConnector", "kv_role": "kv_both", "kv_connector_extra_config": config}
+    return {"max_model_len": 512, "block_size": 16, "kv_transfer_config": connector}
+
+
+def lmcache(**file: Any) -> dict[str, Any]:
+    """LMCache."""
+    connector = {"kv_connector": "LMCacheConnectorV1", "kv_role": "kv_both"}
+    return {
+        "max_model_len": 512,
+        "block_size": 16,
+        "kv_transfer_config": connector,
+        "LMCACHE_CONFIG_FILE": {"chunk_size": 32} | file,
+    }
+
+
+DISK = lmcache(local_cpu=False, max_local_disk_size=1)
+REMOTE = lmcache(local_cpu=False, remote_url="lm://store")
+_EXTRA = "kv_transfer_config.kv_connector_extra_config"
+_FILE = "LMCACHE_CONFIG_FILE"
 
 CASES: dict[str, Case] = {
     "version": Case("0.12"),
@@ -80,6 +107,32 @@ CASES: dict[str, Case] = {
     "kv_transfer_config.transfer_base": Case(0.1, engine=SIDE),
     "kv_transfer_config.transfer_per_token": Case(0.001, engine=SIDE),
     "kv_transfer_config.idle_poll": Case(0.05, engine=SIDE),
+    "kv_transfer_config.kv_connector": Case("LMCacheConnectorV1", "OffloadingConnector", engine=tiers()),
+    _EXTRA: Case({"cpu_bytes_to_use": "1GB"}, engine=SIDE),
+    f"{_EXTRA}.cpu_bytes_to_use": Case("20MB", engine=tiers(), changes=RETURN),
+    f"{_EXTRA}.block_size": Case(64, engine=tiers(), changes=RETURN),
+    f"{_EXTRA}.eviction_policy": Case("arc", engine=tiers()),
+    f"{_EXTRA}.store_threshold": Case(2, engine=tiers()),
+    f"{_EXTRA}.load_timeout_seconds": Case(1.0, engine=tiers(), changes=RETURN),
+    "kv_offloading_size": Case(1, engine={"max_model_len": 512, "block_size": 16}, changes=RETURN),
+    "kv_offloading_backend": Case(
+        "lmcache", engine={"max_model_len": 512, "block_size": 16, "kv_offloading_size": 1}, changes=RETURN
+    ),
+    _FILE: Case({"chunk_size": 32}, {"chunk_size": 64}, engine=lmcache(), changes=RETURN),
+    f"{_FILE}.chunk_size": Case(64, engine=lmcache(), changes=RETURN),
+    f"{_FILE}.local_cpu": Case(False, engine=lmcache(max_local_disk_size=1), changes=RETURN),
+    f"{_FILE}.max_local_cpu_size": Case(0.02, engine=lmcache(), changes=RETURN),
+    f"{_FILE}.max_local_disk_size": Case(0.02, engine=DISK, changes=RETURN),
+    f"{_FILE}.remote_url": Case("lm://store", engine=lmcache(max_local_cpu_size=0.02), changes=RETURN),
+    f"{_FILE}.save_decode_cache": Case(True, engine=lmcache(), changes=RETURN),
+    f"{_FILE}.cache_policy": Case("LFU", engine=lmcache()),
+    f"{_FILE}.use_layerwise": Case(True, engine=lmcache()),
+    f"{_FILE}.enable_async_loading": Case(True, engine=lmcache()),
+    f"{_FILE}.disk_bandwidth": Case("1GB", engine=DISK, changes=RETURN),
+    f"{_FILE}.disk_latency": Case("10ms", engine=DISK, changes=RETURN),
+    f"{_FILE}.remote_bandwidth": Case("1GB", engine=REMOTE, changes=RETURN),
+    f"{_FILE}.remote_latency": Case("10ms", engine=REMOTE, changes=RETURN),
+    f"{_FILE}.max_remote_size": Case(0.02, engine=REMOTE, changes=RETURN),
     "stream_interval": Case(4),
     "api_server_count": Case(1, changes={"deployment": {"dp": 2}}),
     "dp_sync_interval": Case(1, changes=merged(SPARSE, EXPERTS)),

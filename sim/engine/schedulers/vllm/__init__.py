@@ -31,7 +31,7 @@ a hash to the front of the free queue from 0.21, also without prefix caching (wh
 the last block of a hit is computed again when drafting). Numbers above 0.19 are inferred from the dates of the changes.
 
 **What is not**: V0 (0.2 to 0.7), which is an engine of its own and reached by ``version``: `sim.engine.schedulers.vllm_v0`; multimodal
-encoders, structured output, prompt log-probabilities, offloading and other synchronous connectors, the idle pause of 1 ms without a
+encoders, structured output, prompt log-probabilities, connectors but NIXL's, native offloading's and LMCache's (`tiered/`), the idle pause of 1 ms without a
 connector, ``data_parallel_rank`` of a request. Settings for them do not exist here or are refused.
 """
 
@@ -47,6 +47,7 @@ from sim.engine.adapters import Adapters
 from sim.engine.contract import Ranks, Scheduler, Site
 from sim.engine.schedulers.vllm import inside as _inside  # noqa: F401  (attaches its functions)
 from sim.engine.schedulers.vllm import params as settings
+from sim.engine.schedulers.vllm.connectors import tiers_of
 from sim.engine.schedulers.vllm.kv_layers import KvLayout, kv_layout, refuse_idle
 from sim.engine.schedulers.vllm.making import core_arguments, new_groups, pool_of
 from sim.engine.schedulers.vllm.params import VllmParams, is_v0
@@ -117,7 +118,11 @@ class Vllm(Scheduler):
         """Engine arguments with vLLM's defaults for hardware, model and version."""
         resolved = settings.resolve(params, site)
         if not site.extra.get("recording"):
-            refuse_idle(resolved, site, cls.layout(resolved, site))
+            layout = cls.layout(resolved, site)
+            refuse_idle(resolved, site, layout)
+            if layout is not None and layout.plan is not None and tiers_of(resolved, site) is not None:
+                why = "tiers behind the KV cache of a model with layers that forget are not modelled"
+                raise NotModelledError("engine.kv_transfer_config", "tiers", why, "null", "disable_hybrid_kv_cache_manager: true")
         return resolved
 
     @classmethod
@@ -173,11 +178,25 @@ class Vllm(Scheduler):
                 f"one request of max_model_len {p.max_model_len} does not fit",
                 hint=f"set engine.max_model_len to at most {usable * p.block_size}",
             )
+        if (tiers := tiers_of(p, site)) is not None:
+            from sim.engine.schedulers.vllm.tiered import new_tiered
+            from sim.engine.schedulers.vllm.tiered.making import tier_settings
+
+            return new_tiered(*arguments, tier_settings(p, tiers))
         return cls.constructor(p)(*arguments)
+
+    @classmethod
+    def tiers(cls, params: VllmParams, site: Site) -> Any:
+        """Host memory and more behind the KV cache."""
+        return tiers_of(params, site)
 
     @classmethod
     def group(cls, states: Sequence[Any], recorder: Any) -> Group:
         """Engines with KV groups can say what each of them holds."""
+        if type(states[0]).__name__.startswith("TieredState"):
+            from sim.engine.schedulers.vllm.tiered.group import TieredEngines
+
+            return TieredEngines(states, recorder)
         if not type(states[0]).__name__.startswith("GroupState"):
             return super().group(states, recorder)
         from sim.engine.schedulers.vllm.groups.held import GroupedEngines

@@ -6,7 +6,17 @@ import numpy as np
 from sim.engine.hand_over import tell_at
 from sim.engine.schedulers.vllm.memory import ONE
 from sim.engine.schedulers.vllm.queues import queue_add, queue_take
-from sim.engine.schedulers.vllm.seam import blocks_of_drafts, blocks_to_come, commit, cut_chunk, grant, hit_tokens
+from sim.engine.schedulers.vllm.seam import (
+    LATER,
+    blocks_of_drafts,
+    blocks_to_come,
+    comes_at,
+    commit,
+    cut_chunk,
+    grant,
+    hit_tokens,
+    outside,
+)
 from sim.engine.schedulers.vllm.state import (
     COMP,
     DEFERRED,
@@ -25,7 +35,7 @@ from sim.engine.schedulers.vllm.state import (
     STATUS,
     WAITING,
 )
-from sim.engine.state import INF, first_scheduled, log_event, note_allocated
+from sim.engine.state import first_scheduled, log_event, note_allocated
 from sim.jit import inline
 from sim.ledger import REMOTE_KV
 
@@ -122,15 +132,18 @@ def admit(s):
         comp = np.int64(x[slot, COMP])
         ext = n = c = np.int64(0)
         s.n_hits = 0
+        s.at_once = 0
         padded = False
         if ready:
             if comp == 0:
                 c = hit_tokens(s, slot)
-                if s.role == 2 and x[slot, PULLED] == 0:
-                    ext = max(np.int64(s.r_prompt[slot]) - c, 0)
+                ext = outside(s, slot, c)
+                c += s.at_once
             else:
                 c = comp
-            if ext == 0:
+            if ext == LATER:
+                ready = False
+            elif ext == 0:
                 if defer and c < known - 1:
                     break
                 space = min(budget, room - s.slots)
@@ -170,7 +183,7 @@ def admit(s):
         if ext > 0:
             n = 0
             _reserve(s, n_k)
-        if not grant(s, slot, n):
+        if not grant(s, slot, n + s.at_once):
             blocked = True
             stuck = not s.kv.caching or x[slot, LAZY] == 1
             break
@@ -179,9 +192,8 @@ def admit(s):
             s.key_slot = -1
         x[slot, PULLED] = 1
         if ext > 0:
-            remote = s.r_watch[slot] & REMOTE_KV
             s.in_slot_x[s.in_n] = slot
-            s.in_time[s.in_n] = INF if remote else s.now + s.xfer_base + s.xfer_token * ext
+            s.in_time[s.in_n] = comes_at(s, slot, c, ext)
             tell_at(s, s.in_time[s.in_n])
             s.in_n += 1
             x[slot, STATUS] = REMOTE
@@ -194,7 +206,7 @@ def admit(s):
             n_k += 1
             log_event(s, KV_WAIT, s.r_id[slot], ext)
             n_remote += 1
-            if remote:
+            if s.r_watch[slot] & REMOTE_KV:
                 note_allocated(s, slot, s.now, ext)
             continue
         s.run[s.n_run] = slot

@@ -10,15 +10,17 @@ from sim.cost.drafts import acceptance
 from sim.cost.memory import SharedBlocks
 from sim.engine.contract import Site
 from sim.engine.schedulers.vllm import params as settings
+from sim.engine.schedulers.vllm.connectors import connector_of, tiers_of
 from sim.engine.schedulers.vllm.kv_layers import KvLayout
 from sim.engine.schedulers.vllm.kv_plan import GroupPlan
 from sim.engine.schedulers.vllm.params import VllmParams
-from sim.engine.schedulers.vllm.state import VllmSettings
+from sim.engine.schedulers.vllm.state import DECODE_SIDE, PREFILL_SIDE, TIERED, VllmSettings
 from sim.errors import ConfigError
 from sim.jit import by_name
 from sim.streams import stream
 
 _DRAWS = 4096
+_ROLES = {"kv_producer": PREFILL_SIDE, "kv_consumer": DECODE_SIDE, "kv_both": TIERED}
 
 
 def acceptance_of(s: settings.SpeculativeConfig) -> float | tuple[float, ...]:
@@ -56,8 +58,10 @@ def core_arguments(
     drafting = method in ("eagle", "eagle3", "mtp")
     lookahead = drafts if drafting or method == "draft_model" else 0
     ahead_hashes = ahead(p)
-    connector = p.kv_transfer_config
-    role = 0 if connector is None else 1 if connector.kv_role == "kv_producer" else 2
+    connector = connector_of(p)
+    role = 0 if connector is None else _ROLES[connector.kv_role]
+    if role == TIERED and tiers_of(p, site) is None:
+        role, connector = 0, None
     if "accept_pattern" in extra:
         accept = np.array(extra["accept_pattern"], np.int32)
     elif p.speculative_config is not None:

@@ -10,11 +10,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from sim.engine.adapters import Adapters
 from sim.engine.contract import EngineParams, Site
 from sim.engine.effect import inert, needs
+from sim.engine.schedulers.vllm.connectors import KVTransferConfig, LMCacheConfig, check_connector
 from sim.engine.sides import Role
 from sim.errors import ConfigError, NotModelledError
 from sim.model.context import overridden, vllm_length
 from sim.model.spec import ModelSpec
-from sim.units import Bytes, Seconds
+from sim.units import Bytes
 
 GIB = 1 << 30
 Rate = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -35,19 +36,6 @@ class SpeculativeConfig(BaseModel):
         None,
         description="probability that a draft is accepted if the one before it was; or one number per position; "
         "by default estimated by method and position (no setting of vLLM)",
-    )
-
-
-class KVTransferConfig(BaseModel):
-    """``--kv-transfer-config`` of a NIXL-like connector that pulls; the times are what the network takes."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    kv_role: Literal["kv_producer", "kv_consumer"] = Field(description="prefill side or decode side")
-    transfer_base: Seconds = Field(0.003, ge=0, description="latency of one transfer")
-    transfer_per_token: Seconds = Field(0.0, ge=0, description="time per prompt token transferred")
-    idle_poll: Seconds = Field(
-        0.001, gt=0, description="pause of the core when it has nothing to schedule but something to wait for"
     )
 
 
@@ -142,7 +130,20 @@ class VllmParams(EngineParams):
         None, ge=1, description="adapters kept in host memory; default max_loras", json_schema_extra=needs("adapters")
     )
     speculative_config: SpeculativeConfig | None = Field(None, description="speculative decoding")
-    kv_transfer_config: KVTransferConfig | None = Field(None, description="prefill or decode side of a disaggregated deployment")
+    kv_transfer_config: KVTransferConfig | None = Field(
+        None, description="prefill or decode side of a disaggregated deployment, or tiers behind the KV cache"
+    )
+    kv_offloading_size: float | None = Field(
+        None,
+        ge=0,
+        le=1 << 20,
+        allow_inf_nan=False,
+        description="GiB of host memory for KV that leaves the accelerator, of all ranks",
+    )
+    kv_offloading_backend: Literal["native", "lmcache"] | None = Field(None, description="who manages it; default native")
+    LMCACHE_CONFIG_FILE: LMCacheConfig | None = Field(
+        None, description="what stands in LMCache's file of that name (environment variable)"
+    )
     stream_interval: int = Field(1, ge=1, description="only 1 is modelled")
     api_server_count: int | None = Field(
         None, ge=1, description="API servers in front of data-parallel ranks; by default one per rank"
@@ -229,6 +230,7 @@ def refuse(params: VllmParams, site: Site) -> None:
         raise NotModelledError(
             "engine.performance_mode", "interactivity", "its own graph sizes are not modelled", "balanced, throughput"
         )
+    check_connector(params, site)
     if params.kv_transfer_config is not None and not site.extra.get("recording"):
         if params.speculative_config is not None:
             raise NotModelledError(

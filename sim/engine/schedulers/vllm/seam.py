@@ -5,14 +5,36 @@ One block table per request where all layers have full attention (`plain_caches.
 some forget (`groups/`).
 """
 
-from typing import Any
+from typing import Any, Final
+
+import numpy as np
 
 from sim.jit import generic
+
+LATER: Final = np.int64(-1)
 
 
 @generic
 def hit_tokens(s: Any, slot: Any) -> Any:
     """Tokens of the longest cached prefix; what was hit is kept in the state for `grant`. At least one token is left to compute."""
+
+
+@generic
+def outside(s: Any, slot: Any, c: Any) -> Any:
+    """Tokens after the ``c`` cached ones that a transfer will bring before the request runs; `LATER`: it is passed over in this step.
+
+    What the step itself loads is in ``s.at_once`` (tokens), and 0 then returned.
+    """
+
+
+@generic
+def comes_at(s: Any, slot: Any, c: Any, ext: Any) -> Any:
+    """Start the transfer of those ``ext`` tokens, for which there is memory now; returns when they are there (INF: somebody will say)."""
+
+
+@generic
+def kept_until(s: Any, slot: Any) -> Any:
+    """Until when the blocks of a request that has just finished are read by others (INF: somebody will say); 0: nobody does."""
 
 
 @generic

@@ -37,6 +37,8 @@ DEFERRED = 22  # 1: was passed over in the queue since it last ran
 HELD = 23  # 1: finished, but another engine still reads its blocks
 N_X = 32
 
+PREFILL_SIDE, DECODE_SIDE, TIERED = 1, 2, 3  # `VllmFields.role`
+
 WAITING, RUNNING, PREEMPTED, ENDED, REMOTE = 0, 1, 2, 3, 4  # STATUS
 
 NEVER = 1 << 30
@@ -70,7 +72,7 @@ class VllmFields(EngineState):
     slots: i8  # extra input rows per request for drafting
     accept: i4s  # drafts accepted by verify step, cyclic
     accept_spread: b1  # each request begins at its own place of `accept`
-    role: i8  # 0: none, 1: prefill side, 2: decode side
+    role: i8  # of its KV connector: 0 none, PREFILL_SIDE, DECODE_SIDE, TIERED (`tiered/`)
     xfer_base: f8  # a transfer of n tokens lasts xfer_base + xfer_token · n
     xfer_token: f8
     sleep: f8  # after a decision without work while requests remain (KV connector)
@@ -101,6 +103,7 @@ class VllmFields(EngineState):
     admitting: b1
     n_hits: i8
     ext: i8
+    at_once: i8  # tokens that the step itself loads
     reserved: i8
     # -- the step being planned
     p: i8
@@ -218,7 +221,7 @@ def init_vllm(s, replica, rec, cost, n, accept):
     s.xfer_base = n.transfer_base
     s.xfer_token = n.transfer_per_token
     s.sleep = n.idle_poll
-    s.defer_free = s.role == 2 and depth > 1
+    s.defer_free = s.role >= DECODE_SIDE and depth > 1
     s.balance = n.balance
     s.throttle = -1
     s.shut = False
@@ -242,6 +245,7 @@ def init_vllm(s, replica, rec, cost, n, accept):
     s.new_keys = np.empty(longest + 1, np.int64)
     s.key_slot = -1
     s.n_keys = 0
+    s.at_once = 0
     s.lean = 0
     s.lean_ctx = 0
     s.step_no = 0

@@ -7,7 +7,7 @@ from sim.engine.hand_over import tell_at
 from sim.engine.schedulers.vllm.memory import ONE, ZERO
 from sim.engine.schedulers.vllm.plan import has_requests
 from sim.engine.schedulers.vllm.queues import queue_add, queue_remove
-from sim.engine.schedulers.vllm.seam import commit, forget, never_fits, release, settle
+from sim.engine.schedulers.vllm.seam import commit, forget, kept_until, never_fits, release, settle
 from sim.engine.schedulers.vllm.state import (
     CACHED,
     CHUNK,
@@ -41,7 +41,7 @@ from sim.engine.schedulers.vllm.state import (
 )
 from sim.engine.state import INF, emit, free_slot, log_event, record_end, record_gap
 from sim.jit import inline, kernel
-from sim.ledger import FINISHED, HAND_OVER, REJECTED
+from sim.ledger import FINISHED, REJECTED
 
 
 def enqueue_vllm(s, slot):
@@ -150,10 +150,10 @@ def _finish(s, slot):
     log_event(s, FINISH, s.r_id[slot], ZERO)
     if s.role > 0:
         forget(s, slot)
-    if s.role == 1:
-        handed = s.r_watch[slot] & HAND_OVER
+    until = kept_until(s, slot)
+    if until > 0.0:
         s.out_slot[s.out_n] = slot
-        s.out_time[s.out_n] = INF if handed else s.now + s.xfer_base + s.xfer_token * x[slot, COMP]
+        s.out_time[s.out_n] = until
         tell_at(s, s.out_time[s.out_n])
         s.out_n += 1
         s.n_send += 1

@@ -15,6 +15,7 @@ from sim.engine.schedulers.vllm.groups.rows import lean_rows_groups
 from sim.engine.schedulers.vllm.groups.split import cut_chunk_groups
 from sim.engine.schedulers.vllm.groups.state import GroupState, new_group_state
 from sim.engine.schedulers.vllm.groups.steady import apply_groups, steady_groups
+from sim.engine.schedulers.vllm.plain_caches import comes_at_plain, kept_until_plain, outside_plain
 from sim.engine.schedulers.vllm.plan import plan_step
 from sim.engine.schedulers.vllm.ranks import at_rest_vllm, confer_vllm, heed_vllm, unfinished_vllm
 from sim.engine.schedulers.vllm.sides import kv_arrived_vllm, release_kept_vllm
@@ -105,5 +106,8 @@ implement(
     lean_rows=lean_rows_groups,
     cut_chunk=cut_chunk_groups,
     forget=_forget,
+    outside=outside_plain,
+    comes_at=comes_at_plain,
+    kept_until=kept_until_plain,
     end_of_decision=_end_of_decision,
 )
