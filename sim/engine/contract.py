@@ -179,8 +179,8 @@ class Scheduler(ABC):
         """The compiled state of one replica. ``params`` are resolved, ``blocks`` the KV blocks (or tokens) of the memory budget."""
 
     @classmethod
-    def tiers(cls, params: Any, site: Site) -> Any:
-        """The tiers behind the KV cache under (resolved) settings, a `sim.engine.tiers.plan.TierPlan`; None: there are none."""
+    def tiers(cls, params: Any, site: Site, blocks: int) -> Any:
+        """The tiers behind a KV cache of ``blocks`` under (resolved) settings, a `sim.engine.tiers.plan.TierPlan`; None: there are none."""
         return None
 
     @classmethod

@@ -46,6 +46,7 @@ def _stalled(s, dt):
     if dt == 0.0:
         return 0.0
     s.rec.parts[s.replica][PART_OTHER] += more
+    s.stalled += more
     return more
 
 

@@ -102,6 +102,7 @@ class EngineState(SlotColumns):
     more: b1  # set by plan(): with a free place in the pipeline, plan again at once
     stall: f8  # seconds by which the batch just planned is longer, for KV that it loads or saves (`sim.engine.tiers`)
     stall_layers: i8  # 0: before or after it; else its KV is loaded layer by layer, so many of them, while it computes
+    stalled: f8  # by how much steps were longer for that, since the start
     hint: i8  # steps after the current one in which surely nothing finishes (a lower bound, for lazy fleets)
     # -- the API server before the engine: see `loop.accept`
     front_serial: f8  # seconds per request, 0: requests reach the engine as they come
@@ -217,6 +218,7 @@ def init_engine(s, replica, rec, cost, depth, rows, stages, slots):
     s.more = False
     s.stall = 0.0
     s.stall_layers = 0
+    s.stalled = 0.0
     s.hint = 0
     s.front_serial = 0.0
     s.front_open = -1.0

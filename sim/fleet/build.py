@@ -125,7 +125,7 @@ class Plan:
     @property
     def tiers(self) -> Any:
         """What keeps KV outside the accelerators, a `sim.engine.tiers.plan.TierPlan`; None: nothing does."""
-        return self.scheduler.tiers(self.params, self.site)
+        return self.scheduler.tiers(self.params, self.site, self.kv_blocks)
 
     @property
     def facts(self) -> ReplicaFacts:

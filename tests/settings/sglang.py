@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.settings.traffic import ADAPTERS, BURST, EXPERTS, HEAVY, MIXED, PRIORITIES, SHARED, STEADY, sides, traffic
+from tests.settings.traffic import ADAPTERS, BURST, EXPERTS, HEAVY, MIXED, PRIORITIES, SHARED, STEADY, TALK, sides, traffic
 from tests.settings.walk import Case, merged
 
 BASE: dict[str, Any] = {
@@ -18,6 +18,9 @@ EAGLE = {"speculative_algorithm": "EAGLE"}
 TREE = EAGLE | {"speculative_eagle_topk": 4, "speculative_num_draft_tokens": 16, "speculative_num_steps": 4}
 FIRST = {"enable_priority_scheduling": True, **FEW}
 LORA = {"enable_lora": True}
+RETURN = merged(TALK, {"deployment": {"kv_blocks": 900}})
+"""Sessions that find little on the accelerator when they come back."""
+HICACHE = {"enable_hierarchical_cache": True}
 REUSE = merged(SHARED, {"traffic": {"synthetic": {"prefixes": {"groups": 6}, "requests": 48}}})
 STAGES: dict[str, Any] = {"deployment": {"pp": 2}}
 RANKS: dict[str, Any] = {"deployment": {"dp": 2}}
@@ -91,7 +94,13 @@ CASES: dict[str, Case] = {
     "enable_dp_attention": Case(True, changes=EXPERTS),
     "load_balance_method": Case("total_tokens", changes=RANKS),
     "load_watch_interval": Case(0.9, engine={"load_balance_method": "total_tokens"}, changes=merged(RANKS, STEADY)),
-    "enable_hierarchical_cache": Case(True),
+    "enable_hierarchical_cache": Case(True, changes=RETURN),
+    "hicache_ratio": Case(0.5, engine=HICACHE, changes=RETURN),
+    "hicache_size": Case(0.05, engine=HICACHE, changes=RETURN),
+    "hicache_write_policy": Case("write_back", engine=HICACHE, changes=RETURN),
+    "hicache_io_backend": Case("direct", engine=HICACHE, changes=RETURN),
+    "hicache_mem_layout": Case("layer_first", engine=HICACHE, changes=RETURN),
+    "hicache_storage_backend": Case("mooncake"),
     "enable_dynamic_chunking": Case(True),
     "disaggregation_mode": Case("prefill"),
     "num_reserved_decode_tokens": Case(8, changes=sides("sglang", blocks=1500)),

@@ -89,6 +89,31 @@ class Radix:
     w_has: i4s  # 0: the node has only full KV (a tombstone)
     w_lock: i4s
     w_mark: i4s  # far end of the locks with this number, 0: none
+    # copies in host memory (`radix_host`)
+    h_on: b1
+    h_size: i8
+    h_free: i8
+    h_policy: i8
+    h_layers: i8
+    h_rate: f8s  # [towards the device, away from it]: seconds per token
+    h_latency: f8
+    h_lane: f8s  # when each is free
+    h_now: f8  # the owner's clock
+    h_start: f8  # when the step being planned begins
+    h_load: f8  # how long after that its KV is there
+    h_wait: f8  # seconds that the owner waits for copies to the host
+    h_hit: i8  # tokens of the last match that only the host has
+    h_end: i8  # and their last node
+    h_dev: i4s  # 1: on the device
+    h_host: i4s  # 1: on the host
+    h_all: i4s  # children, wherever they are
+    h_lock: i4s
+    h_ready: f8s  # when the copy on the host is whole
+    h_count: f8s
+    g_n: i8  # lazy heap of what the host may forget
+    g_node: i4s
+    g_a: f8s
+    in_g: i4s
     w_prev: i4s  # ring of the nodes that have it through the root, from most to least recently used
     w_next: i4s
 
@@ -130,6 +155,8 @@ def new_radix(fn, page, tokens, policy, off, nodes):
     t.in_heap = np.empty(nodes, np.int32)
     t.end = 0
     t.w_on = False
+    t.h_on = False
+    t.h_load = t.h_wait = 0.0
     t.branch = -1
     radix_clear(t, tokens)
     return t

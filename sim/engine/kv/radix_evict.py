@@ -7,6 +7,7 @@ is corrected when it reaches the top. Source: SGLang 0.5.23 ``mem_cache/evict_po
 
 from sim.engine.kv.radix import MRU, ROOT, Radix
 from sim.engine.kv.radix_nodes import candidate, order_a, table_drop
+from sim.engine.kv.radix_walk import radix_walk  # noqa: F401 - its functions come first in the table
 from sim.engine.outline import outlined
 from sim.jit import flat, inline
 

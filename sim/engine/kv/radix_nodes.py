@@ -177,6 +177,15 @@ def grow_nodes(t):
         t.w_mark = wider_i4(t.w_mark)
         t.w_prev = wider_i4(t.w_prev)
         t.w_next = wider_i4(t.w_next)
+    if t.h_on:
+        t.h_dev = wider_i4(t.h_dev)
+        t.h_host = wider_i4(t.h_host)
+        t.h_all = wider_i4(t.h_all)
+        t.h_lock = wider_i4(t.h_lock)
+        t.h_ready = wider_f8(t.h_ready)
+        t.g_node = wider_i4(t.g_node)
+        t.g_a = wider_f8(t.g_a)
+        t.in_g = wider_i4(t.in_g)
     entries = t.table
     t.table = np.empty(2 * entries.size, np.int32)
     for i in range(t.table.size):

@@ -9,6 +9,7 @@ from sim.engine.kv.radix_paths import further, lock_path, room_for_key, stamp, u
 from sim.engine.outline import addresses, outlined, outlined_in
 from sim.jit import JIT
 
+_HOST = "sim.engine.kv.radix_host"
 _SECOND = "sim.engine.kv.radix_second"
 _POOLS = {"match_window": "sim.engine.kv.radix_window", "match_state": "sim.engine.kv.radix_state"}
 
@@ -21,7 +22,9 @@ def radix_functions(policy, instead=None, used=True):
     if not used:
         return np.full(64, 0 if JIT else -1, np.int64)
     match = (instead or {}).get("radix_walk", "")
-    unused = outlined_in(Radix, {_SECOND: not match, **{module: name != match for name, module in _POOLS.items()}})
+    host = match == "walk_host"
+    others = {_SECOND: not match or host, _HOST: not host}
+    unused = outlined_in(Radix, others | {module: name != match for name, module in _POOLS.items()})
     if policy != MRU or match:
         unused |= {"_rebuild"}
     return addresses(Radix, frozenset(unused), instead)

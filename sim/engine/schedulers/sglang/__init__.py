@@ -25,10 +25,12 @@
 - Data-parallel ranks (``deployment.dp``) behind the data-parallel controller, `managers/data_parallel_controller.py`: schedulers of their own,
   or with ``enable_dp_attention`` in lock-step, `scheduler_components/dp_attn.py`. ``chunked_prefill_size`` and ``max_running_requests`` are then
   divided by the ranks. Read from the source too.
+- HiCache: copies in host memory, three write policies, loading back layer by layer, `mem_cache/unified_radix_cache.py`,
+  `managers/cache_controller.py`. Read from the source.
 - Prefill and decode sides: memory on the decode side first, ``num_reserved_decode_tokens``, chunks sent as they complete, retraction to host
   memory, `disaggregation/{prefill,decode}.py`. Read from the source as well.
 
-**What is not**: dynamic chunking, the radix cache of a decode side, hierarchical cache, loading and draining of adapters, the prefill
+**What is not**: dynamic chunking, the radix cache of a decode side, storage behind HiCache, loading and draining of adapters, the prefill
 delayer, ``routing-key`` order, tlru eviction, ``truncation_align``. They are refused.
 """
 
@@ -50,6 +52,7 @@ from sim.engine.kv.radix_walk import radix_functions
 from sim.engine.outline import addresses, outlined_in
 from sim.engine.schedulers.sglang import params as settings
 from sim.engine.schedulers.sglang import pools, ranks, recurrent, sides, step, window
+from sim.engine.schedulers.sglang.hicache import host_plan, pool_tokens
 from sim.engine.schedulers.sglang.params import SglangParams
 from sim.engine.schedulers.sglang.pool_state import add_pool
 from sim.engine.schedulers.sglang.second import HOOKS
@@ -124,10 +127,17 @@ def _new_state(fn, tree_fn, queue_fn, replica, rec, cost, n, spec_right, mt):
 
 
 @kernel
+def has_host(s):
+    """Whether a scheduler process keeps copies in host memory."""
+    return s.tree.h_on
+
+
+@kernel
 def _with_pool(s, numbers):
     add_pool(s, numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5], numbers[6], numbers[7])
 
 
+_HIERARCHY = "sim.engine.schedulers.sglang.hierarchy"
 _DECODE_SIDE = ("decode_queues", "_resume", "_preallocate", "_take_transferred", "join_running")
 
 
@@ -162,12 +172,27 @@ def _never_called(p, slots, second, instead):
     }
     names = {name for name, never in unused.items() if never}
     kind = PLAIN if second is None else second.kind
-    names |= outlined_in(SglangState, {window.__name__: kind != WINDOW, recurrent.__name__: kind != STATES})
+    names |= outlined_in(SglangState, {_HIERARCHY: True, window.__name__: kind != WINDOW, recurrent.__name__: kind != STATES})
     if kind == PLAIN or not second.lazy:
         names |= {"quiet_steps", "_quiet_steps", "_prepare_tracking"}
     if kind == PLAIN or second.every == 0:
         names |= {"track_prompts", "track_results", "_track_prompts", "_track_results"}
     return frozenset(names | (HOOKS if kind == PLAIN else HOOKS - set(instead) - {"grow_second"}))
+
+
+def _hierarchical(p, slots, host, replica, recorder, cost, told, right, twister, site):
+    """A scheduler process with copies in host memory; what that takes is imported, and compiled, only here."""
+    from sim.engine.kv import radix_host
+    from sim.engine.schedulers.sglang import hierarchy
+
+    fn = addresses(SglangState, _never_called(p, slots, None, hierarchy.INSTEAD) - hierarchy.OWN, hierarchy.INSTEAD)
+    tree, queue = radix_functions(told.eviction, radix_host.TREE), radix_functions(told.eviction, {}, _matching(p))
+    state = _new_state(fn, tree, queue, replica, recorder, cost, told, right, twister)
+    medium = host.media[0]
+    seconds = (host.bytes / medium.read, host.bytes / medium.write, medium.latency)
+    layers = site.model.layers if site.model is not None else 1
+    hierarchy.with_host(state, host.blocks(0), radix_host.WRITE_POLICIES.index(p.hicache_write_policy), *seconds, layers)
+    return state
 
 
 @register("engine")
@@ -184,7 +209,7 @@ class Sglang(Scheduler):
     not_modelled = (
         "dynamic chunking of pipeline parallelism",
         "decode side with a radix cache, speculation, priorities, adapters or pipeline parallelism on a disaggregated side",
-        "hierarchical cache",
+        "storage behind HiCache's host memory, HiCache of models whose layers forget",
         "overlapped loading and draining of adapters",
         "prefill delayer",
     )
@@ -204,9 +229,7 @@ class Sglang(Scheduler):
         """One scheduler process. ``blocks``: KV pages of ``page_size`` tokens."""
         p = params
         page = p.page_size
-        tokens = blocks * page
-        if p.max_total_tokens is not None:
-            tokens = min(tokens, p.max_total_tokens // page * page)
+        tokens = pool_tokens(p, blocks)
         if tokens < 2 * page or tokens < 16:
             raise ConfigError("deployment.kv_blocks", blocks, "the KV pool is too small to serve anything")
         second = pools.second_pool(p, site, tokens)
@@ -273,6 +296,9 @@ class Sglang(Scheduler):
         twister = np.array(random.Random(p.random_seed).getstate()[1][:624], np.int64)
         right = np.array(drafts.right, np.float64)
         kind = PLAIN if second is None else second.kind
+        host = host_plan(p, site, tokens)
+        if host is not None:
+            return _hierarchical(p, slots, host, replica, recorder, cost, told, right, twister, site)
         instead = _INSTEAD[kind] | (recurrent.LAZY if second is not None and second.lazy else {})
         fn = addresses(SglangState, _never_called(p, slots, second, instead), instead)
         tree, queue = radix_functions(told.eviction, _TREE[kind]), radix_functions(told.eviction, {}, _matching(p))
@@ -280,6 +306,20 @@ class Sglang(Scheduler):
         if second is not None:
             _with_pool(state, np.array([*astuple(second), few], np.int64))
         return state
+
+    @classmethod
+    def tiers(cls, params: SglangParams, site: Site, blocks: int) -> Any:
+        """HiCache's host memory."""
+        return host_plan(params, site, pool_tokens(params, blocks))
+
+    @classmethod
+    def group(cls, states: Any, recorder: Any) -> Any:
+        """Servers with HiCache say what their host memory did."""
+        if not has_host(states[0]):
+            return super().group(states, recorder)
+        from sim.engine.schedulers.sglang.hierarchy_group import HostEngines
+
+        return HostEngines(states, recorder)
 
     @classmethod
     def memory_rule(cls, params: SglangParams, site: Site) -> Any:

@@ -9,6 +9,7 @@ from pydantic import Field, PrivateAttr
 from sim.cost.drafts import DraftMethod, acceptance
 from sim.engine.contract import EngineParams, Site
 from sim.engine.effect import inert, needs
+from sim.engine.schedulers.sglang.hicache import check_hicache
 from sim.engine.schedulers.sglang.pools import with_strategy
 from sim.engine.schedulers.sglang.ranks import divided, graph_reserve, refuse_ranks, server_site
 from sim.engine.sides import Role
@@ -150,8 +151,26 @@ class SglangParams(EngineParams):
         "auto", description="how requests are dispatched to data-parallel ranks; auto: round_robin"
     )
     load_watch_interval: Seconds = Field(0.1, gt=0, description="time between two looks of the dispatcher at the ranks' loads")
+    enable_hierarchical_cache: bool = Field(False, description="HiCache: copies of the radix cache in host memory")
+    hicache_ratio: float = Field(
+        2.0, ge=0, le=1e6, allow_inf_nan=False, description="host memory for KV, in sizes of the device's pool"
+    )
+    hicache_size: float = Field(
+        0.0, ge=0, le=1 << 20, allow_inf_nan=False, description="host memory for KV of each rank in GB, instead of the ratio"
+    )
+    hicache_write_policy: Literal["write_through", "write_through_selective", "write_back"] = Field(
+        "write_through",
+        description="copied to the host at insertion, at the second use, or when the device needs the room",
+        json_schema_extra=needs("shared prefixes"),
+    )
+    hicache_io_backend: Literal["direct", "kernel", "kernel_ascend"] = Field(
+        "kernel", description="how KV is copied", json_schema_extra=inert("copies run at what the host's link reaches")
+    )
+    hicache_mem_layout: Literal["layer_first", "page_first", "page_first_direct"] = Field(
+        "page_first", description="of the host's memory", json_schema_extra=inert("copies run at what the host's link reaches")
+    )
     # accepted so that a server's command line can be copied, refused where they switch something on
-    enable_hierarchical_cache: bool = Field(False, description="not modelled")
+    hicache_storage_backend: str | None = Field(None, description="disks and remote stores behind host memory: not modelled")
     enable_dynamic_chunking: bool = Field(False, description="not modelled")
     disaggregation_mode: Literal["null", "prefill", "decode"] = Field(
         "null", description="side of a disaggregated deployment; set by the role of the pool"
@@ -165,8 +184,8 @@ class SglangParams(EngineParams):
 def refuse(params: SglangParams, site: Site) -> None:
     """Raise for combinations that SGLang refuses (`ConfigError`) or that are not modelled (`NotModelledError`)."""
     refuse_ranks(params, site)
+    check_hicache(params, site)
     flags = (
-        "enable_hierarchical_cache",
         "enable_dynamic_chunking",
         "enable_prefill_delayer",
         "disaggregation_decode_enable_radix_cache",

@@ -162,6 +162,7 @@ class SglangState(EngineState):
     d_touched: i4s
     mt: i8s  # Mersenne Twister of the `random` policy
     mt_i: i8
+    tc: f8s  # `sim.engine.tiers.counts`, where host memory keeps copies (`hierarchy.py`)
     # -- a pool beside that of full KV (`window.py`, `recurrent.py`)
     pool: i8
     tracking: i8  # slots in which a request tracks states

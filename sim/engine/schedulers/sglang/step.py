@@ -209,6 +209,15 @@ def _visit_slots(s):
     return NOTHING
 
 
+@inline
+def host_waits(s):
+    """Copies from and to host memory make the step longer: what is loaded as far as computing does not hide it."""
+    t = s.tree
+    s.stall = t.h_load + t.h_wait
+    s.stall_layers = t.h_layers if t.h_wait == 0.0 else 0
+    t.h_load = t.h_wait = 0.0
+
+
 # -- what the shared loop calls
 
 
@@ -223,9 +232,13 @@ def enqueue(s, slot):
 
 def plan(s):
     """One decision; with pipeline stages as many as find nothing to do."""
-    if s.slots > 1:
-        return _visit_slots(s)
-    return _plan(s)
+    t = s.tree
+    t.h_now = s.now
+    t.h_start = max(s.now, s.stage_free[0])
+    code = _visit_slots(s) if s.slots > 1 else _plan(s)
+    if t.h_load + t.h_wait > 0.0:
+        host_waits(s)
+    return code
 
 
 def complete(s, p):
@@ -233,6 +246,7 @@ def complete(s, p):
     if s.slots > 1:
         switch_slot(s, s.p_slot[p])
         s.m_busy[s.slot] = 0
+    s.tree.h_now = s.now
     apply_result(s, p)
 
 

@@ -186,7 +186,7 @@ class Vllm(Scheduler):
         return cls.constructor(p)(*arguments)
 
     @classmethod
-    def tiers(cls, params: VllmParams, site: Site) -> Any:
+    def tiers(cls, params: VllmParams, site: Site, blocks: int) -> Any:
         """Host memory and more behind the KV cache."""
         return tiers_of(params, site)
 

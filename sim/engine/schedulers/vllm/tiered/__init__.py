@@ -21,7 +21,6 @@ from sim.engine.schedulers.vllm.tiered.keep import offer, saving, store_units
 from sim.engine.schedulers.vllm.tiered.state import TieredState, new_tiered, widen_stored
 from sim.engine.schedulers.vllm.update import complete_step, enqueue_vllm
 from sim.engine.schedulers.vllm.withdraw import withdraw_vllm
-from sim.engine.tiers.counts import STALLED
 from sim.jit import implement, inline
 
 __all__ = ["TieredState", "new_tiered"]
@@ -85,7 +84,6 @@ def _end_of_decision(s):
     s.step_until = s.flush = 0.0
     if stall > 0.0 and s.rows_planned > 0:
         s.stall = stall
-        s.tc[STALLED] += stall
 
 
 def _complete(s, p):

@@ -10,7 +10,7 @@ import numpy as np
 
 from sim.engine.group import EngineGroup
 from sim.engine.schedulers.vllm.tiered.state import TieredState  # noqa: F401 - of these
-from sim.engine.tiers.counts import N_COUNTS, tiers_use
+from sim.engine.tiers.counts import N_COUNTS, STALLED, tiers_use
 from sim.engine.tiers.plan import TierPlan
 from sim.engine.tiers.tier import clear_tier
 from sim.jit import kernel
@@ -28,6 +28,7 @@ def _carry_over(states, k, fresh):
     s = states[k]
     fresh.remote = s.remote
     fresh.tc = s.tc
+    fresh.stalled = s.stalled
     return s.cpu.evicted, s.disk.evicted
 
 
@@ -37,6 +38,7 @@ def _figures(states, counts, evicted):
         s = states[k]
         for j in range(s.tc.size):
             counts[k, j] = s.tc[j]
+        counts[k, STALLED] = s.stalled
         evicted[0] += s.cpu.evicted
         evicted[1] += s.disk.evicted
     evicted[2] += states[0].remote.evicted

@@ -1,0 +1,117 @@
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, misc, valid-type"
+"""HiCache: a candidate's prefix counts as far as host memory has it, and is copied back before the batch that takes it in, layer by layer.
+
+*Source*: SGLang 0.5.23 ``managers/schedule_policy.py: add_one_req``, ``mem_cache/unified_radix_cache.py: init_load_back``.
+"""
+
+from typing import Final
+
+import numpy as np
+
+from sim.engine.kv.radix import ROOT
+from sim.engine.kv.radix_host import add_host, load_back
+from sim.engine.kv.radix_walk import radix_move, radix_walk
+from sim.engine.outline import outlined
+from sim.engine.schedulers.sglang.admit import CONTINUE, NO_TOKEN, OTHER, _add_ignore_eos, charge, left_total, verdict_of
+from sim.engine.schedulers.sglang.memory import set_key
+from sim.engine.schedulers.sglang.order import match_waiting
+from sim.engine.schedulers.sglang.state import CLIP_MAX_NEW, SHORTEST, SglangState, ceil_page, ignores_eos, total_len
+from sim.engine.tiers.counts import ASKED, DEVICE, HIT, LOADS, LONGEST, N_COUNTS, TIER, WAITED
+from sim.jit import kernel
+
+
+@outlined(SglangState)
+def _match_both(s, slot, limit):
+    """`match_waiting`; the hit that orders the queue counts what host memory has."""
+    n = total_len(s, slot)
+    s.r_pre[slot] = 0
+    s.r_node[slot] = ROOT
+    host = 0
+    t = s.tree
+    if not t.off:
+        limit = min(n, limit)
+        set_key(s, 0, slot, limit)
+        s.r_pre[slot] = radix_walk(t, limit, 0, 0, 0, 0)
+        s.r_node[slot] = t.end
+        host = t.h_hit + 0
+    s.r_hit[slot] = min(s.r_pre[slot] + host, n - 1)
+    return 0
+
+
+@outlined(SglangState)
+def _load_host(s, slot):
+    """Copy back what the host has beyond the device's prefix, which is held; how many tokens that were."""
+    t = s.tree
+    before = t.h_load
+    got = load_back(t)
+    if got > 0:
+        node = t.h_end + 0
+        radix_move(t, s.r_node[slot], node)
+        s.r_node[slot] = node
+        s.r_pre[slot] += got
+        s.r_own[slot] = s.r_pre[slot]
+        wait = t.h_load
+        s.tc[LOADS] += 1.0
+        s.tc[WAITED] += wait
+        s.tc[LONGEST] = max(s.tc[LONGEST], max(wait, before))
+    return got
+
+
+@outlined(SglangState)
+def _add_with_host(s, slot):
+    """`admit._add_one`."""
+    n = total_len(s, slot)
+    match_waiting(s, slot, n - 1)
+    s.r_own[slot] = s.r_pre[slot]
+    s.r_fill[slot] = n
+    if s.prefill_max_requests > 0 and s.n_can >= s.prefill_max_requests:
+        return OTHER
+    if s.tree.off and ignores_eos(s, slot):
+        return _add_ignore_eos(s, slot)
+    max_new = s.r_max_new[slot] + 0
+    total = n - s.r_pre[slot] + min(max(max_new - s.r_done[slot], 0), CLIP_MAX_NEW) + s.page
+    radix_move(s.tree, -1, s.r_node[slot])  # the prefix must not be evicted for its own user
+    max_new = min(max_new, CLIP_MAX_NEW)
+    verdict = CONTINUE
+    on_device, got = s.r_pre[slot] + 0, 0
+    if not total < left_total(s):
+        verdict = NO_TOKEN
+    else:
+        got = _load_host(s, slot)
+    left = n - s.r_pre[slot]
+    extend = left
+    cut = s.chunk > 0 and ceil_page(s, left) > s.a_chunk
+    if verdict != CONTINUE:
+        pass
+    elif s.chunk <= 0 and s.n_can > 0 and ceil_page(s, left) >= s.a_input:
+        verdict = OTHER
+    elif cut:
+        pre = s.r_pre[slot] + 0
+        extend = (pre + s.a_chunk // s.page * s.page) // s.page * s.page - pre
+        if s.chunked >= 0 and s.policy == SHORTEST:
+            extend = 0
+        max_new = 0
+        if extend <= 0:
+            verdict = OTHER
+    if verdict != CONTINUE:
+        radix_move(s.tree, s.r_node[slot], -1)
+        return verdict
+    s.r_lock[slot] = s.r_node[slot]
+    if cut:
+        s.new_chunked = slot
+    charge(s, slot, extend, max_new)
+    s.tc[ASKED] += n
+    s.tc[DEVICE] += on_device
+    s.tc[TIER + HIT] += got
+    return verdict_of(s)
+
+
+@kernel
+def with_host(s, tokens, policy, read_s, write_s, latency, layers):
+    """Put host memory beside a new state's tree (`sim.engine.kv.radix_host.add_host`)."""
+    add_host(s.tree, tokens, policy, read_s, write_s, latency, layers)
+    s.tc = np.zeros(N_COUNTS)
+
+
+OWN: Final = frozenset({"_match_both", "_load_host", "_add_with_host"})
+INSTEAD: Final = {"match_waiting": "_match_both", "_add_one": "_add_with_host"}

@@ -1,0 +1,62 @@
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, misc"
+"""SGLang servers with HiCache: what their host memory did."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from sim.engine.group import EngineGroup
+from sim.engine.kv.radix_host import EVICTED, LOADED, SKIPPED, WRITTEN
+from sim.engine.tiers.counts import BLOCKS_READ, BLOCKS_SKIPPED, BLOCKS_WRITTEN, N_COUNTS, STALLED, TIER, tiers_use
+from sim.engine.tiers.plan import TierPlan
+from sim.jit import kernel
+
+
+@kernel
+def _carry_over(states, k, fresh):
+    """What was counted stays when another process takes the place of replica ``k``; its host memory is lost."""
+    s = states[k]
+    for j in range(s.tree.h_count.size):
+        fresh.tree.h_count[j] = s.tree.h_count[j]
+    fresh.tree.h_count[EVICTED] += s.tree.h_size - s.tree.h_free
+    fresh.tc = s.tc
+    fresh.stalled = s.stalled
+
+
+@kernel
+def _figures(states, counts, evicted):
+    for k in range(len(states)):
+        s = states[k]
+        for j in range(s.tc.size):
+            counts[k, j] = s.tc[j]
+        counts[k, STALLED] = s.stalled
+        moved = s.tree.h_count
+        counts[k, TIER + BLOCKS_READ] = moved[LOADED]
+        counts[k, TIER + BLOCKS_WRITTEN] = moved[WRITTEN]
+        counts[k, TIER + BLOCKS_SKIPPED] = moved[SKIPPED]
+        evicted[0] += moved[EVICTED]
+
+
+class HostEngines(EngineGroup):
+    """`with_tiers` says how much host memory they have."""
+
+    def __init__(self, states: Sequence[Any], recorder: Any) -> None:
+        super().__init__(states, recorder)
+        self._plan = TierPlan(1, 1.0, ())
+
+    def with_tiers(self, plan: TierPlan) -> None:
+        """Before anything has run."""
+        self._plan = plan
+
+    def renewed(self, replica: int, fresh: Any) -> None:
+        """Another process takes a replica's place."""
+        _carry_over(self._states, replica, fresh)
+
+    def tiers(self) -> dict[str, Any]:
+        """What host memory did so far."""
+        counts, evicted = np.zeros((self.n, N_COUNTS)), np.zeros(1)
+        _figures(self._states, counts, evicted)
+        return tiers_use(counts, self._plan.told(), [0], self._plan.bytes, evicted, self.n)
