@@ -54,7 +54,7 @@ def host_tokens(p: Any, site: Site, device: int) -> int:
     tokens = p.hicache_ratio * device
     if p.hicache_size > 0:
         tokens = p.hicache_size * 1e9 * site.tp / bytes_per_token(site)
-    return int(tokens) // p.page_size * p.page_size  # type: ignore[no-any-return]
+    return int(tokens) // p.page_size * p.page_size
 
 
 def host_plan(p: Any, site: Site, device: int) -> TierPlan | None:
