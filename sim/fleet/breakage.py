@@ -60,6 +60,13 @@ def check_faults(faults: Sequence[Fault], plans: Sequence[Any]) -> None:
             raise ConfigError(
                 "faults.name", fault.name, "is about the links between prefill and decode pools, of which there are none"
             )
+        elif fault.touches == "store" and not any(m.shared for p in plans if p.tiers is not None for m in p.tiers.media):
+            raise ConfigError(
+                "faults.name",
+                fault.name,
+                "is about a remote store of KV, of which there is none",
+                hint="an engine with kv_connector LMCacheConnectorV1 and a remote_url has one",
+            )
 
 
 def evidence_of(faults: Sequence[Fault], plans: Sequence[Any]) -> list[dict[str, Any]]:

@@ -190,6 +190,13 @@ class Faults(Station):
         """A new router."""
         self.new_router()
 
+    def store(self, there: bool) -> None:
+        """Of all pools."""
+        for group in self._engines.groups:
+            if hasattr(group, "set_store"):
+                group.catch_up(self._clock.now)
+                group.set_store(there)
+
     def link(self, factor: float) -> None:
         """Of all links."""
         self.set_links(factor, self._now.end_s if self._now is not None else 0.0)

@@ -39,6 +39,9 @@ class Hands(Protocol):
     def forget(self) -> None:
         """The router starts anew: trees, counters and sessions are empty."""
 
+    def store(self, there: bool) -> None:
+        """The remote store of KV is lost with all it keeps; ``there``: an empty one takes its place."""
+
     def link(self, factor: float) -> None:
         """The links between prefill and decode replicas carry ``factor`` times as much; 0: nothing; 1: as ever."""
 
@@ -89,7 +92,7 @@ class Fault(ABC):
     source: ClassVar[str] = ""
     """Of `default_mtbf`."""
     scope: ClassVar[Literal["replica", "fleet"]] = "replica"
-    touches: ClassVar[Literal["process", "speed", "gateway", "router", "link"]] = "process"
+    touches: ClassVar[Literal["process", "speed", "gateway", "router", "link", "store"]] = "process"
     """What breaks: requests are cut off where it is a process or the gateway."""
 
     def __init__(self, params: Any) -> None:

@@ -264,3 +264,26 @@ def test_transfers_queue_on_their_lane() -> None:
         return t.transfer(tier, 0, 1.0, 10), t.transfer(tier, 0, 1.5, 5), t.transfer(tier, 1, 1.0, 10)
 
     assert twice(t.new_tier(4, 0.1, 0.2, 0.5)) == pytest.approx((2.5, 3.5, 3.5))
+
+
+def test_a_lost_store_is_empty_and_while_it_is_out_keeps_nothing() -> None:
+    far = [LMCACHE, "deployment.replicas=2", "deployment.engine.LMCACHE_CONFIG_FILE={local_cpu: false, remote_url: lm://x}"]
+    remote = {}
+    for name, fault in {
+        "well": [],
+        "lost": ["faults=[{name: store_loss, at: 40s}]"],
+        "out": ["faults=[{name: store_loss, at: 40s, for: 60s}]"],
+    }.items():
+        result = run(*far, *fault)
+        check_conservation(result)
+        remote[name] = tiers(result)["tiers"][1]
+    shares = [remote[name]["hit_share"] for name in ("well", "lost", "out")]
+    assert shares == sorted(shares, reverse=True)
+    assert shares[0] > shares[1] > shares[2] > 0
+    assert remote["well"]["evicted_bytes"] == 0 < remote["lost"]["evicted_bytes"]
+    assert remote["out"]["written_bytes"] < remote["lost"]["written_bytes"]
+
+
+def test_there_must_be_a_store_to_lose() -> None:
+    with pytest.raises(ConfigError, match="of which there is none"):
+        Prepared(sim.loads(BASE, ["faults=[{name: store_loss, at: 40s}]", "deployment.engine.kv_offloading_size=8"]))

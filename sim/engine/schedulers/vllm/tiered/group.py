@@ -45,10 +45,13 @@ def _figures(states, counts, evicted):
 
 
 @kernel
-def _lose_remote(states):
-    n = states[0].remote.used
-    clear_tier(states[0].remote)
-    return n
+def _set_remote(states, blocks):
+    """An empty store of so many units in the place of each that there is."""
+    for k in range(len(states)):
+        lost = states[k].remote.used
+        states[k].remote.total = blocks
+        clear_tier(states[k].remote)
+        states[k].remote.evicted += lost
 
 
 class TieredEngines(EngineGroup):
@@ -77,9 +80,10 @@ class TieredEngines(EngineGroup):
         self._lost[0] += cpu
         self._lost[1] += disk
 
-    def lose_store(self) -> int:
-        """The remote store is gone with all it kept, and a new one is empty; returns how many blocks it had."""
-        return int(_lose_remote(self._states))
+    def set_store(self, there: bool) -> None:
+        """The remote store is lost with all it kept; ``there``: an empty one takes its place."""
+        blocks = [self._plan.blocks(k) for k, m in enumerate(self._plan.media) if m.shared]
+        _set_remote(self._states, blocks[0] if there and blocks else 0)
 
     def tiers(self) -> dict[str, Any]:
         """What the tiers did so far."""
