@@ -183,6 +183,22 @@ class Traffic(Sources):
         allow_inf_nan=False,
         description="share of requests whose answer must follow a grammar or JSON schema",
     )
+    sampling: Literal["filtered", "greedy"] = Field(
+        "filtered",
+        description="how tokens are drawn: with top-k or top-p, as servers do by default where the model's generation_config says so, "
+        "or always the most likely one (temperature 0)",
+    )
+    penalties: float = Field(
+        0.0,
+        ge=0.0,
+        le=1.0,
+        allow_inf_nan=False,
+        description="share of requests with a presence, frequency or repetition penalty",
+    )
+    logprobs: float = Field(
+        0.0, ge=0.0, le=1.0, allow_inf_nan=False, description="share of requests that want log-probabilities of their tokens"
+    )
+    n: int = Field(1, ge=1, le=1024, description="answers to one request; only 1 is modelled")
     too_long: Literal["error", "skip"] = Field("error", description="what becomes of requests longer than the model's context")
 
     @model_validator(mode="before")

@@ -20,6 +20,7 @@ from sim.cost.launches import eager, piecewise
 from sim.cost.layout import Layout, Wires
 from sim.cost.profile import EngineProfile
 from sim.cost.recurrent import state_time
+from sim.cost.sampling import PLAIN, add_sampling
 from sim.cost.step import COMMS, COMPUTE, FLOOR, MEMORY, SMALL
 from sim.errors import ConfigError
 from sim.hardware.accelerator import Accelerator
@@ -90,7 +91,9 @@ def build_tables(
     if extras.placement is not None:
         from sim.cost.ggml import placed_tables
 
-        return placed_tables(model, accelerator, layout, profile, max_tokens, extras.placement)
+        tables, evidence = placed_tables(model, accelerator, layout, profile, max_tokens, extras.placement)
+        notes = add_sampling(extras.sampling, profile, model.vocab, tables.head[:, SMALL])
+        return tables, replace(evidence, notes=merge_notes(evidence.notes, notes))
     model.check_parallelism(layout.tp, layout.pp, layout.ep, layout.dp)
     return _Builder(model, accelerator, layout, profile, max_tokens).build(extras)
 
@@ -162,6 +165,8 @@ class _Builder:
         constants = self._constants(decode, decode_window, full, windowed, window)
         if extras.structured:
             self._masks(extras.structured, head)
+        if extras.sampling != PLAIN:
+            self.notes += add_sampling(extras.sampling, self.profile, self.m.vocab, head[:, SMALL])
         for index, value in self._extras(extras, layers, decode + decode_window, head).items():
             constants[index] = value
         if self.together:

@@ -87,6 +87,13 @@ class LineFigures(Record):
     )
     sampler_step: Time = Field(None, description="sampling, per step (device)")
     sampler_row: Time = Field(None, description="sampling, per sampled row (device)")
+    step_scatter: Amount = Field(None, description="standard deviation of the logarithm of a step's time, where it was measured")
+    filter_row: Time = Field(
+        None, description="part of sampling that filtering by top-k and top-p takes, per row and 131,072 tokens of vocabulary"
+    )
+    penalty_step: Time = Field(None, description="presence, frequency and repetition penalties, per step that has any")
+    penalty_row: Time = Field(None, description="the same, per row that has any and 131,072 tokens of vocabulary")
+    logprob_row: Time = Field(None, description="log-probabilities of a token, per row that wants them")
     structured_row: Time = Field(None, description="mask of allowed tokens, per row that must follow a grammar")
     mixed_factor: Factor = Field(None, description="decode attention in a step that also computes prompts, relative to alone")
     mixed_row: Time = Field(None, description="more per layer for each decode row in such a step")

@@ -11,6 +11,7 @@ from sim.cost.layout import Layout
 from sim.cost.placement import Placement
 from sim.cost.profile import EngineProfile
 from sim.cost.residual import Floats
+from sim.cost.sampling import PLAIN, Sampling
 from sim.cost.step import FLOOR
 from sim.errors import ConfigError
 from sim.hardware.accelerator import Accelerator
@@ -31,7 +32,8 @@ class Extras:
     """``draft``: the draft model of method ``draft_model``; ``draft_tokens`` proposed per row and step; ``lora_rank`` of the adapters.
 
     ``draft_passes``: forward passes of the draft one after the other, None: one per token. ``structured``: share of rows whose tokens must
-    follow a grammar. ``placement``: where llama.cpp keeps the layers (`sim.cost.ggml`). ``notes``: sentences for the evidence.
+    follow a grammar. ``sampling``: what else is asked of it.
+    ``placement``: where llama.cpp keeps the layers (`sim.cost.ggml`). ``notes``: sentences for the evidence.
     """
 
     draft_method: DraftMethod = "none"
@@ -40,6 +42,7 @@ class Extras:
     lora_rank: int = 0
     placement: Placement | None = None
     structured: float = 0.0
+    sampling: Sampling = PLAIN
     draft_passes: int | None = None
     notes: tuple[str, ...] = ()
 

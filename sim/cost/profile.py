@@ -37,7 +37,8 @@ class EngineProfile:
     is ``eager_layer`` without compilation (``enforce_eager``; 0: not known). ``piecewise_layer`` is a layer's attention, launched between
     graphs that leave it out (``decode_graph`` piecewise); ``sinks_layer`` what it adds where sinks need Triton (before Hopper),
     ``sinks_prefill`` how much longer prompts take there.
-    ``structured_row``: the mask of allowed tokens, per row that must follow a grammar (0: not modelled). ``expert_layer`` and
+    ``structured_row``: the mask of allowed tokens, per row that must follow a grammar (0: not modelled). ``filter_row, penalty_step, penalty_row,
+    logprob_row``: what clients may ask of sampling (`sim.cost.sampling`; 0: not known). ``expert_layer`` and
     ``expert_token``: what surrounds the kernels of a layer of experts that were measured (sorting, scattering, quantising), a step and a token.
     ``int4_expert_layer`` and ``int4_expert_token`` are what a layer of experts with 4-bit weights takes more than the kernels that were
     measured, a step and a token. ``decode_tile``: decode attention computes so many query rows per KV head, whatever the group (0: as measured).
@@ -45,6 +46,7 @@ class EngineProfile:
     measured: older releases had slower ones. ``compute_scale``: the compute of matrix products alone; ``prefill_scale``: attention of prompts beyond its
     launch; ``expert_scale``: routed experts; ``collective_start``: further seconds
     of every collective.
+    ``step_scatter``: standard deviation of the logarithm of a step's time about its mean (`sim.engine.scatter`; 0: not measured).
     ``band``: what is left of the model's error by metric, as `servesim calibrate` writes it.
     ``mixed_factor`` is how much longer decode attention takes in a step that also computes prompts. ``figures`` has source and grade of each.
     """
@@ -88,6 +90,11 @@ class EngineProfile:
     expert_layer: float = 0.0
     expert_token: float = 0.0
     structured_row: float = 0.0
+    step_scatter: float = 0.0
+    filter_row: float = 0.0
+    penalty_step: float = 0.0
+    penalty_row: float = 0.0
+    logprob_row: float = 0.0
     int4_expert_layer: float = 0.0
     int4_expert_token: float = 0.0
     decode_tile: float = 0.0

@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 
 from sim.cost.features import PREFILL_ROWS, TOKENS
-from sim.cost.step import device_time, wall_time
+from sim.cost.step import device_time, scattered, wall_time
 from sim.jit import f8s, i8, inline, kernel, new, struct
 from sim.ledger import N_PARTS, PART_COMMUNICATION, PART_HOST, PART_LINEAR_COMPUTE, PART_LINEAR_MEMORY, PART_OTHER
 
@@ -103,7 +103,7 @@ def together_time(cost, shared, feats, device, parts):
     comms = _part(shared, tokens, padded, 2)
     other = _part(shared, tokens, padded, 3)
     busy = slowest + (compute + memory + comms + other)
-    t = wall_time(cost, busy, floor, host)
+    t = scattered(cost, wall_time(cost, busy, floor, host))
     for k in range(ranks):
         parts[k, PART_LINEAR_COMPUTE] += compute
         parts[k, PART_LINEAR_MEMORY] += memory

@@ -25,7 +25,7 @@ from sim.cost.features import (
     SAMPLED,
     TOKENS,
 )
-from sim.jit import f8s, f8ss, i8, i8s, inline, kernel, new, struct
+from sim.jit import f8, f8s, f8ss, i8, i8s, inline, kernel, new, struct
 from sim.ledger import (
     PART_ATTENTION_DECODE,
     PART_ATTENTION_PREFILL,
@@ -78,6 +78,21 @@ class StepCost:
     head: i8
     n_head: i8
     stage_share: f8s  # [pp]: share of the layers' time by pipeline stage
+    # steps that scatter (`sim.engine.scatter`): 0, or the number of `factors` in turn; the next one, the least, and the last step without
+    scatter: i8
+    scatter_next: i8
+    scatter_least: f8
+    scatter_base: f8
+    factors: f8s
+
+
+@inline
+def _even(c):
+    """Steps of a kind all last as long."""
+    c.scatter = c.scatter_next = 0
+    c.scatter_least = 1.0
+    c.scatter_base = 0.0
+    c.factors = np.zeros(0)
 
 
 @kernel
@@ -91,6 +106,7 @@ def new_linear_cost(base, index, coef):
     c.data = np.zeros(0)
     c.layers = c.layers_prompt = c.n_layers = c.head = c.n_head = 0
     c.stage_share = np.ones(1)
+    _even(c)
     return c
 
 
@@ -109,6 +125,7 @@ def new_table_cost(data, layers, layers_prompt, n_layers, head, n_head, stage_sh
     c.head = head
     c.n_head = n_head
     c.stage_share = stage_share
+    _even(c)
     return c
 
 
@@ -161,6 +178,11 @@ def copy_cost(c):
     d.head = c.head
     d.n_head = c.n_head
     d.stage_share = c.stage_share
+    d.scatter = c.scatter
+    d.scatter_next = c.scatter_next
+    d.scatter_least = c.scatter_least
+    d.scatter_base = c.scatter_base
+    d.factors = c.factors
     return d
 
 
@@ -284,12 +306,29 @@ def wall_time(c, device, floor, host):
 
 
 @inline
+def scattered(c, total):
+    """A step as long as its turn says. The n-th step of an engine has the n-th factor whether it is taken alone or with others in one stroke."""
+    if c.scatter > 0:
+        c.scatter_base = total
+        total *= c.factors[c.scatter_next]
+        c.scatter_next = c.scatter_next + 1 if c.scatter_next + 1 < c.scatter else 0
+    return total
+
+
+@inline
+def not_taken(c):
+    """The step whose time was asked for last is not taken now: its factor waits for it."""
+    if c.scatter > 0:
+        c.scatter_next = c.scatter_next - 1 if c.scatter_next > 0 else c.scatter - 1
+
+
+@inline
 def step_time(c, feat, parts):
     """Seconds of a step with these sums; adds what they were spent on to ``parts``."""
     if feat[TOKENS] == 0.0:
         return 0.0
     device, floor, host = device_time(c, feat, parts)
-    total = wall_time(c, device, floor, host)
+    total = scattered(c, wall_time(c, device, floor, host))
     parts[PART_HOST] += total - device
     return total
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from sim.cost.step import copy_cost
 from sim.engine.loop import outlook
 from sim.engine.seam import Group
 from sim.engine.state import record_end, record_gauges
@@ -38,6 +39,13 @@ def _replace(states, keys, k, fresh, t):
     fresh.n_preempted = s.n_preempted
     fresh.front_serial = s.front_serial
     fresh.multi_step = s.multi_step
+    if s.cost.scatter > 0:  # of the machine, not of the process
+        c = copy_cost(fresh.cost)
+        c.factors = s.cost.factors
+        c.scatter = s.cost.scatter
+        c.scatter_next = s.cost.scatter_next
+        c.scatter_least = s.cost.scatter_least
+        fresh.cost = c
     states[k] = fresh
     keys[k] = outlook(fresh)
     return lost

@@ -19,6 +19,7 @@ import numpy as np
 
 from sim.cost.features import DECODE_CTX, DECODE_ROWS, DECODE_TOKENS, LORA_LOADS, LORA_READS, N_FEATURES, PREFILL_TOKENS, TOKENS
 from sim.cost.shared import SharedCost, together_time
+from sim.cost.step import not_taken
 from sim.engine.adapters import count_adapters
 from sim.engine.confer import SAID, at_rest, confer, heed, unfinished
 from sim.engine.contract import BATCH, NOTHING, apply_steady, clear_place, complete, enqueue, next_place, plan, steady_steps
@@ -168,6 +169,7 @@ def _run_together(states, g, k, until):
             for j in range(g.ranks):
                 feat = states[g.first + j].q_feat
                 feat[last, DECODE_CTX] -= feat[last, DECODE_ROWS]
+            not_taken(states[g.first].cost)
             break
         start, end = next_start, next_end
         for j in range(g.ranks):
@@ -305,7 +307,10 @@ def _outlook(states, g):
             if states[g.first + k].in_len > 0:
                 empty = False
         if lead.hint > 1 and empty:
-            t += _SURE * (lead.hint - 1) * (lead.q_end[p] - lead.q_start[p])
+            step = lead.q_end[p] - lead.q_start[p]
+            if lead.cost.scatter > 0:
+                step = min(step, lead.cost.scatter_base * lead.cost.scatter_least)
+            t += _SURE * (lead.hint - 1) * step
         return t
     for k in range(g.ranks):
         s = states[g.first + k]

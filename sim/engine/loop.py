@@ -9,7 +9,7 @@ from math import inf
 import numpy as np
 
 from sim.cost.features import DECODE_CTX, DECODE_ROWS, DECODE_TOKENS, LORA_LOADS, LORA_READS, PREFILL_TOKENS, TOKENS
-from sim.cost.step import stage_time, step_time
+from sim.cost.step import not_taken, stage_time, step_time
 from sim.engine.adapters import count_adapters
 from sim.engine.contract import BATCH, NOTHING, apply_steady, complete, enqueue, grow, plan, steady_steps
 from sim.engine.state import (
@@ -108,6 +108,7 @@ def _run_steady(s, k, until):
         finish = next_end if s.depth == 1 else next_start
         if finish > until:
             feat[DECODE_CTX] -= rows
+            not_taken(s.cost)
             break
         start, end = next_start, next_end
         for j in range(parts.size):
@@ -198,7 +199,10 @@ def outlook(s):
         p = s.q_head
         t = max(s.now, s.q_end[p])
         if s.hint > 1 and s.in_len == 0:  # whoever waits in the inbox may be gone sooner
-            t = max(t, min(t + _SURE * (s.hint - 1) * (s.q_end[p] - s.q_start[p]), s.horizon))
+            step = s.q_end[p] - s.q_start[p]
+            if s.cost.scatter > 0:
+                step = min(step, s.cost.scatter_base * s.cost.scatter_least)
+            t = max(t, min(t + _SURE * (s.hint - 1) * step, s.horizon))
         return t
     return min(min(s.wake, s.horizon), _next_arrival(s))
 

@@ -14,6 +14,7 @@ from sim.cost.extras import Extras, adapter_bytes
 from sim.cost.layout import Layout
 from sim.cost.memory import Budget, Deployment, Divides, Line, memory_budget
 from sim.cost.profile import EngineProfile, load_engine_profile
+from sim.cost.sampling import asked
 from sim.cost.together import build_rank_cost
 from sim.engine.adapters import set_adapters
 from sim.engine.contract import Ranks, Scheduler, Site
@@ -198,9 +199,13 @@ def _plan(section: Any, model: ModelSpec, name: str, field: str, traffic: Any) -
     if traffic.structured_output and not profile.structured_row:
         why = f"is not modelled for {scheduler.name} {getattr(params, 'version', '')}".rstrip()
         raise NotModelledError("traffic.structured_output", traffic.structured_output, why, "0")
-    extras = replace(scheduler.extras(params, site) or Extras(), structured=traffic.structured_output)
+    sampling = asked(traffic, profile, scheduler.name)
+    extras = replace(scheduler.extras(params, site) or Extras(), structured=traffic.structured_output, sampling=sampling)
     tokens = scheduler.max_batch_tokens(params, site)
     cost, shared, evidence = step_costs(model, accelerator, replace(layout, dp=site.dp), profile, tokens, extras, ranks)
+    if profile.step_scatter > 0.0:
+        sigma = f"steps scatter about their mean by {100 * profile.step_scatter:g} % (log-normal), as measured of this engine and accelerator"
+        evidence = replace(evidence, notes=merge_notes(evidence.notes, [sigma]))
     if warnings := list(scheduler.cache_notes(params, site)):
         evidence = replace(evidence, notes=merge_notes(warnings, evidence.notes))
     return Plan(

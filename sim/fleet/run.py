@@ -73,6 +73,7 @@ def execute(
     groups = engines_of(plans, bins, _first_width(traffic, bins), histogram)
     for group in groups:
         group.set_multi_step(multi_step)
+    _scatter(groups, plans, seed)
     world = wire(
         groups,
         make_routers(plans, router, seed),
@@ -109,6 +110,17 @@ def execute(
         world.record,
         world.leaves() | pools_of(groups, plans),
     )
+
+
+def _scatter(groups: Sequence[Any], plans: Sequence[Plan], seed: int) -> None:
+    """Let the steps of pools scatter of whose machines it is known how much they do."""
+    if len(groups) != len(plans):  # models that share cards
+        return
+    for group, p in zip(groups, plans, strict=True):
+        if p.profile.step_scatter > 0.0:
+            from sim.engine.scatter import scatter_steps
+
+            scatter_steps(group._states, p.profile.step_scatter, seed, p.name)
 
 
 def pools_of(groups: Sequence[Any], plans: Sequence[Plan]) -> dict[str, Any]:

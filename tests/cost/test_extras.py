@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from sim.cost import features as f
@@ -9,6 +10,7 @@ from sim.cost.build import build_step_cost
 from sim.cost.extras import Extras, adapter_bytes
 from sim.cost.layout import Layout
 from sim.cost.profile import load_engine_profile
+from sim.cost.sampling import VOCABULARY, Sampling, add_sampling, row_seconds
 from sim.cost.step import stage_time
 from sim.errors import ConfigError
 from sim.hardware import load_accelerator
@@ -135,3 +137,30 @@ def test_the_busiest_rank_of_experts_sets_the_pace():
 
     assert step(1.0, 4) == pytest.approx(step(1.5, 4), rel=0.25)  # weights of the experts dominate
     assert 1.1 < step(1.5, 1024) / step(1.0, 1024) < 1.5
+
+
+@pytest.mark.parametrize("rows", [1, 64])
+def test_what_is_asked_of_sampling_is_paid_by_the_row(rows):
+    host, vocabulary = load_engine_profile("vllm"), load_model("llama-3.1-8b").vocab
+    plain = seconds(cost(), batch(rows, 1000))
+
+    greedy = seconds(cost(Extras(sampling=Sampling(greedy=True))), batch(rows, 1000))
+    logprobs = seconds(cost(Extras(sampling=Sampling(logprobs=0.5))), batch(rows, 1000))
+
+    assert plain - greedy == pytest.approx(rows * host.filter_row * vocabulary / VOCABULARY, rel=1e-6)
+    assert logprobs - plain == pytest.approx(0.5 * rows * host.logprob_row, rel=1e-6)
+
+
+def test_penalties_of_llama_cpp_are_applied_on_the_host_whatever_the_batch():
+    host = load_engine_profile("llama.cpp")
+    small = np.zeros(9)
+    notes = add_sampling(Sampling(penalties=1.0), host, 2 * VOCABULARY, small)
+
+    assert small.tolist() == pytest.approx([2.0 * host.penalty_row * n for n in range(9)])
+    assert any("penalties" in n for n in notes)
+
+
+def test_no_row_takes_less_than_nothing_to_sample():
+    host = load_engine_profile("vllm", "0.15")
+    step, row = row_seconds(Sampling(greedy=True), host, 100 * VOCABULARY)
+    assert (step, row) == (0.0, -host.sampler_row)

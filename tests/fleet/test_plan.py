@@ -32,4 +32,7 @@ def test_grammars_are_refused_where_their_time_is_not_known():
     with pytest.raises(NotModelledError, match="structured_output"):
         planned("traffic.structured_output=0.5", "deployment.engine={name: tgi}")
 
+    for asked in ("sampling=greedy", "penalties=0.5", "logprobs=0.5", "n=2"):
+        with pytest.raises(NotModelledError, match=asked.partition("=")[0]):
+            planned(f"traffic.{asked}", "deployment.engine={name: tgi}")
     assert any("structured output" in note for note in planned("traffic.structured_output=0.5")[0].evidence.notes)

@@ -9,6 +9,7 @@ from typing import Any
 from sim import registry
 from sim.cost.extras import Extras
 from sim.cost.profile import EngineProfile, engine_profiles, load_engine_profile
+from sim.cost.sampling import asked
 from sim.errors import ConfigError, NotModelledError
 from sim.fleet.build import Plan, engine_of, host, plan, step_costs
 from sim.hardware import load_accelerator
@@ -81,7 +82,7 @@ def fleet(point: Point, overrides: Overrides | None = None) -> list[Plan]:
         made = plan(point.scenario)[0]
         chat = point.scenario.traffic.endpoint == "chat"
         own = host(made.scheduler, made.params, made.model, profile_of(point, overrides), chat)
-        return [_with_profile(made, own, point.scenario.traffic.structured_output)]
+        return [_with_profile(made, own, point.scenario.traffic)]
     given = _settings(point)
     pools = _pools(point, {"name": point.engine, **given})
     raw: dict[str, Any] = {
@@ -129,11 +130,13 @@ def _pools(point: Point, engine: dict[str, Any]) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def _with_profile(made: Plan, profile: EngineProfile, structured: float = 0.0) -> Plan:
+def _with_profile(made: Plan, profile: EngineProfile, traffic: Any = None) -> Plan:
     if profile == made.profile:
         return made
     tokens = made.scheduler.max_batch_tokens(made.params, made.site)
-    extras = replace(made.scheduler.extras(made.params, made.site) or Extras(), structured=structured)
+    extras = made.scheduler.extras(made.params, made.site) or Extras()
+    if traffic is not None:
+        extras = replace(extras, structured=traffic.structured_output, sampling=asked(traffic, profile, made.scheduler.name))
     layout = replace(made.layout, dp=made.site.dp)
     cost, shared, evidence = step_costs(made.model, made.accelerator, layout, profile, tokens, extras, made.ranks)
     return replace(made, profile=profile, cost=cost, shared=shared, evidence=evidence)
