@@ -72,7 +72,7 @@ def test_what_a_report_is_named_cannot_break_it(tmp_path: Path) -> None:
     html = (tmp_path / "report.html").read_text()
     assert "<script>x" not in html
     assert "2 runs under other random numbers" in html
-    assert "requests within all targets" in terminal.as_text(repeat.screen(answer), 80)
+    assert "Requests within all targets" in terminal.as_text(repeat.screen(answer), 80)
 
 
 def test_sensitivity_finds_the_setting_that_matters(tmp_path: Path) -> None:
