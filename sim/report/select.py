@@ -28,13 +28,13 @@ def screen(answer: SelectAnswer) -> Group:
     for r in answer.rows:
         price = [words.DASH if r.cost is None else f"{r.cost:,.2f}"] if answer.currency else []
         on = f"{r.size} × {r.accelerator} tp {r.tp}" if r.size else r.accelerator
-        cards = (f"{r.accelerators:,}" if r.accelerators else words.DASH) + (f" ({r.within()})" if r.within() else "")
+        cards = (f"{r.accelerators:,}" if r.accelerators else words.DASH) + (f" ({r.within()})" if " " in r.within() else "")
         cells = (cards, *price, f"{r.attainment:.2%}")
         shown = [words.seconds(r.figures[k]) if k in r.figures else words.DASH for k in ("ttft_p99_s", "tpot_p50_s")]
         table.add_row(TITLES.get(r.engine, r.engine), on, *cells, *shown, style="" if r.holds else "dim")
     lines: list[Any] = [Text(answer.english[0], style="bold green" if answer.verdict else "bold red"), table]
     lines += [Text(line) for line in answer.english[1:]]
-    if any(r.within() for r in answer.rows):
+    if any(" " in r.within() for r in answer.rows):
         lines.append(Text("Cards in brackets: within the error of the model on measured deployments.", style="dim"))
     lines += [Text(f"{TITLES.get(r.engine, r.engine)}: {r.why}", style="dim") for r in answer.rows if r.why]
     lines.append(Text("By situation:", style="bold"))
@@ -90,7 +90,7 @@ def page(answer: SelectAnswer) -> Page:
         notes=[*answer.english[1:], *answer.chinese],
         warnings=list(answer.warnings),
         sections=[
-            Section("Under this traffic", FIGURES, table=Table(head, rows, (0, 1, len(head) - 1), sortable=True)),
+            Section("Under this traffic", FIGURES, table=_without_empty(head, rows)),
             Section("By situation", table=Table(["situation", "choice", "场景", "选择"], situations, (0, 1, 2, 3))),
             Section("Facts", FACTS, table=Table(["", *engines], cells, tuple(range(len(engines) + 1)))),
         ],
@@ -101,6 +101,13 @@ def page(answer: SelectAnswer) -> Page:
             Section("Everything that was tried", table=study.rows_table(list(answer.tried))),
         ],
     )
+
+
+def _without_empty(head: list[str], rows: list[list[Any]]) -> Table:
+    """The table, without its last column where nobody has a remark."""
+    if not any(row[-1] for row in rows):
+        return Table(head[:-1], [row[:-1] for row in rows], (0, 1), sortable=True)
+    return Table(head, rows, (0, 1, len(head) - 1), sortable=True)
 
 
 FIGURES = (

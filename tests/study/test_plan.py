@@ -192,6 +192,15 @@ def test_missing_prices_are_asked_for_by_name() -> None:
     assert "economics.accelerator_hour={h200-sxm" in found.candidates[1].refused
 
 
+def test_candidates_without_a_price_are_left_out_by_name() -> None:
+    few = quickstart("economics={accelerator_hour: {h100-sxm: 2.5}}")
+    found = sim.plan(few, candidates={"deployment.accelerator": ["h100-sxm", "l40s"]}, jobs=1, **SMALL)
+    assert found.winner.candidate.label == "h100-sxm"
+    (warning,) = [w for w in found.warnings if "price" in w]
+    assert "l40s" in warning
+    assert "economics.accelerator_hour" in warning
+
+
 def test_accelerators_need_no_prices_and_energy_needs_a_grid_for_carbon() -> None:
     few = sim.plan(quickstart("economics=null"), candidates={"deployment.tp": [1, 2]}, objective="accelerators", jobs=1, **SMALL)
     assert few.winner.cost == few.winner.accelerators

@@ -167,6 +167,8 @@ def answer(
         )
     if not is_random(base):
         warnings.append("The traffic is a recording: every run has the same arrivals, so nothing is said of other days.")
+    for missing in dict.fromkeys(c.refused for c in found if c.unpriced):
+        warnings.append(f"Left out for want of a price: {missing}.")
     tied = [f for f in ranked[1:] if best is not None and f.sure and f.cost == best.cost]
     if best is not None and tied:
         warnings.append(f"As good by {params.objective}: {'; '.join(size_of(f) for f in tied)}.")

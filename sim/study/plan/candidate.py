@@ -75,6 +75,8 @@ class Candidate:
     probes: tuple[Probe, ...] = field(default_factory=tuple)
     skipped: bool = False
     note: str = ""
+    unpriced: bool = False
+    """Whether it is ``refused`` because nobody says what its accelerators cost."""
 
     @property
     def required(self) -> float:
@@ -118,7 +120,7 @@ def examine(number: int, choice: Mapping[str, Any], scenario: Scenario | Servesi
     except UnknownNameError:
         raise
     except ServesimError as error:
-        return replace(base, refused=str(error))
+        return replace(base, refused=str(error), unpriced="no price" in getattr(error, "problem", ""))
 
 
 def _size(prepared: Prepared) -> int:

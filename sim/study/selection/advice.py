@@ -64,6 +64,8 @@ class Row:
         if self.model is None or not self.size or not self.accelerators:
             return ""
         one, m = self.accelerators // self.size, self.model
+        if m.low == m.high:
+            return f"{one * m.low:,}"
         high = f"{one * m.high:,}" if m.high is not None else f"> {2 * self.accelerators:,}"
         return f"{one * m.low:,}{to}{high}"
 
@@ -104,9 +106,8 @@ def advice(rows: Sequence[Row], currency: str, rate: float) -> tuple[list[str], 
     ]
     if (m := top.model) is not None:
         share = f"{m.level:.0%}"
-        english[0] += (
-            f" Model error: {top.within()} accelerators, as {share} of {m.deployments} measured deployments ({m.words}) would have it."
-        )
+        within = f"{top.within()} accelerator{'s' * (top.within() != '1')}{' at either end' * (m.low == m.high)}"
+        english[0] += f" Model error: {within}, as {share} of {m.deployments} measured deployments ({m.words}) would have it."
         chinese[0] += f"模型误差：按 {m.deployments} 个实测部署（{m.words}）中 {share} 的偏差，需要 {top.within(' 至 ')} 张卡。"
     close = [r for r in rows if r.holds and r is not top and r.engine not in ARCHIVED and _near(r, top)]
     if close:
