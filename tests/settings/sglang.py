@@ -38,6 +38,7 @@ TURNS = merged(
 TURNS["traffic"]["synthetic"]["sessions"] = {"turns": 3, "think_time": "2s"}
 
 CASES: dict[str, Case] = {
+    "version": Case("0.4"),
     "schedule_policy": Case("lpm", engine=FEW, changes=SHARED),
     "schedule_conservativeness": Case(0.2, engine=POOL),
     "chunked_prefill_size": Case(64),

@@ -18,6 +18,7 @@ GUESS = {"speculate": 3}
 BUSY = merged(STEADY, {"traffic": {"synthetic": {"requests": 40}}})
 
 CASES: dict[str, Case] = {
+    "version": Case("1.1"),
     "backend": Case("v2"),
     "max_concurrent_requests": Case(2),
     "waiting_served_ratio": Case(4.0, engine=PLAIN, changes=BUSY),

@@ -50,6 +50,7 @@ from sim.engine.contract import Ranks, Scheduler, Site
 from sim.engine.kv.radix import POLICIES
 from sim.engine.kv.radix_walk import radix_functions
 from sim.engine.outline import addresses, outlined_in
+from sim.engine.releases import older_host
 from sim.engine.schedulers.sglang import params as settings
 from sim.engine.schedulers.sglang import pools, ranks, recurrent, sides, step, window
 from sim.engine.schedulers.sglang.hicache import host_plan, pool_tokens
@@ -329,6 +330,11 @@ class Sglang(Scheduler):
             slots = params.max_running_requests  # nobody else needs one
         rule = replace(super().memory_rule(params, site), block_size=params.page_size, max_mamba_cache_size=slots)
         return replace(rule, keeps=pools.keeps(params, site.model))
+
+    @classmethod
+    def cache_notes(cls, params: SglangParams, site: Site) -> tuple[str, ...]:
+        """Also where the host side is of an older line."""
+        return (*super().cache_notes(params, site), *older_host("sglang", params.version, cls.version))
 
     @classmethod
     def caches(cls, params: SglangParams, model: Any) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from pydantic import Field, PrivateAttr
 from sim.cost.drafts import DraftMethod, acceptance
 from sim.engine.contract import EngineParams, Site
 from sim.engine.effect import inert, needs
+from sim.engine.releases import check_release
 from sim.engine.schedulers.sglang.hicache import check_hicache
 from sim.engine.schedulers.sglang.pools import with_strategy
 from sim.engine.schedulers.sglang.ranks import divided, graph_reserve, refuse_ranks, server_site
@@ -18,6 +19,7 @@ from sim.model.context import overridden, sglang_length
 from sim.model.spec import ModelSpec
 from sim.units import Seconds
 
+NEWEST = "0.5"
 MIB = 1 << 20
 _UNKNOWN_GPU = (4096, 160, 160)
 # GPU memory below MiB: chunked_prefill_size, largest decode graph for tp < 4 and tp >= 4
@@ -33,6 +35,11 @@ _BY_MEMORY = (
 class SglangParams(EngineParams):
     """Settings as ``python -m sglang.launch_server`` spells them; None is SGLang's own default for the GPU and model."""
 
+    version: str = Field(
+        NEWEST,
+        pattern=r"^\d+\.\d+(\.\d+)?$",
+        description="release whose host overheads apply, 0.2 to 0.5; decisions are those of 0.5.23",
+    )
     schedule_policy: Literal["fcfs", "lpm", "dfs-weight", "lof", "random", "hrrn", "shortest-prefill-first"] = Field(
         "fcfs",
         description="order of the waiting queue",
@@ -183,6 +190,7 @@ class SglangParams(EngineParams):
 
 def refuse(params: SglangParams, site: Site) -> None:
     """Raise for combinations that SGLang refuses (`ConfigError`) or that are not modelled (`NotModelledError`)."""
+    check_release("sglang", params.version, NEWEST)
     refuse_ranks(params, site)
     check_hicache(params, site)
     flags = (

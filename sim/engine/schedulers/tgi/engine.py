@@ -12,6 +12,7 @@ from sim.cost.memory_rules import TgiRule
 from sim.engine.contract import Scheduler, Site
 from sim.engine.kv.tgi_blocks import TgiBlocks
 from sim.engine.outline import addresses
+from sim.engine.releases import older_host
 from sim.engine.schedulers.tgi.params import TgiParams, resolve_params
 from sim.engine.schedulers.tgi.state import NONE, TgiSettings, TgiState, new_tgi_state
 from sim.errors import ConfigError
@@ -54,6 +55,11 @@ class Tgi(Scheduler):
     def resolve(cls, params: TgiParams, site: Site) -> TgiParams:
         """The launcher's defaults for this model and accelerator. Raises ConfigError, NotModelledError."""
         return resolve_params(params, site)
+
+    @classmethod
+    def cache_notes(cls, params: TgiParams, site: Site) -> tuple[str, ...]:
+        """Also where the host side is of an older line."""
+        return (*super().cache_notes(params, site), *older_host("tgi", params.version, cls.version))
 
     @classmethod
     def max_context(cls, params: TgiParams, site: Site) -> int:

@@ -7,9 +7,11 @@ from typing import Any, Literal
 from pydantic import Field
 
 from sim.engine.contract import EngineParams, Site
+from sim.engine.releases import check_release
 from sim.engine.schedulers.tgi.prefill import DEFAULT, card_of, family, prefill_budget
 from sim.errors import ConfigError, NotModelledError
 
+NEWEST = "3.3"
 Attention = Literal["flashinfer", "flashdecoding", "paged"]
 BLOCK_SIZE: dict[str, int] = {"flashinfer": 1, "flashdecoding": 256, "paged": 16}
 _NO_CHUNKING = ("gemma3", "idefics", "qwen2vl", "qwen25vl", "mllama")
@@ -19,6 +21,11 @@ _FIELD = "deployment.engine"
 class TgiParams(EngineParams):
     """Launcher arguments and environment. ``None``: the launcher's own choice for this model and accelerator."""
 
+    version: str = Field(
+        NEWEST,
+        pattern=r"^\d+\.\d+(\.\d+)?$",
+        description="Release whose host overheads apply, 0.8 to 3.3; decisions are those of 3.3 (``backend`` v2: of 2.x).",
+    )
     backend: Literal["v3", "v2"] = Field("v3", description="Router generation: v3 (chunking, prefix cache) or the older v2.")
     max_concurrent_requests: int = Field(128, ge=1, le=1_000_000, description="Requests in the server; one more is answered 429.")
     waiting_served_ratio: float = Field(
@@ -144,6 +151,7 @@ def _check_model(model: Any) -> None:
 
 
 def _check(p: TgiParams) -> None:
+    check_release("tgi", p.version, NEWEST)
     if p.max_input_tokens is not None and p.max_total_tokens is not None and p.max_input_tokens >= p.max_total_tokens:
         raise ConfigError(
             f"{_FIELD}.max_input_tokens", p.max_input_tokens, "must be below max_total_tokens", f"1..{p.max_total_tokens - 1}"
