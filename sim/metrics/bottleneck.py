@@ -93,6 +93,7 @@ def judge(facts: Mapping[str, Any]) -> tuple[str, str]:
 
     ``facts``: ``shares, kv_blocked, preemptions, finished, queue_share, queue_grows, met`` (of the SLO; None without one), ``step_s`` (mean),
     ``pool`` that the queue waited for (optional).
+    ``turned_away``: share of the requests that were not served, if these are most of those that miss the SLO (optional).
     ``spell``: they are those of the stretch in which the SLO was missed.
     """
     if not facts["finished"]:
@@ -126,6 +127,12 @@ def judge(facts: Mapping[str, Any]) -> tuple[str, str]:
             )
         return "queueing", f"Queueing breaks first: {wait}; {takes}.{tail}"
     if facts.get("met") is False:
+        if facts.get("turned_away"):
+            lost = _share(facts["turned_away"])
+            return (
+                top,
+                f"The SLO is missed by requests that were turned away or failed ({lost} of all), not by those that were served: {takes}.",
+            )
         step = f" ({show_seconds(facts['step_s'])} on average)" if facts.get("step_s") else ""
         if facts.get("spell"):
             return top, f"Steps were too long then{step}, not the queue; over the whole run {takes}."

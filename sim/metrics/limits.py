@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from sim.ledger import FINISHED
 from sim.metrics import bottleneck, hand_over
 from sim.metrics.facts import Facts
@@ -33,6 +35,14 @@ class Bottleneck(Section):
     queue_grows: bool
 
 
+def _turned_away(facts: Facts) -> float:
+    """Share of requests that were rejected or failed, where more of them miss the SLO than of those that were served; else 0."""
+    ended = int(np.count_nonzero(facts.counted))
+    lost = int(np.count_nonzero(facts.counted & ~facts.finished))
+    late = int(np.count_nonzero(facts.counted & facts.finished & ~facts.ok))
+    return lost / ended if lost > late else 0.0
+
+
 def find_bottleneck(
     facts: Facts, use: Utilisation, latency: Latency, preemptions: int, met: bool | None, spell: Spell | None
 ) -> Bottleneck:
@@ -53,6 +63,7 @@ def find_bottleneck(
         "queue_share": (stages["ingress"] or 0.0) + (stages["queue"] or 0.0),
         "queue_grows": grows,
         "met": met,
+        "turned_away": _turned_away(facts),
         "step_s": use.step_time_mean_s,
         "pool": longest_waited(record.stations.get("kv_pools", ())),
     }

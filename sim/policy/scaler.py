@@ -7,6 +7,7 @@ again at every evaluation if they were left out (Kubernetes' horizontal pod auto
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar, Final, NamedTuple, Self
@@ -129,7 +130,8 @@ class Scaler(ABC):
             lambda now, current, metrics: f"at {now:.6g} s with {current} replicas and {dict(metrics)}",
             show=True,
             limited=True,
-        )
+        ),
+        "size": Guard(answers.how_many, lambda now, fleet, metrics: f"at {now:.6g} s with {fleet}", show=True, limited=True),
     }
     """How a scaler of one's own is watched (`sim.guard`)."""
     dedicated: int | None = None
@@ -148,3 +150,33 @@ class Scaler(ABC):
     def size(self, now: float, fleet: Fleet, metrics: Mapping[str, float]) -> int:
         """The same with all that is known of the pool; what the fleet asks. Scalers that rest on other figures than metrics and targets define this."""
         return self.decide(now, fleet.current, metrics)
+
+
+class PoolScaler(Scaler):
+    """A scaler that rests on the pool itself (`Fleet`), not on metrics with targets: `size` is its decision."""
+
+    def decide(self, now: float, current: int, metrics: Mapping[str, float]) -> int:
+        """Nobody asks: raises TypeError."""
+        raise TypeError(f"{type(self).__name__} decides by the pool: ask `size`")
+
+    @abstractmethod
+    def size(self, now: float, fleet: Fleet, metrics: Mapping[str, float]) -> int:
+        """Replicas to have from now on, called in order of time."""
+
+
+class Wishes:
+    """A stabilisation window of ``seconds``: the largest number wished for within it holds. ``open``: a wish as old as the window has left it."""
+
+    def __init__(self, seconds: float, open: bool = False) -> None:
+        self._seconds, self._open = seconds, open
+        self._seen: deque[tuple[float, int]] = deque()
+
+    def most(self, now: float, wish: int, current: int | None = None) -> int:
+        """The largest, with this one. ``current``: what there is, which counts as wished for at the first look."""
+        seen, oldest = self._seen, now - self._seconds
+        if current is not None and not seen:
+            seen.append((now, current))
+        while seen and (seen[0][0] < oldest or (self._open and seen[0][0] == oldest)):
+            seen.popleft()
+        seen.append((now, wish))
+        return max(w for _, w in seen)

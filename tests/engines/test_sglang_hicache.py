@@ -197,3 +197,9 @@ def test_models_whose_layers_forget_are_refused() -> None:
 def test_engines_with_copies_are_groups_of_their_own() -> None:
     made = Prepared(sim.loads(TEXT))
     assert isinstance(made.plans[0].build(0, 1.0, (10, 1e-5, 200.0)), HostEngines)
+
+
+def test_a_scenario_written_out_reads_back() -> None:
+    for text in (TEXT, TEXT.replace(", enable_hierarchical_cache: true", "")):
+        again = sim.config.to_yaml(sim.loads(text))
+        assert Prepared(sim.loads(again)).plans[0].tiers == Prepared(sim.loads(text)).plans[0].tiers

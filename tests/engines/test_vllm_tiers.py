@@ -287,3 +287,11 @@ def test_a_lost_store_is_empty_and_while_it_is_out_keeps_nothing() -> None:
 def test_there_must_be_a_store_to_lose() -> None:
     with pytest.raises(ConfigError, match="of which there is none"):
         Prepared(sim.loads(BASE, ["faults=[{name: store_loss, at: 40s}]", "deployment.engine.kv_offloading_size=8"]))
+
+
+def test_a_scenario_written_out_reads_back() -> None:
+    file = "deployment.engine.LMCACHE_CONFIG_FILE={max_local_cpu_size: 2}"
+    for changes in ([], ["deployment.engine.kv_offloading_size=8"], [LMCACHE, file]):
+        once = sim.loads(BASE, changes)
+        again = sim.loads(sim.config.to_yaml(once))
+        assert Prepared(again).plans[0].tiers == Prepared(once).plans[0].tiers

@@ -156,3 +156,21 @@ def test_what_is_printed_of_a_result_has_its_verdict():
 
 def test_plurals():
     assert [words.counted(n, "replica") for n in (0, 1, 2, 1000)] == ["0 replicas", "1 replica", "2 replicas", "1,000 replicas"]
+
+
+def test_requests_that_were_turned_away_are_named_where_they_miss_the_slo():
+    said = judge(FACTS | {"met": False, "turned_away": 0.33})[1]
+    assert said == (
+        "The SLO is missed by requests that were turned away or failed (33% of all), not by those that were served: "
+        "memory bandwidth takes 60% of the time."
+    )
+
+
+def test_the_verdict_counts_who_was_turned_away():
+    record = four_requests(slo=Slo(ttft=100.0))
+    rows = record.requests
+    record.totals["preemptions"] = 0
+    rows["first_scheduled_s"][:] = np.where(np.isnan(rows["first_scheduled_s"]), np.nan, rows["arrival_s"])
+    summary = summarise(record).summary
+    assert summary.slo.met is False
+    assert "requests that were turned away or failed (25% of all)" in summary.bottleneck.sentence

@@ -8,7 +8,6 @@ keeps the highest wish of the window is assumed, as Kubernetes does.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
@@ -16,7 +15,7 @@ from typing import Any, ClassVar, Final, Self
 
 from pydantic import Field, model_validator
 
-from sim.policy.scaler import MOST, Scaler, ScalerParams
+from sim.policy.scaler import MOST, Scaler, ScalerParams, Wishes
 from sim.registry import register
 from sim.units import Seconds
 
@@ -73,7 +72,7 @@ class EasScaler(Scaler):
         super().__init__(params)
         self.dedicated = params.dedicated
         self._targets = params.targets.given
-        self._wishes: deque[tuple[float, int]] = deque()
+        self._wishes = Wishes(params.scale_in_stabilization, open=True)
         self._more_since: float | None = None
         self._wanted_at = 0.0
 
@@ -83,16 +82,12 @@ class EasScaler(Scaler):
         wish = min(max(desired(current, metrics, self._targets, p.from_zero), p.min), p.max)
         if wish > 0:
             self._wanted_at = now
-        if not self._wishes:
-            self._wishes.append((now, current))  # what is there was wanted once
-        while self._wishes and self._wishes[0][0] <= now - p.scale_in_stabilization:
-            self._wishes.popleft()
-        self._wishes.append((now, wish))
+        most = self._wishes.most(now, wish, current)
         if wish > current:
             self._more_since = now if self._more_since is None else self._more_since
             return wish if now - self._more_since >= p.scale_out_delay else current
         self._more_since = None
-        fewer = min(current, max(w for _, w in self._wishes))
+        fewer = min(current, most)
         return min(current, 1) if fewer == 0 and now - self._wanted_at < p.scale_to_zero_grace else fewer
 
 

@@ -6,14 +6,13 @@ desired = ceil(metric / threshold), whatever the present number. The signal is a
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping
 from math import ceil, inf
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from sim.policy.scaler import Fleet, LifeParams, Scaler
+from sim.policy.scaler import Fleet, LifeParams, PoolScaler, Wishes
 from sim.registry import register
 from sim.units import Seconds
 
@@ -39,7 +38,7 @@ class KedaParams(LifeParams):
 
 
 @register("scaler")
-class Keda(Scaler):
+class Keda(PoolScaler):
     """External metrics, read with delay."""
 
     name = "keda"
@@ -50,11 +49,7 @@ class Keda(Scaler):
         self._scraped = self._polled = 0.0
         self._scrape_at = self._poll_at = 0.0
         self._active_at = -inf
-        self._wishes: deque[tuple[float, int]] = deque()
-
-    def decide(self, now: float, current: int, metrics: Mapping[str, float]) -> int:
-        """By its trigger, not by metrics: `size` is asked."""
-        raise NotImplementedError
+        self._wishes = Wishes(params.scale_down_stabilization)
 
     def _read(self, now: float, fleet: Fleet) -> None:
         """The value as KEDA has it. Requests before the fleet are in no engine's metrics; while there is none KEDA sees those that wait."""
@@ -84,9 +79,5 @@ class Keda(Scaler):
         if abs(self._polled / p.threshold / current - 1.0) <= p.tolerance:
             wish = current
         wish = min(wish, current + max(p.scale_up_pods, int(current * p.scale_up_percent / 100.0)))
-        if not self._wishes:
-            self._wishes.append((now, current))
-        self._wishes.append((now, wish))
-        while self._wishes[0][0] < now - p.scale_down_stabilization:
-            self._wishes.popleft()
-        return wish if wish >= current else min(current, max(w for _, w in self._wishes))
+        most = self._wishes.most(now, wish, current)
+        return wish if wish >= current else min(current, most)

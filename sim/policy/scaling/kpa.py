@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from sim.policy.scaler import Fleet, LifeParams, Scaler
+from sim.policy.scaler import Fleet, LifeParams, PoolScaler, Wishes
 from sim.registry import register
 from sim.units import Seconds
 
@@ -70,7 +70,7 @@ class KpaParams(LifeParams):
 
 
 @register("scaler")
-class Kpa(Scaler):
+class Kpa(PoolScaler):
     """Holds concurrency at a target, and panics."""
 
     name = "kpa"
@@ -82,12 +82,8 @@ class Kpa(Scaler):
         self._target = p.container_concurrency_target_default * p.container_concurrency_target_percentage / 100.0
         self._panic = Panic(p.panic_threshold_percentage / 100.0, p.max_scale_up_rate, p.max_scale_down_rate, p.stable_window)
         self._samples: deque[tuple[float, float]] = deque()
-        self._wishes: deque[tuple[float, int]] = deque()
+        self._wishes = Wishes(p.scale_down_delay)
         self._wanted_at = 0.0
-
-    def decide(self, now: float, current: int, metrics: Mapping[str, float]) -> int:
-        """By requests in flight, not by metrics: `size` is asked."""
-        raise NotImplementedError
 
     def _mean(self, now: float, window: float) -> float:
         values = [v for t, v in self._samples if t > now - window]
@@ -101,10 +97,7 @@ class Kpa(Scaler):
             self._samples.popleft()
         panic = p.stable_window * p.panic_window_percentage / 100.0
         wish = self._panic.wanted(now, self._target, self._mean(now, p.stable_window), self._mean(now, panic), fleet.ready)
-        self._wishes.append((now, wish))
-        while self._wishes[0][0] < now - p.scale_down_delay:
-            self._wishes.popleft()
-        wish = max(w for _, w in self._wishes)
+        wish = self._wishes.most(now, wish)
         if wish > 0:
             self._wanted_at = now
         return 1 if wish == 0 and fleet.current > 0 and now - self._wanted_at < p.scale_to_zero_grace_period else wish

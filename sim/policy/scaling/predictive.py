@@ -7,14 +7,13 @@ SLO, every 180 s), with another forecast; set ``interval: 180s``, ``max_step: 8`
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping
 from math import ceil
 from typing import Any, ClassVar
 
 from pydantic import Field
 
-from sim.policy.scaler import Fleet, LifeParams, Scaler
+from sim.policy.scaler import Fleet, LifeParams, PoolScaler, Wishes
 from sim.registry import register
 from sim.units import Rate, Seconds
 
@@ -32,7 +31,7 @@ class PredictiveParams(LifeParams):
 
 
 @register("scaler")
-class Predictive(Scaler):
+class Predictive(PoolScaler):
     """Level and trend."""
 
     name = "predictive"
@@ -43,11 +42,7 @@ class Predictive(Scaler):
         self._before: tuple[float, int] | None = None
         self._level: float | None = None
         self._trend = 0.0
-        self._wishes: deque[tuple[float, int]] = deque()
-
-    def decide(self, now: float, current: int, metrics: Mapping[str, float]) -> int:
-        """By arrivals, not by metrics: `size` is asked."""
-        raise NotImplementedError
+        self._wishes = Wishes(params.scale_in_stabilization)
 
     def forecast(self, now: float, arrived: int) -> float | None:
         """Requests per second at the horizon; None at the first look."""
@@ -73,9 +68,5 @@ class Predictive(Scaler):
             return current
         wish = ceil(ahead * (1.0 + p.margin) / p.qps - 1e-9)
         wish = min(max(wish, current - p.max_step), current + p.max_step)
-        if not self._wishes:
-            self._wishes.append((now, current))
-        self._wishes.append((now, wish))
-        while self._wishes[0][0] < now - p.scale_in_stabilization:
-            self._wishes.popleft()
-        return wish if wish >= current else min(current, max(w for _, w in self._wishes))
+        most = self._wishes.most(now, wish, current)
+        return wish if wish >= current else min(current, most)

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Final
 
 from pydantic import Field
 
-from sim.policy.scaler import Fleet, LifeParams, Scaler
+from sim.policy.scaler import Fleet, LifeParams, PoolScaler
 from sim.registry import register
 from sim.units import Seconds
 
@@ -86,7 +86,7 @@ class RayServeParams(LifeParams):
 
 
 @register("scaler")
-class RayServe(Scaler):
+class RayServe(PoolScaler):
     """Holds ongoing requests per replica at a target."""
 
     name = "ray_serve"
@@ -101,10 +101,6 @@ class RayServe(Scaler):
         )  # fmt: skip
         self._pushed: deque[tuple[float, float]] = deque()
         self._push_at = 0.0
-
-    def decide(self, now: float, current: int, metrics: Mapping[str, float]) -> int:
-        """By ongoing requests, not by metrics: `size` is asked."""
-        raise NotImplementedError
 
     def size(self, now: float, fleet: Fleet, metrics: Mapping[str, float]) -> int:
         """Replicas to have from now on."""

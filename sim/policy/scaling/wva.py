@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from sim.policy.scaler import Fleet, LifeParams, Scaler
+from sim.policy.scaler import Fleet, LifeParams, PoolScaler
 from sim.registry import register
 from sim.units import Seconds
 
@@ -62,7 +62,7 @@ def wanted(p: Any, kv: NDArray[np.float64], queue: NDArray[np.float64], current:
 
 
 @register("scaler")
-class Wva(Scaler):
+class Wva(PoolScaler):
     """By what replicas have to spare, one at a time."""
 
     name = "wva"
@@ -72,10 +72,6 @@ class Wva(Scaler):
         super().__init__(params)
         self._seen: deque[tuple[float, Fleet]] = deque()
         self._at = 0.0
-
-    def decide(self, now: float, current: int, metrics: Mapping[str, float]) -> int:
-        """By KV and queues, not by metrics: `size` is asked."""
-        raise NotImplementedError
 
     def size(self, now: float, fleet: Fleet, metrics: Mapping[str, float]) -> int:
         """Replicas to have from now on."""

@@ -20,7 +20,7 @@ def check_hicache(p: Any, site: Site) -> None:
         raise NotModelledError("engine.hicache_storage_backend", p.hicache_storage_backend, why, "null")
     if not p.enable_hierarchical_cache:
         for name in _SETTINGS:
-            if name in p.model_fields_set:
+            if getattr(p, name) != type(p).model_fields[name].default:
                 raise ConfigError(f"engine.{name}", getattr(p, name), "goes with enable_hierarchical_cache", "leave it out")
         return
     field = "engine.enable_hierarchical_cache"
