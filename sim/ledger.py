@@ -35,6 +35,10 @@ FIRST_TOKEN: Final = np.int64(1)  # 0
 ALLOCATED: Final = np.int64(2)  # tokens whose KV is to come
 CHUNK_DONE: Final = np.int64(3)  # tokens of the prompt computed so far
 
+# -- content of prompts
+
+IMAGE_CONTENT: Final = 5 << 60  # content ids from here on are images: their tokens come from an encoder (`sim.workload.content`)
+
 # -- the request table
 
 

@@ -17,7 +17,7 @@ ClassName = Annotated[str, Field(min_length=1, max_length=60, pattern=r"^[^\s.\[
 Priority = Annotated[int, Field(ge=-(2**31), lt=2**31)]
 
 
-_UNMODELLED = {"images": "images", "audio": "audio", "videos": "videos", "encoder_tokens": "the tokens of an encoder"}
+_UNMODELLED = {"audio": "audio", "videos": "videos", "encoder_tokens": "the tokens of an encoder"}
 """Settings that people look for and that no engine here computes; refused by name."""
 
 
@@ -105,6 +105,14 @@ class ClosedLoop(Section):
     )
 
 
+class Images(Section):
+    """Images beside the text of requests."""
+
+    share: float = Field(1.0, ge=0, le=1, allow_inf_nan=False, description="share of requests that have any")
+    count: Annotated[StrictInt, Field(ge=1, le=1024)] = Field(1, description="images of each of these")
+    tokens: Count = Field(description="tokens that an image adds to the prompt, as the model makes them of its size")
+
+
 class Sources(Section):
     """What the whole traffic has and each of its classes can have."""
 
@@ -112,6 +120,10 @@ class Sources(Section):
     trace: Trace | None = None
     closed_loop: ClosedLoop | None = None
     adapters: Adapters | None = Field(None, description="adapters that requests name, such as {count: 16, zipf: 1, share: 0.5}")
+    images: Images | None = Field(
+        None,
+        description="images that an encoder turns into tokens, such as {share: 0.5, count: 2, tokens: 1024}; the source's lengths are of text",
+    )
     priorities: dict[Priority, Annotated[float, Field(gt=0, allow_inf_nan=False)]] | None = Field(
         None,
         min_length=1,
@@ -224,7 +236,7 @@ class Traffic(Sources):
             return self
         if self.requests is not None and self.duration is not None:
             raise ValueError("requests and duration both say when traffic ends: give one")
-        for name in ("closed_loop", "adapters", "priorities"):
+        for name in ("closed_loop", "adapters", "priorities", "images"):
             if getattr(self, name) is not None:
                 raise ValueError(f"{name} belongs to a class: traffic.classes.NAME.{name}")
         return self

@@ -18,7 +18,6 @@ from sim.hardware.accelerator import Accelerator
 from sim.model.spec import ModelSpec
 
 _NGRAM_STEP, _NGRAM_ROW = 60e-6, 2e-6  # look-up on the host, compiled; estimated
-_PATCHES = 4  # patches that become one language-model token (Qwen2-VL, Llama 4 merge 2 × 2)
 _ENCODER_EFFICIENCY, _ADAPTER_EFFICIENCY = 0.45, 0.4  # shares of peak FLOP/s and of bandwidth; estimated
 _ADAPTER_KERNELS = (
     8.0  # a layer: shrink and expand for four groups of projections (vLLM lora/punica_wrapper, SGLang lora/backend)
@@ -96,9 +95,13 @@ def extra_constants(
         k[step.DRAFT_STEP], k[step.DRAFT_TOKEN] = times * (one - per_row), per_row
     if extras.lora_rank:
         k |= _adapter_constants(m, a, layout, profile, extras.lora_rank)
-    if m.vision_params:
-        peak = a.peak(a.compute_dtype("bf16"))
-        k[step.ENCODER_TOKEN] = 2.0 * m.vision_params * _PATCHES / (_ENCODER_EFFICIENCY * peak * layout.tp)
+    if (
+        m.images.params
+    ):  # all patches of a token through all weights, and attention among those of its image (4 FLOPs per pair and width)
+        rate = _ENCODER_EFFICIENCY * a.peak(a.compute_dtype("bf16")) * layout.tp
+        pair = 4.0 * m.images.attention * m.images.patches**2 / rate
+        k[step.ENCODER_TOKEN] = 2.0 * m.images.params * m.images.patches / rate + pair * m.images.span
+        k[step.ENCODER_PAIR] = 0.0 if m.images.span else pair
     return k
 
 

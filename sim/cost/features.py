@@ -26,4 +26,5 @@ SPARE: Final = 15
 ADAPTERS: Final = 16  # different adapters in the batch
 LORA_LOADS: Final = 17  # adapters copied from host memory to the device before the step
 LORA_READS: Final = 18  # adapters read from disk before the step
-N_FEATURES: Final = 19
+ENCODER_WORK: Final = 19  # Σ over encoder tokens of the tokens of their image
+N_FEATURES: Final = 20

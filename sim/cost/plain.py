@@ -65,7 +65,8 @@ def _device(tables: Tables, feat: Any) -> tuple[float, float, float, list[float]
     columns = _layers(table, tokens) + _head(tables.head, float(feat[f.SAMPLED]))
     prefill = _prefill(tables, feat) if prompts else 0.0
     decode = _decode(tables, feat) if rows else 0.0
-    other = columns[s.SMALL] + k[s.ENCODER_TOKEN] * feat[f.ENCODER_TOKENS] + k[s.BLOCK_COPY] * feat[f.COPIED_BLOCKS]
+    other = columns[s.SMALL] + k[s.ENCODER_TOKEN] * feat[f.ENCODER_TOKENS] + k[s.ENCODER_PAIR] * feat[f.ENCODER_WORK]
+    other += k[s.BLOCK_COPY] * feat[f.COPIED_BLOCKS]
     if feat[f.DRAFT_TOKENS]:
         other += k[s.DRAFT_STEP] + k[s.DRAFT_TOKEN] * feat[f.DRAFT_TOKENS]
     if feat[f.ADAPTERS]:

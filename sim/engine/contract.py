@@ -158,6 +158,8 @@ class Scheduler(ABC):
     """Whether ``auto`` for the KV cache takes the dtype that the checkpoint asks for (`ModelSpec.kv_wanted`)."""
     own_caches: ClassVar[tuple[str, ...]] = ()
     """Kinds of layer that forget (``sliding``, ``chunked``, ``linear``) whose caches are managed as the engine does; others warn."""
+    encodes: ClassVar[bool] = False
+    """Requests may have images: the engine runs their encoder in front of the step that computes their tokens (`sim.engine.encoders`)."""
     notices_after: ClassVar[float] = 0.0
     """Seconds between two looks of the server at whether a client is still there; 0: it is told at once. What follows: `sim.engine.withdraw`."""
     hands_over: ClassVar[HandOver | None] = None

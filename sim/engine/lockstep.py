@@ -23,6 +23,7 @@ from sim.cost.step import not_taken
 from sim.engine.adapters import count_adapters
 from sim.engine.confer import SAID, at_rest, confer, heed, unfinished
 from sim.engine.contract import BATCH, NOTHING, apply_steady, clear_place, complete, enqueue, next_place, plan, steady_steps
+from sim.engine.encoders import count_images
 from sim.engine.group import EngineGroup, _submit
 from sim.engine.loop import _SURE, COMPLETED, PLANNED, STOPPED, WOKEN, _next_arrival
 from sim.engine.state import record_gap, record_gauges, record_step, record_unseen
@@ -98,6 +99,10 @@ def _launch_together(states, g, working):
             s.ad_clock += 1
             count_adapters(
                 s.q_feat[p], s.q_rows[p], s.q_slot[p], s.q_tok[p], s.r_lora, s.ad_clock, s.ad_id, s.ad_last, s.ad_host_id, s.ad_host_last
+            )  # fmt: skip
+        if s.any_image and g.codes[k] == BATCH:
+            count_images(
+                s.q_feat[p], s.q_rows[p], s.q_slot[p], s.q_tok[p], s.r_prompt, s.r_first_token, s.r_span, s.r_spans, s.sp_id, s.sp_len
             )  # fmt: skip
         if g.codes[k] != BATCH:
             clear_place(s, p)

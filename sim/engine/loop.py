@@ -12,6 +12,7 @@ from sim.cost.features import DECODE_CTX, DECODE_ROWS, DECODE_TOKENS, LORA_LOADS
 from sim.cost.step import not_taken, stage_time, step_time
 from sim.engine.adapters import count_adapters
 from sim.engine.contract import BATCH, NOTHING, apply_steady, complete, enqueue, grow, plan, steady_steps
+from sim.engine.encoders import count_images
 from sim.engine.state import (
     compact_spans,
     grow_columns,
@@ -58,6 +59,10 @@ def _launch(s):
         s.ad_clock += 1
         count_adapters(
             s.q_feat[p], s.q_rows[p], s.q_slot[p], s.q_tok[p], s.r_lora, s.ad_clock, s.ad_id, s.ad_last, s.ad_host_id, s.ad_host_last
+        )  # fmt: skip
+    if s.any_image:
+        count_images(
+            s.q_feat[p], s.q_rows[p], s.q_slot[p], s.q_tok[p], s.r_prompt, s.r_first_token, s.r_span, s.r_spans, s.sp_id, s.sp_len
         )  # fmt: skip
     dt = step_time(s.cost, s.q_feat[p], s.rec.parts[s.replica])
     if s.stall > 0.0:

@@ -21,6 +21,7 @@ from sim.ledger import (
     FIRST_TOKEN,
     GONE,
     HAND_OVER,
+    IMAGE_CONTENT,
     N_PARTS,
     REMOTE_KV,
     S_BUSY,
@@ -151,6 +152,7 @@ class EngineState(SlotColumns):
     scratch: f8s  # [part]
     # -- adapters, see `sim.engine.adapters`
     any_lora: b1  # a request has named one
+    any_image: b1  # a request had an image, see `sim.engine.encoders`
     ad_clock: i8  # batches counted
     ad_id: i4s  # on the device; 0: the place is free
     ad_last: i8s  # batch that used it last
@@ -264,6 +266,7 @@ def init_engine(s, replica, rec, cost, depth, rows, stages, slots):
     s.n_preempted = 0
     s.scratch = np.zeros(N_PARTS)
     s.any_lora = False
+    s.any_image = False
     s.ad_clock = 0
     s.ad_id = np.zeros(0, np.int32)
     s.ad_last = np.zeros(0, np.int64)
@@ -327,6 +330,8 @@ def put_spans(s, slot, span_id, span_start, span_len, lo, hi):
         s.sp_id[o + j] = span_id[lo + j]
         s.sp_start[o + j] = span_start[lo + j]
         s.sp_len[o + j] = span_len[lo + j]
+        if span_id[lo + j] >= IMAGE_CONTENT:
+            s.any_image = True
     s.r_span[slot] = o
     s.r_spans[slot] = k
     s.sp_n += k

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sim import guard
-from sim.errors import DataError, LawViolation
+from sim import guard, registry
+from sim.errors import ConfigError, DataError, LawViolation, NotModelledError
 from sim.fleet.attempts import client_of
 from sim.fleet.breakage import make_faults
 from sim.fleet.build import Plan, wire
@@ -70,6 +70,8 @@ def execute(
 
     Raises `ConfigError`, `DataError`.
     """
+    if traffic.images:
+        _encoders(plans)
     groups = engines_of(plans, bins, _first_width(traffic, bins), histogram)
     for group in groups:
         group.set_multi_step(multi_step)
@@ -140,6 +142,21 @@ def engines_of(plans: Sequence[Plan], bins: int, width: float, histogram: tuple[
         each = [replace(p, replicas=1)] * p.replicas if p.several else [p]
         groups += [one.build(bins, width, histogram) for one in each]
     return groups
+
+
+def _encoders(plans: Sequence[Plan]) -> None:
+    """Raise where requests have images and a pool cannot encode them."""
+    for plan in plans:
+        name = plan.scheduler.name
+        if not plan.scheduler.encodes:
+            able = ", ".join(n for n in registry.names("engine") if registry.lookup("engine", n).encodes)
+            raise NotModelledError("traffic.images", name, "encoders are not modelled in this engine", able)
+        if plan.role:
+            why = "encoding images on one side of prefill and decode pools is not modelled"
+            raise NotModelledError("traffic.images", plan.role, why, "pools without roles")
+        if not plan.model.images.params:
+            why = "has no encoder of images whose size is known, and the requests have images"
+            raise ConfigError("model", plan.model.name, why, "a vision-language model")
 
 
 def fitting(plans: Sequence[Plan], traffic: Traffic, too_long: str) -> Traffic:

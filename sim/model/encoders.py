@@ -7,33 +7,82 @@ from collections.abc import Mapping
 from typing import Any
 
 from sim.model.keys import Keys
+from sim.model.spec import NO_IMAGES, Images
 
 _CONNECTORS = ("perceiver_config", "resampler_config", "qformer_config")
 _VISION, _AUDIO = ("vision_config", "vision_tower_config", "vit_config"), ("audio_config", "sound_config")
 _SPEAKS = ("talker_config", "token2wav_config", "code2wav_config")
 
 
-def encoder_params(config: Mapping[str, Any], field: str) -> tuple[int, str]:
-    """Parameters beside the language model, and a sentence where a section of an encoder does not tell its size.
+def encoder_params(config: Mapping[str, Any], field: str) -> tuple[int, Images, str]:
+    """Parameters beside the language model, what the encoder of images is, and a sentence where a section does not tell its size.
 
     *Raises*: `ConfigError` naming the key.
     """
     c = Keys(config, "the model", field)
     inner = c.section("thinker_config") if config.get("thinker_config") else c
-    total, unknown = 0, []
+    total, unknown, images = 0, [], NO_IMAGES
     for owner in {id(c.raw): c, id(inner.raw): inner}.values():
         for names, count in ((_VISION, _vision), (_AUDIO, _audio)):
             if owner.get(*names):
-                found = count(owner.section(*names))
+                section = owner.section(*names)
+                found = count(section)
                 total += found
+                if found and count is _vision:
+                    images = _images(owner, section, found)
                 unknown += [] if found else [names[0]]
         unknown += [key for key in _CONNECTORS if owner.get(key)]
-        total += _projector(owner) + _by_name(owner)
+        named = _by_name(owner)
+        total += _projector(owner) + named
+        images = Images(named, 4.0, _CLIP_WIDTHS, 144.0) if named else images
     said = [f"the size of the encoder in {' and '.join(unknown)} is not known: its parameters are left out"] if unknown else []
     speaks = [key for key in _SPEAKS if c.get(key)]
     if speaks:
         said.append(f"what speaks ({', '.join(speaks)}) is left out: engines that write text do not load it")
-    return total, "; ".join(said)
+    return total, images, "; ".join(said)
+
+
+def _images(owner: Keys, v: Keys, params: int) -> Images:
+    """What one token of an image costs: how many patches are merged into it, and over how much of the image they attend.
+
+    Towers with a fixed ``image_size`` see one tile at a time; those that take any size (Qwen, Pixtral, MoonViT) all of it, in the
+    layers of ``fullatt_block_indexes`` where they have windows. Towers of several kinds and convolutions are not known.
+    """
+    if isinstance(v.get("width"), Mapping) or v.get("architecture"):
+        return NO_IMAGES
+    depth = v.whole("depth", "num_hidden_layers", "vt_num_hidden_layers", "layers", default=0, least=0)
+    width = v.whole("embed_dim", "hidden_size", "vt_hidden_size", "width", "mm_hidden_size", default=0, least=0)
+    full = len(v.where("fullatt_block_indexes")) if v.get("window_size") and v.get("fullatt_block_indexes") else depth
+    size, side = (_side(v, key) for key in ("image_size", "patch_size"))
+    whole = (size // side) ** 2 if size and side and str(v.get("model_type")) != "pixtral" else 0
+    patches = _merged(owner, v, whole)
+    return Images(params, patches, full * width, whole / patches)
+
+
+def _merged(owner: Keys, v: Keys, whole: int) -> float:
+    kernel = v.get("merge_kernel_size")
+    if isinstance(kernel, list) and kernel:
+        return float(v.wholes("merge_kernel_size", len(kernel), least=1)[0] ** 2)
+    for keys, name in (
+        (v, "spatial_merge_size"),
+        (owner, "spatial_merge_size"),
+        (owner, "scale_factor"),
+        (owner, "downsample_factor"),
+    ):
+        if keys.get(name) is not None:
+            return float(keys.whole(name) ** 2)
+    for keys, name in ((owner, "downsample_ratio"), (v, "pixel_shuffle_ratio")):
+        if keys.get(name) is not None:
+            return max(1.0, keys.number(name, default=1.0) ** -2)
+    if whole and owner.get("mm_tokens_per_image") is not None:
+        return max(1.0, whole / owner.whole("mm_tokens_per_image"))
+    return 4.0 if str(owner.get("model_type")) in _ALIGNED else 1.0
+
+
+def _side(v: Keys, key: str) -> int:
+    if isinstance(v.get(key), list):
+        return v.wholes(key, 1, least=1)[0] if len(v.get(key)) == 1 else v.wholes(key, 2, least=1)[0]
+    return v.whole(key, default=0, least=0)
 
 
 def _by_name(c: Keys) -> int:
@@ -58,7 +107,7 @@ def _projector(c: Keys) -> int:
     return merged * width + width // 2 * text.whole("hidden_size", default=4096)
 
 
-_CLIP_L = 303_500_000  # CLIP ViT-L/14 at 336 pixels
+_CLIP_L, _CLIP_WIDTHS = 303_500_000, 24 * 1024  # CLIP ViT-L/14 at 336 pixels, 576 patches
 _ALIGNED = {"aya_vision": 28672, "cohere2_vision": 36864}  # configuration_aya_vision.py, configuration_cohere2_vision.py
 
 

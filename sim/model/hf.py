@@ -65,7 +65,7 @@ def spec_from_config(
     fields |= rope_fields(keys)
     fields["model_max_length"] = keys.whole("model_max_length", default=0, least=0)
     fields["tie_embeddings"] = _tied(config, text, fields.pop("tied", tied_by_default), field)
-    fields["vision_params"], unsized = encoder_params(config, f"{field}.config")
+    fields["vision_params"], fields["images"], unsized = encoder_params(config, f"{field}.config")
     held, dtype = _stored(config, text, beside, field), _dtype(config, text, field)
     fields |= _formats(held, dtype, weights, kv_cache, field)
     fields["kv_wanted"] = held.kv if kv_cache == "auto" else ""

@@ -14,6 +14,20 @@ from sim.model.quant import WeightFormat, kv_element_bytes, weight_format
 from sim.model.tensors import AttentionKind, Kept
 
 
+class Images(NamedTuple):
+    """The encoder of images: ``params``; ``patches`` that become one token; ``attention``, the widths of its layers with attention over
+    the whole image, added up; ``span``: tokens that such attention covers at most (0: all of the image).
+    """
+
+    params: int = 0
+    patches: float = 1.0
+    attention: int = 0
+    span: float = 0.0
+
+
+NO_IMAGES = Images()
+
+
 class LinearShape(NamedTuple):
     """One GEMM of a layer on one GPU: ``tokens × k`` times ``k × n``.
 
@@ -122,7 +136,8 @@ class ModelSpec:
     norm_bias: bool = False
     sinks: int = 0  # elements of learned attention sinks in a layer
     qk_norm: int = 0  # elements of the query and key norms of a layer
-    vision_params: int = 0
+    vision_params: int = 0  # of all encoders
+    images: Images = NO_IMAGES
     other_params: int = 0  # of tensors beside the layers (per-layer embeddings), never quantised
     head_bias: bool = False
     rope_kind: str = ""  # of RoPE scaling

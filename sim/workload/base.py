@@ -32,6 +32,8 @@ class Traffic:
     """The classes of clients, where ``klass`` of a request is a number of one of them."""
     tenants: tuple[str, ...] = ()
     """Names of tenants; ``tenant`` k of a request is the k-th of them, 0 none."""
+    images: bool = False
+    """Whether prompts hold images (`content.IMAGE`)."""
     waits: bool = False
     """Whether requests wait for the answers to others (`RequestBlock.waits`)."""
     loops: tuple[ClosedLoop, ...] = ()

@@ -46,7 +46,7 @@ class LabelledTraffic(Traffic):
 
     def __init__(self, inner: Traffic, draws: Mapping[str, _Draw]) -> None:
         self._inner, self._draws = inner, draws
-        self.notes, self.tenants, self.waits = inner.notes, inner.tenants, inner.waits
+        self.notes, self.tenants, self.waits, self.images = inner.notes, inner.tenants, inner.waits, inner.images
         self.total, self.max_prompt_tokens, self.max_tokens = inner.total, inner.max_prompt_tokens, inner.max_tokens
 
     @property

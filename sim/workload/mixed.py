@@ -97,6 +97,7 @@ class MixedTraffic(Traffic):
             self._requests = 10_000
         self._until = self._ending()
         self.notes = tuple(f"class {p.facts.name}: {n}" for p in parts for n in p.traffic.notes)
+        self.images = any(p.traffic.images for p in parts)
         if self._endless and self._requests is not None:
             self.total = self._requests
             self._end = float("nan")

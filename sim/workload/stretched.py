@@ -62,7 +62,7 @@ def stretched(traffic: Traffic, *, lengths: float = 1.0, burst: float = 1.0, spi
 class _Stretched(Traffic):
     def __init__(self, inner: Traffic, lengths: float, burst: float, spike: Spike | Course | None) -> None:
         self._inner, self._lengths, self._burst, self._spike = inner, lengths, burst, spike
-        self.total = inner.total
+        self.total, self.images = inner.total, inner.images
         self.closed_loop, self.classes, self.tenants = inner.closed_loop, inner.classes, inner.tenants
         self.waits, self.loops, self.until, self.most = inner.waits, inner.loops, inner.until, inner.most
         self.max_prompt_tokens = None if inner.max_prompt_tokens is None else int(np.ceil(inner.max_prompt_tokens * lengths))

@@ -16,6 +16,7 @@ from sim.workload.agents import AgentParams, AgentTraffic
 from sim.workload.arrivals._base import FASTEST, SLOWEST
 from sim.workload.base import Traffic
 from sim.workload.closed_loop import ClosedLoop
+from sim.workload.images import imaged
 from sim.workload.kept import Kept
 from sim.workload.labels import labelled
 from sim.workload.mixed import ClassFacts, MixedTraffic, Part
@@ -77,6 +78,8 @@ def _source(section: Mapping[str, Any], seed: int, field: str) -> Traffic:
         else _recorded(section["trace"], seed, _untimed(section.get("closed_loop")), f"{field}.trace")
     )
     made = labelled(made, section, seed, field)
+    if section.get("images") is not None:
+        made = imaged(made, as_mapping(section["images"]), seed)
     if section.get("closed_loop") is None:
         return made
     if made.waits:
@@ -162,6 +165,7 @@ def _recorded(section: Any, seed: int, waiting: bool, field: str) -> Traffic:
             block = block.limited(limits["max_tokens"])
         made = RecordedTraffic(block, _speed(natural_rate(block), section, field))
     made.notes = tuple(reader.notes)
+    made.images = reader.images
     return made
 
 

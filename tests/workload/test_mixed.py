@@ -203,13 +203,13 @@ def test_a_class_without_a_rate_cannot_be_scaled():
 
 
 @pytest.mark.parametrize("where", ["traffic", "class", "synthetic"])
-def test_images_are_refused_by_name(where):
+def test_sound_is_refused_by_name(where):
     import sim
 
-    source = {"synthetic": dict(CHAT["synthetic"]) | ({"images": {"share": 0.1}} if where == "synthetic" else {})}
-    traffic = source | ({"images": 1} if where == "traffic" else {})
+    source = {"synthetic": dict(CHAT["synthetic"]) | ({"audio": {"share": 0.1}} if where == "synthetic" else {})}
+    traffic = source | ({"audio": 1} if where == "traffic" else {})
     if where == "class":
-        traffic = {"classes": {"a": source | {"images": 1}}}
+        traffic = {"classes": {"a": source | {"audio": 1}}}
     text = {"model": "llama-3.1-8b", "deployment": {"accelerator": "h100-sxm", "engine": "vllm"}, "traffic": traffic}
-    with pytest.raises(ConfigError, match="images of requests are not modelled"):
+    with pytest.raises(ConfigError, match="audio of requests are not modelled"):
         sim.config.settings(sim.Scenario, text)

@@ -57,6 +57,8 @@ class Trace:
 
     name: ClassVar[str]
     Params: ClassVar[type[Params]] = TraceParams
+    images: bool = False
+    """Prompts hold images. May be set while reading."""
     timed: bool = True
     """The requests have arrival times; else all are 0 and the traffic must say when they arrive. May be set while reading."""
     holds: ClassVar[frozenset[str] | None] = None

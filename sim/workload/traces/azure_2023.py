@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from sim.registry import register
+from sim.workload.images import PER_REQUEST, with_images
 from sim.workload.settings import Params
 from sim.workload.table import MAX_TOKENS, RequestBlock
 from sim.workload.traces._base import Head, Trace
@@ -25,7 +26,8 @@ class AzureParams(Params):
 
     image_tokens: int | None = Field(
         default=None, ge=0, le=MAX_TOKENS,
-        description="tokens that an image (column NumImages of the multimodal trace) adds to ContextTokens; the trace does not say whether and how many",
+        description="tokens that the model's encoder makes of an image (column NumImages of the multimodal trace), beside ContextTokens; the trace "
+        "does not say how many",
     )  # fmt: skip
 
 
@@ -63,10 +65,8 @@ class Azure2023(Trace):
             source, column = piece.source, piece["arrival"]
             stamped = column.name == "TIMESTAMP"
             arrival = _seconds(piece, stamps) if stamped else rows.clock.arrivals(source, column)
-            prompt = tokens(source, piece["prompt"]).astype(np.int64)
-            if "images" in piece:
-                prompt = self._with_images(path, piece, prompt)
-            yield rows.block(piece, arrival, prompt, tokens(source, piece["output"]))
+            block = rows.block(piece, arrival, tokens(source, piece["prompt"]), tokens(source, piece["output"]))
+            yield self._with_images(path, piece, block) if "images" in piece else block
 
     def rows(self, block: RequestBlock, block_tokens: int) -> list[str]:
         """One line a request, in stamps of 100 ns from an arbitrary day on."""
@@ -75,16 +75,20 @@ class Azure2023(Trace):
         columns = (days, (ticks % 10_000_000).tolist(), block.prompt_tokens.tolist(), block.output_tokens.tolist())
         return [f"{day.replace('T', ' ')}.{part:07d},{p},{o}" for day, part, p, o in zip(*columns, strict=True)]
 
-    def _with_images(self, path: Path, piece: Piece, prompt: NDArray[np.int64]) -> NDArray[np.int64]:
-        images = whole(piece.source, piece["images"], 0, 1 << 20)
+    def _with_images(self, path: Path, piece: Piece, block: RequestBlock) -> RequestBlock:
+        images = whole(piece.source, piece["images"], 0, PER_REQUEST)
         if self.params.image_tokens is None:
             if images.any():
                 self.note(
                     f"{path.name}: column NumImages not used: the trace does not say what an image adds to the prompt "
                     "(settings.image_tokens adds that many tokens)"
                 )
-            return prompt
-        return tokens(piece.source, Column("NumImages", prompt + images * self.params.image_tokens)).astype(np.int64)
+            return block
+        self.images = bool(self.images or (images.any() and self.params.image_tokens))
+        if not self.params.image_tokens:
+            return block
+        tokens(piece.source, Column("NumImages", block.prompt_tokens + images * self.params.image_tokens))
+        return with_images(block, images, self.params.image_tokens)
 
 
 def _seconds(piece: Piece, clock: Clock) -> NDArray[np.float64]:

@@ -205,6 +205,7 @@ class Sglang(Scheduler):
     version = "0.5.23"
     rule = SglangRule
     follows_checkpoint_kv = True
+    encodes = True
     models = "SGLang 0.5.23: managers/{scheduler,schedule_policy,schedule_batch}.py, mem_cache/unified_radix_cache.py, mem_cache/allocation.py"
     hands_over = HandOver(first="decode", first_token="with_kv", sends="chunks", pair=True)
     not_modelled = (

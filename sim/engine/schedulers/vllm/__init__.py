@@ -30,9 +30,10 @@ a hash to the front of the free queue from 0.21, also without prefix caching (wh
 ``gpu_memory_utilization`` 0.92, watermark, interval, active limit, exemption of a lone request from the threshold, lookahead hashes (before:
 the last block of a hit is computed again when drafting). Numbers above 0.19 are inferred from the dates of the changes.
 
-**What is not**: V0 (0.2 to 0.7), which is an engine of its own and reached by ``version``: `sim.engine.schedulers.vllm_v0`; multimodal
-encoders, structured output, prompt log-probabilities, connectors but NIXL's, native offloading's and LMCache's (`tiered/`), the idle pause of 1 ms without a
-connector, ``data_parallel_rank`` of a request. Settings for them do not exist here or are refused.
+**What is not**: V0 (0.2 to 0.7), which is an engine of its own and reached by ``version``: `sim.engine.schedulers.vllm_v0`; encoders of sound
+and video and the budget of the encoder cache, structured output, prompt log-probabilities, connectors but NIXL's, native offloading's and
+LMCache's (`tiered/`), the idle pause of 1 ms without a connector, ``data_parallel_rank`` of a request. Settings for them do not exist here or
+are refused.
 """
 
 from __future__ import annotations
@@ -95,9 +96,10 @@ class Vllm(Scheduler):
     )
     rule = VllmRule
     follows_checkpoint_kv = True
+    encodes = True
     hands_over = HandOver(first="prefill", first_token="decode")
     not_modelled = (
-        "multimodal encoders",
+        "encoders of sound and video, the budget of the encoder cache",
         "structured output",
         "stream_interval > 1",
         "enable_mamba_shared_prefix_checkpoint, DeepSeek-V4's own KV groups",

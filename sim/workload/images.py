@@ -1,0 +1,91 @@
+"""Requests with images: tokens that an encoder makes, beside those of the text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.workload import content
+from sim.workload.base import Traffic
+from sim.workload.labels import _Draw
+from sim.workload.table import MAX_TOKENS, RequestBlock
+
+PER_REQUEST = 1 << 10
+"""Most images of one request."""
+
+
+def with_images(block: RequestBlock, images: NDArray[Any], tokens: int) -> RequestBlock:
+    """The requests with ``images`` [n] more images each, of so many tokens, in front of the last piece of their prompt. Nobody shares an image."""
+    if not images.any():
+        return block
+    off, ids, start, length = block.spans
+    none = np.diff(off) == 0
+    number = block.out_content % content.NUMBERS
+    # a prompt that is its own gets a piece for its text
+    at = np.insert(np.arange(len(ids)), off[:-1][none], -1)
+    text = np.repeat(np.arange(len(block)), np.diff(off) + none)
+    own = at < 0
+    ids = np.where(own, content.PROMPT + number[text], ids[at] if len(ids) else 0)
+    start = np.where(own, 0, start[at] if len(start) else 0)
+    length = np.where(own, block.prompt_tokens[text], length[at] if len(length) else 0)
+    last = np.cumsum(np.diff(off) + none) - 1
+    place = np.repeat(last, images)
+    row = np.repeat(np.arange(len(block)), images)
+    rank = np.arange(len(row)) - np.repeat(np.cumsum(images) - images, images)
+    new = content.IMAGE + (number[row] * PER_REQUEST + rank) % content.NUMBERS
+    spans = (
+        np.concatenate([[0], np.cumsum(np.diff(off) + none + images)]), np.insert(ids, place, new), np.insert(start, place, 0),
+        np.insert(length, place, tokens),
+    )  # fmt: skip
+    names = ("max_tokens", "priority", "session", "lora", "klass", "tenant", "out_content", "waits")
+    prompt = np.minimum(block.prompt_tokens.astype(np.int64) + images * tokens, MAX_TOKENS)
+    return RequestBlock.of(
+        block.arrival_s, prompt, block.output_tokens, spans=spans, **{name: getattr(block, name) for name in names}
+    )
+
+
+class ImageTraffic(Traffic):
+    """Another traffic in which a share of the requests have images besides."""
+
+    images = True
+
+    def __init__(self, inner: Traffic, draw: Any, count: int, tokens: int) -> None:
+        self._inner, self._draw, self._count, self._tokens = inner, draw, count, tokens
+        self.notes, self.tenants, self.waits = inner.notes, inner.tenants, inner.waits
+        self.total = inner.total
+        more = count * tokens
+        self.max_prompt_tokens = None if inner.max_prompt_tokens is None else inner.max_prompt_tokens + more
+        self.max_tokens = None if inner.max_tokens is None else inner.max_tokens + more
+
+    @property
+    def mean_rate(self) -> float:
+        """Mean arrivals per second."""
+        return self._inner.mean_rate
+
+    def _made(self, block: RequestBlock) -> RequestBlock:
+        return with_images(block, self._draw(block) * self._count, self._tokens)
+
+    def _chunks(self) -> Iterator[RequestBlock]:
+        return (self._made(block) for block in self._inner._chunks())
+
+    def conversations(self) -> Iterator[RequestBlock]:
+        """Those of the other traffic."""
+        return (self._made(block) for block in self._inner.conversations())
+
+    def _up_to(self, max_total_tokens: int) -> Traffic:
+        return ImageTraffic(
+            self._inner._up_to(max_total_tokens - self._count * self._tokens), self._draw, self._count, self._tokens
+        )
+
+    def _with_rate(self, rate: float) -> Traffic:
+        return ImageTraffic(self._inner._with_rate(rate), self._draw, self._count, self._tokens)
+
+
+def imaged(traffic: Traffic, section: Mapping[str, Any], seed: int) -> Traffic:
+    """The traffic with the images of its section (``{share, count, tokens}``, validated)."""
+    share = float(section.get("share", 1.0))
+    draw = _Draw(seed, "images", [0, 1], [1.0 - share, share])
+    return ImageTraffic(traffic, draw, int(section.get("count", 1)), int(section["tokens"]))
