@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from functools import lru_cache
 
 from sim.errors import ConfigError, did_you_mean
 from sim.resources import path as resource
+from sim.tables import records
 
 PUBLIC_CLOUD = "public cloud average"
 OWN_ROOM = "on-premises average"
@@ -61,7 +61,7 @@ def find_pue(provider: str | None, owned: bool) -> Pue:
 
 def _rows(name: str) -> list[dict[str, str]]:
     text = resource("profiles", "grids", name).read_text(encoding="utf-8")
-    return list(csv.DictReader(text.splitlines()))
+    return [row for _, row in records(f"profiles/grids/{name}", text)[1]]
 
 
 @lru_cache(maxsize=1)

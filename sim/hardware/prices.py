@@ -6,7 +6,6 @@ at one provider as at another, so an answer in money follows the price source mo
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,6 +15,7 @@ from pathlib import Path
 from sim.errors import ConfigError, DataError, UnknownNameError, did_you_mean
 from sim.profile_files import read_text
 from sim.resources import path as resource
+from sim.tables import lines, records
 
 COLUMNS = (
     "provider",
@@ -85,16 +85,13 @@ def public_prices() -> tuple[Offer, ...]:
 @lru_cache(maxsize=1)
 def _public() -> tuple[Offer, ...]:
     folder = resource("profiles", "prices")
-    names = dict(list(csv.reader(folder.joinpath("sources.csv").read_text(encoding="utf-8").splitlines()))[1:])
+    rows = lines("profiles/prices/sources.csv", folder.joinpath("sources.csv").read_text(encoding="utf-8"))
+    names: dict[str, str] = {row[0]: row[1] for row in rows[1:]}
     return _parse(folder.joinpath("hourly.csv").read_text(encoding="utf-8"), "profiles/prices/hourly.csv", names)
 
 
 def _parse(text: str, where: str, sources: dict[str, str]) -> tuple[Offer, ...]:
-    try:
-        rows = list(csv.DictReader(text.splitlines()))
-    except csv.Error as error:
-        raise DataError(where, f"is no table that can be read ({error})") from None
-    names = list(rows[0]) if rows else next(csv.reader(text.splitlines()[:1]), [])
+    names, rows = records(where, text)
     lacking = [c for c in _NEEDED if c not in names]
     if lacking:
         raise DataError(where, f"the column {lacking[0]!r} is missing", f"a price list has {', '.join(COLUMNS)}")
@@ -104,7 +101,7 @@ def _parse(text: str, where: str, sources: dict[str, str]) -> tuple[Offer, ...]:
             where, f"unknown column {unknown[0]!r}", did_you_mean(str(unknown[0]), COLUMNS) or f"known: {', '.join(COLUMNS)}"
         )
     out = []
-    for number, row in enumerate(rows, start=2):
+    for number, row in rows:
         price, count = _number(row, "price_hour", where, number), _number(row, "count", where, number)
         if price <= 0 or count < 1 or count != int(count):
             raise DataError(where, f"row {number}: price_hour must be above 0 and count a whole number of at least 1")
@@ -117,7 +114,7 @@ def _parse(text: str, where: str, sources: dict[str, str]) -> tuple[Offer, ...]:
     return tuple(out)
 
 
-def _number(row: dict[str, str | None], column: str, where: str, number: int) -> float:
+def _number(row: dict[str, str], column: str, where: str, number: int) -> float:
     try:
         value = float(row.get(column) or "")
     except ValueError:

@@ -5,7 +5,6 @@ Nothing here holds more of a file than it is asked for, so that a small file tha
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from pathlib import Path
@@ -73,14 +72,6 @@ def chunks(path: Path, size: int = READ) -> Iterator[bytes]:
                 report(done, total, f"reading {path.name}")
             if piece:
                 yield piece
-
-
-def table(where: object, text: str) -> list[list[str]]:
-    """Rows of a small CSV text. Raises `DataError` naming ``where``."""
-    try:
-        return list(csv.reader(text.splitlines()))
-    except csv.Error as error:
-        raise DataError(str(where), f"is no table that can be read ({error})") from None
 
 
 def check_size(path: Path, most: int) -> None:

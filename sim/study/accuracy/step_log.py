@@ -30,7 +30,8 @@ from sim.cost.extras import Extras
 from sim.cost.plain import plain_step_time
 from sim.errors import DataError, NotModelledError
 from sim.fleet.build import Plan
-from sim.workload.textfile import read_all, table
+from sim.tables import lines as table_lines
+from sim.workload.textfile import read_all
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -130,7 +131,7 @@ def _is_table(text: str) -> bool:
 
 
 def _table(path: Path, text: str) -> list[StepLog]:
-    head, *rest = table(path, text)
+    head, *rest = table_lines(path, text)
     rows = [dict(zip(head, row, strict=False)) for row in rest]
     missing = [c for c in COLUMNS if rows and c not in rows[0]]
     if missing:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from sim.workload.base import Traffic
 from sim.workload.closed_loop import ClosedLoop
 from sim.workload.recorded import RecordedTraffic
 from sim.workload.table import RequestBlock
-from sim.workload.textfile import LARGEST, read_all
+from sim.workload.traces._columns import csv_pieces, maybe, numbers
 
 _PREFIX_GROUPS = 10  # prompts of a ``unique_prompts`` run fall into so many groups with a common prefix
 
@@ -112,34 +111,21 @@ def read_requests(file: Path) -> dict[str, Any]:
     """Columns of a per-request CSV (plain or gz): ``arrival_s, prompt_tokens, output_tokens`` and, where known, ``prompt_id, prefix_id,
     prefix_tokens`` (−1: unknown), ``ttft_s, e2e_s`` (NaN: unknown). Raises `DataError`.
     """
-    try:
-        rows = list(csv.DictReader(read_all(file, LARGEST).decode("utf-8").splitlines()))
-    except csv.Error as error:
-        raise DataError(str(file), f"cannot be read: {error}") from None
-    if not rows:
-        raise DataError(str(file), "has no requests")
-    out: dict[str, Any] = {}
-    for name, missing in (("arrival_s", None), ("prompt_tokens", None), ("output_tokens", None), *_OPTIONAL):
-        if missing is None and name not in rows[0]:
-            raise DataError(str(file), f"column {name!r} is missing")
-        if name in rows[0]:
-            try:
-                out[name] = np.array([float(r[name]) if r[name] not in ("", None) else _gap(missing, file, name) for r in rows])
-            except ValueError as error:
-                raise DataError(str(file), f"column {name!r}: {error}") from None
+    wanted = {name: (name,) for name in ("arrival_s", "prompt_tokens", "output_tokens")}
+    parts: list[dict[str, Any]] = []
+    for piece in csv_pieces(file, wanted, {name: (name,) for name in _OPTIONAL}):
+        found = {name: numbers(piece.source, piece[name], "must be a finite number") for name in wanted}
+        parts.append(found | {name: maybe(piece.source, piece[name], none) for name, none in _OPTIONAL.items() if name in piece})
+    rows = sum(len(part["arrival_s"]) for part in parts)
+    out = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     for name in ("prompt_tokens", "output_tokens", "prompt_id", "prefix_id", "prefix_tokens"):
         if name in out:
             out[name] = out[name].astype(np.int64)
     if "prompt_id" in out:
         for name in ("prefix_id", "prefix_tokens"):
-            out.setdefault(name, np.full(len(rows), -1))
+            out.setdefault(name, np.full(rows, -1))
     return out
 
 
-_OPTIONAL = (("prompt_id", -1.0), ("prefix_id", -1.0), ("prefix_tokens", -1.0), ("ttft_s", np.nan), ("e2e_s", np.nan))
-
-
-def _gap(missing: float | None, file: Path, name: str) -> float:
-    if missing is None:
-        raise DataError(str(file), f"column {name!r} has an empty cell")
-    return missing
+_OPTIONAL = {"prompt_id": -1.0, "prefix_id": -1.0, "prefix_tokens": -1.0, "ttft_s": float("nan"), "e2e_s": float("nan")}
+"""Columns that may be left out, and what an empty cell means."""

@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.errors import DataError, did_you_mean
-from sim.workload.textfile import read_all, table
+from sim.tables import by_name
+from sim.tables import lines as table_lines
+from sim.workload.textfile import read_all
 
 LARGEST = 1 << 30
 """Bytes of a result file, unpacked."""
@@ -38,7 +40,7 @@ class Document:
                 if len(lines) < 2 or not isinstance(error, json.JSONDecodeError) or error.msg != "Extra data":
                     raise DataError(str(self.path), f"is no readable JSON: {str(error)[:120]}") from None
                 return "jsonl", [self._line(number, line) for number, line in lines]
-        rows = table(self.path, text)
+        rows = table_lines(self.path, text)
         if len(rows) < 2 or len(rows[0]) < 2:
             raise DataError(str(self.path), "is neither JSON, JSON lines nor a CSV table")
         return "csv", rows
@@ -77,14 +79,7 @@ class Document:
 
     def table(self) -> list[dict[str, str]]:
         """Rows of a CSV table by column. Raises `DataError` for rows of another length."""
-        header = [name.strip() for name in self.value[0]]
-        out = []
-        for number, row in enumerate(self.value[1:], 2):
-            if row:
-                if len(row) != len(header):
-                    raise DataError(str(self.path), f"line {number}: has {len(row)} fields, the header {len(header)}")
-                out.append(dict(zip(header, row, strict=True)))
-        return out
+        return [row for _, row in by_name(self.path, self.value)[1]]
 
 
 class Keys:

@@ -9,6 +9,7 @@ from typing import Any
 
 from sim import registry
 from sim.errors import ConfigError, DataError
+from sim.tables import lines as table_lines
 from sim.workload import textfile
 from sim.workload.settings import build
 from sim.workload.traces._base import Head, Trace
@@ -76,7 +77,7 @@ def look(path: Path) -> Head:
     if start == b"[":
         first = _first_of_array(path)
         return Head(path, "json", tuple(first) if isinstance(first, Mapping) else (), first)
-    row = next(iter(textfile.table(path, data.lstrip().splitlines()[0].decode("utf-8", "replace"))), [])
+    row = next(iter(table_lines(path, data.lstrip().splitlines()[0].decode("utf-8", "replace"))), [])
     return Head(path, "csv", tuple(name.strip() for name in row))
 
 

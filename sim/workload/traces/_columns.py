@@ -184,6 +184,16 @@ def numbers(source: Source, column: Column, rule: str) -> NDArray[np.float64]:
     return values
 
 
+def maybe(source: Source, column: Column, missing: float) -> NDArray[np.float64]:
+    """f8[n] numbers, ``missing`` where a cell is empty; refuses what is neither."""
+    import pandas as pd
+
+    series = pd.Series(column.values)
+    empty = series.isna().to_numpy()
+    filled = series.fillna(0) if series.dtype.kind in "iuf" else series.astype(object).where(~empty, 0)
+    return np.where(empty, missing, numbers(source, Column(column.name, filled), "must be a finite number, or empty"))
+
+
 def tokens(source: Source, column: Column, least: int = 1) -> NDArray[np.int32]:
     """i4[n] token counts; refuses anything but whole numbers in [``least``, `MAX_TOKENS`]."""
     rule = f"must be a whole number of tokens in [{least}, {MAX_TOKENS}]"

@@ -16,10 +16,11 @@ from pydantic import Field
 from sim.errors import ConfigError, DataError
 from sim.registry import register
 from sim.streams import stream
+from sim.tables import lines as table_lines
 from sim.units import Seconds
 from sim.workload.settings import Params
 from sim.workload.table import RequestBlock
-from sim.workload.textfile import read_all, table
+from sim.workload.textfile import read_all
 from sim.workload.traces._base import Head, Trace
 
 _WINDOW = 600.0
@@ -137,7 +138,7 @@ def _client(file: Path) -> _Client | None:
     if not dataset.is_file():
         return None
     windows = []
-    for line, row in enumerate(table(file, read_all(file, _LARGEST).decode()), 1):
+    for line, row in enumerate(table_lines(file, read_all(file, _LARGEST).decode()), 1):
         if not row:
             continue
         if len(row) < 4:
