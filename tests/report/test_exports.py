@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import sim
 from sim import registry
 from sim.errors import UnknownNameError
 from sim.metrics.result import Result, summarise
@@ -109,3 +110,33 @@ def test_prometheus_text(wave: Result, tmp_path: Path) -> None:
         mine = [(k, v) for k, v in samples.items() if k.startswith(f"{family}_bucket")]
         assert all(a <= b for (ka, a), (kb, b) in pairwise(mine) if 'le="+Inf"' not in ka)
     assert over_time.read_text().endswith("# EOF\n")
+
+
+def test_conversations_are_written_for_aiperf_and_read_as_such(tmp_path: Path) -> None:
+    synthetic = (
+        "{arrival: {process: poisson, rate: 2/s}, lengths: {kind: fixed, prompt_tokens: 300, output_tokens: 20}, requests: 40"
+    )
+    sessions = f"traffic={{synthetic: {synthetic}, sessions: {{turns: 4, think_time: 1s}}}}}}"
+    result = sim.run(sim.load("quickstart", [sessions]))
+    (run,) = read(write_exports(result, ["aiperf"], tmp_path)[0])
+
+    assert any("requests continue a conversation" in note for note in run.notes)
+    assert run.columns["prompt_tokens"].tolist() == result.columns["prompt_tokens"].tolist()
+    assert run.columns["turn"].max() == 3
+    assert len(set(run.columns["talk"].tolist())) == len(set(result.columns["session"].tolist()))
+
+
+def test_a_rate_with_a_limit_is_written_as_both_and_read_as_both(tmp_path: Path) -> None:
+    synthetic = (
+        "{arrival: {process: poisson, rate: 40/s}, lengths: {kind: fixed, prompt_tokens: 300, output_tokens: 50}, requests: 200}"
+    )
+    result = sim.run(
+        sim.load("quickstart", [f"traffic={{synthetic: {synthetic}, closed_loop: {{concurrency: 4, paced: true}}}}"])
+    )
+    detailed, plain = write_exports(result, ["vllm-bench-detailed", "vllm-bench"], tmp_path)
+    told = json.loads(detailed.read_text())
+
+    assert (told["request_rate"], told["max_concurrency"]) == (40.0, 4)
+    assert "queue_times" not in told
+    assert read(detailed)[0].traffic["kind"] == "trace"  # it has start times
+    assert read(plain)[0].traffic == {"kind": "closed_loop", "concurrency": 4, "paced": True}

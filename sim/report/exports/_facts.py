@@ -30,22 +30,23 @@ def scenario_of(result: Result) -> Mapping[str, Any]:
 def sent(result: Result) -> tuple[float, float, int | None]:
     """(requests per second, burstiness, most requests in flight) as a load generator would have been told.
 
-    The rate is infinite for a burst and for a closed loop; that of a trace is its mean. Burstiness is 1/cv² of the gaps.
+    The rate is infinite for a burst and for a closed loop that is not paced; that of a trace is its mean. Burstiness is 1/cv² of the gaps.
     """
     traffic = scenario_of(result).get("traffic") or {}
-    limit = (traffic.get("closed_loop") or {}).get("concurrency")
-    if limit:
-        return math.inf, 1.0, int(limit)
+    loop = traffic.get("closed_loop") or {}
+    limit = int(loop["concurrency"]) if loop.get("concurrency") else None
+    if limit and not loop.get("paced"):
+        return math.inf, 1.0, limit
     arrival = (traffic.get("synthetic") or {}).get("arrival") or {}
     process = str(arrival.get("process"))
     if process == "burst":
-        return math.inf, 1.0, None
+        return math.inf, 1.0, limit
     burstiness = {"gamma": 1.0 / float(arrival.get("cv") or 1.0) ** 2, "constant": 1e6}.get(process, 1.0)
     if process in ("poisson", "gamma", "constant") and arrival.get("rate"):
-        return float(arrival["rate"]), burstiness, None
+        return float(arrival["rate"]), burstiness, limit
     at = result.columns["arrival_s"]
     span = float(at.max() - at.min()) if at.size > 1 else 0.0
-    return ((at.size - 1) / span if span > 0 else math.inf), burstiness, None
+    return ((at.size - 1) / span if span > 0 else math.inf), burstiness, limit
 
 
 def gap_lists(result: Result) -> list[Array]:

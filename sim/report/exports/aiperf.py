@@ -31,11 +31,12 @@ class AiPerfRecords(Export):
     def text(self, result: Result) -> Iterator[str]:
         """One JSON object a line."""
         c = result.columns
+        talks, turns = _talks(c)
         for i in range(len(c["id"])):
             status = int(c["status"][i])
             start, end = float(c["arrival_s"][i]), float(c["finish_s"][i])
             about: dict[str, Any] = {
-                "session_num": int(c["id"][i]), "x_request_id": f"request-{int(c['id'][i])}", "conversation_id": None, "turn_index": 0,
+                "session_num": int(c["id"][i]), "x_request_id": f"request-{int(c['id'][i])}", "conversation_id": talks[i], "turn_index": turns[i],
                 "request_start_ns": round(start * 1e9), "request_ack_ns": None, "request_end_ns": round(end * 1e9) if np.isfinite(end) else None,
                 "worker_id": "servesim", "benchmark_phase": "profiling", "was_cancelled": status == IN_FLIGHT,
             }  # fmt: skip
@@ -45,6 +46,16 @@ class AiPerfRecords(Export):
                 else None
             )
             yield json.dumps({"metadata": about, "metrics": _metrics(c, i), "error": error}, allow_nan=False) + "\n"
+
+
+def _talks(c: Any) -> tuple[list[str | None], list[int]]:
+    """The session of every request, and its place in it by arrival."""
+    session = c["session"] if "session" in c else np.full(len(c["id"]), -1)
+    turns = np.zeros(len(session), np.int64)
+    order = np.lexsort((c["arrival_s"], session))
+    begins = np.flatnonzero(np.diff(session[order], prepend=session[order][:1] - 1))
+    turns[order] = np.arange(len(order)) - np.repeat(begins, np.diff(np.append(begins, len(order))))
+    return [f"session-{s}" if s >= 0 else None for s in session.tolist()], np.where(session >= 0, turns, 0).tolist()
 
 
 def _metrics(c: Any, i: int) -> dict[str, Any]:

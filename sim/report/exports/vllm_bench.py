@@ -28,9 +28,10 @@ _ERRORS: Final = np.array(["", "rejected", "failed", "in flight at the end"])
 def vllm_bench(result: Result, detailed: bool = False) -> dict[str, Any]:
     """The JSON of ``vllm bench serve --save-result`` (in ms), with ``detailed`` that of ``--save-detailed`` (lists in s).
 
-    Statistics are over successes, as there. ``queue_times`` is a client's wait for one of its ``max_concurrency`` places (0 without a limit), and
-    ``max_concurrent_requests`` counts requests that are active within one second; both as vLLM means them. ``itls``: see `_facts.gap_lists`;
-    ``std_itl_ms`` follows from them. Left out because a simulation has none: ``date``, ``generated_texts``. Source: vLLM, vllm/benchmarks/serve.py.
+    Statistics are over successes, as there. ``queue_times`` is a client's wait for one of its ``max_concurrency`` places (0 without a
+    limit; left out with a rate besides), and ``max_concurrent_requests`` counts requests that are active within one second; both as vLLM
+    means them. ``itls``: see `_facts.gap_lists`; ``std_itl_ms`` follows from them. Left out because a simulation has none: ``date``,
+    ``generated_texts``. Source: vLLM, vllm/benchmarks/serve.py.
     """
     s, c = result.summary, result.columns
     context, slo = s["context"], s["slo"]
@@ -64,6 +65,8 @@ def vllm_bench(result: Result, detailed: bool = False) -> dict[str, Any]:
     }
     if detailed:
         out |= _lists(result, done, limit)
+        if limit and math.isfinite(rate):  # how long requests waited for a place is not in a result
+            del out["queue_times"]
     peak = fleet(result.series)["decode_tokens_per_s"]
     if peak.size:
         out["max_output_tokens_per_s"] = float(peak.max())
