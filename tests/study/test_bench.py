@@ -431,6 +431,8 @@ def test_sglang(tmp_path):
     assert one.measured == {"ttft_s.p50": pytest.approx(0.0857), "e2e_s.mean": pytest.approx(7.8406), "output_tokens_per_s": 537.4,
                             "requests_per_s": pytest.approx(300 / 298.4)}  # fmt: skip
     assert one.columns["prompt_tokens"].max() > 900
+    old = {k.removesuffix("_ms"): v for k, v in row.items()}  # names of 2024, in ms without saying so
+    assert read(write(tmp_path, "old.jsonl", json.dumps(old)))[0].measured == one.measured
     assert two.columns["arrival_s"][-1] < 76
 
 

@@ -67,7 +67,8 @@ def _run(keys: Keys, name: str) -> Run:
     if not total_in:
         return refusal("sglang-bench", name, "does not say how long prompts were: key 'total_input_tokens' is missing", said)
     prompt, output, notes = _lengths(keys, total_in / done, total_out / done)
-    measured = figures(keys, _NAMES) | {k: v for k, v in _throughput(keys).items() if v}
+    # until 0.4 the names had no unit; they were ms all the same
+    measured = figures(keys, _NAMES, ending="") | figures(keys, _NAMES) | {k: v for k, v in _throughput(keys).items() if v}
     return of_aggregates(
         "sglang-bench", name, requests=done, prompt=prompt, output=output, measured=measured, sent=sent, said=said, notes=notes
     )

@@ -142,12 +142,12 @@ def _throughput(keys: Keys) -> dict[str, float]:
     return {k: v for k, v in told.items() if v}
 
 
-def figures(keys: Keys, names: Mapping[str, str] = _NAMES, unit: float = 1e-3) -> dict[str, float]:
+def figures(keys: Keys, names: Mapping[str, str] = _NAMES, unit: float = 1e-3, ending: str = "_ms") -> dict[str, float]:
     """Aggregates ``mean_ttft_ms, p99_itl_ms …`` by our names, in s; a figure of 0 was not measured."""
     found = {}
     for theirs, ours in names.items():
         for prefix, statistic in _STATISTICS.items():
-            value = keys.number(f"{prefix}_{theirs}_ms")
+            value = keys.number(f"{prefix}_{theirs}{ending}")
             if value:
                 found[f"{ours}.{statistic}"] = value * unit
     return found
