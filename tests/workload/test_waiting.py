@@ -1,7 +1,11 @@
+import json
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sim.workload.traces._auto import reader
 from sim.workload.traces._waiting import WaitingRows
 
 maybe = st.one_of(st.none(), st.integers(0, 50).map(float))
@@ -23,3 +27,40 @@ def test_pieces_wait_as_rows_do_one_by_one(pieces):
     for name in ("starts", "waits", "counts", "parents"):
         np.testing.assert_array_equal(np.array(getattr(alone, name)), np.array(getattr(together, name)))
     assert alone._last == together._last
+
+
+def rows(tmp_path, *objects):
+    file = tmp_path / "t.jsonl"
+    file.write_text("\n".join(map(json.dumps, objects)))
+    return file
+
+
+@pytest.mark.parametrize("later", [{"timestamp": 1000}, {"delay": 500}])
+def test_turns_that_hold_only_what_they_add_are_put_together(tmp_path, later):
+    lengths = [(100, 5), (50, 6), (20, 7)]
+    talk = [
+        {"session_id": "a", "input_length": p, "output_length": o, **(later if k else {"timestamp": 0})}
+        for k, (p, o) in enumerate(lengths)
+    ]
+    file = rows(tmp_path, talk[0], {"timestamp": 10, "input_length": 70, "output_length": 5}, *talk[1:])
+    whole = reader(file, "mooncake").read(file)
+    block = reader(file, "mooncake", {"context": "accumulate"}).read(file).validate()
+    mine = block.where(block.session >= 0)
+
+    assert sorted(whole.prompt_tokens.tolist()) == [20, 50, 70, 100]
+    assert mine.prompt_tokens.tolist() == [100, 100 + 5 + 50, 155 + 6 + 20]
+    assert block.where(block.session < 0).prompt_tokens.tolist() == [70]
+    assert mine.span_len[mine.span_off[2] :].tolist() == [100, 5, 50, 6, 20]
+    assert mine.span_id[mine.span_off[2] + 1] == mine.out_content[0]
+    np.testing.assert_array_equal(block.arrival_s, whole.arrival_s)
+    assert (block.waits is None) == ("timestamp" in later)
+
+
+def test_prompts_that_say_how_long_they_are(tmp_path):
+    file = rows(
+        tmp_path, {"prompt": "a b", "prompt_len": 17, "expected_output_len": 9}, {"prompt": "c d e f g", "output_tokens": 3}
+    )
+    made = reader(file)
+    block = made.read(file)
+
+    assert (made.name, block.prompt_tokens.tolist(), block.output_tokens.tolist()) == ("vllm-custom", [17, 3], [9, 3])

@@ -20,8 +20,13 @@ from sim.workload.table import MAX_TOKENS
 from sim.workload.traces._source import Source
 
 ARRIVAL = ("arrival_s", "arrival_time_s", "arrival_time", "arrived_at", "arrival_timestamp", "timestamp_s")
-PROMPT = ("prompt_tokens", "input_tokens", "input_length", "input_toks", "ContextTokens", "num_prefill_tokens", "prompt_size")
-OUTPUT = ("output_tokens", "output_length", "output_toks", "GeneratedTokens", "num_decode_tokens", "token_size")
+PROMPT = (
+    "prompt_tokens", "input_tokens", "input_length", "input_toks", "ContextTokens", "num_prefill_tokens", "prompt_size", "prompt_len", "input_len",
+)  # fmt: skip
+OUTPUT = (
+    "output_tokens", "output_length", "output_toks", "GeneratedTokens", "num_decode_tokens", "token_size", "completion_tokens", "output_len",
+    "generated_tokens",
+)  # fmt: skip
 HASHES = ("hash_ids", "block_hash_ids")
 PRIORITY = ("priority",)
 SESSION = ("session_id", "session", "conversation_id", "chat_id")

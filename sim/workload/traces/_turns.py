@@ -93,6 +93,30 @@ def merged(spans: Sequence[Span]) -> list[Span]:
     return out
 
 
+def accumulated(block: RequestBlock) -> RequestBlock:
+    """The requests with all that was said in their session before in front of their prompts; rows of a session are in its order."""
+    off, ids, start, length = (x.tolist() for x in block.spans)
+    own, outputs, prompts = block.out_content.tolist(), block.output_tokens.tolist(), block.prompt_tokens.tolist()
+    talks: dict[int, Talk] = {}
+    spans: list[list[Span]] = []
+    for row, session in enumerate(block.session.tolist()):
+        mine = [(ids[k], start[k], length[k]) for k in range(off[row], off[row + 1])]
+        mine = mine or [(content.PROMPT + own[row] % content.NUMBERS, 0, prompts[row])]
+        talk = talks.setdefault(session, Talk()) if session >= 0 else Talk()
+        for piece in mine:
+            talk.said.append(piece)
+            talk.tokens += piece[2]
+        spans.append(merged(talk.said))
+        prompts[row] = talk.tokens
+        talk.add(own[row], outputs[row])
+    flat = np.array([piece for s in spans for piece in s], np.int64).reshape(-1, 3)
+    counts = np.array([len(s) for s in spans])
+    columns = ("max_tokens", "priority", "session", "lora", "klass", "tenant", "out_content", "waits")
+    given: dict[str, Any] = {name: getattr(block, name) for name in columns}
+    given["spans"] = (np.concatenate([[0], np.cumsum(counts)]), flat[:, 0], flat[:, 1], flat[:, 2])
+    return RequestBlock.of(block.arrival_s, prompts, outputs, **given)
+
+
 def by_arrival(block: RequestBlock) -> RequestBlock:
     """A block in order of arrival, from the first one."""
     made = block.take(np.argsort(block.arrival_s, kind="stable"))

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from itertools import repeat
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from sim.workload.traces._columns import HASHES, Clock, Column, hash_spans, labe
 from sim.workload.traces._json import Fields, Records, json_pieces
 from sim.workload.traces._source import Source
 from sim.workload.traces._table import plain_rows
-from sim.workload.traces._turns import by_arrival
+from sim.workload.traces._turns import accumulated, by_arrival
 from sim.workload.traces._waiting import WaitingRows
 from sim.workload.traces._writing import block_ids
 from sim.workload.waits import Waits
@@ -39,6 +39,12 @@ _OTHERS = frozenset(("chat_id", "parent_chat_id"))
 
 class MooncakeParams(TurnParams):
     """Settings of a Mooncake trace."""
+
+    context: Literal["whole", "accumulate"] = Field(
+        default="whole",
+        description="what the rows of a session hold: the whole prompt, or only what a turn adds to all that was said before "
+        "(accumulate: aiperf's default, Dynamo's mooncake-delta)",
+    )
 
     block_tokens: int = Field(
         default=512, ge=1, description="tokens of one hash id; the file does not say (published traces: 512)"
@@ -123,6 +129,7 @@ class Mooncake(Trace):
         clock, first, turns = Clock(self.unit_s), 0, False
         waiting = WaitingRows()
         held: list[RequestBlock] = []
+        grows = self.params.context == "accumulate"
         for records in json_pieces(path, _FIELDS):
             self._check(path, records)
             prompt, output = tokens(records.source, records["input_length"]), tokens(records.source, records["output_length"])
@@ -132,10 +139,14 @@ class Mooncake(Trace):
                 labels(records["session_id"].values) if "session_id" in records.present else np.full(records.rows, -1, np.int64)
             )
             columns: dict[str, Any] = {"session": session, "priority": _priority(records)}
-            if turns or records.present & _DELAYS:
+            if grows or turns or records.present & _DELAYS:
                 turns = True
-                arrival = self._turns(path, records, session, waiting)
-                self._afresh(path, session, ids, counts)
+                if waiting.starts or not grows or records.present & _DELAYS:
+                    arrival = self._turns(path, records, session, waiting)
+                else:
+                    arrival = clock.arrivals(records.source, records["timestamp"])
+                if not grows:
+                    self._afresh(path, session, ids, counts)
             else:
                 missing = np.isnan(records["timestamp"].values)
                 if missing.any() and "timestamp" not in records.present:
@@ -147,6 +158,7 @@ class Mooncake(Trace):
                 yield held.pop()
         if held:
             block = RequestBlock.concat(held)
+            block = accumulated(block) if grows else block
             yield by_arrival(waiting.attach(block) if waiting.starts else block)
 
     def _check(self, path: Path, records: Records) -> None:
@@ -169,7 +181,9 @@ class Mooncake(Trace):
         firsts, key = ids[(np.cumsum(counts) - counts)[rows]], session[rows]
         afresh = bool(((key[1:] == key[:-1]) & (firsts[1:] != firsts[:-1])).any())
         if afresh:
-            what = "they are simulated as whole prompts; where the file holds only what each turn adds, real prompts are longer"
+            what = (
+                "they are simulated as whole prompts; where the file holds only what each turn adds, settings.context: accumulate"
+            )
             self.note(f"{path.name}: turns that do not begin as the turn before them: {what}")
 
     def _waiting(self, path: Path, records: Records, session: NDArray[np.int64], waiting: WaitingRows) -> NDArray[np.float64]:

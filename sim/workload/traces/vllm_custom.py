@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -20,9 +20,10 @@ from sim.workload.traces._turns import Request, block_of
 from sim.workload.traces._writing import prompts
 
 _TEXTS = ("prompt", "text", "text_input")
-_OUTPUTS = ("output_tokens", "output_length", "max_tokens")
+_OUTPUTS = ("output_tokens", "output_length", "expected_output_len", "output_len", "max_tokens")
+_LENGTHS = ("prompt_len", "prompt_tokens", "input_length")
 _DEFAULT = 256
-_USED = frozenset((*_TEXTS, *_OUTPUTS, "timestamp", "session_id"))
+_USED = frozenset((*_TEXTS, *_OUTPUTS, *_LENGTHS, "timestamp", "session_id"))
 
 
 class CustomParams(TextParams):
@@ -38,7 +39,9 @@ class CustomParams(TextParams):
 class VllmCustom(Trace):
     """JSON lines with ``prompt`` (or ``text``) and ``output_tokens`` (or ``output_length``); with ``timestamp`` (ms) when requests arrive.
 
-    Equal prompts are equal content. *Source*: vLLM, vllm/benchmarks/datasets.py, CustomDataset; aiperf, single-turn dataset.
+    ``prompt_len`` says how many tokens a prompt has. Equal prompts are equal content.
+
+    *Source*: vLLM, vllm/benchmarks/datasets.py, CustomDataset; aiperf, single-turn dataset.
     """
 
     name = "vllm-custom"
@@ -64,7 +67,7 @@ class VllmCustom(Trace):
 
     def read(self, path: Path) -> RequestBlock:
         """All requests of a file."""
-        count = counter(self.params, self)
+        count: Any = None
         requests: list[Request] = []
         times = None
         for item in items(path):
@@ -78,7 +81,10 @@ class VllmCustom(Trace):
             if timed != times:
                 item.fail("timestamp", "must be in every object or in none", item.value.get("timestamp"))
             at = item.number("timestamp", item.value) * 1e-3 if timed else 0.0
-            tokens = count(text)
+            known = next((key for key in _LENGTHS if item.value.get(key) is not None), None)
+            if known is None and count is None:
+                count = counter(self.params, self)
+            tokens = count(text) if known is None else self._whole(item, known)
             requests.append(Request(at, tokens, self._output(item), -1, ((content.RECORDED + number_of(text), 0, tokens),)))
         self.timed = bool(times)
         return block_of(requests, sort=self.timed)
@@ -88,6 +94,9 @@ class VllmCustom(Trace):
         if key is None:
             self.note(f"answers have {self.params.output_tokens} tokens where the file does not say (settings.output_tokens)")
             return int(self.params.output_tokens)
+        return self._whole(item, key)
+
+    def _whole(self, item: Item, key: str) -> int:
         value = item.number(key, item.value, 1)
         if value != int(value) or value > MAX_TOKENS:
             item.fail(key, "must be a whole number of tokens", value)
