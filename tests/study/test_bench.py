@@ -52,6 +52,9 @@ def test_a_run_in_which_nothing_was_served_is_no_operating_point(tmp_path):
     write(tmp_path, "b.json", vllm())
     points = list(read_points([tmp_path], sim.load("quickstart")))
     assert [bool(p.refused) for p in points] == [True, False]
+    write(tmp_path, "other.json", {"hello": 1})
+    points = list(read_points([tmp_path], sim.load("quickstart")))
+    assert "not read, as no benchmark result that is known: other.json" in points[0].notes
 
 
 def test_requests_without_a_token_count_as_the_tool_counts_them(tmp_path):

@@ -58,14 +58,16 @@ def _tree(folder: Path, scenario: Any) -> Iterator[Point]:
     told = sorted(f.parent for f in folder.rglob("points.jsonl"))
     for there in told:
         yield from map(known_board, read_folder(there))
-    unknown, known_here = [], 0
-    for path, runs in read_tree(folder, set(told)):
-        if runs is None:
-            unknown.append(str(path.relative_to(folder)))
-            continue
-        for run in runs:
-            known_here += 1
+    found = list(read_tree(folder, set(told)))
+    unknown = [str(path.relative_to(folder)) for path, runs in found if runs is None and not is_step_log(path)]
+    left = f"not read, as no benchmark result that is known: {', '.join(unknown[:5])}{' …' if len(unknown) > 5 else ''}"
+    known_here = 0
+    for path, runs in found:
+        for run in runs or ():
             point = _point(path, run, scenario)
+            if unknown and not known_here:
+                point = replace(point, notes=(*point.notes, left))
+            known_here += 1
             yield replace(point, id=str(path.parent.relative_to(folder) / point.id))
     for path in sorted(f for f in folder.rglob("*") if is_step_log(f)):
         known_here += 1
