@@ -14,6 +14,8 @@ from types import ModuleType, TracebackType
 from sim import trust
 from sim.errors import ConfigError, PluginError
 
+alone = False
+"""Whether this process runs one command and nothing else, so that it may end itself."""
 _loaded: dict[str, ModuleType] = {}
 _digests: dict[str, str] = {}
 _COMMON = frozenset(sys.stdlib_module_names) | {"sim", "numpy", "numba", "pydantic", "scipy", "pandas", "simpy"}

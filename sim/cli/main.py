@@ -35,8 +35,12 @@ def application(asked: str = "") -> typer.Typer:
 def main() -> None:
     """Entry point: errors of ours become one line and exit code 2."""
     gc.set_threshold(50_000, 20, 20)  # what is loaded stays: looking through it again and again is an eighth of a short run
-    with trust.command_line(sys.argv):
-        _main()
+    plugins.alone = True
+    try:
+        with trust.command_line(sys.argv):
+            _main()
+    finally:
+        plugins.alone = False
 
 
 def _main() -> None:

@@ -18,6 +18,7 @@ from sim.fleet.build import Plan, wire
 from sim.fleet.clock import LATEST, too_late
 from sim.fleet.garbage import rarely_collected
 from sim.fleet.routers import make_routers
+from sim.fleet.stuck import watched
 from sim.metrics.record import collect
 from sim.metrics.sections.kv_pools import KvUse
 from sim.workload.base import Traffic
@@ -90,7 +91,7 @@ def execute(
         client=client_of(clients),
         faults=make_faults(faults),
     )
-    with rarely_collected():
+    with rarely_collected(), watched(plans, groups):
         world.run()
     requests = world.requests()
     if len(requests["id"]) != world.sent:

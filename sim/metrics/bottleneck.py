@@ -101,6 +101,8 @@ def judge(facts: Mapping[str, Any]) -> tuple[str, str]:
     working = {k: v for k, v in facts["shares"].items() if k not in ("idle", "other")}
     top = max(working, key=lambda k: working[k])
     takes = f"{WORDS[top]} takes {_share(working[top])} of the time"
+    works = sum(v for k, v in facts["shares"].items() if k != "idle")
+    of_steps = f"{WORDS[top]} takes {_share(working[top] / works if works > 0 else 0.0)} of their time"
     preempted = facts["preemptions"] / facts["finished"]
     blocked = facts["kv_blocked"] or 0.0
     then = " then" if facts.get("spell") else ""
@@ -136,7 +138,7 @@ def judge(facts: Mapping[str, Any]) -> tuple[str, str]:
         step = f" ({show_seconds(facts['step_s'])} on average)" if facts.get("step_s") else ""
         if facts.get("spell"):
             return top, f"Steps were too long then{step}, not the queue; over the whole run {takes}."
-        return top, f"Steps are too long for the SLO{step}, not the queue: {takes}."
+        return top, f"Steps are too long for the SLO{step}, not the queue: {of_steps}."
     return top, f"Nothing is saturated: {takes}, and limits first when load grows."
 
 

@@ -244,7 +244,8 @@ def _warnings(record: RunRecord, r: Requests) -> list[str]:
         out.append("No request arrived before the run ended: nothing was simulated (see until).")
     if 0 < r.finished < 1000:
         out.append(
-            f"Only {r.finished:,} requests finished: p99.9 is close to the maximum; use at least 10,000 requests for tails."
+            f"Only {r.finished:,} request{'' if r.finished == 1 else 's'} finished: p99.9 is close to the maximum; "
+            "use at least 10,000 requests for tails."
         )
     return out
 

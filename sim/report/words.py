@@ -137,6 +137,9 @@ def verdict(summary: Mapping[str, Any]) -> tuple[str, str]:
     if slo["met"]:
         return "holds", f"Holds its SLO: {met_share(joint)} {text}"
     single = {k: v for k, v in slo["attainment"].items() if k != "joint" and v is not None}
+    lost = summary["requests"]["rejected"] + summary["requests"]["failed"]
+    if lost and all(v == joint for v in single.values()):  # whoever is served is served in time
+        return "misses", f"Misses its SLO: only {met_share(joint)} {text} {lost:,} got no answer."
     worst = min(single, key=lambda k: single[k]) if len(single) > 1 else None
     more = f" {definition(worst).title} is missed most: {met_share(single[worst])} meet it." if worst else ""
     return "misses", f"Misses its SLO: only {met_share(joint)} {text}{more}"

@@ -61,6 +61,24 @@ def test_capacity_that_nothing_holds_exits_with_1(servesim: Command) -> None:
     assert "does not hold" in done.out
 
 
+def test_capacity_of_requests_that_are_too_few_is_not_known(servesim: Command) -> None:
+    done = servesim("capacity", "quickstart", "--set", "traffic.synthetic.requests=20", "--no-save")
+    assert done.code == 1
+    said = " ".join(done.out.split())
+    assert (
+        "even where all 20 requests come at once: too few to find the rate that it holds" in said
+        and "e+0" not in said.split("SLO:")[0]
+    )
+
+
+def test_capacity_of_a_short_run_says_so(servesim: Command) -> None:
+    done = servesim(
+        "capacity", "quickstart", "--set", "traffic.synthetic.requests=200", "-r", 1, "--tolerance", "0.3", "--json", "--no-save"
+    )
+    (said,) = [w for w in json.loads(done.out)["warnings"] if w.startswith("At ")]
+    assert "too short to show what is held for long" in said
+
+
 def test_capacity_without_an_slo_is_an_error(servesim: Command) -> None:
     done = servesim("capacity", "quickstart", "--set", "slo={}")
     assert done.code == 2

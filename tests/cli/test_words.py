@@ -37,3 +37,25 @@ def test_a_name_that_nobody_knows_comes_before_its_price(servesim: Command) -> N
     assert wrong.code == 2 and "did you mean 'h100-sxm'" in wrong.err
     right = servesim("plan", "quickstart", "-c", "deployment.accelerator=a100-sxm-80g,h100-sxm", "--no-save")
     assert right.code == 2 and "what does an hour of each accelerator cost?" in right.err
+
+
+@pytest.mark.parametrize(
+    ("settings", "says", "never"),
+    [
+        (
+            ("admission={name: token_bucket, rate: 0.001/s}",),
+            ("only 0.50% of requests meet", "199 got no answer", "not by those that were served"),
+            ("Steps are too long", "missed most", "1 requests"),
+        ),
+        (("traffic.synthetic.requests=1",), ("Only 1 request finished",), ("1 requests",)),
+        (("slo.ttft=1us",), ("no request meets", "of their time"), ("Nothing is saturated", "0.00% of requests")),
+    ],
+    ids=["turned away", "one request", "missed by all"],
+)
+def test_the_reason_is_the_reason(
+    servesim: Command, settings: tuple[str, ...], says: tuple[str, ...], never: tuple[str, ...]
+) -> None:
+    given = [word for setting in ("traffic.synthetic.requests=200", *settings) for word in ("-s", setting)]
+    shown = " ".join(servesim("run", "quickstart", *given, "--no-save").out.split())
+    assert all(text in shown for text in says), shown
+    assert not any(text in shown for text in never), shown

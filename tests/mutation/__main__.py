@@ -3,8 +3,9 @@
     python -m tests.mutation engine --covered engine.cov --times engine.json --number 100 --out engine.jsonl
 
 Works on the checkout that it is run in and puts each file back: run it in a copy. ``--covered`` and ``--times`` are what `covering` wrote, under the same
-environment (``NUMBA_DISABLE_JIT=1`` for the engines, whose kernels are then plain Python). Of each mutant the tests run that reach its line, the
-quickest first, as many as ``--budget`` CPU seconds allow. One that no test reaches has survived.
+environment (``NUMBA_DISABLE_JIT=1`` for the engines, whose kernels are then plain Python). Of each mutant the tests run that reach its line, those of its
+module and room first, then the quickest, as many as ``--budget`` CPU seconds allow. One that no test reaches has survived. ``--again`` tries those that
+survived once more, with a larger budget.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--budget", type=float, default=20.0)
     parser.add_argument("--most", type=int, default=40, help="tests for one mutant")
+    parser.add_argument("--again", action="store_true")
     parser.add_argument("--out", required=True)
     given = parser.parse_args()
     os.chdir(ROOT)
@@ -44,7 +46,11 @@ def main() -> int:
     sample = drawn(given.room, given.number, given.seed)
     _preload()
     out = Path(given.out)
-    known = {json.loads(line)["key"] for line in out.read_text().splitlines()} if out.exists() else set()
+    before = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
+    if given.again:
+        before = [line for line in before if line["verdict"] != "survived"]
+        out.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in before))
+    known = {line["key"] for line in before}
     for file, mutant in sample[:3]:  # what is as it was must pass
         names, seconds = tests.of(file, mutant, given.budget, given.most)
         unchanged = replace(mutant, source=file.read_text(encoding="utf-8"))
@@ -52,7 +58,7 @@ def main() -> int:
             print(f"these tests fail without any mutant: {' '.join(names)}", file=sys.stderr)
             return 2
     for file, mutant in sample:
-        key = f"{file}:{mutant.line}: {mutant.before} → {mutant.after}"
+        key = f"{file.relative_to(ROOT)}:{mutant.line}: {mutant.before} → {mutant.after}"
         if key in known:
             continue
         names, seconds = tests.of(file, mutant, given.budget, given.most)
@@ -88,7 +94,12 @@ class Tests:
         """The quickest of them, and how long they take; of a line outside functions all tests of the file."""
         lines: dict[int, Any] = self._data.contexts_by_lineno(str(file))
         here = lines.get(mutant.line, ()) if mutant.inside else [name for names in lines.values() for name in names]
-        known = sorted({name for name in here if name in self._seconds}, key=lambda n: (self._seconds[n], n))
+        about = {file.stem, file.parent.name}
+
+        def far(name: str) -> bool:
+            return not any(word in name.partition("::")[0] for word in about)
+
+        known = sorted({name for name in here if name in self._seconds}, key=lambda n: (far(n), self._seconds[n], n))
         chosen, total = [], 0.0
         for name in known[:most]:
             if chosen and total + self._seconds[name] > budget:

@@ -152,6 +152,17 @@ def test_a_recovery_in_words(recovered: float | None, missed: int, text: str) ->
     assert recovery_sentence(Recovery(8.0, 3.0, 60.0, recovered, None, 2.0, missed, False)).endswith(text)
 
 
+def test_what_was_missed_before_a_spike_does_not_come_back_after_it() -> None:
+    arrival = np.arange(0.0, 200.0, 0.1)
+    columns = {"arrival_s": arrival, "slo_met": np.zeros(arrival.size, bool), "ttft_s": np.ones(arrival.size)}
+    _, found = judge(columns, 0.99, 10.0, (3.0, 60.0, 10.0), 40.0)
+    assert found.before and not found.stuck and found.recovered_s is None
+    assert recovery_sentence(found).endswith("the SLO is missed before the spike too, so there is nothing to come back to.")
+    columns["slo_met"] = arrival < 60.0
+    _, found = judge(columns, 0.99, 10.0, (3.0, 60.0, 10.0), 40.0)
+    assert not found.before and found.stuck
+
+
 def test_a_run_too_short_to_be_saturated_does_not_say_what_is_served_at_most() -> None:
     """Four a second over a run that is mostly its own end, while ten a second hold the SLO."""
     point = Point(2.0, 20.0, 1, {"requests_per_s": (4.0, 4.0, 4.0)}, {}, True, "")

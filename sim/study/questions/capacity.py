@@ -19,6 +19,7 @@ from sim.metrics.definitions import definition
 from sim.registry import register
 from sim.study.base import Interrupted, Outcome, Params, Steps, Study, Trial
 from sim.study.options import Confidence
+from sim.study.short import too_few, too_short
 from sim.study.slower import slower, step_error
 from sim.study.variants import check_replications, is_random, repeated
 
@@ -94,6 +95,11 @@ class CapacityAnswer:
         return self.answer is not None
 
     @property
+    def unbounded(self) -> bool:
+        """No rate was too high: the answer is not known."""
+        return self.question == "rate" and self.answer is None and bool(self.probes) and all(p.held for p in self.probes)
+
+    @property
     def safe(self) -> float | None:
         """The rate that every repetition held; of replicas, the answer."""
         known = [f for f in self.found if f is not None]
@@ -131,6 +137,8 @@ class CapacityAnswer:
         """The answer in one sentence or two."""
         rate = self.question == "rate"
         over = f" with {self.bound}" if self.bound and rate else f" for {self.bound}" if self.bound else ""
+        if self.unbounded:
+            return f"{self.name} holds its SLO{over} {too_few(self.probes[0].summary)}"
         if self.answer is None:
             return f"{self.name} does not hold its SLO{over} at any probed {'rate' if rate else 'size'}."
         return (self._rate(over) if rate else self._replicas(over)) + self._error()
@@ -254,6 +262,8 @@ class Capacity(Study):
         try:
             first = yield from self._search(0, None)
             found = [first]
+            if self._unbroken():
+                return self._answer([None], [], False)
             if self.repetitions > 1:
                 found += yield from together([self._search(r, first) for r in range(1, self.repetitions)])
             if self._error is not None and first is not None:
@@ -264,6 +274,10 @@ class Capacity(Study):
                     self._keep(outcome)
             interrupted = True
         return self._answer(found, ends, interrupted)
+
+    def _unbroken(self) -> bool:
+        """Whether every rate holds: then none is the answer."""
+        return not self.params.replicas and bool(self._probes) and all(p.held for p in self._probes)
 
     def _trial(self, replication: int, value: float, factor: float) -> Trial:
         what = "replicas" if self.params.replicas else "rate"
@@ -351,6 +365,8 @@ class Capacity(Study):
             interval = replicated(known, self.params.confidence) if rate else None
         elif known:
             warnings.insert(0, f"{len(values) - len(known)} of {len(values)} repetitions hold at no probed load.")
+        if rate and answer is not None:
+            warnings[:0] = too_short([p.summary for p in self._probes if p.held and p.replication == 0], answer)
         half = self._value(0) * 0.0 if not rate else (answer or 0.0) * self.params.tolerance / 2.0
         context = self._probes[0].summary["context"] if self._probes else {}
         return CapacityAnswer(

@@ -268,6 +268,8 @@ def recovery_sentence(r: Any) -> str:
         return f"{head}: nobody misses the SLO."
     worst = "" if r.worst_ttft_s is None else f", the longest wait for a first token {show_seconds(r.worst_ttft_s)}"
     hurt = f"{head}: {r.missed:,} requests miss the SLO{worst}"
+    if r.before:
+        return f"{hurt}; the SLO is missed before the spike too, so there is nothing to come back to."
     if r.stuck:
         return f"{hurt}; it does not come back by itself though the load is below what it can serve: a metastable state."
     if r.recovered_s is None:

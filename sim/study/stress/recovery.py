@@ -36,6 +36,7 @@ class Recovery:
 
     ``expected_s``: time to work off the queue that the spike leaves, at the capacity that was measured; None: unknown.
     ``stuck``: it did not come back within three times that, though the load is below the capacity: a metastable state.
+    ``before``: the SLO was missed before the spike too, so that there is nothing to come back to.
     """
 
     load: float
@@ -46,6 +47,7 @@ class Recovery:
     worst_ttft_s: float | None
     missed: int
     stuck: bool
+    before: bool = False
 
 
 def windows(columns: Mapping[str, Array], width: float) -> Windows:
@@ -102,6 +104,8 @@ def judge(
     end = start + duration
     bad = bad_windows(seen, required)
     hit = [i for i in range(len(bad)) if bad[i] and seen.start_s[i] + seen.width_s > start]
+    first = [bad[i] for i in range(len(bad)) if seen.start_s[i] + seen.width_s <= start and seen.requests[i]]
+    before = 2 * sum(first) > len(first)
     recovered: float | None = 0.0
     if hit:
         recovered = _settled(seen, bad, end)
@@ -115,4 +119,6 @@ def judge(
     horizon = float(columns["arrival_s"].max()) - end if columns["arrival_s"].size else 0.0
     limit = math.inf if expected is None else 3.0 * expected + 2.0 * seen.width_s
     stuck = (recovered is None and horizon > limit) or (recovered is not None and recovered > limit)
-    return seen, Recovery(rate, factor, duration, recovered, expected, worst, int((hurt & ~ok).sum()), stuck)
+    return seen, Recovery(
+        rate, factor, duration, recovered, expected, worst, int((hurt & ~ok).sum()), stuck and not before, before
+    )

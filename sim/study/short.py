@@ -1,0 +1,37 @@
+"""Whether requests come for long enough to show which rate a deployment holds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from sim.units import show_seconds
+
+_RESIDENCES: Final = 5.0
+"""Requests must come for so many times as long as one of them takes: in less there is nothing but the start and the end of a run."""
+
+
+def too_few(summary: Mapping[str, Any]) -> str:
+    """Said where no rate was too high for a deployment."""
+    n = summary["requests"]["injected"]
+    many = f"even where all {n:,} requests come" if n > 1 else "for the one request that comes"
+    return f"{many} at once: too few to find the rate that it holds. Send more of them."
+
+
+def too_short(held: Sequence[Mapping[str, Any]], rate: float) -> list[str]:
+    """A warning where the requests come, at ``rate`` per second, for too short a time. ``held``: summaries of runs below it."""
+    known = [s for s in held if s["latency"]["e2e_s"]["mean"]]
+    if not known:
+        return []
+    near = max(known, key=lambda s: float(s["latency"]["e2e_s"]["mean"]))
+    n, took = near["requests"]["injected"], float(near["latency"]["e2e_s"]["mean"])
+    if n / rate >= _RESIDENCES * took:
+        return []
+    text = (
+        f"At {rate:.3g} requests/s the {n:,} requests come within {show_seconds(n / rate)}, and one takes {show_seconds(took)}: "
+    )
+    return [
+        text
+        + f"too short to show what is held for long, which is less; send {math.ceil(4 * _RESIDENCES * took * rate):,} or more."
+    ]
