@@ -222,6 +222,11 @@ def flat(function: Any) -> Any:
     return numba.njit(error_model="numpy", nogil=True, inline="always")(function)
 
 
+def in_python(function: Any) -> Any:
+    """The Python function behind a compiled one, for who calls it on plain values."""
+    return getattr(function, "py_func", function)
+
+
 def struct(cls: type) -> Any:
     """Class decorator: a struct of arrays and scalars whose annotations (also inherited ones) are Numba types.
 

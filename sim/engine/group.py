@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import inf
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sim.cost.step import copy_cost, cost_data, shared_data
-from sim.engine.loop import STOPPED, _turn, accept, make_room, outlook
+from sim.engine.loop import accept, make_room, outlook
+from sim.engine.order import advance
 from sim.engine.rows import copy_row, new_rows, rows_of
 from sim.engine.seam import F8, I4, I8, Columns, Rows, Spans, Watched
 from sim.engine.state import flush_gaps
@@ -51,52 +51,6 @@ def _submit(states, keys, replica_of, lo, hi, first_id, watch, columns, spans):
 
 
 @kernel
-def _advance(states, keys, until, watched):
-    """Run all replicas up to ``until``.
-
-    Nobody watches: each replica that may finish something goes there on its own. ``watched``: in order of time over all replicas; stops
-    at the first watched outcome with no replica past that time, and returns True. Of replicas at one time, first all complete, then all
-    decide, so that whoever watches a completion may still send something that these decisions see.
-    """
-    n = keys.size
-    last = -inf
-    while True:
-        limit = target = until
-        if watched:
-            limit, bound, ties = keys[0], inf, 1
-            for i in range(1, n):
-                if keys[i] < limit:
-                    bound, limit, ties = limit, keys[i], 1
-                elif keys[i] == limit:
-                    ties += 1
-                elif keys[i] < bound:
-                    bound = keys[i]
-            if limit > until or limit == inf:
-                return False
-            if ties == 1:
-                target = min(until, bound)  # nobody else can do anything before `bound`
-            elif limit > last:
-                target = limit
-            else:
-                target = min(until, np.nextafter(limit, inf))
-            last = limit
-        stopped = False
-        for i in range(n):
-            if keys[i] <= limit:
-                s = states[i]
-                seen = s.rec.n_watched
-                while _turn(s, target, s.multi_step) != STOPPED:
-                    if watched and s.rec.n_watched > seen:
-                        stopped = True
-                        break
-                keys[i] = outlook(s)
-        if stopped:
-            return True
-        if not watched or limit >= until:
-            return False
-
-
-@kernel
 def _clear_watched(rec):
     rec.n_watched = 0
 
@@ -128,7 +82,7 @@ def _outcomes(recorders, times, rows):
 @kernel
 def _advance_joined(states, keys, until, watched, recorders, times, rows):
     """To the first watched outcome; returns how many there are."""
-    if not _advance(states, keys, until, watched):
+    if not advance(states, None, keys, until, watched):
         return 0
     return _outcomes(recorders, times, rows)
 
@@ -370,7 +324,7 @@ class EngineGroup:
 
     def advance(self, until: float, watched: bool) -> bool:
         """Run to ``until``; with ``watched`` stop at the first watched outcome (True)."""
-        return bool(_advance(self._states, self._keys, float(until), watched))
+        return bool(advance(self._states, None, self._keys, float(until), watched))
 
     def catch_up(self, now: float, replica: int | None = None) -> None:
         """Bring one replica (None: all) up to ``now``: lazy ones may be behind, as nothing watched happens there before."""

@@ -27,11 +27,12 @@ from sim.jit import flat, inline, kernel
 from sim.ledger import PART_OTHER
 
 NAN = np.nan
-_SURE = 0.75  # safety on the outlook: step times may fall by a quarter within a run before it is no lower bound
+SURE = 0.75  # safety on the outlook: step times may fall by a quarter within a run before it is no lower bound
 
 
 @flat
-def _next_arrival(s):
+def next_arrival(s):
+    """When the next request of the inbox comes; inf: there is none."""
     if s.in_len == 0:
         return inf
     return s.front_ready if s.front_n == s.in_len else s.r_arrival[s.in_slot[s.in_head]]
@@ -98,7 +99,7 @@ def _run_steady(s, k, until):
     rows = feat[DECODE_ROWS]
     parts = s.scratch
     total = s.rec.parts[s.replica]
-    arrival = _next_arrival(s)
+    arrival = next_arrival(s)
     now = s.now
     start = now
     end = s.stage_free[0]
@@ -135,32 +136,39 @@ COMPLETED = 2
 WOKEN = 3
 
 
-@inline
-def _turn(s, until, steady):
-    """One event of the engine: a decision, a completion, or waking up. STOPPED if the next one lies beyond ``until``.
+@flat
+def due(s):
+    """When an engine that has taken its decisions goes on: at a completion, else at an arrival, its own alarm, or what it was told."""
+    return s.q_end[s.q_head] if s.q_len > 0 else min(min(s.wake, s.horizon), next_arrival(s))
 
-    Written without calls of its own parts, as each level of calls is compiled anew.
-    """
-    if not s.at_plan:
-        # await a completion, or an arrival or the scheduler's own alarm
-        busy = s.q_len > 0
-        t = max(s.now, s.q_end[s.q_head] if busy else min(min(s.wake, s.horizon), _next_arrival(s)))
-        if t > until or (t == until and not busy):
-            return STOPPED
-        record_gauges(s, t)
-        s.now = t
-        s.at_plan = True
-        if busy:
-            p = s.q_head
-            s.q_head = (p + 1) % s.q_rows.size
-            s.q_len -= 1
-            complete(s, p)
-            return COMPLETED
-        s.wake = inf
-        return WOKEN
-    if s.now >= until:
-        return STOPPED
-    while _next_arrival(s) <= s.now:
+
+@flat
+def out_of_reach(t, until, busy):
+    """Whether what comes at ``t`` is not for now: steps that end at ``until`` are completed, whoever wakes then decides later."""
+    return t > until or (t == until and not busy)
+
+
+@flat
+def go_to(s, t):
+    """Let time go on to ``t``, where a decision is due."""
+    record_gauges(s, t)
+    s.now = t
+    s.at_plan = True
+
+
+@flat
+def take_out(s):
+    """The place of the first batch in flight, which is over."""
+    p = s.q_head
+    s.q_head = (p + 1) % s.q_rows.size
+    s.q_len -= 1
+    return p
+
+
+@flat
+def take_in(s):
+    """Requests that have come by now go from the inbox to the scheduler."""
+    while next_arrival(s) <= s.now:
         slot = s.in_slot[s.in_head]
         if s.front_n == s.in_len:
             s.r_arrival[slot] = s.front_ready
@@ -170,6 +178,25 @@ def _turn(s, until, steady):
         record_unseen(s, s.now - s.r_arrival[slot])
         s.r_taken[slot] = s.now
         enqueue(s, slot)
+
+
+@inline
+def event(s, until, steady):
+    """One event of the engine: a decision, a completion, or waking up. STOPPED if the next one lies beyond ``until``."""
+    if not s.at_plan:
+        busy = s.q_len > 0
+        t = max(s.now, due(s))
+        if out_of_reach(t, until, busy):
+            return STOPPED
+        go_to(s, t)
+        if busy:
+            complete(s, take_out(s))
+            return COMPLETED
+        s.wake = inf
+        return WOKEN
+    if s.now >= until:
+        return STOPPED
+    take_in(s)
     k = steady_steps(s) if steady else 0
     s.hint = k
     if k > 1:
@@ -192,7 +219,7 @@ def _turn(s, until, steady):
 @kernel
 def turn(s, until):
     """One event, for replays that look at every step: STOPPED, PLANNED, COMPLETED or WOKEN."""
-    return _turn(s, until, False)
+    return event(s, until, False)
 
 
 @inline
@@ -207,9 +234,9 @@ def outlook(s):
             step = s.q_end[p] - s.q_start[p]
             if s.cost.scatter > 0:
                 step = min(step, s.cost.scatter_base * s.cost.scatter_least)
-            t = max(t, min(t + _SURE * (s.hint - 1) * step, s.horizon))
+            t = max(t, min(t + SURE * (s.hint - 1) * step, s.horizon))
         return t
-    return min(min(s.wake, s.horizon), _next_arrival(s))
+    return min(min(s.wake, s.horizon), next_arrival(s))
 
 
 @flat

@@ -3,7 +3,8 @@
 
 import numpy as np
 
-from sim.engine.group import EngineGroup, _advance, _submit
+from sim.engine.group import EngineGroup, _submit
+from sim.engine.order import advance
 from sim.jit import kernel
 
 
@@ -20,7 +21,7 @@ def _send(states, keys, outstanding, one, columns, spans, lo, hi, first_id, now,
     for i in range(lo, hi):
         t = arrival[i]
         if t > now:
-            _advance(states, keys, t, False)
+            advance(states, None, keys, t, False)
             now = t
         if drawn.shape[1] > 0:
             best = drawn[i - base, 0]

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sim.engine.order import stretch
 from sim.fleet.caches import unseen
 from sim.fleet.clock import Clock
 from sim.fleet.kept import Kept
 from sim.fleet.request import Request
 from sim.fleet.station import Station
 from sim.fleet.view import View
+from sim.jit import in_python
 from sim.ledger import FIRST_TOKEN
 from sim.policy.router import ReplicaFacts
 
@@ -187,14 +189,11 @@ class Engines(Station):
                 group.advance(until, False)
             return False
         last = -inf
-        while True:  # the same order as within a group: all completions at a time before all decisions
+        while True:
             keys = [group.next_event() for group in groups]
-            first = min(keys)
+            first, target, _ = in_python(stretch)(keys, until, last)
             if first > until or first == inf:
                 return False
-            tied = keys.count(first) > 1
-            later = min((k for k in keys if k > first), default=inf)
-            target = min(until, later if not tied else first if first > last else float(np.nextafter(first, inf)))
             last = first
             if any([group.advance(target, True) for group, key in zip(groups, keys, strict=True) if key <= first]):  # noqa: C419 - all of them
                 return True

@@ -12,9 +12,10 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.engine.group import _advance, _outcomes
+from sim.engine.group import _outcomes
 from sim.engine.hand_over import kv_arrived, release_kept
 from sim.engine.loop import accept, outlook
+from sim.engine.order import advance
 from sim.engine.seam import F8, I8, Columns, Spans
 from sim.jit import inline, kernel
 from sim.ledger import ALLOCATED, CHUNK_DONE, FINISHED, HAND_OVER, REMOTE_KV, WATCH_CHUNKS
@@ -273,7 +274,7 @@ def run(states, keys, recorders, who, window, draws, wires, book, lo, hi, until)
         if row == hi and hi > lo:
             return DONE
         t = window.columns_p[0][row] if row < hi else until
-        if at[LEFT] or _advance(states, keys, t, True):
+        if at[LEFT] or advance(states, None, keys, t, True):
             at[LEFT] = 1
             n = _outcomes(recorders, book.times, book.rows)
             if n > book.times.size:
