@@ -14,6 +14,7 @@ from sim.fleet.clients import LABELS, Clients, said
 from sim.fleet.clock import Clock
 from sim.fleet.request import Request
 from sim.ledger import WATCH_FINISH
+from sim.workload.table import RequestBlock
 
 _LOOK_UP = 4096
 
@@ -23,7 +24,7 @@ class _Pending:
 
     __slots__ = ("block", "left", "row", "since")
 
-    def __init__(self, block: Any, row: int) -> None:
+    def __init__(self, block: RequestBlock, row: int) -> None:
         self.block, self.row, self.left, self.since = block, row, 0, 0.0
 
 
@@ -113,7 +114,7 @@ class AnsweringClients(Clients):
                 self._take(self._block, row)
             self._row = len(self._arrivals)
 
-    def _take(self, block: Any, row: int) -> None:
+    def _take(self, block: RequestBlock, row: int) -> None:
         waits = block.waits
         if waits is None:
             self._post(block, row)
@@ -139,6 +140,7 @@ class AnsweringClients(Clients):
             self._when_due(pending)
 
     def _when_due(self, p: _Pending) -> None:
+        assert p.block.waits is not None, "who waits says for how long"
         time = p.since + float(p.block.waits.wait_s[p.row])
         self._not_too_late(time)
         self._clock.call(time, lambda: self._post(p.block, p.row))
@@ -164,7 +166,7 @@ class AnsweringClients(Clients):
     def _over(self) -> bool:
         return self._clock.now >= self._until or self._stopped or self.sent >= self._most
 
-    def _post(self, block: Any, row: int, client: int = -1) -> None:
+    def _post(self, block: RequestBlock, row: int, client: int = -1) -> None:
         if self._over():
             return
         now = self._clock.now

@@ -14,7 +14,7 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Sequence
 from math import inf
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -30,6 +30,10 @@ from sim.ledger import FAILED, FINISHED, IN_FLIGHT, REJECTED
 from sim.metrics.clients import ClientRecord
 from sim.policy.client import BROKEN, BUSY, CONNECT, ERROR, TIMEOUT, Client
 from sim.streams import stream
+
+if TYPE_CHECKING:
+    from sim.fleet.build import Plan
+    from sim.fleet.engines import Engines
 
 UNREACHABLE: Final = -1
 """`Request.status` of what found nobody who listens; the connection is refused."""
@@ -360,7 +364,9 @@ def client_of(section: Any) -> Client | None:
     return cls(settings(cls.Params, section.settings, "clients"))
 
 
-def attempts_of(clock: Clock, client: Client, plans: Sequence[Any], engines: Any, side: ClientSide | None, seed: int) -> Attempts:
+def attempts_of(
+    clock: Clock, client: Client, plans: Sequence[Plan], engines: Engines, side: ClientSide | None, seed: int
+) -> Attempts:
     """The station of a run's clients before its engines, which are told how soon they look for who has gone."""
     station = Attempts(clock, client, stream(seed, "clients.pauses"), stream(seed, "clients.patience"), side)
     station.row_of = engines.row_of

@@ -356,6 +356,7 @@ def wire(
     if roles:
         from sim.fleet.disaggregation import HandOvers
 
+        assert isinstance(engines, JoinedEngines)
         choice = HandOvers(clock, engines, views, plans, routers, Wire.between(transfer, plans))
     else:
         choice = Dispatch(clock, routers[0], views[0])

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Final
 
+from sim.workload.table import RequestBlock
+
 _TEXT_BITS: Final = 44
 _STARTS: Final = 1 << 15
 """Of a content id's 60 bits (`sim.workload.content`): the text's number, the number of the start above it."""
 
 
-def unseen(block: Any, row: int, start: int) -> tuple[Any, int]:
+def unseen(block: RequestBlock, row: int, start: int) -> tuple[Any, int]:
     """The request as (block, row) for an engine that was started ``start`` times before: its texts are new there, equal among themselves."""
     if start == 0 or not block.span_id.size:
         return block, row

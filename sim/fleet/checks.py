@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from sim.errors import ConfigError, NotModelledError
+
+if TYPE_CHECKING:
+    from sim.fleet.build import Plan
 
 _SHARED = ("runner", "OLLAMA_MAX_QUEUE", "OLLAMA_MAX_LOADED_MODELS", "OLLAMA_GPU_OVERHEAD")  # settings of the one server
 
 
-def check_host(plans: Sequence[Any]) -> None:
+def check_host(plans: Sequence[Plan]) -> None:
     """Whether the pools can be the models of one Ollama. Raises `ConfigError`, `NotModelledError`."""
     first = plans[0]
     for p in plans:
@@ -36,7 +39,7 @@ def check_host(plans: Sequence[Any]) -> None:
                 raise ConfigError(f"{p.field}.engine.{name}", here, "is a setting of the server, one for all models", str(there))
 
 
-def check_sides(plans: Sequence[Any]) -> None:
+def check_sides(plans: Sequence[Plan]) -> None:
     """Whether the pools can hand requests over. Raises `ConfigError`, `NotModelledError`."""
     first = plans[0]
     if first.scheduler.hands_over is None:
@@ -49,6 +52,6 @@ def check_sides(plans: Sequence[Any]) -> None:
             raise ConfigError(f"{p.field}.engine.name", p.scheduler.name, why, first.scheduler.name)
         if p.model is not first.model:
             raise ConfigError(f"{p.field}.model", p.model.name, "the sides serve one model", first.model.name)
-        if p.budget is not None and p.budget.block_size != first.budget.block_size:
+        if p.budget is not None and first.budget is not None and p.budget.block_size != first.budget.block_size:
             size = first.budget.block_size
             raise ConfigError(f"{p.field}.engine.block_size", p.budget.block_size, "KV is handed over block by block", str(size))

@@ -13,10 +13,13 @@ into the rows. Pools that hand requests over have one door, that of the first po
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from sim.fleet.build import Plan
 
 SEEN: Final = ("taken_s", "first_scheduled_s", "prefill_end_s", "kv_allocated_s", "kv_arrived_s", "decode_start_s")
 """Columns of what happens in engines before a request's first token."""
@@ -31,7 +34,7 @@ class ClientSide:
         self._bounds = np.cumsum([0, *(n * r for n, r in zip(replicas, ranks, strict=True))]).tolist()
 
     @classmethod
-    def of(cls, plans: Sequence[Any]) -> ClientSide:
+    def of(cls, plans: Sequence[Plan]) -> ClientSide:
         """Of planned pools."""
         door = [plans[0].profile if p.role else p.profile for p in plans]
         return cls(door, [p.replicas for p in plans], [p.rank_count for p in plans])

@@ -14,6 +14,7 @@ from sim.fleet.clock import LATEST, Clock, too_late
 from sim.fleet.request import Request
 from sim.fleet.station import Station
 from sim.ledger import REJECTED, WATCH_FINISH, request_row
+from sim.workload.table import RequestBlock
 
 LABELS: Final = {"klass": np.int32, "tenant": np.int32, "session": np.int64}
 """What results say of who sent a request: columns of a `RequestBlock`."""
@@ -222,7 +223,7 @@ class WaitingClients(Clients):
         else:
             self._post(client, block, row)
 
-    def _post(self, client: int, block: Any, row: int) -> None:
+    def _post(self, client: int, block: RequestBlock, row: int) -> None:
         now = self._clock.now
         if now >= self._until:
             return

@@ -6,7 +6,7 @@ A round takes place when a request has come, when one has its first token or is 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import simpy
 
@@ -14,13 +14,16 @@ from sim.fleet.clock import Clock
 from sim.fleet.request import Request
 from sim.fleet.station import Station
 
+if TYPE_CHECKING:
+    from sim.fleet.view import View
+
 
 class Queue(Station):
     """``view``: what the router sees."""
 
     watches = 1 | 2  # ends and first tokens
 
-    def __init__(self, clock: Clock, router: Any, view: Any) -> None:
+    def __init__(self, clock: Clock, router: Any, view: View) -> None:
         super().__init__()
         self._env, self._router, self._view = clock, router, view
         self._alive: set[int] = set()

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,16 +24,20 @@ from sim.fleet.clock import Clock
 from sim.fleet.dispatch import in_service
 from sim.fleet.hand_over_flow import Flow, known
 from sim.fleet.hand_over_rows import HandOverRows
-from sim.fleet.journey import Journey, SideColumns
+from sim.fleet.journey import Journey, SideColumns, protocol_of
 from sim.fleet.kv_links import Ports, Wire
 from sim.fleet.request import Request
 from sim.fleet.station import Station
 from sim.fleet.view import View
 from sim.ledger import ALLOCATED, CHUNK_DONE, FINISHED, HAND_OVER, REMOTE_KV, RETURNED, WATCH_CHUNKS, WATCH_FINISH
 from sim.policy.router import Router
+from sim.workload.table import RequestBlock
 
-Array = NDArray[Any]
-Columns = dict[str, Array]
+if TYPE_CHECKING:
+    from sim.fleet.build import Plan
+    from sim.fleet.engines import JoinedEngines
+
+Columns = dict[str, NDArray[Any]]
 _ALLOCATED, _CHUNK_DONE = int(ALLOCATED), int(CHUNK_DONE)
 
 
@@ -43,22 +47,20 @@ class HandOvers(Station):
     def __init__(
         self,
         clock: Clock,
-        engines: Any,
+        engines: JoinedEngines,
         views: Sequence[View],
-        plans: Sequence[Any],
+        plans: Sequence[Plan],
         routers: Sequence[Router],
         wire: Wire,
     ) -> None:
         super().__init__()
         self._clock, self._engines = clock, engines
-        self._protocol = plans[0].scheduler.hands_over
-        groups = engines.groups
-        self._groups = groups
+        self._protocol = protocol_of(plans)
+        self._groups = engines.groups
         self._is_decode = [p.role == "decode" for p in plans]
-        self._pool = engines.pool_of
-        self._number = engines.number_of
-        self._sides = [Sides(g) for g in groups]
-        facts = engines.view.facts
+        self._pool, self._number = engines.pool_of, engines.number_of
+        self._sides = [Sides(g) for g in self._groups]
+        facts = self._facts = engines.view.facts
         self._block_size = facts[0].block_size
         self._bytes = [f.kv_bytes_per_token for f in facts]
         self._ports = Ports(wire, [p.layout.tp * p.layout.pp for p in plans for _ in range(p.replicas)])
@@ -85,7 +87,6 @@ class HandOvers(Station):
         self._stranded: list[Journey] = []
         self.watches = 3 if routers[0].hears and not routers[0].whole else 0  # ends and first tokens
         self._place = {r: i for members in self._members for i, r in enumerate(members)}
-        self._facts = facts
         engines.happened = self._happened
         engines.counts = self._rows.ended
 
@@ -95,7 +96,7 @@ class HandOvers(Station):
         nobody = not (self.counting or self.watches) and self._engines.ahead
         return nobody and known(self._protocol, self._routers, self._groups)
 
-    def arrive_ahead(self, block: Any, lo: int, hi: int, first: int) -> None:
+    def arrive_ahead(self, block: RequestBlock, lo: int, hi: int, first: int) -> None:
         """Compiled code takes them from P to D."""
         if self._engines.flow is None:
             self._engines.flow = Flow(
@@ -183,7 +184,7 @@ class HandOvers(Station):
 
     # -- choices
 
-    def _choose(self, block: Any, row: int) -> tuple[int, int]:
+    def _choose(self, block: RequestBlock, row: int) -> tuple[int, int]:
         """Prefill replica, and the decode replica where both are chosen at arrival; −1: none."""
         routers = self._routers
         if routers[0].whole:

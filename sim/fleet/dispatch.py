@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import inf
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sim.fleet.clock import Clock
 from sim.fleet.members import Members
 from sim.fleet.request import Request
 from sim.fleet.station import Station
 from sim.policy.router import Router
+from sim.workload.table import RequestBlock
+
+if TYPE_CHECKING:
+    from sim.fleet.view import View
 
 
 class Dispatch(Station):
@@ -18,7 +22,7 @@ class Dispatch(Station):
 
     moves: Callable[[Any], None] | None = None
 
-    def __init__(self, clock: Clock, router: Router, view: Any) -> None:
+    def __init__(self, clock: Clock, router: Router, view: View) -> None:
         super().__init__()
         self._clock, self._router, self._view = clock, router, view
         self._turn = 0
@@ -86,11 +90,11 @@ class Dispatch(Station):
         self._submit(request, replica)
         return True
 
-    def arrive_ahead(self, block: Any, lo: int, hi: int, first: int) -> None:
+    def arrive_ahead(self, block: RequestBlock, lo: int, hi: int, first: int) -> None:
         """By the router's rule."""
         self.then.submit_ahead(block, lo, hi, first, self._router.fewest(hi - lo))
 
-    def arrive_block(self, block: Any, first: int) -> None:
+    def arrive_block(self, block: RequestBlock, first: int) -> None:
         """The router says where each row goes."""
         self.then.submit_block(block, self._router.route(block), first)
 

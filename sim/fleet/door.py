@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import inf
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sim import registry
 from sim.fleet.clock import Clock
@@ -16,11 +16,14 @@ from sim.fleet.station import Station
 from sim.policy.admitting import Admission, Ticket
 from sim.streams import stream
 
+if TYPE_CHECKING:
+    from sim.fleet.view import View
+
 
 class Door(Station):
     """``view``: what the policy sees of the replicas. ``label``: its name in results."""
 
-    def __init__(self, clock: Clock, policy: Admission, view: Any, label: str) -> None:
+    def __init__(self, clock: Clock, policy: Admission, view: View, label: str) -> None:
         super().__init__()
         self._clock, self._policy, self._view, self._label = clock, policy, view, label
         self.watches = 1 | (2 if policy.hears_first_tokens else 0)
@@ -151,7 +154,7 @@ class Door(Station):
         }
 
 
-def doors(clock: Clock, sections: Sequence[Any], seed: int, view: Any) -> list[Station]:
+def doors(clock: Clock, sections: Sequence[Any], seed: int, view: View) -> list[Station]:
     """A door for each ``admission`` section of a scenario, the first outermost."""
     out: list[Station] = []
     names: list[str] = []

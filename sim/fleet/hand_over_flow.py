@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sim.engine.hand_over import Sides
-from sim.engine.seam import F8, I8
+from sim.engine.seam import F8, I8, Group
 from sim.engine.sides import HandOver
 from sim.fleet.dispatch import known_rule
 from sim.fleet.engines import JoinedEngines
@@ -176,7 +176,7 @@ def rule_arrays(rule: Fewest | None) -> tuple[I8, I8]:
     return rule.drawn, rule.turn
 
 
-def known(protocol: HandOver, routers: Sequence[Router], groups: Sequence[Any]) -> bool:
+def known(protocol: HandOver, routers: Sequence[Router], groups: Sequence[Group]) -> bool:
     """Whether compiled code can do it all: rules that it knows on either side, and a protocol whose requests never come back."""
     return (
         not (protocol.returns or protocol.first_token == "prefill" or routers[0].whole)

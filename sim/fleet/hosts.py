@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import ChainMap
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,11 @@ from sim.fleet.ollama_host import UNLOAD, OllamaHost
 from sim.fleet.request import Request
 from sim.fleet.station import Station
 from sim.policy.router import ReplicaFacts
+from sim.workload.table import RequestBlock
+
+if TYPE_CHECKING:
+    from sim.fleet.build import Plan
+    from sim.fleet.view import View
 
 
 class Mix:
@@ -34,7 +39,7 @@ class Mix:
         self._of_class = np.array(of_class, np.int32)
         self._sessions: dict[int, int] = {}
 
-    def models(self, block: Any) -> NDArray[np.int32]:
+    def models(self, block: RequestBlock) -> NDArray[np.int32]:
         """i4[n]: the number of each request's model."""
         model = np.searchsorted(self._edges, self._rng.random(len(block)), side="right").astype(np.int32)
         for i in np.flatnonzero(block.session >= 0).tolist():
@@ -44,7 +49,7 @@ class Mix:
             model = np.where(own >= 0, own, model)
         return model
 
-    def draw(self, block: Any, row: int) -> int:
+    def draw(self, block: RequestBlock, row: int) -> int:
         """The same for one request of a waiting client."""
         return int(self.models(block[row : row + 1])[0])
 
@@ -52,7 +57,7 @@ class Mix:
 class HostView:
     """What a router sees of the hosts (`sim.policy.router.Snapshot`)."""
 
-    def __init__(self, view: Any, hosts: Sequence[OllamaHost]) -> None:
+    def __init__(self, view: View, hosts: Sequence[OllamaHost]) -> None:
         self._view, self._hosts = view, hosts
         self.replicas = len(hosts)
         self.facts: list[ReplicaFacts] = view.facts[: len(hosts)]
@@ -82,7 +87,7 @@ class HostView:
         """Of all engines."""
         return self._view.delivered()
 
-    def cached(self, block: Any, row: int) -> Any:
+    def cached(self, block: RequestBlock, row: int) -> Any:
         """Not of Ollama: refused by name."""
         return self._view.cached(block, row)
 
@@ -120,7 +125,7 @@ class Hosts(Station):
     watches = 1  # ends
     mix = Mix
 
-    def __init__(self, clock: Clock, plans: Sequence[Any], engines: Engines, hosts: int) -> None:
+    def __init__(self, clock: Clock, plans: Sequence[Plan], engines: Engines, hosts: int) -> None:
         super().__init__()
         self._clock, self.engines = clock, engines
         self.hosts = [OllamaHost(clock, plans, _Door(self, k)) for k in range(hosts)]

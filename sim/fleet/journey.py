@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from sim.engine.seam import Columns
+from sim.engine.sides import HandOver
 from sim.fleet.request import Request
 from sim.workload.table import RequestBlock
+
+if TYPE_CHECKING:
+    from sim.fleet.build import Plan
 
 _NEW_CONTENT: Final = 1 << 50  # what a returned request says from then on is content of its own: it is hashed from its new start
 
@@ -97,3 +102,10 @@ class SideColumns:
         if len(block) > 1:
             self._of, self._made = block, made
         return made
+
+
+def protocol_of(plans: Sequence[Plan]) -> HandOver:
+    """How requests go from one side to the other; `sim.fleet.checks` has seen to it that the engines say so."""
+    protocol = plans[0].scheduler.hands_over
+    assert protocol is not None
+    return protocol

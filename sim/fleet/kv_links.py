@@ -10,7 +10,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 from sim.config.deployment import Transfer
 from sim.cost.layout import Layout, Wires
 from sim.hardware import Accelerator, find_link
+
+if TYPE_CHECKING:
+    from sim.fleet.build import Plan
 
 F8: TypeAlias = NDArray[np.float64]
 
@@ -45,7 +48,7 @@ class Wire:
         return cls(t.link or link.name or link.kind, bandwidth, latency, source, "estimated")
 
     @classmethod
-    def between(cls, transfer: Transfer | None, plans: Sequence[Any]) -> Wire:
+    def between(cls, transfer: Transfer | None, plans: Sequence[Plan]) -> Wire:
         """The same of planned pools."""
         prefill = next(p for p in plans if p.role == "prefill")
         return cls.of(transfer, prefill.accelerator, prefill.layout)

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sim.policy.requests import Requests
 from sim.policy.router import ReplicaFacts, Router, Snapshot
+
+if TYPE_CHECKING:
+    from sim.fleet.view import View
 
 
 class Serving:
     """What the router sees (`sim.policy.router.Snapshot`): of all replicas of ``view`` those that serve, place i being number ``numbers[i]``."""
 
-    def __init__(self, view: Any) -> None:
+    def __init__(self, view: View) -> None:
         self._view = view
         self.numbers = np.zeros(0, np.int64)
 
@@ -44,7 +48,7 @@ class Serving:
         found: tuple[NDArray[np.int64], NDArray[np.int64]] = self._view.delivered()
         return found
 
-    def cached(self, block: Any, row: int) -> NDArray[np.float64]:
+    def cached(self, block: Requests, row: int) -> NDArray[np.float64]:
         """f8[place]."""
         found: NDArray[np.float64] = self._view.cached(block, row)[self.numbers]
         return found
@@ -60,7 +64,7 @@ class Members(Router):
 
     name = "members"
 
-    def __init__(self, router: Router, view: Any) -> None:
+    def __init__(self, router: Router, view: View) -> None:
         super().__init__(router.params, router.replicas, router.rng)
         self._router = router
         self._seen = Serving(view)
@@ -107,7 +111,7 @@ class Members(Router):
         if self._router.interval is not None and self.numbers:
             self._router.poll(self._seen)
 
-    def on_sent(self, number: int, replica: int, block: Any, row: int, now: float) -> None:
+    def on_sent(self, number: int, replica: int, block: Requests, row: int, now: float) -> None:
         """Passed on."""
         self._router.on_sent(number, replica, block, row, now)
 
@@ -141,7 +145,7 @@ class Members(Router):
         """Passed on."""
         self._router.reached(choice, now)
 
-    def choose(self, snapshot: Snapshot, block: Any, row: int) -> int:
+    def choose(self, snapshot: Snapshot, block: Requests, row: int) -> int:
         """The router's choice among the replicas that serve; −1 while none does."""
         if not self.numbers:
             return -1

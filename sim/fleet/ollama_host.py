@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import simpy
 
@@ -22,6 +22,9 @@ from sim.engine.schedulers.ollama.params import classic_layout, memory_rule, pla
 from sim.engine.schedulers.ollama.placement import must_evict, predicted_vram
 from sim.engine.schedulers.ollama.residency import Residency, Runner, keep_alive, max_loaded_models, ready_after, recovery_wait
 from sim.fleet.request import Request
+
+if TYPE_CHECKING:
+    from sim.fleet.build import Plan
 
 UNLOAD: Final = 1.0
 """Seconds until the memory of a runner that was told to go is back. Upstream calls 0.5 to 1.5 s typical; this is the middle."""
@@ -79,7 +82,7 @@ class Outlet(Protocol):
 class OllamaHost:
     """Between arrivals and engines: one server, one card. Model k of ``plans`` has requests of class k."""
 
-    def __init__(self, clock: simpy.Environment, plans: Sequence[Any], outlet: Outlet) -> None:
+    def __init__(self, clock: simpy.Environment, plans: Sequence[Plan], outlet: Outlet) -> None:
         self._outlet = outlet
         self._env = clock
         self._names = [p.name for p in plans]

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from heapq import heappop, heappush, heapreplace
 from math import inf
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from sim import registry
 from sim.engine.contract import Ranks
 from sim.engine.group import EngineGroup
 from sim.ledger import request_row
+from sim.policy.requests import Requests
 from sim.policy.router import ReplicaFacts, Router
 from sim.streams import stream
 
@@ -44,7 +45,7 @@ class _Batch:
     ) -> None:
         self.replica, self.columns, self.spans = replica, columns, spans
         self.at, self.hi, self.first_id, self.watch = at, hi, first_id, watch
-        self.rows = _Rows(*columns)
+        self.rows = cast(Requests, _Rows(*columns))  # which balancers look at
 
     def replica_of(self, row: int) -> int:
         return int(self.replica[row if len(self.replica) > 1 else 0])
@@ -87,7 +88,7 @@ class RankView:
         running, waiting, used, total, _ = self.gauges()
         return {"running": running, "waiting": waiting, "used_blocks": used, "total_blocks": total}
 
-    def cached(self, block: Any, row: int) -> Any:
+    def cached(self, block: Requests, row: int) -> Any:
         """Not of ranks."""
         raise NotImplementedError
 

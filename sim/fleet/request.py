@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from sim.workload.table import RequestBlock
 
 
 class Request:
@@ -17,7 +17,7 @@ class Request:
     __slots__ = ("arrival", "block", "came", "client", "model", "number", "replica", "row", "status", "watch")
 
     def __init__(
-        self, block: Any, row: int, number: int, arrival: float, watch: int = 0, model: int = 0, client: int = -1
+        self, block: RequestBlock, row: int, number: int, arrival: float, watch: int = 0, model: int = 0, client: int = -1
     ) -> None:
         self.block, self.row, self.number, self.arrival = block, row, number, arrival
         self.watch, self.model, self.client = watch, model, client

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sim import registry
 from sim.streams import stream
+
+if TYPE_CHECKING:
+    from sim.fleet.build import Plan
+    from sim.fleet.engines import Engines
 
 
 def make_router(section: Any, replicas: int, seed: int, name: str = "router") -> Any:
@@ -17,7 +21,7 @@ def make_router(section: Any, replicas: int, seed: int, name: str = "router") ->
     return cls(settings(cls.Params, section.settings, "router"), replicas, stream(seed, name))
 
 
-def make_routers(plans: Sequence[Any], section: Any, seed: int) -> list[Any]:
+def make_routers(plans: Sequence[Plan], section: Any, seed: int) -> list[Any]:
     """One router, or in a disaggregated deployment one for each side unless it chooses for both. Of models that share cards: of the hosts."""
     replicas = {role: sum(p.replicas for p in plans if p.role == role) for role in ("", "prefill", "decode")}
     if plans[0].several:
@@ -32,7 +36,7 @@ def make_routers(plans: Sequence[Any], section: Any, seed: int) -> list[Any]:
     ]
 
 
-def side_view(engines: Any, plans: Sequence[Any], role: str) -> Any:
+def side_view(engines: Engines, plans: Sequence[Plan], role: str) -> Any:
     """What the router of one side sees."""
     mine = [g for g, p in zip(engines.groups, plans, strict=True) if p.role == role]
     return engines.part(mine, [p.facts for p in plans if p.role == role for _ in range(p.replicas)])

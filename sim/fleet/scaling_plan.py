@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sim import registry
 from sim.errors import ConfigError, NotModelledError
 from sim.policy.scaler import LifeParams, Scaler
 from sim.policy.startup import Phase
+
+if TYPE_CHECKING:
+    from sim.fleet.build import Plan
 
 
 @dataclass(frozen=True)
@@ -46,12 +49,12 @@ class ScalingPlan:
         """Replicas that can exist at once."""
         return sum(p.params.max for p in self.pools)
 
-    def grown(self, plans: Sequence[Any]) -> list[Any]:
+    def grown(self, plans: Sequence[Plan]) -> list[Any]:
         """The planned pools with as many replicas as can exist at once."""
         return [replace(plan, replicas=pool.params.max) for plan, pool in zip(plans, self.pools, strict=True)]
 
 
-def plan_scaling(scenario: Any, plans: Sequence[Any]) -> ScalingPlan | None:
+def plan_scaling(scenario: Any, plans: Sequence[Plan]) -> ScalingPlan | None:
     """The ``scaling`` section of a scenario. Raises `ConfigError`, `NotModelledError` for what cannot be scaled."""
     if scenario.scaling is None:
         return None

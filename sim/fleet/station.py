@@ -19,6 +19,7 @@ from typing import Any
 
 from sim.fleet.request import Request
 from sim.ledger import request_row
+from sim.workload.table import RequestBlock
 
 
 class Station:
@@ -64,19 +65,19 @@ class Station:
         """A request goes to its replica, now."""
         self.then.submit(request, replica)
 
-    def arrive_block(self, block: Any, first: int) -> None:
+    def arrive_block(self, block: RequestBlock, first: int) -> None:
         """All requests of a block, the first of which is number ``first``, each at its time. Only asked where `by_blocks`."""
         self.then.arrive_block(block, first)
 
-    def submit_block(self, block: Any, replica_of: Any, first: int) -> None:
+    def submit_block(self, block: RequestBlock, replica_of: Any, first: int) -> None:
         """The same to the replicas ``replica_of`` (i4[n])."""
         self.then.submit_block(block, replica_of, first)
 
-    def arrive_ahead(self, block: Any, lo: int, hi: int, first: int) -> None:
+    def arrive_ahead(self, block: RequestBlock, lo: int, hi: int, first: int) -> None:
         """Rows [lo, hi) of a block, each at its time; nothing else of the world happens until then. Only asked where `ahead`."""
         self.then.arrive_ahead(block, lo, hi, first)
 
-    def submit_ahead(self, block: Any, lo: int, hi: int, first: int, rule: Any) -> None:
+    def submit_ahead(self, block: RequestBlock, lo: int, hi: int, first: int, rule: Any) -> None:
         """The same, each to the replica that ``rule`` (a `sim.policy.router.Fewest`) names then."""
         self.then.submit_ahead(block, lo, hi, first, rule)
 

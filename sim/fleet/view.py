@@ -10,6 +10,7 @@ import simpy
 from numpy.typing import NDArray
 
 from sim.ledger import LOOK, LOOK_TOTAL_BLOCKS, LOOK_USED_BLOCKS
+from sim.policy.requests import Requests
 from sim.policy.router import ReplicaFacts
 
 
@@ -86,7 +87,7 @@ class View:
         found: tuple[NDArray[np.int64], NDArray[np.int64]] = delivered(self._groups)
         return found
 
-    def cached(self, block: Any, row: int) -> NDArray[np.float64]:
+    def cached(self, block: Requests, row: int) -> NDArray[np.float64]:
         """f8[n]: KV blocks of a prompt in the prefix cache of each replica as of now. Raises `NotModelledError` for engines that cannot be asked."""
         from sim.fleet.cached import cached_blocks
 

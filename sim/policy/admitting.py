@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Mapping, Sequence
 from math import inf
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +54,7 @@ class Admission(ABC):
 
     name: ClassVar[str]
     Params: ClassVar[type[AdmissionParams]] = AdmissionParams
+    params: AdmissionParams
     hears_first_tokens: ClassVar[bool] = False
     guards: ClassVar[Mapping[str, Guard]] = {
         "offer": Guard(answers.yes_or_no, lambda ticket, snapshot: f"at {float(snapshot.now):.6g} s", show=True, limited=True),
@@ -62,7 +63,7 @@ class Admission(ABC):
     }
     """How a policy of one's own is watched (`sim.guard`)."""
 
-    def __init__(self, params: Any, replicas: int, rng: np.random.Generator) -> None:
+    def __init__(self, params: AdmissionParams, replicas: int, rng: np.random.Generator) -> None:
         self.params = params
         self.replicas = replicas
         self.rng = rng

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from sim.policy.requests import Requests
+
 
 def is_number(value: Any) -> bool:
     """Whether a value is a whole number, NumPy's included; ``True`` is none."""
@@ -59,14 +61,14 @@ def how_many(scaler: Any, answer: Any) -> str:
     return f"answered {_shown(answer)}; allowed: a whole number of replicas, 0 or more"
 
 
-def row_of(snapshot: Any, block: Any, row: int, *_: Any) -> str:
+def row_of(snapshot: Any, block: Requests, row: int, *_: Any) -> str:
     """The request that a router was asked about."""
     now = f"at {float(snapshot.now):.6g} s: " if snapshot is not None else ""
     prompt, output = int(block.prompt_tokens[row]), int(block.output_tokens[row])
     return f"{now}the request sent at {float(block.arrival_s[row]):.6g} s with {prompt} prompt and {output} output tokens"
 
 
-def block_of(block: Any) -> str:
+def block_of(block: Requests) -> str:
     """The block that a stateless router was asked about."""
     return f"block of {len(block)} requests from {float(block.arrival_s[0]):.6g} s on" if len(block) else "empty block"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from math import inf
-from typing import Any, ClassVar, Final, Literal
+from typing import ClassVar, Final, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -69,6 +69,7 @@ class Client(ABC):
 
     name: ClassVar[str]
     Params: ClassVar[type[ClientParams]] = ClientParams
+    params: ClientParams
     source: ClassVar[str] = ""
     """Where its rules come from."""
     guards: ClassVar[Mapping[str, Guard]] = {
@@ -76,7 +77,7 @@ class Client(ABC):
         "retries": Guard(answers.yes_or_no, lambda failure: f"after {failure!r}", limited=True),
     }
 
-    def __init__(self, params: Any) -> None:
+    def __init__(self, params: ClientParams) -> None:
         self.params = params
 
     @property

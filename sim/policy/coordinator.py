@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from sim.policy.requests import Requests
 from sim.policy.router import Router, Snapshot
 
 
@@ -30,7 +31,7 @@ class Coordinator(Router):
     """Requests at once, waiting ones included; more are refused."""
 
     @abstractmethod
-    def arrive(self, snapshot: Snapshot, number: int, block: Any, row: int) -> None:
+    def arrive(self, snapshot: Snapshot, number: int, block: Requests, row: int) -> None:
         """A request has come; the next round, at once, may send it."""
 
     @abstractmethod
@@ -49,10 +50,10 @@ class Coordinator(Router):
     def ended(self, number: int) -> None:
         """A request that was sent is over."""
 
-    def choose(self, snapshot: Snapshot, block: Any, row: int) -> int:
+    def choose(self, snapshot: Snapshot, block: Requests, row: int) -> int:
         """Never asked: requests come by `arrive`."""
         return -1
 
-    def choose_pair(self, snapshot: Snapshot, block: Any, row: int) -> tuple[int, int]:
+    def choose_pair(self, snapshot: Snapshot, block: Requests, row: int) -> tuple[int, int]:
         """Asked for a request that its decode replica gave back: it goes to the replicas that it had."""
         return -1, -1

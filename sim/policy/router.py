@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from sim.guard import Guard
 from sim.policy import answers
 from sim.policy.recovery import Recovery
+from sim.policy.requests import Requests
 
 
 class Snapshot(Protocol):
@@ -37,7 +38,7 @@ class Snapshot(Protocol):
     def look(self) -> dict[str, NDArray[np.float64]]:
         """f8[n] by name (``sim.ledger.LOOK``): queue and memory of each replica exactly as of now. Costs O(requests in flight)."""
 
-    def cached(self, block: Any, row: int) -> NDArray[np.float64]:
+    def cached(self, block: Requests, row: int) -> NDArray[np.float64]:
         """f8[n]: KV blocks of a prompt in the prefix cache of each replica, as KV events tell it. Raises `NotModelledError` where there are none."""
 
     def running(self, replica: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -90,6 +91,7 @@ class Router(ABC):
 
     name: ClassVar[str]
     Params: ClassVar[type[RouterParams]] = RouterParams
+    params: RouterParams
     stateless: ClassVar[bool] = False
     elastic: ClassVar[bool] = False
     """Whether it may be asked among a changing set of replicas: it remembers none by number, or says in `members` how its memory changes."""
@@ -114,12 +116,12 @@ class Router(ABC):
     migration: Any = None
     """Settings of live migration (`sim.fleet.migration.MigrationParams`); None: running requests stay."""
 
-    def __init__(self, params: Any, replicas: int, rng: np.random.Generator) -> None:
+    def __init__(self, params: RouterParams, replicas: int, rng: np.random.Generator) -> None:
         self.params = params
         self.replicas = replicas
         self.rng = rng
 
-    def route(self, block: Any) -> NDArray[np.int32]:
+    def route(self, block: Requests) -> NDArray[np.int32]:
         """i4[n]: the replica of each row of a request block. Only asked of stateless routers."""
         raise NotImplementedError
 
@@ -160,11 +162,11 @@ class Router(ABC):
         """Told before `setup` that it chooses among the replicas of one role only."""
         return
 
-    def choose_pair(self, snapshot: Snapshot, block: Any, row: int) -> tuple[int, int]:
+    def choose_pair(self, snapshot: Snapshot, block: Requests, row: int) -> tuple[int, int]:
         """Of a ``whole`` router: prefill and decode replica, numbered over all pools; (−1, −1): none can be had."""
         raise NotImplementedError
 
-    def choose_decode(self, snapshot: Snapshot, block: Any, row: int, prefill: int) -> int:
+    def choose_decode(self, snapshot: Snapshot, block: Requests, row: int, prefill: int) -> int:
         """Of a ``whole`` router without ``pairs``: the decode replica once ``prefill`` has computed the prompt."""
         raise NotImplementedError
 
@@ -173,7 +175,7 @@ class Router(ABC):
     hears: bool = False
     """Whether it is told of them (`on_sent`, `on_first_token`, `on_end`)."""
 
-    def on_sent(self, number: int, replica: int, block: Any, row: int, now: float) -> None:
+    def on_sent(self, number: int, replica: int, block: Requests, row: int, now: float) -> None:
         """A request goes to the replica of this number (as `members` numbers them); between prefill and decode pools, of the router's side."""
         return
 
@@ -194,5 +196,5 @@ class Router(ABC):
         return
 
     @abstractmethod
-    def choose(self, snapshot: Snapshot, block: Any, row: int) -> int:
+    def choose(self, snapshot: Snapshot, block: Requests, row: int) -> int:
         """The replica for one row of a block, now; −1: none can be had."""

@@ -124,6 +124,7 @@ class Scaler(ABC):
 
     name: ClassVar[str]
     Params: ClassVar[type[LifeParams]] = ScalerParams
+    params: LifeParams
     guards: ClassVar[Mapping[str, Guard]] = {
         "decide": Guard(
             answers.how_many,
@@ -137,7 +138,7 @@ class Scaler(ABC):
     dedicated: int | None = None
     """Replicas that have machines of their own; further ones run on public machines and are the first to go. None: no such difference."""
 
-    def __init__(self, params: Any) -> None:
+    def __init__(self, params: LifeParams) -> None:
         self.params = params
 
     @abstractmethod

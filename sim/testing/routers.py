@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sim import guard
 from sim.config import settings
 from sim.policy import answers
+from sim.policy.requests import Requests
 from sim.policy.router import ReplicaFacts, Router
 from sim.testing._base import refuses_unknown_settings, skip, subject
 from sim.workload.table import RequestBlock
@@ -38,7 +39,7 @@ class Engines:
         """f8[n] by name."""
         return self._rows
 
-    def cached(self, block: RequestBlock, row: int) -> NDArray[np.float64]:
+    def cached(self, block: Requests, row: int) -> NDArray[np.float64]:
         """f8[n]: nothing is."""
         return np.zeros(self.n)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from sim import guard
 from sim.config import settings
-from sim.policy.scaler import METRICS, Scaler
+from sim.policy.scaler import METRICS, Scaler, Targets
 from sim.testing._base import refuses_unknown_settings, subject
 
 
@@ -44,8 +44,9 @@ class ScalerLaws:
         return out
 
     @staticmethod
-    def _targets(scaler: Scaler) -> Any:
-        return scaler.params.targets
+    def _targets(scaler: Scaler) -> Targets:
+        found: Targets = vars(scaler.params)["targets"]
+        return found
 
     def _settled(self, load: float) -> int:
         scaler = self.make()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import ceil, floor, inf
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import numpy as np
 from pydantic import Field
@@ -42,8 +42,9 @@ class FlowControl(Admission):
 
     name = "flow_control"
     Params = FlowControlParams
+    params: FlowControlParams
 
-    def __init__(self, params: Any, replicas: int, rng: np.random.Generator) -> None:
+    def __init__(self, params: FlowControlParams, replicas: int, rng: np.random.Generator) -> None:
         super().__init__(params, replicas, rng)
         self._detector = Detector(params)
         self._bands: dict[int, dict[int, Line]] = {}

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from pydantic import Field
@@ -29,8 +28,9 @@ class PriorityShedding(Admission):
 
     name = "priority_shedding"
     Params = PrioritySheddingParams
+    params: PrioritySheddingParams
 
-    def __init__(self, params: Any, replicas: int, rng: np.random.Generator) -> None:
+    def __init__(self, params: PrioritySheddingParams, replicas: int, rng: np.random.Generator) -> None:
         super().__init__(params, replicas, rng)
         self._detector = Detector(params)
         self._through: list[int] = []

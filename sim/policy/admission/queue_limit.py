@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import inf
-from typing import Any
 
 import numpy as np
 from pydantic import Field
@@ -41,7 +40,7 @@ class QueueLimit(Admission):
     name = "queue_limit"
     Params = QueueLimitParams
 
-    def __init__(self, params: Any, replicas: int, rng: np.random.Generator) -> None:
+    def __init__(self, params: QueueLimitParams, replicas: int, rng: np.random.Generator) -> None:
         super().__init__(params, replicas, rng)
         most, rate = params.max_concurrent_requests, params.rate_limit_tokens_per_second
         self._bucket = Bucket(most if rate is None else rate, most)

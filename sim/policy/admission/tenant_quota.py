@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Sequence
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -45,9 +45,10 @@ class TenantQuota(Admission):
 
     name = "tenant_quota"
     Params = TenantQuotaParams
+    params: TenantQuotaParams
     hears_first_tokens = True
 
-    def __init__(self, params: Any, replicas: int, rng: np.random.Generator) -> None:
+    def __init__(self, params: TenantQuotaParams, replicas: int, rng: np.random.Generator) -> None:
         super().__init__(params, replicas, rng)
         self._window = -1
         self._requests: dict[int, int] = defaultdict(int)

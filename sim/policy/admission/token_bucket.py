@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import floor, inf
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import Field
@@ -86,8 +86,9 @@ class TokenBucket(Admission):
 
     name = "token_bucket"
     Params = TokenBucketParams
+    params: TokenBucketParams
 
-    def __init__(self, params: Any, replicas: int, rng: np.random.Generator) -> None:
+    def __init__(self, params: TokenBucketParams, replicas: int, rng: np.random.Generator) -> None:
         super().__init__(params, replicas, rng)
         self._buckets: dict[int, tuple[Bucket, Line]] = {}
 

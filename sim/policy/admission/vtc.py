@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from math import inf
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import Field
@@ -42,9 +42,10 @@ class Vtc(Admission):
 
     name = "vtc"
     Params = VtcParams
+    params: VtcParams
     hears_first_tokens = True
 
-    def __init__(self, params: Any, replicas: int, rng: np.random.Generator) -> None:
+    def __init__(self, params: VtcParams, replicas: int, rng: np.random.Generator) -> None:
         super().__init__(params, replicas, rng)
         p = params
         self._counters = Counters(p.lift, p.input_weight, p.output_weight, p.weights)

@@ -28,6 +28,7 @@ class Botocore(Client):
 
     name = "botocore"
     Params = BotocoreParams
+    params: BotocoreParams
     source = "botocore 1.44.8: retries/standard.py"
 
     def __init__(self, params: BotocoreParams) -> None:

@@ -44,6 +44,7 @@ class Envoy(Client):
 
     name = "envoy"
     Params = EnvoyParams
+    params: EnvoyParams
     source = "envoyproxy.io: route time-out, retry policy"
 
     @property

@@ -23,6 +23,7 @@ class Httpx(Client):
 
     name = "httpx"
     Params = HttpxParams
+    params: HttpxParams
     source = "httpx 0.28.1: _config.py"
 
     @property

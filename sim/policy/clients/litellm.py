@@ -28,6 +28,7 @@ class Litellm(Client):
 
     name = "litellm"
     Params = LitellmParams
+    params: LitellmParams
     source = "litellm 1.110.2: constants.py, router.py"
 
     @property

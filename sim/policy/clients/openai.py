@@ -28,6 +28,7 @@ class Openai(Client):
 
     name = "openai"
     Params = OpenaiParams
+    params: OpenaiParams
     source = "openai 3.57 for Python: _constants.py, _base_client.py"
 
     @property

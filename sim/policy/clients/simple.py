@@ -36,6 +36,7 @@ class Simple(Client):
 
     name = "simple"
     Params = SimpleParams
+    params: SimpleParams
     source = "settings of the scenario"
 
     @property

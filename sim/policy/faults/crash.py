@@ -17,6 +17,7 @@ class Crash(ReplicaFault):
 
     name = "crash"
     Params = CrashParams
+    params: CrashParams
     crashes = True
 
     def lasts(self, unit: Unit) -> float:

@@ -25,6 +25,7 @@ class GatewayOutage(Fault):
     name = "gateway_outage"
     touches = "gateway"
     Params = GatewayOutageParams
+    params: GatewayOutageParams
     scope = "fleet"
 
     def lasts(self, unit: Unit) -> float:

@@ -27,6 +27,7 @@ class Link(Fault):
     name = "link"
     touches = "link"
     Params = LinkParams
+    params: LinkParams
     scope = "fleet"
 
     def lasts(self, unit: Unit) -> float:

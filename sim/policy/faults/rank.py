@@ -21,6 +21,7 @@ class Rank(ReplicaFault):
 
     name = "rank"
     Params = RankParams
+    params: RankParams
     crashes = True
     default_mtbf = 2112.0 * 86400.0
     source = "419 unexpected interruptions of 16,384 H100 in 54 days (Llama 3, arXiv 2407.21783): one per 2,112 GPU-days"

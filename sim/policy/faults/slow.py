@@ -22,6 +22,7 @@ class Slow(ReplicaFault):
     name = "slow"
     touches = "speed"
     Params = SlowParams
+    params: SlowParams
 
     def lasts(self, unit: Unit) -> float:
         """As set, or a minute."""

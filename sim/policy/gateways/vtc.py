@@ -8,7 +8,7 @@ client that left the queue last).
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 Client = Hashable
 
@@ -21,7 +21,7 @@ class Counters:
         lift: Literal["paper", "artifact"] = "paper",
         input_weight: float = 1.0,
         output_weight: float = 2.0,
-        weights: Mapping[Client, float] | None = None,
+        weights: Mapping[Any, float] | None = None,
     ) -> None:
         self._lift, self._input, self._output = lift, input_weight, output_weight
         self._weights = dict(weights or {})

@@ -14,6 +14,7 @@ from sim.policy.llumnix.prefix import PrefixIndex, chunk_keys
 from sim.policy.llumnix.v1_predict import Profile
 from sim.policy.llumnix.v1_status import METRICS, Account, Status, decode_batch_size
 from sim.policy.migration import MigrationParams
+from sim.policy.requests import Requests
 from sim.policy.router import Relocation, ReplicaFacts, Router, RouterParams, Snapshot
 from sim.policy.routing._spans import spans_of
 from sim.units import Bytes, Seconds
@@ -102,6 +103,8 @@ class V1Router(Router):
     """Accounts of all instances, updated by polls and by its own dispatches."""
 
     elastic = True
+
+    params: V1Params
 
     def __init__(self, params: V1Params, replicas: int, rng: np.random.Generator) -> None:
         super().__init__(params, replicas, rng)
@@ -252,7 +255,7 @@ class V1Router(Router):
             )
             a.predicted_tpot = self._profile.tpot(batch, held)
 
-    def choose(self, snapshot: Snapshot, block: Any, row: int) -> int:
+    def choose(self, snapshot: Snapshot, block: Requests, row: int) -> int:
         """By ``scheduling_policy``; −1 where every instance is filtered out."""
         p, now = self.params, snapshot.now
         tokens = int(block.prompt_tokens[row])
@@ -281,7 +284,7 @@ class V1Router(Router):
             self._index.store(self._numbers[chosen.status.instance], keys)
         return chosen.status.instance
 
-    def _locality(self, block: Any, row: int, tokens: int) -> tuple[list[int], v1_dispatch.Rule]:
+    def _locality(self, block: Requests, row: int, tokens: int) -> tuple[list[int], v1_dispatch.Rule]:
         """Chunks of the prompt and the rule to use; hit lengths noted in the accounts. Without any hit the misses stay 0, as upstream."""
         for a in self._accounts:
             a.kv_cache_hit_len = a.prefix_miss_tokens = 0.0

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from sim.policy.requests import Requests
 
 
-def spans_of(block: Any, row: int) -> list[tuple[int, int, int]]:
+def spans_of(block: Requests, row: int) -> list[tuple[int, int, int]]:
     """(content id, start, length) of each piece; empty where the content is nobody else's."""
     lo, hi = int(block.span_off[row]), int(block.span_off[row + 1])
     if lo == hi:

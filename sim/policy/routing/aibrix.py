@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from sim.policy.gateways.prompts import Pieces
+from sim.policy.requests import Requests
 from sim.policy.router import Router, RouterParams, Snapshot
 from sim.policy.routing._spans import spans_of
 from sim.registry import register
@@ -46,9 +47,10 @@ class Aibrix(Router):
 
     name = "aibrix"
     Params = AibrixParams
+    params: AibrixParams
     elastic = True
 
-    def __init__(self, params: Any, replicas: int, rng: np.random.Generator) -> None:
+    def __init__(self, params: AibrixParams, replicas: int, rng: np.random.Generator) -> None:
         super().__init__(params, replicas, rng)
         self._numbers: Sequence[int] = range(replicas)
         self._seen: dict[int, dict[int, float]] = {}
@@ -63,7 +65,7 @@ class Aibrix(Router):
         self._numbers = list(numbers)
         self._read_at = -inf
 
-    def choose(self, snapshot: Snapshot, block: Any, row: int) -> int:
+    def choose(self, snapshot: Snapshot, block: Requests, row: int) -> int:
         """By the strategy."""
         how, running = self.params.routing_strategy, np.asarray(snapshot.outstanding)
         if how == "prefix-cache":
@@ -92,7 +94,7 @@ class Aibrix(Router):
 
     # -- prefix-cache
 
-    def _prefix(self, now: float, running: Any, block: Any, row: int) -> int:
+    def _prefix(self, now: float, running: Any, block: Requests, row: int) -> int:
         p = self.params
         self._forget(now)
         keys = self._keys(block, row)
@@ -116,7 +118,7 @@ class Aibrix(Router):
         luck = self.rng.random(len(matched))
         return [i for _, _, _, i in sorted((-m, int(running[i]), u, i) for (i, m), u in zip(matched.items(), luck, strict=True))]
 
-    def _keys(self, block: Any, row: int) -> list[int]:
+    def _keys(self, block: Requests, row: int) -> list[int]:
         out, before = [], 0
         for content in Pieces(spans_of(block, row), int(block.prompt_tokens[row])).blocks(
             self.params.prefix_cache_block_tokens, partial=False
@@ -148,7 +150,7 @@ class Aibrix(Router):
 
     # -- vtc-basic
 
-    def _vtc(self, now: float, running: Any, block: Any, row: int) -> int:
+    def _vtc(self, now: float, running: Any, block: Requests, row: int) -> int:
         """Users are spread over pods by their tokens; nobody is held back."""
         user = int(block.tenant[row]) or int(block.klass[row])
         since = now - 60.0 * self.params.vtc_window_minutes

@@ -19,6 +19,7 @@ from pydantic import Field
 from sim.policy.gateways import dynamo
 from sim.policy.gateways.prompts import Pieces
 from sim.policy.recovery import DYNAMO
+from sim.policy.requests import Requests
 from sim.policy.router import ReplicaFacts, Router, RouterParams, Snapshot
 from sim.policy.routing._spans import spans_of
 from sim.registry import register
@@ -68,10 +69,11 @@ class Dynamo(Router):
     name = "dynamo"
     aliases = ("dynamo_kv",)
     Params = DynamoParams
+    params: DynamoParams
     elastic = True
     hears = True
 
-    def __init__(self, params: Any, replicas: int, rng: np.random.Generator) -> None:
+    def __init__(self, params: DynamoParams, replicas: int, rng: np.random.Generator) -> None:
         super().__init__(params, replicas, rng)
         self.recovery = replace(DYNAMO, migrations=params.migration_limit)
         self._numbers: list[int] = list(range(replicas))
@@ -98,7 +100,7 @@ class Dynamo(Router):
         super().members(numbers)
         self._numbers = list(numbers)
 
-    def choose(self, snapshot: Snapshot, block: Any, row: int) -> int:
+    def choose(self, snapshot: Snapshot, block: Requests, row: int) -> int:
         """By cost; of equals one is drawn."""
         p, isl = self.params, int(block.prompt_tokens[row])
         prompt = Pieces(spans_of(block, row), isl)
@@ -137,7 +139,7 @@ class Dynamo(Router):
         self._prompts += 1
         return [(self._prompts, i) for i in range(len(out))]
 
-    def _overlap(self, snapshot: Snapshot, block: Any, row: int, keys: list[Hashable]) -> Any:
+    def _overlap(self, snapshot: Snapshot, block: Requests, row: int, keys: list[Hashable]) -> Any:
         if self._decode or self.params.overlap_score_credit == 0:
             return np.zeros(len(self._numbers))
         if self.params.use_kv_events:
@@ -154,7 +156,7 @@ class Dynamo(Router):
 
     # -- the ledger
 
-    def on_sent(self, number: int, replica: int, block: Any, row: int, now: float) -> None:
+    def on_sent(self, number: int, replica: int, block: Requests, row: int, now: float) -> None:
         """Its prompt and its blocks are under way."""
         chosen, at, uncached, keys = self._chosen
         if chosen is not block or at != row:  # somebody else has chosen

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
 from sim.policy.llumnix.prefix import PrefixIndex, chunk_keys
+from sim.policy.requests import Requests
 from sim.policy.router import ReplicaFacts, Router, RouterParams, Snapshot
 from sim.policy.routing._spans import spans_of
 from sim.registry import register
@@ -44,6 +45,7 @@ class EasTokenworks(Router):
     name = "eas_tokenworks"
     aliases = ("tokenworks",)
     Params = TokenworksParams
+    params: TokenworksParams
     elastic = True
 
     def __init__(self, params: TokenworksParams, replicas: int, rng: np.random.Generator) -> None:
@@ -69,7 +71,7 @@ class EasTokenworks(Router):
                 self._index.forget(gone)
         self._numbers = numbers
 
-    def choose(self, snapshot: Snapshot, block: Any, row: int) -> int:
+    def choose(self, snapshot: Snapshot, block: Requests, row: int) -> int:
         """Three layers in order; the first that names an instance decides."""
         load = snapshot.outstanding
         now, session = snapshot.now, int(block.session[row])
@@ -97,7 +99,7 @@ class EasTokenworks(Router):
             return None
         return known[0]
 
-    def _keys(self, snapshot: Snapshot, block: Any, row: int) -> list[int]:
+    def _keys(self, snapshot: Snapshot, block: Requests, row: int) -> list[int]:
         if not self.params.prefix_cache:
             return []
         if self._index is None:

@@ -8,11 +8,12 @@ the fewest connections (``lc``). Clients reuse idle connections as httpx does: a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import Field
 
+from sim.policy.requests import Requests
 from sim.policy.router import Router, RouterParams, Snapshot
 from sim.registry import register
 from sim.units import Seconds
@@ -42,10 +43,11 @@ class Kubernetes(Router):
     name = "kubernetes"
     aliases = ("kube_proxy",)
     Params = KubernetesParams
+    params: KubernetesParams
     elastic = True
     hears = True
 
-    def __init__(self, params: Any, replicas: int, rng: np.random.Generator) -> None:
+    def __init__(self, params: KubernetesParams, replicas: int, rng: np.random.Generator) -> None:
         super().__init__(params, replicas, rng)
         self._numbers: Sequence[int] = range(replicas)
         self._idle: list[_Connection] = []
@@ -59,7 +61,7 @@ class Kubernetes(Router):
         self._numbers = list(numbers)
         self._idle = [c for c in self._idle if c.replica in self._numbers]
 
-    def choose(self, snapshot: Snapshot, block: Any, row: int) -> int:
+    def choose(self, snapshot: Snapshot, block: Requests, row: int) -> int:
         """An idle connection, else a new one."""
         p = self.params
         self._idle = [c for c in self._idle if c.idle_since + p.keepalive_expiry > snapshot.now]
@@ -82,7 +84,7 @@ class Kubernetes(Router):
                 count[c.replica] += 1
         return min(range(n), key=lambda i: count[self._numbers[i]])
 
-    def on_sent(self, number: int, replica: int, block: Any, row: int, now: float) -> None:
+    def on_sent(self, number: int, replica: int, block: Requests, row: int, now: float) -> None:
         """The connection is busy."""
         if self._next is not None and self._next.replica == replica:
             self._open[number] = self._next

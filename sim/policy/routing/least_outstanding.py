@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
-from sim.policy.router import Fewest, Router, Snapshot
+from sim.policy.requests import Requests
+from sim.policy.router import Fewest, Router, RouterParams, Snapshot
 from sim.registry import register
 
 
@@ -19,7 +19,7 @@ class LeastOutstanding(Router):
     aliases = ("lor",)
     elastic = True
 
-    def __init__(self, params: Any, replicas: int, rng: np.random.Generator) -> None:
+    def __init__(self, params: RouterParams, replicas: int, rng: np.random.Generator) -> None:
         super().__init__(params, replicas, rng)
         self._turn = np.zeros(1, np.int64)
 
@@ -32,7 +32,7 @@ class LeastOutstanding(Router):
         """All replicas, in turn."""
         return Fewest(np.zeros((rows, 0), np.int64), self._turn)
 
-    def choose(self, snapshot: Snapshot, block: Any, row: int) -> int:
+    def choose(self, snapshot: Snapshot, block: Requests, row: int) -> int:
         """O(replicas), vectorised."""
         load = snapshot.outstanding
         after = int(self._turn[0])

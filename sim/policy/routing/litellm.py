@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import Field
 
 from sim.policy.recovery import LITELLM
+from sim.policy.requests import Requests
 from sim.policy.router import Router, RouterParams, Snapshot
 from sim.registry import register
 
@@ -42,9 +43,10 @@ class LiteLlm(Router):
     name = "litellm"
     recovery = LITELLM
     Params = LiteLlmParams
+    params: LiteLlmParams
     elastic = True
 
-    def __init__(self, params: Any, replicas: int, rng: np.random.Generator) -> None:
+    def __init__(self, params: LiteLlmParams, replicas: int, rng: np.random.Generator) -> None:
         super().__init__(params, replicas, rng)
         self.hears = params.routing_strategy in ("latency-based-routing", "usage-based-routing-v2")
         self._numbers: Sequence[int] = range(replicas)
@@ -58,7 +60,7 @@ class LiteLlm(Router):
         super().members(numbers)
         self._numbers = list(numbers)
 
-    def choose(self, snapshot: Snapshot, block: Any, row: int) -> int:
+    def choose(self, snapshot: Snapshot, block: Requests, row: int) -> int:
         """By the strategy."""
         p, n = self.params, len(self._numbers)
         if p.routing_strategy == "least-busy":
@@ -93,7 +95,7 @@ class LiteLlm(Router):
     def _note(self, replica: int, now: float, value: float) -> None:
         self._latencies.setdefault(replica, deque(maxlen=self.params.max_latency_list_size)).append((now, value))
 
-    def on_sent(self, number: int, replica: int, block: Any, row: int, now: float) -> None:
+    def on_sent(self, number: int, replica: int, block: Requests, row: int, now: float) -> None:
         """It begins."""
         self._open[number] = replica, now, int(block.prompt_tokens[row]), int(block.output_tokens[row])
 

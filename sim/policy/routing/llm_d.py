@@ -9,7 +9,7 @@ Not modelled: flow control, the P/D decider, precise prefix (KV events), latency
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import Field
@@ -17,6 +17,7 @@ from pydantic import Field
 from sim.policy.gateways import llmd
 from sim.policy.gateways.block_index import BlockIndex
 from sim.policy.gateways.prompts import Pieces
+from sim.policy.requests import Requests
 from sim.policy.router import ReplicaFacts, Router, RouterParams, Snapshot
 from sim.policy.routing._spans import spans_of
 from sim.registry import register
@@ -62,9 +63,10 @@ class LlmD(Router):
     name = "llm_d"
     aliases = ("llm-d", "epp")
     Params = LlmDParams
+    params: LlmDParams
     elastic = True
 
-    def __init__(self, params: Any, replicas: int, rng: np.random.Generator) -> None:
+    def __init__(self, params: LlmDParams, replicas: int, rng: np.random.Generator) -> None:
         super().__init__(params, replicas, rng)
         self._numbers: Sequence[int] = range(replicas)
         self._block = max(params.block_size_tokens, _LEAST_BLOCK)
@@ -85,7 +87,7 @@ class LlmD(Router):
         self._numbers = list(numbers)
         self._scraped_at = -1.0
 
-    def choose(self, snapshot: Snapshot, block: Any, row: int) -> int:
+    def choose(self, snapshot: Snapshot, block: Requests, row: int) -> int:
         """Score all, pick one, remember its blocks."""
         self._scrape(snapshot)
         keys = []

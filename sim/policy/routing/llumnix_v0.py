@@ -8,7 +8,7 @@ bandwidth and overhead of a transfer; that "killed" counts preemptions since the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import numpy as np
 from pydantic import Field
@@ -19,6 +19,7 @@ from sim.policy.llumnix import v0_migration as migration
 from sim.policy.llumnix.prefix import PrefixIndex, chunk_keys
 from sim.policy.llumnix.v0_load import METRICS, InstanceInfo
 from sim.policy.migration import MigrationParams
+from sim.policy.requests import Requests
 from sim.policy.router import Relocation, ReplicaFacts, Router, RouterParams, Snapshot
 from sim.policy.routing._spans import spans_of
 from sim.registry import register
@@ -66,6 +67,7 @@ class LlumnixV0(Router):
     name = "llumnix_v0"
     aliases = ("llumnix-v0",)
     Params = LlumnixV0Params
+    params: LlumnixV0Params
     elastic = True
 
     def __init__(self, params: LlumnixV0Params, replicas: int, rng: np.random.Generator) -> None:
@@ -177,7 +179,7 @@ class LlumnixV0(Router):
     def _pick(self, n: int) -> int:
         return int(self.rng.integers(0, n))
 
-    def choose(self, snapshot: Snapshot, block: Any, row: int) -> int:
+    def choose(self, snapshot: Snapshot, block: Requests, row: int) -> int:
         """By ``dispatch_policy``."""
         p, infos = self.params, self._infos
         topk = p.topk_random_dispatch
@@ -197,7 +199,7 @@ class LlumnixV0(Router):
         self._requests += 1
         return self._ids.index(chosen)
 
-    def _by_cache(self, block: Any, row: int) -> str:
+    def _by_cache(self, block: Requests, row: int) -> str:
         if self._index is None:
             sizes = [self._facts[int(i)].block_size for i in self._ids]
             tokens = max(i.num_total_gpu_blocks * size for i, size in zip(self._infos, sizes, strict=True))

@@ -5,8 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from sim.policy.requests import Requests
 from sim.policy.router import Router, Snapshot
 from sim.registry import register
 
@@ -18,6 +17,6 @@ class MindieDp(Router):
     name = "mindie_dp"
     aliases = ("mindie-dp",)
 
-    def choose(self, snapshot: Snapshot, block: Any, row: int) -> int:
+    def choose(self, snapshot: Snapshot, block: Requests, row: int) -> int:
         """O(replicas)."""
         return int(snapshot.outstanding.argmin())

@@ -24,6 +24,7 @@ from sim.policy.coordinator import Coordinator, Dispatch
 from sim.policy.motor import digs
 from sim.policy.motor.default import CacheAffinity, RoundRobin
 from sim.policy.motor.load import LoadCost, demand_of
+from sim.policy.requests import Requests
 from sim.policy.router import Relocation, ReplicaFacts, RouterParams, Snapshot
 from sim.registry import register
 from sim.units import Seconds
@@ -79,6 +80,7 @@ class MindieMotor(Coordinator):
     name = "mindie_motor"
     aliases = ("mindie-motor", "motor")
     Params = MotorParams
+    params: MotorParams
 
     def __init__(self, params: MotorParams, replicas: int, rng: np.random.Generator) -> None:
         super().__init__(params, replicas, rng)
@@ -146,7 +148,7 @@ class MindieMotor(Coordinator):
 
     # -- requests
 
-    def arrive(self, snapshot: Snapshot, number: int, block: Any, row: int) -> None:
+    def arrive(self, snapshot: Snapshot, number: int, block: Requests, row: int) -> None:
         """Into the queue."""
         if self.params.scheduler_type == "default_scheduler":
             session = int(block.session[row])

@@ -7,12 +7,13 @@ by itself unless the upstream has a ``zone``. Not modelled: ``slow_start``.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import Field
 
 from sim.policy.recovery import NGINX
+from sim.policy.requests import Requests
 from sim.policy.router import Router, RouterParams, Snapshot
 from sim.registry import register
 
@@ -37,9 +38,10 @@ class Nginx(Router):
     name = "nginx"
     recovery = NGINX
     Params = NginxParams
+    params: NginxParams
     elastic = True
 
-    def __init__(self, params: Any, replicas: int, rng: np.random.Generator) -> None:
+    def __init__(self, params: NginxParams, replicas: int, rng: np.random.Generator) -> None:
         super().__init__(params, replicas, rng)
         self._shared = params.zone or params.worker_processes == 1
         self.hears = not self._shared
@@ -61,7 +63,7 @@ class Nginx(Router):
         weights = self.params.weights
         return max(weights[number], 0) if number < len(weights) else 1
 
-    def choose(self, snapshot: Snapshot, block: Any, row: int) -> int:
+    def choose(self, snapshot: Snapshot, block: Requests, row: int) -> int:
         """By one worker process."""
         self._worker = 0 if self._shared else int(self.rng.integers(0, len(self._conns)))
         method, places = self.params.method, range(len(self._numbers))
@@ -98,7 +100,7 @@ class Nginx(Router):
         current[self._numbers[best]] -= total
         return best
 
-    def on_sent(self, number: int, replica: int, block: Any, row: int, now: float) -> None:
+    def on_sent(self, number: int, replica: int, block: Requests, row: int, now: float) -> None:
         """One more connection of the worker that chose."""
         conns = self._conns[self._worker]
         conns[replica] = conns.get(replica, 0) + 1

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from pydantic import Field
 
+from sim.policy.requests import Requests
 from sim.policy.router import Fewest, Router, RouterParams, Snapshot
 from sim.registry import register
 
@@ -23,13 +22,14 @@ class PowerOfTwo(Router):
 
     name = "power_of_two"
     Params = PowerOfTwoParams
+    params: PowerOfTwoParams
     elastic = True
 
     def fewest(self, rows: int) -> Fewest:
         """The same draws."""
         return Fewest(self.rng.integers(0, self.replicas, (rows, self.params.choices)), np.zeros(1, np.int64))
 
-    def choose(self, snapshot: Snapshot, block: Any, row: int) -> int:
+    def choose(self, snapshot: Snapshot, block: Requests, row: int) -> int:
         """Compares ``choices`` draws."""
         drawn = self.rng.integers(0, self.replicas, self.params.choices)
         return int(drawn[int(np.argmin(snapshot.outstanding[drawn]))])

@@ -8,13 +8,14 @@ as of now. Not modelled: the two disaggregated modes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import Field
 
 from sim.policy.gateways.production_stack import CHUNK, Arrivals, HashTrie, RoundRobin, Session, lowest_qps, named
 from sim.policy.gateways.prompts import Pieces
+from sim.policy.requests import Requests
 from sim.policy.router import ReplicaFacts, Router, RouterParams, Snapshot
 from sim.policy.routing._spans import spans_of
 from sim.registry import register
@@ -42,9 +43,10 @@ class ProductionStack(Router):
 
     name = "production_stack"
     Params = ProductionStackParams
+    params: ProductionStackParams
     elastic = True
 
-    def __init__(self, params: Any, replicas: int, rng: np.random.Generator) -> None:
+    def __init__(self, params: ProductionStackParams, replicas: int, rng: np.random.Generator) -> None:
         super().__init__(params, replicas, rng)
         self._urls = [named(i) for i in range(replicas)]
         self._place = {url: i for i, url in enumerate(self._urls)}
@@ -61,7 +63,7 @@ class ProductionStack(Router):
         self._urls = [named(i) for i in numbers]
         self._place = {url: i for i, url in enumerate(self._urls)}
 
-    def choose(self, snapshot: Snapshot, block: Any, row: int) -> int:
+    def choose(self, snapshot: Snapshot, block: Requests, row: int) -> int:
         """One decision; its arrival is counted afterwards."""
         logic, now = self.params.routing_logic, snapshot.now
         if logic == "roundrobin":
@@ -75,11 +77,11 @@ class ProductionStack(Router):
         self._arrivals.add(url, now)
         return self._place[url]
 
-    def _by_session(self, block: Any, row: int, now: float) -> str:
+    def _by_session(self, block: Requests, row: int, now: float) -> str:
         session = int(block.session[row])
         return self._session.choose(self._urls, None if session < 0 else f"session-{session}", self._arrivals.qps(now))
 
-    def _kv(self, snapshot: Snapshot, block: Any, row: int) -> str:
+    def _kv(self, snapshot: Snapshot, block: Requests, row: int) -> str:
         """The first engine that has any of the prompt, unless too much is missing."""
         hits = snapshot.cached(block, row) * self._block
         place = int((hits > 0).argmax())
@@ -91,7 +93,7 @@ class ProductionStack(Router):
         """Tokens of a block."""
         self._block = facts[0].block_size
 
-    def _prefix(self, block: Any, row: int, now: float) -> str:
+    def _prefix(self, block: Requests, row: int, now: float) -> str:
         prompt = Pieces(spans_of(block, row), int(block.prompt_tokens[row]))
         length, owners = self._trie.match(prompt, self._urls)
         if length < self._least:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
+from sim.policy.requests import Requests
 from sim.policy.router import Fewest, Router, Snapshot
 from sim.registry import register
 
@@ -19,7 +18,7 @@ class Random(Router):
     stateless = True
     elastic = True
 
-    def route(self, block: Any) -> NDArray[np.int32]:
+    def route(self, block: Requests) -> NDArray[np.int32]:
         """``len(block)`` independent draws."""
         return self.rng.integers(0, self.replicas, len(block), dtype=np.int32)
 
@@ -28,6 +27,6 @@ class Random(Router):
         drawn = self.rng.integers(0, self.replicas, (rows, 1), dtype=np.int32)
         return Fewest(drawn.astype(np.int64), np.zeros(1, np.int64))
 
-    def choose(self, snapshot: Snapshot, block: Any, row: int) -> int:
+    def choose(self, snapshot: Snapshot, block: Requests, row: int) -> int:
         """One draw."""
         return int(self.rng.integers(0, self.replicas, dtype=np.int32))

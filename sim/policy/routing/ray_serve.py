@@ -15,6 +15,7 @@ from pydantic import Field
 from sim.policy.gateways.owner_tree import OwnerTree
 from sim.policy.gateways.prompts import Pieces
 from sim.policy.recovery import RAY
+from sim.policy.requests import Requests
 from sim.policy.router import Router, RouterParams, Snapshot
 from sim.policy.routing._spans import spans_of
 from sim.registry import register
@@ -42,9 +43,10 @@ class RayServe(Router):
     name = "ray_serve"
     recovery = RAY
     Params = RayServeParams
+    params: RayServeParams
     elastic = True
 
-    def __init__(self, params: Any, replicas: int, rng: np.random.Generator) -> None:
+    def __init__(self, params: RayServeParams, replicas: int, rng: np.random.Generator) -> None:
         super().__init__(params, replicas, rng)
         self._names = [_name(i) for i in range(replicas)]
         self._tree = OwnerTree()
@@ -60,7 +62,7 @@ class RayServe(Router):
         self._tree.add(names, 0.0)
         self._names = names
 
-    def choose(self, snapshot: Snapshot, block: Any, row: int) -> int:
+    def choose(self, snapshot: Snapshot, block: Requests, row: int) -> int:
         """Candidates by prefix, then two of them at random and the shorter queue; the first drawn wins a tie."""
         load = snapshot.outstanding
         if not self.params.prefix_aware:

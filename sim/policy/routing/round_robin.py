@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
+from sim.policy.requests import Requests
 from sim.policy.router import Fewest, Router, Snapshot
 from sim.registry import register
 
@@ -20,7 +19,7 @@ class RoundRobin(Router):
     elastic = True
     _next = 0
 
-    def route(self, block: Any) -> NDArray[np.int32]:
+    def route(self, block: Requests) -> NDArray[np.int32]:
         """The next ``len(block)`` replicas in turn."""
         turns = (self._next + np.arange(len(block))) % self.replicas
         self._next = (self._next + len(block)) % self.replicas
@@ -32,7 +31,7 @@ class RoundRobin(Router):
         self._next = (self._next + rows) % self.replicas
         return Fewest(turns.reshape(-1, 1), np.zeros(1, np.int64))
 
-    def choose(self, snapshot: Snapshot, block: Any, row: int) -> int:
+    def choose(self, snapshot: Snapshot, block: Requests, row: int) -> int:
         """The next replica."""
         turn = self._next % self.replicas
         self._next = (turn + 1) % self.replicas

@@ -11,11 +11,12 @@ and not yet admitted, in order.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import Field
 
+from sim.policy.requests import Requests
 from sim.policy.router import Relocation, Router, RouterParams, Snapshot
 from sim.registry import register
 from sim.units import Seconds
@@ -37,6 +38,7 @@ class SglangDp(Router):
     name = "sglang_dp"
     aliases = ("sglang-dp",)
     Params = SglangDpParams
+    params: SglangDpParams
 
     def __init__(self, params: SglangDpParams, replicas: int, rng: np.random.Generator) -> None:
         super().__init__(params, replicas, rng)
@@ -57,7 +59,7 @@ class SglangDp(Router):
             self._tokens[k] += sum(self._sent[k])
         return ()
 
-    def choose(self, snapshot: Snapshot, block: Any, row: int) -> int:
+    def choose(self, snapshot: Snapshot, block: Requests, row: int) -> int:
         """O(replicas)."""
         if not self.by_load:
             turn = self._turn

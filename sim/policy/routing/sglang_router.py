@@ -23,6 +23,7 @@ from sim.policy.gateways.prompts import Pieces
 from sim.policy.gateways.rings import HashRing
 from sim.policy.gateways.sglang import Buckets, Reported, least_load, prefix_hash
 from sim.policy.recovery import SMG
+from sim.policy.requests import Requests
 from sim.policy.router import Relocation, ReplicaFacts, Router, RouterParams, Snapshot
 from sim.policy.routing._spans import spans_of
 from sim.registry import register
@@ -97,9 +98,10 @@ class SglangRouter(Router):
     recovery = SMG
     aliases = ("smg",)
     Params = SglangRouterParams
+    params: SglangRouterParams
     elastic: ClassVar[bool] = True
 
-    def __init__(self, params: Any, replicas: int, rng: np.random.Generator) -> None:
+    def __init__(self, params: SglangRouterParams, replicas: int, rng: np.random.Generator) -> None:
         super().__init__(params, replicas, rng)
         self._numbers: list[int] = list(range(replicas))
         thresholds = params.cache_threshold, params.balance_abs_threshold, params.balance_rel_threshold
@@ -131,7 +133,7 @@ class SglangRouter(Router):
         self._sticky = {k: w for k, w in self._sticky.items() if w in self._numbers}
         self._reports = None
 
-    def choose(self, snapshot: Snapshot, block: Any, row: int) -> int:
+    def choose(self, snapshot: Snapshot, block: Requests, row: int) -> int:
         """One decision by ``policy``."""
         policy = self.params.policy
         if policy == "cache_aware":
@@ -172,7 +174,7 @@ class SglangRouter(Router):
             r.sent[place] += p.least_load_mean_prefill_tokens  # over HTTP the length of a prompt is not known
         return place
 
-    def _hashed(self, snapshot: Snapshot, block: Any, row: int) -> int:
+    def _hashed(self, snapshot: Snapshot, block: Requests, row: int) -> int:
         p = self.params
         if p.policy == "bucket":
             if self._buckets is None or self._buckets.workers != self.replicas:
@@ -189,7 +191,7 @@ class SglangRouter(Router):
         owner = self._numbers.index(self._ring.owner(first))
         return prefix_hash([float(v) for v in snapshot.outstanding], owner, p.prefix_hash_load_factor)
 
-    def _cache_aware(self, snapshot: Snapshot, block: Any, row: int) -> int:
+    def _cache_aware(self, snapshot: Snapshot, block: Requests, row: int) -> int:
         if snapshot.now >= self._evicts_at:
             self._core.tree.evict(self._most)
             self._evicts_at = (snapshot.now // self._interval + 1.0) * self._interval

@@ -16,12 +16,13 @@ in turn. Not modelled: ``data_parallel_rank`` of a request; the 50 ms that the c
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from pydantic import Field
 
 from sim.errors import NotModelledError
+from sim.policy.requests import Requests
 from sim.policy.router import Relocation, ReplicaFacts, Router, RouterParams, Snapshot
 from sim.registry import register
 from sim.units import Seconds
@@ -90,6 +91,7 @@ class VllmDp(Router):
     name = "vllm_dp"
     aliases = ("vllm-dp",)
     Params = VllmDpParams
+    params: VllmDpParams
 
     def __init__(self, params: VllmDpParams, replicas: int, rng: np.random.Generator) -> None:
         super().__init__(params, replicas, rng)
@@ -137,7 +139,7 @@ class VllmDp(Router):
                 changed = True
         return changed
 
-    def choose(self, snapshot: Snapshot, block: Any, row: int) -> int:
+    def choose(self, snapshot: Snapshot, block: Requests, row: int) -> int:
         """O(replicas); the engines are looked at only after a quiet time."""
         self._publish(snapshot)
         server, servers = self._next, len(self._balancers)

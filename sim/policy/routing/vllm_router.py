@@ -9,7 +9,7 @@ engine stores and evicts, as of now. Not modelled: ttft_aware (least polled load
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from sim.policy.gateways.cache_aware import CacheAware, Settings
 from sim.policy.gateways.prompts import Letters, Pieces
 from sim.policy.gateways.rings import HashRing
 from sim.policy.recovery import SMG
+from sim.policy.requests import Requests
 from sim.policy.router import Relocation, Router, RouterParams, Snapshot
 from sim.policy.routing._spans import spans_of
 from sim.policy.routing.sglang_router import _by_number
@@ -51,9 +52,10 @@ class VllmRouter(Router):
     name = "vllm_router"
     recovery = SMG
     Params = VllmRouterParams
+    params: VllmRouterParams
     elastic = True
 
-    def __init__(self, params: Any, replicas: int, rng: np.random.Generator) -> None:
+    def __init__(self, params: VllmRouterParams, replicas: int, rng: np.random.Generator) -> None:
         super().__init__(params, replicas, rng)
         self._numbers: list[int] = list(range(replicas))
         thresholds = params.cache_threshold, params.balance_abs_threshold, params.balance_rel_threshold
@@ -80,7 +82,7 @@ class VllmRouter(Router):
         self._sessions = {k: w for k, w in self._sessions.items() if w in self._numbers}
         self._polled = None
 
-    def choose(self, snapshot: Snapshot, block: Any, row: int) -> int:
+    def choose(self, snapshot: Snapshot, block: Requests, row: int) -> int:
         """One decision by ``policy``."""
         p = self.params
         if p.policy == "round_robin":

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
-from typing import Any, ClassVar, Final, Self
+from typing import ClassVar, Final, Self
 
 from pydantic import Field, model_validator
 
@@ -67,8 +67,9 @@ class EasScaler(Scaler):
 
     name = "eas"
     Params: ClassVar[type[ScalerParams]] = EasScalerParams
+    params: EasScalerParams
 
-    def __init__(self, params: Any) -> None:
+    def __init__(self, params: EasScalerParams) -> None:
         super().__init__(params)
         self.dedicated = params.dedicated
         self._targets = params.targets.given

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import ceil, inf
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -43,8 +43,9 @@ class Keda(PoolScaler):
 
     name = "keda"
     Params: ClassVar[type[LifeParams]] = KedaParams
+    params: KedaParams
 
-    def __init__(self, params: Any) -> None:
+    def __init__(self, params: KedaParams) -> None:
         super().__init__(params)
         self._scraped = self._polled = 0.0
         self._scrape_at = self._poll_at = 0.0

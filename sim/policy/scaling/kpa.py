@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil, floor, nan
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -75,8 +75,9 @@ class Kpa(PoolScaler):
 
     name = "kpa"
     Params: ClassVar[type[LifeParams]] = KpaParams
+    params: KpaParams
 
-    def __init__(self, params: Any) -> None:
+    def __init__(self, params: KpaParams) -> None:
         super().__init__(params)
         p = params
         self._target = p.container_concurrency_target_default * p.container_concurrency_target_percentage / 100.0

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import ceil
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -36,8 +36,9 @@ class Predictive(PoolScaler):
 
     name = "predictive"
     Params: ClassVar[type[LifeParams]] = PredictiveParams
+    params: PredictiveParams
 
-    def __init__(self, params: Any) -> None:
+    def __init__(self, params: PredictiveParams) -> None:
         super().__init__(params)
         self._before: tuple[float, int] | None = None
         self._level: float | None = None

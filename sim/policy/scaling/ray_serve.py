@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 
 from pydantic import Field
 
@@ -91,8 +91,9 @@ class RayServe(PoolScaler):
 
     name = "ray_serve"
     Params: ClassVar[type[LifeParams]] = RayServeParams
+    params: RayServeParams
 
-    def __init__(self, params: Any) -> None:
+    def __init__(self, params: RayServeParams) -> None:
         super().__init__(params)
         p = params
         self._rule = QueueLength(

@@ -67,8 +67,9 @@ class Wva(PoolScaler):
 
     name = "wva"
     Params: ClassVar[type[LifeParams]] = WvaParams
+    params: WvaParams
 
-    def __init__(self, params: Any) -> None:
+    def __init__(self, params: WvaParams) -> None:
         super().__init__(params)
         self._seen: deque[tuple[float, Fleet]] = deque()
         self._at = 0.0
