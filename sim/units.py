@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
@@ -18,7 +18,7 @@ _BYTES |= {p + "iB": 1024.0**i for i, p in enumerate("KMGTP", 1)}
 _RATE = {"/s": 1.0, "/min": 1 / 60, "/m": 1 / 60, "/h": 1 / 3600, "req/s": 1.0, "rps": 1.0, "qps": 1.0}
 
 
-def _parse(value: Any, units: dict[str, float], what: str, example: str) -> float:
+def _parse(value: object, units: dict[str, float], what: str, example: str) -> float:
     if isinstance(value, bool) or value is None:
         raise ValueError(f"must be {what} such as {example}")
     if isinstance(value, int | float):
@@ -36,17 +36,17 @@ def _parse(value: Any, units: dict[str, float], what: str, example: str) -> floa
     return number
 
 
-def parse_seconds(value: Any) -> float:
+def parse_seconds(value: object) -> float:
     """Seconds from ``30``, ``"30s"``, ``"500ms"``, ``"2h"``. Raises ValueError."""
     return _parse(value, _TIME, "a time", "'30s' or '500ms'")
 
 
-def parse_bytes(value: Any) -> float:
+def parse_bytes(value: object) -> float:
     """Bytes from ``80e9``, ``"80GiB"``, ``"80GB"``. Raises ValueError."""
     return _parse(value, _BYTES, "a size", "'80GiB' or '40GB'")
 
 
-def parse_rate(value: Any) -> float:
+def parse_rate(value: object) -> float:
     """Events per second from ``8``, ``"8/s"``, ``"480/min"``. Raises ValueError."""
     return _parse(value, _RATE, "a rate", "'8/s' or '480/min'")
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Optional
 
 import typer
 
@@ -30,7 +30,7 @@ def say(quiet: bool, text: str) -> None:
         typer.echo(text)
 
 
-def show(*parts: Any) -> None:
+def show(*parts: object) -> None:
     """Print what rich can print."""
     from rich.console import Console
 
@@ -50,7 +50,7 @@ def printing() -> Iterator[None]:
         os.close(nowhere)
 
 
-def json(data: Any) -> str:
+def json(data: object) -> str:
     """Indented JSON."""
     import json
 
@@ -83,7 +83,7 @@ def stopping(kept: str = "the partial result will be saved") -> Iterator[Callabl
     """
     asked: list[int] = []
 
-    def ask(number: int, _: Any) -> None:
+    def ask(number: int, _: object) -> None:
         asked.append(number)
         if len(asked) > 1:
             raise KeyboardInterrupt

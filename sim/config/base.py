@@ -28,7 +28,7 @@ class Named(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _bare(cls, value: Any) -> Any:
+    def _bare(cls, value: object) -> Any:
         if isinstance(value, str):
             return {cls.key: value}
         if not isinstance(value, Mapping):

@@ -22,7 +22,7 @@ class Model(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _bare(cls, value: Any) -> Any:
+    def _bare(cls, value: object) -> Any:
         if isinstance(value, str):
             return {"name": value}
         if isinstance(value, Mapping) and (value.get("name") is None) == (value.get("config") is None):

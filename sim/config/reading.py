@@ -57,7 +57,7 @@ def loads(text: str, overrides: Iterable[str] = (), source: str = "scenario", fo
     return settings(Scenario, raw)
 
 
-def vary(scenario: Scenario, changes: Mapping[str, Any], folder: Path | None = None) -> Scenario:
+def vary(scenario: Scenario, changes: Mapping[str, object], folder: Path | None = None) -> Scenario:
     """The scenario with some settings replaced, by dotted path; what it expects is dropped, as that is expected of it as written.
 
     A section that is mostly a name may be replaced by a bare name (``deployment.engine``), which drops the settings of the old one.
@@ -112,7 +112,7 @@ def _override(raw: dict[str, Any], override: str) -> None:
     put(raw, field, parse(value, f"--set {field}") if value.strip() else None)
 
 
-def put(raw: dict[str, Any], field: str, value: Any) -> None:
+def put(raw: dict[str, Any], field: str, value: object) -> None:
     """Set one setting of raw data by its dotted path, in place. Raises `ConfigError` for a path that leads nowhere."""
     steps = [int(m[2]) if m[2] else m[1] for m in _STEP.finditer(field)]
     if not _PATH.fullmatch(field):

@@ -86,6 +86,6 @@ def _named(section: Named, kind: str, field: str) -> dict[str, Any]:
     return {section.key: name} | _filled(cls.Params, section.settings, field)
 
 
-def _filled(params: type[BaseModel], given: Mapping[str, Any], field: str) -> dict[str, Any]:
+def _filled(params: type[BaseModel], given: Mapping[str, object], field: str) -> dict[str, Any]:
     values = settings(params, given, field).model_dump(mode="json")
     return {k: v for k, v in values.items() if v is not None or params.model_fields[k].default is not None}

@@ -73,7 +73,7 @@ class Scenario(Section):
 
     @field_validator("admission", "faults", mode="before")
     @classmethod
-    def _one_or_several(cls, value: Any) -> Any:
+    def _one_or_several(cls, value: object) -> Any:
         return [value] if isinstance(value, str | Mapping) else () if value is None else value
 
     @model_validator(mode="after")

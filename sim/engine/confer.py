@@ -12,28 +12,32 @@ Attach them with ``sim.jit.implement``; `sim.engine.lockstep` calls them. They a
     Whether the rank has nothing to do and `plan` would change nothing, however often it is called.
 """
 
-from typing import Any, Final
+from typing import Final
 
+from sim.engine.seam import F8
+from sim.engine.state import EngineState
 from sim.jit import generic
 
 SAID: Final = 4
 
 
 @generic
-def confer(s: Any, said: Any) -> Any:
+def confer(s: EngineState, said: F8) -> None:
     """Tell the others."""
 
 
 @generic
-def heed(s: Any, said: Any, step: Any) -> Any:
+def heed(s: EngineState, said: F8, step: int) -> None:
     """Take in what all have told."""
 
 
 @generic
-def unfinished(s: Any) -> Any:
+def unfinished(s: EngineState) -> bool:
     """Whether the rank has unfinished requests."""
+    raise NotImplementedError
 
 
 @generic
-def at_rest(s: Any) -> Any:
+def at_rest(s: EngineState) -> bool:
     """Whether a decision would change nothing."""
+    raise NotImplementedError

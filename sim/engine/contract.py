@@ -46,6 +46,7 @@ from sim.cost.features import N_FEATURES
 from sim.engine.adapters import Adapters
 from sim.engine.seam import Group
 from sim.engine.sides import HandOver, Role
+from sim.engine.state import EngineState
 from sim.errors import NotModelledError
 from sim.jit import generic, inline
 from sim.model.serving import cache_warning
@@ -56,32 +57,34 @@ BATCH = 2
 
 
 @generic
-def enqueue(s: Any, slot: Any) -> Any:
+def enqueue(s: EngineState, slot: int) -> None:
     """A request has arrived."""
 
 
 @generic
-def plan(s: Any) -> Any:
+def plan(s: EngineState) -> int:
     """One scheduling decision at ``s.now``; returns NOTHING, EMPTY or BATCH."""
+    raise NotImplementedError
 
 
 @generic
-def complete(s: Any, p: Any) -> Any:
+def complete(s: EngineState, p: int) -> None:
     """The batch in place ``p`` has finished."""
 
 
 @generic
-def steady_steps(s: Any) -> Any:
+def steady_steps(s: EngineState) -> int:
     """How many further decisions are surely the same decode batch without a finish."""
+    raise NotImplementedError
 
 
 @generic
-def apply_steady(s: Any, k: Any) -> Any:
+def apply_steady(s: EngineState, k: int) -> None:
     """``k`` unchanged decode steps have been executed."""
 
 
 @generic
-def grow(s: Any, n: Any) -> Any:
+def grow(s: EngineState, n: int) -> None:
     """Grow the scheduler's own request columns."""
 
 

@@ -42,22 +42,22 @@ from typing import Any
 import numpy as np
 
 from sim.engine.loop import outlook
-from sim.engine.state import record_gap, record_gauges
+from sim.engine.state import EngineState, record_gap, record_gauges
 from sim.jit import _METHODS, JIT, generic, inline, kernel
 
 
 @generic
-def release_kept(s: Any, slot: Any, t: Any) -> Any:
+def release_kept(s: EngineState, slot: int, t: float) -> None:
     """The KV of an ended request has been read."""
 
 
 @generic
-def kv_arrived(s: Any, slot: Any, t: Any, delivered: Any) -> Any:
+def kv_arrived(s: EngineState, slot: int, t: float, delivered: int) -> None:
     """The KV of a waiting request is there."""
 
 
 @generic
-def drop_remote(s: Any, slot: Any, t: Any) -> Any:
+def drop_remote(s: EngineState, slot: int, t: float) -> None:
     """The KV of a waiting request will never come."""
 
 

@@ -29,7 +29,7 @@ from sim.engine.loop import make_room
 from sim.engine.rows import Passenger as Columns
 from sim.engine.rows import put_passenger, take_passenger
 from sim.engine.seam import F8, I8
-from sim.engine.state import record_gauges
+from sim.engine.state import EngineState, record_gauges
 from sim.errors import NotModelledError
 from sim.jit import _METHODS, generic, inline, kernel
 from sim.ledger import (
@@ -52,37 +52,38 @@ Passenger: TypeAlias = tuple[Columns, I8]
 
 
 @generic
-def look(s: Any, out: Any) -> Any:
+def look(s: EngineState, out: F8) -> None:
     """Queue and memory."""
 
 
 @generic
-def list_running(s: Any, out: Any) -> Any:
+def list_running(s: EngineState, out: F8) -> None:
     """Running requests."""
 
 
 @generic
-def resident_tokens(s: Any, slot: Any) -> Any:
+def resident_tokens(s: EngineState, slot: int) -> int:
     """Tokens with KV in memory."""
+    raise NotImplementedError
 
 
 @generic
-def hold(s: Any, blocks: Any, slots: Any) -> Any:
+def hold(s: EngineState, blocks: int, slots: int) -> None:
     """Take blocks for a request to come."""
 
 
 @generic
-def unhold(s: Any, blocks: Any) -> Any:
+def unhold(s: EngineState, blocks: int) -> None:
     """Give them back."""
 
 
 @generic
-def leave(s: Any, slot: Any) -> Any:
+def leave(s: EngineState, slot: int) -> None:
     """Out of the batch."""
 
 
 @generic
-def join(s: Any, slot: Any, blocks: Any) -> Any:
+def join(s: EngineState, slot: int, blocks: int) -> None:
     """Into the batch."""
 
 

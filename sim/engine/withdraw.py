@@ -17,7 +17,7 @@ import numpy as np
 
 from sim.engine.group import state_type
 from sim.engine.seam import Group
-from sim.engine.state import free_slot, record_end, record_gauges
+from sim.engine.state import EngineState, free_slot, record_end, record_gauges
 from sim.jit import _METHODS, JIT, generic, kernel
 from sim.ledger import FAILED, GONE
 
@@ -27,7 +27,7 @@ LEFT: Final = 1
 
 
 @generic
-def withdraw(s: Any, slot: Any) -> Any:
+def withdraw(s: EngineState, slot: int) -> None:
     """The client of a request has gone."""
 
 

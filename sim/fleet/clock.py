@@ -52,7 +52,7 @@ class Clock(simpy.Environment):
         if again == inf or self.over:
             return
 
-        def next_time(_: Any) -> None:
+        def next_time(_: object) -> None:
             self._repeating -= 1
             self.repeat(task)
 

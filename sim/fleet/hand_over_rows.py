@@ -49,7 +49,7 @@ class HandOverRows:
         found: Array = self._is_decode[replica]
         return found
 
-    def join(self, rows: Columns, n: int, times: Sequence[Any]) -> Columns:
+    def join(self, rows: Columns, n: int, times: Sequence[object]) -> Columns:
         """One row per request, ids 0…n−1: what P and D say of it, and the times between them (`sim.metrics.hand_over`).
 
         ``times``: request, when D had memory, when its KV was there.
@@ -101,7 +101,7 @@ class HandOverRows:
         out["prefill_replica"] = np.where(last_p >= 0, rows["replica"][last_p], -1).astype(np.int32)
         return out | self._stage_times(rows, n, p_rows, d_rows, times)
 
-    def _stage_times(self, rows: Columns, n: int, p_rows: Array, d_rows: Array, times: Sequence[Any]) -> Columns:
+    def _stage_times(self, rows: Columns, n: int, p_rows: Array, d_rows: Array, times: Sequence[object]) -> Columns:
         """Of the latest try of each request; NaN where it did not happen."""
         ids = rows["id"]
         found = {name: np.full(n, np.nan) for name in ("prefill_end_s", "kv_allocated_s", "kv_arrived_s", "decode_start_s")}

@@ -77,7 +77,7 @@ class Station:
         """Rows [lo, hi) of a block, each at its time; nothing else of the world happens until then. Only asked where `ahead`."""
         self.then.arrive_ahead(block, lo, hi, first)
 
-    def submit_ahead(self, block: RequestBlock, lo: int, hi: int, first: int, rule: Any) -> None:
+    def submit_ahead(self, block: RequestBlock, lo: int, hi: int, first: int, rule: object) -> None:
         """The same, each to the replica that ``rule`` (a `sim.policy.router.Fewest`) names then."""
         self.then.submit_ahead(block, lo, hi, first, rule)
 

@@ -19,7 +19,7 @@ LinkKind = Literal["nvswitch", "nvlink", "xgmi", "pcie", "hccs", "ub", "icn", "r
 _WHAT = "a link"
 
 
-def _per_second(value: Any) -> float:
+def _per_second(value: object) -> float:
     return parse_bytes(value.strip().removesuffix("/s") if isinstance(value, str) else value)
 
 
@@ -89,7 +89,7 @@ class Link:
         return min(self.bandwidth, self.peer_bandwidth * (n - 1)) if self.peer_bandwidth and n > 1 else self.bandwidth
 
 
-def parse_link(raw: Mapping[str, Any], source: str) -> Link:
+def parse_link(raw: Mapping[str, object], source: str) -> Link:
     """A link from the mapping of its file. ``source`` names the file in errors. Raises `DataError` that names all that is wrong."""
     f = checked(LinkFile, raw, source)
     told = f.bandwidth.source if f.bandwidth.source == f.latency.source else f"{f.bandwidth.source}; {f.latency.source}"

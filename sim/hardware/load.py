@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from sim.errors import UnknownNameError
 from sim.hardware.accelerator import Accelerator, Figure, Proxy
@@ -71,7 +70,7 @@ def _parsed(text: str, source: str) -> Accelerator:
     return parse_accelerator(parse_mapping(text, source, _WHAT), source)
 
 
-def parse_accelerator(raw: Mapping[str, Any], source: str) -> Accelerator:
+def parse_accelerator(raw: Mapping[str, object], source: str) -> Accelerator:
     """An accelerator from the mapping of its profile. ``source`` names the file in errors. Raises `DataError` with all that is wrong."""
     f = checked(AcceleratorFile, raw, source)
     figures: dict[str, Figure] = {}

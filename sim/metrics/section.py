@@ -86,7 +86,7 @@ class Section(Mapping[str, Any]):
         return {name: plain(value) for name, value in self.items()}
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+    def from_dict(cls, data: Mapping[str, object]) -> Self:
         """What `as_dict` gave. Raises KeyError for a section without one of its figures."""
         values = {}
         for name, found in fields_of(cls).items():
@@ -113,7 +113,7 @@ class Extra(Section):
         return []
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> Any:
     """Dictionaries and lists of what may hold sections."""
     if isinstance(value, Section):
         return value.as_dict()
@@ -138,7 +138,7 @@ def fields_of(cls: type[Section]) -> dict[str, Field]:
     return out
 
 
-def _reader(hint: Any) -> Callable[[Any], Any]:
+def _reader(hint: object) -> Callable[[Any], Any]:
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
         inner = _reader(next(a for a in args if a is not type(None)))
@@ -183,7 +183,7 @@ def _object(cls: type[Section], definitions: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _schema(hint: Any, definitions: dict[str, Any]) -> dict[str, Any]:
+def _schema(hint: object, definitions: dict[str, Any]) -> dict[str, Any]:
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if hint in _TYPES:
         return {"type": _TYPES[hint]}

@@ -22,7 +22,7 @@ class Family(NamedTuple):
     tied: bool = False
 
 
-def decoder(c: Keys, **defaults: Any) -> Fields:
+def decoder(c: Keys, **defaults: object) -> Fields:
     """Sizes of a decoder under the usual names. ``defaults``: what the family's configuration class has where a key is missing."""
     d: Mapping[str, Any] = defaults
     f: Fields = {}
@@ -60,7 +60,7 @@ def decoder(c: Keys, **defaults: Any) -> Fields:
     return f
 
 
-def _size(c: Keys, defaults: Mapping[str, Any], ours: str, *names: str, most: int = 10**8) -> int:
+def _size(c: Keys, defaults: Mapping[str, object], ours: str, *names: str, most: int = 10**8) -> int:
     if ours in defaults:
         return c.whole(*names, default=defaults[ours], most=most)
     return c.whole(*names, most=most)
@@ -137,7 +137,7 @@ def mlp_of(f: Fields, routed: bool) -> Dense | Routed:
     return Dense(f["intermediate"], gated, bias)
 
 
-def attention_of(f: Fields, kind: AttentionKind = "full", **own: Any) -> Attention:
+def attention_of(f: Fields, kind: AttentionKind = "full", **own: object) -> Attention:
     """The attention that the fields describe, with what differs."""
     fields = {
         "heads": f["heads"], "kv_heads": f["kv_heads"], "head_dim": f["head_dim"], "v_head_dim": f["v_head_dim"], "looks": kind,

@@ -23,7 +23,7 @@ KINDS: Mapping[str, AttentionKind] = {
 class Keys:
     """The keys of a config (or of a section of it). Remembers in ``seen`` which were asked for."""
 
-    def __init__(self, raw: Mapping[str, Any], name: str, field: str = "model.config") -> None:
+    def __init__(self, raw: Mapping[str, object], name: str, field: str = "model.config") -> None:
         self.raw, self.name, self.field = raw, name, field
         self.seen: set[str] = set()
 
@@ -36,7 +36,7 @@ class Keys:
         """The error that names a key."""
         return ConfigError(f"{self.field}.{key}", self.raw.get(key), problem, allowed)
 
-    def _found(self, names: tuple[str, ...], default: Any) -> tuple[str, Any]:
+    def _found(self, names: tuple[str, ...], default: object) -> tuple[str, Any]:
         value = self.get(*names)
         if value is None:
             if default is _MISSING:
@@ -44,7 +44,7 @@ class Keys:
             return names[0], default
         return next(n for n in names if self.raw.get(n) is not None), value
 
-    def whole(self, *names: str, default: Any = _MISSING, least: int = 1, most: int = _MOST) -> int:
+    def whole(self, *names: str, default: object = _MISSING, least: int = 1, most: int = _MOST) -> int:
         """A whole number in ``[least, most]``."""
         key, value = self._found(names, default)
         if value is default and self.get(*names) is None:
@@ -67,14 +67,14 @@ class Keys:
             raise self.error(key, f"must be true or false in the config of {self.name}")
         return value
 
-    def text(self, *names: str, default: Any = _MISSING) -> str:
+    def text(self, *names: str, default: object = _MISSING) -> str:
         """A string."""
         key, value = self._found(names, default)
         if not isinstance(value, str):
             raise self.error(key, f"must be a text in the config of {self.name}")
         return value
 
-    def wholes(self, key: str, n: int, default: Any = _MISSING, least: int = 0) -> tuple[int, ...]:
+    def wholes(self, key: str, n: int, default: object = _MISSING, least: int = 0) -> tuple[int, ...]:
         """One whole number for each of ``n`` layers, from a list of at least so many or one number for all."""
         _, value = self._found((key,), default)
         values = list(value) if isinstance(value, list | tuple) else [value] * n

@@ -63,7 +63,7 @@ class Row:
         return f"{self.show(value)} ± {percent(interval.half / abs(value))}"
 
 
-def _count(value: Any) -> str:
+def _count(value: object) -> str:
     return f"{value:,}" if value is not None else words.DASH
 
 
@@ -274,5 +274,5 @@ def files(answer: CompareAnswer, folder: Path) -> None:
     write_csv(columns, folder / "compare.csv")
 
 
-def _numbers(values: Sequence[Any]) -> Any:
+def _numbers(values: Sequence[object]) -> Any:
     return np.array([np.nan if v is None else v for v in values], float)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from sim.metrics.definitions import DEFINITIONS
 from sim.report.figures import Figure
@@ -89,7 +88,7 @@ def definitions() -> str:
     return details("Definitions of every metric", definition_table())
 
 
-def records(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
+def records(title: str, rows: Sequence[Mapping[str, object]]) -> str:
     """Any list of flat dicts as a table; columns in order of appearance."""
     keys = list(dict.fromkeys(k for row in rows for k in row))
     cells = [[esc(f"{v:.6g}" if isinstance(v := row.get(k, ""), float) else v) for k in keys] for row in rows]

@@ -85,7 +85,7 @@ def _environment() -> Any:
     )
 
 
-def render(template: str, title: str, figures: Sequence[Figure] = (), *, sortable: bool = False, **context: Any) -> str:
+def render(template: str, title: str, figures: Sequence[Figure] = (), *, sortable: bool = False, **context: object) -> str:
     """A template of `templates/` that extends ``page.html``. plotly.js is inside only when there is something to plot."""
     from markupsafe import Markup
 

@@ -161,14 +161,14 @@ def calibrate(
     paths: Iterable[str | Path],
     *,
     figures: Sequence[str] = DEFAULT,
-    scenario: Any = None,
+    scenario: object = None,
     seed: int = 0,
     progress: Callable[..., Any] | None = None,
     out: str | Path | None = None,
     jobs: int | None = None,
     cluster: str | None = None,
     fresh: bool = False,
-    **choose: Any,
+    **choose: object,
 ) -> Calibration:
     """Fit ``figures`` (names of `FIGURES`) for every engine line and accelerator among the points; ``choose`` as in `accuracy`.
 
@@ -233,7 +233,7 @@ class Fitting:
         return asdict(fit(self.key, self.points, self.figures, self.seed))
 
 
-def fit_of(data: Mapping[str, Any]) -> Fit:
+def fit_of(data: Mapping[str, object]) -> Fit:
     """The fit that `Fitting.perform` gave."""
     fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
     bands = {m: Band(b[0] and tuple(b[0]), tuple(b[1]), b[2], b[3]) for m, b in fields.get("bands", {}).items()}

@@ -96,7 +96,7 @@ def _text(value: str) -> Any:
     return parse(f"[{value}]", "--over")
 
 
-def _domain(path: str, value: Any, option: str) -> Domain:
+def _domain(path: str, value: object, option: str) -> Domain:
     where = f"{option}.{path}"
     if isinstance(value, Mapping) and "from" in value:
         for key in value:
@@ -115,14 +115,14 @@ def _domain(path: str, value: Any, option: str) -> Domain:
     return Domain(path, tuple(value))
 
 
-def plain(value: Any) -> str:
+def plain(value: object) -> str:
     """A value as a scenario spells it: ``true``, ``null``, text without quotes."""
     if value is None or isinstance(value, bool | Mapping | list | tuple):
         return json.dumps(value, default=str)
     return str(value)
 
 
-def _range(path: str, value: Mapping[str, Any], where: str) -> Domain:
+def _range(path: str, value: Mapping[str, object], where: str) -> Domain:
     low, unit = _number(value["from"], f"{where}.from")
     high, other = _number(value.get("to"), f"{where}.to")
     if unit != other:

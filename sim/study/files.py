@@ -85,7 +85,7 @@ def _study_file(argument: str) -> tuple[dict[str, Any], Path] | None:
     return (data, file.resolve().parent) if isinstance(data, dict) and "study" in data else None
 
 
-def _scenario(given: Any, folder: Path, overrides: Sequence[str]) -> Any:
+def _scenario(given: object, folder: Path, overrides: Sequence[str]) -> Any:
     from sim.config import load, loads
     from sim.config.text import dump
 
@@ -97,7 +97,7 @@ def _scenario(given: Any, folder: Path, overrides: Sequence[str]) -> Any:
     return load(beside if beside.is_file() else given, overrides)
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     import json
 
     return value if isinstance(value, str) else json.dumps(value)

@@ -7,7 +7,6 @@ import json
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from sim import plugins, registry
 from sim.resources import path as resource
@@ -44,13 +43,13 @@ def trial_key(trial: Trial, study: str) -> str:
     return digest([data, sorted(trial.load.items()), _foreign(), sorted(set(contents(data))), code_version(), study])
 
 
-def digest(data: Any) -> str:
+def digest(data: object) -> str:
     """A short digest of plain data."""
     text = json.dumps(data, sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
-def contents(data: Any) -> Iterator[str]:
+def contents(data: object) -> Iterator[str]:
     """Digests of the files that plain data names: traces, model configurations, profiles, classes of one's own."""
     if isinstance(data, Mapping):
         for value in data.values():

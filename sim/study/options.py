@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field
 from sim.config.base import Count
 
 
-def share(value: Any) -> Any:
+def share(value: object) -> Any:
     """``2%`` → 0.02; a plain number stays. Raises ValueError."""
     if isinstance(value, str):
         match = re.match(r"^\s*([\d.]+)\s*(%?)\s*$", value)

@@ -26,7 +26,7 @@ class Table:
             self.write(rows())
             self._next = time.monotonic() + max(_FIRST_S, _SHARE * (time.monotonic() - began))
 
-    def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
+    def write(self, rows: Sequence[Mapping[str, object]]) -> None:
         """Write all rows; the same rows give the same bytes."""
         if self._folder is None:
             return
@@ -37,7 +37,7 @@ class Table:
         fresh.replace(self._folder / FILE)
 
 
-def arrow(rows: Sequence[Mapping[str, Any]]) -> Any:
+def arrow(rows: Sequence[Mapping[str, object]]) -> Any:
     """Rows as an Arrow table; what is nested is flattened to dotted names, lists are left out."""
     import pyarrow as pa
 
@@ -46,7 +46,7 @@ def arrow(rows: Sequence[Mapping[str, Any]]) -> Any:
     return pa.table({name: _column([row.get(name) for row in flat]) for name in names})
 
 
-def flatten(row: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(row: Mapping[str, object], prefix: str = "") -> dict[str, Any]:
     """``{"a": {"b": 1}, "c": [2]}`` → ``{"a.b": 1}``."""
     out: dict[str, Any] = {}
     for key, value in row.items():

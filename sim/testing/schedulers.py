@@ -88,7 +88,7 @@ class SchedulerLaws:
         order = np.argsort(rows["id"], kind="stable")
         return group, {name: column[order] for name, column in rows.items()}
 
-    def _same(self, case: int, one: Mapping[str, Any], two: Mapping[str, Any], what: str) -> None:
+    def _same(self, case: int, one: Mapping[str, object], two: Mapping[str, object], what: str) -> None:
         for name in one:
             np.testing.assert_array_equal(one[name], two[name], err_msg=f"case {case}: {name} differs {what}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,7 +98,7 @@ class _Runs:
     def __len__(self) -> int:
         return len(self.run)
 
-    def __getitem__(self, rows: Any) -> _Runs:
+    def __getitem__(self, rows: object) -> _Runs:
         return _Runs(*(getattr(self, name)[rows] for name in self.__slots__))
 
 

@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,7 +90,7 @@ class _Turns:
     prompt: NDArray[np.int64]
     think: NDArray[np.float64]  # time before the turn
 
-    def __getitem__(self, rows: Any) -> _Turns:
+    def __getitem__(self, rows: object) -> _Turns:
         return _Turns(*(getattr(self, name)[rows] for name in self.__slots__))
 
     def __len__(self) -> int:

@@ -18,14 +18,14 @@ class Params(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-def as_mapping(section: Any) -> dict[str, Any]:
+def as_mapping(section: object) -> dict[str, Any]:
     """A section as a plain mapping, whether it is a mapping or a pydantic model."""
     if isinstance(section, BaseModel):
         return section.model_dump()
     return dict(section) if isinstance(section, Mapping) else {"name": section}
 
 
-def build(kind: str, name_key: str, section: Any, field: str) -> Any:
+def build(kind: str, name_key: str, section: object, field: str) -> Any:
     """An instance of the class that ``section[name_key]`` names, made with the rest of the section as its `Params`.
 
     Raises `ConfigError` with dotted field names under ``field``.

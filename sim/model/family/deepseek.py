@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from sim.model.base import Family, Fields, decoder, experts, leading_dense, mlp_of, shared
 from sim.model.blocks import Block
 from sim.model.keys import Keys
@@ -27,7 +25,7 @@ def latent(c: Keys, f: Fields) -> None:
     f["attention"], f["window"] = (), 0
 
 
-def _sizes(c: Keys, **defaults: Any) -> Fields:
+def _sizes(c: Keys, **defaults: object) -> Fields:
     """Sizes; the head size follows from latent attention, and its key may say something else (GLM-5)."""
     hidden = {k: v for k, v in c.raw.items() if k not in ("head_dim", "num_key_value_heads", "layer_types", "sliding_window")}
     inner = Keys(hidden, c.name, c.field)

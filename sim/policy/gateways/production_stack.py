@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
 
 from sim.policy.gateways.prompts import Prompt
 from sim.policy.gateways.rings import Md5Ring
@@ -111,6 +110,6 @@ def named(replica: int) -> str:
     return f"http://engine-{replica:06d}:8000"
 
 
-def replica_of(url: Any) -> int:
+def replica_of(url: object) -> int:
     """Undoes `named`."""
     return int(str(url)[14:20])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -31,7 +31,7 @@ class Export:
     """Name of the file in the result's folder."""
     Params: ClassVar[type[BaseModel]] = ExportParams
 
-    def __init__(self, params: Any = None) -> None:
+    def __init__(self, params: object = None) -> None:
         self.params = params or self.Params()
 
     def text(self, result: Result) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -31,7 +31,7 @@ class Bench:
     beside: ClassVar[tuple[str, ...]] = ()
     """Patterns of files that tell the same run again: not read when they lie beside a file of this reader."""
 
-    def __init__(self, params: Any = None) -> None:
+    def __init__(self, params: object = None) -> None:
         self.params = params or self.Params()
 
     def fits(self, document: Document) -> bool:

@@ -44,7 +44,7 @@ def average(keys: Keys, name: str) -> float | None:
     return keys.number(name) if isinstance(keys.raw(name), int | float) else None
 
 
-def sent(config: Mapping[str, Any]) -> tuple[int | None, float | None]:
+def sent(config: Mapping[str, object]) -> tuple[int | None, float | None]:
     """(concurrency, rate) of ``input_config``, wherever the version of the tool put them."""
     found: dict[str, Any] = {}
     stack: list[Any] = [config]

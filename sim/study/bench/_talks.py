@@ -30,7 +30,9 @@ class Talks:
     notes: tuple[str, ...]
 
 
-def talks_of(names: Sequence[Any], turns: Sequence[Any], start: Array, end: Array, prompt: Array, output: Array) -> Talks | None:
+def talks_of(
+    names: Sequence[object], turns: Sequence[object], start: Array, end: Array, prompt: Array, output: Array
+) -> Talks | None:
     """The conversations of requests with these ids and numbers of turns; None where none has a second turn.
 
     A later prompt holds all that was said before. A file whose later turns are often no longer than the one before counts only what

@@ -111,7 +111,7 @@ class AiPerf(Bench):
         return (None if rate else concurrency), rate
 
 
-def _text(error: Any) -> str:
+def _text(error: object) -> str:
     return str(error.get("message") or error) if error and isinstance(error, Mapping) else str(error or "")
 
 

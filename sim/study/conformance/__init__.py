@@ -10,7 +10,6 @@ import importlib
 import pkgutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from sim.errors import DataError, UnknownNameError
 from sim.study.conformance.base import Case, Difference
@@ -45,7 +44,7 @@ def check(engine: str, paths: Sequence[Path]) -> Iterator[Case]:
             raise DataError(str(file), "not a recording (nested too deeply)") from None
 
 
-def _files(module: Any, path: Path) -> list[Path]:
+def _files(module: object, path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     if not path.is_dir():

@@ -111,7 +111,7 @@ class Processes:
         self._pool = None
 
 
-def _headless(pool: Any) -> bool:
+def _headless(pool: object) -> bool:
     """Whether the thread that hands out work has died: its futures would never be done."""
     manager = getattr(pool, "_executor_manager_thread", None)
     return manager is not None and not manager.is_alive()

@@ -51,7 +51,7 @@ def figures(scenario: Any, values: Mapping[str, tuple[float, float, float]]) -> 
     return out
 
 
-def band(scenario: Any, rate: float, size: int, required: float, settings: Mapping[str, Any]) -> Part[ModelBand | None]:
+def band(scenario: object, rate: float, size: int, required: float, settings: Mapping[str, object]) -> Part[ModelBand | None]:
     """Of a scenario that holds with ``size`` units at ``rate``; None where no deployment is on record. One run at each size that is tried."""
     error = step_error(plan(scenario)[:1])
     if error is None:
@@ -82,7 +82,7 @@ def band(scenario: Any, rate: float, size: int, required: float, settings: Mappi
 
 
 def _fewest(
-    scenario: Any, rate: float, size: int, required: float, settings: dict[str, Any]
+    scenario: object, rate: float, size: int, required: float, settings: dict[str, Any]
 ) -> Part[tuple[int | None, float | None]]:
     """(units, cost an hour) of the fewest that hold: down from ``size`` while it holds, else up to twice as many."""
     held: tuple[int | None, float | None] = (None, None)

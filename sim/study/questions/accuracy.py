@@ -14,7 +14,7 @@ from sim.registry import register
 from sim.study.base import Interrupted, Params, Steps, Study
 
 
-def listed(given: Any) -> Any:
+def listed(given: object) -> Any:
     """``"a,b"``, or a list of such texts, → ``("a", "b")``."""
     texts = [given] if isinstance(given, str) else given
     if isinstance(texts, list | tuple) and all(isinstance(t, str) for t in texts):
@@ -22,7 +22,7 @@ def listed(given: Any) -> Any:
     return given
 
 
-def _pairs(given: Any) -> Any:
+def _pairs(given: object) -> Any:
     """``["a=b"]`` → ``{"a": "b"}``."""
     if isinstance(given, Mapping) or not isinstance(given, list | tuple):
         return given

@@ -118,7 +118,7 @@ class Repeat(Study):
         return self._answer(outcomes)
 
     @staticmethod
-    def observe(result: Any, trial: Trial) -> dict[str, Any]:
+    def observe(result: object, trial: Trial) -> dict[str, Any]:
         """Figures, and whether the run settled."""
         from sim.study.statistics.worth import settled
 

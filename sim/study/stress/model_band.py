@@ -32,7 +32,9 @@ class Band:
     level: float = LEVEL
 
 
-def band(scenario: Any, plans: Sequence[Any], offered: float, along: str, good: float, required: float) -> Part[Band | None]:
+def band(
+    scenario: object, plans: Sequence[object], offered: float, along: str, good: float, required: float
+) -> Part[Band | None]:
     """Of a scenario that holds ``good`` times its load; None where no measured deployment is on record, or the load is of another kind."""
     error = step_error(plans)
     if error is None or along not in ALONG or math.isnan(good):

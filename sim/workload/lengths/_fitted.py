@@ -16,7 +16,7 @@ from sim.workload.lengths._quantiles import QuantileTable
 class Fitted(Length):
     """A built-in distribution: a subclass needs no more than its ``name``, which is also the name of its profile."""
 
-    def __init__(self, params: Any) -> None:
+    def __init__(self, params: object) -> None:
         super().__init__(params)
         self.profile = load_profile(self.name)
         self._table = QuantileTable.model_validate(self.profile["quantiles"])

@@ -136,7 +136,7 @@ def _integers(values: list[int]) -> NDArray[Any]:
         return np.array(values, object)
 
 
-def _number(source: Source, row: int, name: str, record: Mapping[str, Any], needed: bool) -> float:
+def _number(source: Source, row: int, name: str, record: Mapping[str, object], needed: bool) -> float:
     if name not in record:
         if needed:
             source.fail(f"line {source.line(row)}: has no field {name!r}")
@@ -186,7 +186,7 @@ class Item:
     place: str
     value: Mapping[str, Any]
 
-    def fail(self, key: str, rule: str, value: Any = None) -> NoReturn:
+    def fail(self, key: str, rule: str, value: object = None) -> NoReturn:
         """Raise a `DataError` about a key of this object."""
         raise DataError(str(self.path), f"{self.place}, key {key!r}: {rule} (got {_show(value)})")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from sim.errors import DataError
 from sim.workload import textfile
@@ -87,12 +87,12 @@ class Source:
         """Raise a `DataError` about the file as a whole."""
         raise DataError(str(self.path), problem, hint)
 
-    def fail_at(self, row: int, column: str, value: Any, rule: str) -> NoReturn:
+    def fail_at(self, row: int, column: str, value: object, rule: str) -> NoReturn:
         """Raise a `DataError` about one value."""
         place = f"row {row + 1}" if self.data[:4] == _PARQUET else f"line {self.line(row)}"
         raise DataError(str(self.path), f"{place}, column {column!r}: {rule} (got {_show(value)})")
 
 
-def _show(value: Any) -> str:
+def _show(value: object) -> str:
     text = repr(value.item() if hasattr(value, "item") else value)
     return text if len(text) <= 60 else text[:57] + "…"

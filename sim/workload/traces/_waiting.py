@@ -38,7 +38,12 @@ class WaitingRows:
     _last: dict[int, int] = field(default_factory=dict)
 
     def add(
-        self, at: float | None, wait: float | None, session: int = -1, name: Any = None, wait_for: Sequence[Any] | None = None
+        self,
+        at: float | None,
+        wait: float | None,
+        session: int = -1,
+        name: object = None,
+        wait_for: Sequence[object] | None = None,
     ) -> str:
         """A row that is sent ``at`` (s), or ``wait`` seconds after the answers to ``wait_for``, or else to the row of its session before it.
 

@@ -84,7 +84,7 @@ class Aibrix(Trace):
         session = -1 if row.get("session_id") is None else int(labels([row["session_id"]])[0])
         return Request(at, prompt, output, session, ((content.RECORDED + number_of(text), 0, prompt),) if text else ())
 
-    def _tokens(self, item: Item, row: Mapping[str, Any], key: str, where: str) -> int | None:
+    def _tokens(self, item: Item, row: Mapping[str, object], key: str, where: str) -> int | None:
         if row.get(key) is None:
             return None
         value = item.number(key, row, 1, where + key)

@@ -90,7 +90,7 @@ class LlmServingSim(Trace):
             self.note(f"{item.path.name}: tool times count from the arrival of the request before, not from its answer")
         return out
 
-    def _one(self, item: Item, row: Mapping[str, Any], at: float, session: int, where: str) -> Request:
+    def _one(self, item: Item, row: Mapping[str, object], at: float, session: int, where: str) -> Request:
         prompt, output = (self._tokens(item, row, key, where + key) for key in ("input_toks", "output_toks"))
         ids = row.get("input_tok_ids")
         if ids is None:
@@ -103,7 +103,7 @@ class LlmServingSim(Trace):
             )
         return Request(at, prompt, output, session, _blocks(ids, self.params.block_tokens))
 
-    def _tokens(self, item: Item, row: Mapping[str, Any], key: str, name: str) -> int:
+    def _tokens(self, item: Item, row: Mapping[str, object], key: str, name: str) -> int:
         value = item.number(key, row, 1, name)
         if value != int(value) or value > MAX_TOKENS:
             item.fail(name, "must be a whole number of tokens", value)

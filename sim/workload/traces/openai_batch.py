@@ -73,7 +73,7 @@ class OpenAiBatch(Trace):
         limit = MAX_TOKENS if key is None else int(item.number(key, body, 1, f"body.{key}"))
         return Request(0.0, sum(s[2] for s in spans), min(int(self.params.output_tokens), limit), -1, tuple(spans))
 
-    def _texts(self, item: Item, body: Mapping[str, Any]) -> list[str]:
+    def _texts(self, item: Item, body: Mapping[str, object]) -> list[str]:
         if "prompt" in body:
             if not isinstance(body["prompt"], str):
                 item.fail("body.prompt", "must be one text", body["prompt"])

@@ -99,7 +99,7 @@ def _spans(item: Item) -> Iterator[tuple[str, Mapping[str, Any]]]:
             yield f"{where}[{k}]", span
 
 
-def _attributes(span: Mapping[str, Any]) -> dict[str, Any]:
+def _attributes(span: Mapping[str, object]) -> dict[str, Any]:
     found = span.get("attributes") or {}
     if isinstance(found, Mapping):
         return dict(found)

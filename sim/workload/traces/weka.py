@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -72,7 +72,7 @@ class Weka(Trace):
             return block_of(starts, sort=False)
         return block_of(requests)
 
-    def starts(self, block: RequestBlock, times: Any) -> RequestBlock:
+    def starts(self, block: RequestBlock, times: object) -> RequestBlock:
         """The block when conversation k begins at ``times[k]``; its requests keep their times within it."""
         talk = np.unique(block.session, return_inverse=True)[1]
         block.arrival_s = block.arrival_s + np.asarray(times)[talk]
@@ -87,7 +87,7 @@ class Weka(Trace):
             return int(self.params.block_tokens)
         return int(item.number("block_size", item.value, 1)) if item.value.get("block_size") is not None else 64
 
-    def _requests(self, item: Item, row: Any, where: str, talk: int, block: int) -> list[Request]:
+    def _requests(self, item: Item, row: object, where: str, talk: int, block: int) -> list[Request]:
         if not isinstance(row, Mapping):
             item.fail(where, "must be an object", row)
         if row.get("type") == "subagent":
@@ -103,7 +103,7 @@ class Weka(Trace):
             return []
         return [Request(at, prompt, output, talk, self._spans(item, row, where, prompt, block))]
 
-    def _spans(self, item: Item, row: Mapping[str, Any], where: str, prompt: int, block: int) -> tuple[Span, ...]:
+    def _spans(self, item: Item, row: Mapping[str, object], where: str, prompt: int, block: int) -> tuple[Span, ...]:
         ids = row.get("hash_ids") or []
         if not isinstance(ids, list) or not all(type(x) is int or isinstance(x, str) for x in ids):
             item.fail(f"{where}.hash_ids", "must be a list of ids", ids)
@@ -121,7 +121,7 @@ class Weka(Trace):
         return (*spans, (content.RECORDED + number_of(f"{own}/{where}"), 0, rest)) if rest > 0 else tuple(spans)
 
 
-def _tokens(item: Item, row: Mapping[str, Any], key: str, name: str) -> int:
+def _tokens(item: Item, row: Mapping[str, object], key: str, name: str) -> int:
     value = item.number(key, row, 1 if key == "in" else 0, name)
     if value != int(value) or value > MAX_TOKENS:
         item.fail(name, "must be a whole number of tokens", value)
