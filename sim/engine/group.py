@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sim.cost.step import copy_cost, cost_data, shared_data
 from sim.engine.loop import accept, make_room, outlook
 from sim.engine.order import advance
-from sim.engine.rows import copy_row, new_rows, rows_of
+from sim.engine.recorder import recorder_view
+from sim.engine.rows import copy_row, new_rows
 from sim.engine.seam import F8, I4, I8, Columns, Rows, Spans, Watched
-from sim.engine.state import flush_gaps
 from sim.jit import JIT, kernel, list_of
 from sim.ledger import ENGINE_COLUMNS, GONE, IN_FLIGHT, SERIES
 
@@ -80,58 +79,9 @@ def _outcomes(recorders, times, rows):
 
 
 @kernel
-def _advance_joined(states, keys, until, watched, recorders, times, rows):
-    """To the first watched outcome; returns how many there are."""
-    if not advance(states, None, keys, until, watched):
-        return 0
-    return _outcomes(recorders, times, rows)
-
-
-@kernel
 def _drained(rec):
     rec.promised -= rec.n
     rec.n = 0
-
-
-class RecorderView(NamedTuple):
-    """The arrays of a recorder; they are the recorder's own, longer than what is filled."""
-
-    n: int
-    n_watched: int
-    rows: tuple[NDArray[Any], ...]  # `sim.ledger.COLUMNS`
-    watched: tuple[I8, F8, I4]  # ids, times, replicas
-    itl_sum: float
-    itl_count: float
-    itl_max: float
-    tokens_max: float
-    outstanding: I8
-    width: F8
-    series: NDArray[np.float64]
-    itl_hist: F8
-    parts: F8
-    kv_peak: F8
-
-
-@kernel
-def _recorder_view(rec):
-    flush_gaps(rec)
-    watched = (rec.watched_id, rec.watched_time, rec.watched_replica)
-    return RecorderView(
-        rec.n,
-        rec.n_watched,
-        rows_of(rec),
-        watched,
-        rec.itl_sum,
-        rec.itl_count,
-        rec.itl_max,
-        rec.tokens_max,
-        rec.outstanding,
-        rec.width,
-        rec.series,
-        rec.itl_hist,
-        rec.parts,
-        rec.kv_peak,
-    )
 
 
 @kernel
@@ -219,52 +169,6 @@ def _set_front(states, serial):
         states[k].front_serial = serial
 
 
-class Joined:
-    """Groups of one scheduler type that advance together: in order of time over all replicas of all pools, as `EngineGroup` does over its own."""
-
-    def __init__(self, groups: Sequence[EngineGroup]) -> None:
-        keys = np.concatenate([g._keys for g in groups])
-        self.states = _first(groups[0]._states[0])
-        at = 0
-        for group in groups:
-            for k in range(group.n):
-                if at > 0:
-                    _append(self.states, group._states[k])
-                at += 1
-            group._keys = keys[at - group.n : at]
-        self.keys = keys
-        self.recorders = _first(groups[0]._recorder)
-        for group in groups[1:]:
-            _append(self.recorders, group._recorder)
-        self._times = np.empty(64)
-        self._rows = np.empty((64, 6), np.int64)
-        self._n = 0
-
-    def advance(self, until: float) -> bool:
-        """Run to ``until``, or to the first watched outcome (True): take it with `outcomes`."""
-        self._n = _advance_joined(self.states, self.keys, float(until), True, self.recorders, self._times, self._rows)
-        return self._n > 0
-
-    def catch_up(self, until: float) -> None:
-        """Bring also those to ``until`` that were left behind, as nothing anyone waits for happens there before."""
-        self.keys.fill(-np.inf)
-        _advance_joined(self.states, self.keys, float(until), False, self.recorders, self._times, self._rows)
-
-    def more_outcomes(self) -> bool:
-        """Whether there are watched outcomes that came without `advance`."""
-        self._n = _outcomes(self.recorders, self._times, self._rows)
-        return self._n > 0
-
-    def outcomes(self) -> tuple[list[float], list[Sequence[int]]]:
-        """List of times, list of [id, pool, replica, kind, slot, value] (`sim.engine.state`: ENDED …)."""
-        n = self._n
-        if n > self._times.size:
-            self._times = np.empty(2 * n)
-            self._rows = np.empty((2 * n, 6), np.int64)
-            n = _outcomes(self.recorders, self._times, self._rows)
-        return self._times[:n].tolist(), self._rows[:n].tolist()
-
-
 def state_type(group: Any) -> Any:
     """The struct of a group's states."""
     states = group._states
@@ -295,7 +199,7 @@ class EngineGroup:
         self._one = np.zeros(1, np.int32)
         self._data: dict[int, Any] = {}
         self._gauge_rows: F8 = np.empty((5, self.n))
-        view = _recorder_view(recorder)
+        view = recorder_view(recorder)
         self.outstanding: I8 = view.outstanding
         """i8[n], live: requests submitted to each replica and not yet finished."""
         self.parts: F8 = view.parts
@@ -337,7 +241,7 @@ class EngineGroup:
 
     def take_watched(self) -> Watched:
         """Watched outcomes since the last call: (ids, times, replicas)."""
-        view = _recorder_view(self._recorder)
+        view = recorder_view(self._recorder)
         n = view.n_watched
         _clear_watched(self._recorder)
         ids, times, replicas = (a[:n].copy() for a in view.watched)
@@ -370,11 +274,11 @@ class EngineGroup:
     @property
     def finished(self) -> int:
         """Rows in the recorder, not yet drained."""
-        return int(_recorder_view(self._recorder).n)
+        return int(recorder_view(self._recorder).n)
 
     def drain(self) -> Rows:
         """Finished rows since the last drain, as a dict of columns (`sim.ledger.COLUMNS`)."""
-        view = _recorder_view(self._recorder)
+        view = recorder_view(self._recorder)
         columns = {name: a[: view.n].copy() for name, a in zip(ENGINE_COLUMNS, view.rows, strict=True)}
         _drained(self._recorder)
         return columns
@@ -391,7 +295,7 @@ class EngineGroup:
 
     def kv_peak(self) -> F8:
         """f8[n]: most KV blocks (or tokens) that each replica had in use at once."""
-        found: F8 = _recorder_view(self._recorder).kv_peak.copy()
+        found: F8 = recorder_view(self._recorder).kv_peak.copy()
         return found
 
     def pool_use(self) -> tuple[F8, F8, F8]:
@@ -401,7 +305,7 @@ class EngineGroup:
 
     def finished_since(self, row: int) -> tuple[I8, I4]:
         """Ids and replicas of the rows in the recorder from ``row`` on."""
-        view = _recorder_view(self._recorder)
+        view = recorder_view(self._recorder)
         return view.rows[0][row : view.n].copy(), view.rows[1][row : view.n].copy()
 
     def in_flight(self) -> Rows:
@@ -411,7 +315,7 @@ class EngineGroup:
     def totals(self) -> dict[str, float]:
         """Steps, preemptions, the last simulated time, and the sums of inter-token gaps."""
         steps, preempted, last = _totals(self._states)
-        view = _recorder_view(self._recorder)
+        view = recorder_view(self._recorder)
         return {
             "steps": int(steps),
             "preemptions": int(preempted),
@@ -424,7 +328,7 @@ class EngineGroup:
 
     def series(self) -> tuple[dict[str, Any], F8, F8]:
         """Time series (dict of [replica, bin] integrals; all brought to the widest replica's bins), ITL histogram, parts [replica, part]."""
-        view = _recorder_view(self._recorder)
+        view = recorder_view(self._recorder)
         width, series = view.width, view.series.copy()
         top = width.max()
         m = series.shape[1]

@@ -272,7 +272,7 @@ class JoinedEngines(Engines):
 
     def __init__(self, clock: Clock, groups: Sequence[Any], facts: Sequence[ReplicaFacts] | None = None) -> None:
         super().__init__(clock, groups, facts)
-        from sim.engine.group import Joined
+        from sim.engine.joined import Joined
 
         self.watched = True
         self.joined = Joined(self.groups)
