@@ -231,6 +231,8 @@ def _how(kind: type) -> Callable[[Any], Any]:
         return lambda value: MappingProxyType({k: read_only(v) for k, v in value.items()})
     if kind is tuple:
         return lambda value: tuple(read_only(v) for v in value)
+    if issubclass(kind, tuple) and hasattr(kind, "_make"):  # who keeps one finds it again by its value
+        return lambda value: kind._make(read_only(v) for v in value)
     if issubclass(kind, list):
         return lambda value: [read_only(v) for v in value]  # a copy
     if not issubclass(kind, Mapping | ReadOnly | BaseException | type) and plugins.is_own(kind.__module__):

@@ -11,9 +11,12 @@ In a test file of your own::
 Each class says in its docstring what it checks and what it wants to be told. They need pytest (``pip install servesim[test]``), but only when they run.
 """
 
+from sim.testing.admission import AdmissionLaws
+from sim.testing.clients import ClientLaws
+from sim.testing.faults import FaultLaws
 from sim.testing.routers import RouterLaws
 from sim.testing.scalers import ScalerLaws
 from sim.testing.schedulers import SchedulerLaws
 from sim.testing.traces import TraceLaws
 
-__all__ = ["RouterLaws", "ScalerLaws", "SchedulerLaws", "TraceLaws"]
+__all__ = ["AdmissionLaws", "ClientLaws", "FaultLaws", "RouterLaws", "ScalerLaws", "SchedulerLaws", "TraceLaws"]

@@ -3,12 +3,13 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from sim import registry
 from sim.errors import PluginError
-from sim.testing import RouterLaws, ScalerLaws, SchedulerLaws, TraceLaws
+from sim.testing import AdmissionLaws, ClientLaws, FaultLaws, RouterLaws, ScalerLaws, SchedulerLaws, TraceLaws
 
 PLAIN = Path(__file__).with_name("plain_schedulers.py")
 
@@ -54,6 +55,51 @@ def _others():
 
 
 _others()
+
+
+class TestQueueLimit(AdmissionLaws):
+    policy = "queue_limit"
+    settings: ClassVar = {"max_concurrent_requests": 3, "queue_size": 20, "queue_timeout_secs": 5}
+
+
+class TestTokenBucket(AdmissionLaws):
+    policy = "token_bucket"
+    settings: ClassVar = {"rate": "3/s", "burst": 2, "queue_size": 20, "queue_timeout": "5s"}
+
+
+class TestTenantQuota(AdmissionLaws):
+    policy = "tenant_quota"
+    settings: ClassVar = {"rpm_limit": 20, "max_parallel_requests": 2}
+
+
+class TestFlowControl(AdmissionLaws):
+    policy = "flow_control"
+
+
+class TestPriorityShedding(AdmissionLaws):
+    policy = "priority_shedding"
+
+
+class TestVtc(AdmissionLaws):
+    policy = "vtc"
+    settings: ClassVar = {"running_max_req_size": 2}
+
+
+class TestOpenai(ClientLaws):
+    client = "openai"
+
+
+def _each(kind, laws, attribute, **how):
+    """Every other built-in one, each a class of its own."""
+    covered = {getattr(cls, attribute) for cls in laws.__subclasses__()}
+    for name in registry.names(kind):
+        if name not in covered and registry.lookup(kind, name).name == name:
+            title = f"Test{kind.title()}" + name.title().replace("_", "").replace("-", "")
+            globals()[title] = type(title, (laws,), {attribute: name, "__module__": __name__, **how})
+
+
+_each("client", ClientLaws, "client", runs=False)
+_each("fault", FaultLaws, "fault")
 
 
 class TestEas(ScalerLaws):
