@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     stress: Callable[..., Any]
     sweep: Callable[..., Any]
 
-__version__ = "0.1.0"
+__version__ = "1.0.0rc1"
 
 _WHERE = {
     "Scenario": "sim.config",
