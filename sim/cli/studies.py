@@ -84,7 +84,7 @@ def _option(name: str, field: Any) -> Any:
         choices, hint = f" ({', '.join(map(str, get_args(hint)))})", str
     if extra.get("list") or hint not in (bool, int, float, str):
         hint = list[str] if extra.get("list") else str
-    default = "" if field.default_factory is not None or field.is_required() else _shown(field.default)
+    default = "" if field.default_factory is not None or field.is_required() else _shown(extra.get("shown", field.default))
     flags = [f"--{name.replace('_', '-')}", *([extra["option"]] if "option" in extra else [])]
     if extra.get("metavar") and hint is float:
         hint = str  # shares such as 2%

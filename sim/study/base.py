@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 class Params(BaseModel):
     """Base of the options of a study: frozen, unknown names refused.
 
-    A field becomes a command-line option ``--name``, its ``description`` the help. ``json_schema_extra`` may say ``{"metavar": …}``
+    A field becomes a command-line option ``--name``, its ``description`` the help. ``json_schema_extra`` may say ``{"metavar": …}``,
+    ``{"shown": …}`` (the default in the words that the option takes)
     and ``{"option": "-x"}`` (a short form). Options other than numbers, switches, words and choices arrive from the command line as a
     list of texts; a validator of the field makes something of them.
     """

@@ -50,7 +50,9 @@ class StressParams(Params):
     of: str | None = Field(None, description="with `along: class`: the class whose rate grows while the others stay as they are")
     most: float = Field(8.0, gt=1, le=1000, description="how many times the scenario's own load at most")
     spike: Annotated[tuple[float, float] | None, BeforeValidator(_spike)] = Field(
-        (3.0, 60.0), description="a spike to recover from, or none", json_schema_extra={"metavar": "'3x for 60s'"}
+        (3.0, 60.0),
+        description="a spike to recover from, or none",
+        json_schema_extra={"metavar": "'3x for 60s'", "shown": "3x for 60s"},
     )
     hysteresis: bool = Field(
         True, description="also go up and down in steps, and compare the same load before and after an overload"
