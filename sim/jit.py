@@ -227,12 +227,15 @@ def in_python(function: Any) -> Any:
     return getattr(function, "py_func", function)
 
 
-def struct(cls: type) -> Any:
+def struct(cls: Any = None, viewed: bool = False) -> Any:
     """Class decorator: a struct of arrays and scalars whose annotations (also inherited ones) are Numba types.
 
     With the JIT the result is the Numba type itself, to be made inside a kernel with ``new(T)`` and passed to kernels by reference;
     without it, a plain class with the same fields. Fields are assigned after ``new``; an unassigned one is zero or null.
+    ``viewed``: kernels of the engine get views of it (`sim.engine.borrow`).
     """
+    if cls is None:
+        return lambda c: struct(c, viewed)
     fields: dict[str, Any] = {}
     for base in reversed(cls.__mro__):
         fields.update(base.__dict__.get("__annotations__", {}))
@@ -254,7 +257,7 @@ def struct(cls: type) -> Any:
         types.StructRef.__init__(self, fields)
         self.name = f"{cls.__module__}.{cls.__name__}"  # not the list of all fields: errors and symbols stay readable
 
-    methods = {"preprocess_fields": preprocess_fields, "__init__": __init__, "__module__": cls.__module__}
+    methods = {"preprocess_fields": preprocess_fields, "__init__": __init__, "__module__": cls.__module__, "viewed": viewed}
     type_class = type(cls.__name__ + "Type", (types.StructRef,), methods)
     setattr(module, type_class.__name__, type_class)  # the cache index pickles types by this name
     structref.register(type_class)
@@ -325,7 +328,7 @@ def generic(stub: Any) -> Any:
     # the overload's signature must equal the stub's, so it is made from the stub's own argument names
     arguments = stub.__code__.co_varnames[: stub.__code__.co_argcount]
     scope: dict[str, Any] = {"table": table}
-    exec(f"def choose({', '.join(arguments)}): return table.get({arguments[0]})", scope)
+    exec(f"def choose({', '.join(arguments)}): return table.get(getattr({arguments[0]}, 'owned', {arguments[0]}))", scope)
     overload(stub, jit_options={"error_model": "numpy", "nogil": True})(scope["choose"])
     return stub
 

@@ -255,9 +255,9 @@ class EngineGroup:
         _outcomes(alone, times, rows)
         return times.tolist(), rows[:, [0, 2, 3, 4, 5]].tolist()
 
-    def kv_parts(self) -> dict[str, Any] | None:
-        """What each kind of layer holds, of engines that keep them apart."""
-        return None
+    def kv_kinds(self) -> list[tuple[str, int, str]]:
+        """What shares the KV memory of a replica, where it is told apart: (name, size of the whole, unit)."""
+        return []
 
     def tiers(self) -> Any:
         """What the tiers behind the KV caches did so far (`sim.engine.tiers.counts.tiers_use`); None: there are none."""

@@ -13,6 +13,7 @@ from math import inf
 
 import numpy as np
 
+from sim.engine.borrow import view
 from sim.engine.loop import STOPPED, event, outlook
 from sim.engine.together import event_together, outlook_together
 from sim.jit import flat, inline, kernel
@@ -45,7 +46,7 @@ def stretch(keys, until, last):
 def _run_one(states, replicas, i, target, watched):
     """Replica ``i`` as far as ``target``, or to its first watched outcome: True. ``replicas``: None, or of several ranks each."""
     if replicas is None:
-        s = states[i]
+        s = view(states[i])
         seen = s.rec.n_watched
         while event(s, target, s.multi_step) != STOPPED:
             if watched and s.rec.n_watched > seen:
@@ -53,9 +54,10 @@ def _run_one(states, replicas, i, target, watched):
         return False
     else:
         g = replicas[i]
-        rec = states[g.first].rec
+        lead = view(states[g.first])
+        rec = lead.rec
         seen = rec.n_watched
-        while event_together(states, g, target, states[g.first].multi_step) != STOPPED:
+        while event_together(states, g, target, lead.multi_step) != STOPPED:
             if watched and rec.n_watched > seen:
                 return True
         return False
@@ -64,7 +66,7 @@ def _run_one(states, replicas, i, target, watched):
 @inline
 def _outlook(states, replicas, i):
     if replicas is None:
-        return outlook(states[i])
+        return outlook(view(states[i]))
     else:
         return outlook_together(states, replicas[i])
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from sim.engine.borrow import seen_as, view
 from sim.jit import JIT, callback
 
 _functions: dict[Any, list[Any]] = {}
@@ -20,11 +21,14 @@ _compiled_functions: dict[Any, Any] = {}
 if JIT:
     from llvmlite import ir
     from numba import njit, types
+    from numba.core.errors import TypingError
     from numba.extending import intrinsic
 
     @intrinsic
     def _call(typingctx, address, s, *args):
         """Call the function at ``address`` with a struct and integers."""
+        if s != seen_as(getattr(s, "owned", s)):
+            raise TypingError(f"{s.name} has no outlined functions of views: mark it @struct(viewed=True)")
         given = args[0] if len(args) == 1 and isinstance(args[0], types.BaseTuple) else args
         signature = types.int64(types.int64, s, types.StarArgTuple([types.int64] * len(given)))
 
@@ -49,8 +53,8 @@ def outlined(struct_type: Any) -> Any:
             return wraps(function)(lambda s, *given: _in_python(table, s.fn[index], function)(s, *given))
         names = function.__code__.co_varnames[1 : function.__code__.co_argcount]
         arguments = "".join(f", {name}" for name in names)
-        scope: dict[str, Any] = {"call": _call, "index": index}
-        exec(f"def {function.__name__}(s{arguments}): return call(s.fn[{index}], s{arguments})", scope)
+        scope: dict[str, Any] = {"call": _call, "view": view}
+        exec(f"def {function.__name__}(s{arguments}): v = view(s); return call(v.fn[{index}], v{arguments})", scope)
         return njit(error_model="numpy", nogil=True, inline="always")(scope[function.__name__])
 
     return wrap
@@ -85,6 +89,6 @@ def outlined_in(struct_type: Any, modules: Mapping[str, bool]) -> set[str]:
 def _compiled(struct_type: Any, function: Any) -> Any:
     if function not in _compiled_functions:
         count = function.__code__.co_argcount - 1
-        signature = types.int64(struct_type, *[types.int64] * count)
+        signature = types.int64(seen_as(struct_type), *[types.int64] * count)
         _compiled_functions[function] = callback(signature, function)
     return _compiled_functions[function]

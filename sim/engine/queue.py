@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from sim.engine.borrow import keep
 from sim.jit import inline
 
 
@@ -13,7 +14,7 @@ def queue_push(s, slot):
         bigger = np.empty(2 * n, np.int32)
         for j in range(n):
             bigger[j] = s.w_slot[(s.w_head + j) % n]
-        s.w_slot = bigger
+        keep(s).w_slot = bigger
         s.w_head = 0
         n *= 2
     s.w_slot[(s.w_head + s.w_len) % n] = slot

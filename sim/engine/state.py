@@ -11,6 +11,7 @@ import numpy as np
 
 from sim.cost.features import N_FEATURES
 from sim.cost.step import StepCost
+from sim.engine.borrow import keep
 from sim.engine.recorder import (
     Recorder,
     add_pools,
@@ -350,7 +351,7 @@ def log_event(s, kind, a, b):
             for i in range(n):
                 for j in range(3):
                     bigger[i, j] = s.log[i, j]
-            s.log = bigger
+            keep(s).log = bigger
         s.log[n, 0] = kind
         s.log[n, 1] = a
         s.log[n, 2] = b

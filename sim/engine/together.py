@@ -21,6 +21,7 @@ from sim.cost.features import DECODE_CTX, DECODE_ROWS, DECODE_TOKENS, LORA_LOADS
 from sim.cost.shared import SharedCost, together_time
 from sim.cost.step import not_taken
 from sim.engine.adapters import count_adapters
+from sim.engine.borrow import view
 from sim.engine.confer import SAID, at_rest, confer, heed, unfinished
 from sim.engine.contract import BATCH, NOTHING, apply_steady, clear_place, complete, next_place, plan, steady_steps
 from sim.engine.encoders import count_images
@@ -73,10 +74,10 @@ def new_together(first, ranks, places, shared, interval):
 def _step_together(states, g, p):
     """Seconds of the step whose batches are in place ``p`` of every rank; what each spends them on is left in ``g.parts``."""
     for k in range(g.ranks):
-        feat = states[g.first + k].q_feat
+        feat = view(states[g.first + k]).q_feat
         for j in range(N_FEATURES):
             g.feats[k, j] = feat[p, j]
-    return together_time(states[g.first].cost, g.shared, g.feats, g.device, g.parts)
+    return together_time(view(states[g.first]).cost, g.shared, g.feats, g.device, g.parts)
 
 
 @inline
@@ -89,10 +90,10 @@ def _spend(s, g, k):
 @inline
 def _launch_together(states, g, working):
     """Start the batches just planned, with dummies beside them if there is work; without any, empty batches are over at once."""
-    lead = states[g.first]
+    lead = view(states[g.first])
     p = next_place(lead)
     for k in range(g.ranks):
-        s = states[g.first + k]
+        s = view(states[g.first + k])
         g.idle[k, p] = 1 if g.codes[k] == NOTHING else 0
         if s.any_lora and g.codes[k] == BATCH:
             s.ad_clock += 1
@@ -113,7 +114,7 @@ def _launch_together(states, g, working):
         dt = _step_together(states, g, p)
     end = start + dt
     for k in range(g.ranks):
-        s = states[g.first + k]
+        s = view(states[g.first + k])
         s.q_start[p] = start
         s.q_end[p] = end
         s.stage_free[0] = end
@@ -128,7 +129,7 @@ def _launch_together(states, g, working):
 @inline
 def _steady_together(states, g):
     """For how many further decisions every rank with a batch would repeat it, and the others have nothing to do."""
-    lead = states[g.first]
+    lead = view(states[g.first])
     if lead.q_len != lead.depth - 1 or not g.running:
         return 0
     places = lead.q_rows.size
@@ -136,7 +137,7 @@ def _steady_together(states, g):
     k = 1 << 40
     busy = False
     for j in range(g.ranks):
-        s = states[g.first + j]
+        s = view(states[g.first + j])
         if g.idle[j, last] == 1:
             if not at_rest(s):
                 return 0
@@ -151,19 +152,19 @@ def _steady_together(states, g):
 @inline
 def _run_together(states, g, k, until):
     """Execute up to ``k`` unchanged decode steps that complete by ``until``; returns how many, and the time of the last completion."""
-    lead = states[g.first]
+    lead = view(states[g.first])
     places = lead.q_rows.size
     last = (lead.q_head + lead.q_len - 1 + places) % places
     arrival = inf
     for j in range(g.ranks):
-        arrival = min(arrival, next_arrival(states[g.first + j]))
+        arrival = min(arrival, next_arrival(view(states[g.first + j])))
     now = lead.now
     start = now
     end = lead.stage_free[0]
     done = 0
     while done < k and now < until and arrival > now:
         for j in range(g.ranks):
-            feat = states[g.first + j].q_feat
+            feat = view(states[g.first + j]).q_feat
             feat[last, DECODE_CTX] += feat[last, DECODE_ROWS]
             feat[last, LORA_LOADS] = feat[last, LORA_READS] = 0.0
         next_start = max(now, end)
@@ -171,13 +172,13 @@ def _run_together(states, g, k, until):
         finish = next_end if lead.depth == 1 else next_start
         if finish > until:
             for j in range(g.ranks):
-                feat = states[g.first + j].q_feat
+                feat = view(states[g.first + j]).q_feat
                 feat[last, DECODE_CTX] -= feat[last, DECODE_ROWS]
-            not_taken(states[g.first].cost)
+            not_taken(view(states[g.first]).cost)
             break
         start, end = next_start, next_end
         for j in range(g.ranks):
-            s = states[g.first + j]
+            s = view(states[g.first + j])
             rows = s.q_feat[last, DECODE_ROWS]
             _spend(s, g, j)
             record_step(s, start, end, rows, 0.0)
@@ -188,7 +189,7 @@ def _run_together(states, g, k, until):
     if done > 0:
         g.counter += done
         for j in range(g.ranks):
-            s = states[g.first + j]
+            s = view(states[g.first + j])
             s.stage_free[0] = end
             s.q_start[last] = start
             s.q_end[last] = end
@@ -204,7 +205,7 @@ def _finish_detection(states, g):
     """After a step: end the wave if it is time to ask and nobody has unfinished requests."""
     if g.running and g.interval > 0 and (g.counter == 1 or g.counter % g.interval == 0):
         for k in range(g.ranks):
-            if unfinished(states[g.first + k]):
+            if unfinished(view(states[g.first + k])):
                 return
         g.running = False
         g.counter = 0
@@ -213,24 +214,24 @@ def _finish_detection(states, g):
 @inline
 def _due_together(states, g):
     """As `sim.engine.loop.due`: batches of all ranks end at one time, and whoever wakes wakes all."""
-    t = due(states[g.first])
-    if states[g.first].q_len == 0:
+    t = due(view(states[g.first]))
+    if view(states[g.first]).q_len == 0:
         for k in range(1, g.ranks):
-            t = min(t, due(states[g.first + k]))
+            t = min(t, due(view(states[g.first + k])))
     return t
 
 
 @inline
 def event_together(states, g, until, steady):
     """One event of a replica, as `sim.engine.loop.event`: all ranks decide, complete or wake up."""
-    lead = states[g.first]
+    lead = view(states[g.first])
     if not lead.at_plan:
         busy = lead.q_len > 0
         t = max(lead.now, _due_together(states, g))
         if out_of_reach(t, until, busy):
             return STOPPED
         for k in range(g.ranks):
-            s = states[g.first + k]
+            s = view(states[g.first + k])
             go_to(s, t)
             if busy:
                 p = take_out(s)
@@ -245,17 +246,17 @@ def event_together(states, g, until, steady):
     if lead.now >= until:
         return STOPPED
     for k in range(g.ranks):
-        take_in(states[g.first + k])
+        take_in(view(states[g.first + k]))
     lead.hint = _steady_together(states, g) if steady else 0
     if lead.hint > 1 and _run_together(states, g, lead.hint, until) > 0:
         return COMPLETED
     for k in range(g.ranks):
         for j in range(SAID):
             g.said[k, j] = 0.0
-        confer(states[g.first + k], g.said[k])
+        confer(view(states[g.first + k]), g.said[k])
     working = again = place = False
     for k in range(g.ranks):
-        s = states[g.first + k]
+        s = view(states[g.first + k])
         heed(s, g.said, g.counter)
         code = plan(s)
         g.codes[k] = code
@@ -266,7 +267,7 @@ def event_together(states, g, until, steady):
     if g.interval > 0 and not working:
         working = g.running
         for k in range(g.ranks):
-            if unfinished(states[g.first + k]):
+            if unfinished(view(states[g.first + k])):
                 working = True
     g.running = working
     if working or place:
@@ -277,18 +278,18 @@ def event_together(states, g, until, steady):
                 g.dummies += 1
     if not working:
         for k in range(g.ranks):
-            if g.codes[k] != NOTHING and states[g.first + k].more:
+            if g.codes[k] != NOTHING and view(states[g.first + k]).more:
                 again = True
     more = again and lead.q_len < lead.depth
     for k in range(g.ranks):
-        states[g.first + k].at_plan = more
+        view(states[g.first + k]).at_plan = more
     return PLANNED
 
 
 @inline
 def outlook_together(states, g):
     """A time before which surely no request of the replica finishes and nothing is watched; see `sim.engine.loop.outlook`."""
-    lead = states[g.first]
+    lead = view(states[g.first])
     if lead.at_plan:
         return lead.now
     t = _due_together(states, g)
@@ -297,7 +298,7 @@ def outlook_together(states, g):
         t = max(lead.now, t)
         empty = True
         for k in range(g.ranks):
-            if states[g.first + k].in_len > 0:
+            if view(states[g.first + k]).in_len > 0:
                 empty = False
         if lead.hint > 1 and empty:
             step = lead.q_end[p] - lead.q_start[p]

@@ -85,12 +85,9 @@ class Engines(Station):
         return all(group.next_event() == inf for group in self.groups)
 
     def leaves(self) -> dict[str, Any]:
-        """What kinds of layer held, of pools whose engines keep them apart; what tiers behind the caches did."""
-        found = {
-            "kv_groups": [parts for group in self.groups if (parts := group.kv_parts()) is not None],
-            "kv_tiers": [use for group in self.groups if (use := group.tiers()) is not None],
-        }
-        return {name: parts for name, parts in found.items() if parts}
+        """What tiers behind the caches did."""
+        found = [use for group in self.groups if (use := group.tiers()) is not None]
+        return {"kv_tiers": found} if found else {}
 
     # -- caches
 

@@ -246,9 +246,9 @@ class RankedGroup:
         """Use of the pools within each rank."""
         return self.inner.pool_use()
 
-    def kv_parts(self) -> Any:
-        """What each kind of layer holds."""
-        return self.inner.kv_parts()
+    def kv_kinds(self) -> Any:
+        """What shares the KV memory of a rank."""
+        return self.inner.kv_kinds()
 
     def tiers(self) -> Any:
         """What tiers behind the caches did."""

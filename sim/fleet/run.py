@@ -127,12 +127,16 @@ def _scatter(groups: Sequence[Any], plans: Sequence[Plan], seed: int) -> None:
 
 
 def pools_of(groups: Sequence[Any], plans: Sequence[Plan]) -> dict[str, Any]:
-    """For the section ``kv_pools``: pools within the replicas, where a deployment pool has several."""
+    """For the section ``kv_pools``: pools within the replicas, or what shares one, where an engine tells them apart."""
     found = []
     for group, p in zip(groups, plans, strict=False):
-        if p.budget is not None and p.budget.pools and hasattr(group, "pool_use"):
+        if not hasattr(group, "pool_use"):
+            continue
+        kinds = group.kv_kinds()
+        apart = [(q.name, q.size, q.unit) for q in p.budget.pools] if p.budget is not None else []
+        if kinds or apart:
             use, series, width = group.pool_use()
-            found.append(KvUse(p.name, [(q.name, q.size, q.unit) for q in p.budget.pools], use, series, width))
+            found.append(KvUse(p.name, kinds or apart, use, series, width, shared=bool(kinds)))
     return {"kv_pools": found} if found else {}
 
 

@@ -110,7 +110,7 @@ def judge(facts: Mapping[str, Any]) -> tuple[str, str]:
         " The queue grew through the run: the offered load is above what the deployment serves." if facts["queue_grows"] else ""
     )
     pool = facts.get("pool")
-    waited_for = "KV blocks" if pool is None else f"the pool of {pool}"
+    waited_for = "KV blocks" if pool is None else pool
     if blocked >= _KV_BLOCKED or preempted >= _PREEMPTED:
         why = (
             f"for {_share(blocked)} of the time the queue{then} waited for {waited_for}"

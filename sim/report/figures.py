@@ -205,8 +205,11 @@ def _pools(rows: Sequence[Mapping[str, Any]]) -> Figure:
         )
         for k, p in enumerate(rows)
     ]
+    shared = any(p["shared"] for p in rows)
     spec = {"data": data, "layout": layout("simulated time (s)", "% of the pool", yaxis={"range": [0, 102]})}
-    return Figure("pools", "Pools of a replica", "In use, as share of each pool, all replicas together.", spec)
+    title = "KV blocks by kind of layer" if shared else "Pools of a replica"
+    note = "Held, as share of all blocks" if shared else "In use, as share of each pool"
+    return Figure("pools", title, f"{note}, all replicas together.", spec)
 
 
 def _replicas_over_time(result: Result) -> Figure:

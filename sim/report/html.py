@@ -220,7 +220,9 @@ def _pools(rows: Sequence[Mapping[str, Any]]) -> str:
         [page.esc(p["name"]), f"{p['total']:,} {p['unit']}", *(words.percent(p[k]) for k in ("mean", "peak", "waited"))]
         for p in rows
     ]
-    return page.table(["pool of a replica", "size", "in use, mean", "peak", "the queue waited for it"], cells)
+    shared = any(p["shared"] for p in rows)
+    head = ["kind of layer" if shared else "pool of a replica", "of" if shared else "size", "in use, mean", "peak"]
+    return page.table([*head, "the queue waited, and it held most" if shared else "the queue waited for it"], cells)
 
 
 def _tiers(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -39,7 +39,7 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def pools(section: Mapping[str, Any]) -> str:
-    """Pools within the replicas, how full they were."""
+    """Pools within the replicas, or what shares one, how full they were."""
     return "; ".join(f"{p['name']} {percent(p['mean'], 0)}, peak {percent(p['peak'], 0)}" for p in section["pools"])
 
 

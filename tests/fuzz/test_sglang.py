@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import random
+import time
 from functools import partial
 
 import pytest
@@ -147,8 +148,11 @@ def run(scenario, difference, steps, seeds):
     ``scenario(seed)``: (settings, requests), no settings where they cannot be. ``difference(settings, requests)``: (steps compared, first
     difference or None); the first one found is shrunk and shown.
     """
-    done = 0
+    done, told = 0, time.monotonic()
     for seed in seeds:
+        if time.monotonic() > told + 30:
+            told = time.monotonic()
+            print(f"SGLang: {done:,} of {steps:,} steps, seed {seed}", flush=True)
         meta, requests = scenario(seed)
         if meta is None:
             continue

@@ -9,6 +9,7 @@ With caching off there are only two counters.
 
 import numpy as np
 
+from sim.engine.borrow import keep
 from sim.engine.state import grown
 from sim.jit import b1, i4s, i8, i8s, inline, kernel, new, struct
 
@@ -71,16 +72,17 @@ def new_block_pool(blocks, caching, lifo):
 @kernel
 def _more_entries(b):
     """Double the entries: there are never more than blocks + 2, as every entry in use stands for at least one block."""
+    own = keep(b)
     old = b.e_key.size
     n = 2 * old
-    b.e_key = grown(b.e_key, n)
-    b.e_ref = grown(b.e_ref, n)
-    b.e_next = grown(b.e_next, n)
-    b.e_prev = grown(b.e_prev, n)
-    b.d_next = grown(b.d_next, n)
-    b.d_prev = grown(b.d_prev, n)
-    b.d_last = grown(b.d_last, n)
-    b.spare = np.empty(n, np.int32)  # all in use: the stack is empty
+    own.e_key = grown(b.e_key, n)
+    own.e_ref = grown(b.e_ref, n)
+    own.e_next = grown(b.e_next, n)
+    own.e_prev = grown(b.e_prev, n)
+    own.d_next = grown(b.d_next, n)
+    own.d_prev = grown(b.d_prev, n)
+    own.d_last = grown(b.d_last, n)
+    own.spare = np.empty(n, np.int32)  # all in use: the stack is empty
     for i in range(old):
         b.spare[i] = n - 1 - i
     b.n_spare = old
@@ -94,7 +96,7 @@ def _more_entries(b):
             while table[i] != 0:
                 i = (i + 1) & mask
             table[i] = e
-    b.t_head = table
+    own.t_head = table
     b.mask = mask
 
 

@@ -11,12 +11,13 @@ Block 0 does not exist; in tables 0 means none. Keys are 64-bit hashes, never 0.
 
 import numpy as np
 
+from sim.engine.borrow import keep
 from sim.jit import i4s, i8, i8s, inline, kernel, new, struct
 
 _HEAP_SLACK = 50  # the heap is rebuilt when it holds so many times more entries than there are candidates
 
 
-@struct
+@struct(viewed=True)
 class MindieBlocks:
     """``free`` = blocks in the free queue + blocks that may be evicted."""
 
@@ -98,9 +99,10 @@ def _heap_push(b, block, tick, tokens):
             blocks[j] = b.h_block[j]
             ticks[j] = b.h_tick[j]
             counts[j] = b.h_tokens[j]
-        b.h_block = blocks
-        b.h_tick = ticks
-        b.h_tokens = counts
+        own = keep(b)
+        own.h_block = blocks
+        own.h_tick = ticks
+        own.h_tokens = counts
     _heap_up(b, b.h_n, block, tick, tokens)
     b.h_n += 1
 

@@ -14,6 +14,7 @@ from typing import Final
 
 import numpy as np
 
+from sim.engine.borrow import keep
 from sim.engine.outline import outlined
 from sim.jit import b1, f8, f8s, i4s, i8, i8s, inline, kernel, new, struct
 
@@ -23,7 +24,7 @@ LRU, LFU, SLRU, FIFO, MRU, FILO, PRIORITY = range(7)
 POLICIES: Final = ("lru", "lfu", "slru", "fifo", "mru", "filo", "priority")
 
 
-@struct
+@struct(viewed=True)
 class Radix:
     """One tree, its key buffer and the token pool it shares with private (uncached) tokens. Sizes in tokens."""
 
@@ -231,9 +232,10 @@ def key_clear(t, space):
 
 @outlined(Radix)
 def _key_grow(t):
-    t.k_id = wider_i8(t.k_id)
-    t.k_start = wider_i8(t.k_start)
-    t.k_len = wider_i8(t.k_len)
+    own = keep(t)
+    own.k_id = wider_i8(t.k_id)
+    own.k_start = wider_i8(t.k_start)
+    own.k_len = wider_i8(t.k_len)
     return 0
 
 

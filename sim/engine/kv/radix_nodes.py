@@ -5,6 +5,7 @@ from typing import Final
 
 import numpy as np
 
+from sim.engine.borrow import keep
 from sim.engine.kv.radix import FIFO, FILO, LFU, LRU, MRU, ROOT, SLRU, Radix, wider_f8, wider_i4, wider_i8
 from sim.engine.outline import outlined
 from sim.jit import flat, inline
@@ -154,40 +155,41 @@ def candidate(t, x):
 
 @outlined(Radix)
 def grow_nodes(t):
+    own = keep(t)
     old = t.parent.size
-    t.free_node = wider_i4(t.free_node)
-    t.parent = wider_i4(t.parent)
-    t.run = wider_i4(t.run)
-    t.size = wider_i4(t.size)
-    t.lock = wider_i4(t.lock)
-    t.kids = wider_i4(t.kids)
-    t.hits = wider_i4(t.hits)
-    t.last = wider_f8(t.last)
-    t.born = wider_f8(t.born)
-    t.prio = wider_f8(t.prio)
-    t.hash = wider_i8(t.hash)
-    t.order = wider_i8(t.order)
-    t.h_node = wider_i4(t.h_node)
-    t.in_heap = wider_i4(t.in_heap)
-    t.h_a = wider_f8(t.h_a)
-    t.h_b = wider_f8(t.h_b)
+    own.free_node = wider_i4(t.free_node)
+    own.parent = wider_i4(t.parent)
+    own.run = wider_i4(t.run)
+    own.size = wider_i4(t.size)
+    own.lock = wider_i4(t.lock)
+    own.kids = wider_i4(t.kids)
+    own.hits = wider_i4(t.hits)
+    own.last = wider_f8(t.last)
+    own.born = wider_f8(t.born)
+    own.prio = wider_f8(t.prio)
+    own.hash = wider_i8(t.hash)
+    own.order = wider_i8(t.order)
+    own.h_node = wider_i4(t.h_node)
+    own.in_heap = wider_i4(t.in_heap)
+    own.h_a = wider_f8(t.h_a)
+    own.h_b = wider_f8(t.h_b)
     if t.w_on:
-        t.w_has = wider_i4(t.w_has)
-        t.w_lock = wider_i4(t.w_lock)
-        t.w_mark = wider_i4(t.w_mark)
-        t.w_prev = wider_i4(t.w_prev)
-        t.w_next = wider_i4(t.w_next)
+        own.w_has = wider_i4(t.w_has)
+        own.w_lock = wider_i4(t.w_lock)
+        own.w_mark = wider_i4(t.w_mark)
+        own.w_prev = wider_i4(t.w_prev)
+        own.w_next = wider_i4(t.w_next)
     if t.h_on:
-        t.h_dev = wider_i4(t.h_dev)
-        t.h_host = wider_i4(t.h_host)
-        t.h_all = wider_i4(t.h_all)
-        t.h_lock = wider_i4(t.h_lock)
-        t.h_ready = wider_f8(t.h_ready)
-        t.g_node = wider_i4(t.g_node)
-        t.g_a = wider_f8(t.g_a)
-        t.in_g = wider_i4(t.in_g)
-    entries = t.table
-    t.table = np.empty(2 * entries.size, np.int32)
+        own.h_dev = wider_i4(t.h_dev)
+        own.h_host = wider_i4(t.h_host)
+        own.h_all = wider_i4(t.h_all)
+        own.h_lock = wider_i4(t.h_lock)
+        own.h_ready = wider_f8(t.h_ready)
+        own.g_node = wider_i4(t.g_node)
+        own.g_a = wider_f8(t.g_a)
+        own.in_g = wider_i4(t.in_g)
+    entries = own.table  # held: it is replaced below
+    own.table = np.empty(2 * entries.size, np.int32)
     for i in range(t.table.size):
         t.table[i] = -1
     for i in range(entries.size):
@@ -201,10 +203,11 @@ def grow_nodes(t):
 
 @outlined(Radix)
 def grow_runs(t):
-    t.c_id = wider_i8(t.c_id)
-    t.c_start = wider_i8(t.c_start)
-    t.c_len = wider_i8(t.c_len)
-    t.c_next = wider_i4(t.c_next)
+    own = keep(t)
+    own.c_id = wider_i8(t.c_id)
+    own.c_start = wider_i8(t.c_start)
+    own.c_len = wider_i8(t.c_len)
+    own.c_next = wider_i4(t.c_next)
     return 0
 
 

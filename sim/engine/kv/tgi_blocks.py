@@ -19,7 +19,7 @@ from sim.jit import b1, i8, i8s, kernel, new, struct
 NO_KEY: Final = np.int64(-1)  # the request's prompt is not looked up nor cached
 
 
-@struct
+@struct(viewed=True)
 class TgiBlocks:
     """Free blocks, the trie of cached prompts, and (for replays) which blocks are where. Block 0 is never handed out."""
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from sim.engine.borrow import keep
 from sim.engine.state import grown
 from sim.jit import inline, kernel
 
@@ -23,7 +24,8 @@ COPY: Final = np.int64(-2)  # added to −count: copy instead of moving
 
 @kernel
 def _grow_notes(k):
-    k.notes = grown(k.notes, 2 * k.notes.size)
+    own = keep(k)
+    own.notes = grown(k.notes, 2 * k.notes.size)
 
 
 @inline

@@ -12,6 +12,7 @@ from typing import Final
 
 import numpy as np
 
+from sim.engine.borrow import keep
 from sim.engine.kv.tgi_runs import ALL, COPY, FREE_LIST, TEMP_LIST, move
 from sim.engine.state import grown
 from sim.jit import inline, kernel
@@ -30,11 +31,12 @@ _C2: Final = 0x369DEA0F31A53F85
 
 @kernel
 def _grow_pieces(k):
+    own = keep(k)
     n = 2 * k.p_id.size
-    k.p_id = grown(k.p_id, n)
-    k.p_start = grown(k.p_start, n)
-    k.p_len = grown(k.p_len, n)
-    k.p_next = grown(k.p_next, n)
+    own.p_id = grown(k.p_id, n)
+    own.p_start = grown(k.p_start, n)
+    own.p_len = grown(k.p_len, n)
+    own.p_next = grown(k.p_next, n)
 
 
 @inline
@@ -198,21 +200,22 @@ def trie_decref(k, node):
 
 @kernel
 def _grow_nodes(k):
+    own = keep(k)
     old = k.parent.size
     n = 2 * old
-    k.spare = grown(k.spare, n)
-    k.parent = grown(k.parent, n)
-    k.chain = grown(k.chain, n)
-    k.tokens = grown(k.tokens, n)
-    k.refs = grown(k.refs, n)
-    k.last = grown(k.last, n)
-    k.hash = grown(k.hash, n)
-    k.chained = grown(k.chained, n)
-    k.place = grown(k.place, n)
-    k.heap = grown(k.heap, n)
+    own.spare = grown(k.spare, n)
+    own.parent = grown(k.parent, n)
+    own.chain = grown(k.chain, n)
+    own.tokens = grown(k.tokens, n)
+    own.refs = grown(k.refs, n)
+    own.last = grown(k.last, n)
+    own.hash = grown(k.hash, n)
+    own.chained = grown(k.chained, n)
+    own.place = grown(k.place, n)
+    own.heap = grown(k.heap, n)
     for i in range(old, n):
         k.place[i] = -1
-    k.bucket = np.full(2 * n, NO_NODE, np.int64)
+    own.bucket = np.full(2 * n, NO_NODE, np.int64)
     for i in range(2, old):
         if k.chain[i] >= 0:
             b = k.hash[i] & (2 * n - 1)

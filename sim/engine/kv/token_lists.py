@@ -8,6 +8,7 @@ from typing import Final
 
 import numpy as np
 
+from sim.engine.borrow import keep
 from sim.engine.outline import outlined
 from sim.engine.state import grown
 from sim.jit import i8, i8s, inline, kernel, new, struct
@@ -15,7 +16,7 @@ from sim.jit import i8, i8s, inline, kernel, new, struct
 NO_LIST: Final = -1
 
 
-@struct
+@struct(viewed=True)
 class TokenLists:
     """``l_tok`` tokens of list ``l`` in spans [l_off, l_off + l_n) of the pool, which has kept room for ``l_cap``."""
 
@@ -57,11 +58,12 @@ def take_list(t):
     """A new empty list."""
     if t.n_free == 0:
         n = t.l_off.size
-        t.l_off = grown(t.l_off, 2 * n)
-        t.l_n = grown(t.l_n, 2 * n)
-        t.l_cap = grown(t.l_cap, 2 * n)
-        t.l_tok = grown(t.l_tok, 2 * n)
-        t.free = np.empty(2 * n, np.int64)
+        own = keep(t)
+        own.l_off = grown(t.l_off, 2 * n)
+        own.l_n = grown(t.l_n, 2 * n)
+        own.l_cap = grown(t.l_cap, 2 * n)
+        own.l_tok = grown(t.l_tok, 2 * n)
+        own.free = np.empty(2 * n, np.int64)
         for i in range(n):
             t.free[i] = 2 * n - 1 - i
         t.n_free = n
@@ -112,7 +114,8 @@ def room_for(t, a, spans):
                     lens[o + j] = t.len[p + j]
                 t.l_off[b] = o
                 o += t.l_cap[b]
-        t.id, t.start, t.len = ids, starts, lens
+        own = keep(t)
+        own.id, own.start, own.len = ids, starts, lens
         t.used = o
     o, p = t.used, t.l_off[a]
     for j in range(t.l_n[a]):

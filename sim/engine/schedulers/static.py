@@ -31,7 +31,7 @@ from sim.registry import register
 from sim.units import Seconds
 
 
-@struct
+@struct(viewed=True)
 class StaticState(EngineState):
     """A FIFO queue and the one batch that runs."""
 

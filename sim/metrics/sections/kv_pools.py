@@ -1,4 +1,4 @@
-"""Pools of KV memory and of recurrent states within a replica: how full each was, and which of them the queue waited for."""
+"""Where the KV memory of a replica went: pools of their own, or kinds of layer that share one; how full, and which the queue waited for."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ _WAITED = 0.05  # share of the time from which on it is said, as with KV blocks
 
 class KvUse(NamedTuple):
     """What a run leaves of a deployment pool whose replicas have several: (name, size, unit) of each; f8[replica, pool, 3] used × time, most
-    used, time waited for; f8[replica, bin, pool] used × time; f8[replica] width of the bins in seconds.
+    used, time waited for; f8[replica, bin, pool] used × time; f8[replica] width of the bins in seconds. ``shared``: they are kinds of layer that
+    share one pool, each with the size of the whole; time waited counts for the one that held most.
     """
 
     deployment: str
@@ -27,12 +28,15 @@ class KvUse(NamedTuple):
     use: NDArray[Any]
     series: NDArray[Any]
     width: NDArray[Any]
+    shared: bool = False
 
 
 @dataclass(frozen=True)
 class KvPool(Section):
     """``total`` of one replica, in ``unit``; shares of it, over all replicas; ``waited``: of the time, the queue's head waited for this one.
 
+    ``shared``: a kind of layer that shares ``total`` with the others; a block counts for every request that holds it, so shared ones more than
+    once, and waiting counts for the kind that held most.
     ``used``: shares over the bins of the widest replica, ``bin_s`` seconds each.
     """
 
@@ -40,6 +44,7 @@ class KvPool(Section):
     name: str
     unit: str
     total: int
+    shared: bool
     mean: float
     peak: float
     waited: float
@@ -50,7 +55,7 @@ class KvPool(Section):
 @register("section")
 @dataclass(frozen=True)
 class KvPools(Extra):
-    """Where an engine keeps layers that forget apart from those that do not. A deployment without such pools has no such section."""
+    """Of engines that tell layers that forget from those that do not. A deployment without such layers has no such section."""
 
     name = "kv_pools"
 
@@ -68,15 +73,24 @@ class KvPools(Extra):
         """Which pool bound the run."""
         short = [p for p in self.pools if p.waited >= _WAITED]
         return [
-            f"the queue waited for {p.name} ({p.total:,} {p.unit} a replica) for {p.waited:.0%} of the time; "
+            f"requests waited for KV blocks for {p.waited:.0%} of the time while {p.name} held most of them; "
+            f"on average they hold {p.mean:.0%} of all, {p.peak:.0%} at most"
+            if p.shared
+            else f"the queue waited for {p.name} ({p.total:,} {p.unit} a replica) for {p.waited:.0%} of the time; "
             f"{p.mean:.0%} of them were in use on average, {p.peak:.0%} at most"
             for p in short
         ]
 
 
 def longest_waited(found: Sequence[KvUse]) -> str | None:
-    """The pool that queues waited for most; None: there are no such pools, or nobody waited."""
-    waited = {(u.deployment, name): float(u.use[:, k, 2].mean()) for u in found for k, (name, _, _) in enumerate(u.pools)}
+    """The pool that queues waited for most, in words; None: there are no such pools, or nobody waited."""
+    waited = {
+        (u.deployment, f"KV blocks, most of them held by {name}" if u.shared else f"the pool of {name}"): float(
+            u.use[:, k, 2].mean()
+        )
+        for u in found
+        for k, (name, _, _) in enumerate(u.pools)
+    }
     most = max(waited, key=lambda key: waited[key], default=None)
     return most[1] if most is not None and waited[most] > 0 else None
 
@@ -98,6 +112,7 @@ def _pool(u: KvUse, k: int, span: float) -> KvPool:
         name=name,
         unit=unit,
         total=total,
+        shared=u.shared,
         mean=float(mean.mean()) / span / total,
         peak=float(peak.max()) / total,
         waited=min(float(waited.mean()) / span, 1.0),

@@ -43,7 +43,10 @@ def _held(s):
     for i in range(s.n_run):
         ids[i] = s.r_id[s.run[i]]
         junctions[i] = s.r_x[s.run[i], JUNCTION]
-    return s.held_of.copy(), known, ids, junctions, s.kv.caching
+    held = s.held_of.copy()
+    for g in range(held.size):
+        held[g] += s.held_alike[s.alike[g]]
+    return held, known, ids, junctions, s.kv.caching
 
 
 def fields(state: Any, log: list[tuple[int, str, int]], names: list[str]) -> dict[str, Any]:

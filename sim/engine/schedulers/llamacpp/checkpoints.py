@@ -13,6 +13,7 @@ oldest first. Messages of the chat endpoint, at whose beginnings the server make
 
 from typing import Final
 
+from sim.engine.borrow import keep
 from sim.engine.outline import outlined
 from sim.engine.schedulers.llamacpp.state import LlamaCppState
 from sim.engine.state import grown
@@ -38,13 +39,14 @@ def forget(s, c):
 @outlined(LlamaCppState)
 def make_room(s):
     """Checkpoints of new lists."""
+    own = keep(s)
     n = s.lists.l_off.size
     if s.k_n.size < n:
         m = s.max_ckpt
-        s.k_n = grown(s.k_n, n)
-        s.k_task = grown(s.k_task, n * m)
-        s.k_tok = grown(s.k_tok, n * m)
-        s.k_low = grown(s.k_low, n * m)
+        own.k_n = grown(s.k_n, n)
+        own.k_task = grown(s.k_task, n * m)
+        own.k_tok = grown(s.k_tok, n * m)
+        own.k_low = grown(s.k_low, n * m)
     return n
 
 

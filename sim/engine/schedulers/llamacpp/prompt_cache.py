@@ -6,6 +6,7 @@
 
 import numpy as np
 
+from sim.engine.borrow import keep
 from sim.engine.kv.token_lists import NO_LIST, clear_list, common_prefix, copy_list, drop_list, swap_lists, take_list
 from sim.engine.outline import outlined
 from sim.engine.schedulers.llamacpp.checkpoints import copy_checkpoints, make_room, window_bytes
@@ -52,7 +53,7 @@ def save_slot(s, c):
         make_room(s)
         copy_checkpoints(s, a, e)
     if s.n_entries == s.e_list.size:
-        s.e_list = grown(s.e_list, 2 * s.n_entries)
+        keep(s).e_list = grown(s.e_list, 2 * s.n_entries)
     s.e_list[s.n_entries] = e
     s.n_entries += 1
     s.e_tokens += n

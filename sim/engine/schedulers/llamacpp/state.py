@@ -22,7 +22,7 @@ EV_GENERATE: Final = 3  # server slot, 1
 EV_AT: Final = 4  # first position of the next EV_PROMPT or EV_GENERATE, step
 
 
-@struct
+@struct(viewed=True)
 class LlamaCppState(EngineState):
     """Per-slot columns begin with ``c_`` (a *server slot*); ``e_`` are the entries of the prompt cache, oldest first."""
 

@@ -6,6 +6,7 @@ Without the prefix cache a request has a number of blocks and nothing more; with
 
 import numpy as np
 
+from sim.engine.borrow import keep
 from sim.engine.kv.block_hash import extend_keys, first_key
 from sim.engine.kv.mindie_blocks import drop_block, fill_block, is_computed, take_block, take_full_block
 from sim.engine.outline import outlined
@@ -57,6 +58,7 @@ def look_up(s, slot, tokens):
 
 @kernel
 def _more_rows(s):
+    own = keep(s)
     n, m = s.held.shape
     held = np.zeros((2 * n, m), np.int32)
     numbers = np.zeros((3, 2 * n), np.int32)
@@ -66,11 +68,11 @@ def _more_rows(s):
         numbers[0, i] = s.r_count[i]
         numbers[1, i] = s.r_tick[i]
         numbers[2, i] = s.r_tokens[i]
-    s.held = held
-    s.r_count = numbers[0].copy()
-    s.r_tick = numbers[1].copy()
-    s.r_tokens = numbers[2].copy()
-    s.rows = np.empty(2 * n, np.int32)
+    own.held = held
+    own.r_count = numbers[0].copy()
+    own.r_tick = numbers[1].copy()
+    own.r_tokens = numbers[2].copy()
+    own.rows = np.empty(2 * n, np.int32)
     for i in range(n):
         s.rows[i] = 2 * n - 1 - i
     s.n_rows = n

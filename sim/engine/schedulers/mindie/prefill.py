@@ -4,6 +4,7 @@
 import numpy as np
 
 from sim.cost.features import PREFILL_CTX, PREFILL_ROWS, PREFILL_TOKENS, PREFILL_WORK, ROWS, SAMPLED, SPARE, TOKENS
+from sim.engine.borrow import keep
 from sim.engine.kv.mindie_blocks import mark_computed
 from sim.engine.outline import outlined
 from sim.engine.queue import queue_pop, queue_push_front
@@ -46,11 +47,12 @@ def sort_by_id(s, a, lo, hi):
 @kernel
 def more_run(s, n):
     """Room for ``n`` more entries of ``run``."""
+    own = keep(s)
     if s.n_run + n > s.run.size:
         bigger = np.empty(2 * (s.n_run + n), np.int32)
         for i in range(s.n_run):
             bigger[i] = s.run[i]
-        s.run = bigger
+        own.run = bigger
 
 
 @inline

@@ -49,7 +49,7 @@ SWAPPED_IN: Final = 3
 IGNORED: Final = 4
 
 
-@struct
+@struct(viewed=True)
 class MindieState(EngineState):
     """``run`` and ``swap`` are deques from their front. An entry of ``run`` below 0 is a finished request that nobody has dequeued yet: it
     still counts, and holds −1 − entry blocks (with the prefix cache: row −1 − entry of `held`)."""

@@ -38,7 +38,7 @@ EV_ADD: Final = 1  # sequence, tokens
 EV_AT: Final = 2  # first position of the next EV_ADD, step
 
 
-@struct
+@struct(viewed=True)
 class RunnerState(EngineState):
     """Sequences (``q``-less columns ``s_``) each hold a cache slot (``c_``) while they run."""
 

@@ -7,6 +7,7 @@ after it. So at most that many batches are in flight, which end in the order of 
 before it passes the later stages. A budget knows of the running requests of the slot visited only, as upstream.
 """
 
+from sim.engine.borrow import keep
 from sim.engine.schedulers.sglang.state import ENDED_ROWS, FOUNDED, FULL, LAST, LEAST, RUNNING
 from sim.jit import inline
 
@@ -26,7 +27,8 @@ def switch_slot(s, to):
     m[at, LEAST] = s.least_left
     s.n_elsewhere += s.n_run - m[to, RUNNING]
     s.slot = to
-    s.run = s.m_run[to]
+    own = keep(s)
+    own.run = own.m_run[to]
     s.n_run = m[to, RUNNING]
     s.run_full = m[to, FULL] == 1
     s.run_extend = m[to, FOUNDED]

@@ -4,6 +4,7 @@
 from math import inf
 from typing import Final
 
+from sim.engine.borrow import keep
 from sim.engine.kv.radix import LRU, ROOT, radix_clear
 from sim.engine.kv.radix_walk import radix_walk
 from sim.engine.outline import outlined
@@ -115,13 +116,14 @@ def _dfs_order(s, n):
     t = s.tree
     while s.d_weight.size < t.parent.size:
         size = s.d_weight.size * 2
-        s.d_weight = grown(s.d_weight, size)
-        s.d_child = grown(s.d_child, size)
-        s.d_next = grown(s.d_next, size)
+        own = keep(s)
+        own.d_weight = grown(s.d_weight, size)
+        own.d_child = grown(s.d_child, size)
+        own.d_next = grown(s.d_next, size)
     # weights of the nodes above any waiting request, which are collected in `touched` (at most the nodes of the tree)
     touched = s.d_touched
     if touched.size < t.parent.size:
-        s.d_touched = grown(touched, t.parent.size)
+        keep(s).d_touched = grown(touched, t.parent.size)
         touched = s.d_touched
     m = 0
     for i in range(n):

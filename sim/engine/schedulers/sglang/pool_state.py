@@ -3,6 +3,7 @@
 
 import numpy as np
 
+from sim.engine.borrow import keep
 from sim.engine.kv.radix_second import add_second
 from sim.engine.outline import outlined
 from sim.engine.schedulers.sglang.state import AHEAD, OWN_STATE, TRACKING, SglangState
@@ -54,11 +55,12 @@ def free_slots(s, slot):
 @outlined(SglangState)
 def grow_second(s, n):
     """The columns of a second pool follow the slots."""
-    s.r_branch = grown(s.r_branch, n)
-    s.r_mark = grown(s.r_mark, n)
-    s.r_gone = grown(s.r_gone, n)
-    s.r_begun = grown(s.r_begun, n)
-    s.r_slots = grown(s.r_slots, n)
-    s.r_tracked = grown(s.r_tracked, n)
-    s.r_before = grown(s.r_before, n)
+    own = keep(s)
+    own.r_branch = grown(s.r_branch, n)
+    own.r_mark = grown(s.r_mark, n)
+    own.r_gone = grown(s.r_gone, n)
+    own.r_begun = grown(s.r_begun, n)
+    own.r_slots = grown(s.r_slots, n)
+    own.r_tracked = grown(s.r_tracked, n)
+    own.r_before = grown(s.r_before, n)
     return 0

@@ -28,7 +28,7 @@ RUNNING, FULL, FOUNDED, LAST, ENDED_ROWS, LEAST = range(6)  # fields of a slot t
 SAVED: Final = 6
 
 
-@struct
+@struct(viewed=True)
 class SglangState(EngineState):
     """Waiting queue, running batch, the one chunked request, the radix tree and the settings that decisions look at."""
 

@@ -29,7 +29,7 @@ ALONE: Final = 2  # prefill of newcomers while the running rows pause
 STEP: Final = 3  # decode
 
 
-@struct
+@struct(viewed=True)
 class TgiState(EngineState):
     """Queue, batch and settings. Rows of the batch are in the order of the model server; per-slot columns begin with ``t_``."""
 

@@ -185,7 +185,8 @@ def admit(s):
             _reserve(s, n_k)
         if not grant(s, slot, n + s.at_once):
             blocked = True
-            stuck = not s.kv.caching or x[slot, LAZY] == 1
+            # no block of others can be of use to it: it needs the same until something is given back
+            stuck = not s.kv.caching or x[slot, LAZY] == 1 or (s.r_spans[slot] == 0 and s.r_preempt[slot] == 0)
             break
         queue_take(s, q)
         if s.key_slot == slot:

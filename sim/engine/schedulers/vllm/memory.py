@@ -3,6 +3,7 @@
 
 import numpy as np
 
+from sim.engine.borrow import keep
 from sim.engine.kv.block_hash import extend_keys, first_key
 from sim.engine.kv.blocks import cached_block, give_back_blocks, put_block, take_blocks, touch_block
 from sim.engine.schedulers.vllm.queues import queue_add
@@ -37,13 +38,14 @@ ZERO = np.int64(0)
 @kernel
 def _more_rows(s):
     """Double the rows of `held`."""
+    own = keep(s)
     n, m = s.held.shape
     bigger = np.empty((2 * n, m), np.int32)
     for i in range(n):
         for j in range(m):
             bigger[i, j] = s.held[i, j]
-    s.held = bigger
-    s.rows = np.empty(2 * n, np.int32)
+    own.held = bigger
+    own.rows = np.empty(2 * n, np.int32)
     for i in range(n):
         s.rows[i] = 2 * n - 1 - i
     s.n_rows = n

@@ -3,6 +3,7 @@
 
 import numpy as np
 
+from sim.engine.borrow import keep
 from sim.jit import i4s, i8, inline, kernel, new, struct
 
 
@@ -27,11 +28,12 @@ def new_slot_queue():
 
 @kernel
 def _double(q):
+    own = keep(q)
     n = q.slot.size
     bigger = np.empty(2 * n, np.int32)
     for j in range(q.len):
         bigger[j] = q.slot[(q.head + j) % n]
-    q.slot = bigger
+    own.slot = bigger
     q.head = 0
 
 

@@ -149,7 +149,7 @@ class VllmFields(EngineState):
     r_key: i8s  # chain hash of the registered blocks
 
 
-@struct
+@struct(viewed=True)
 class VllmState(VllmFields):
     """One engine core of vLLM."""
 

@@ -36,7 +36,7 @@ from sim.ledger import FAILED, REJECTED
 _WATERMARK = 0.01
 
 
-@struct
+@struct(viewed=True)
 class PrefillFirstState(VllmFields):
     """As vLLM's."""
 

@@ -21,7 +21,7 @@ from sim.jit import f8, f8s, i8, implement, inline, kernel, new, struct
 _AGAIN, _AGED, _SHORT, _LONG = 0, 1, 2, 3  # lanes in their order
 
 
-@struct
+@struct(viewed=True)
 class ShortFirstState(VllmFields):
     """vLLM's, with the lanes."""
 

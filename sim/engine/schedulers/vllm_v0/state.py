@@ -30,7 +30,7 @@ CHUNK, SAMPLES, GHOST = 0, 1, 2  # samples nothing; samples a token; ended befor
 STEP, ROW, RECOMPUTE, SWAP_OUT, SWAP_IN, IGNORED, FINISH = (np.int64(i) for i in range(1, 8))
 
 
-@struct
+@struct(viewed=True)
 class V0State(EngineState):
     """Settings first, then what changes."""
 

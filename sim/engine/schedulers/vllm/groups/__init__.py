@@ -31,7 +31,8 @@ _take_in = inline(enqueue_vllm)
 
 def _enqueue(s, slot):
     _take_in(s, slot)
-    s.r_x[slot, LAZY] = 0 if s.fine and s.kv.caching else s.r_x[slot, LAZY]
+    if not s.counts:
+        s.r_x[slot, LAZY] = 0  # what it gave back may be found again by itself, after a preemption
 
 
 def _hit_tokens(s, slot):

@@ -3,12 +3,14 @@
 
 import numpy as np
 
+from sim.engine.borrow import keep
 from sim.engine.outline import outlined
+from sim.engine.schedulers.vllm.groups.counted import is_counted, release_counted, spread
 from sim.engine.schedulers.vllm.groups.need import need_all
 from sim.engine.schedulers.vllm.groups.pool import give_back
 from sim.engine.schedulers.vllm.groups.register import commit_in
 from sim.engine.schedulers.vllm.groups.state import CAP_AT, KIND, LEN, MAMBA, NC, NULL, SIZE, GroupState, drop_row, row_of
-from sim.engine.schedulers.vllm.groups.tables import give_back_table, remove_skipped, room_of, take, take_hits
+from sim.engine.schedulers.vllm.groups.tables import give_back_table, note_room, remove_skipped, take, take_hits
 from sim.engine.schedulers.vllm.state import (
     CAP,
     COMP,
@@ -45,7 +47,9 @@ def grant_in(s, slot, new):
     c = min(done, s.max_len)
     if s.admitting and s.full_isl:
         whole = min(known, s.max_len)
-        if need_all(s, slot, row, whole, hitting, c, whole, loc, True) > spare:
+        short = need_all(s, slot, row, whole, hitting, c, whole, loc, True) - spare
+        if short > 0:
+            s.enough = kv.free + short
             if new_row:
                 drop_row(s, slot)
             return 0
@@ -53,9 +57,11 @@ def grant_in(s, slot, new):
     tokens = min(main + (0 if s.ext > 0 else s.lookahead), s.max_len)
     p = max(c - x[slot, INFL], 0)
     before = kv.free
-    remove_skipped(s, row, p)
+    remove_skipped(s, slot, row, p)
     spare += kv.free - before
-    if need_all(s, slot, row, tokens, hitting, done, main, loc, False) > spare - s.reserved:
+    short = need_all(s, slot, row, tokens, hitting, done, main, loc, False) - spare + s.reserved
+    if short > 0:
+        s.enough = kv.free + short
         if new_row:
             drop_row(s, slot)
         return 0
@@ -64,12 +70,12 @@ def grant_in(s, slot, new):
         for g in range(s.n_groups):
             fresh = fresh and s.tx[row, g, NC] < 0
         if fresh:
-            take_hits(s, row, loc, s.ext)
-    take(s, row, tokens, main)
+            take_hits(s, slot, row, loc, s.ext)
+    take(s, slot, row, tokens, main)
     x[slot, NEXT] = 0 if kv.caching else NEVER
     if s.ext == 0:
         commit_in(s, slot, min(main, known))
-    x[slot, CAP] = room_of(s, row, p)
+    note_room(s, slot, row, p)
     return 1
 
 
@@ -85,7 +91,11 @@ def release_in(s, slot):
         return 0
     later = s.defer_free and x[slot, LAST_SEQ] > s.seq_p
     if later:
-        _note_deferred(s, row)
+        _note_deferred(s, slot, row)
+    if is_counted(s, slot):
+        release_counted(s, slot, row, later)
+        drop_row(s, slot)
+        return 0
     for g in range(s.n_groups):
         give_back_table(s, s.tab[row, g], s.tx[row, g, LEN], g, later)
     drop_row(s, slot)
@@ -93,15 +103,17 @@ def release_in(s, slot):
 
 
 @kernel
-def _note_deferred(s, row):
+def _note_deferred(s, slot, row):
     """All groups in one list, which goes back from its end."""
+    if is_counted(s, slot):
+        spread(s, slot, row)
     n = 0
     for g in range(s.n_groups):
         n += s.tx[row, g, LEN]
     if s.df_len == 0:
         s.df_end = 0
     while s.df_items.size < s.df_end + n:
-        s.df_items = grown(s.df_items, 2 * s.df_items.size)
+        keep(s).df_items = grown(s.df_items, 2 * s.df_items.size)
     at = (s.df_head + s.df_len) % s.df.shape[0]
     first = s.df_end
     for g in range(s.n_groups - 1, -1, -1):
@@ -150,7 +162,7 @@ def blocks_of_drafts_in(s):
 def forget_in(s, slot):
     """See `seam.forget`."""
     if s.r_x[slot, ROW] >= 0:
-        remove_skipped(s, np.int64(s.r_x[slot, ROW]), max(np.int64(s.r_x[slot, COMP] - s.r_x[slot, INFL]), 0))
+        remove_skipped(s, slot, np.int64(s.r_x[slot, ROW]), max(np.int64(s.r_x[slot, COMP] - s.r_x[slot, INFL]), 0))
 
 
 @kernel

@@ -3,6 +3,7 @@
 
 import numpy as np
 
+from sim.engine.schedulers.vllm.groups.counted import is_counted
 from sim.engine.schedulers.vllm.groups.split import internal_checkpoint
 from sim.engine.schedulers.vllm.groups.state import AL, CAP_AT, CK, CKI, FULL, KIND, LEN, MAMBA, NC, PHI, SIZE, skipped
 from sim.jit import inline
@@ -72,8 +73,14 @@ def _need(s, groups, tx, slot, row, g, tokens, hitting, done, main, loc, checkin
 
 @inline
 def need_all(s, slot, row, tokens, hitting, done, main, loc, checking):
+    """Blocks that all groups take."""
     total = np.int64(0)
     groups, tx = s.g, s.tx
+    if is_counted(s, slot):
+        for a in range(s.n_specs):
+            n = _need(s, groups, tx, slot, row, s.spec_of[a, 0], tokens, hitting, done, main, loc, checking)
+            total += s.spec_len[a] * n
+        return total
     for g in range(s.n_groups):
         total += _need(s, groups, tx, slot, row, g, tokens, hitting, done, main, loc, checking)
     return total

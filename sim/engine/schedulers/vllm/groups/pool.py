@@ -7,6 +7,7 @@ it (`k_owner`, `k_more`). `NULL`, `ANON`, `UNASKED`: see `state.py`.
 
 import numpy as np
 
+from sim.engine.borrow import keep
 from sim.engine.kv.blocks import (
     append_entry,
     cached_block,
@@ -24,10 +25,11 @@ from sim.jit import inline, kernel
 
 @kernel
 def _more_key_columns(s):
+    own = keep(s)
     n = s.kv.e_key.size
-    s.k_owner = grown(s.k_owner, n)
-    s.k_more = grown(s.k_more, n)
-    s.k_tokens = grown(s.k_tokens, n)
+    own.k_owner = grown(s.k_owner, n)
+    own.k_more = grown(s.k_more, n)
+    own.k_tokens = grown(s.k_tokens, n)
 
 
 @inline

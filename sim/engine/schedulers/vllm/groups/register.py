@@ -1,17 +1,18 @@
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, misc, valid-type"
 """Which computed blocks become known by their hash, group by group (``v1/core/single_type_kv_cache_manager.py``).
 
-Each block is visited once. Full attention keeps all; windows and states only what the retention interval asks for: by default the tail before
-the end of the prompt and before a junction (where another request's prefix was found to part).
+Each block is visited once; `kept.py` says which stay known.
 """
 
 import numpy as np
 
+from sim.engine.borrow import keep
 from sim.engine.outline import outlined
+from sim.engine.schedulers.vllm.groups.counted import commit_counted, count_no_more, is_counted
+from sim.engine.schedulers.vllm.groups.kept import boundaries, kept, reached, reached_next
 from sim.engine.schedulers.vllm.groups.lookup import group_key, keys_upto
 from sim.engine.schedulers.vllm.groups.pool import add_key, fresh_entry, put, put_part, strip
 from sim.engine.schedulers.vllm.groups.state import (
-    ANON,
     CHUNKED,
     CK,
     CKI,
@@ -31,7 +32,7 @@ from sim.engine.schedulers.vllm.groups.state import (
     WINDOW,
     GroupState,
 )
-from sim.engine.schedulers.vllm.state import LAZY, NEVER, NEXT, PROMPT, ROW
+from sim.engine.schedulers.vllm.state import NEVER, NEXT, PROMPT, ROW
 from sim.engine.state import grown
 from sim.jit import inline, kernel
 
@@ -45,76 +46,21 @@ def checkpoint(s, n, unit):
 
 
 @inline
-def _boundaries(s, slot, g, out):
-    """Lengths before which a tail is kept, into ``out``; returns how many."""
-    x = s.r_x
-    prompt = np.int64(x[slot, PROMPT])
-    n = 0
-    if s.legacy:
-        unit = s.grid
-        out[0] = max((prompt - 1) // unit * unit - unit, 0)
-        out[1] = max(prompt // unit * unit - unit, 0)
-        n = 2
-    else:
-        out[0] = prompt - 1
-        n = 1
-    if x[slot, JUNCTION] > 0:
-        out[n] = x[slot, JUNCTION]
-        n += 1
-        if s.g[g, JOINS] == 1:
-            out[n] = x[slot, JUNCTION] - s.g[g, SIZE]
-            n += 1
-    return n
-
-
-@inline
-def _kept(s, g, i, bounds, n):
-    """Whether block ``i`` of a group that forgets gets a hash."""
-    size = s.g[g, SIZE]
-    if s.g[g, KIND] == SLIDING:
-        more = s.g[g, JOINS]
-        need = (s.g[g, WINDOW] - 1 + size - 1) // size + more
-        segment = s.align if s.retention < 0 else s.retention
-        if segment > 0:
-            per = segment // size
-            if need >= per or (i >= more and (i - more) % per >= per - need):
-                return True
-        if s.retention >= 0:
-            for j in range(n):
-                end = bounds[j] // s.align * s.align // size + more
-                if end - need <= i < end:
-                    return True
-        return False
-    if s.retention < 0:
-        return True
-    if s.retention > 0 and (i + 1) % max(s.retention // size, 1) == 0:
-        return True
-    for j in range(n):
-        if bounds[j] // s.align * s.align // size - 1 == i:
-            return True
-    return False
-
-
-@inline
 def note_key(s, key):
     """A state became known in this decision."""
     if s.keys_step != s.step_no:
         s.keys_step = s.step_no
         s.new_keys_n = 0
     if s.new_keys_n == s.step_keys.size:
-        s.step_keys = grown(s.step_keys, 2 * s.new_keys_n)
+        keep(s).step_keys = grown(s.step_keys, 2 * s.new_keys_n)
     s.step_keys[s.new_keys_n] = key
     s.new_keys_n += 1
 
 
 @inline
-def _name(s, table, row, g, i, lazy):
+def _name(s, table, row, g, i):
     """Block ``i`` of a group becomes known, unless it is null."""
     if table[i] == NULL:
-        return
-    if lazy:
-        if table[i] == ANON:
-            table[i] = UNASKED
         return
     size = s.g[g, SIZE]
     key = group_key(s.rk[row, (i + 1) * (size // s.block_size) - 1], g)
@@ -128,30 +74,24 @@ def _register(s, slot, row, g, first, n):
     """Blocks [first, n) of a group."""
     size = s.g[g, SIZE]
     kind = s.g[g, KIND]
-    lazy = s.r_x[slot, LAZY] == 1
     table = s.tab[row, g]
     if kind == FULL or kind == CHUNKED:
-        if lazy:
-            for i in range(first, n):
-                if table[i] == ANON:
-                    table[i] = UNASKED
-            return
         for i in range(first, n):
-            _name(s, table, row, g, i, lazy)
+            _name(s, table, row, g, i)
         return
     bounds = s.bounds
-    n_bounds = _boundaries(s, slot, g, bounds)
+    n_bounds = boundaries(s, slot, g, bounds)
     if s.retention != 0:
         for i in range(first, n):
-            if _kept(s, g, i, bounds, n_bounds):
-                _name(s, table, row, g, i, lazy)
+            if kept(s, g, i, bounds, n_bounds):
+                _name(s, table, row, g, i)
         return
     more = s.g[g, JOINS] if kind == SLIDING else 0  # only what lies before a boundary
     need = (s.g[g, WINDOW] - 1 + size - 1) // size + more if kind == SLIDING else 1
     for j in range(n_bounds):
         end = bounds[j] // s.align * s.align // size + more
         for i in range(max(end - need, first), min(end, n)):
-            _name(s, table, row, g, i, lazy)
+            _name(s, table, row, g, i)
 
 
 @kernel
@@ -166,9 +106,6 @@ def _register_checkpoint(s, slot, row, g):
     if not keep and position % size == 0:
         keep = s.retention < 0 or (s.retention > 0 and position // size % max(s.retention // size, 1) == 0)
     if v == NULL:
-        return
-    if s.r_x[slot, LAZY] == 1:
-        s.tab[row, g, i] = UNASKED if keep else ANON
         return
     if not keep:
         if v > 0:
@@ -220,29 +157,22 @@ def commit_in(s, slot, tokens):
     row = np.int64(x[slot, ROW])
     n_keys = keys_upto(s, slot, row)
     following = np.int64(NEVER)
-    several = s.n_groups > 1 and not s.fine
+    if is_counted(s, slot):
+        x[slot, NEXT] = commit_counted(s, row, tokens, n_keys, following)
+        return 0
     groups, tx = s.g, s.tx
     quiet = s.retention == 0  # beyond the last boundary groups that forget register nothing
     end = np.int64(max(x[slot, PROMPT], x[slot, JUNCTION]))
     for g in range(s.n_groups):
         size = groups[g, SIZE]
-        joins = s.legacy and groups[g, JOINS] == 1
-        t = np.int64(tokens)
-        if several:
-            t = tokens // s.grid * s.grid
-            if joins and t > 0:
-                t = min(tokens, t + size)
-        n = min(t, n_keys * s.block_size) // size
+        n, t = reached(s, g, tokens, n_keys)
         first = np.int64(max(tx[row, g, NC], 0))
         if first < n:
             if not quiet or groups[g, KIND] == FULL or groups[g, KIND] == CHUNKED or first * size <= end + size:
                 _register(s, slot, row, g, first, n)
             tx[row, g, NC] = n
             first = n
-        after = (first + 1) * size
-        if several and not joins:
-            after = (after + s.grid - 1) // s.grid * s.grid
-        following = min(following, after)
+        following = min(following, reached_next(s, g, first))
         if s.states and groups[g, KIND] == MAMBA and tx[row, g, CK] > 0:
             _register_checkpoint(s, slot, row, g)
         elif s.fine:
@@ -261,6 +191,7 @@ def ask_for_in(s, slot):
     if row < 0 or not s.kv.caching:
         return
     keys_upto(s, slot, np.int64(row))
+    count_no_more(s, slot, np.int64(row))
     for g in range(s.n_groups):
         per = s.g[g, SIZE] // s.block_size
         for i in range(s.tx[row, g, LEN]):

@@ -3,7 +3,7 @@
 
 import numpy as np
 
-from sim.engine.schedulers.vllm.groups.grow import grow_in
+from sim.engine.schedulers.vllm.groups.grow import due, grow_in
 from sim.engine.schedulers.vllm.seam import grant
 from sim.engine.schedulers.vllm.state import CAP, CHUNK, COMP, INFL, KNOWN, LIMIT, NEXT, PH, PROMPT
 
@@ -39,7 +39,7 @@ def lean_rows_groups(s):
             if states:
                 if not grant(s, slot, np.int64(1)):
                     break
-            elif grow_in(s, np.int64(slot), comp) == 0:
+            elif (due(s, slot, comp) or min(comp, known) >= x[u, NEXT]) and grow_in(s, np.int64(slot), comp) == 0:
                 break
         x[u, COMP] = comp
         x[u, INFL] += 1

@@ -8,15 +8,19 @@ of the pool (`sim.engine.kv.blocks`): a block with one or more hashes, or one th
 import numba
 import numpy as np
 
-from sim.engine.schedulers.vllm.state import ROW, VllmFields, init_vllm
-from sim.jit import b1, f8, f8s, f8ss, i4s, i4ss, i8, i8s, i8ss, inline, kernel, new, struct
+from sim.engine.borrow import keep
+from sim.engine.schedulers.vllm.state import NEVER, ROW, VllmFields, init_vllm
+from sim.jit import b1, i4s, i4ss, i8, i8s, i8ss, inline, kernel, new, struct
 
 i4sss = numba.int32[:, :, ::1]
 
 FULL, SLIDING, CHUNKED, MAMBA = 0, 1, 2, 3  # kinds of group
 NULL, ANON, UNASKED = 0, -1, -2  # places of a table
 
-JUNCTION = 24  # column of `r_x`: shared_prefix_boundary, 0: none
+# columns of `r_x`
+JUNCTION = 24  # shared_prefix_boundary, 0: none
+HAVE = 25  # tokens that all tables have room for
+SLIDE = 26  # processed tokens from which on something is given back; CAP is the lower of both
 
 # columns of `tx`, per request row and group
 LEN = 0  # length of the table, nulls counted
@@ -28,13 +32,14 @@ CK = 5  # position of a checkpoint inside the chunk, 0: none
 CKI = 6  # its place in the table
 PHI = 7  # 1 + place of a block that is known up to its middle and must be copied, 0: none
 PHE = 8  # its entry
-N_TX = 9
+FIRST = 9  # of counted rows (`counted.py`): places before it are null
+N_TX = 10
 
 # columns of `g`, per group
 KIND, SIZE, WINDOW, CAP_AT, DROPS, JOINS = range(6)
 
 
-@struct
+@struct(viewed=True)
 class GroupState(VllmFields):
     """`block_size` is the unit of the hash chain (hash_block_size)."""
 
@@ -47,6 +52,7 @@ class GroupState(VllmFields):
     grid: i8  # scheduler_block_size
     align: i8  # hit alignment
     least_size: i8  # cache_config.block_size: smallest group block
+    smallest: i8  # of the blocks of groups without recurrent states
     chunk: i8  # attention_chunk_size
     retention: i8  # prefix_cache_retention_interval, -1: None
     states: b1  # recurrent groups in mode align
@@ -59,13 +65,11 @@ class GroupState(VllmFields):
     tx: i4sss  # [row, group, column]
     rk: i8ss  # [row, i]: chain keys
     rk_n: i4s
+    counts: b1  # tables of requests whose blocks nobody can ask for are only counted
     held_of: i8s  # [group]: blocks in tables, summed over requests
-    held_most: i8s  # [group]: most of them
-    held_sum: f8ss  # [0: always, 1: while the head of the queue waited for memory; group]: integral over time
-    held_time: f8s  # seconds of both
-    held_at: f8  # integrated up to here
-    held_seen: i8s  # [group]: `held_of` after the last decision
-    blocked_seen: b1  # and whether the head of the queue waited for memory then
+    held_alike: i8s  # [spec group]: the same of counted tables, for each of its groups
+    alike: i8s  # [group]: its spec group
+    kind_of: i8s  # [group]: its kind of layer, a gauge of `g_pools`
     # -- the last lookup
     hit: i4ss  # [group, place]
     hit_len: i8s
@@ -84,6 +88,7 @@ class GroupState(VllmFields):
     # -- deferred frees: a list of places, ``df`` says (step, first, n)
     df_items: i4s
     df_end: i8
+    enough: i8  # free blocks with which the head of the queue would have been admitted
 
 
 @inline
@@ -99,6 +104,10 @@ def init_groups(s, groups, specs, n, longest):
     s.spec_of = specs[:, 1:].copy()
     s.grid, s.align, s.least_size, s.chunk, s.retention = n[0], n[1], n[2], n[3], n[4]
     s.states, s.fine, s.legacy, s.ckpt = n[5] == 1, n[6] == 1, n[7] == 1, n[8]
+    s.smallest = np.int64(NEVER)
+    for g in range(groups.shape[0]):
+        if groups[g, KIND] != MAMBA:
+            s.smallest = min(s.smallest, groups[g, SIZE])
     s.simple = s.n_specs == 2 and groups[s.spec_of[0, 0], KIND] == FULL
     rows = 16
     k = s.n_groups
@@ -110,13 +119,26 @@ def init_groups(s, groups, specs, n, longest):
     for i in range(rows):
         s.rows[i] = rows - 1 - i
     s.n_rows = rows
+    s.counts = not s.states and (s.retention == 0 or not s.kv.caching)
     s.held_of = np.zeros(k, np.int64)
-    s.held_most = np.zeros(k, np.int64)
-    s.held_sum = np.zeros((2, k))
-    s.held_time = np.zeros(2)
-    s.held_at = 0.0
-    s.held_seen = np.zeros(k, np.int64)
-    s.blocked_seen = False
+    s.held_alike = np.zeros(s.n_specs, np.int64)
+    s.alike = np.zeros(k, np.int64)
+    for a in range(s.n_specs):
+        for j in range(s.spec_len[a]):
+            s.alike[s.spec_of[a, j]] = a
+    s.enough = 0
+    s.kind_of = np.zeros(k, np.int64)
+    kinds = 0
+    for i in range(k):
+        s.kind_of[i] = kinds
+        for j in range(i):
+            if groups[j, KIND] == groups[i, KIND] and groups[j, WINDOW] == groups[i, WINDOW]:
+                s.kind_of[i] = s.kind_of[j]
+                break
+        if s.kind_of[i] == kinds:
+            kinds += 1
+    s.n_pools = kinds
+    s.g_pools = np.zeros(kinds)
     s.hit = np.zeros((k, longest), np.int32)
     s.hit_len = np.zeros(k, np.int64)
     s.hit_tok = np.zeros(k, np.int64)
@@ -148,6 +170,7 @@ def new_group_state(replica, rec, cost, n, accept, fn, groups, specs, more, long
 @kernel
 def _more_rows(s):
     """Double the rows of tables; only what is in use is copied, so memory that was never touched stays so."""
+    own = keep(s)
     n, k, m = s.tab.shape
     tab = np.empty((2 * n, k, m), np.int32)
     tx = np.empty((2 * n, k, N_TX), np.int32)
@@ -162,8 +185,8 @@ def _more_rows(s):
                 tx[i, g, j] = s.tx[i, g, j]
             for j in range(s.tx[i, g, LEN]):
                 tab[i, g, j] = s.tab[i, g, j]
-    s.tab, s.tx, s.rk, s.rk_n = tab, tx, rk, rk_n
-    s.rows = np.empty(2 * n, np.int32)
+    own.tab, own.tx, own.rk, own.rk_n = tab, tx, rk, rk_n
+    own.rows = np.empty(2 * n, np.int32)
     for i in range(n):
         s.rows[i] = 2 * n - 1 - i
     s.n_rows = n

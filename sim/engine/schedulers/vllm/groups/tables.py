@@ -3,13 +3,17 @@
 
 import numpy as np
 
+from sim.engine.borrow import keep
 from sim.engine.kv.blocks import touch_block
+from sim.engine.schedulers.vllm.groups.counted import begin_counted, is_counted, slide_counted, take_counted
 from sim.engine.schedulers.vllm.groups.pool import fresh_entry, give_back, give_back_anonymous, give_back_unasked, grab, move_keys
 from sim.engine.schedulers.vllm.groups.register import note_key
 from sim.engine.schedulers.vllm.groups.state import (
     AL,
     ANON,
+    CHUNKED,
     CK,
+    HAVE,
     KIND,
     LAST,
     LEN,
@@ -20,11 +24,12 @@ from sim.engine.schedulers.vllm.groups.state import (
     PHI,
     RT,
     SIZE,
+    SLIDE,
     SLIDING,
     WINDOW,
     skipped,
 )
-from sim.engine.schedulers.vllm.state import NEVER
+from sim.engine.schedulers.vllm.state import CAP, NEVER
 from sim.jit import inline, kernel
 
 
@@ -73,8 +78,11 @@ def give_back_table(s, table, n, g, later):
 
 
 @inline
-def remove_skipped(s, row, p):
+def remove_skipped(s, slot, row, p):
     """Blocks that no layer looks at any more once ``p`` tokens are processed."""
+    if is_counted(s, slot):
+        slide_counted(s, slot, row, p)
+        return
     for g in range(s.n_groups):
         k = skipped(s, g, p)
         size = s.g[g, SIZE]
@@ -113,15 +121,18 @@ def _copy_on_write(s, source, copy):
         for i in range(s.cow_n):
             bigger[i, 0] = s.cow[i, 0]
             bigger[i, 1] = s.cow[i, 1]
-        s.cow = bigger
+        keep(s).cow = bigger
     s.cow[s.cow_n, 0] = source
     s.cow[s.cow_n, 1] = copy
     s.cow_n += 1
 
 
 @kernel
-def take_hits(s, row, loc, ext):
+def take_hits(s, slot, row, loc, ext):
     """First allocation: hit blocks of all groups, then those for what is loaded from elsewhere."""
+    if is_counted(s, slot):
+        begin_counted(s, row, loc, ext)
+        return
     for g in range(s.n_groups):
         t = s.tx[row, g]
         size = s.g[g, SIZE]
@@ -196,7 +207,11 @@ def _take_states(s, row, g, main):
 
 
 @inline
-def take(s, row, tokens, main):
+def take(s, slot, row, tokens, main):
+    """Tables for ``tokens``; ``main``: without drafts."""
+    if is_counted(s, slot):
+        take_counted(s, row, tokens)
+        return
     for g in range(s.n_groups):
         size = s.g[g, SIZE]
         t = s.tx[row, g]
@@ -215,26 +230,37 @@ def take(s, row, tokens, main):
 
 
 @inline
-def room_of(s, row, p):
-    """Tokens up to which nothing has to be taken, given back or noted: below it `grant` would change nothing."""
-    room = np.int64(NEVER)
-    for g in range(s.n_groups):
-        t = s.tx[row, g]
+def _room_of_states(s, row, g, p):
+    """Tokens up to which nothing of a recurrent group has to be taken, given back or noted."""
+    t = s.tx[row, g]
+    size = s.g[g, SIZE]
+    room = min(np.int64(t[LEN] - s.k_spec) * size, (max(p - 1, 0) // size + 1) * size + 1)
+    if t[PHI] > 0 or t[CK] > 0:
+        room = np.int64(0)
+    if t[LAST] >= 0 and t[LAST] < t[LEN] and s.tab[row, g, t[LAST]] != NULL:
+        room = min(room, np.int64((t[LAST] + 1) * size + 1))
+    return room
+
+
+@inline
+def note_room(s, slot, row, p):
+    """Tokens up to which nothing has to be taken, given back or noted once ``p`` are processed: below it `grant` would change nothing."""
+    have = slide = np.int64(NEVER)
+    by_spec = is_counted(s, slot)
+    for k in range(s.n_specs if by_spec else s.n_groups):
+        g = s.spec_of[k, 0] if by_spec else k
         size = s.g[g, SIZE]
         kind = s.g[g, KIND]
-        if kind == MAMBA and s.states:
-            room = min(room, (t[LEN] - s.k_spec) * size)
-            if t[PHI] > 0 or t[CK] > 0:
-                room = np.int64(0)
-            room = min(room, (max(p - 1, 0) // size + 1) * size + 1)
-            if t[LAST] >= 0 and t[LAST] < t[LEN] and s.tab[row, g, t[LAST]] != NULL:
-                room = min(room, np.int64((t[LAST] + 1) * size + 1))
-            continue
         if kind == MAMBA:
+            if s.states:
+                slide = min(slide, _room_of_states(s, row, g, p))
             continue
-        room = min(room, np.int64(t[LEN]) * size)
+        have = min(have, np.int64(s.tx[row, g, LEN]) * size)
         if kind == SLIDING:
-            room = min(room, (skipped(s, g, p) // size + 1) * size + s.g[g, WINDOW] - 1)
-        elif kind != 0:
-            room = min(room, (p // s.chunk + 1) * s.chunk)
-    return room
+            slide = min(slide, (skipped(s, g, p) // size + 1) * size + s.g[g, WINDOW] - 1)
+        elif kind == CHUNKED:
+            slide = min(slide, (p // s.chunk + 1) * s.chunk)
+    x = s.r_x
+    x[slot, HAVE] = have
+    x[slot, SLIDE] = slide
+    x[slot, CAP] = min(have, slide)
