@@ -191,7 +191,7 @@ def short_first(reference: Any) -> type:
     return ShortFirst
 
 
-def start(scenario: dict[str, Any]) -> tuple[Any, list[str]]:
+def start(scenario: dict[str, Any], lone: bool = False) -> tuple[Any, list[str]]:
     """As `conformance.start`, for vllm-ascend."""
     given, site, blocks = conformance.settings(scenario)
     arguments = {k: getattr(given, k) for k in given.model_fields_set if k not in ("version", "scheduler_reserve_full_isl")}
@@ -210,7 +210,7 @@ def start(scenario: dict[str, Any]) -> tuple[Any, list[str]]:
     cost = new_linear_cost(np.array([a, a]), np.array([TOKENS, SPARE], np.int64), np.array([[b, c], [b, c]]))
     recorder = new_recorder(1, 0, 1.0, len(scenario["requests"]) + 1, 8, 1.0, 1.0)
     state = VllmAscend.new_state(params, site, blocks, 0, recorder, cost)
-    return state, conformance.send(state, scenario)
+    return state, conformance.send(state, scenario, lone)
 
 
 def scenario_of(seed: int, lanes: bool) -> dict[str, Any]:
