@@ -45,6 +45,7 @@ def test_the_cheapest_maintained_one_is_recommended() -> None:
     assert best(priced).engine == "sglang"  # type: ignore[union-attr]
     assert best([row("vllm", 1, holds=False)]) is None
     assert "No engine" in advice([row("vllm", 1, holds=False)], "", 8.0)[0][0]
+    assert "ended before" in advice([row("vllm", 1, holds=False)], "", 8.0, stopped=True)[0][0]
     assert best([row("tgi", 1)]).engine == "tgi"  # type: ignore[union-attr]
 
 

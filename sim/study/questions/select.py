@@ -129,7 +129,8 @@ class Select(Study):
         found = [examine(i, choice, made, aim) for i, (choice, made) in enumerate(zip(self._choices, self._made, strict=True))]
         finals: dict[int, Any] = {}
         models: dict[int, Any] = {}
-        warnings = []
+        warnings: list[str] = []
+        stopped = False
         try:
             open_ = [c for c in found if not c.refused]
             for lo in range(0, len(open_), 4):
@@ -142,8 +143,9 @@ class Select(Study):
             for f, m in zip(sure, (yield from together([model_band(f) for f in sure])), strict=True):
                 models[f.candidate.number] = m
         except Interrupted:
+            stopped = True
             warnings.append("The study was interrupted: engines that are missing were not reached.")
-        return self._answer(found, finals, models, warnings)
+        return self._answer(found, finals, models, warnings, stopped)
 
     def _engines(self) -> list[str]:
         return list(dict.fromkeys(str(c["deployment.engine"]["name"]) for c in self._choices))
@@ -171,7 +173,7 @@ class Select(Study):
             return None
 
     def _answer(
-        self, found: Sequence[Any], finals: Mapping[int, Any], models: Mapping[int, Any], warnings: list[str]
+        self, found: Sequence[Any], finals: Mapping[int, Any], models: Mapping[int, Any], warnings: list[str], stopped: bool
     ) -> SelectAnswer:
         from sim.study.selection.advice import advice
 
@@ -188,7 +190,7 @@ class Select(Study):
                 "The engines run on different accelerators and no prices are given: a count of accelerators is no measure of cost."
             )
         rate = next((c.rate for c in found if math.isfinite(c.rate)), math.nan)
-        english, chinese = advice(rows, currency, rate)
+        english, chinese = advice(rows, currency, rate, stopped)
         tried = [
             {
                 "engine": c.choice["deployment.engine"]["name"],

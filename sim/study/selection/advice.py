@@ -83,11 +83,13 @@ def best(rows: Sequence[Row]) -> Row | None:
     return min(able, key=rank, default=None)
 
 
-def advice(rows: Sequence[Row], currency: str, rate: float) -> tuple[list[str], list[str]]:
-    """(English, Chinese): the recommendation under this traffic, then what to mind."""
+def advice(rows: Sequence[Row], currency: str, rate: float, stopped: bool = False) -> tuple[list[str], list[str]]:
+    """(English, Chinese): the recommendation under this traffic, then what to mind. ``stopped``: the study was, before its end."""
     top = best(rows)
     if not rows:
         return ["No engine was judged before the study ended."], ["研究结束前未能评估任何引擎。"]
+    if top is None and stopped:
+        return ["The study ended before any engine was confirmed to hold the SLO."], ["研究在确认任何引擎满足 SLO 之前已结束。"]
     if top is None:
         return ["No engine holds the SLO on the hardware that was tried."], ["在所尝试的硬件上，没有引擎满足 SLO。"]
     name, cards = TITLES.get(top.engine, top.engine), top.accelerators or 0
