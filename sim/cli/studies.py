@@ -88,7 +88,7 @@ def _option(name: str, field: Any) -> Any:
     flags = [f"--{name.replace('_', '-')}", *([extra["option"]] if "option" in extra else [])]
     if extra.get("metavar") and hint is float:
         hint = str  # shares such as 2%
-    text = f"{field.description or name}{choices}{default}"
+    text = f"{field.description or name}{choices}{default}".replace("[", r"\[")  # help is markup, and servesim[search] is not
     return Annotated[
         Optional[hint], typer.Option(*flags, help=text[0].upper() + text[1:], metavar=extra.get("metavar"), show_default=False)
     ]

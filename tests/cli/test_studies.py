@@ -238,3 +238,8 @@ def test_an_interrupted_search_keeps_its_probes(tmp_path: Path) -> None:
     whole = ask()
     assert (tmp_path / "runs.jsonl").read_text().startswith(before)
     assert whole == sim.capacity(scenario, tolerance=0.1, replications=2, jobs=1)
+
+
+def test_help_shows_names_in_brackets(servesim: Command) -> None:
+    """Help is markup; the name of an extra is not."""
+    assert "servesim[search]" in servesim("plan", "--help").out
