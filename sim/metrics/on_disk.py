@@ -1,14 +1,12 @@
-"""Requests of a run that are too many to hold: a table whose columns lie on disk, one file each, and are read when they are asked for.
+"""Requests of a run that are too many to hold: a table whose columns lie on disk, one file (`sim.scratch`) each, and are read when they are asked for.
 
-The files have no name, so that nothing is left of them whatever ends the program. What reads a table column by column needs no more memory than
+What reads a table column by column needs no more memory than
 for the columns that it holds at once; what goes through it in blocks of rows (`DiskTable.change`) needs that of a block.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
-import tempfile
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import suppress
@@ -16,6 +14,8 @@ from typing import IO, Any, Final
 
 import numpy as np
 import numpy.typing as npt
+
+from sim import scratch
 
 Array = npt.NDArray[Any]
 Columns = MutableMapping[str, Array]
@@ -27,7 +27,6 @@ BLOCK_ROWS: Final = 1 << 20
 """Rows of a block, and of a row group in Parquet."""
 ROW_BYTES: Final = 300
 """On disk, of a row and of what is derived of it, while the rows are brought into order."""
-_PLACES: Final = ("TMPDIR", "TEMP", "TMP")
 
 
 class DiskTable(Columns):
@@ -122,7 +121,7 @@ class DiskTable(Columns):
         self._files |= kept
 
     def _new(self, name: str, dtype: np.dtype[Any]) -> IO[bytes]:
-        file = tempfile.TemporaryFile(dir=place())  # noqa: SIM115 - it lives as long as the table
+        file = scratch.new_file()
         self._files[name] = file, dtype
         return file
 
@@ -153,15 +152,8 @@ def put(columns: Columns, of: Callable[[Columns], Mapping[str, Array]]) -> None:
         columns.update(of(columns))
 
 
-def place() -> str:
-    """The folder for what has no room in memory: as the environment says, else one that outlives a restart, as ``/tmp`` may be memory itself."""
-    if not any(os.environ.get(name) for name in _PLACES) and os.access("/var/tmp", os.W_OK):
-        return "/var/tmp"
-    return tempfile.gettempdir()
-
-
 def has_room(rows: float) -> bool:
     """Whether there is room on disk for so many rows."""
     with suppress(OSError):
-        return shutil.disk_usage(place()).free > rows * ROW_BYTES
+        return shutil.disk_usage(scratch.place()).free > rows * ROW_BYTES
     return False

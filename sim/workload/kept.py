@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from sim import scratch
 from sim.errors import DataError
 from sim.workload.table import RequestBlock
 from sim.workload.waits import Waits
@@ -22,7 +22,7 @@ _SPANS = ("span_id", "span_start", "span_len")
 class Kept:
     """Blocks of requests on disk (Arrow, LZ4: some 40 bytes a request, 5 a span). `add` them, `done`, then `blocks` at any time.
 
-    The file has no name and goes with the process; the environment's ``TMPDIR`` says where it lies.
+    The file (`sim.scratch`) has no name and goes with the process; the environment's ``TMPDIR`` says where it lies.
     """
 
     requests: int = 0
@@ -38,7 +38,7 @@ class Kept:
         made = _to_arrow(block)
         try:
             if self._writer is None:
-                self._file = tempfile.TemporaryFile(prefix="servesim-")  # noqa: SIM115 - lives as long as this object
+                self._file = scratch.new_file()
                 weakref.finalize(self, self._file.close)
                 self._writer = pa.ipc.new_file(
                     pa.PythonFile(self._file, "w"), made.schema, options=pa.ipc.IpcWriteOptions(compression="lz4")
@@ -72,8 +72,9 @@ class Kept:
 
 
 def _no_room(error: OSError) -> DataError:
-    where = tempfile.gettempdir()
-    return DataError(where, f"a large trace cannot be kept here ({error.strerror or error})", "TMPDIR names another folder")
+    return DataError(
+        scratch.place(), f"a large trace cannot be kept here ({error.strerror or error})", "TMPDIR names another folder"
+    )
 
 
 def _to_arrow(block: RequestBlock) -> Any:

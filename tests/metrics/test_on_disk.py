@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import sim
+from sim import scratch
 from sim.fleet import kept, world
 from sim.metrics import on_disk, store
 from sim.metrics.on_disk import DiskTable
@@ -80,7 +81,7 @@ def test_nothing_of_it_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("tempfile.tempdir", None)
     table = DiskTable()
     table["a"] = np.arange(5)
-    assert on_disk.place() == str(tmp_path) and list(tmp_path.iterdir()) == []
+    assert scratch.place() == str(tmp_path) and list(tmp_path.iterdir()) == []
 
 
 class TestTable:
