@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
-from typing import Any
+from typing import Any, cast
 
 from sim import registry
 from sim.cost.build import build_step_cost
@@ -106,9 +106,8 @@ class Plan:
         states = [self.engine(i, recorder) for i in range(n)]
         if self.ranks is None:
             group: Group = self.scheduler.group(states, recorder)
-            if self.tiers is not None:
-                tiered: Any = group
-                tiered.with_tiers(self.tiers)
+            if (tiers := self.tiers) is not None:
+                cast(Any, group).with_tiers(tiers)
         else:
             from sim.fleet.ranks import ranked_group
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sim.policy.fault import Fault, Hands, Unit
+from sim.policy.fault import Fault, Hands
 from sim.registry import register
 
 
@@ -13,10 +13,6 @@ class StoreLoss(Fault):
     name = "store_loss"
     touches = "store"
     scope = "fleet"
-
-    def lasts(self, unit: Unit) -> float:
-        """As set."""
-        return float(self.params.for_ or 0.0)
 
     def begin(self, hands: Hands, replica: int) -> None:
         """Everything in it is gone."""
