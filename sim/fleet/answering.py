@@ -156,12 +156,7 @@ class AnsweringClients(Clients):
         found = loop.next(k)
         if found is not None:
             block, row = found
-            due = float(block.arrival_s[row]) if loop.paced else self._clock.now
-            if due > self._clock.now:
-                self._not_too_late(due)
-                self._clock.call(due, lambda: self._post(block, row, client))
-            else:
-                self._post(block, row, client)
+            self._paced(loop, float(block.arrival_s[row]), lambda: self._post(block, row, client))
 
     def _over(self) -> bool:
         return self._clock.now >= self._until or self._stopped or self.sent >= self._most

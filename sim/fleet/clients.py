@@ -68,6 +68,14 @@ class Clients(Station):
         if not self.then.arrive(request):
             self.refused(request, max(request.arrival, self._clock.now))
 
+    def _paced(self, loop: Any, due: float, post: Callable[[], None]) -> None:
+        """Now, or when it is due where the `ClosedLoop` is paced."""
+        if loop.paced and due > self._clock.now:
+            self._not_too_late(due)
+            self._clock.call(due, post)
+        else:
+            post()
+
     def _not_too_late(self, time: float) -> None:
         if min(time, self._until) > LATEST:
             raise too_late(time)
@@ -216,12 +224,7 @@ class WaitingClients(Clients):
         if found is None:
             return
         block, row = found
-        due = float(block.arrival_s[row]) if self._loop.paced else now
-        if due > now:
-            self._not_too_late(due)
-            self._clock.call(due, lambda: self._post(client, block, row))
-        else:
-            self._post(client, block, row)
+        self._paced(self._loop, float(block.arrival_s[row]), lambda: self._post(client, block, row))
 
     def _post(self, client: int, block: RequestBlock, row: int) -> None:
         now = self._clock.now
