@@ -45,18 +45,6 @@ class TestLlumnix(RouterLaws):
     runs = False
 
 
-def _others():
-    """The other routers on replicas that are made up, each a class of its own."""
-    covered = {cls.router for cls in RouterLaws.__subclasses__()}
-    for name in registry.names("router"):
-        if name not in covered and registry.lookup("router", name).name == name:
-            title = "Test" + name.title().replace("_", "").replace("-", "").replace(".", "")
-            globals()[title] = type(title, (RouterLaws,), {"router": name, "runs": False, "__module__": __name__})
-
-
-_others()
-
-
 class TestQueueLimit(AdmissionLaws):
     policy = "queue_limit"
     settings: ClassVar = {"max_concurrent_requests": 3, "queue_size": 20, "queue_timeout_secs": 5}
@@ -94,10 +82,11 @@ def _each(kind, laws, attribute, **how):
     covered = {getattr(cls, attribute) for cls in laws.__subclasses__()}
     for name in registry.names(kind):
         if name not in covered and registry.lookup(kind, name).name == name:
-            title = f"Test{kind.title()}" + name.title().replace("_", "").replace("-", "")
+            title = f"Test{kind.title()}" + name.title().replace("_", "").replace("-", "").replace(".", "")
             globals()[title] = type(title, (laws,), {attribute: name, "__module__": __name__, **how})
 
 
+_each("router", RouterLaws, "router", runs=False)
 _each("client", ClientLaws, "client", runs=False)
 _each("fault", FaultLaws, "fault")
 
