@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sim.errors import ConfigError, NotModelledError, did_you_mean
+from sim.errors import ConfigError, NotModelledError
 from sim.model.checkpoint_torch import hqq, torchao
-from sim.model.quant import integer_format
+from sim.model.quant import integer_format, not_known
 
 Block = Mapping[str, Any]
 
@@ -55,7 +55,7 @@ class Stored:
         """The same with routed experts in a format of their own (DeepSeek V4)."""
         known = {"fp4": "mxfp4-linear", "fp8": "fp8", "bf16": ""}
         if not isinstance(dtype, str) or dtype not in known:
-            raise _unknown(field, str(dtype), known)
+            raise not_known(field, str(dtype), known)
         if self.weights != "fp8" or self.groups:
             return self
         return replace(self, groups=((("re:.*\\.experts.*",), known[dtype]), (ALL, self.weights)))
@@ -100,12 +100,7 @@ def stored(block: object, field: str) -> Stored:
     if method == "hqq":
         weights, plain = hqq(block, field)
         return Stored(weights, "", method, (*_names(block, field), *plain))
-    raise _unknown(f"{field}.quant_method", method, _METHODS)
-
-
-def _unknown(field: str, kind: str, known: Iterable[str]) -> NotModelledError:
-    known = sorted(known)
-    return NotModelledError(field, kind, "this number format is not modelled", ", ".join(known), did_you_mean(kind, known))
+    raise not_known(f"{field}.quant_method", method, _METHODS)
 
 
 def _names(block: Block, field: str) -> tuple[str, ...]:
@@ -142,7 +137,7 @@ _ASCEND = {
 def ascend(kind: str, field: str) -> Stored:
     """The format named under ``quantize`` by ModelSlim (vllm-ascend, MindIE)."""
     if kind.lower() not in _ASCEND:
-        raise _unknown(field, kind, _ASCEND)
+        raise not_known(field, kind, _ASCEND)
     return Stored(_ASCEND[kind.lower()], "", "modelslim")
 
 
@@ -158,12 +153,12 @@ def _modelopt(block: Block, method: str, field: str) -> Stored:
     elif scheme:
         kv = kv or _scheme(scheme, field)
     if kv and str(kv).upper() not in ("FP8", "NONE"):
-        raise _unknown(f"{field}.kv_cache_quant_algo", str(kv), ["FP8"])
+        raise not_known(f"{field}.kv_cache_quant_algo", str(kv), ["FP8"])
     held = "fp8" if str(kv).upper() == "FP8" else ""
     if algo == "MIXED_PRECISION":
         return _mixed(block, held, field)
     if algo and algo not in _MODELOPT:
-        raise _unknown(f"{field}.quant_algo", algo, [*_MODELOPT, "MIXED_PRECISION"])
+        raise not_known(f"{field}.quant_algo", algo, [*_MODELOPT, "MIXED_PRECISION"])
     return Stored(_MODELOPT.get(algo, ""), held, "modelopt", _names(block, field))
 
 
@@ -178,7 +173,7 @@ def _mixed(block: Block, kv: str, field: str) -> Stored:
     for name, said in layers.items():
         algo = str(said.get("quant_algo") if isinstance(said, Mapping) else said).upper()
         if algo not in _MODELOPT:
-            raise _unknown(f"{field}.quantized_layers.{name}", algo, _MODELOPT)
+            raise not_known(f"{field}.quantized_layers.{name}", algo, _MODELOPT)
         by_format.setdefault(_MODELOPT[algo], []).append(str(name))
     groups = tuple((tuple(names), form) for form, names in by_format.items())
     most = max(by_format, key=lambda form: len(by_format[form]))
@@ -191,7 +186,7 @@ def _scheme(scheme: object, field: str) -> str:
         raise ConfigError(f"{field}.kv_cache_scheme", scheme, "must be a mapping")
     kind, bits = scheme.get("type"), scheme.get("num_bits")
     if (kind, bits) != ("float", 8):
-        raise _unknown(f"{field}.kv_cache_scheme", f"{kind} {bits}", ["float 8"])
+        raise not_known(f"{field}.kv_cache_scheme", f"{kind} {bits}", ["float 8"])
     return "fp8"
 
 
@@ -201,7 +196,7 @@ def _scheme(scheme: object, field: str) -> str:
 def _compressed(block: Block, field: str) -> Stored:
     form = str(block.get("format") or "")
     if form not in _FORMATS:
-        raise _unknown(f"{field}.format", form, _FORMATS)
+        raise not_known(f"{field}.format", form, _FORMATS)
     ignore, scheme = _names(block, field), block.get("kv_cache_scheme")
     kv = _scheme(scheme, field) if scheme else ""
     groups = block.get("config_groups")
@@ -254,7 +249,7 @@ def _group_format(form: str, weights: Block, inputs: Block, field: str) -> str:
             return "fp8"
         return "nvfp4" if group == 16 else "mxfp4-linear" if group == 32 else _refuse(f"{kind} {bits} group {group}", field)
     if kind != "int":
-        raise _unknown(f"{field}.weights.type", kind, ["int", "float"])
+        raise not_known(f"{field}.weights.type", kind, ["int", "float"])
     acts, act_kind = inputs.get("num_bits"), inputs.get("type")
     if not weights and form == "int-quantized":
         return "w8a8"
@@ -270,7 +265,7 @@ def _group_format(form: str, weights: Block, inputs: Block, field: str) -> str:
 
 
 def _refuse(kind: str, field: str) -> str:
-    raise _unknown(f"{field}.weights", kind, ["int 3, 4, 8", "float 8", "float 4 group 16", "float 4 group 32"])
+    raise not_known(f"{field}.weights", kind, ["int 3, 4, 8", "float 8", "float 4 group 16", "float 4 group 32"])
 
 
 # ---- integers, bitsandbytes, Quark
@@ -333,5 +328,5 @@ def _quark_format(group: object, field: str) -> str:
         raise ConfigError(f"{field}.weight", weight, "must be a mapping")
     dtype = str(weight.get("dtype") or "").lower()
     if dtype not in _QUARK:
-        raise _unknown(f"{field}.weight.dtype", dtype, _QUARK)
+        raise not_known(f"{field}.weight.dtype", dtype, _QUARK)
     return _QUARK[dtype]

@@ -6,11 +6,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from sim.errors import ConfigError, NotModelledError, did_you_mean
-from sim.model.quant import integer_format
+from sim.errors import ConfigError, NotModelledError
+from sim.model.quant import integer_format, not_known
 
 Block = Mapping[str, Any]
 Group = tuple[tuple[str, ...], str]
@@ -45,7 +45,7 @@ def torchao(block: Block, field: str) -> tuple[str, tuple[Group, ...], tuple[str
     kind = block.get("quant_type")
     if isinstance(kind, str):
         if kind not in _NAMES:
-            raise _unknown(f"{field}.quant_type", kind, _NAMES)
+            raise not_known(f"{field}.quant_type", kind, _NAMES)
         return _format(_NAMES[kind], block.get("quant_type_kwargs") or {}, f"{field}.quant_type"), (), ()
     said = kind.get("default") if isinstance(kind, Mapping) else None
     if not isinstance(said, Mapping) or not isinstance(said.get("_type"), str):
@@ -108,10 +108,5 @@ def _format(kind: str, data: Block, field: str) -> str:
             raise ConfigError(f"{field}.group_size", group, "must be a group of torchao's 4-bit kernels", "32, 64, 128, 256")
         return integer_format(4, group, True, wide=True)
     if kind not in _CONFIGS:
-        raise _unknown(f"{field}._type", kind, ["Int4WeightOnlyConfig", *_CONFIGS, *_BY_MODULE])
+        raise not_known(f"{field}._type", kind, ["Int4WeightOnlyConfig", *_CONFIGS, *_BY_MODULE])
     return _CONFIGS[kind]
-
-
-def _unknown(field: str, kind: str, known: Iterable[str]) -> NotModelledError:
-    known = sorted(known)
-    return NotModelledError(field, kind, "this number format is not modelled", ", ".join(known), did_you_mean(kind, known))

@@ -50,8 +50,8 @@ def _images(owner: Keys, v: Keys, params: int) -> Images:
     """
     if isinstance(v.get("width"), Mapping) or v.get("architecture"):
         return NO_IMAGES
-    depth = v.whole("depth", "num_hidden_layers", "vt_num_hidden_layers", "layers", default=0, least=0)
-    width = v.whole("embed_dim", "hidden_size", "vt_hidden_size", "width", "mm_hidden_size", default=0, least=0)
+    v = _filled(v)
+    depth, width = _layers(v)
     full = len(v.where("fullatt_block_indexes")) if v.get("window_size") and v.get("fullatt_block_indexes") else depth
     size, side = (_side(v, key) for key in ("image_size", "patch_size"))
     whole = (size // side) ** 2 if size and side and str(v.get("model_type")) != "pixtral" else 0
@@ -114,6 +114,17 @@ _ALIGNED = {"aya_vision": 28672, "cohere2_vision": 36864}  # configuration_aya_v
 _PIXTRAL = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24}  # configuration_pixtral.py
 
 
+def _filled(v: Keys) -> Keys:
+    """The section with what the tower's configuration class has where keys are missing."""
+    return Keys({**_PIXTRAL, **v.raw}, v.name, v.field) if str(v.get("model_type")) == "pixtral" else v
+
+
+def _layers(v: Keys) -> tuple[int, int]:
+    """(number, width) of a tower's layers; 0 where the section does not say."""
+    depth = v.whole("depth", "num_hidden_layers", "vt_num_hidden_layers", "layers", default=0, least=0)
+    return depth, v.whole("embed_dim", "hidden_size", "vt_hidden_size", "width", "mm_hidden_size", default=0, least=0)
+
+
 def _vision(v: Keys) -> int:
     """A vision transformer. ``depth`` or ``num_hidden_layers`` layers, patches, and a merger of ``spatial_merge_size`` squared patches."""
     kind = str(v.get("model_type") or "")
@@ -123,16 +134,10 @@ def _vision(v: Keys) -> int:
     named = re.search(r"_(\d+)m(_|$)", str(v.get("architecture") or ""))
     if named:  # timm's names tell the size: mobilenetv5_300m_enc
         return int(named[1]) * 1_000_000
-    if kind == "pixtral":
-        v = Keys({**_PIXTRAL, **v.raw}, v.name, v.field)
-    depth = v.whole("depth", "num_hidden_layers", "vt_num_hidden_layers", "layers", default=0, least=0)
+    v = _filled(v)
+    depth, hidden = _layers(v)
     embed = v.get("embed_dim")
     ratio = v.number("mlp_ratio", default=4.0)
-    hidden = v.whole(
-        *(("embed_dim",) if embed is not None else ("hidden_size", "vt_hidden_size", "width", "mm_hidden_size")),
-        default=0,
-        least=0,
-    )
     inner = v.whole("intermediate_size", "vt_intermediate_size", default=int(hidden * ratio), least=0)
     out = v.whole("out_hidden_size", "hidden_size" if embed is not None else "text_hidden_size", default=0, least=0)
     size = v.get("patch_size")

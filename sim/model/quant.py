@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from types import MappingProxyType
 
-from sim.errors import UnknownNameError
+from sim.errors import NotModelledError, UnknownNameError, did_you_mean
 
 # Roles of tensors. `inventory` gives every tensor one of them.
 ATTENTION, VALUE, MLP, DOWN, EXPERT, EXPERT_DOWN = "attention", "value", "mlp", "down", "expert", "expert_down"
@@ -178,3 +178,9 @@ def kv_dtype(name: str, field: str = "model.kv_cache") -> str:
 def kv_element_bytes(name: str) -> float:
     """Bytes of one element of the KV cache, block scales included."""
     return _KV_BITS[kv_dtype(name)] / 8.0
+
+
+def not_known(field: str, kind: str, known: Iterable[str]) -> NotModelledError:
+    """The error for a number format of a checkpoint that is none of those ``known``."""
+    known = sorted(known)
+    return NotModelledError(field, kind, "this number format is not modelled", ", ".join(known), did_you_mean(kind, known))

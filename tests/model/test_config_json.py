@@ -222,3 +222,12 @@ def test_a_config_that_was_edited_is_read_again(tmp_path):
         json.dumps({"quantization": {"quant_algo": "FP8", "kv_cache_quant_algo": None}})
     )
     assert load_model(str(tmp_path)).weight_bytes() < 0.7 * load_model("llama-3.1-8b").weight_bytes()
+
+
+def test_a_tower_that_names_no_sizes_attends_with_those_of_its_class():
+    """Published Pixtral sections leave sizes to the configuration class; naming the same ones changes nothing."""
+    said = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24}
+    section = {"model_type": "pixtral", "patch_size": 16, "image_size": 1024}
+    short, whole = (spec_from_config({**LLAMA, "vision_config": {**section, **more}}, "mine") for more in ({}, said))
+    assert short.images == whole.images
+    assert short.images.attention == 24 * 1024
