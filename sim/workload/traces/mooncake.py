@@ -129,7 +129,7 @@ class Mooncake(Trace):
         clock, first, turns = Clock(self.unit_s), 0, False
         waiting = WaitingRows()
         held: list[RequestBlock] = []
-        grows = self.params.context == "accumulate"
+        delayed, grows = False, self.params.context == "accumulate"
         for records in json_pieces(path, _FIELDS):
             self._check(path, records)
             prompt, output = tokens(records.source, records["input_length"]), tokens(records.source, records["output_length"])
@@ -141,7 +141,10 @@ class Mooncake(Trace):
             columns: dict[str, Any] = {"session": session, "priority": _priority(records)}
             if grows or turns or records.present & _DELAYS:
                 turns = True
-                if waiting.starts or not grows or records.present & _DELAYS:
+                if records.present & _DELAYS and not delayed:
+                    self._before_delays(held, clock, waiting)
+                delayed = delayed or bool(records.present & _DELAYS)
+                if delayed:
                     arrival = self._turns(path, records, session, waiting)
                 else:
                     arrival = clock.arrivals(records.source, records["timestamp"])
@@ -160,6 +163,13 @@ class Mooncake(Trace):
             block = RequestBlock.concat(held)
             block = accumulated(block) if grows else block
             yield by_arrival(waiting.attach(block) if waiting.starts else block)
+
+    def _before_delays(self, held: list[RequestBlock], clock: Clock, waiting: WaitingRows) -> None:
+        """Pieces that came before the first delay of a file join those that follow: times as the file has them, rows that others wait for."""
+        for block in held:
+            block.arrival_s = block.arrival_s + clock.first * self.unit_s
+            if self.params.delays == "wait":
+                waiting.add_all(block.arrival_s, np.full(len(block), np.nan), block.session)
 
     def _check(self, path: Path, records: Records) -> None:
         names = records.present
