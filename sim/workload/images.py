@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sim.workload import content
 from sim.workload.base import Traffic
-from sim.workload.labels import _Draw
+from sim.workload.labels import Draw
 from sim.workload.table import MAX_TOKENS, RequestBlock
 
 PER_REQUEST = 1 << 10
@@ -40,11 +40,8 @@ def with_images(block: RequestBlock, images: NDArray[Any], tokens: int) -> Reque
         np.concatenate([[0], np.cumsum(np.diff(off) + none + images)]), np.insert(ids, place, new), np.insert(start, place, 0),
         np.insert(length, place, tokens),
     )  # fmt: skip
-    names = ("max_tokens", "priority", "session", "lora", "klass", "tenant", "out_content", "waits")
     prompt = np.minimum(block.prompt_tokens.astype(np.int64) + images * tokens, MAX_TOKENS)
-    return RequestBlock.of(
-        block.arrival_s, prompt, block.output_tokens, spans=spans, **{name: getattr(block, name) for name in names}
-    )
+    return block.with_prompts(prompt, spans)
 
 
 class ImageTraffic(Traffic):
@@ -87,5 +84,5 @@ class ImageTraffic(Traffic):
 def imaged(traffic: Traffic, section: Mapping[str, Any], seed: int) -> Traffic:
     """The traffic with the images of its section (``{share, count, tokens}``, validated)."""
     share = float(section.get("share", 1.0))
-    draw = _Draw(seed, "images", [0, 1], [1.0 - share, share])
+    draw = Draw(seed, "images", [0, 1], [1.0 - share, share])
     return ImageTraffic(traffic, draw, int(section.get("count", 1)), int(section["tokens"]))

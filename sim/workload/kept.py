@@ -9,12 +9,9 @@ from typing import Any
 
 from sim import scratch
 from sim.errors import DataError
-from sim.workload.table import RequestBlock
+from sim.workload.table import PER_ROW, RequestBlock
 from sim.workload.waits import Waits
 
-_PLAIN = (
-    "arrival_s", "prompt_tokens", "output_tokens", "max_tokens", "priority", "session", "lora", "klass", "tenant", "out_content",
-)  # fmt: skip
 _SPANS = ("span_id", "span_start", "span_len")
 
 
@@ -81,7 +78,7 @@ def _to_arrow(block: RequestBlock) -> Any:
     import pyarrow as pa
 
     waits = block.waits or Waits.none(len(block))
-    columns = {name: pa.array(getattr(block, name)) for name in _PLAIN}
+    columns = {name: pa.array(getattr(block, name)) for name in PER_ROW}
     columns |= {name: _lists(block.span_off, getattr(block, name)) for name in _SPANS}
     columns |= {"wait_s": pa.array(waits.wait_s), "awaited": pa.array(waits.awaited), "key": _lists(waits.off, waits.key)}
     return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
@@ -94,7 +91,7 @@ def _lists(off: Any, values: Any) -> Any:
 
 
 def _from_arrow(batch: Any, waits: bool) -> RequestBlock:
-    columns: dict[str, Any] = {name: _own(batch.column(name)) for name in _PLAIN}
+    columns: dict[str, Any] = {name: _own(batch.column(name)) for name in PER_ROW}
     columns |= {name: _own(batch.column(name).values) for name in _SPANS}
     columns["span_off"] = _own(batch.column(_SPANS[0]).offsets)
     if not waits:

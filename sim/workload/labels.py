@@ -19,7 +19,7 @@ from sim.workload.table import RequestBlock
 _GOLDEN, _MIX_1, _MIX_2 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
 
-class _Draw:
+class Draw:
     """A label for each request: ``values`` with ``weights``, by what the request is and not by where it stands.
 
     The same request has the same label at any rate, in any block size, and whatever else is left out; turns of a session have one label.
@@ -31,6 +31,7 @@ class _Draw:
         self._cdf = np.cumsum(np.asarray(weights, np.float64)) / np.sum(weights)
 
     def __call__(self, block: RequestBlock) -> NDArray[np.int32]:
+        """The labels of the requests [n]."""
         who = np.where(block.session >= 0, block.session, block.out_content).astype(np.uint64)
         with np.errstate(over="ignore"):
             x = (who + self._salt) * _GOLDEN  # SplitMix64
@@ -44,7 +45,7 @@ class _Draw:
 class LabelledTraffic(Traffic):
     """Another traffic whose requests name adapters or have priorities."""
 
-    def __init__(self, inner: Traffic, draws: Mapping[str, _Draw]) -> None:
+    def __init__(self, inner: Traffic, draws: Mapping[str, Draw]) -> None:
         self._inner, self._draws = inner, draws
         self.notes, self.tenants, self.waits, self.images = inner.notes, inner.tenants, inner.waits, inner.images
         self.total, self.max_prompt_tokens, self.max_tokens = inner.total, inner.max_prompt_tokens, inner.max_tokens
@@ -79,13 +80,13 @@ def labelled(traffic: Traffic, section: Mapping[str, Any], seed: int, field: str
 
     Raises `ConfigError` where the traffic has its own.
     """
-    draws: dict[str, _Draw] = {}
+    draws: dict[str, Draw] = {}
     if section.get("adapters") is not None:
         weights = _adapter_weights(as_mapping(section["adapters"]))
-        draws["lora"] = _Draw(seed, "adapters", np.arange(len(weights)), weights)
+        draws["lora"] = Draw(seed, "adapters", np.arange(len(weights)), weights)
     if section.get("priorities") is not None:
         given = sorted(section["priorities"].items())
-        draws["priority"] = _Draw(seed, "priorities", [p for p, _ in given], [w for _, w in given])
+        draws["priority"] = Draw(seed, "priorities", [p for p, _ in given], [w for _, w in given])
     if not draws:
         return traffic
     first = next(iter(traffic.blocks()), None)

@@ -34,6 +34,8 @@ _DTYPES = {
     "tenant": np.int32,
     "out_content": np.int64,
 }
+PER_ROW = tuple(_DTYPES)
+"""Columns [n]."""
 _SPANS = ("span_off", "span_id", "span_start", "span_len")
 
 
@@ -167,6 +169,11 @@ class RequestBlock:
     def spans(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         """Offsets, content ids, starts and lengths, in the order an engine takes them."""
         return self.span_off, self.span_id, self.span_start, self.span_len
+
+    def with_prompts(self, prompt_tokens: ArrayLike, spans: tuple[ArrayLike, ...]) -> RequestBlock:
+        """The same requests with other prompts; ``spans`` as `of` takes them."""
+        kept: dict[str, Any] = {name: getattr(self, name) for name in (*PER_ROW[3:], "waits")}
+        return RequestBlock.of(self.arrival_s, prompt_tokens, self.output_tokens, spans=spans, **kept)
 
     def limited(self, max_tokens: int | None) -> RequestBlock:
         """The same requests under a client limit of ``max_tokens``, where longer outputs end. None: unchanged."""

@@ -194,9 +194,13 @@ def maybe(source: Source, column: Column, missing: float) -> NDArray[np.float64]
     import pandas as pd
 
     series = pd.Series(column.values)
-    empty = series.isna().to_numpy()
-    filled = series.fillna(0) if series.dtype.kind in "iuf" else series.astype(object).where(~empty, 0)
-    return np.where(empty, missing, numbers(source, Column(column.name, filled), "must be a finite number, or empty"))
+    found = numbers(source, Column(column.name, _filled(series)), "must be a finite number, or empty")
+    return np.where(series.isna().to_numpy(), missing, found)
+
+
+def _filled(series: Any) -> Any:
+    """0 where a cell is empty."""
+    return series.fillna(0) if series.dtype.kind in "iuf" else series.astype(object).where(series.notna(), 0)
 
 
 def tokens(source: Source, column: Column, least: int = 1) -> NDArray[np.int32]:
@@ -215,11 +219,7 @@ def whole(source: Source, column: Column, low: int, high: int) -> NDArray[np.int
     import pandas as pd
 
     rule = f"must be a whole number in [{low}, {high}]"
-    series = pd.Series(column.values)
-    filled = Column(
-        column.name, series.fillna(0) if series.dtype.kind in "iuf" else series.astype(object).where(series.notna(), 0)
-    )
-    values = numbers(source, filled, rule)
+    values = numbers(source, Column(column.name, _filled(pd.Series(column.values))), rule)
     bad = (values < low) | (values > high) | (values != np.floor(values))
     if bad.any():
         row = int(np.argmax(bad))

@@ -111,10 +111,7 @@ def accumulated(block: RequestBlock) -> RequestBlock:
         talk.add(own[row], outputs[row])
     flat = np.array([piece for s in spans for piece in s], np.int64).reshape(-1, 3)
     counts = np.array([len(s) for s in spans])
-    columns = ("max_tokens", "priority", "session", "lora", "klass", "tenant", "out_content", "waits")
-    given: dict[str, Any] = {name: getattr(block, name) for name in columns}
-    given["spans"] = (np.concatenate([[0], np.cumsum(counts)]), flat[:, 0], flat[:, 1], flat[:, 2])
-    return RequestBlock.of(block.arrival_s, prompts, outputs, **given)
+    return block.with_prompts(prompts, (np.concatenate([[0], np.cumsum(counts)]), flat[:, 0], flat[:, 1], flat[:, 2]))
 
 
 def by_arrival(block: RequestBlock) -> RequestBlock:
