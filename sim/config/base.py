@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt, model_validator
 
 Count = Annotated[StrictInt, Field(ge=1, le=2**31 - 1)]
 """A whole number of at least 1; ``true`` and ``2.0`` are not."""
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+"""A part of a whole, from 0 to 1."""
 
 
 class Section(BaseModel):

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from sim.config.base import Count, Section
+from sim.config.base import Count, Section, Share
 
 Amount = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -16,9 +16,7 @@ class Purchase(Section):
 
     price: Amount = Field(description="price of one accelerator with its share of the server, in `economics.currency`")
     years: Amount = Field(4.0, le=20, description="years of use; nothing is left at the end")
-    upkeep: float = Field(
-        0.0, ge=0, le=1, allow_inf_nan=False, description="maintenance, space and staff a year, as a share of the price"
-    )
+    upkeep: Share = Field(0.0, description="maintenance, space and staff a year, as a share of the price")
 
 
 class Economics(Section):

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StrictBool, StrictInt, model_validator
 
 from sim import registry
-from sim.config.base import Arrival, Count, Lengths, Section
+from sim.config.base import Arrival, Count, Lengths, Section, Share
 from sim.config.slo import ClassSlo
 from sim.errors import ServesimError
 from sim.units import Rate, Seconds
@@ -72,9 +72,7 @@ class Adapters(Section):
     """Adapters (LoRA) that requests name: so many alike or by popularity, or the share of each."""
 
     count: Count | None = Field(None, description="number of adapters")
-    share: float = Field(
-        1.0, ge=0, le=1, allow_inf_nan=False, description="share of requests that name one; the others use the base model"
-    )
+    share: Share = Field(1.0, description="share of requests that name one; the others use the base model")
     zipf: float = Field(
         0.0, ge=0, le=20, allow_inf_nan=False, description="popularity: adapter k is drawn with weight 1/k^zipf; 0: all alike"
     )
@@ -108,7 +106,7 @@ class ClosedLoop(Section):
 class Images(Section):
     """Images beside the text of requests."""
 
-    share: float = Field(1.0, ge=0, le=1, allow_inf_nan=False, description="share of requests that have any")
+    share: Share = Field(1.0, description="share of requests that have any")
     count: Annotated[StrictInt, Field(ge=1, le=1024)] = Field(1, description="images of each of these")
     tokens: Count = Field(description="tokens that an image adds to the prompt, as the model makes them of its size")
 
@@ -133,7 +131,7 @@ class Sources(Section):
     @model_validator(mode="before")
     @classmethod
     def _no_encoders(cls, given: Any) -> Any:
-        """Towers of multimodal models cost memory here, not time."""
+        """Encoders of sound and video cost memory here, not time."""
         for where in (given, given.get("synthetic")) if isinstance(given, Mapping) else ():
             for name in _UNMODELLED.keys() & where.keys() if isinstance(where, Mapping) else ():
                 raise ValueError(
@@ -188,28 +186,14 @@ class Traffic(Sources):
     endpoint: Literal["completions", "chat"] = Field(
         "completions", description="what clients call; chat requests pass a template, which costs some servers time"
     )
-    structured_output: float = Field(
-        0.0,
-        ge=0.0,
-        le=1.0,
-        allow_inf_nan=False,
-        description="share of requests whose answer must follow a grammar or JSON schema",
-    )
+    structured_output: Share = Field(0.0, description="share of requests whose answer must follow a grammar or JSON schema")
     sampling: Literal["filtered", "greedy"] = Field(
         "filtered",
         description="how tokens are drawn: with top-k or top-p, as servers do by default where the model's generation_config says so, "
         "or always the most likely one (temperature 0)",
     )
-    penalties: float = Field(
-        0.0,
-        ge=0.0,
-        le=1.0,
-        allow_inf_nan=False,
-        description="share of requests with a presence, frequency or repetition penalty",
-    )
-    logprobs: float = Field(
-        0.0, ge=0.0, le=1.0, allow_inf_nan=False, description="share of requests that want log-probabilities of their tokens"
-    )
+    penalties: Share = Field(0.0, description="share of requests with a presence, frequency or repetition penalty")
+    logprobs: Share = Field(0.0, description="share of requests that want log-probabilities of their tokens")
     n: int = Field(1, ge=1, le=1024, description="answers to one request; only 1 is modelled")
     too_long: Literal["error", "skip"] = Field("error", description="what becomes of requests longer than the model's context")
 
