@@ -317,9 +317,10 @@ def test_kill_and_go_on(tmp_path: Path, study: str) -> None:
 
 
 @pytest.mark.slow
-def test_kill_and_go_on_twenty_times(tmp_path: Path) -> None:
+@pytest.mark.parametrize("study", [SWEEP, COMPARE, PLAN], ids=["sweep", "compare", "plan"])
+def test_kill_and_go_on_twenty_times(tmp_path: Path, study: str) -> None:
     for i in range(4):
-        killed_and_restarted(tmp_path / str(i), 5, i, (SWEEP, COMPARE, PLAN, PLAN)[i])
+        killed_and_restarted(tmp_path / str(i), 5, i, study)
 
 
 def test_a_worker_that_dies_does_not_end_the_study(scenario: Any, tmp_path: Path) -> None:
