@@ -42,7 +42,7 @@ class PlanParams(Params):
     )
     objective: Literal["cost", "accelerators", "energy", "carbon"] = Field("cost", description="what the best one has least of")
     confidence: Confidence = 0.95
-    replications: Count = Field(5, ge=3, le=1000, description="runs of each finalist, each under other random numbers")
+    replications: Count = Field(5, le=1000, description="runs of each finalist, each under other random numbers")
     max_replicas: Count = Field(
         1024, description="most replicas that are tried; of several pools, multiples of their own numbers"
     )

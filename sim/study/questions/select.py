@@ -46,7 +46,7 @@ class SelectParams(Params):
     )
     max_replicas: Count = Field(256, description="most replicas that are tried")
     screen: Count = Field(2000, ge=100, description="requests of a run while deployments are compared roughly")
-    replications: Count = Field(3, ge=3, le=1000, description="runs of the best deployment of each engine")
+    replications: Count = Field(3, le=1000, description="runs of the best deployment of each engine")
     confidence: Confidence = 0.95
 
 
