@@ -134,6 +134,26 @@ def interval(entries: Iterable[Entry], kind: Kind, metric: str) -> Interval | No
     return Interval(low, high, *_named(there, kind))
 
 
+def known(kind: Kind, metric: str, own: Mapping[str, Sequence[float]] | None = None) -> Interval | None:
+    """Where measured / predicted of ``metric`` lies: by one's own measurements where they tell, else by the record.
+
+    ``own``: metric → ends of measured / predicted and number of measurements, as a calibrated engine profile has them.
+    """
+    mine = (own or {}).get(metric)
+    return Interval(mine[0], mine[1], int(mine[2]), OWN) if mine else interval(record(), kind, metric)
+
+
+def whose(deployments: int, words: str, apart: str = " ({})") -> str:
+    """``21 measured deployments (vllm on h100)``, ``12 points of your own measurements``; ``apart``: how the class is set off."""
+    counted = f"{deployments:,} {'point' if words == OWN else 'measured deployment'}{'s' * (deployments != 1)}"
+    return f"{counted} of {OWN}" if words == OWN else counted + apart.format(words)
+
+
+def sentence(ends: str, deployments: int, words: str, level: float = LEVEL) -> str:
+    """What the error of the model makes of an answer; begins with a space."""
+    return f" Model error: {ends}, as {level:.0%} of {whose(deployments, words)} would have it."
+
+
 def band(logs: Sequence[float]) -> tuple[float, float] | None:
     """Ends of measured / predicted where `LEVEL` of further measurements will lie, after measurements off by ``logs``; None: too few.
 
@@ -240,13 +260,12 @@ class Spread(Section):
 def section(
     kind: Kind, latency: Mapping[str, Any], throughput: Mapping[str, Any], own: Mapping[str, Sequence[float]] | None = None
 ) -> dict[str, Spread]:
-    """``model_error`` of a summary, by figure; ``own``: metric → ends of measured / predicted and number of measurements of one's own."""
+    """``model_error`` of a summary, by figure; ``own``: see `known`."""
     out: dict[str, Spread] = {}
     for figure, metric in METRICS.items():
         name, _, statistic = figure.partition(".")
         value = latency[name][statistic] if statistic else throughput.get(name)
-        mine = (own or {}).get(metric)
-        found = Interval(mine[0], mine[1], int(mine[2]), OWN) if mine else interval(record(), kind, metric)
+        found = known(kind, metric, own)
         if value is not None and found is not None:
             out[figure] = Spread(value * found.low, value * found.high, found.words, found.deployments)
     return out

@@ -12,6 +12,7 @@ from rich.console import Group
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from sim.metrics.model_error import whose
 from sim.metrics.slo import attained
 from sim.report import study, words
 from sim.report.figures import BLUE, GREEN, Figure, layout
@@ -115,7 +116,7 @@ def model_error(answer: PlanAnswer, f: Finalist) -> str:
         return ""
     one = next(iter(found.values()))
     shown = ", ".join(f"{_TITLES[k]} {band(v)}" for k, v in found.items())
-    return f"{shown} ({one['level']:.0%} of {words.counted(one['deployments'], 'measured deployment')}: {one['class']})"
+    return f"{shown} ({one['level']:.0%} of {whose(one['deployments'], one['class'], ': {}')})"
 
 
 def at_least(share: float) -> str:

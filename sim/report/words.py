@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from sim.metrics.definitions import LATENCIES, SLO_METRICS, definition
-from sim.metrics.model_error import LEVEL, OWN
+from sim.metrics.model_error import LEVEL, whose
 from sim.units import show_seconds
 
 DASH: Final = "–"
@@ -221,12 +221,7 @@ def model_error(summary: Mapping[str, Any]) -> str:
     if not shown:
         return ""
     row = found[next(k for k in _ERRORS if k in found)]
-    whose = (
-        f"{counted(row['deployments'], 'point')} of {OWN}"
-        if row["class"] == OWN
-        else f"{counted(row['deployments'], 'measured deployment')}: {row['class']}"
-    )
-    return f"{', '.join(shown)} ({LEVEL:.0%} of {whose})"
+    return f"{', '.join(shown)} ({LEVEL:.0%} of {whose(row['deployments'], row['class'], ': {}')})"
 
 
 def rates(summary: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -39,6 +39,4 @@ def step_error(plans: Sequence[Any]) -> Interval | None:
     from sim.study.kinds import kind_of_plan
 
     kinds = {kind_of_plan(p) for p in plans}
-    if len(kinds) == 1 and (own := plans[0].profile.band.get("tpot_s.mean")):
-        return model_error.Interval(own[0], own[1], int(own[2]), model_error.OWN)
-    return model_error.interval(model_error.record(), kinds.pop(), "tpot_s.mean") if len(kinds) == 1 else None
+    return model_error.known(kinds.pop(), "tpot_s.mean", plans[0].profile.band) if len(kinds) == 1 else None

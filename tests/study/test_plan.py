@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -274,6 +275,21 @@ def test_a_search_says_what_is_wrong(tmp_path: Any) -> None:
         sim.plan(quickstart(), candidates=grid, search="optuna", trials=2, storage="nosuchdb://x", **SMALL)
     with pytest.raises(ConfigError, match="tpp"):
         sim.plan(quickstart(), candidates={"deployment.tpp": [1]}, search="optuna", **SMALL)
+
+
+def test_bands_of_a_calibrated_server_are_its_own(tmp_path: Path) -> None:
+    from sim.metrics.model_error import OWN
+    from sim.study.plan.model_band import figures
+
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(
+        "base: vllm\nlines: [{from: '0.14', accelerators: {h100-sxm: {band: {tpot_s.mean: [0.96, 1.04, 9], ttft_s.p99: [0.8, 1.5, 9]}}}}]\n"
+    )
+    scenario = sim.load("quickstart", [f"deployment.profile={mine}"])
+    known = figures(scenario, {"ttft_p99_s": (2.0, 1.9, 2.1), "tpot_p50_s": (0.1, 0.1, 0.1), "ttft_p50_s": (1.0, 1.0, 1.0)})
+    assert (known["ttft_p99_s"]["low"], known["ttft_p99_s"]["high"]) == (1.6, 3.0)
+    assert (known["tpot_p50_s"]["class"], known["tpot_p50_s"]["deployments"]) == (OWN, 9)
+    assert known["ttft_p50_s"]["class"] != OWN
 
 
 def test_how_slow_steps_may_be_follows_from_the_record_of_errors() -> None:

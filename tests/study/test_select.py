@@ -52,6 +52,7 @@ def test_the_cheapest_maintained_one_is_recommended() -> None:
 def test_the_error_of_the_model_is_said_in_both_languages() -> None:
     from dataclasses import replace
 
+    from sim.metrics.model_error import OWN
     from sim.study.plan.model_band import ModelBand
 
     wide = replace(row("vllm", 4), size=2, model=ModelBand(1, None, (0.7, 1.4), 21, "vllm on h100"))
@@ -59,6 +60,11 @@ def test_the_error_of_the_model_is_said_in_both_languages() -> None:
     english, chinese = advice([wide], "", 8.0)
     assert "Model error: 2 to > 8 accelerators, as 80% of 21 measured deployments (vllm on h100) would have it." in english[0]
     assert "模型误差：按 21 个实测部署（vllm on h100）中 80% 的偏差，需要 2 至 > 8 张卡。" in chinese[0]
+
+    own = replace(wide, model=ModelBand(1, None, (0.96, 1.04), 9, OWN))
+    english, chinese = advice([own], "", 8.0)
+    assert "Model error: 2 to > 8 accelerators, as 80% of 9 points of your own measurements would have it." in english[0]
+    assert "模型误差：按 9 个您自己的测量点中 80% 的偏差，需要 2 至 > 8 张卡。" in chinese[0]
 
 
 def test_settings_follow_the_traffic_and_the_hardware_the_engine() -> None:

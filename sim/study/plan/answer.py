@@ -9,6 +9,7 @@ from typing import Any
 
 from sim.config import to_yaml
 from sim.errors import ServesimError
+from sim.metrics import model_error
 from sim.metrics.slo import attained, several
 from sim.study.plan.candidate import Candidate
 from sim.study.plan.finals import Final, Limits
@@ -99,7 +100,7 @@ class PlanAnswer:
         cost = ""
         if self.objective == "cost" and m.cost_low is not None and m.cost_high is not None and m.low != m.high:
             cost = f", {m.cost_low:,.2f} to {m.cost_high:,.2f} {self.unit}"
-        return f" Model error: {size}{cost}, as {m.level:.0%} of {m.deployments} measured deployments ({m.words}) would have it."
+        return model_error.sentence(f"{size}{cost}", m.deployments, m.words, m.level)
 
     def _none(self) -> str:
         near = self.nearest()

@@ -11,6 +11,7 @@ import numpy as np
 from scipy import stats
 
 from sim.errors import ServesimError
+from sim.metrics.model_error import OWN
 from sim.study.base import Interrupted, Trial
 from sim.study.plan.candidate import Aim, Candidate, probe_of
 from sim.study.plan.model_band import ModelBand, band
@@ -167,10 +168,11 @@ def known_error(final: Final) -> tuple[float, str]:
     found = step_error(plan(final.candidate.scenario)[:1])
     if found is None:
         return _UNKNOWN_ERROR, "assumed: no measured deployment is on record"
-    return (
-        max(round(found.high, 2), 1.05),
-        f"9 of 10 measured deployments like it were no slower; {found.deployments} on record: {found.words}",
-    )
+    if found.words == OWN:
+        why = f"9 of 10 of {OWN} were no slower; {found.deployments} of them"
+    else:
+        why = f"9 of 10 measured deployments like it were no slower; {found.deployments} on record: {found.words}"
+    return max(round(found.high, 2), 1.05), why
 
 
 def model_band(final: Final) -> Part[ModelBand | None]:

@@ -40,10 +40,11 @@ class ModelBand:
 
 def figures(scenario: Any, values: Mapping[str, tuple[float, float, float]]) -> dict[str, dict[str, Any]]:
     """Figure → where 4 of 5 real deployments like the scenario's (its first pool's) would be; without what nothing is known of."""
-    kind = kind_of_plan(plan(scenario)[0])
+    first = plan(scenario)[0]
+    kind = kind_of_plan(first)
     out = {}
     for name, metric in METRICS.items():
-        found = model_error.interval(model_error.record(), kind, model_error.METRICS[metric])
+        found = model_error.known(kind, model_error.METRICS[metric], first.profile.band)
         if name in values and found is not None:
             mean = values[name][0]
             own = {"low": mean * found.low, "high": mean * found.high, "level": model_error.LEVEL}

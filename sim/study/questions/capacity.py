@@ -150,9 +150,9 @@ class CapacityAnswer:
             return ""
         ends = [e["low"], e["high"]]
         text = " to ".join("none" if v is None else f"{v:.3g}" if self.question == "rate" else f"{v:.0f}" for v in ends)
-        return (
-            f" Model error: {text}, as {e['level']:.0%} of {e['deployments']} measured deployments ({e['class']}) would have it."
-        )
+        from sim.metrics.model_error import sentence
+
+        return sentence(text, e["deployments"], e["class"], e["level"])
 
     def _rate(self, over: str) -> str:
         assert self.answer is not None

@@ -117,7 +117,9 @@ class StressAnswer:
         if m is None:
             return ""
         ends = " to ".join("none" if x is None else f"{x * scale:.3g}" for x in (m.low, m.high))
-        return f" Model error: {ends}, as {m.level:.0%} of {m.deployments} measured deployments ({m.words}) would have it."
+        from sim.metrics.model_error import sentence
+
+        return sentence(ends, m.deployments, m.words, m.level)
 
     def as_dict(self) -> dict[str, Any]:
         """Ready for JSON."""

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from sim.metrics import model_error
 from sim.metrics.slo import attained
 from sim.study.plan.model_band import ModelBand
 
@@ -107,10 +108,10 @@ def advice(rows: Sequence[Row], currency: str, rate: float, stopped: bool = Fals
         )
     ]
     if (m := top.model) is not None:
-        share = f"{m.level:.0%}"
         within = f"{top.within()} accelerator{'s' * (top.within() != '1')}{' at either end' * (m.low == m.high)}"
-        english[0] += f" Model error: {within}, as {share} of {m.deployments} measured deployments ({m.words}) would have it."
-        chinese[0] += f"模型误差：按 {m.deployments} 个实测部署（{m.words}）中 {share} 的偏差，需要 {top.within(' 至 ')} 张卡。"
+        english[0] += model_error.sentence(within, m.deployments, m.words, m.level)
+        what = "您自己的测量点" if m.words == model_error.OWN else f"实测部署（{m.words}）"
+        chinese[0] += f"模型误差：按 {m.deployments} 个{what}中 {m.level:.0%} 的偏差，需要 {top.within(' 至 ')} 张卡。"
     close = [r for r in rows if r.holds and r is not top and r.engine not in ARCHIVED and _near(r, top)]
     if close:
         names = [TITLES.get(r.engine, r.engine) for r in close]
