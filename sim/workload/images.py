@@ -84,5 +84,7 @@ class ImageTraffic(Traffic):
 def imaged(traffic: Traffic, section: Mapping[str, Any], seed: int) -> Traffic:
     """The traffic with the images of its section (``{share, count, tokens}``, validated)."""
     share = float(section.get("share", 1.0))
+    if not share:
+        return traffic
     draw = Draw(seed, "images", [0, 1], [1.0 - share, share])
     return ImageTraffic(traffic, draw, int(section.get("count", 1)), int(section["tokens"]))

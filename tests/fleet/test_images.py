@@ -40,6 +40,11 @@ def scenario(tmp_path):
     return load
 
 
+def test_nobody_with_images_is_as_no_images_for_a_text_model_too(scenario):
+    some, none = (scenario(images=images, model="llama-3.1-8b", n=3) for images in ("{tokens: 700, share: 0}", None))
+    assert sim.run(some).requests.equals(sim.run(none).requests)
+
+
 @pytest.mark.parametrize(
     "engine",
     [
