@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sim.errors import DataError
 from sim.workload.traces._auto import reader
 from sim.workload.traces._source import Source
 from sim.workload.traces._waiting import WaitingRows
@@ -88,3 +89,20 @@ def test_accumulated_turns_may_have_their_first_delay_in_a_later_piece_of_the_fi
     if whole.waits is not None:
         np.testing.assert_array_equal(cut.waits.wait_s, whole.waits.wait_s)
         np.testing.assert_array_equal(cut.waits.key, whole.waits.key)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"timestamp": -250}, r"line 2, column 'timestamp': must not be negative \(got -250"),
+        ({"delay": -3}, r"line 2, column 'delay': must not be negative \(got -3"),
+    ],
+)
+def test_a_negative_time_is_shown_as_the_file_has_it(tmp_path, wrong, said):
+    rows = [{"timestamp": 0, "session_id": 1}, {"session_id": 1} | wrong, {"delay": -70, "session_id": 1}]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps({"input_length": 10, "output_length": 5} | row) + "\n" for row in rows))
+    if "timestamp" in wrong:
+        file.write_text(file.read_text().replace("-70", "70"))
+    with pytest.raises(DataError, match=said):
+        reader(file, "mooncake").read(file)

@@ -204,12 +204,13 @@ class Mooncake(Trace):
         tool = records["tool_wait_ms"].values
         wait = np.where(given | ~np.isnan(tool), (delay + np.nan_to_num(tool)) * 1e-3, np.nan)
         if (wait < 0).any():
-            records.source.fail_at(int(np.argmax(wait < 0)), "delay", float(wait.min() * 1e3), "must not be negative")
+            row = int(np.argmax(wait < 0))
+            records.source.fail_at(row, "delay", float(wait[row] * 1e3), "must not be negative")
         names, others = records["request_id"].values, records["wait_for"].values
         negative = stamps < 0
         if negative.any():
             row = int(np.argmax(negative))
-            records.source.fail_at(row, "timestamp", float(stamps[row]), "must not be negative")
+            records.source.fail_at(row, "timestamp", float(records["timestamp"].values[row]), "must not be negative")
         rule = "must be a number, or the row must wait: it "
         if "wait_for" not in records.present:
             row, problem = waiting.add_all(stamps, wait, session, names if "request_id" in records.present else None)
