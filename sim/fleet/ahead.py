@@ -5,7 +5,34 @@ import numpy as np
 
 from sim.engine.group import EngineGroup, _submit
 from sim.engine.order import advance
-from sim.jit import kernel
+from sim.jit import inline, kernel
+
+
+@inline
+def fewest(outstanding, drawn, at, turn):
+    """The place that a `sim.policy.router.Fewest` names: of the candidates ``drawn[at]``, or without any of all, beginning with ``turn[0]``."""
+    if drawn.shape[1] > 0:
+        best = drawn[at, 0]
+        for j in range(1, drawn.shape[1]):
+            if outstanding[drawn[at, j]] < outstanding[best]:
+                best = drawn[at, j]
+        return best
+    after, n = turn[0], outstanding.size
+    best = after
+    for k in range(after + 1, n):
+        if outstanding[k] < outstanding[best]:
+            best = k
+    for k in range(after):
+        if outstanding[k] < outstanding[best]:
+            best = k
+    return best
+
+
+@inline
+def take_turn(drawn, turn, place, n):
+    """The place has been taken: the next choice among all begins after it."""
+    if drawn.shape[1] == 0:
+        turn[0] = place + 1 if place + 1 < n else 0
 
 
 @kernel
@@ -23,25 +50,11 @@ def _send(states, keys, outstanding, one, columns, spans, lo, hi, first_id, now,
         if t > now:
             advance(states, None, keys, t, False)
             now = t
-        if drawn.shape[1] > 0:
-            best = drawn[i - base, 0]
-            for j in range(1, drawn.shape[1]):
-                if outstanding[drawn[i - base, j]] < outstanding[best]:
-                    best = drawn[i - base, j]
-        else:
-            after = turn[0]
-            best = after
-            for k in range(after + 1, n):
-                if outstanding[k] < outstanding[best]:
-                    best = k
-            for k in range(after):
-                if outstanding[k] < outstanding[best]:
-                    best = k
+        best = fewest(outstanding, drawn, i - base, turn)
         one[0] = best
         if _submit(states, keys, one, i, i + 1, first_id, 0, columns, spans) == i:
             return i
-        if drawn.shape[1] == 0:
-            turn[0] = best + 1 if best + 1 < n else 0
+        take_turn(drawn, turn, best, n)
     return hi
 
 

@@ -17,6 +17,7 @@ from sim.engine.hand_over import kv_arrived, release_kept
 from sim.engine.loop import accept, outlook
 from sim.engine.order import advance
 from sim.engine.seam import F8, I8, Columns, Spans
+from sim.fleet.ahead import fewest, take_turn
 from sim.jit import inline, kernel
 from sim.ledger import ALLOCATED, CHUNK_DONE, FINISHED, HAND_OVER, REMOTE_KV, WATCH_CHUNKS
 
@@ -60,6 +61,8 @@ class Draws(NamedTuple):
     p_turn: I8
     d: I8
     d_turn: I8
+    p_loads: I8  # room for the loads of either side
+    d_loads: I8
 
 
 class Book(NamedTuple):
@@ -75,27 +78,17 @@ class Book(NamedTuple):
 
 
 @inline
-def _fewest(recorders, who, members, drawn, at, turn):
-    """The choice of `sim.policy.router.Fewest`, as a replica."""
-    n = members.size
+def _choose(recorders, who, members, loads, drawn, at, turn):
+    """The choice of `sim.policy.router.Fewest`, as a replica. ``loads``: room to look at all in turn, or at the candidates."""
     if drawn.shape[1] > 0:
-        best = members[drawn[at, 0]]
-        for j in range(1, drawn.shape[1]):
-            other = members[drawn[at, j]]
-            if (
-                recorders[who.pool[other]].outstanding[who.number[other]]
-                < recorders[who.pool[best]].outstanding[who.number[best]]
-            ):
-                best = other
-        return best
-    place = turn[0]
-    least = recorders[who.pool[members[place]]].outstanding[who.number[members[place]]]
-    for k in range(1, n):
-        i = (turn[0] + k) % n
-        load = recorders[who.pool[members[i]]].outstanding[who.number[members[i]]]
-        if load < least:
-            place, least = i, load
-    turn[0] = place + 1 if place + 1 < n else 0
+        for j in range(drawn.shape[1]):
+            r = members[drawn[at, j]]
+            loads[drawn[at, j]] = recorders[who.pool[r]].outstanding[who.number[r]]
+    else:
+        for k in range(members.size):
+            loads[k] = recorders[who.pool[members[k]]].outstanding[who.number[members[k]]]
+    place = fewest(loads, drawn, at, turn)
+    take_turn(drawn, turn, place, members.size)
     return members[place]
 
 
@@ -105,7 +98,7 @@ def _choose_decode(recorders, who, window, draws, book, row):
     if window.journey[row, D] < 0:
         if draws.d.shape[1] > 0 and book.at[DRAWN] == draws.d.shape[0]:
             return False
-        window.journey[row, D] = _fewest(recorders, who, who.d, draws.d, book.at[DRAWN], draws.d_turn)
+        window.journey[row, D] = _choose(recorders, who, who.d, draws.d_loads, draws.d, book.at[DRAWN], draws.d_turn)
         book.at[DRAWN] += 1
     return True
 
@@ -246,7 +239,7 @@ def _begin(states, keys, recorders, who, window, draws, book, row, t, at):
     """The request of a row comes, at ``t``; it is number ``at`` among those that P's router has drawn for."""
     j = window.journey[row]
     if j[P] < 0:
-        j[P] = _fewest(recorders, who, who.p, draws.p, at, draws.p_turn)
+        j[P] = _choose(recorders, who, who.p, draws.p_loads, draws.p, at, draws.p_turn)
     if who.protocol[1] and not _choose_decode(recorders, who, window, draws, book, row):
         return NO_DRAWS
     if not _put(states, keys, who, window, book, row, who.protocol[0] != 0, t):

@@ -91,7 +91,11 @@ class Flow:
         self._block: Any = None
         self._rows: Any = None  # the block with the rows kept from those before
         self._window: Any = None
-        self._draws = Draws(*rule_arrays(routers[0].fewest(0)), *rule_arrays(routers[1].fewest(0)))
+        self._draws = Draws(
+            *rule_arrays(routers[0].fewest(0)),
+            *rule_arrays(routers[1].fewest(0)),
+            *(np.zeros(len(side), np.int64) for side in sides),
+        )
         self._stages: list[F8] = []
 
     def send(self, block: RequestBlock, lo: int, hi: int, first: int) -> None:
