@@ -141,7 +141,7 @@ def _cards(s: Mapping[str, Any]) -> list[str]:
         stats = latency[key]
         note = f"median {words.seconds(stats['p50'])}"
         if band := (s.get("model_error") or {}).get(f"{key}.p99"):
-            note = f"{words.seconds(band['low'])} to {words.seconds(band['high'])} with the model's error; {note}"
+            note = f"{words.between(band)} with the model's error; {note}"
         cards.append(page.card(f"{title}, p99", words.seconds(stats["p99"]), note))
     cards.append(
         page.card("Requests", f"{words.number(t['requests_per_s'])} /s", f"{r['finished']:,} of {r['injected']:,} finished")

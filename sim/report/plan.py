@@ -99,11 +99,6 @@ def limits(answer: PlanAnswer) -> list[str]:
     return out
 
 
-def band(found: Mapping[str, Any]) -> str:
-    """``300 ms to 900 ms``."""
-    return f"{words.seconds(found['low'])} to {words.seconds(found['high'])}"
-
-
 _TITLES: Final = {"ttft_p99_s": "TTFT p99", "tpot_p99_s": "TPOT p99"}
 
 
@@ -115,7 +110,7 @@ def model_error(answer: PlanAnswer, f: Finalist) -> str:
     if not found:
         return ""
     one = next(iter(found.values()))
-    shown = ", ".join(f"{_TITLES[k]} {band(v)}" for k, v in found.items())
+    shown = ", ".join(f"{_TITLES[k]} {words.between(v)}" for k, v in found.items())
     return f"{shown} ({one['level']:.0%} of {whose(one['deployments'], one['class'], ': {}')})"
 
 
@@ -136,7 +131,7 @@ def _final_cells(answer: PlanAnswer, f: Finalist) -> list[dict[str, Any]]:
 
     def within(name: str) -> dict[str, Any]:
         found = answer.bands.get(size_of(f), {}).get(name)
-        return {"text": band(found) if found else words.DASH, "mood": "fact", "sort": found["high"] if found else None}
+        return {"text": words.between(found) if found else words.DASH, "mood": "fact", "sort": found["high"] if found else None}
 
     return [
         {"text": size_of(f), "sort": None, "mood": "best" if f is answer.winner else ""},

@@ -64,7 +64,7 @@ def page(answer: SelectAnswer) -> Page:
             for k, show in (("ttft_p99_s", words.seconds), ("tpot_p50_s", words.seconds), ("per_accelerator", words.number))
         ]
         if (found := r.bands.get("ttft_p99_s")) is not None:
-            figures.insert(1, {"text": f"{words.seconds(found['low'])} to {words.seconds(found['high'])}", "sort": found["high"]})
+            figures.insert(1, {"text": words.between(found), "sort": found["high"]})
         else:
             figures.insert(1, {"text": words.DASH, "sort": None})
         within = {"text": r.within() or words.DASH, "sort": None}

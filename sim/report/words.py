@@ -58,6 +58,11 @@ def seconds(value: float | None) -> str:
     return show_seconds(value) if value is not None else DASH
 
 
+def between(ends: Mapping[str, Any]) -> str:
+    """``300 ms to 900 ms``, of ``low`` and ``high`` in seconds."""
+    return f"{seconds(ends['low'])} to {seconds(ends['high'])}"
+
+
 def unit_of(stats: Mapping[str, Any]) -> tuple[str, float]:
     """(unit, seconds per unit) in which one row of statistics is printed: ms, or s where its median is a second or more, or its p99 ten."""
     middle, high = stats.get("p50"), stats.get("p99")
@@ -217,7 +222,7 @@ _ERRORS: Final = {"ttft_s.p50": "TTFT p50", "ttft_s.p99": "TTFT p99", "tpot_s.p5
 def model_error(summary: Mapping[str, Any]) -> str:
     """Intervals in which 4 of 5 real deployments like this one would be; empty where there is no record."""
     found = summary.get("model_error") or {}
-    shown = [f"{title} {seconds(r['low'])} to {seconds(r['high'])}" for key, title in _ERRORS.items() if (r := found.get(key))]
+    shown = [f"{title} {between(r)}" for key, title in _ERRORS.items() if (r := found.get(key))]
     if not shown:
         return ""
     row = found[next(k for k in _ERRORS if k in found)]
