@@ -68,6 +68,14 @@ def checkpoint(s, slot):
     s.r_pre[slot] = s.r_end[slot]
 
 
+@inline
+def give_row(s, slot):
+    """A request without KV holds no node and no row of req_to_token."""
+    s.r_lock[slot] = -1
+    s.r_row[slot] = 0
+    s.rows_free += 1
+
+
 @outlined(SglangState)
 def release(s, slot, insert):
     """Give up all KV of a request; with ``insert`` (it has ended) its tokens stay in the cache, evictable."""
@@ -76,9 +84,7 @@ def release(s, slot, insert):
         checkpoint_upto(s, slot, min(s.r_com[slot] + 0, total_len(s, slot)))
     s.tree.free += ceil_page(s, max(s.r_alloc[slot], s.r_com[slot]) + 0) - s.r_own[slot]
     radix_move(s.tree, s.r_lock[slot], -1)
-    s.r_lock[slot] = -1
-    s.r_row[slot] = 0
-    s.rows_free += 1
+    give_row(s, slot)
     return 0
 
 

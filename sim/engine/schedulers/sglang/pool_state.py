@@ -6,8 +6,7 @@ import numpy as np
 from sim.engine.borrow import keep
 from sim.engine.kv.radix_second import add_second
 from sim.engine.outline import outlined
-from sim.engine.schedulers.sglang.state import AHEAD, OWN_STATE, TRACKING, SglangState
-from sim.engine.state import grown
+from sim.engine.schedulers.sglang.state import AHEAD, OWN_STATE, TRACKING, SglangState, fill_second, widen_second
 from sim.jit import inline, kernel
 
 
@@ -22,14 +21,7 @@ def add_pool(s, pool, size, window, grid, tracking, every, lazy, few):
     s.n_pools = 2
     s.g_pools = np.zeros(2)
     add_second(s.tree, size, window, grid)
-    n = s.r_pre.size
-    s.r_branch = np.zeros(n, np.int32)
-    s.r_mark = np.zeros(n, np.int32)
-    s.r_gone = np.zeros(n, np.int32)
-    s.r_begun = np.zeros(n, np.int32)
-    s.r_slots = np.zeros(n, np.int32)
-    s.r_tracked = np.zeros(n, np.int32)
-    s.r_before = np.zeros(n, np.int32)
+    fill_second(s, s.r_pre.size)
 
 
 @inline
@@ -55,12 +47,5 @@ def free_slots(s, slot):
 @outlined(SglangState)
 def grow_second(s, n):
     """The columns of a second pool follow the slots."""
-    own = keep(s)
-    own.r_branch = grown(s.r_branch, n)
-    own.r_mark = grown(s.r_mark, n)
-    own.r_gone = grown(s.r_gone, n)
-    own.r_begun = grown(s.r_begun, n)
-    own.r_slots = grown(s.r_slots, n)
-    own.r_tracked = grown(s.r_tracked, n)
-    own.r_before = grown(s.r_before, n)
+    widen_second(keep(s), n)
     return 0

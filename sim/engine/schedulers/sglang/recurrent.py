@@ -12,7 +12,7 @@ from sim.engine.kv.radix_evict import evict_until
 from sim.engine.kv.radix_state import insert_state, make_room_states
 from sim.engine.kv.radix_walk import radix_move
 from sim.engine.outline import outlined
-from sim.engine.schedulers.sglang.memory import pages_needed, set_key
+from sim.engine.schedulers.sglang.memory import give_row, pages_needed, set_key
 from sim.engine.schedulers.sglang.pool_state import free_slots, reset_second
 from sim.engine.schedulers.sglang.state import AHEAD, OWN_STATE, TRACKING, SglangState, ceil_page, total_len
 from sim.jit import inline
@@ -216,8 +216,6 @@ def _release_state(s, slot, insert):
         free_slots(s, slot)
     t.free += ceil_page(s, s.r_com[slot] + 0) - s.r_own[slot]
     radix_move(t, s.r_lock[slot] + 0, -1)
-    s.r_lock[slot] = -1
-    s.r_row[slot] = 0
-    s.rows_free += 1
+    give_row(s, slot)
     reset_second(s, slot)
     return 0

@@ -6,6 +6,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from sim.engine.kv.radix import Radix, new_radix
+from sim.engine.rows import columns_of
 from sim.engine.state import EngineState, grown, init_engine
 from sim.jit import b1, f8, f8s, i4s, i4ss, i8, i8s, i8ss, inline, kernel, struct
 
@@ -28,8 +29,23 @@ RUNNING, FULL, FOUNDED, LAST, ENDED_ROWS, LEAST = range(6)  # fields of a slot t
 SAVED: Final = 6
 
 
+class SecondColumns:
+    """What requests hold of a pool beside that of full KV; empty without one."""
+
+    r_branch: i4s  # where the tree should get a node, −1: nowhere
+    r_mark: i4s  # far end of the lock on window KV
+    r_gone: i4s  # swa_evicted_seqlen: tokens whose window KV is freed
+    r_begun: i4s  # extend batches it has been in, and 1 << 16 once it has decoded
+    r_slots: i4s  # slots for states it holds (bits)
+    r_tracked: i4s  # length whose state is in the tracking slot, −1: none, and the one before it
+    r_before: i4s
+
+
+fill_second, widen_second = columns_of(SecondColumns)
+
+
 @struct(viewed=True)
-class SglangState(EngineState):
+class SglangState(EngineState, SecondColumns):
     """Waiting queue, running batch, the one chunked request, the radix tree and the settings that decisions look at."""
 
     fn: i8s  # addresses of the outlined functions
@@ -188,13 +204,6 @@ class SglangState(EngineState):
     r_row: i4s  # holds a row of req_to_token
     r_ended: i4s
     r_retracted: i4s
-    r_branch: i4s  # where the tree should get a node, −1: nowhere
-    r_mark: i4s  # far end of the lock on window KV
-    r_gone: i4s  # swa_evicted_seqlen: tokens whose window KV is freed
-    r_begun: i4s  # extend batches it has been in, and 1 << 16 once it has decoded
-    r_slots: i4s  # slots for states it holds (bits)
-    r_tracked: i4s  # length whose state is in the tracking slot, −1: none, and the one before it
-    r_before: i4s
 
 
 class SglangSettings(NamedTuple):

@@ -12,7 +12,7 @@ from sim.engine.kv.radix_evict import evict_until
 from sim.engine.kv.radix_window import insert_window, lock_window, unlock_window
 from sim.engine.outline import outlined
 from sim.engine.schedulers.sglang.admit import CONTINUE, NO_TOKEN, OTHER, beside_shorter, charge, left_current, left_total
-from sim.engine.schedulers.sglang.memory import pages_needed, set_key
+from sim.engine.schedulers.sglang.memory import give_row, pages_needed, set_key
 from sim.engine.schedulers.sglang.order import match_waiting
 from sim.engine.schedulers.sglang.pool_state import reset_second
 from sim.engine.schedulers.sglang.state import CLIP_MAX_NEW, SHORTEST, SglangState, ceil_page, ignores_eos, total_len
@@ -264,9 +264,7 @@ def _release(s, slot, insert):
     t.w_free += held - max(s.r_own[slot], s.r_gone[slot])
     if s.r_lock[slot] >= 0:
         unlock_window(t, s.r_lock[slot] + 0, s.r_mark[slot] + 0)
-    s.r_lock[slot] = -1
-    s.r_row[slot] = 0
-    s.rows_free += 1
+    give_row(s, slot)
     reset_second(s, slot)
     return 0
 
