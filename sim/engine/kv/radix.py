@@ -90,6 +90,8 @@ class Radix:
     w_has: i4s  # 0: the node has only full KV (a tombstone)
     w_lock: i4s
     w_mark: i4s  # far end of the locks with this number, 0: none
+    w_prev: i4s  # ring of the nodes that have it through the root, from most to least recently used
+    w_next: i4s
     # copies in host memory (`radix_host`)
     h_on: b1
     h_size: i8
@@ -115,8 +117,6 @@ class Radix:
     g_node: i4s
     g_a: f8s
     in_g: i4s
-    w_prev: i4s  # ring of the nodes that have it through the root, from most to least recently used
-    w_next: i4s
 
 
 @kernel

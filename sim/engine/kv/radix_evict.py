@@ -6,7 +6,7 @@ is corrected when it reaches the top. Source: SGLang 0.5.23 ``mem_cache/evict_po
 """
 
 from sim.engine.kv.radix import MRU, ROOT, Radix
-from sim.engine.kv.radix_nodes import candidate, order_a, table_drop
+from sim.engine.kv.radix_nodes import candidate, drop_runs, free_number, order_a, table_drop
 from sim.engine.kv.radix_walk import radix_walk  # noqa: F401 - its functions come first in the table
 from sim.engine.outline import outlined
 from sim.jit import flat, inline
@@ -51,19 +51,27 @@ def _rebuild(t):
 
 
 @inline
+def pop_candidate(t):
+    """Take the top of the heap: the node if it may be evicted; its negative if not, or if it was touched since and is sorted in anew."""
+    x = t.h_node[0] + 0
+    live = t.lock[x] == 0 and t.kids[x] == 0
+    touched = live and (order_a(t, x) != t.h_a[0] or t.last[x] != t.h_b[0])
+    t.h_n -= 1
+    t.in_heap[x] = 0
+    sink(t)
+    if touched:
+        candidate(t, x)
+    return x if live and not touched else -x
+
+
+@inline
 def detach(t, x):
     """Take leaf ``x`` out of the tree with its tokens; its number stays taken. Returns the parent."""
     t.free += t.size[x]
     t.evicted += t.size[x]
     t.evictable -= t.size[x]
     table_drop(t, x)
-    c = t.run[x] + 0
-    while c >= 0:
-        after = t.c_next[c] + 0
-        t.c_next[c] = t.c_free
-        t.c_free = c
-        t.c_spare += 1
-        c = after
+    drop_runs(t, x)
     up = t.parent[x] + 0
     t.kids[up] -= 1
     return up
@@ -72,8 +80,7 @@ def detach(t, x):
 @flat
 def _evict(t, x):
     up = detach(t, x)
-    t.free_node[t.n_free] = x
-    t.n_free += 1
+    free_number(t, x)
     if up != ROOT and t.kids[up] == 0 and t.lock[up] == 0:
         candidate(t, up)
 
@@ -86,17 +93,7 @@ def evict_until(t, need):
     if t.policy == MRU:
         _rebuild(t)
     while t.h_n > 0 and t.free < need:
-        x = t.h_node[0] + 0
-        live = t.lock[x] == 0 and t.kids[x] == 0
-        a, b = order_a(t, x), t.last[x]
-        t.h_n -= 1
-        if live and (a != t.h_a[0] or b != t.h_b[0]):  # touched since: sort it in anew
-            t.in_heap[x] = 0
-            sink(t)
-            candidate(t, x)
-            continue
-        t.in_heap[x] = 0
-        sink(t)
-        if live:
+        x = pop_candidate(t)
+        if x > ROOT:
             _evict(t, x)
     return 0

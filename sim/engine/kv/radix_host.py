@@ -10,8 +10,18 @@ from typing import Final
 import numpy as np
 
 from sim.engine.kv.radix import ROOT, Radix
-from sim.engine.kv.radix_evict import detach, sink
-from sim.engine.kv.radix_nodes import candidate, common_tokens, cut_edge, find_child, new_leaf, order_a, page_hash, table_drop
+from sim.engine.kv.radix_evict import detach, pop_candidate
+from sim.engine.kv.radix_nodes import (
+    candidate,
+    common_tokens,
+    cut_edge,
+    drop_runs,
+    find_child,
+    free_number,
+    new_leaf,
+    page_hash,
+    table_drop,
+)
 from sim.engine.kv.radix_paths import further, room_for_key, stamp
 from sim.engine.kv.radix_state import match_state  # noqa: F401 - its functions come first in the table
 from sim.engine.outline import outlined
@@ -112,20 +122,6 @@ def _pop_host(t):
     return top
 
 
-@inline
-def _free_node(t, x):
-    """The number and the runs of a node that nobody knows any more."""
-    c = t.run[x] + 0
-    while c >= 0:
-        after = t.c_next[c] + 0
-        t.c_next[c] = t.c_free
-        t.c_free = c
-        t.c_spare += 1
-        c = after
-    t.free_node[t.n_free] = x
-    t.n_free += 1
-
-
 @outlined(Radix)
 def _host_room(t, need):
     """Let the host forget until ``need`` tokens fit; 1 if they do."""
@@ -143,7 +139,8 @@ def _host_room(t, need):
         table_drop(t, x)
         up = t.parent[x] + 0
         t.h_all[up] -= 1
-        _free_node(t, x)
+        drop_runs(t, x)
+        free_number(t, x)
         if up != ROOT and _for_host(t, up):
             _host_candidate(t, up)
     return 1 if t.h_free >= need else 0
@@ -290,8 +287,7 @@ def _leave(t, x):
             t.h_host[x] = 0
         detach(t, x)
         t.h_all[up] -= 1
-        t.free_node[t.n_free] = x
-        t.n_free += 1
+        free_number(t, x)
     if up != ROOT and t.kids[up] == 0 and t.lock[up] == 0:
         candidate(t, up)
 
@@ -302,17 +298,8 @@ def evict_until_host(t, need):
     if t.off or t.free >= need:
         return 0
     while t.h_n > 0 and t.free < need:
-        x = t.h_node[0] + 0
-        live = t.lock[x] == 0 and t.kids[x] == 0
-        a, b = order_a(t, x), t.last[x]
-        t.h_n -= 1
-        t.in_heap[x] = 0
-        if live and (a != t.h_a[0] or b != t.h_b[0]):  # touched since: sort it in anew
-            sink(t)
-            candidate(t, x)
-            continue
-        sink(t)
-        if live:
+        x = pop_candidate(t)
+        if x > ROOT:
             _leave(t, x)
     return 0
 

@@ -247,6 +247,25 @@ def _new_node(t, parent, prio, size, h, order):
     return x
 
 
+@inline
+def drop_runs(t, x):
+    """The runs of a node that leaves the tree are free."""
+    c = t.run[x] + 0
+    while c >= 0:
+        after = t.c_next[c] + 0
+        t.c_next[c] = t.c_free
+        t.c_free = c
+        t.c_spare += 1
+        c = after
+
+
+@inline
+def free_number(t, x):
+    """The number of a node that nobody knows any more can be given again."""
+    t.free_node[t.n_free] = x
+    t.n_free += 1
+
+
 @flat
 def cut_edge(t, child, k):
     """Cut an edge after ``k`` tokens; returns the new upper node. The lower part keeps its number."""

@@ -13,8 +13,8 @@ from typing import Final
 import numpy as np
 
 from sim.engine.kv.radix import MRU, ROOT, Radix
-from sim.engine.kv.radix_evict import detach, sink
-from sim.engine.kv.radix_nodes import candidate, order_a
+from sim.engine.kv.radix_evict import detach, pop_candidate
+from sim.engine.kv.radix_nodes import candidate, free_number
 from sim.engine.kv.radix_walk import radix_walk  # noqa: F401 - its functions come first in the table
 from sim.engine.outline import outlined
 from sim.jit import inline, kernel
@@ -97,8 +97,7 @@ def evict_leaf(t, x):
         t.lock[x] = 1  # no candidate
         t.w_dead += 1
     else:
-        t.free_node[t.n_free] = x
-        t.n_free += 1
+        free_number(t, x)
     if up != ROOT and t.kids[up] == 0 and t.lock[up] == 0:
         candidate(t, up)
     return n
@@ -107,8 +106,7 @@ def evict_leaf(t, x):
 @inline
 def _bury(t, x):
     t.w_dead -= 1
-    t.free_node[t.n_free] = x
-    t.n_free += 1
+    free_number(t, x)
 
 
 @outlined(Radix)
@@ -134,20 +132,11 @@ def evict_full(t, need):
     if t.policy == MRU or 2 * t.w_dead > t.h_n + 64:
         tidy_heap(t)
     while t.h_n > 0 and t.free < need:
-        x = t.h_node[0] + 0
-        live = t.lock[x] == 0 and t.kids[x] == 0
-        a, b = order_a(t, x), t.last[x]
-        t.h_n -= 1
-        t.in_heap[x] = 0
-        if live and (a != t.h_a[0] or b != t.h_b[0]):  # touched since: sort it in anew
-            sink(t)
-            candidate(t, x)
-            continue
-        sink(t)
-        if live:
+        x = pop_candidate(t)
+        if x > ROOT:
             freed += evict_leaf(t, x)
-        elif t.parent[x] == _DEAD:
-            _bury(t, x)
+        elif t.parent[-x] == _DEAD:
+            _bury(t, -x)
     return freed
 
 
