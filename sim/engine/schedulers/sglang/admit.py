@@ -193,6 +193,15 @@ def _add_ignore_eos(s, slot):
     return verdict_of(s)
 
 
+@inline
+def cut_after(s, slot, limit):
+    """How many tokens a prompt computes that is cut after ``limit``: to a whole page; none beside a chunk where the shortest go first."""
+    if s.chunked >= 0 and s.policy == SHORTEST:
+        return 0
+    pre = s.r_pre[slot] + 0
+    return (pre + limit // s.page * s.page) // s.page * s.page - pre
+
+
 @outlined(SglangState)
 def _add_one(s, slot):
     """``add_one_req``: CONTINUE, or why the pass ends."""
@@ -220,10 +229,7 @@ def _add_one(s, slot):
     elif s.chunk <= 0 and s.n_can > 0 and ceil_page(s, left) >= s.a_input:
         verdict = OTHER
     elif cut:
-        pre = s.r_pre[slot] + 0
-        extend = (pre + s.a_chunk // s.page * s.page) // s.page * s.page - pre
-        if s.chunked >= 0 and s.policy == SHORTEST:
-            extend = 0
+        extend = cut_after(s, slot, s.a_chunk)
         max_new = 0
         if extend <= 0:
             verdict = OTHER

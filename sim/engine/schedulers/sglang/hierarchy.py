@@ -12,10 +12,19 @@ from sim.engine.kv.radix import ROOT
 from sim.engine.kv.radix_host import add_host, load_back
 from sim.engine.kv.radix_walk import radix_move, radix_walk
 from sim.engine.outline import outlined
-from sim.engine.schedulers.sglang.admit import CONTINUE, NO_TOKEN, OTHER, _add_ignore_eos, charge, left_total, verdict_of
+from sim.engine.schedulers.sglang.admit import (
+    CONTINUE,
+    NO_TOKEN,
+    OTHER,
+    _add_ignore_eos,
+    charge,
+    cut_after,
+    left_total,
+    verdict_of,
+)
 from sim.engine.schedulers.sglang.memory import set_key
 from sim.engine.schedulers.sglang.order import match_waiting
-from sim.engine.schedulers.sglang.state import CLIP_MAX_NEW, SHORTEST, SglangState, ceil_page, ignores_eos, total_len
+from sim.engine.schedulers.sglang.state import CLIP_MAX_NEW, SglangState, ceil_page, ignores_eos, total_len
 from sim.engine.tiers.counts import ASKED, DEVICE, HIT, LOADS, LONGEST, N_COUNTS, TIER, WAITED
 from sim.jit import kernel
 
@@ -42,7 +51,6 @@ def _match_both(s, slot, limit):
 def _load_host(s, slot):
     """Copy back what the host has beyond the device's prefix, which is held; how many tokens that were."""
     t = s.tree
-    before = t.h_load
     got = load_back(t)
     if got > 0:
         node = t.h_end + 0
@@ -53,7 +61,7 @@ def _load_host(s, slot):
         wait = t.h_load
         s.tc[LOADS] += 1.0
         s.tc[WAITED] += wait
-        s.tc[LONGEST] = max(s.tc[LONGEST], max(wait, before))
+        s.tc[LONGEST] = max(s.tc[LONGEST], wait)
     return got
 
 
@@ -86,10 +94,7 @@ def _add_with_host(s, slot):
     elif s.chunk <= 0 and s.n_can > 0 and ceil_page(s, left) >= s.a_input:
         verdict = OTHER
     elif cut:
-        pre = s.r_pre[slot] + 0
-        extend = (pre + s.a_chunk // s.page * s.page) // s.page * s.page - pre
-        if s.chunked >= 0 and s.policy == SHORTEST:
-            extend = 0
+        extend = cut_after(s, slot, s.a_chunk)
         max_new = 0
         if extend <= 0:
             verdict = OTHER

@@ -11,11 +11,20 @@ from typing import Final
 from sim.engine.kv.radix_evict import evict_until
 from sim.engine.kv.radix_window import insert_window, lock_window, unlock_window
 from sim.engine.outline import outlined
-from sim.engine.schedulers.sglang.admit import CONTINUE, NO_TOKEN, OTHER, beside_shorter, charge, left_current, left_total
+from sim.engine.schedulers.sglang.admit import (
+    CONTINUE,
+    NO_TOKEN,
+    OTHER,
+    beside_shorter,
+    charge,
+    cut_after,
+    left_current,
+    left_total,
+)
 from sim.engine.schedulers.sglang.memory import give_row, pages_needed, set_key
 from sim.engine.schedulers.sglang.order import match_waiting
 from sim.engine.schedulers.sglang.pool_state import reset_second
-from sim.engine.schedulers.sglang.state import CLIP_MAX_NEW, SHORTEST, SglangState, ceil_page, ignores_eos, total_len
+from sim.engine.schedulers.sglang.state import CLIP_MAX_NEW, SglangState, ceil_page, ignores_eos, total_len
 from sim.jit import inline
 
 EVICTION_INTERVAL: Final = 128  # SGLANG_SWA_EVICTION_INTERVAL
@@ -161,9 +170,7 @@ def _add_candidate(s, slot):
     elif s.chunk <= 0 and s.n_can > 0 and ceil_page(s, left) >= s.a_input:
         verdict = OTHER
     elif cut:
-        extend = (pre + limit // s.page * s.page) // s.page * s.page - pre
-        if s.chunked >= 0 and s.policy == SHORTEST:
-            extend = 0
+        extend = cut_after(s, slot, limit)
         max_new = 0
         if extend <= 0:
             verdict = OTHER
