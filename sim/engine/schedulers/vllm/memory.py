@@ -84,13 +84,8 @@ def commit_plain(s, slot, tokens):
 
 
 @inline
-def look_up(s, slot):
-    """Longest cached prefix in blocks, into ``s.hits``; at least one token is left to compute."""
-    x = s.r_x
-    if not s.kv.caching or x[slot, LAZY] == 1:
-        return 0
-    known = np.int64(x[slot, KNOWN])
-    n = min(known - s.hash_ahead, known - 1) // s.block_size
+def keys_up_to(s, slot, n):
+    """See that ``s.keys`` has the hashes of at least the first ``n`` blocks of a request."""
     if s.key_slot != slot:
         s.key_slot = slot
         s.n_keys = 0
@@ -98,6 +93,17 @@ def look_up(s, slot):
         parent = s.keys[s.n_keys - 1] if s.n_keys > 0 else first_key(s.r_lora[slot])
         extend_keys(s, slot, s.n_keys, n, parent, s.keys)
         s.n_keys = n
+
+
+@inline
+def look_up(s, slot):
+    """Longest cached prefix in blocks, into ``s.hits``; at least one token is left to compute."""
+    x = s.r_x
+    if not s.kv.caching or x[slot, LAZY] == 1:
+        return 0
+    known = np.int64(x[slot, KNOWN])
+    n = min(known - s.hash_ahead, known - 1) // s.block_size
+    keys_up_to(s, slot, n)
     found = 0
     while found < n:
         e = cached_block(s.kv, s.keys[found])

@@ -8,8 +8,7 @@ Native: one load per request, beside other requests' steps; the request waits fo
 
 import numpy as np
 
-from sim.engine.kv.block_hash import extend_keys, first_key
-from sim.engine.schedulers.vllm.memory import ZERO
+from sim.engine.schedulers.vllm.memory import ZERO, keys_up_to
 from sim.engine.schedulers.vllm.seam import LATER
 from sim.engine.schedulers.vllm.state import KNOWN
 from sim.engine.tiers.counts import ASKED, BLOCKS_READ, DEVICE, HIT, LATE, LOADS, LONGEST, PER_TIER, TIER, WAITED
@@ -21,13 +20,7 @@ from sim.jit import inline
 def _all_keys(s, slot):
     """Hashes of all whole blocks of a request in ``s.keys``; returns how many units they make."""
     n = np.int64(s.r_x[slot, KNOWN]) // s.block_size
-    if s.key_slot != slot:
-        s.key_slot = slot
-        s.n_keys = 0
-    if s.n_keys < n:
-        parent = s.keys[s.n_keys - 1] if s.n_keys > 0 else first_key(s.r_lora[slot])
-        extend_keys(s, slot, s.n_keys, n, parent, s.keys)
-        s.n_keys = n
+    keys_up_to(s, slot, n)
     return n // s.unit
 
 
