@@ -3,15 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from sim.engine.group import EngineGroup
 from sim.engine.kv.radix_host import EVICTED, LOADED, SKIPPED, WRITTEN
-from sim.engine.tiers.counts import BLOCKS_READ, BLOCKS_SKIPPED, BLOCKS_WRITTEN, N_COUNTS, STALLED, TIER, tiers_use
-from sim.engine.tiers.plan import TierPlan
+from sim.engine.tiers.counts import BLOCKS_READ, BLOCKS_SKIPPED, BLOCKS_WRITTEN, N_COUNTS, TIER, tiers_use
+from sim.engine.tiers.group import GroupWithTiers, carry_counts, copy_counts
 from sim.jit import kernel
 
 
@@ -22,17 +20,14 @@ def _carry_over(states, k, fresh):
     for j in range(s.tree.h_count.size):
         fresh.tree.h_count[j] = s.tree.h_count[j]
     fresh.tree.h_count[EVICTED] += s.tree.h_size - s.tree.h_free
-    fresh.tc = s.tc
-    fresh.stalled = s.stalled
+    carry_counts(s, fresh)
 
 
 @kernel
 def _figures(states, counts, evicted):
     for k in range(len(states)):
         s = states[k]
-        for j in range(s.tc.size):
-            counts[k, j] = s.tc[j]
-        counts[k, STALLED] = s.stalled
+        copy_counts(s, counts[k])
         moved = s.tree.h_count
         counts[k, TIER + BLOCKS_READ] = moved[LOADED]
         counts[k, TIER + BLOCKS_WRITTEN] = moved[WRITTEN]
@@ -40,16 +35,8 @@ def _figures(states, counts, evicted):
         evicted[0] += moved[EVICTED]
 
 
-class HostEngines(EngineGroup):
-    """`with_tiers` says how much host memory they have."""
-
-    def __init__(self, states: Sequence[Any], recorder: Any) -> None:
-        super().__init__(states, recorder)
-        self._plan = TierPlan(1, 1.0, ())
-
-    def with_tiers(self, plan: TierPlan) -> None:
-        """Before anything has run."""
-        self._plan = plan
+class HostEngines(GroupWithTiers):
+    """Host memory is the only tier."""
 
     def renewed(self, replica: int, fresh: Any) -> None:
         """Another process takes a replica's place."""

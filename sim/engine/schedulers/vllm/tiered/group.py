@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from sim.engine.group import EngineGroup
 from sim.engine.schedulers.vllm.tiered.state import TieredState  # noqa: F401 - of these
-from sim.engine.tiers.counts import N_COUNTS, STALLED, tiers_use
+from sim.engine.tiers.counts import N_COUNTS, tiers_use
+from sim.engine.tiers.group import GroupWithTiers, carry_counts, copy_counts
 from sim.engine.tiers.plan import TierPlan
 from sim.engine.tiers.tier import clear_tier
 from sim.jit import kernel
@@ -27,8 +27,7 @@ def _carry_over(states, k, fresh):
     """Host memory is lost with its process; a remote store stays, and so does what was counted. Returns units lost from disk and memory."""
     s = states[k]
     fresh.remote = s.remote
-    fresh.tc = s.tc
-    fresh.stalled = s.stalled
+    carry_counts(s, fresh)
     return s.cpu.evicted, s.disk.evicted
 
 
@@ -36,9 +35,7 @@ def _carry_over(states, k, fresh):
 def _figures(states, counts, evicted):
     for k in range(len(states)):
         s = states[k]
-        for j in range(s.tc.size):
-            counts[k, j] = s.tc[j]
-        counts[k, STALLED] = s.stalled
+        copy_counts(s, counts[k])
         evicted[0] += s.cpu.evicted
         evicted[1] += s.disk.evicted
     evicted[2] += states[0].remote.evicted
@@ -54,18 +51,17 @@ def _set_remote(states, blocks):
         states[k].remote.evicted += lost
 
 
-class TieredEngines(EngineGroup):
+class TieredEngines(GroupWithTiers):
     """Engines that keep KV outside the accelerator; `with_tiers` says where."""
 
     def __init__(self, states: Sequence[Any], recorder: Any) -> None:
         super().__init__(states, recorder)
-        self._plan = TierPlan(1, 1.0, ())
         self._shared = False
         self._lost = np.zeros(3)
 
     def with_tiers(self, plan: TierPlan) -> None:
-        """What their tiers are, before anything has run."""
-        self._plan = plan
+        """What their tiers are; a remote store is one for all replicas."""
+        super().with_tiers(plan)
         self._shared = any(m.shared for m in plan.media) and self.n > 1
         if self._shared:
             _share_remote(self._states)
