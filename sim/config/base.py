@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, model_validator
 
 Count = Annotated[StrictInt, Field(ge=1, le=2**31 - 1)]
-"""A whole number of at least 1; ``true`` and ``2.0`` are not."""
+"""A whole number of at least 1; ``true`` and ``2.0`` are not. Who has other bounds writes ``StrictInt`` with both: these would win."""
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 """A part of a whole, from 0 to 1."""
 

@@ -122,6 +122,25 @@ def test_help_is_light() -> None:
     assert "capacity" in done.stdout
 
 
+def test_a_run_loads_no_more_than_it_uses(tmp_path: Path) -> None:
+    """Start-up is most of a short run: what it loads is counted, as seconds depend on the machine."""
+    code = (
+        "import sys; from sim.cli import main; "
+        f"sys.argv = ['servesim', 'run', 'quickstart', *{list(SMALL)!r}, '--out', {str(tmp_path / 'r')!r}]\n"
+        "try: main()\nexcept SystemExit as end: assert not end.code, end\n"
+        "unused = {'pandas', 'plotly.graph_objects', 'joblib', 'scipy.stats', 'scipy.optimize', 'numba.cuda', 'distributed', 'ray', 'optuna'}\n"
+        "assert not unused & set(sys.modules), unused & set(sys.modules)\n"
+        "rooms = [m for m in sys.modules if m.startswith('sim.')]\n"
+        "engines = {m.split('.')[3] for m in rooms if m.startswith('sim.engine.schedulers.')}\n"
+        "assert engines == {'vllm'}, engines\n"
+        "foreign = [m for m in rooms if m.startswith(('sim.study.questions', 'sim.study.accuracy', 'sim.study.bench', 'sim.report.exports'))]\n"
+        "assert not foreign, foreign\n"
+        "assert len(rooms) < 340 and len(sys.modules) < 1300, (len(rooms), len(sys.modules))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_interrupting_saves_what_there_is_and_says_where(servesim: Command, tmp_path: Path) -> None:
     assert servesim("run", "quickstart", *SMALL, "--no-save").code == 0  # compiled
     alarm = threading.Timer(2.0, os.kill, (os.getpid(), signal.SIGINT))

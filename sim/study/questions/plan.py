@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, StrictInt
 
 from sim.config.base import Count
 from sim.errors import ConfigError, ServesimError
@@ -42,16 +42,16 @@ class PlanParams(Params):
     )
     objective: Literal["cost", "accelerators", "energy", "carbon"] = Field("cost", description="what the best one has least of")
     confidence: Confidence = 0.95
-    replications: Count = Field(5, le=1000, description="runs of each finalist, each under other random numbers")
+    replications: StrictInt = Field(5, ge=1, le=1000, description="runs of each finalist, each under other random numbers")
     max_replicas: Count = Field(
         1024, description="most replicas that are tried; of several pools, multiples of their own numbers"
     )
-    screen: Count = Field(2000, ge=100, description="requests of a run while candidates are compared roughly")
-    finalists: Count = Field(3, le=100, description="how many of the best are confirmed at least")
+    screen: StrictInt = Field(2000, ge=100, le=2**31 - 1, description="requests of a run while candidates are compared roughly")
+    finalists: StrictInt = Field(3, ge=1, le=100, description="how many of the best are confirmed at least")
     search: Literal["auto", "all", "optuna"] = Field(
         "auto", description="examine all combinations, or let Optuna choose (auto: above 2,000 of them; needs servesim[search])"
     )
-    trials: Count = Field(200, le=100_000, description="candidates that Optuna may look at")
+    trials: StrictInt = Field(200, ge=1, le=100_000, description="candidates that Optuna may look at")
     storage: str | None = Field(
         None, description="also keep Optuna's trials in this database (sqlite:///plan.db, any URL it knows), for its dashboard"
     )

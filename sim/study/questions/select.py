@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, StrictInt
 
 from sim.config.base import Count
 from sim.errors import ConfigError, ServesimError
@@ -45,8 +45,8 @@ class SelectParams(Params):
         (1, 2, 4, 8), description="tensor-parallel widths to try", json_schema_extra={"metavar": "1,2,…", "list": True}
     )
     max_replicas: Count = Field(256, description="most replicas that are tried")
-    screen: Count = Field(2000, ge=100, description="requests of a run while deployments are compared roughly")
-    replications: Count = Field(3, le=1000, description="runs of the best deployment of each engine")
+    screen: StrictInt = Field(2000, ge=100, le=2**31 - 1, description="requests of a run while deployments are compared roughly")
+    replications: StrictInt = Field(3, ge=1, le=1000, description="runs of the best deployment of each engine")
     confidence: Confidence = 0.95
 
 

@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, StrictInt
 
-from sim.config.base import Count
 from sim.errors import ConfigError, did_you_mean
 from sim.registry import register
 from sim.study.base import Interrupted, Params, Steps, Study, Trial, figures
@@ -57,7 +56,7 @@ class StressParams(Params):
     hysteresis: bool = Field(
         True, description="also go up and down in steps, and compare the same load before and after an overload"
     )
-    replications: Count = Field(3, le=1000, description="runs at each load, each under other random numbers")
+    replications: StrictInt = Field(3, ge=1, le=1000, description="runs at each load, each under other random numbers")
     confidence: Confidence = 0.95
 
 
