@@ -19,6 +19,7 @@ from sim.cost.memory import (
     peak_bytes,
     weights_line,
 )
+from sim.cost.padding import expert_padding
 from sim.cost.placement import Placement, Sizes
 from sim.cost.sglang_pools import Keeps, divide
 from sim.errors import ConfigError
@@ -44,8 +45,8 @@ class VllmRule:
 
     ``estimate_cuda_graphs`` subtracts the graphs too (None: as the version does; otherwise they use the fraction left over).
     *Source*: vLLM 0.33 v1/worker/gpu_worker.py:641-757, v1/worker/utils.py:716. From public server logs: the estimate is subtracted
-    from 0.19 on, and no longer by the second model runner (0.28 on); FlashInfer samples from 0.20 on. Both borders are inferred from
-    the dates of the logs.
+    from 0.19 on, and no longer by the second model runner (0.28 on); the sampler sorts no more from 0.19 on (gpt-oss-20b: it does in a log
+    of 0.15 and does not in one of 0.19). The borders are inferred from the dates of the logs.
     """
 
     gpu_memory_utilization: float = 0.92
@@ -62,22 +63,20 @@ class VllmRule:
 
     def limit(self, d: Deployment) -> Line:
         _fraction("deployment.engine.gpu_memory_utilization", self.gpu_memory_utilization)
-        size = d.accelerator.memory_bytes * self.gpu_memory_utilization
+        share, why = self.gpu_memory_utilization, f"gpu_memory_utilization {self.gpu_memory_utilization:g}"
+        if self.kv_cache_memory_bytes is not None:
+            share, why = 1.0, "kv_cache_memory_bytes, whatever gpu_memory_utilization says: all"
         evidence = d.accelerator.figures["memory_bytes"].evidence if "memory_bytes" in d.accelerator.figures else "datasheet"
-        return Line(
-            "limit",
-            size,
-            evidence,
-            f"gpu_memory_utilization {self.gpu_memory_utilization:g} of {d.accelerator.memory_gib:.2f} GiB",
-        )
+        return Line("limit", d.accelerator.memory_bytes * share, evidence, f"{why} of {d.accelerator.memory_gib:.2f} GiB")
 
     def parts(self, d: Deployment) -> list[Line]:
         ascend = d.accelerator.vendor == "huawei"
         sampled = 0 if ascend else min(self.max_num_seqs, self.max_num_batched_tokens)  # vllm-ascend profiles without the sampler
-        per_logit = SORTING_SAMPLER if self.version < (0, 20) else FLASHINFER_SAMPLER
+        per_logit = SORTING_SAMPLER if self.version < (0, 19) else FLASHINFER_SAMPLER
         peak = peak_bytes(d, self.max_num_batched_tokens, sampled, per_logit)
         lines = [
             weights_line(d),
+            *expert_padding(d, self.version),
             Line("activations", peak, "estimated", f"{self.max_num_batched_tokens} tokens, {sampled} sampled; {_ACTIVATIONS}"),
             Line("runtime", 0.18 * GIB + communication_bytes(d), "fitted", "non-torch memory in vLLM logs; collectives"),
         ]

@@ -185,8 +185,12 @@ def memory(scenario: Any) -> list[tuple[str, Budget | None]]:
 
 
 def _budget(p: Plan) -> Budget | None:
-    warnings = p.scheduler.cache_notes(p.params, p.site)
-    return p.budget if p.budget is None or not warnings else replace(p.budget, warnings=(*p.budget.warnings, *warnings))
+    budget = p.budget
+    if budget is None:
+        return None
+    if (blocks := getattr(p.params, "num_gpu_blocks_override", None)) is not None:
+        budget = budget.pinned(blocks, "deployment.engine.num_gpu_blocks_override")
+    return replace(budget, warnings=(*budget.warnings, *p.scheduler.cache_notes(p.params, p.site)))
 
 
 def _record(scenario: Any, plans: Sequence[Plan], raw: Raw, traffic: Any) -> RunRecord:

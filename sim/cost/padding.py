@@ -1,0 +1,46 @@
+"""Weights that kernels want in larger shapes than the checkpoint's: experts of 4-bit microscaling under vLLM.
+
+*Source*: vLLM ``fused_moe/oracle/mxfp4.py`` (hidden and intermediate widths rounded up to 256 and 128 for Marlin, 256 and 256 on AMD), and what
+its logs say loading took: 13.72 GiB (gpt-oss-20b, A100, 0.19), 65.97 GiB (gpt-oss-120b, H100, 0.11.2), 7.26 GiB (gpt-oss-20b, two AMD cards).
+Hopper takes Triton's kernels from 0.12 on, which want no padding, and data-centre Blackwell FlashInfer's, of which no log is known: none is
+added there.
+"""
+
+from __future__ import annotations
+
+from math import ceil
+
+from sim.cost.memory import Deployment, Line
+
+_MARLIN, _AMD = (256, 128), (256, 256)
+_TRITON_ON_HOPPER = (0, 12)
+"""Inferred from the dates of logs."""
+
+
+def _widths(d: Deployment, version: tuple[int, int]) -> tuple[int, int] | None:
+    """What the hidden and the intermediate width are multiples of; None: of nothing, or not known."""
+    if d.accelerator.vendor == "amd":
+        return _AMD
+    capability = d.accelerator.compute_capability
+    triton = capability == "9.0" and version >= _TRITON_ON_HOPPER
+    return None if not capability or triton or capability.startswith("10.") else _MARLIN
+
+
+def expert_padding(d: Deployment, version: tuple[int, int]) -> tuple[Line, ...]:
+    """A line with the bytes that padding adds on one GPU; none where nothing is padded."""
+    model = d.model
+    widths = _widths(d, version) if model.is_moe and model.format.name == "mxfp4" else None
+    if widths is None:
+        return ()
+    hidden, inner = model.hidden, model.moe_intermediate / (max(d.tp * d.dp, d.ep) // d.ep)
+    wide, inside = ceil(hidden / widths[0]) * widths[0], ceil(inner / widths[1]) * widths[1]
+    layers = max(sum(model.experts_in[first:last]) for first, last in model.stages(d.pp))
+    more = layers * model.n_experts / d.ep * 3 * (wide * inside - hidden * inner) * _BYTES
+    return (
+        (Line("expert padding", more, "fitted", f"experts of {wide} × {inside} for the kernels, in vLLM logs"),)
+        if more > 0
+        else ()
+    )
+
+
+_BYTES = (4 + 8 / 32) / 8  # 4 bits and an 8-bit exponent for each 32
