@@ -224,7 +224,7 @@ def memory_budget(
     if pool is not None and max_model_len is not None and blocks - 1 < pool.per_request:
         why = f"one such sequence takes {pool.per_request:,} blocks of the groups {pool.words}, and there are {blocks - 1:,}"
         raise ConfigError(f"{field}.engine.max_model_len", max_model_len, _problem(why, limit, lines), hint=_hint(d))
-    if max_model_len is not None and budget.kv_tokens < max_model_len:
+    if pool is None and max_model_len is not None and budget.kv_tokens < max_model_len:
         raise ConfigError(
             f"{field}.engine.max_model_len", max_model_len,
             _problem(f"one such sequence does not fit into the {budget.kv_tokens} tokens of the KV cache", limit, lines), f"1..{budget.kv_tokens}",

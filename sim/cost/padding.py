@@ -1,9 +1,9 @@
 """Weights that kernels want in larger shapes than the checkpoint's: experts of 4-bit microscaling under vLLM.
 
 *Source*: vLLM ``fused_moe/oracle/mxfp4.py`` (hidden and intermediate widths rounded up to 256 and 128 for Marlin, 256 and 256 on AMD), and what
-its logs say loading took: 13.72 GiB (gpt-oss-20b, A100, 0.19), 65.97 GiB (gpt-oss-120b, H100, 0.11.2), 7.26 GiB (gpt-oss-20b, two AMD cards).
-Hopper takes Triton's kernels from 0.12 on, which want no padding, and data-centre Blackwell FlashInfer's, of which no log is known: none is
-added there.
+its logs say loading took: 13.72 GiB (gpt-oss-20b, A100, 0.19), 3.58 (four L40S, 0.11), 65.97 GiB (gpt-oss-120b, H100, 0.10 and 0.11.2), 7.26 GiB
+(gpt-oss-20b, two AMD cards). Hopper takes Triton's kernels from 0.12 on: 13.47 GiB (20b) and 64.38 (120b, 0.14.1) are those of one width rounded up
+to 256; that it is the hidden one is an assumption. Data-centre Blackwell takes FlashInfer's, of which no log is known: none is added there.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from math import ceil
 
 from sim.cost.memory import Deployment, Line
 
-_MARLIN, _AMD = (256, 128), (256, 256)
+_MARLIN, _AMD, _TRITON = (256, 128), (256, 256), (256, 1)
 _TRITON_ON_HOPPER = (0, 12)
 """Inferred from the dates of logs."""
 
@@ -22,8 +22,9 @@ def _widths(d: Deployment, version: tuple[int, int]) -> tuple[int, int] | None:
     if d.accelerator.vendor == "amd":
         return _AMD
     capability = d.accelerator.compute_capability
-    triton = capability == "9.0" and version >= _TRITON_ON_HOPPER
-    return None if not capability or triton or capability.startswith("10.") else _MARLIN
+    if capability == "9.0" and version >= _TRITON_ON_HOPPER:
+        return _TRITON
+    return None if not capability or capability.startswith("10.") else _MARLIN
 
 
 def expert_padding(d: Deployment, version: tuple[int, int]) -> tuple[Line, ...]:

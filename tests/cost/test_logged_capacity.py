@@ -42,6 +42,17 @@ LOGS = {
         "gpt-oss-20b", "l4", "0.15", {"max_model_len": 131_072, "gpu_memory_utilization": 0.9},
         None, None, 2.78, 0.03, "devforth.io, GPT-OSS-20B on L4, L40S and H100", "fp8",
     ),
+    "gpt-oss-20b, tp 4": Log(
+        "gpt-oss-20b", "l40s", "0.11", {"max_num_seqs": 256}, 35.64, 3_114_144, None, 0.04, "log of a Dynamo 0.7 worker on four L40S", tp=4
+    ),
+    "gpt-oss-20b, all of an H100": Log(
+        "gpt-oss-20b", "h100-sxm", "0.14", {"max_model_len": 16_000, "gpu_memory_utilization": 0.9, "max_num_seqs": 1024},
+        50.28, None, None, 0.01, "llm-d: empirical memory profiling, H100 of 79.18 GiB",
+    ),
+    "gpt-oss-120b, all of an H100": Log(
+        "gpt-oss-120b", "h100-sxm", "0.14", {"max_model_len": 16_000, "gpu_memory_utilization": 0.95, "max_num_seqs": 1024},
+        3.33, None, None, 0.03, "the same: 64.38 GiB of weights, as in vllm-project/vllm#33155; its figures add up with 0.95",
+    ),
     "gemma-3-27b": Log(
         "gemma-3-27b", "mi300x", "0.11", {"max_model_len": 4096, "max_num_batched_tokens": 8192},
         109.86, 205_696, 50.05, 0.03, "start-up log of vLLM 0.11.0rc2 on ROCm, 89,994 blocks",
@@ -68,6 +79,14 @@ LOGS = {
     "qwen3.6-35b-a3b, again": Log(
         "qwen3.5-35b-a3b", "rtx-pro-6000", "0.24", {"max_model_len": 131_072, "max_num_seqs": 1, "max_num_batched_tokens": 8192},
         6.01, 569_878, 4.35, None, "noonghunna/club-3090#652", "fp8",
+    ),
+    "qwen3.5-35b-a3b": Log(
+        "qwen3.5-35b-a3b", "h200-sxm", "0.19", {"max_model_len": 262_144, "enable_prefix_caching": True, "max_num_batched_tokens": 2048},
+        55.72, 729_696, 10.85, None, "start-up log of vLLM 0.18.1 (0.19 to be) on GB10, weights in fp8",
+    ),
+    "llama-4-scout, chunks": Log(
+        "llama-4-scout", "h200-sxm", "0.12", {"max_model_len": 10_000_000, "VLLM_ALLOW_CHUNKED_LOCAL_ATTN_WITH_HYBRID_KV_CACHE": True},
+        89.71, 7_838_976, 3.12, None, "report of 10 M tokens on eight H200", "fp8", 8,
     ),
     "llama-4-scout": Log(
         "llama-4-scout", "h200-sxm", "0.8", {"max_model_len": 1_000_000}, 88.38, 3_861_424, None, None,
@@ -123,4 +142,16 @@ def test_padded_experts_where_kernels_want_them() -> None:
         found = budget(LOGS[name])
         assert sum(line.bytes for line in found.lines[:2]) / 2**30 == pytest.approx(logged, rel=0.004)
         assert found.lines[1].name == "expert padding"
-    assert [line.name for line in budget(LOGS["gpt-oss-120b"], version="'0.33'").lines][:2] == ["weights", "activations"]
+    for name, logged in (
+        ("gpt-oss-20b, all of an H100", 13.47),
+        ("gpt-oss-120b, all of an H100", 64.38),
+        ("gpt-oss-20b, tp 4", 3.58),
+    ):
+        assert sum(line.bytes for line in budget(LOGS[name]).lines[:2]) / 2**30 == pytest.approx(logged, rel=0.015)
+
+
+def test_one_h100_is_too_small_for_gpt_oss_120b_by_default() -> None:
+    """vllm-project/vllm#23278: -2.14 GiB are left with the defaults of 0.10."""
+    log = LOGS["gpt-oss-120b"]._replace(version="0.10", given={"max_model_len": 16_000})
+    with pytest.raises(sim.ConfigError, match=r"leaves -[12]\.\d+ GiB"):
+        budget(log)

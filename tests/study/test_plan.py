@@ -36,7 +36,21 @@ def answer() -> Any:
 
 
 @pytest.mark.parametrize("accelerator", ["h100-sxm", "l40s"])
-@pytest.mark.parametrize("more", [(), ("traffic.synthetic.lengths={kind: fixed, prompt_tokens: 2000, output_tokens: 8}",)])
+@pytest.mark.parametrize(
+    "more",
+    [
+        (),
+        ("traffic.synthetic.lengths={kind: fixed, prompt_tokens: 2000, output_tokens: 8}",),
+        ("model=gpt-oss-20b", "deployment.kv_blocks=2500", "deployment.engine.max_model_len=4096", "traffic.too_long=skip"),
+        (
+            "deployment.kv_blocks=2000",
+            "deployment.engine.max_model_len=16384",
+            "traffic.too_long=skip",
+            "traffic.synthetic.prefixes={groups: 1, shared_tokens: 9000}",
+        ),
+    ],
+    ids=("lengths of chat", "long prompts", "windows that few blocks hold", "a prefix that few blocks hold once"),
+)
 def test_no_replica_serves_more_than_its_bound(accelerator: str, more: tuple[str, ...]) -> None:
     prepared = Prepared(quickstart(f"deployment.accelerator={accelerator}", "slo={e2e: 1000s}", *more))
     found = bound(prepared.plans[0], demand(prepared.traffic, 0.99), Slo(e2e=1000.0))

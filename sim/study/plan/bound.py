@@ -60,7 +60,8 @@ def bound(plan: Plan, need: Demand, slo: Slo) -> Bound:
     """The bound of one replica of a pool without a role and without ranks that step together."""
     most = plan.scheduler.max_batch_tokens(plan.params, plan.site)
     context = need.prompt + need.output / 2.0
-    held = plan.budget.kv_tokens / context if plan.budget else 2048.0
+    own = plan.budget is not None and plan.budget.shared is None and not need.prefixes  # each token has a place of its own
+    held = plan.budget.kv_tokens / context if own and plan.budget else 2048.0
     rows = sorted({1, *(int(b) for b in np.geomspace(1, max(min(held, most, 2048), 1), 24))})
     decode = {b: _time(plan, decode_rows=b, context=context) for b in rows}
     alone = decode[1]
