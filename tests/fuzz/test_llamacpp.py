@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from sim.study.conformance.llamacpp import _prompt, batches, check
+from tests.fuzz import enough
 
 REFERENCE = Path(__file__).resolve().parents[2] / ".." / "shared" / "reference" / "llamacpp.py"
 
@@ -123,7 +124,7 @@ def _fuzz(reference: Any, folder: Path, target: int) -> None:
 
 
 def test_random_servers_agree_with_the_reference(reference: Any, tmp_path: Path) -> None:
-    _fuzz(reference, tmp_path, 20_000)
+    _fuzz(reference, tmp_path, enough(20_000))
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import random
 import pytest
 
 from sim.study.conformance.llumnix import _EVALUATE, _same
+from tests.fuzz import enough
 
 KINDS = ("instance_load", "dispatch", "migration_defrag", "tie_order_remaining_steps")
 
@@ -65,7 +66,7 @@ def _compare(shared, rows, seed):
 
 
 def test_choices_equal_the_reference_model(shared):
-    _compare(shared, 20_000, 1)
+    _compare(shared, enough(20_000), 1)
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import pytest
 
 from sim.study.conformance.mindie import DEFAULTS, replay
 from tests.engines.mindie_bench import KINDS, LAWFUL, random_recording
+from tests.fuzz import enough
 
 REFERENCE = Path(__file__).resolve().parents[2] / ".." / "shared" / "reference" / "mindie.py"
 KEYS = ("t", "mode", "batch", "recomputed", "waiting", "running", "swapped", "free", "empties")
@@ -169,7 +170,7 @@ def obey(seed: int, rounds: int) -> int:
 
 
 def test_rounds_without_a_reference_obey_their_laws() -> None:
-    assert obey(3, 20_000) >= 20_000
+    assert obey(3, enough(20_000)) >= enough(20_000)
 
 
 @pytest.mark.slow
@@ -178,7 +179,7 @@ def test_many_rounds_without_a_reference_obey_their_laws() -> None:
 
 
 def test_random_loads_match_the_reference(reference: Any) -> None:
-    assert fuzz(reference, 1, 20_000) >= 20_000
+    assert fuzz(reference, 1, enough(20_000)) >= enough(20_000)
 
 
 @pytest.mark.slow

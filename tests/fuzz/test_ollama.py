@@ -11,6 +11,7 @@ import pytest
 
 from sim.engine.schedulers.ollama.layout import LoadRequiredFullError, create_layout
 from sim.engine.schedulers.ollama.placement import Gpu, automatic_batch, available_memory, select_placement
+from tests.fuzz import enough
 
 REFERENCE = Path(__file__).resolve().parents[2] / ".." / "shared" / "reference" / "ollama.py"
 
@@ -86,7 +87,7 @@ def _fuzz(reference: dict[str, Any], cases: int) -> None:
 
 
 def test_random_hosts_agree_with_the_reference(reference: dict[str, Any]) -> None:
-    _fuzz(reference, 3_000)
+    _fuzz(reference, enough(3_000))
 
 
 @pytest.mark.slow

@@ -9,9 +9,10 @@ from functools import partial
 import pytest
 
 from sim.study.conformance.sglang import compare
+from tests.fuzz import enough
 
 NOT_IN_REFERENCE = frozenset({"pre", "avail2", "evictable2"})
-STEPS = 20_000
+STEPS = enough(20_000)
 STEPS_SLOW = 2_000_000
 
 

@@ -12,10 +12,11 @@ from functools import partial
 import pytest
 
 from sim.study.conformance.sglang import compare
+from tests.fuzz import enough
 from tests.fuzz.test_sglang import random_requests, random_server, run
 
 NOT_IN_REFERENCE = frozenset({"pre", "avail2", "evictable2", "swa_avail2", "swa_evictable2", "mamba_avail2", "mamba_evictable2"})
-STEPS = 10_000
+STEPS = enough(10_000)
 STEPS_SLOW = 500_000
 
 

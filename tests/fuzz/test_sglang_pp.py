@@ -6,9 +6,10 @@ import random
 import pytest
 
 from sim.study.conformance.sglang import replay
+from tests.fuzz import enough
 from tests.fuzz.test_sglang import random_requests, random_server, reference  # noqa: F401
 
-STEPS = 6_000
+STEPS = enough(6_000)
 KEYS = ("mode", "ext", "dec", "ndec", "ret", "ev", "avail", "evictable", "protected", "nq", "q", "full", "nrun", "fin")
 TIMES = ("t", "ts", "te", "ratio")
 

@@ -13,6 +13,7 @@ import pytest
 
 from sim.study.conformance.tgi import Replay, _comparable
 from tests.engines.tgi_bench import random_scenario
+from tests.fuzz import enough
 
 REFERENCE = Path(__file__).resolve().parents[2] / ".." / "shared" / "reference" / "tgi.py"
 
@@ -87,7 +88,7 @@ def fuzz(reference: Any, seed: int, steps: int) -> int:
 
 
 def test_random_loads_match_the_reference(reference: Any) -> None:
-    assert fuzz(reference, 1, 20_000) >= 20_000
+    assert fuzz(reference, 1, enough(20_000)) >= enough(20_000)
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from sim.study.conformance.vllm import compare
+from tests.fuzz import enough
 from tests.fuzz.vllm_scenarios import random_scenario, shrink
 
 REFERENCE = Path(__file__).resolve().parents[2] / ".." / "shared" / "reference" / "vllm.py"
@@ -71,7 +72,7 @@ def fuzz(reference: Any, steps: int, seed: int) -> None:
 
 
 def test_random_settings(reference):
-    fuzz(reference, 20_000, 0)
+    fuzz(reference, enough(20_000), 0)
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from sim.cost.step import new_linear_cost
 from sim.engine.schedulers.vllm_ascend import VllmAscend, VllmAscendParams
 from sim.engine.state import new_recorder
 from sim.study.conformance import vllm as conformance
+from tests.fuzz import enough
 from tests.fuzz.vllm_scenarios import random_scenario, shrink
 
 REFERENCE = Path(__file__).resolve().parents[2] / ".." / "shared" / "reference" / "vllm.py"
@@ -268,9 +269,9 @@ def ascend(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("ascend")
 def test_prompts_first(reference: Any) -> None:
-    fuzz(prefill_first(reference), False, 20_000, 0)
+    fuzz(prefill_first(reference), False, enough(20_000), 0)
 
 
 @pytest.mark.usefixtures("ascend")
 def test_short_requests_first(reference: Any) -> None:
-    fuzz(short_first(reference), True, 20_000, 0)
+    fuzz(short_first(reference), True, enough(20_000), 0)

@@ -17,6 +17,7 @@ from sim.engine.state import new_recorder
 from sim.jit import kernel
 from sim.workload.table import RequestBlock
 from tests.engines.vllm_v0_twin import Seq, Twin, random_case
+from tests.fuzz import enough
 
 EVENTS = {
     int(RECOMPUTE): "recompute",
@@ -109,7 +110,7 @@ def fuzz(seed: int, steps: int) -> int:
 
 
 def test_random_loads_match_the_twin() -> None:
-    assert fuzz(1, 20_000) >= 20_000
+    assert fuzz(1, enough(20_000)) >= enough(20_000)
 
 
 @pytest.mark.slow
