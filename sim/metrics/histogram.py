@@ -20,6 +20,8 @@ ITL_SCALE: Final = 200.0
 """Bins per factor e: each is 0.5 % wide."""
 ITL_BINS: Final = 3800
 """Reaches 1,785 s."""
+_ANY: Final = 1e-300
+"""Less than any count: the quantile 0 lies in the first bin that holds something."""
 
 
 def bin_of(gap: float) -> int:
@@ -43,13 +45,10 @@ def quantiles(hist: Array, qs: Sequence[float], largest: float = math.inf) -> li
     below = np.cumsum(hist)
     out = []
     for q in qs:
-        want = q * total
-        k = int(np.searchsorted(below, want, side="left"))
-        k = min(k, hist.size - 1)
-        while hist[k] <= 0 and k < hist.size - 1:
-            k += 1
-        inside = (want - (below[k] - hist[k])) / hist[k] if hist[k] > 0 else 1.0
-        out.append(min(ITL_LO * math.exp((k + min(max(inside, 0.0), 1.0)) / ITL_SCALE), largest))
+        want = min(q, 1.0) * total
+        k = int(np.searchsorted(below, max(want, _ANY)))
+        inside = (want - (below[k] - hist[k])) / hist[k]
+        out.append(min(ITL_LO * math.exp((k + inside) / ITL_SCALE), largest))
     return out
 
 

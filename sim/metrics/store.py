@@ -144,7 +144,7 @@ def load(folder: Path) -> Result:
             hist[np.searchsorted(edges() * (1 - 1e-9), rows["from_s"], side="right") - 1] = rows["gaps"]
         scenario = (folder / "scenario.yaml").read_text(encoding="utf-8")
         check_result(columns, summary.as_dict())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, LawViolation) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, LawViolation) as error:
         raise DataError(str(folder), f"is a damaged servesim result: {str(error)[:500]}") from error
     return Result(summary, columns, series, hist, scenario)
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from sim.study.files import gather
 from sim.study.single import Prepared
 from sim.workload import build_traffic
 from tests import strategies as given
+from tests.hostile import accidents
 from tests.hostile.examples import RESULTS, ROWS, TABLES
 from tests.metrics.records import four_requests
 from tests.study.test_step_log import STEPS
@@ -38,12 +40,27 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Kind:
-    """``contents``: what a file of the kind may hold; ``read`` opens the file ``name``. ``names``: whether its errors must name the file."""
+    """``contents`` and ``other``: what a file of the kind may hold; ``read`` opens the file ``name``. ``names``: whether its errors must name the file."""
 
     name: str
     contents: st.SearchStrategy[bytes]
+    other: st.SearchStrategy[bytes]
     read: Callable[[Path], Any]
     names: bool = True
+
+
+def documents(
+    name: str, found: list[Any], write: Callable[[Any], bytes], read: Callable[[Path], Any], names: bool = True
+) -> Kind:
+    return Kind(name, given.files(found, write), accidents.files(found, write), read, names)
+
+
+def tables(name: str, texts: list[str], read: Callable[[Path], Any]) -> Kind:
+    return Kind(name, given.tables(texts), accidents.tables(texts), read)
+
+
+def text(name: str, content: bytes, read: Callable[[Path], Any], names: bool = True) -> Kind:
+    return Kind(name, st.just(content).flatmap(given.spoilt_bytes), st.just(content).flatmap(accidents.carried), read, names)
 
 
 def yamls(folder: str, *chosen: str) -> list[Any]:
@@ -137,6 +154,24 @@ def result(file: Path) -> None:
     sim.load_result(folder)
 
 
+def saved() -> list[tuple[str, bytes]]:
+    """The files of a saved result, apart from its summary and report."""
+    with TemporaryDirectory() as folder:
+        summarise(four_requests(), renderer=None).save(folder)
+        names = ("requests.parquet", "timeseries.parquet", "itl_histogram.csv", "scenario.yaml")
+        return [(name, (Path(folder) / name).read_bytes()) for name in names if (Path(folder) / name).exists()]
+
+
+def part_of_result(file: Path) -> None:
+    """A saved result one of whose files is this one."""
+    folder = file.parent / "saved"
+    if not folder.exists():
+        summarise(four_requests(), renderer=None).save(folder)
+    (folder / file.name).unlink()
+    (folder / file.name).symlink_to(file)
+    sim.load_result(folder)
+
+
 def runs(file: Path) -> None:
     """The store of a study."""
     from sim.study.store import Store
@@ -177,21 +212,22 @@ RUNS = [
     {"end": True},
 ]
 KINDS = [
-    Kind("scenario.yaml", given.files(scenarios(), given.as_yaml), scenario, names=False),
-    Kind("study.yaml", given.files([STUDY], given.as_yaml), study, names=False),
-    Kind("profile.yaml", given.files(yamls("profiles/engines", "vllm", "mindie", "llama.cpp"), given.as_yaml), profile),
-    Kind("accelerator.yaml", given.files(yamls("profiles/hardware", "h100-sxm", "a10", "ascend-910b2"), given.as_yaml), accelerator),
-    Kind("network.yaml", given.files(yamls("profiles/links", "hccs-910b", "rdma-400g"), given.as_yaml), network, names=False),
-    Kind("prices.csv", given.tables(PRICES), price),
-    Kind("config.json", given.files(MODELS, given.as_json), model, names=False),
-    Kind("trace.jsonl", given.files(ROWS, given.as_lines), trace),
-    Kind("trace.csv", given.tables(TABLES), trace),
-    Kind("lengths.csv", given.tables(["prompt_tokens,output_tokens\n10,5\n20,6\n"]), lengths),
-    Kind("bench.json", given.files(RESULTS, given.as_json), bench),
-    Kind("bench.jsonl", given.files([r for r in RESULTS if isinstance(r, list)], given.as_lines), bench),
-    Kind("server.log", st.just(step_log(STEPS).encode()).flatmap(given.spoilt_bytes), log),
-    Kind("monday.json", given.files([summarise(four_requests(), renderer=None).summary.as_dict()], given.as_json), result),
-    Kind("runs.jsonl", given.files([RUNS], given.as_lines), runs, names=False),
-    Kind("mine.py", st.just(PLUGIN.encode()).flatmap(given.spoilt_bytes), own_class, names=False),
-    *[Kind(f"recording-{e}.json", given.files([{"config": {}, "requests": [], "steps": []}], given.as_json), replay(e), names=False) for e in engines()],
+    documents("scenario.yaml", scenarios(), given.as_yaml, scenario, names=False),
+    documents("study.yaml", [STUDY], given.as_yaml, study, names=False),
+    documents("profile.yaml", yamls("profiles/engines", "vllm", "mindie", "llama.cpp"), given.as_yaml, profile),
+    documents("accelerator.yaml", yamls("profiles/hardware", "h100-sxm", "a10", "ascend-910b2"), given.as_yaml, accelerator),
+    documents("network.yaml", yamls("profiles/links", "hccs-910b", "rdma-400g"), given.as_yaml, network, names=False),
+    tables("prices.csv", PRICES, price),
+    documents("config.json", MODELS, given.as_json, model, names=False),
+    documents("trace.jsonl", ROWS, given.as_lines, trace),
+    tables("trace.csv", TABLES, trace),
+    tables("lengths.csv", ["prompt_tokens,output_tokens\n10,5\n20,6\n"], lengths),
+    documents("bench.json", RESULTS, given.as_json, bench),
+    documents("bench.jsonl", [r for r in RESULTS if isinstance(r, list)], given.as_lines, bench),
+    text("server.log", step_log(STEPS).encode(), log),
+    documents("monday.json", [summarise(four_requests(), renderer=None).summary.as_dict()], given.as_json, result),
+    documents("runs.jsonl", [RUNS], given.as_lines, runs, names=False),
+    text("mine.py", PLUGIN.encode(), own_class, names=False),
+    *[text(name, content, part_of_result, names=False) for name, content in saved()],
+    *[documents(f"recording-{e}.json", [{"config": {}, "requests": [], "steps": []}], given.as_json, replay(e), names=False) for e in engines()],
 ]  # fmt: skip

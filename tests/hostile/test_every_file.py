@@ -63,6 +63,17 @@ def test_what_is_nearly_right(kind: Kind, tmp_path: Path) -> None:
 
 
 @each
+@pytest.mark.filterwarnings("ignore::SyntaxWarning")
+def test_what_is_wrong_otherwise(kind: Kind, tmp_path: Path) -> None:
+    @settings(max_examples=12, derandomize=True, **QUIET)
+    @given(kind.other)
+    def check(content: bytes) -> None:
+        attempt(kind, tmp_path, content)
+
+    check()
+
+
+@each
 def test_what_is_no_such_file_at_all(kind: Kind, tmp_path: Path) -> None:
     @settings(max_examples=8, derandomize=True, **QUIET)
     @given(ANY)
@@ -103,6 +114,18 @@ def test_what_is_no_regular_file_is_refused(kind: Kind, what: str, tmp_path: Pat
 def test_many_more(kind: Kind, tmp_path: Path) -> None:
     @settings(max_examples=20_000 // len(KINDS), **QUIET)
     @given(st.one_of(kind.contents, kind.contents, kind.contents, ANY))
+    def check(content: bytes) -> None:
+        attempt(kind, tmp_path, content)
+
+    check()
+
+
+@each
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::SyntaxWarning")
+def test_many_more_that_are_wrong_otherwise(kind: Kind, tmp_path: Path) -> None:
+    @settings(max_examples=4_000 // len(KINDS), **QUIET)
+    @given(kind.other)
     def check(content: bytes) -> None:
         attempt(kind, tmp_path, content)
 

@@ -41,6 +41,15 @@ def test_quantile_of_one_value_is_bounded_by_the_largest() -> None:
     assert quantiles(_filled(np.full(5, 0.02)), (1.0,), 0.02)[0] <= 0.02
 
 
+def test_quantiles_lie_within_their_bin_as_far_as_its_gaps_are_counted() -> None:
+    hist = np.zeros(ITL_BINS)
+    hist[10], hist[20], hist[ITL_BINS - 1] = 4, 2, 2
+
+    found = quantiles(hist, (0.0, 0.25, 0.5, 0.625, 0.75, 0.875, 1.0))
+
+    assert [math.log(x / ITL_LO) * 200 for x in found] == pytest.approx([10, 10.5, 11, 20.5, 21, ITL_BINS - 0.5, ITL_BINS])
+
+
 def test_empty_histogram() -> None:
     assert math.isnan(quantiles(np.zeros(ITL_BINS), (0.5,))[0])
     assert cdf(np.zeros(ITL_BINS))[0].size == 0

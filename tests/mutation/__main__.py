@@ -1,11 +1,12 @@
 """The share of small faults in a room that its tests notice.
 
-    python -m tests.mutation engine --covered engine.cov --times engine.json --number 100 --out engine.jsonl
+    NUMBA_DISABLE_JIT=1 python -m tests.mutation engine --map engine --map rest --number 100 --out engine.jsonl
 
-Works on the checkout that it is run in and puts each file back: run it in a copy. ``--covered`` and ``--times`` are what `covering` wrote, under the same
-environment (``NUMBA_DISABLE_JIT=1`` for the engines, whose kernels are then plain Python). Of each mutant the tests run that reach its line, those of its
-module and room first, then the quickest, as many as ``--budget`` CPU seconds allow. One that no test reaches has survived. ``--again`` tries those that
-survived once more, with a larger budget.
+Works on the checkout that it is run in and puts each file back: run it in a copy. ``--map NAME`` names what `covering` wrote, NAME.cov and NAME.json; kernels
+are plain Python, as only then it is known which test runs which line. Everything is imported and all tests are collected once; each mutant is tried in a
+process forked from that, which gets the changed functions (`inside`). Of each mutant the tests run that reach its line, those of its module and room first,
+then the quickest, as many as ``--budget`` CPU seconds allow. One that no test reaches has survived. ``--again`` tries those that survived once more; ``--also``
+names files of tests that are newer than the maps.
 """
 
 from __future__ import annotations
@@ -16,58 +17,41 @@ import os
 import random
 import resource
 import signal
+import subprocess
 import sys
 import time
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from tests.mutation.inside import put
 from tests.mutation.mutants import Mutant, mutants
 
 ROOT = Path(__file__).resolve().parents[2]
-WAIT = 240
+WAIT = 120
 """Seconds by the clock for one mutant; one that takes longer never ends, which is noticed."""
+PYTEST = ["-q", "--tb=no", "-p", "no:cacheprovider", "-o", "addopts=", "-W", "ignore:Module already imported"]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutation")
     parser.add_argument("room")
-    parser.add_argument("--covered", required=True)
-    parser.add_argument("--times", required=True)
+    parser.add_argument("--map", action="append", required=True)
     parser.add_argument("--number", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--budget", type=float, default=20.0)
-    parser.add_argument("--most", type=int, default=40, help="tests for one mutant")
+    parser.add_argument("--budget", type=float, default=6.0)
+    parser.add_argument("--most", type=int, default=60, help="tests for one mutant")
     parser.add_argument("--again", action="store_true")
+    parser.add_argument("--also", action="append", default=[])
     parser.add_argument("--out", required=True)
     given = parser.parse_args()
     os.chdir(ROOT)
-    tests = Tests(given.covered, given.times)
-    sample = drawn(given.room, given.number, given.seed)
-    _preload()
-    out = Path(given.out)
-    before = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
-    if given.again:
-        before = [line for line in before if line["verdict"] != "survived"]
-        out.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in before))
-    known = {line["key"] for line in before}
-    for file, mutant in sample[:3]:  # what is as it was must pass
-        names, seconds = tests.of(file, mutant, given.budget, given.most)
-        unchanged = replace(mutant, source=file.read_text(encoding="utf-8"))
-        if names and tried(file, unchanged, names, seconds) != "survived":
-            print(f"these tests fail without any mutant: {' '.join(names)}", file=sys.stderr)
-            return 2
-    for file, mutant in sample:
-        key = f"{file.relative_to(ROOT)}:{mutant.line}: {mutant.before} → {mutant.after}"
-        if key in known:
-            continue
-        names, seconds = tests.of(file, mutant, given.budget, given.most)
-        begun = time.monotonic()
-        verdict = tried(file, mutant, names, seconds) if names else "unreached"
-        line = {"key": key, "verdict": verdict, "tests": len(names), "seconds": round(time.monotonic() - begun, 1)}
-        with out.open("a", encoding="utf-8") as to:
-            to.write(json.dumps(line, ensure_ascii=False) + "\n")
-    found = [json.loads(line)["verdict"] for line in out.read_text().splitlines()]
+    campaign = Campaign(given, Tests(given.map))
+    files = {name.partition("::")[0] for name in campaign.tests.seconds} | set(given.also)
+    pytest.main([*PYTEST, *sorted(file for file in files if Path(file).exists())], plugins=[campaign])
+    found = [json.loads(line)["verdict"] for line in Path(given.out).read_text().splitlines()]
     noticed = sum(v in ("noticed", "late") for v in found)
     print(f"{given.room}: {noticed} of {len(found)} noticed ({noticed / max(len(found), 1):.0%})")
     return 0
@@ -82,93 +66,121 @@ def drawn(room: str, number: int, seed: int) -> list[tuple[Path, Mutant]]:
 class Tests:
     """Which tests reach a line."""
 
-    def __init__(self, covered: str, times: str) -> None:
+    def __init__(self, maps: list[str]) -> None:
         import coverage
 
-        self._data = coverage.CoverageData(covered)
-        self._data.read()
-        told = json.loads(Path(times).read_text())
-        self._seconds = {name: seconds for name, (seconds, outcome) in told.items() if outcome == "passed"}
+        self.seconds: dict[str, float] = {}
+        self._data = []
+        for name in maps:
+            data = coverage.CoverageData(f"{name}.cov")
+            data.read()
+            self._data.append(data)
+            told = json.loads(Path(f"{name}.json").read_text())
+            self.seconds |= {name: seconds for name, (seconds, outcome) in told.items() if outcome == "passed"}
 
-    def of(self, file: Path, mutant: Mutant, budget: float, most: int) -> tuple[list[str], float]:
-        """The quickest of them, and how long they take; of a line outside functions all tests of the file."""
-        lines: dict[int, Any] = self._data.contexts_by_lineno(str(file))
-        here = lines.get(mutant.line, ()) if mutant.inside else [name for names in lines.values() for name in names]
+    def of(self, file: Path, mutant: Mutant, budget: float, most: int) -> tuple[list[str], bool]:
+        """The nearest and quickest of them, and whether the line runs only when its module is imported: then any test of the file may notice."""
+        lines: dict[int, set[str]] = {}
+        for data in self._data:
+            for number, names in data.contexts_by_lineno(str(file)).items():
+                lines.setdefault(number, set()).update(names)
+        here = lines.get(mutant.line, set())
+        early = not mutant.inside or "" in here
+        if early:
+            here = set().union(*lines.values())
         about = {file.stem, file.parent.name}
 
         def far(name: str) -> bool:
             return not any(word in name.partition("::")[0] for word in about)
 
-        known = sorted({name for name in here if name in self._seconds}, key=lambda n: (far(n), self._seconds[n], n))
         chosen, total = [], 0.0
-        for name in known[:most]:
-            if chosen and total + self._seconds[name] > budget:
+        for name in sorted(here & self.seconds.keys(), key=lambda n: (far(n), self.seconds[n], n))[:most]:
+            if chosen and total + self.seconds[name] > budget:
                 break
             chosen.append(name)
-            total += self._seconds[name]
-        return chosen, total
+            total += self.seconds[name]
+        return chosen, early
 
 
-def tried(file: Path, mutant: Mutant, names: list[str], seconds: float) -> str:
-    """``noticed``, ``late`` (it never ends) or ``survived``."""
-    before = file.read_bytes()
-    file.write_text(mutant.source, encoding="utf-8")
-    try:
+class Campaign:
+    """A plugin of pytest that runs, instead of all tests once, some of them for each mutant."""
+
+    def __init__(self, given: Any, tests: Tests) -> None:
+        self.given, self.tests = given, tests
+        self.sample = drawn(given.room, given.number, given.seed)
+        self.out = Path(given.out)
+        before = [json.loads(line) for line in self.out.read_text().splitlines()] if self.out.exists() else []
+        if given.again:
+            before = [line for line in before if line["verdict"] in ("noticed", "late")]
+            self.out.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in before))
+        self.known = {line["key"] for line in before}
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        items = {item.nodeid: item for item in session.items}
+        also = [name for name in items if name.partition("::")[0] in self.given.also]
+        sound = sorted({n for file, m in self.sample[:10] for n in self.tests.of(file, m, self.given.budget, 5)[0]} | set(also))
+        if self.run([items[name] for name in sound if name in items]) != "survived":
+            pytest.exit("tests fail without any mutant", 2)
+        for file, mutant in self.sample:
+            key = f"{file.relative_to(ROOT)}:{mutant.line}: {mutant.before} → {mutant.after}"
+            if key in self.known:
+                continue
+            names, early = self.tests.of(file, mutant, self.given.budget, self.given.most)
+            names = [*also, *(name for name in names if name in items and name not in also)]
+            begun = time.monotonic()
+            verdict = self.tried(file, mutant, early, [items[name] for name in names]) if names else "unreached"
+            line = {"key": key, "verdict": verdict, "tests": len(names), "seconds": round(time.monotonic() - begun, 1)}
+            with self.out.open("a", encoding="utf-8") as to:
+                to.write(json.dumps(line, ensure_ascii=False) + "\n")
+        return True
+
+    def tried(self, file: Path, mutant: Mutant, early: bool, items: list[pytest.Item]) -> str:
+        """The verdict of these tests on a mutant, which also lies in its file meanwhile: tests start processes."""
+        before = file.read_text(encoding="utf-8")
+        file.write_text(mutant.source, encoding="utf-8")
+        try:
+            return self.run(items, lambda: not early and put(file, before, mutant.source))
+        finally:
+            file.write_text(before, encoding="utf-8")
+
+    def run(self, items: list[pytest.Item], prepare: Callable[[], bool] = lambda: True) -> str:
+        """``noticed``, ``late`` (it never ends) or ``survived``; where ``prepare`` cannot change this process, in a new one."""
         child = os.fork()
         if child == 0:
-            _child(names, seconds)
-        end = time.monotonic() + WAIT + 10 * seconds
+            _child(items, prepare)
+        end = time.monotonic() + WAIT
         while time.monotonic() < end:
             done, status = os.waitpid(child, os.WNOHANG)
             if done:
                 return "survived" if status == 0 else "noticed" if os.WIFEXITED(status) else "late"
-            time.sleep(0.05)
+            time.sleep(0.02)
         os.killpg(child, signal.SIGKILL)
         os.waitpid(child, 0)
         return "late"
-    finally:
-        file.write_bytes(before)
 
 
-def _child(names: list[str], seconds: float) -> None:
+def _child(items: list[pytest.Item], prepare: Callable[[], bool]) -> None:
     os.setpgid(0, 0)
-    silent = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(silent, 1)
-    os.dup2(silent, 2)
-    most = int(60 + 5 * seconds)
-    resource.setrlimit(resource.RLIMIT_CPU, (most, most + 5))
-    resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
     code = 1
     try:
-        import pytest
-
-        sys.path.insert(0, str(ROOT))
-        code = int(
-            pytest.main(
-                [
-                    "-x",
-                    "-q",
-                    "--tb=no",
-                    "-p",
-                    "no:cacheprovider",
-                    "-o",
-                    "addopts=",
-                    "-W",
-                    "ignore:Module already imported",
-                    *names,
-                ]
-            )
-        )
+        silent = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(silent, 1)
+        os.dup2(silent, 2)
+        resource.setrlimit(resource.RLIMIT_CPU, (60, 65))
+        resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
+        if prepare():
+            session = items[0].session
+            for item, then in zip(items, [*items[1:], None], strict=True):
+                item.config.hook.pytest_runtest_protocol(item=item, nextitem=then)
+                if session.testsfailed:
+                    break
+            code = int(session.testsfailed > 0)
+        else:
+            names = [item.nodeid for item in items]
+            code = subprocess.run([sys.executable, "-m", "pytest", "-x", *PYTEST, *names], check=False).returncode
     finally:
         os._exit(code)
-
-
-def _preload() -> None:
-    """What is not ours is imported once, for all children."""
-    for name in ("numpy", "pandas", "pyarrow.parquet", "pyarrow.csv", "numba", "numba.experimental.structref", "numba.typed", "simpy",
-                 "pydantic", "scipy.stats", "scipy.optimize", "scipy.special", "hypothesis", "hypothesis.strategies", "jinja2",
-                 "rich.console", "typer", "yaml", "platformdirs", "joblib"):  # fmt: skip
-        __import__(name)
 
 
 if __name__ == "__main__":
