@@ -184,7 +184,9 @@ class Traffic(Sources):
     )
     duration: Seconds | None = Field(None, gt=0, le=1e8, description="of classes: traffic ends after this time")
     endpoint: Literal["completions", "chat"] = Field(
-        "completions", description="what clients call; chat requests pass a template, which costs some servers time"
+        "completions",
+        description="what clients call; chat requests pass a template, which takes vLLM 0.10 and 0.11 and vllm-ascend 0.9 and 0.10 37 ms, "
+        "12 of them one request after the other; of no other server a difference is known",
     )
     structured_output: Share = Field(0.0, description="share of requests whose answer must follow a grammar or JSON schema")
     sampling: Literal["filtered", "greedy"] = Field(

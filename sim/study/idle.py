@@ -11,8 +11,11 @@ from sim.workload.base import Traffic
 from sim.workload.labels import carried
 
 
-def check_traffic(plans: Sequence[Plan], traffic: Traffic) -> list[str]:
-    """Notes on settings that the user wrote and that have no effect here. Raises `ConfigError` where adapters are named and not served."""
+def check_traffic(plans: Sequence[Plan], traffic: Traffic, chat: bool = False) -> list[str]:
+    """Notes on settings that the user wrote and that have no effect here. Raises `ConfigError` where adapters are named and not served.
+
+    ``chat``: clients call the chat endpoint.
+    """
     _models(plans, traffic)
     carries = carried(traffic)
     notes = []
@@ -32,6 +35,11 @@ def check_traffic(plans: Sequence[Plan], traffic: Traffic) -> list[str]:
         kept = p.scheduler.beyond_context(p.params, p.site)
         if kept is not None and traffic.max_tokens is not None and traffic.max_tokens > kept[0]:
             notes.append(f"requests of up to {traffic.max_tokens:,} tokens meet a context of {kept[0]:,}: {kept[1]}")
+        if chat and not (p.profile.client_chat or p.profile.client_chat_serial):
+            version = f" {p.params.version}" if hasattr(p.params, "version") else ""
+            notes.append(
+                f"traffic.endpoint: chat requests take {p.scheduler.name}{version} no longer than completions, so it has no effect here"
+            )
         notes += _longer_than_the_model(p)
         if p.given is not None:
             notes += idle_settings(p.given, carries | layers_of(p.model.kinds), f"{p.field}.engine.")

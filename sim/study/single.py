@@ -51,7 +51,7 @@ class Prepared:
         self.notes = list(traffic.notes)
         self.scaling = self._scaling()
         self.traffic = fitting(self.plans, traffic, scenario.traffic.too_long)
-        self.notes += check_traffic(self.plans, self.traffic)
+        self.notes += check_traffic(self.plans, self.traffic, scenario.traffic.endpoint == "chat")
 
     def _scaling(self) -> Any:
         """The planned autoscaler; None without one."""

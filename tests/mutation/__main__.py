@@ -12,8 +12,10 @@ names files of tests that are newer than the maps.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
+import pkgutil
 import random
 import resource
 import signal
@@ -84,8 +86,8 @@ class Tests:
         for data in self._data:
             for number, names in data.contexts_by_lineno(str(file)).items():
                 lines.setdefault(number, set()).update(names)
-        here = lines.get(mutant.line, set())
-        early = not mutant.inside or "" in here
+        here = lines.get(mutant.line, set()) - {""}
+        early = not mutant.inside or (not here and mutant.line in lines)
         if early:
             here = set().union(*lines.values())
         about = {file.stem, file.parent.name}
@@ -118,9 +120,13 @@ class Campaign:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         items = {item.nodeid: item for item in session.items}
+        _preload()
         also = [name for name in items if name.partition("::")[0] in self.given.also]
-        sound = sorted({n for file, m in self.sample[:10] for n in self.tests.of(file, m, self.given.budget, 5)[0]} | set(also))
-        if self.run([items[name] for name in sound if name in items]) != "survived":
+        chosen = {name for file, m in self.sample for name in self.tests.of(file, m, 0.1, 2)[0]}
+        run(
+            session, [items[name] for name in sorted(chosen) if name in items]
+        )  # without a mutant, and kernels are loaded before the first fork
+        if session.testsfailed:
             pytest.exit("tests fail without any mutant", 2)
         for file, mutant in self.sample:
             key = f"{file.relative_to(ROOT)}:{mutant.line}: {mutant.before} → {mutant.after}"
@@ -140,12 +146,12 @@ class Campaign:
         before = file.read_text(encoding="utf-8")
         file.write_text(mutant.source, encoding="utf-8")
         try:
-            return self.run(items, lambda: not early and put(file, before, mutant.source))
+            return self.forked(items, lambda: not early and put(file, before, mutant.source))
         finally:
             file.write_text(before, encoding="utf-8")
 
-    def run(self, items: list[pytest.Item], prepare: Callable[[], bool] = lambda: True) -> str:
-        """``noticed``, ``late`` (it never ends) or ``survived``; where ``prepare`` cannot change this process, in a new one."""
+    def forked(self, items: list[pytest.Item], prepare: Callable[[], bool]) -> str:
+        """``noticed``, ``late`` (it never ends) or ``survived``; where ``prepare`` cannot change the process, in a new one."""
         child = os.fork()
         if child == 0:
             _child(items, prepare)
@@ -160,6 +166,33 @@ class Campaign:
         return "late"
 
 
+def run(session: pytest.Session, items: list[pytest.Item]) -> None:
+    """Until one fails."""
+    for item, then in zip(items, [*items[1:], None], strict=True):
+        item.config.hook.pytest_runtest_protocol(item=item, nextitem=then)
+        if session.testsfailed:
+            break
+
+
+def _preload() -> None:
+    """Everything is imported once, for all children."""
+    for name in (
+        "pandas",
+        "plotly",
+        "scipy.stats",
+        "scipy.optimize",
+        "jinja2",
+        "pyarrow.csv",
+        "pyarrow.parquet",
+        "rich.console",
+        "joblib",
+    ):
+        importlib.import_module(name)
+    for found in pkgutil.walk_packages([str(ROOT / "sim")], "sim."):
+        if not found.name.endswith("__main__"):
+            importlib.import_module(found.name)
+
+
 def _child(items: list[pytest.Item], prepare: Callable[[], bool]) -> None:
     os.setpgid(0, 0)
     code = 1
@@ -171,10 +204,7 @@ def _child(items: list[pytest.Item], prepare: Callable[[], bool]) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
         if prepare():
             session = items[0].session
-            for item, then in zip(items, [*items[1:], None], strict=True):
-                item.config.hook.pytest_runtest_protocol(item=item, nextitem=then)
-                if session.testsfailed:
-                    break
+            run(session, items)
             code = int(session.testsfailed > 0)
         else:
             names = [item.nodeid for item in items]

@@ -14,8 +14,11 @@ from rich.console import Console
 
 from sim import registry
 from sim.config.reading import loads
+from sim.config.traffic import Traffic
+from sim.cost.profile import engine_lines, load_engine_profile
 from sim.engine.effect import every_setting, idle_settings, without_effect
 from sim.report.engine_page import show_engine
+from sim.resources import path as resource
 from sim.study.engine_page import engine_page
 from sim.study.idle import check_traffic
 from sim.study.single import Prepared
@@ -86,6 +89,8 @@ deployment: {{accelerator: h100-sxm, engine: {engine}}}
         ),
         ("{name: sglang, schedule_policy: lof}", "", []),
         ("{name: sglang, num_continuous_decode_steps: 3}", "", ["num_continuous_decode_steps has no effect on time"]),
+        ("vllm", "endpoint: chat", ["chat requests take vllm 0.33 no longer than completions, so it has no effect here"]),
+        ("{name: vllm, version: '0.11'}", "endpoint: chat", []),
     ],
 )
 def test_settings_without_effect_are_named(engine: str, traffic: str, words: list[str]) -> None:
@@ -93,6 +98,18 @@ def test_settings_without_effect_are_named(engine: str, traffic: str, words: lis
     assert len(made.notes) == len(words)
     for note, word in zip(made.notes, words, strict=True):
         assert word in note
+
+
+def test_the_servers_to_which_chat_requests_cost_time_are_those_that_the_setting_names() -> None:
+    costly = []
+    for file in sorted(resource("profiles", "engines").glob("*.yaml")):
+        for line in engine_lines(file.stem):
+            made = load_engine_profile(file.stem, line, "h100-sxm")
+            if made.client_chat or made.client_chat_serial:
+                assert (made.client_chat, made.client_chat_serial) == (37e-3, 12e-3)
+                costly.append(f"{file.stem} {line}")
+    assert costly == ["vllm-ascend 0.9", "vllm-ascend 0.9.2", "vllm 0.10", "vllm 0.11"]
+    assert "vLLM 0.10 and 0.11 and vllm-ascend 0.9 and 0.10 37 ms" in str(Traffic.model_fields["endpoint"].description)
 
 
 def test_a_context_that_is_shifted_is_named() -> None:
