@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sim.errors import ConfigError, NotModelledError
 from sim.workload.base import Traffic
@@ -16,15 +17,20 @@ HELD_ROWS = 4_000_000
 HELD_SPANS = 16_000_000
 """A trace with more requests or more pieces of prompts than this is not held in memory."""
 
+Times = Callable[[], Iterator[NDArray[np.float64]]]
+
 
 class StreamedTraffic(Traffic):
     """A trace that was read once, a piece at a time, and of which each run reads what was kept.
 
-    ``longest``: requests with more tokens are left out; ``client_limit``: what clients allow; ``speed``: so many times faster than recorded.
+    ``longest``: requests with more tokens are left out; ``client_limit``: what clients allow; ``speed``: so many times faster than recorded;
+    ``times`` draws the arrivals (s) of all requests afresh, instead of those recorded.
     """
 
-    def __init__(self, kept: Kept, client_limit: int | None, speed: float = 1.0, longest: int | None = None) -> None:
-        self._kept, self._client_limit, self._speed, self._longest = kept, client_limit, speed, longest
+    def __init__(
+        self, kept: Kept, client_limit: int | None, speed: float = 1.0, longest: int | None = None, times: Times | None = None
+    ) -> None:
+        self._kept, self._client_limit, self._speed, self._longest, self._times = kept, client_limit, speed, longest, times
         rows = prompt = total = 0
         first = last = 0.0
         self._sessions = False
@@ -65,7 +71,7 @@ class StreamedTraffic(Traffic):
         return self.at(rate / self._natural)
 
     def _up_to(self, max_total_tokens: int) -> Traffic:
-        made = StreamedTraffic(self._kept, self._client_limit, self._speed, max_total_tokens)
+        made = StreamedTraffic(self._kept, self._client_limit, self._speed, max_total_tokens, self._times)
         made.notes = self.notes
         return made
 
@@ -76,8 +82,28 @@ class StreamedTraffic(Traffic):
 
     def _raw(self) -> Iterator[RequestBlock]:
         """Requests at recorded speed."""
+        drawn = None if self._times is None else _some_at_a_time(self._times())
         for block in self._kept.blocks():
+            if drawn is not None:
+                block.arrival_s = drawn(len(block))
             if self._longest is not None:
                 block = block.where(block.prompt_tokens.astype(np.int64) + block.output_tokens <= self._longest)
             if len(block):
                 yield block.limited(self._client_limit)
+
+
+def _some_at_a_time(times: Iterator[NDArray[np.float64]]) -> Callable[[int], NDArray[np.float64]]:
+    """Hands out the next ``n`` of an endless series that comes in arrays of any length."""
+    held = np.zeros(0)
+
+    def take(n: int) -> NDArray[np.float64]:
+        nonlocal held
+        parts, count = [held], len(held)
+        while count < n:
+            parts.append(next(times))
+            count += len(parts[-1])
+        whole = np.concatenate(parts)
+        held = whole[n:]
+        return whole[:n]
+
+    return take

@@ -5,7 +5,7 @@ Nothing here holds more of a file than it is asked for, so that a small file tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,17 @@ def chunks(path: Path, size: int = READ) -> Iterator[bytes]:
                 report(done, total, f"reading {path.name}")
             if piece:
                 yield piece
+
+
+def mentions(path: Path, names: Sequence[str]) -> bool:
+    """Whether some of these words are anywhere in a file."""
+    words = [name.encode() for name in names]
+    longest, tail = max(map(len, words)), b""
+    for piece in chunks(path):
+        if any(word in tail + piece for word in words):
+            return True
+        tail = piece[1 - longest :]
+    return False
 
 
 def check_size(path: Path, most: int) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sim.config import settings
 from sim.errors import ConfigError, DataError, NotModelledError
@@ -25,7 +26,7 @@ from sim.workload.prefixes import Prefixes, PrefixParams
 from sim.workload.recorded import RecordedTraffic, cut, natural_rate, speed_for
 from sim.workload.sessions import SessionParams, SessionTraffic
 from sim.workload.settings import as_mapping, build
-from sim.workload.streamed import HELD_ROWS, HELD_SPANS, StreamedTraffic
+from sim.workload.streamed import HELD_ROWS, HELD_SPANS, StreamedTraffic, Times
 from sim.workload.synthetic import SyntheticTraffic
 from sim.workload.table import RequestBlock
 from sim.workload.traces._auto import reader as reader_of
@@ -146,15 +147,10 @@ def _recorded(section: Any, seed: int, waiting: bool, field: str) -> Traffic:
     reader = reader_of(path, form, given, field)
     block = _read(reader, path, window, limits["limit"])
     if isinstance(block, Kept):
-        if section.get("arrival") is not None:
-            raise ConfigError(
-                f"{field}.arrival", section["arrival"], "cannot replace the times of a trace this large", "limit, window"
-            )
-        if not reader.timed and not waiting:
-            raise _no_times(path, f"{field}.arrival")
         if not block.requests:
             raise ConfigError(f"{field}.window", list(window or ()), f"no request of {path} arrives then")
-        large = StreamedTraffic(block, limits["max_tokens"])
+        times = _times(reader, section, seed, waiting, f"{field}.arrival")
+        large = StreamedTraffic(block, limits["max_tokens"], times=times)
         made: Traffic = large.at(_speed(large.mean_rate, section, field))
     else:
         if not len(block):
@@ -185,12 +181,17 @@ def _read(reader: Trace, path: Path, window: tuple[float, float] | None, limit: 
             _keep(kept, blocks, window, limit)
             blocks.clear()
         have = rows if kept is None or window is None else kept.requests
-        if reader.timed and (
-            block.arrival_s[-1] >= (window[1] if window else float("inf"))
-            or (limit and have >= limit and (kept or window is None))
-        ):
+        enough = limit and have >= limit and (kept or window is None)
+        if reader.timed and (block.arrival_s[-1] >= (window[1] if window else float("inf")) or enough):
+            break
+        if not reader.timed and enough and _one_by_one(reader):
             break
     return RequestBlock.concat(blocks) if kept is None else kept.done()
+
+
+def _one_by_one(reader: Trace) -> bool:
+    """Whether the requests of a file without times arrive in its order, one at each time that is drawn."""
+    return type(reader).starts is Trace.starts
 
 
 def _keep(kept: Kept, blocks: list[RequestBlock], window: tuple[float, float] | None, limit: int | None) -> None:
@@ -226,6 +227,28 @@ def _timed(block: RequestBlock, reader: Trace, section: Mapping[str, Any], seed:
     reader.note(f"arrival times of the trace are replaced by {field}")
     block.arrival_s = at
     return block
+
+
+def _times(reader: Trace, section: Mapping[str, Any], seed: int, waiting: bool, field: str) -> Times | None:
+    """As `_timed`, for a trace that is read again for each run: what draws its arrival times; None: they are its own."""
+    if section.get("arrival") is None:
+        if not reader.timed and not waiting:
+            raise _no_times(Path(str(section["path"])), field)
+        return None
+    if section.get("window") is not None or not _one_by_one(reader):
+        raise ConfigError(field, section["arrival"], "cannot replace the times of a trace this large", "limit")
+    process = build("arrival", "process", section["arrival"], field)
+    if reader.timed:
+        reader.note(f"arrival times of the trace are replaced by {field}")
+
+    def times() -> Iterator[NDArray[np.float64]]:
+        first = None
+        for some in process.times(stream(seed, "arrivals")):
+            if first is None:
+                first = 0.0 if reader.timed else some[0]
+            yield some - first
+
+    return times
 
 
 def _no_times(path: Path, field: str) -> ConfigError:

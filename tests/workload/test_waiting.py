@@ -68,24 +68,31 @@ def test_prompts_that_say_how_long_they_are(tmp_path):
     assert (made.name, block.prompt_tokens.tolist(), block.output_tokens.tolist()) == ("vllm-custom", [17, 3], [9, 3])
 
 
+@pytest.mark.parametrize("context", ["whole", "accumulate"])
 @pytest.mark.parametrize("delays", ["wait", "after_arrival"])
-def test_accumulated_turns_may_have_their_first_delay_in_a_later_piece_of_the_file(tmp_path, monkeypatch, delays):
+def test_turns_may_have_their_first_delay_in_a_later_piece_of_the_file(tmp_path, monkeypatch, delays, context):
     rows = [{"timestamp": 500 + k, "session_id": k, "input_length": 10, "output_length": 5} for k in range(40)]
     later = {"session_id": 100, "input_length": 20, "output_length": 5}
     rows += [{"timestamp": 600, **later}, {"delay": 50, **later}]
+    rows += [
+        {"delay": 7, "session_id": k, "input_length": 30, "output_length": 5} for k in range(3)
+    ]  # after turns of another piece
     file = tmp_path / "rows.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
     def read():
-        return reader(file, "mooncake", {"context": "accumulate", "delays": delays}).read(file).validate()
+        return reader(file, "mooncake", {"context": context, "delays": delays}).read(file).validate()
 
     whole, pieces = read(), Source.pieces
     monkeypatch.setattr(Source, "pieces", lambda self, size=1500: pieces(self, size))
     cut = read()
-    assert len(cut) == len(whole) == 42
+    assert len(cut) == len(whole) == 45
     for name in ("prompt_tokens", "session", "arrival_s"):
         np.testing.assert_allclose(getattr(cut, name), getattr(whole, name), atol=1e-12)
     assert (cut.waits is None) == (whole.waits is None) == (delays != "wait")
+    if delays == "after_arrival":
+        later = [x for k in range(3) for x in whole.arrival_s[whole.session == k].tolist()]
+        np.testing.assert_allclose(later, [0, 0.007, 0.001, 0.008, 0.002, 0.009], atol=1e-12)
     if whole.waits is not None:
         np.testing.assert_array_equal(cut.waits.wait_s, whole.waits.wait_s)
         np.testing.assert_array_equal(cut.waits.key, whole.waits.key)

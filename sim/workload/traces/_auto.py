@@ -99,6 +99,6 @@ def _lines(path: Path, data: bytes) -> Head:
 
 
 def _first_of_array(path: Path) -> Any:
-    from sim.workload.traces._json import items
+    from sim.workload.traces._objects import items
 
-    return next(iter(items(path))).value
+    return next(items(path, 1 << 16)).value

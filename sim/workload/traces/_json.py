@@ -1,26 +1,24 @@
-"""JSON lines and JSON arrays, some records at a time: by Arrow where they are well formed, else line by line, which says what is wrong where."""
+"""JSON lines as columns, some records at a time: by Arrow where they are well formed, else line by line, which says what is wrong where."""
 
 from __future__ import annotations
 
 import io
 import json
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.errors import DataError
-from sim.workload import textfile
+from sim.workload.traces import _scan
 from sim.workload.traces._columns import Column
-from sim.workload.traces._source import Source, _show
+from sim.workload.traces._source import Source
 
 _READ_SIZE = 1 << 26
 _MOST_BRACKETS = 256
-_LONGEST = 1 << 28
+_DEEPEST = 64
 
 
 @dataclass(frozen=True)
@@ -66,6 +64,9 @@ def _by_arrow(source: Source, fields: Fields) -> Records | None:
     import pyarrow as pa
     import pyarrow.json as pj
 
+    found = _scan.marks(source.data)
+    if found is None or found.deepest > _DEEPEST:
+        return None
     kinds = [pa.field(name, pa.float64()) for name in (*fields.numbers, *fields.optional)]
     kinds += [pa.field(name, pa.list_(pa.int64())) for name in fields.ids]
     options = pj.ParseOptions(explicit_schema=pa.schema(kinds), unexpected_field_behavior="infer")
@@ -176,99 +177,3 @@ def deeper(text: bytes, most: int) -> bool:
         elif byte in (0x5D, 0x7D):
             depth -= 1
     return False
-
-
-@dataclass(frozen=True)
-class Item:
-    """One object of a file: its place (``item 3`` or ``line 3``) and value; `fail` names a key of it."""
-
-    path: Path
-    place: str
-    value: Mapping[str, Any]
-
-    def fail(self, key: str, rule: str, value: object = None) -> NoReturn:
-        """Raise a `DataError` about a key of this object."""
-        raise DataError(str(self.path), f"{self.place}, key {key!r}: {rule} (got {_show(value)})")
-
-    def number(self, key: str, where: Mapping[str, Any], low: float = 0.0, name: str = "") -> float:
-        """A finite number of at least ``low`` in ``where``, a part of this object."""
-        value: Any = where.get(key)
-        whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 62
-        if not (whole or isinstance(value, float)) or not low <= value < float("inf"):
-            self.fail(name or key, f"must be a number of at least {low:g}", value)
-        return float(value)
-
-
-def items(path: Path) -> Iterator[Item]:
-    """The objects of a JSON array, of JSON lines, or the one object of a file, one at a time: the file is never held as a whole.
-
-    Raises `DataError` for what is no JSON, or no object.
-    """
-    decode = json.JSONDecoder().raw_decode
-    space = re.compile(r"[ \t\r\n]*").match
-    buffer, at, number, started, ended = "", 0, 0, False, False
-    array = False
-    utf8 = _decoded(path)
-    more = True
-    while True:
-        at = space(buffer, at).end()  # type: ignore[union-attr]
-        if not started and at < len(buffer):
-            started = True
-            array = buffer[at] == "["
-            if array:
-                at += 1
-                continue
-        if array and buffer[at : at + 1] in (",", "]") and at < len(buffer):
-            ended = buffer[at] == "]"
-            at += 1
-            if ended and buffer[at:].strip():
-                raise DataError(str(path), "is not JSON: something follows its array")
-            continue
-        if at < len(buffer):
-            if len(buffer) - at > _LONGEST:
-                raise DataError(str(path), f"item {number + 1}: is longer than {_LONGEST >> 20} MiB")
-            try:
-                value, end = decode(buffer, at)
-            except RecursionError:
-                raise DataError(str(path), f"item {number + 1}: is not JSON (nested too deeply)") from None
-            except ValueError as error:
-                if not more:
-                    raise DataError(str(path), f"item {number + 1}: is not JSON ({str(error)[:80]})") from None
-                value, end = None, -1
-            if end > 0 and (end < len(buffer) or not more):
-                number += 1
-                if not isinstance(value, dict):
-                    raise DataError(str(path), f"item {number}: must be a JSON object (got {_show(value)})")
-                yield Item(path, f"item {number}", value)
-                at = end
-                continue
-        if not more:
-            break
-        # a value that is not whole yet needs as much again before another try
-        grown = [buffer[at:]]
-        size = max(len(buffer) - at, 1 << 16)
-        at = 0
-        while more and size > 0:
-            piece = next(utf8, None)
-            if piece is None:
-                more = False
-            else:
-                grown.append(piece)
-                size -= len(piece)
-        buffer = "".join(grown)
-    if array and not ended:
-        raise DataError(str(path), "is not JSON: its array does not end")
-    if not number:
-        raise DataError(str(path), "is empty" if not started else "has no objects")
-
-
-def _decoded(path: Path) -> Iterator[str]:
-    import codecs
-
-    decode = codecs.getincrementaldecoder("utf-8")()
-    try:
-        for chunk in textfile.chunks(path, 1 << 20):
-            yield decode.decode(chunk)
-        decode.decode(b"", True)
-    except UnicodeDecodeError:
-        raise DataError(str(path), "is not a text file in UTF-8") from None

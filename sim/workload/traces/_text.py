@@ -1,14 +1,18 @@
-"""Tokens of texts: by a tokenizer when one is given, else estimated, which is said."""
+"""Tokens of texts: by a tokenizer when one is given, else estimated, which is said. Equal texts are equal content."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
 
 from sim.errors import ConfigError
+from sim.workload import content
 from sim.workload.settings import Params
+from sim.workload.table import RequestBlock
 
 CHARS = 4.0
 
@@ -25,11 +29,33 @@ class TextParams(Params):
     )  # fmt: skip
 
 
-def counter(params: TextParams, trace: Any) -> Callable[[str], int]:
-    """Text → tokens, 0 for an empty text. Raises `ConfigError` for a tokenizer that cannot be used."""
+@dataclass(frozen=True)
+class Counter:
+    """Counts tokens, 0 for an empty text. ``tokenizer``: of the library tokenizers; None: so many characters each."""
+
+    chars: float
+    tokenizer: Any = None
+
+    def __call__(self, text: str) -> int:
+        """Tokens of one text."""
+        return int(self.each(strings([text]))[0])
+
+    def each(self, texts: Any) -> NDArray[np.int64]:
+        """[n] tokens of an array of Arrow's strings."""
+        import pyarrow.compute as pc
+
+        if self.tokenizer is not None:
+            found = self.tokenizer.encode_batch(texts.to_pylist(), add_special_tokens=False)
+            return np.array([len(one.ids) for one in found], np.int64)
+        length = np.asarray(pc.utf8_length(texts), np.int64)
+        return -np.floor_divide(-length, self.chars).astype(np.int64)
+
+
+def counter(params: TextParams, trace: Any) -> Counter:
+    """What counts the tokens of texts. Raises `ConfigError` for a tokenizer that cannot be used."""
     if params.tokenizer is None:
         trace.note(f"tokens of texts are estimated: {params.chars_per_token:g} characters each (settings.tokenizer counts them)")
-        return lambda text: int(-(-len(text) // params.chars_per_token)) if text else 0
+        return Counter(params.chars_per_token)
     try:
         import tokenizers  # type: ignore[import-not-found,unused-ignore]
     except ImportError:
@@ -40,4 +66,41 @@ def counter(params: TextParams, trace: Any) -> Callable[[str], int]:
         made = tokenizers.Tokenizer.from_file(params.tokenizer)
     except Exception as error:
         raise ConfigError("traffic.trace.settings.tokenizer", params.tokenizer, f"is no tokenizer.json ({error})") from None
-    return lambda text: len(made.encode(text, add_special_tokens=False).ids) if text else 0
+    return Counter(params.chars_per_token, made)
+
+
+def strings(texts: list[str]) -> Any:
+    """An array of Arrow's strings; half a surrogate pair, which JSON can hold and UTF-8 cannot, becomes the replacement character."""
+    import pyarrow as pa
+
+    try:
+        return pa.array(texts, pa.large_string())
+    except UnicodeEncodeError:
+        whole = [text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for text in texts]
+        return pa.array(whole, pa.large_string())
+
+
+def filled(texts: Any) -> Any:
+    """An array of strings with an empty one where there is none."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    made = texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts
+    return pc.fill_null(made, "").cast(pa.large_string())
+
+
+def contents(texts: Any) -> NDArray[np.int64]:
+    """[n] content ids of an array of strings: different texts get different ones (60 bits of SipHash)."""
+    from pandas.util import hash_array
+
+    number = hash_array(texts.to_numpy(zero_copy_only=False), categorize=False) % np.uint64(content.NUMBERS)
+    return number.astype(np.int64) + content.RECORDED
+
+
+def text_block(
+    texts: Any, prompt: NDArray[np.int64], output: ArrayLike, first: int, arrival_s: ArrayLike | None = None
+) -> RequestBlock:
+    """Requests of which each has one text as its prompt; ``first`` is the number of the first one."""
+    n = len(prompt)
+    spans = (np.arange(n + 1), contents(texts), np.zeros(n, np.int64), prompt)
+    return RequestBlock.of(np.zeros(n) if arrival_s is None else arrival_s, prompt, output, first, spans=spans)

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
+import numpy as np
 from pydantic import Field
 
 from sim.errors import DataError
 from sim.registry import register
-from sim.workload import content
 from sim.workload.settings import Params
 from sim.workload.table import RequestBlock
 from sim.workload.traces._base import Head, Trace
-from sim.workload.traces._columns import number_of
-from sim.workload.traces._json import items
-from sim.workload.traces._text import TextParams, counter
-from sim.workload.traces._turns import Request, block_of
+from sim.workload.traces._objects import Item, columns
+from sim.workload.traces._text import TextParams, counter, filled, strings, text_block
 
 _ANSWERS = ("output", "response")
 _MORE = ("input", "context")
+_NAMES = ("instruction", *_MORE, *_ANSWERS)
+_PLAIN = {True: "{instruction}\n{more}", False: "{instruction}"}
 _ALPACA = {
     True: "Below is an instruction that describes a task, paired with an input that provides further context. Write a response that "
     "appropriately completes the request.\n\n### Instruction:\n{instruction}\n\n### Input:\n{more}\n\n### Response:",
@@ -54,32 +56,61 @@ class Instructions(Trace):
         """An instruction with its answer."""
         return head.kind in ("json", "jsonl") and "instruction" in head.keys and bool(set(_ANSWERS) & set(head.keys))
 
-    def read(self, path: Path) -> RequestBlock:
-        """All requests of a file."""
+    def pieces(self, path: Path) -> Iterator[RequestBlock]:
+        """The requests of a file, block after block."""
+        import pyarrow as pa
+
         count = counter(self.params, self)
-        requests: list[Request] = []
-        without = 0
-        for item in items(path):
-            texts = {}
-            for name in ("instruction", *_MORE, *_ANSWERS):
-                value = item.value.get(name)
-                if value is not None and not isinstance(value, str):
-                    item.fail(name, "must be a text", value)
-                texts[name] = value or ""
-            asked, more = texts["instruction"], texts["input"] or texts["context"]
-            if self.params.template == "alpaca":
-                prompt = _ALPACA[bool(more)].format(instruction=asked, more=more)
-            else:
-                prompt = f"{asked}\n{more}" if more else asked
-            tokens, answer = count(prompt), count(texts["output"] or texts["response"])
-            if not tokens:
-                item.fail("instruction", "must be a text", item.value.get("instruction"))
-            if not answer:
-                without += 1
-                continue
-            requests.append(Request(0.0, tokens, answer, -1, ((content.RECORDED + number_of(prompt), 0, tokens),)))
+        first = without = 0
+        fields = pa.schema([(name, pa.string()) for name in _NAMES])
+        for number, texts in columns(path, fields, _from_table, _from_items):
+            prompts = self._prompts(texts)
+            tokens, answer = count.each(prompts), count.each(_either(texts, _ANSWERS))
+            if not tokens.all():
+                raise DataError(str(path), f"item {number + int(np.argmin(tokens)) + 1}, key 'instruction': must be a text")
+            some = answer > 0
+            without += int((~some).sum())
+            if some.any():
+                yield text_block(prompts.filter(some), tokens[some], answer[some], first)
+            first += int(some.sum())
         if without:
             self.note(f"{path.name}: {without:,} rows without an answer are left out")
-        if not requests:
+        if not first:
             raise DataError(str(path), "has no row with an answer")
-        return block_of(requests, sort=False)
+
+    def _prompts(self, texts: dict[str, Any]) -> Any:
+        """What is sent, one text a row."""
+        import pyarrow.compute as pc
+
+        asked, more = texts["instruction"], _either(texts, _MORE)
+        forms = _ALPACA if self.params.template == "alpaca" else _PLAIN
+        made = [_filled_in(forms[with_more], asked, more) for with_more in (True, False)]
+        return pc.if_else(pc.not_equal(more, ""), *made)
+
+
+def _filled_in(form: str, asked: Any, more: Any) -> Any:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    values = {"{instruction}": asked, "{more}": more}
+    parts = [values.get(part, pa.scalar(part, pa.large_string())) for part in re.split(r"({\w+})", form)]
+    return pc.binary_join_element_wise(*parts, pa.scalar("", pa.large_string()))
+
+
+def _either(texts: dict[str, Any], names: tuple[str, str]) -> Any:
+    import pyarrow.compute as pc
+
+    first, second = (texts[name] for name in names)
+    return pc.if_else(pc.not_equal(first, ""), first, second)
+
+
+def _from_table(table: Any) -> dict[str, Any]:
+    return {name: filled(table.column(name)) for name in _NAMES}
+
+
+def _from_items(some: list[Item]) -> dict[str, Any]:
+    for item in some:
+        for name in _NAMES:
+            if not isinstance(item.value.get(name), str | None):
+                item.fail(name, "must be a text", item.value[name])
+    return {name: strings([item.value.get(name) or "" for item in some]) for name in _NAMES}

@@ -17,7 +17,8 @@ from sim.workload.settings import Params
 from sim.workload.table import MAX_TOKENS, RequestBlock
 from sim.workload.traces._base import Head, Trace, TurnParams
 from sim.workload.traces._columns import numbers, tokens
-from sim.workload.traces._json import Fields, Item, items, json_pieces
+from sim.workload.traces._json import Fields, json_pieces
+from sim.workload.traces._objects import Item, items
 from sim.workload.traces._source import Source
 from sim.workload.traces._turns import Request, Span, block_of
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from sim.registry import register
+from sim.workload import textfile
 from sim.workload.settings import Params
 from sim.workload.table import RequestBlock
 from sim.workload.traces._base import Head, Trace, TurnParams
@@ -126,10 +127,9 @@ class Mooncake(Trace):
         yield from made
 
     def _json(self, path: Path) -> Iterator[RequestBlock]:
-        clock, first, turns = Clock(self.unit_s), 0, False
-        waiting = WaitingRows()
+        clock, first, waiting, last = Clock(self.unit_s), 0, WaitingRows(), dict[int, float]()
         held: list[RequestBlock] = []
-        delayed, grows = False, self.params.context == "accumulate"
+        delayed, grows = textfile.mentions(path, [f'"{name}"' for name in _DELAYS]), self.params.context == "accumulate"
         for records in json_pieces(path, _FIELDS):
             self._check(path, records)
             prompt, output = tokens(records.source, records["input_length"]), tokens(records.source, records["output_length"])
@@ -139,37 +139,23 @@ class Mooncake(Trace):
                 labels(records["session_id"].values) if "session_id" in records.present else np.full(records.rows, -1, np.int64)
             )
             columns: dict[str, Any] = {"session": session, "priority": _priority(records)}
-            if grows or turns or records.present & _DELAYS:
-                turns = True
-                if records.present & _DELAYS and not delayed:
-                    self._before_delays(held, clock, waiting)
-                delayed = delayed or bool(records.present & _DELAYS)
-                if delayed:
-                    arrival = self._turns(path, records, session, waiting)
-                else:
-                    arrival = clock.arrivals(records.source, records["timestamp"])
-                if not grows:
-                    self._afresh(path, session, ids, counts)
+            if delayed:
+                arrival = self._turns(path, records, session, waiting, last)
             else:
                 missing = np.isnan(records["timestamp"].values)
                 if missing.any() and "timestamp" not in records.present:
                     records.source.fail(f"line {records.source.line(int(np.argmax(missing)))}: has no field 'timestamp'")
                 arrival = clock.arrivals(records.source, records["timestamp"])
+            if delayed and not grows:
+                self._afresh(path, session, ids, counts)
             held.append(RequestBlock.of(arrival, prompt, output, first, spans=spans, **columns))
             first += len(prompt)
-            if not turns:
+            if not (grows or delayed):
                 yield held.pop()
         if held:
             block = RequestBlock.concat(held)
             block = accumulated(block) if grows else block
             yield by_arrival(waiting.attach(block) if waiting.starts else block)
-
-    def _before_delays(self, held: list[RequestBlock], clock: Clock, waiting: WaitingRows) -> None:
-        """Pieces that came before the first delay of a file join those that follow: times as the file has them, rows that others wait for."""
-        for block in held:
-            block.arrival_s = block.arrival_s + clock.first * self.unit_s
-            if self.params.delays == "wait":
-                waiting.add_all(block.arrival_s, np.full(len(block), np.nan), block.session)
 
     def _check(self, path: Path, records: Records) -> None:
         names = records.present
@@ -225,25 +211,32 @@ class Mooncake(Trace):
             problem = waiting.add(at, late, int(session[row]), names[row], after)
             if problem:
                 records.source.fail_at(row, "wait_for" if after else "timestamp", after, rule + problem)
-        self.note(
-            f"{path.name}: turns with a delay are sent so long after the answer before them; their time stamps are not used"
-        )
+        if records.present & _DELAYS:
+            self.note(
+                f"{path.name}: turns with a delay are sent so long after the answer before them; their time stamps are not used"
+            )
         return np.zeros(records.rows)
 
-    def _turns(self, path: Path, records: Records, session: NDArray[np.int64], waiting: WaitingRows) -> NDArray[np.float64]:
-        """Arrivals where turns have delays: a time stamp is kept, a delay counts from the arrival of the turn before (``delays``)."""
+    def _turns(
+        self, path: Path, records: Records, session: NDArray[np.int64], waiting: WaitingRows, last: dict[int, float]
+    ) -> NDArray[np.float64]:
+        """Arrivals where turns have delays: a time stamp is kept, a delay counts from the arrival of the turn before (``delays``).
+
+        ``last``: of each session the arrival of its last turn so far.
+        """
         if self.params.delays == "wait":
             return self._waiting(path, records, session, waiting)
         delay = np.where(np.isnan(records["delay"].values), records["delay_ms"].values, records["delay"].values) * 1e-3
         stamps = records["timestamp"].values * self.unit_s
         out: NDArray[np.float64] = np.empty(len(stamps))
-        last: dict[int, float] = {}
         for row, (stamp, wait, key) in enumerate(zip(stamps, delay, session, strict=True)):
             known = not np.isnan(stamp)
             if known and (np.isnan(wait) or self.params.delays == "ignore"):
                 out[row] = stamp
-            elif int(key) in last and not np.isnan(wait) and self.params.delays == "after_arrival":
+            elif key >= 0 and int(key) in last and not np.isnan(wait) and self.params.delays == "after_arrival":
                 out[row] = last[int(key)] + wait
+            elif known:  # the first turn of its session, or none of a session
+                out[row] = stamp
             else:
                 records.source.fail_at(row, "timestamp", None, "must be a number where no turn of its session came before")
             last[int(key)] = float(out[row])

@@ -15,7 +15,7 @@ from sim.workload.settings import Params
 from sim.workload.table import MAX_TOKENS, RequestBlock
 from sim.workload.traces._base import Head, Trace
 from sim.workload.traces._columns import number_of
-from sim.workload.traces._json import Item, items
+from sim.workload.traces._objects import Item, items
 from sim.workload.traces._text import TextParams, counter
 from sim.workload.traces._turns import Request, Span, block_of
 

@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from sim.errors import DataError
 from sim.registry import register
 from sim.workload.table import MAX_TOKENS, RequestBlock
 from sim.workload.traces._base import Head, Trace
 from sim.workload.traces._columns import labels
-from sim.workload.traces._json import Item, items
-from sim.workload.traces._turns import Request, block_of
-
-_INPUT = ("gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens", "llm.usage.prompt_tokens", "llm.token_count.prompt")
-_OUTPUT = (
-    "gen_ai.usage.output_tokens",
-    "gen_ai.usage.completion_tokens",
-    "llm.usage.completion_tokens",
-    "llm.token_count.completion",
-)
-_STARTS = ("startTimeUnixNano", "start_time_unix_nano", "start_time", "startTime", "start_time_ns")
+from sim.workload.traces._objects import Item, columns, items
+from sim.workload.traces._otel_table import INPUT, OUTPUT, STARTS, Calls, nanoseconds, shape_of
 
 
 @register("trace")
@@ -41,37 +33,47 @@ class Otel(Trace):
         """Its keys."""
         names = set(head.keys)
         return head.kind in ("json", "jsonl") and bool(
-            names & {"resourceSpans", "resource_spans", "spans"} or ("attributes" in names and names & set(_STARTS))
+            names & {"resourceSpans", "resource_spans", "spans"} or ("attributes" in names and names & set(STARTS))
         )
 
     def read(self, path: Path) -> RequestBlock:
         """All requests of a file."""
-        requests: list[Request] = []
-        others = silent = 0
-        traces: list[Any] = []
-        for item in items(path):
-            for where, span in _spans(item):
-                attributes = _attributes(span)
-                prompt = next((attributes[k] for k in _INPUT if k in attributes), None)
-                if prompt is None:
-                    others += 1
-                    continue
-                output = next((attributes[k] for k in _OUTPUT if k in attributes), None)
-                counts = [_count(item, f"{where}.attributes.{k}", v) for k, v in ((_INPUT[0], prompt), (_OUTPUT[0], output))]
-                if counts[1] < 1 or counts[0] < 1:
-                    silent += 1
-                    continue
-                requests.append(Request(_start(item, where, span), counts[0], counts[1]))
-                traces.append(span.get("traceId") or span.get("trace_id") or item.value.get("trace_id"))
-        if not requests:
-            raise DataError(str(path), f"has no span with {_INPUT[0]} and {_OUTPUT[0]}")
-        for request, session in zip(requests, labels(traces), strict=True):
-            request.session = int(session)
+        found: list[Calls] = []
+        others = 0
+        shape = shape_of([span for _, span in _spans(next(items(path, 1 << 16)))])
+        for _, (calls, without) in columns(path, shape.fields, shape.calls, _from_items):
+            found.append(calls)
+            others += without
+        start, prompt, output, session = (np.concatenate([calls[k] for calls in found]) for k in range(4))
+        some = (prompt > 0) & (output > 0)
+        if not some.any():
+            raise DataError(str(path), f"has no span with {INPUT[0]} and {OUTPUT[0]}")
         if others:
             self.note(f"{path.name}: {others:,} spans without token counts are left out")
-        if silent:
-            self.note(f"{path.name}: {silent:,} calls without prompt or output tokens are left out")
-        return block_of(requests)
+        if not some.all():
+            self.note(f"{path.name}: {int((~some).sum()):,} calls without prompt or output tokens are left out")
+        order = np.flatnonzero(some)[np.argsort(start[some], kind="stable")]
+        at = (start[order] - start[order[0]]) * 1e-9
+        return RequestBlock.of(at, prompt[order], output[order], session=session[order])
+
+
+def _from_items(some: list[Item]) -> tuple[Calls, int]:
+    others = 0
+    rows: list[tuple[int, int, int]] = []
+    traces: list[Any] = []
+    for item in some:
+        for where, span in _spans(item):
+            attributes = _attributes(span)
+            prompt = next((attributes[k] for k in INPUT if k in attributes), None)
+            if prompt is None:
+                others += 1
+                continue
+            output = next((attributes[k] for k in OUTPUT if k in attributes), None)
+            counts = [_count(item, f"{where}.attributes.{k}", v) for k, v in ((INPUT[0], prompt), (OUTPUT[0], output))]
+            rows.append((_start(item, where, span) if min(counts) > 0 else 0, counts[0], counts[1]))
+            traces.append(span.get("traceId") or span.get("trace_id") or item.value.get("trace_id"))
+    start, prompt, output = np.array(rows, np.int64).reshape(-1, 3).T
+    return (start, prompt, output, labels(traces)), others
 
 
 def _spans(item: Item) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -120,29 +122,12 @@ def _count(item: Item, name: str, value: Any) -> int:
     return int(found)
 
 
-def _start(item: Item, where: str, span: Mapping[str, Any]) -> float:
-    key = next((k for k in _STARTS if span.get(k) is not None), None)
+def _start(item: Item, where: str, span: Mapping[str, Any]) -> int:
+    """Nanoseconds."""
+    key = next((k for k in STARTS if span.get(k) is not None), None)
     if key is None:
-        item.fail(f"{where}.{_STARTS[0]}", "is missing")
-    value = span[key]
-    if isinstance(value, str) and not value.replace(".", "", 1).isdigit():
-        try:
-            return datetime.fromisoformat(value.replace("Z", "+00:00")).timestamp()
-        except ValueError:
-            item.fail(f"{where}.{key}", "must be a time", value)
+        item.fail(f"{where}.{STARTS[0]}", "is missing")
     try:
-        number = float(value)
+        return int(nanoseconds(key, np.array([span[key]], object))[0])
     except (TypeError, ValueError, OverflowError):
-        item.fail(f"{where}.{key}", "must be a time", value)
-    if not 0 <= number < 1e20:
-        item.fail(f"{where}.{key}", "must be a time of at least 0", value)
-    scale = (
-        1e-9
-        if "nano" in key.lower() or key.endswith("_ns") or number > 1e16
-        else 1e-6
-        if number > 1e13
-        else 1e-3
-        if number > 1e11
-        else 1.0
-    )
-    return number * scale
+        item.fail(f"{where}.{key}", "must be a time of at least 0", span[key])

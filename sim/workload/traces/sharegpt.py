@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from sim.errors import DataError
@@ -15,14 +18,13 @@ from sim.workload import content
 from sim.workload.settings import Params
 from sim.workload.table import RequestBlock
 from sim.workload.traces._base import Head, Trace
-from sim.workload.traces._columns import number_of
-from sim.workload.traces._json import Item, items
-from sim.workload.traces._text import TextParams, counter
-from sim.workload.traces._turns import Request, Talk, block_of
+from sim.workload.traces._objects import Item, columns
+from sim.workload.traces._text import Counter, TextParams, contents, counter, filled, strings
 from sim.workload.traces._writing import text as words
 
 _LISTS = ("conversations", "conversation", "messages")
 _ANSWERS = ("gpt", "assistant", "model", "bot", "chatgpt", "bing", "bard")
+_WHO, _WHAT = ("from", "role"), ("value", "content")
 _ASKS = ("human", "user", "system", "tool", "function")
 
 
@@ -72,41 +74,93 @@ class ShareGpt(Trace):
             out.append(json.dumps({"id": str(number), "conversations": [*asked, said]}))
         return out
 
-    def read(self, path: Path) -> RequestBlock:
-        """All requests of a file."""
+    def pieces(self, path: Path) -> Iterator[RequestBlock]:
+        """The requests of a file, block after block."""
         count = counter(self.params, self)
-        requests: list[Request] = []
-        without = 0
-        for number, item in enumerate(items(path)):
-            found = self._turns(item, number, count, len(requests))
-            without += not found
-            requests += found
+        first = without = 0
+        for number, said in columns(path, _fields(), _from_table, _from_items):
+            block, silent = self._block(said, count, number, first)
+            first, without = first + len(block), without + silent
+            if len(block):
+                yield block
         if without:
             self.note(f"{path.name}: {without:,} conversations without an answer are left out")
-        if not requests:
+        if not first:
             raise DataError(str(path), "has no conversation with an answer")
-        return block_of(requests, sort=False)
 
-    def _turns(self, item: Item, session: int, count: Any, first: int) -> list[Request]:
-        talk = Talk()
-        out: list[Request] = []
-        for role, text in _messages(item):
-            tokens = count(text)
-            if role not in _ANSWERS:
-                talk.add(content.RECORDED + number_of(text), tokens)
-            elif tokens and talk.tokens:
-                own = content.OUTPUT + first + len(out)
-                out.append(
-                    Request(0.0, talk.tokens, tokens, session if self.params.turns == "all" else -1, tuple(talk.said), own)
-                )
-                if self.params.turns == "first":
-                    break
-                talk.add(own, tokens)
-        return out
+    def _block(self, said: Messages, count: Counter, number: int, first: int) -> tuple[RequestBlock, int]:
+        """The requests of some conversations, and how many of those have none."""
+        tokens = count.each(said.texts)
+        end = np.cumsum(said.counts)
+        begin, talk = end - said.counts, np.repeat(np.arange(len(end)), said.counts)
+        asked = ~said.answers & (tokens > 0)
+        before = np.concatenate([[0], np.cumsum(asked)])
+        row = np.flatnonzero(said.answers & (tokens > 0) & (before[:-1] > before[begin[talk]]))  # an answer to something
+        if self.params.turns == "first":
+            row = row[np.unique(talk[row], return_index=True)[1]]
+        own = content.OUTPUT + first + np.arange(len(row))
+        ids = np.zeros(len(asked), np.int64)
+        ids[asked] = contents(said.texts.filter(asked))
+        if self.params.turns == "all":
+            ids[row] = own
+        piece = np.flatnonzero(ids)  # all that prompts consist of
+        low, high = np.searchsorted(piece, begin[talk[row]]), np.searchsorted(piece, row)
+        off = np.concatenate([[0], np.cumsum(high - low)])
+        flat = piece[np.arange(off[-1]) + np.repeat(low - off[:-1], high - low)]
+        total = np.concatenate([[0], np.cumsum(tokens[piece])])
+        block = RequestBlock.of(
+            np.zeros(len(row)), total[high] - total[low], tokens[row], first,
+            session=talk[row] + number if self.params.turns == "all" else np.full(len(row), -1),
+            spans=(off, ids[flat], np.zeros(len(flat), np.int64), tokens[flat]),
+        )  # fmt: skip
+        return block, len(end) - len(np.unique(talk[row]))
+
+
+@dataclass(frozen=True)
+class Messages:
+    """Messages of some conversations, one after the other: how many each has, which are ``answers``, and their ``texts`` (Arrow)."""
+
+    counts: NDArray[np.int64]
+    answers: NDArray[np.bool_]
+    texts: Any
+
+
+def _fields() -> Any:
+    import pyarrow as pa
+
+    message = pa.struct([(name, pa.string()) for name in (*_WHO, *_WHAT)])
+    return pa.schema([(name, pa.list_(message)) for name in _LISTS])
+
+
+def _from_table(table: Any) -> Messages | None:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    lists = pc.coalesce(*(table.column(name) for name in _LISTS))
+    lists = lists.combine_chunks() if isinstance(lists, pa.ChunkedArray) else lists
+    flat = lists.flatten()
+    who, what = (pc.coalesce(*(flat.field(name) for name in names)) for names in (_WHO, _WHAT))
+    roles = pc.dictionary_encode(who)
+    known = [role.lower() in _ANSWERS for role in roles.dictionary.to_pylist()]
+    if lists.null_count or flat.null_count or who.null_count or _wrong(roles.dictionary.to_pylist()):
+        return None
+    counts = np.asarray(pc.list_value_length(lists), np.int64)
+    return Messages(counts, np.array(known, bool)[np.asarray(roles.indices)], filled(what))
+
+
+def _wrong(roles: list[str]) -> bool:
+    return any(role.lower() not in (*_ANSWERS, *_ASKS) for role in roles)
+
+
+def _from_items(some: list[Item]) -> Messages:
+    talks = [_messages(item) for item in some]
+    flat = [message for talk in talks for message in talk]
+    counts = np.array([len(talk) for talk in talks], np.int64)
+    return Messages(counts, np.array([role in _ANSWERS for role, _ in flat], bool), strings([text for _, text in flat]))
 
 
 def _messages(item: Item) -> list[tuple[str, str]]:
-    key = next((k for k in _LISTS if k in item.value), None)
+    key = next((k for k in _LISTS if item.value.get(k) is not None), None)
     if key is None:
         item.fail("conversations", "is missing", list(item.value)[:5])
     found = item.value[key]
@@ -116,16 +170,13 @@ def _messages(item: Item) -> list[tuple[str, str]]:
     for i, message in enumerate(found):
         if not isinstance(message, Mapping):
             item.fail(f"{key}[{i}]", "must be an object", message)
-        role, text = message.get("from", message.get("role")), message.get("value", message.get("content"))
-        if not isinstance(role, str) or role.lower() not in (*_ANSWERS, *_ASKS):
-            item.fail(
-                f"{key}[{i}].{'from' if 'from' in message else 'role'}",
-                f"must be one of {', '.join((*_ASKS[:3], *_ANSWERS[:2]))}",
-                role,
-            )
+        by, said = (next((k for k in names if message.get(k) is not None), names[-1]) for names in (_WHO, _WHAT))
+        role, text = message.get(by), message.get(said)
+        if not isinstance(role, str) or _wrong([role]):
+            item.fail(f"{key}[{i}].{by}", f"must be one of {', '.join((*_ASKS[:3], *_ANSWERS[:2]))}", role)
         if isinstance(text, list):  # parts of the OpenAI form
             text = "".join(str(part.get("text") or "") for part in text if isinstance(part, Mapping))
         if text is not None and not isinstance(text, str):
-            item.fail(f"{key}[{i}].{'value' if 'value' in message else 'content'}", "must be text", text)
+            item.fail(f"{key}[{i}].{said}", "must be text", text)
         out.append((role.lower(), text or ""))
     return out

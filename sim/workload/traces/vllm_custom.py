@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
+from sim.errors import DataError
 from sim.registry import register
-from sim.workload import content
 from sim.workload.settings import Params
 from sim.workload.table import MAX_TOKENS, RequestBlock
 from sim.workload.traces._base import Head, Trace
-from sim.workload.traces._columns import number_of
-from sim.workload.traces._json import Item, items
-from sim.workload.traces._text import TextParams, counter
-from sim.workload.traces._turns import Request, block_of
+from sim.workload.traces._objects import Item, columns
+from sim.workload.traces._text import Counter, TextParams, counter, filled, strings, text_block
+from sim.workload.traces._turns import by_arrival
 from sim.workload.traces._writing import prompts
 
 _TEXTS = ("prompt", "text", "text_input")
@@ -65,39 +68,87 @@ class VllmCustom(Trace):
             for at, output, text in zip(*columns, strict=True)
         ]
 
-    def read(self, path: Path) -> RequestBlock:
-        """All requests of a file."""
-        count: Any = None
-        requests: list[Request] = []
-        times = None
-        for item in items(path):
-            self.unused(path, set(item.value) - _USED)
-            text = next((item.value[k] for k in _TEXTS if k in item.value), None)
-            if not isinstance(text, str) or not text:
-                item.fail("prompt", "must be a text", text)
-            timed = item.value.get("timestamp") is not None
-            if times is None:
-                times = timed
-            if timed != times:
-                item.fail("timestamp", "must be in every object or in none", item.value.get("timestamp"))
-            at = item.number("timestamp", item.value) * 1e-3 if timed else 0.0
-            known = next((key for key in _LENGTHS if item.value.get(key) is not None), None)
-            if known is None and count is None:
-                count = counter(self.params, self)
-            tokens = count(text) if known is None else self._whole(item, known)
-            requests.append(Request(at, tokens, self._output(item), -1, ((content.RECORDED + number_of(text), 0, tokens),)))
-        self.timed = bool(times)
-        return block_of(requests, sort=self.timed)
+    def pieces(self, path: Path) -> Iterator[RequestBlock]:
+        """The requests of a file, block after block; one block where they have times, which need not be in order."""
+        import pyarrow as pa
 
-    def _output(self, item: Item) -> int:
-        key = next((k for k in _OUTPUTS if item.value.get(k) is not None), None)
-        if key is None:
-            self.note(f"answers have {self.params.output_tokens} tokens where the file does not say (settings.output_tokens)")
-            return int(self.params.output_tokens)
-        return self._whole(item, key)
+        numbers = [(name, pa.float64()) for name in (*_OUTPUTS, *_LENGTHS, "timestamp")]
+        fields = pa.schema([(name, pa.string()) for name in _TEXTS] + numbers)
+        count: Counter | None = None
+        held: list[RequestBlock] = []
+        first = 0
+        for number, some in columns(path, fields, _from_table, _from_items, others=True):
+            self.unused(path, some.names - _USED)
+            timed = ~np.isnan(some.at)
+            if first == 0:
+                self.timed = bool(timed[0])
+            if (timed != self.timed).any():
+                place = f"item {number + int(np.argmax(timed != self.timed)) + 1}"
+                raise DataError(str(path), f"{place}, key 'timestamp': must be in every object or in none")
+            prompt, unknown = some.prompt, some.prompt == 0
+            if unknown.any():
+                count = count or counter(self.params, self)
+                prompt = np.where(unknown, count.each(some.texts), prompt)
+            if not some.output.all():
+                self.note(f"answers have {self.params.output_tokens} tokens where the file does not say (settings.output_tokens)")
+            output = np.where(some.output == 0, self.params.output_tokens, some.output)
+            block = text_block(some.texts, prompt, output, first, some.at * 1e-3 if self.timed else None)
+            first += len(block)
+            if self.timed:
+                held.append(block)
+            else:
+                yield block
+        if held:
+            yield by_arrival(RequestBlock.concat(held))
 
-    def _whole(self, item: Item, key: str) -> int:
-        value = item.number(key, item.value, 1)
-        if value != int(value) or value > MAX_TOKENS:
-            item.fail(key, "must be a whole number of tokens", value)
-        return int(value)
+
+@dataclass(frozen=True)
+class Prompts:
+    """Some rows: ``texts`` (Arrow), tokens of prompts and outputs (0: the file does not say), ``at`` (ms, NaN: none), ``names`` of all keys."""
+
+    texts: Any
+    prompt: NDArray[np.int64]
+    output: NDArray[np.int64]
+    at: NDArray[np.float64]
+    names: frozenset[str]
+
+
+def _from_table(table: Any) -> Prompts | None:
+    import pyarrow.compute as pc
+
+    texts = filled(pc.coalesce(*(table.column(name) for name in _TEXTS)))
+    prompt, output, at = (
+        pc.coalesce(*(table.column(name) for name in names)).to_numpy() for names in (_LENGTHS, _OUTPUTS, ("timestamp",))
+    )
+    for given in (prompt, output):
+        if not (np.isnan(given) | ((given >= 1) & (given <= MAX_TOKENS) & (given == np.floor(given)))).all():
+            return None
+    if not (np.isnan(at) | ((at >= 0) & np.isfinite(at))).all() or pc.any(pc.equal(texts, "")).as_py():
+        return None
+    names = frozenset(name for name in table.column_names if table.column(name).null_count < table.num_rows)
+    return Prompts(texts, np.nan_to_num(prompt).astype(np.int64), np.nan_to_num(output).astype(np.int64), at, names)
+
+
+def _from_items(some: list[Item]) -> Prompts:
+    texts, prompt, output, at = [], [], [], []
+    for item in some:
+        text = next((item.value[k] for k in _TEXTS if item.value.get(k) is not None), None)
+        if not isinstance(text, str) or not text:
+            item.fail("prompt", "must be a text", text)
+        texts.append(text)
+        prompt.append(_whole(item, _LENGTHS))
+        output.append(_whole(item, _OUTPUTS))
+        at.append(item.number("timestamp", item.value) if item.value.get("timestamp") is not None else float("nan"))
+    names = frozenset(key for item in some for key, value in item.value.items() if value is not None)
+    return Prompts(strings(texts), np.array(prompt, np.int64), np.array(output, np.int64), np.array(at), names)
+
+
+def _whole(item: Item, names: tuple[str, ...]) -> int:
+    """Tokens by the first of these keys; 0 where none is there."""
+    key = next((k for k in names if item.value.get(k) is not None), None)
+    if key is None:
+        return 0
+    value = item.number(key, item.value, 1)
+    if value != int(value) or value > MAX_TOKENS:
+        item.fail(key, "must be a whole number of tokens", value)
+    return int(value)
