@@ -7,10 +7,10 @@ import csv
 from sim.errors import DataError
 
 
-def lines(where: object, text: str) -> list[list[str]]:
+def lines(where: object, text: str, delimiter: str = ",") -> list[list[str]]:
     """Fields of every line. Raises `DataError` naming ``where``."""
     try:
-        return list(csv.reader(text.splitlines()))
+        return list(csv.reader(text.splitlines(), delimiter=delimiter))
     except csv.Error as error:
         raise DataError(str(where), f"is no table that can be read ({error})") from None
 

@@ -20,6 +20,10 @@ class Record(Section):
     """What is recorded."""
 
     timeseries: bool = Field(True, description="record time series of every replica")
+    token_times: bool = Field(
+        False,
+        description="record when each token reached its client (16 bytes a token; steps one by one): exports hold these gaps",
+    )
     max_points: int = Field(2000, ge=2, le=100_000, multiple_of=2, description="most points per time series; memory follows it")
 
 

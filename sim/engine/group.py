@@ -13,6 +13,7 @@ from sim.engine.order import advance
 from sim.engine.recorder import recorder_view
 from sim.engine.rows import copy_row, new_rows
 from sim.engine.seam import F8, I4, I8, Columns, Rows, Spans, Watched
+from sim.engine.token_times import record_tokens, token_times
 from sim.jit import JIT, kernel, list_of
 from sim.ledger import ENGINE_COLUMNS, GONE, IN_FLIGHT, SERIES
 
@@ -254,6 +255,16 @@ class EngineGroup:
         times, rows = np.empty(n), np.empty((n, 6), np.int64)
         _outcomes(alone, times, rows)
         return times.tolist(), rows[:, [0, 2, 3, 4, 5]].tolist()
+
+    def record_tokens(self) -> None:
+        """Write down when each chunk of tokens came; every step is taken by itself."""
+        self.set_multi_step(False)
+        record_tokens(self._recorder)
+
+    def token_times(self) -> tuple[I8, F8]:
+        """What `record_tokens` wrote down so far: ids of requests and times."""
+        ids, at = token_times(self._recorder)
+        return ids, at
 
     def kv_kinds(self) -> list[tuple[str, int, str]]:
         """What shares the KV memory of a replica, where it is told apart: (name, size of the whole, unit)."""

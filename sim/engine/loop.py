@@ -23,6 +23,7 @@ from sim.engine.state import (
     record_unseen,
     reserve,
 )
+from sim.engine.token_times import note_tokens
 from sim.jit import flat, inline, kernel
 from sim.ledger import PART_OTHER
 
@@ -191,6 +192,8 @@ def event(s, until, steady):
         go_to(s, t)
         if busy:
             complete(s, take_out(s))
+            if s.rec.tok_on:
+                note_tokens(s)
             return COMPLETED
         s.wake = inf
         return WOKEN

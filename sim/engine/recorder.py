@@ -61,6 +61,10 @@ class Recorder(RowColumns):
     tokens_max: f8  # most tokens in one step
     gap: f8  # held back: so many gaps of this length
     gap_weight: f8
+    tok_on: b1  # write down when each chunk of tokens came: whose, when (`token_times`)
+    tok_n: i8
+    tok_id: i8s
+    tok_at: f8s
     parts: f8ss  # [replica, part] seconds
     outstanding: i8s  # [replica] submitted − finished: what a gateway counts
 
@@ -95,6 +99,10 @@ def new_recorder(replicas, bins, width, rows, itl_bins, itl_lo, itl_scale):
     r.tokens_max = 0.0
     r.gap = -1.0
     r.gap_weight = 0.0
+    r.tok_on = False
+    r.tok_n = 0
+    r.tok_id = np.zeros(0, np.int64)
+    r.tok_at = np.zeros(0)
     r.parts = np.zeros((replicas, N_PARTS))
     r.outstanding = np.zeros(replicas, np.int64)
     return r

@@ -27,6 +27,7 @@ from sim.engine.contract import BATCH, NOTHING, apply_steady, clear_place, compl
 from sim.engine.encoders import count_images
 from sim.engine.loop import COMPLETED, PLANNED, STOPPED, SURE, WOKEN, due, go_to, next_arrival, out_of_reach, take_in, take_out
 from sim.engine.state import record_gap, record_gauges, record_step
+from sim.engine.token_times import note_tokens
 from sim.jit import b1, f8s, f8ss, i8, i8s, i8ss, inline, kernel, new, struct
 from sim.ledger import N_PARTS
 
@@ -237,6 +238,8 @@ def event_together(states, g, until, steady):
                 p = take_out(s)
                 if g.idle[k, p] == 0:
                     complete(s, p)
+                    if s.rec.tok_on:
+                        note_tokens(s)
             else:
                 s.wake = inf
         if busy:

@@ -299,6 +299,8 @@ def refuse(plans: Sequence[Plan], scenario: Any) -> None:
         has["a coordinator"] = "router.name", scenario.router.name
     if router.migration is not None:
         has["migration"] = "router", scenario.router.name
+    if scenario.record.token_times:
+        has["token times"] = "record.token_times", True
     for p in plans:
         if p.several:
             has["several models"] = f"{p.field}.model", p.model.name

@@ -313,6 +313,14 @@ class RankedGroup:
         """Switch the one-stroke advance of unchanged decode steps."""
         self.inner.set_multi_step(on)
 
+    def record_tokens(self) -> None:
+        """As of any group."""
+        self.inner.record_tokens()
+
+    def token_times(self) -> Any:
+        """As of any group."""
+        return self.inner.token_times()
+
     @property
     def _states(self) -> Any:
         return self.inner._states

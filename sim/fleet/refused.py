@@ -39,6 +39,10 @@ REFUSED: Final = (
         "faults of engines with data-parallel ranks are not modelled",
         "gateway_outage, router_restart",
     ),
+    Refused("clients", "token times", "of several attempts at a request it is not recorded which tokens its client saw", "false"),
+    Refused(
+        "broken replicas", "token times", "tokens that a broken replica had sent are not told from those sent again", "false"
+    ),
     Refused("a coordinator", "a router that restarts", "it keeps the queue of requests, which would be lost", "none"),
     Refused("roles", "a router that restarts", "routers of two sides know of each other", "none"),
     Refused("roles", "clients", "withdrawing a request whose KV is on its way between engines is not modelled", "none"),

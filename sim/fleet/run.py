@@ -44,6 +44,8 @@ class Raw:
     """What an autoscaler did (`sim.metrics.scaling.Scaling`)."""
     stations: dict[str, Any] = field(default_factory=dict)
     """What stations left for sections of the summary."""
+    token_times: Sequence[tuple[Array, Array]] = ()
+    """Of each pool, where it was asked for: whose tokens came when."""
 
 
 @guard.engines
@@ -54,6 +56,7 @@ def execute(
     seed: int,
     *,
     bins: int,
+    token_times: bool = False,
     histogram: tuple[int, float, float],
     until: float = inf,
     progress: Callable[[int, int], Any] | None = None,
@@ -76,6 +79,8 @@ def execute(
     groups = engines_of(plans, bins, _first_width(traffic, bins), histogram)
     for group in groups:
         group.set_multi_step(multi_step)
+        if token_times:
+            group.record_tokens()
     _scatter(groups, plans, seed)
     world = wire(
         groups,
@@ -112,6 +117,7 @@ def execute(
         world.notes(),
         world.record,
         world.leaves() | pools_of(groups, plans),
+        [group.token_times() for group in groups] if token_times else (),
     )
 
 

@@ -36,7 +36,8 @@ class RunRecord:
     ``replicas``: engines, where rows by replica are data-parallel ranks; None: as many as rows.
     ``class_slo``: targets of classes that have their own, by number; ``tenant_names``: of tenants 1, 2, …
     ``stations``: what the stations of the fleet left for sections of the summary (`sim.metrics.sections`), by name of the section.
-    ``complete``: False when the run was interrupted.
+    ``complete``: False when the run was interrupted. ``token_times``: of each pool ids and times of the chunks of tokens that requests got, by the
+    engines' clocks; empty unless the scenario asked for them.
     """
 
     requests: Mapping[str, Array]
@@ -64,6 +65,7 @@ class RunRecord:
     scaling: Scaling | None = None
     alive_s: Array | None = None
     stations: Mapping[str, Any] = field(default_factory=dict)
+    token_times: Sequence[tuple[Array, Array]] = ()
 
     def class_name(self, k: int) -> str:
         """The name of class ``k``, else its number."""

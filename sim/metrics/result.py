@@ -19,6 +19,7 @@ from sim.metrics.record import RunRecord
 from sim.metrics.series import table
 from sim.metrics.slo import demand_text
 from sim.metrics.summary import Summary, summarise_run
+from sim.metrics.token_times import TokenTimes, by_request
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,6 +39,7 @@ class Result:
     more than wait `sim.ledger.ATTEMPT_COLUMNS`, and ``ttft_s, tpot_s, e2e_s, ingress_s,
     queue_s, slo_met``.
     ``series``: the time series as arrays (`series.COLUMNS`). ``itl_hist``: see `histogram`. ``scenario``: resolved YAML.
+    ``token_times``: when each token came, where `record.token_times` asked for it.
     ``renderer``: makes the HTML report that `save` writes beside the tables (None: none). It is named, not imported, because
     reports lie above metrics.
     """
@@ -47,6 +49,7 @@ class Result:
     series: dict[str, Array]
     itl_hist: Array
     scenario: str = ""
+    token_times: TokenTimes | None = field(default=None, repr=False, compare=False)
     renderer: Callable[[Result], str] | str | None = field(default=RENDERER, repr=False, compare=False)
 
     @property
@@ -147,7 +150,9 @@ def summarise(record: RunRecord, warmup_s: float = 0.0, renderer: Callable[[Resu
     put(columns, derive)
     summary, ok = summarise_run(record, columns, warmup_s)
     columns["slo_met"] = ok
-    return Result(summary, columns, table(record.series, record.kv_total), np.asarray(record.itl_hist), record.scenario, renderer)
+    times = by_request(record.token_times, np.asarray(columns["id"]))
+    series = table(record.series, record.kv_total)
+    return Result(summary, columns, series, np.asarray(record.itl_hist), record.scenario, times, renderer)
 
 
 def _sorted(raw: Mapping[str, Array]) -> MutableMapping[str, Array]:

@@ -23,12 +23,14 @@ from sim.metrics.histogram import ITL_BINS, edges
 from sim.metrics.on_disk import BLOCK_ROWS, HELD_ROWS, DiskTable
 from sim.metrics.summary import FORMAT, Summary
 from sim.metrics.summary_laws import check_result
+from sim.metrics.token_times import TokenTimes
 
 if TYPE_CHECKING:
     from sim.metrics.result import Result
 
 Array = npt.NDArray[Any]
 
+_TIMES: Final = "token_times.parquet"
 LARGE_CSV: Final = 100_000
 """Tables with more rows are compressed."""
 
@@ -50,10 +52,19 @@ def _write(result: Result, to: Path) -> None:
     used = np.flatnonzero(result.itl_hist)
     bins = edges(result.itl_hist.size)
     write_csv({"from_s": bins[used], "to_s": bins[used + 1], "gaps": result.itl_hist[used]}, to / "itl_histogram.csv")
+    if result.token_times is not None:
+        _write_times(result.token_times, to / _TIMES)
     write_json(result.summary.as_dict(), to / "summary.json")
     (to / "scenario.yaml").write_text(result.scenario, encoding="utf-8")
     if result.renderer is not None:
         (to / "report.html").write_text(result.html(), encoding="utf-8")
+
+
+def _write_times(times: TokenTimes, path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"row": _arrow(times.row), "at_s": _arrow(times.at)}), path, compression="zstd")
 
 
 def write_json(data: Any, path: Path) -> None:
@@ -143,10 +154,14 @@ def load(folder: Path) -> Result:
         if rows["from_s"].size:
             hist[np.searchsorted(edges() * (1 - 1e-9), rows["from_s"], side="right") - 1] = rows["gaps"]
         scenario = (folder / "scenario.yaml").read_text(encoding="utf-8")
+        times = None
+        if (folder / _TIMES).exists():
+            found = _arrays(pq.read_table(folder / _TIMES))
+            times = TokenTimes(found["row"], found["at_s"])
         check_result(columns, summary.as_dict())
     except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, LawViolation) as error:
         raise DataError(str(folder), f"is a damaged servesim result: {str(error)[:500]}") from error
-    return Result(summary, columns, series, hist, scenario)
+    return Result(summary, columns, series, hist, scenario, times)
 
 
 def _requests(path: Path) -> MutableMapping[str, Array]:

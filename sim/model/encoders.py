@@ -34,6 +34,13 @@ def encoder_params(config: Mapping[str, Any], field: str) -> tuple[int, Images, 
         unknown += [key for key in _CONNECTORS if owner.get(key)]
         named = _by_name(owner)
         total += _projector(owner) + named
+        tokenizer = (
+            owner.section("visual_tokenizer_config") if isinstance(owner.get("visual_tokenizer_config"), Mapping) else None
+        )
+        if tokenizer is not None:  # Ovis 1 and 2: the tower stands inside
+            tower = tokenizer.section("backbone_config")
+            total, images = total + (found := _vision(tower)), _images(owner, tower, found)
+            unknown += [] if found else ["visual_tokenizer_config"]
         images = Images(named, 4.0, _CLIP_WIDTHS, 144.0) if named else images
     said = [f"the size of the encoder in {' and '.join(unknown)} is not known: its parameters are left out"] if unknown else []
     speaks = [key for key in _SPEAKS if c.get(key)]
@@ -97,14 +104,23 @@ def _by_name(c: Keys) -> int:
 def _projector(c: Keys) -> int:
     """What stands beside the towers: Cohere's gated projector of ``downsample_factor`` squared patches, Ovis's table of visual words."""
     if c.get("visual_vocab_size") is not None:
-        inner = c.section("llm_config") if c.get("llm_config") else c
-        return c.whole("visual_vocab_size") * inner.whole("hidden_size", default=0, least=0)
+        return _ovis(c, c.whole("visual_vocab_size"), c.section("vit_config"), c.section("vit_config"))
+    if isinstance(c.get("visual_tokenizer_config"), Mapping):
+        v = c.section("visual_tokenizer_config")
+        return _ovis(c, v.whole("vocab_size", default=0, least=0), v, v.section("backbone_config"))
     if str(c.get("model_type")) not in _ALIGNED:
         return 0
     vision, text = c.section("vision_config"), c.section("text_config")
     width = c.whole("alignment_intermediate_size", default=_ALIGNED[str(c.get("model_type"))])
     merged = vision.whole("hidden_size", default=1152) * c.whole("downsample_factor", default=2) ** 2
     return merged * width + width // 2 * text.whole("hidden_size", default=4096)
+
+
+def _ovis(c: Keys, words: int, shape: Keys, tower: Keys) -> int:
+    """A head that turns ``hidden_stride`` squared patches into a visual word, and the table of those words (vLLM ``models/ovis.py``)."""
+    inner = c.section("llm_config") if c.get("llm_config") else c
+    merged = tower.whole("hidden_size", default=0, least=0) * shape.whole("hidden_stride", default=1) ** 2
+    return words * (merged + inner.whole("hidden_size", default=0, least=0))
 
 
 _CLIP_L, _CLIP_WIDTHS = 303_500_000, 24 * 1024  # CLIP ViT-L/14 at 336 pixels, 576 patches
@@ -149,7 +165,7 @@ def _vision(v: Keys) -> int:
     gates = (
         3
         if v.get("hidden_act", "hidden_activation") in ("silu", "gelu_pytorch_tanh_gated")
-        or kind in ("gemma4_vision", "pixtral", "dots_vit")
+        or kind in ("gemma4_vision", "pixtral", "dots_vit", "aimv2")
         else 2
     )
     if not depth or not hidden:

@@ -14,6 +14,7 @@ from sim.model.encoders import encoder_params
 from sim.model.families import FAMILIES
 from sim.model.from_fields import read_from_fields
 from sim.model.keys import Keys
+from sim.model.mixers import Attention
 from sim.model.mlps import Routed
 from sim.model.quant import kv_dtype, weight_format
 from sim.model.quantised import apply
@@ -22,6 +23,8 @@ from sim.model.unmodelled import not_modelled, writes_otherwise
 from sim.model.wrappers import text_of
 
 Config = Mapping[str, Any]
+_EXPERTS = ("n_routed_experts", "num_experts", "num_local_experts", "moe_num_experts")
+_STATES = ("mamba_d_state", "ssm_state_size", "mamba_num_heads", "linear_num_key_heads", "linear_attn_config", "rwkv_version")
 
 _DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "bf16"}  # engines serve fp32 checkpoints in 16 bits
 _STORED_FLOATS = {"float8_e4m3fn", "float8_e5m2", "float64", "auto"}
@@ -72,7 +75,7 @@ def spec_from_config(
     names = config.get("architectures") or text.get("architectures") or [model_type]
     architecture = str(names[0]) if isinstance(names, list | tuple) and names else model_type
     spec = ModelSpec(name=name, architecture=architecture, source=source, **fields)
-    _check(spec, field)
+    _check(spec, keys, field)
     if weights.strip().lower() == "auto" or spec.weights == held.weights:
         spec = apply(spec, held)
     warnings = [f"{name}: {unsized}"] if unsized else []
@@ -81,11 +84,33 @@ def spec_from_config(
     return replace(spec, warnings=tuple(warnings)) if warnings else spec
 
 
-def _check(spec: ModelSpec, field: str) -> None:
+def _missed(spec: ModelSpec, keys: Keys) -> tuple[str, str] | None:
+    """A key that promises layers of which the rule of the family has made none, and what they are."""
+    mixers, mlps = [b.mixer for b in spec.blocks], [b.mlp for b in spec.blocks]
+    for names, what, there in (
+        (_EXPERTS, "routed experts", any(isinstance(mlp, Routed) for mlp in mlps)),
+        (("kv_lora_rank",), "latent attention", not all(isinstance(mixer, Attention) for mixer in mixers)),
+        (_STATES, "layers that keep a state", spec.state_bytes() > 0 or bool(keys.raw.get("layer_types"))),
+    ):
+        for name in names:
+            value = keys.raw.get(name)
+            if not there and value and value != 1:
+                return name, what
+    return None
+
+
+def _check(spec: ModelSpec, keys: Keys, field: str) -> None:
     """What no rule of a family may leave wrong."""
     routed = {(b.mlp.experts, b.mlp.top_k, b.mlp.width, b.mlp.latent) for b in spec.blocks if isinstance(b.mlp, Routed)}
     if len(routed) > 1:
         raise NotModelledError(f"{field}.config", spec.name, "layers with experts of different sizes are not modelled")
+    missed = _missed(spec, keys)
+    if missed:
+        raise NotModelledError(
+            f"{keys.field}.{missed[0]}",
+            keys.raw[missed[0]],
+            f"{keys.raw.get('model_type') or spec.architecture} with {missed[1]} is not modelled",
+        )
     if len(spec.blocks) != spec.layers:
         raise ConfigError(
             f"{field}.config.num_hidden_layers", spec.layers, f"is not the number of layers that {spec.name} describes"

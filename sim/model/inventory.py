@@ -74,7 +74,7 @@ def _element_bytes(m: ModelSpec, tensor: Tensor, block: Block | None) -> float:
 def param_count(m: ModelSpec) -> int:
     """All parameters."""
     ends = sum(t.elements for t in (*first_tensors(m), *last_tensors(m)))
-    return ends + sum(t.elements * n for t, _, n in _layers(m, 0, m.layers))
+    return ends + m.draft_params + sum(t.elements * n for t, _, n in _layers(m, 0, m.layers))
 
 
 def active_param_count(m: ModelSpec) -> int:
@@ -83,7 +83,7 @@ def active_param_count(m: ModelSpec) -> int:
     for t, block, n in _layers(m, 0, m.layers):
         if t.rule == EXPERTS and block is not None and isinstance(block.mlp, Routed):
             idle[block.mlp.experts, block.mlp.top_k] += t.elements * n
-    return param_count(m) - sum(held * (experts - top_k) // experts for (experts, top_k), held in idle.items())
+    return param_count(m) - m.draft_params - sum(held * (experts - top_k) // experts for (experts, top_k), held in idle.items())
 
 
 def _expert_share(experts: int, tp: int, ep: int, dp: int) -> float:

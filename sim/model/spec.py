@@ -138,6 +138,7 @@ class ModelSpec:
     qk_norm: int = 0  # elements of the query and key norms of a layer
     vision_params: int = 0  # of all encoders
     images: Images = NO_IMAGES
+    draft_params: int = 0  # of draft layers in the checkpoint that its published size counts and engines load to draft with only
     other_params: int = 0  # of tensors beside the layers (per-layer embeddings), never quantised
     head_bias: bool = False
     rope_kind: str = ""  # of RoPE scaling

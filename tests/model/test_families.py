@@ -81,3 +81,46 @@ def test_heads_that_differ_by_layer_without_blocks_are_refused() -> None:
     config = ROWS["yi-34b"]["config"] | {"model_type": "deci", "num_key_value_heads_per_layer": [4, 2]}
     with pytest.raises(NotModelledError, match="num_key_value_heads_per_layer"):
         spec_from_config(config, "decilm")
+
+
+def test_a_published_size_that_counts_draft_layers_counts_them_and_loads_without_them() -> None:
+    config = {
+        "model_type": "mimo", "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 36, "num_attention_heads": 32,
+        "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151680, "max_position_embeddings": 32768, "num_nextn_predict_layers": 1,
+    }  # fmt: skip
+    model = spec_from_config(config, "mimo-7b")
+    assert model.param_count() / 1e9 == pytest.approx(7.83, rel=0.005)
+    assert model.weight_bytes() == pytest.approx(2 * (model.param_count() - model.draft_params))
+    assert model.active_param_count() == model.param_count() - model.draft_params
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"num_local_experts": 8, "num_experts_per_tok": 2}, "num_local_experts"),
+        ({"kv_lora_rank": 512}, "kv_lora_rank"),
+        ({"mamba_d_state": 16}, "mamba_d_state"),
+    ],
+)
+def test_a_known_family_that_promises_layers_its_rule_does_not_make_is_refused(change: dict[str, int], key: str) -> None:
+    with pytest.raises(NotModelledError, match=key):
+        spec_from_config(ROWS["yi-34b"]["config"] | change, "x")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"model_type": "phi4flash", "mamba_d_state": 16, "mb_per_layer": 2},
+        {"model_type": "rwkv6", "rwkv_version": "6_0"},
+        {"model_type": "zamba2", "mamba_d_state": 64, "n_mamba_heads": 112},
+        {"model_type": "openelm", "num_query_heads": [12] * 36},
+        {"model_type": "phi3small", "blocksparse_block_size": 64},
+        {"model_type": "recurrent_gemma", "lru_width": 4096},
+        {"model_type": "plamo2", "mamba_enabled": True},
+        {"model_type": "bailing_moe_linear", "layer_group_size": 5},
+    ],
+)
+def test_what_is_not_modelled_is_refused_by_its_name(config: dict[str, Any]) -> None:
+    sizes = {k: v for k, v in ROWS["yi-34b"]["config"].items() if k != "model_type"}
+    with pytest.raises(NotModelledError, match=f"got '{config['model_type']}'"):
+        spec_from_config(sizes | config, "x")

@@ -90,6 +90,16 @@ def _deepseek_moe(c: Keys) -> Fields:
     return f
 
 
+def _xverse(c: Keys) -> Fields:
+    """Dense, or with experts as wide as ``intermediate_size`` and shared ones beside them."""
+    f = decoder(c)
+    if c.get("num_experts") is not None:
+        experts(c, f, width=("intermediate_size",))
+        shared(c, f, "num_shared_experts")
+    f["attention"], f["window"] = (), 0
+    return f
+
+
 def _minimax_m2(c: Keys) -> Fields:
     f = decoder(c)
     experts(c, f, width=("intermediate_size",))
@@ -291,6 +301,7 @@ def _arctic(c: Keys) -> Fields:
 
 
 FAMILIES = {
+    "xverse": Family(_xverse),
     "mixtral": Family(_mixtral),
     "gpt_oss": Family(_gpt_oss),
     "olmoe": Family(_olmoe),

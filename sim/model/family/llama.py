@@ -122,9 +122,33 @@ def _ernie(c: Keys) -> Fields:
 
 
 def _mimo(c: Keys) -> Fields:
+    """Qwen2 with draft layers in the checkpoint, which its published size counts (vLLM ``models/mimo.py`` skips them, ``mimo_mtp.py`` loads them)."""
     f = decoder(c)
     f["attention_bias"] = c.flag("attention_bias", default=True)
     f["attention"], f["window"] = (), 0
+    h, kv = f["hidden"], f["kv_heads"] * f["head_dim"]
+    layer = 2 * h * f["heads"] * f["head_dim"] + 2 * h * kv + 3 * h * f["intermediate"] + 2 * h * h
+    f["draft_params"] = c.whole("num_nextn_predict_layers", default=0, least=0) * layer
+    return f
+
+
+def _cwm(c: Keys) -> Fields:
+    f = _llama(c)
+    if not f["attention"] and f["window"]:  # configuration_cwm.py: the first of four sees everything
+        f["attention"] = tuple("sliding" if i % 4 else "full" for i in range(f["layers"]))
+    return f
+
+
+def _telechat(c: Keys) -> Fields:
+    """Biases of the output and of the last matrix of the MLP alone (vLLM ``models/telechat2.py``)."""
+    f = _windowless(c)
+    f["other_params"] = 2 * f["hidden"] * f["layers"]
+    return f
+
+
+def _hyperclovax(c: Keys) -> Fields:
+    f = _windowless(c)
+    f["norms_per_layer"] = 4 if c.flag("use_post_norm", default=False) else 2
     return f
 
 
@@ -137,7 +161,10 @@ def _hunyuan_dense(c: Keys) -> Fields:
 FAMILIES = {
     "llama": Family(_llama),
     "aquila": Family(_windowless),
-    "xverse": Family(_windowless),
+    "cwm": Family(_cwm),
+    "helium": Family(_windowless),
+    "hyperclovax": Family(_hyperclovax),
+    **dict.fromkeys(("telechat", "telechat2"), Family(_telechat)),
     "smollm3": Family(_windowless, tied=True),
     "granite": Family(_windowless),
     "exaone": Family(_windowless),

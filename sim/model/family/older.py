@@ -44,6 +44,21 @@ def _gptj(c: Keys) -> Fields:
     return f | {"attention_bias": False, "output_bias": False, "norms_per_layer": 1, "head_bias": True}
 
 
+def _jais(c: Keys) -> Fields:
+    """GPT-2 with a gated MLP and ALiBi. *Source*: vLLM ``models/jais.py``."""
+    f = _all_biases(decoder(c, intermediate=_four_times(c), max_position=2048))
+    f["gated_mlp"] = c.get("activation_function") == "swiglu"
+    f["learned_positions"] = 0 if c.get("position_embedding_type") == "alibi" else f["max_position"]
+    return f
+
+
+def _persimmon(c: Keys) -> Fields:
+    f = _all_biases(decoder(c, max_position=16384))
+    if c.flag("qk_layernorm", default=True):
+        f["qk_norm"] = 4 * f["head_dim"]
+    return f
+
+
 def _neox(c: Keys) -> Fields:
     f = _all_biases(decoder(c, max_position=2048))
     f["attention_bias"] = f["output_bias"] = c.flag("attention_bias", default=True)
@@ -105,7 +120,9 @@ FAMILIES = {
     "bloom": Family(_bloom, tied=True),
     "gpt2": Family(_gpt2, tied=True),
     "gpt_bigcode": Family(_gpt2, tied=True),
-    "gptj": Family(_gptj),
+    **dict.fromkeys(("gptj", "codegen"), Family(_gptj)),
+    "jais": Family(_jais, tied=True),
+    "persimmon": Family(_persimmon),
     "gpt_neox": Family(_neox),
     "starcoder2": Family(_starcoder2, tied=True),
     "mpt": Family(_mpt, tied=True),

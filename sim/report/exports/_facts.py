@@ -50,12 +50,16 @@ def sent(result: Result) -> tuple[float, float, int | None]:
 
 
 def gap_lists(result: Result) -> list[Array]:
-    """For every finished request its ``output_tokens − 1`` gaps between tokens, in s; empty for others.
+    """For every finished request its gaps between tokens, in s; empty for others.
 
-    The recorder keeps one histogram of gaps, not those of each request: these are laid out so that every request's gaps add up to its decode
-    time exactly and all of them together follow the histogram. Their order within a request means nothing.
+    With `record.token_times` those simulated, in order: one for each chunk after the first one, as a client sees them (a step with accepted
+    drafts sends several tokens in one chunk). Without it there are ``output_tokens − 1``: the recorder keeps one histogram of gaps, not those
+    of each request, and these are laid out so that every request's gaps add up to its decode time exactly and all of them together follow the
+    histogram; their order within a request means nothing.
     """
     c = result.columns
+    if result.token_times is not None:
+        return result.token_times.gaps(c)
     done = (c["status"] == FINISHED) & (c["output_tokens"] > 1)
     count = np.where(done, c["output_tokens"] - 1, 0).astype(np.int64)
     total = int(count.sum())

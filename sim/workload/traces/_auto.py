@@ -13,7 +13,7 @@ from sim.tables import lines as table_lines
 from sim.workload import textfile
 from sim.workload.settings import build
 from sim.workload.traces._base import Head, Trace
-from sim.workload.traces._columns import is_parquet
+from sim.workload.traces._columns import delimiter, head_of, is_parquet
 
 _LOOK = 1 << 20
 _ROWS = 64
@@ -77,7 +77,8 @@ def look(path: Path) -> Head:
     if start == b"[":
         first = _first_of_array(path)
         return Head(path, "json", tuple(first) if isinstance(first, Mapping) else (), first)
-    row = next(iter(table_lines(path, data.lstrip().splitlines()[0].decode("utf-8", "replace"))), [])
+    head = head_of(data)[1]
+    row = next(iter(table_lines(path, head, delimiter(head))), [])
     return Head(path, "csv", tuple(name.strip() for name in row))
 
 

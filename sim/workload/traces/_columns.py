@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -22,10 +23,11 @@ from sim.workload.traces._source import Source
 ARRIVAL = ("arrival_s", "arrival_time_s", "arrival_time", "arrived_at", "arrival_timestamp", "timestamp_s")
 PROMPT = (
     "prompt_tokens", "input_tokens", "input_length", "input_toks", "ContextTokens", "num_prefill_tokens", "prompt_size", "prompt_len", "input_len",
+    "prompt_length", "num_prompt_tokens", "num_input_tokens", "input_token_count", "prompt_token_count", "isl",
 )  # fmt: skip
 OUTPUT = (
     "output_tokens", "output_length", "output_toks", "GeneratedTokens", "num_decode_tokens", "token_size", "completion_tokens", "output_len",
-    "generated_tokens",
+    "generated_tokens", "num_output_tokens", "num_generated_tokens", "output_token_count", "response_tokens", "osl",
 )  # fmt: skip
 HASHES = ("hash_ids", "block_hash_ids")
 PRIORITY = ("priority",)
@@ -73,11 +75,12 @@ def csv_pieces(path: Path, wanted: Wanted, optional: Wanted | None = None, text:
     rows = 0
     for source in Source(path).pieces():
         if not header:
-            head = source.data.lstrip().splitlines()[0].decode()
-            header = _header(source, head)
+            before, head = head_of(source.data)
+            between = delimiter(head)
+            header = _header(source, head, between)
             names = _find(source, header, wanted, optional or {})
-            source.header_lines = 1
-        frame = _frame(source, header, {names[ours]: str for ours in text if ours in names})
+            source.header_lines = 1 + before
+        frame = _frame(source, header, between, {names[ours]: str for ours in text if ours in names})
         if not len(frame):
             continue
         rows += len(frame)
@@ -87,9 +90,29 @@ def csv_pieces(path: Path, wanted: Wanted, optional: Wanted | None = None, text:
         Source(path).fail("has a header and no rows")
 
 
-def _header(source: Source, line: str) -> list[str]:
+def piece_of(source: Source, frame: Any, wanted: Wanted, optional: Wanted) -> Piece:
+    """Some rows that are a pandas table already. Raises `DataError` for a column that is missing."""
+    header = [str(name) for name in frame.columns]
+    names = _find(source, header, wanted, optional)
+    unused = tuple(n for n in header if n not in names.values())
+    return Piece(source, {ours: Column(theirs, frame[theirs]) for ours, theirs in names.items()}, unused)
+
+
+def head_of(data: bytes) -> tuple[int, str]:
+    """How many lines of comment (``#``) a table begins with, and its header."""
+    lines = data.lstrip().splitlines()
+    before = next((i for i, line in enumerate(lines) if line.strip() and not line.startswith(b"#")), 0)
+    return before, lines[before].decode("utf-8", "replace")
+
+
+def delimiter(line: str) -> str:
+    """What stands between the names of a header: a comma, or where it has none a tab, semicolon or bar."""
+    return "," if "," in line else next((c for c in "\t;|" if c in line), ",")
+
+
+def _header(source: Source, line: str, between: str) -> list[str]:
     try:
-        return [name.strip() for name in next(csv.reader([line]))]
+        return [name.strip() for name in next(csv.reader([line], delimiter=between))]
     except csv.Error as error:
         source.fail(f"has no header that can be read ({error})")
 
@@ -120,7 +143,7 @@ def _parquet(source: Source, wanted: Wanted, optional: Wanted) -> Piece:
     return Piece(source, columns, tuple(n for n in header if n not in names.values()))
 
 
-def _frame(source: Source, header: list[str], dtypes: Any) -> Any:
+def _frame(source: Source, header: list[str], between: str, dtypes: Any) -> Any:
     import pandas as pd
 
     try:
@@ -129,7 +152,9 @@ def _frame(source: Source, header: list[str], dtypes: Any) -> Any:
             return pd.read_csv(
                 io.BytesIO(source.data),
                 names=header,
-                header=0 if source.header_lines else None,
+                header=None,
+                skiprows=source.header_lines,
+                sep=between,
                 dtype=dtypes,
                 index_col=False,
                 keep_default_na=False,
@@ -145,7 +170,7 @@ def _frame(source: Source, header: list[str], dtypes: Any) -> Any:
 def _find(source: Source, header: list[str], wanted: Wanted, optional: Wanted) -> dict[str, str]:
     found: dict[str, str] = {}
     for ours, aliases in (*wanted.items(), *optional.items()):
-        here = [name for name in aliases if name in header]
+        here = [name for name in aliases if name in header] or _alike(header, aliases)
         if len(here) > 1:
             source.fail(f"has several columns of {ours} tokens or times: {', '.join(here)}", "name the one to use")
         if here:
@@ -163,6 +188,12 @@ def _find(source: Source, header: list[str], wanted: Wanted, optional: Wanted) -
                 near + setting if near else setting[2:],
             )
     return found
+
+
+def _alike(header: list[str], aliases: tuple[str, ...]) -> list[str]:
+    """Columns that differ from these names in capitals, blanks and dashes only."""
+    plain = {re.sub(r"[\W_]+", "", alias).lower() for alias in aliases}
+    return [name for name in dict.fromkeys(header) if re.sub(r"[\W_]+", "", name).lower() in plain]
 
 
 def numbers(source: Source, column: Column, rule: str) -> NDArray[np.float64]:
@@ -234,6 +265,8 @@ class Clock:
     unit_s: float = 1.0
     first: Any = None
     last: Any = None
+    any_order: bool = False
+    """Times may run backwards: the requests are put in order afterwards."""
 
     def arrivals(self, source: Source, column: Column) -> NDArray[np.float64]:
         """f8[n] seconds; refuses negative times and times that run back."""
@@ -249,7 +282,7 @@ class Clock:
         if self.first is None:
             self.first = self.last = values[0]
         backwards = np.diff(values, prepend=self.last) < 0
-        if backwards.any():
+        if backwards.any() and not self.any_order:
             row = int(np.argmax(backwards))
             shown = _plain(values[row]) if values.dtype.kind == "f" else pick(column.values, row)
             source.fail_at(row, column.name, shown, "arrivals must be sorted; this one precedes the line above")

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from sim.registry import register
@@ -15,7 +14,8 @@ from sim.workload.images import PER_REQUEST, with_images
 from sim.workload.settings import Params
 from sim.workload.table import MAX_TOKENS, RequestBlock
 from sim.workload.traces._base import Head, Trace
-from sim.workload.traces._columns import ARRIVAL, Clock, Column, Piece, csv_pieces, pick, tokens, whole
+from sim.workload.traces._columns import ARRIVAL, Clock, Column, Piece, csv_pieces, tokens, whole
+from sim.workload.traces._stamps import stamped_seconds
 from sim.workload.traces._table import Rows
 
 _EPOCH = np.datetime64("2024-01-01T00:00:00")
@@ -64,7 +64,7 @@ class Azure2023(Trace):
         for piece in csv_pieces(path, wanted, {"images": ("NumImages",)}):
             source, column = piece.source, piece["arrival"]
             stamped = column.name == "TIMESTAMP"
-            arrival = _seconds(piece, stamps) if stamped else rows.clock.arrivals(source, column)
+            arrival = stamped_seconds(piece, stamps) if stamped else rows.clock.arrivals(source, column)
             block = rows.block(piece, arrival, tokens(source, piece["prompt"]), tokens(source, piece["output"]))
             yield self._with_images(path, piece, block) if "images" in piece else block
 
@@ -89,22 +89,3 @@ class Azure2023(Trace):
             return block
         tokens(piece.source, Column("NumImages", block.prompt_tokens + images * self.params.image_tokens))
         return with_images(block, images, self.params.image_tokens)
-
-
-def _seconds(piece: Piece, clock: Clock) -> NDArray[np.float64]:
-    import pandas as pd
-
-    source, column = piece.source, piece["arrival"]
-    rule = "must be a time such as '2023-11-16 18:17:03.9799600'"
-    if column.values.dtype.kind in "iufb":
-        source.fail_at(0, column.name, pick(column.values, 0), rule)
-    stamps = pd.to_datetime(column.values, format="ISO8601", utc=True, errors="coerce")
-    bad = stamps.isna().to_numpy()
-    if not bad.all():
-        bad = bad | ((stamps.dt.year < 1970) | (stamps.dt.year > 2261)).to_numpy()  # what nanoseconds in 64 bits can hold
-    if bad.any():
-        row = int(np.argmax(bad))
-        value = column.values.iloc[row]
-        source.fail_at(row, column.name, "" if value != value else value, rule)
-    nanoseconds = stamps.dt.tz_convert(None).to_numpy().astype("datetime64[ns]").astype(np.int64)
-    return clock.since_first(source, column, nanoseconds) * 1e-9

@@ -7,15 +7,30 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar, Literal
 
+import numpy as np
 from pydantic import Field
 
 from sim.registry import register
 from sim.workload.settings import Params
 from sim.workload.table import RequestBlock
 from sim.workload.traces._base import SECONDS, Head, Trace
-from sim.workload.traces._columns import ARRIVAL, HASHES, OUTPUT, PROMPT, is_parquet
+from sim.workload.traces._columns import (
+    ARRIVAL,
+    HASHES,
+    OUTPUT,
+    PROMPT,
+    Clock,
+    Piece,
+    csv_pieces,
+    delimiter,
+    head_of,
+    is_parquet,
+    tokens,
+)
 from sim.workload.traces._source import Source
-from sim.workload.traces._table import plain_rows
+from sim.workload.traces._stamps import BARE, normal, stamped_seconds, time_columns, unit_of
+from sim.workload.traces._table import OPTIONAL, Rows, spans_of
+from sim.workload.traces._turns import by_arrival
 from sim.workload.traces._writing import block_ids
 
 # Columns beside the lengths that are certainly no times: Vidur's processed traces, request numbers.
@@ -38,7 +53,12 @@ class CsvParams(Params):
         default=None,
         description=f"column with the prompt's block ids, blanks or '|' between; default: {' or '.join(HASHES)}, if there",
     )
-    time_unit: Literal["s", "ms", "us", "ns"] = Field(default="s", description="unit of the arrival times")
+    time_unit: Literal["s", "ms", "us", "ns"] | None = Field(
+        default=None,
+        description="unit of the arrival times; default: the one in the column's name (timestamp_ms), else s; columns such as timestamp, whose unit "
+        "nobody agrees on, may hold times in ISO 8601 or since 1970, and else need this",
+    )
+    sort: bool = Field(default=False, description="requests need not be in order of arrival: all are read, then put in order")
     block_tokens: int = Field(default=512, ge=1, description="tokens of one block id")
     times: Literal["auto", "needed", "none"] = Field(
         default="auto",
@@ -63,7 +83,7 @@ class PlainCsv(Trace):
 
     def fits(self, head: Head) -> bool:
         """A header with lengths under any of their names."""
-        return head.kind in ("csv", "parquet") and bool(set(PROMPT) & set(head.keys)) and bool(set(OUTPUT) & set(head.keys))
+        return head.kind in ("csv", "parquet") and has_lengths(head)
 
     def pieces(self, path: Path) -> Iterator[RequestBlock]:
         """The requests of a file, block after block."""
@@ -76,14 +96,40 @@ class PlainCsv(Trace):
         }
         self.timed = p.times == "needed" or (p.times == "auto" and (bool(p.arrival_column) or _may_have_times(path)))
         if self.timed:
-            wanted = {"arrival": (p.arrival_column,) if p.arrival_column else ARRIVAL} | wanted
+            wanted = {"arrival": (p.arrival_column,) if p.arrival_column else time_columns(_names(path))} | wanted
         hashes: dict[str, tuple[str, ...]] = {"hashes": (p.hash_column,) if p.hash_column else HASHES}
         if p.hash_column:
             wanted |= hashes
-        harmless = ("request_id", "id", "request_type", "application_id", "index", "")
-        yield from plain_rows(
-            self, path, wanted, unit_s=SECONDS[p.time_unit], optional=hashes, block_tokens=p.block_tokens, harmless=harmless
-        )
+        more = {k: v for k, v in OPTIONAL.items() if k not in wanted} | hashes
+        yield from self.blocks(path, csv_pieces(path, wanted, more, text=("hashes",)))
+
+    def blocks(self, path: Path, found: Iterator[Piece]) -> Iterator[RequestBlock]:
+        """The requests in pieces of a table."""
+        p: CsvParams = self.params
+        rows = Rows(self, path, harmless=("request_id", "id", "request_type", "application_id", "index", ""))
+        unit = ""
+        held = []
+        for piece in found:
+            prompt, output = tokens(piece.source, piece["prompt"]), tokens(piece.source, piece["output"])
+            if "arrival" not in piece:
+                arrival = np.zeros(len(prompt))
+            else:
+                if not unit:
+                    unit = unit_of(piece, p.time_unit)
+                    rows.clock = Clock(SECONDS.get(unit, 1.0), any_order=p.sort)
+                    if p.time_unit is None and unit != "s" and normal(piece["arrival"].name) in BARE:
+                        what = "written out" if unit == "iso" else f"{unit} since 1970"
+                        self.note(f"{path.name}: times of column {piece['arrival'].name} are {what}")
+                arrival = (
+                    stamped_seconds(piece, rows.clock) if unit == "iso" else rows.clock.arrivals(piece.source, piece["arrival"])
+                )
+            block = rows.block(piece, arrival, prompt, output, **spans_of(piece, prompt, p.block_tokens))
+            if p.sort:
+                held.append(block)
+            else:
+                yield block
+        if held:
+            yield by_arrival(RequestBlock.concat(held))
 
     def rows(self, block: RequestBlock, block_tokens: int) -> list[str]:
         """One line a request; ids of ``block_tokens``."""
@@ -97,14 +143,33 @@ class PlainCsv(Trace):
         ]
 
 
+def has_lengths(head: Head) -> bool:
+    """Whether lengths of prompts and outputs are there under any of their names."""
+    names = {normal(key) for key in head.keys}
+    return all(names & {normal(name) for name in known} for known in (PROMPT, OUTPUT))
+
+
+def _names(path: Path) -> list[str]:
+    """The names of a file's columns; none where its header cannot be told."""
+    if is_parquet(path):
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            return list(pq.ParquetFile(path).schema_arrow.names)
+        except (pa.ArrowException, OSError):
+            return []
+    head = head_of(next(Source(path).pieces()).data)[1]
+    try:
+        return next(csv.reader([head], delimiter=delimiter(head)), [])
+    except csv.Error:
+        return []
+
+
 def _may_have_times(path: Path) -> bool:
     """Whether any column but the lengths could be one of arrival times; a file of which the header cannot be told says yes."""
-    if is_parquet(path):
+    names = _names(path)
+    if is_parquet(path) or not names:
         return True
-    lines = next(Source(path).pieces()).data.lstrip().splitlines()
-    try:
-        names = next(csv.reader([lines[0].decode(errors="replace")]), []) if lines else []
-    except csv.Error:
-        return True
-    left = {n.strip().lower() for n in names} - {n.lower() for n in (*PROMPT, *OUTPUT, *HASHES)} - _NO_TIMES
+    left = {normal(n) for n in names} - {normal(n) for n in (*PROMPT, *OUTPUT, *HASHES)} - _NO_TIMES
     return bool(left)
