@@ -52,7 +52,7 @@ class ReplicaRow(Row):
     """A replica (or a data-parallel rank): its requests, and averages over the time in which it existed; without a time series, fewer."""
 
     index: int = field(metadata=keyed("replica"))
-    busy: float = 0.0
+    busy: float = field()
     running_mean: float | None = field(default=None, metadata=ABSENT)
     waiting_mean: float | None = field(default=None, metadata=ABSENT)
     kv_mean: float | None = field(default=None, metadata=ABSENT)

@@ -45,7 +45,7 @@ def quantiles(hist: Array, qs: Sequence[float], largest: float = math.inf) -> li
     below = np.cumsum(hist)
     out = []
     for q in qs:
-        want = min(q, 1.0) * total
+        want = q * total
         k = int(np.searchsorted(below, max(want, _ANY)))
         inside = (want - (below[k] - hist[k])) / hist[k]
         out.append(min(ITL_LO * math.exp((k + inside) / ITL_SCALE), largest))
