@@ -230,3 +230,18 @@ def test_what_is_said_of_faults() -> None:
         "at 1 s a wink; it was not good again before the run ended (5 requests missed the SLO)",
         "at 2 s died, until 9 s: 3 requests were cut off; it was not good again before the run ended (5 requests missed the SLO)",
     ]
+
+
+def test_three_faults_are_told_one_by_one() -> None:
+    rows = summarise(
+        record_of(
+            np.full(5, 0.1),
+            np.arange(5.0),
+            slo=Slo(ttft=1.0),
+            stations={"faults": [Incident("slow", k, k, 0, "a wink") for k in range(3)]},
+        ),
+        renderer=None,
+    )
+    assert [note for note in rows.notes if "a wink" in note] == [
+        f"at {k} s a wink; the SLO was held all the time" for k in range(3)
+    ]

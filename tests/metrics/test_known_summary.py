@@ -246,3 +246,12 @@ def test_tokens_of_one_request_meet_any_tpot() -> None:
     record = record_of([0.1, 0.1, 0.1], slo=Slo(tpot=0.01, attainment=0.5))
     record.requests["output_tokens"] = np.array([1, 2, 11])
     assert summarise(record, renderer=None).summary.slo.attainment["tpot_s"] == pytest.approx(1 / 3)
+
+
+def test_a_tenth_of_the_time_in_the_queue_is_what_limits() -> None:
+    record = record_of(np.full(200, 1.0), np.arange(200.0))  # E2E is 2 s
+    for wait, limit in ((0.19, False), (0.21, True)):
+        record.requests["first_scheduled_s"] = record.requests["arrival_s"] + wait
+        found = summarise(record, renderer=None).summary.bottleneck
+        assert (found.limit == "queueing") is limit
+        assert found.request_time["queue"] == pytest.approx(wait / 2)
