@@ -94,7 +94,7 @@ def _blocks(columns: Mapping[str, Array]) -> Iterator[dict[str, Array]]:
     if isinstance(columns, DiskTable):
         yield from columns.blocks()
         return
-    rows = min((len(v) for v in columns.values()), default=0)
+    rows = len(next(iter(columns.values()), ()))
     for lo in range(0, max(rows, 1), BLOCK_ROWS):
         yield {k: v[lo : lo + BLOCK_ROWS] for k, v in columns.items()}
 

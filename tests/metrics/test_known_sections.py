@@ -245,3 +245,8 @@ def test_three_faults_are_told_one_by_one() -> None:
     assert [note for note in rows.notes if "a wink" in note] == [
         f"at {k} s a wink; the SLO was held all the time" for k in range(3)
     ]
+
+
+def test_two_requests_have_a_window_too() -> None:
+    record = record_of([5.0, 5.0], [0.0, 1.0], slo=Slo(ttft=1.0), stations={"faults": [Incident("slow", 3.0, 3.0, 0, "a wink")]})
+    assert summarise(record, renderer=None).summary["faults"]["missed"] == 2

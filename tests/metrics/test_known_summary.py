@@ -14,13 +14,16 @@ from sim.metrics.expect import _inside
 from sim.metrics.faults import Incident
 from sim.metrics.model_error import band
 from sim.metrics.money import Expense, Power, economics_section
+from sim.metrics.on_disk import DiskTable
 from sim.metrics.record import join_series
 from sim.metrics.result import summarise
 from sim.metrics.sections.events import MOST
 from sim.metrics.sections.fairness import Fairness, WorstTenant
+from sim.metrics.sections.kv_pools import KvPool, KvPools
 from sim.metrics.sections.kv_tiers import KvTiers
+from sim.metrics.sections.sessions import Sessions
 from sim.metrics.series import SERIES, table
-from sim.metrics.slo import Slo
+from sim.metrics.slo import Demand, Slo, _effective
 from sim.metrics.spell import worst_spell
 from sim.metrics.steady import steady
 from sim.metrics.store import _blocks
@@ -119,8 +122,9 @@ def test_a_load_that_falls_by_a_third_has_fallen() -> None:
 
 def test_a_first_window_with_few_requests_is_not_bad() -> None:
     came = [4, 96, *[50] * 18]
-    found = worst_spell(*rows(came, [4, 0] + [0] * 8 + [45] * 3 + [0] * 7), 0.9)
-    assert found is not None and (found.stretches, found.start_s) == (1, pytest.approx(10))
+    for bad in ([4, 0] + [0] * 8 + [45] * 3 + [0] * 7, [0, 90, 45, 45] + [0] * 16):
+        found = worst_spell(*rows(came, bad), 0.9)
+        assert found is not None and (found.stretches, found.start_s) == (1, pytest.approx(10 if bad[0] else 1))
 
 
 def test_single_good_windows_do_not_part_a_stretch() -> None:
@@ -255,3 +259,48 @@ def test_a_tenth_of_the_time_in_the_queue_is_what_limits() -> None:
         found = summarise(record, renderer=None).summary.bottleneck
         assert (found.limit == "queueing") is limit
         assert found.request_time["queue"] == pytest.approx(wait / 2)
+
+
+def test_a_stretch_is_told_only_of_a_run_that_misses_its_slo() -> None:
+    ttft = np.where((np.arange(1000) >= 300) & (np.arange(1000) < 500), 5.0, 0.1)
+    for attainment, told in ((0.9, True), (0.5, False)):
+        record = record_of(ttft, np.arange(1000.0), slo=Slo(ttft=1.0, attainment=attainment))
+        assert (summarise(record, renderer=None).summary.spell is not None) is told
+
+
+def test_one_demand_of_another_share_is_weighed() -> None:
+    def demand(required: float, found: float) -> Demand:
+        return Demand("chat", "ttft_s", None, 1.0, required, found, found >= required)
+
+    assert _effective([demand(0.8, 0.85)], 0.9) == pytest.approx(1 - 0.1 * 0.15 / 0.2)
+    assert _effective([demand(0.9, 0.85)], 0.9) == 0.85
+    assert _effective([], 0.9) is None
+
+
+def test_rows_on_disk() -> None:
+    table = DiskTable()
+    table.append({"id": np.array([3, 1]), "x": np.array([0.5, 1.5])})
+    table.append({"id": np.array([2]), "x": np.array([2.5])})
+    assert (table.rows, table["id"].tolist(), table["x"].tolist()) == (3, [3, 1, 2], [0.5, 1.5, 2.5])
+    table.change(lambda block: {"y": block["x"] * 2})
+    table.sort("id")
+    assert (table["id"].tolist(), table["y"].tolist()) == ([1, 2, 3], [3.0, 5.0, 1.0])
+    table.arrange(["y", "id", "z"])
+    assert list(table) == ["y", "id"]
+
+
+def test_a_pool_is_named_from_a_twentieth_of_the_time_on() -> None:
+    pool = KvPool("d", "windows", "blocks", 100, False, 0.5, 0.75, 0.05, 1.0, ())
+    assert KvPools((pool, replace(pool, waited=0.049))).sentences() == [
+        "the queue waited for windows (100 blocks a replica) for 5% of the time; 50% of them were in use on average, 75% at most"
+    ]
+
+
+def test_what_is_said_of_sessions() -> None:
+    duration = SimpleNamespace(p50=90.0, p99=300.0)
+    said = SimpleNamespace(count=1200, requests_mean=4.25, duration_s=duration, met=0.5)
+    (found,) = Sessions.sentences(said)  # type: ignore[arg-type]
+    assert found.startswith("1,200 sessions of 4.25 requests, ") and "from first request to last answer (p99 " in found
+    assert found.endswith("; in 50% of them every request met the SLO")
+    duration.p50 = duration.p99 = None
+    assert Sessions.sentences(said) == ["1,200 sessions of 4.25 requests; in 50% of them every request met the SLO"]  # type: ignore[arg-type]
