@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 a check failed (conformance differs, capacity not found), 
 
 from __future__ import annotations
 
+import codecs
 import gc
 import io
 import os
@@ -14,6 +15,7 @@ import sys
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -50,7 +52,7 @@ def _main() -> None:
         _end_politely()
         program = application(*sys.argv[1:2])
         _own_study()
-        code = program(standalone_mode=False)  # of `typer.Exit`, else what the command returned: None
+        code = _unless_nobody_reads(program)
         sys.exit(code if isinstance(code, int) else 0)
     except LawViolation as error:
         _fail(f"a law does not hold, which is a fault of servesim: {error}\n{_reproducer(error)}", 4)
@@ -77,6 +79,40 @@ def _main() -> None:
         raise
 
 
+_PLAINER = {
+    "≤": "<",
+    "≥": ">",
+    "×": "x",
+    "·": "-",
+    "–": "-",
+    "−": "-",
+    "±": "~",
+    "→": ">",
+    "…": ".",
+    "µ": "u",
+    "█": "#",
+    "■": "#",
+    "²": "2",
+}
+_PLAINER |= (
+    dict.fromkeys("─━╌╴╶╸╺", "-")
+    | dict.fromkeys("│┃", "|")
+    | dict.fromkeys("┌┐└┘├┤┬┴┼╭╮╯╰┏┓┗┛┡┩╇", "+")
+    | {"✔": "+", "✘": "x", "✗": "x", "•": "*"}
+)
+"""One for one, so that tables stay straight."""
+
+
+def _unless_nobody_reads(program: Any) -> Any:
+    """The exit code of `typer.Exit`, else what the command returned: None; 0 where ``| head`` has read enough, which libraries call a failure."""
+    try:
+        return program(standalone_mode=False)
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):
+            return 0
+        raise
+
+
 def _print_somewhere() -> None:
     """Streams that the caller closed lead nowhere: a file of ours would be opened in their place, and written by whoever prints."""
     while True:
@@ -90,10 +126,17 @@ def _print_somewhere() -> None:
 
 
 def _spell_what_the_terminal_can() -> None:
-    """A character that the terminal's encoding (ASCII, GBK) does not have is printed as ``?``."""
+    """A character that the terminal's encoding (ASCII, GBK) does not have is printed as one that looks like it, or as ``?``."""
+
+    def plainer(error: UnicodeError) -> tuple[str, int]:
+        if not isinstance(error, UnicodeEncodeError):
+            raise error
+        return "".join(_PLAINER.get(c, "?") for c in error.object[error.start : error.end]), error.end
+
+    codecs.register_error("servesim", plainer)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and "utf" not in stream.encoding.lower():
-            stream.reconfigure(errors="replace")
+            stream.reconfigure(errors="servesim")
 
 
 def _end_politely() -> None:

@@ -168,8 +168,22 @@ def test_a_terminal_without_our_characters_gets_what_it_can_show(encoding: str, 
         cwd=tmp_path, env=os.environ | {"PYTHONIOENCODING": encoding}, capture_output=True, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, b"")
-    assert b"TTFT" in done.stdout
+    text = done.stdout.decode(encoding)
+    assert ("TTFT < 1 s" if encoding == "ascii" else "TTFT ≤ 1 s") in " ".join(text.split())
+    assert "?" not in text
     assert (tmp_path / "r" / "summary.json").exists()
+
+
+@pytest.mark.parametrize("command", [["scenarios"], ["profiles", "list"], ["schema"]])
+def test_whoever_reads_only_the_first_line_has_not_made_it_fail(command: list[str]) -> None:
+    child = subprocess.Popen(
+        [sys.executable, "-m", "sim.cli", *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
+    )
+    assert child.stdout is not None and child.stderr is not None
+    assert child.stdout.read(1)
+    child.stdout.close()
+    assert (child.wait(60), child.stderr.read()) == (0, b"")
+    child.stderr.close()
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

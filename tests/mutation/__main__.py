@@ -88,7 +88,7 @@ class Tests:
                 lines.setdefault(number, set()).update(names)
         here = lines.get(mutant.line, set()) - {""}
         early = not mutant.inside or (not here and mutant.line in lines)
-        if early:
+        if early or mutant.line not in lines:  # (a line that the map does not know: it is older)
             here = set().union(*lines.values())
         about = {file.stem, file.parent.name}
 
