@@ -9,6 +9,8 @@ with a plug-in's types lies in a folder below, keyed by the sources of that plug
 Do not write ``from __future__ import annotations`` in a module that declares a `struct`: its annotations are Numba types.
 """
 
+from __future__ import annotations
+
 import hashlib
 import os
 import pickle
@@ -20,9 +22,11 @@ import time
 import typing
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numba
+import numpy as np
 from numba import types
 from numba.core import config as _config
 from numba.core import sigutils
@@ -32,20 +36,45 @@ from numba.core.runtime import rtsys
 from numba.experimental import structref
 from numba.extending import overload
 from numba.typed import List as _TypedList
+from numpy.typing import NDArray
 from platformdirs import user_cache_path
 
 from sim import plugins
 from sim.errors import ConfigError
 from sim.lean import LEAN, is_part, mark
 
-NT = typing.TypeVar("NT", bound=tuple)
+if TYPE_CHECKING:
+    from numba.core.compiler import CompileResult
+    from numba.core.cpu import CPUContext
+    from numba.core.typing.templates import Signature
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., object])
+NT = TypeVar("NT", bound=tuple[object, ...])
+Fields: TypeAlias = tuple[tuple[str, types.Type], ...]
+Getter: TypeAlias = Callable[[object], object]
 JIT: bool = not _config.DISABLE_JIT
 _KEEP_CACHES = 4
 
-f8, i8, i4, i1, b1 = numba.float64, numba.int64, numba.int32, numba.int8, numba.boolean
-f8s, i8s, i4s, i1s = f8[::1], i8[::1], i4[::1], i1[::1]
-f8ss, i8ss, i4ss = f8[:, ::1], i8[:, ::1], i4[:, ::1]
-f8sss = f8[:, :, ::1]
+if TYPE_CHECKING:  # what a field of such a Numba type holds
+    f8: TypeAlias = float
+    i8: TypeAlias = int
+    i4: TypeAlias = int
+    i1: TypeAlias = int
+    b1: TypeAlias = bool
+    f8s: TypeAlias = NDArray[np.float64]
+    i8s: TypeAlias = NDArray[np.int64]
+    i4s: TypeAlias = NDArray[np.int32]
+    i1s: TypeAlias = NDArray[np.int8]
+    f8ss: TypeAlias = f8s
+    i8ss: TypeAlias = i8s
+    i4ss: TypeAlias = i4s
+    f8sss: TypeAlias = f8s
+else:
+    f8, i8, i4, i1, b1 = numba.float64, numba.int64, numba.int32, numba.int8, numba.boolean
+    f8s, i8s, i4s, i1s = f8[::1], i8[::1], i4[::1], i1[::1]
+    f8ss, i8ss, i4ss = f8[:, ::1], i8[:, ::1], i4[:, ::1]
+    f8sss = f8[:, :, ::1]
 
 
 def _source_digest() -> str:
@@ -107,7 +136,7 @@ if JIT:
 
 _foreign: set[str] = set()
 """Modules of plug-ins that declare structs."""
-listeners: list[Callable[[str, str], Any]] = []
+listeners: list[Callable[[str, str], object]] = []
 """Called with the name of a function and its signature when it is about to be compiled, as the cache does not have it."""
 
 
@@ -118,12 +147,12 @@ class _Cache(FunctionCache):
     processes that write it at the same time lose or mix up each other's entries.
     """
 
-    def __init__(self, function: Any) -> None:
+    def __init__(self, function: FunctionType) -> None:
         super().__init__(function)
         self._function = function
-        self._files: dict[str, Any] = {}
+        self._files: dict[str, IndexDataCacheFile | None] = {}
 
-    def _file(self, sig: Any) -> Any:
+    def _file(self, sig: Signature) -> IndexDataCacheFile | None:
         """Index of the specialisation; None where a plug-in that takes part in it has no source file."""
         text = str(sig)
         if text in self._files:
@@ -148,7 +177,7 @@ class _Cache(FunctionCache):
         )
         return self._files[text]
 
-    def load_overload(self, sig: Any, target_context: Any) -> Any:
+    def load_overload(self, sig: Signature, target_context: CPUContext) -> CompileResult | None:
         """As Numba does it, without loading all that it can compile: what was compiled needs its run-time system only."""
         if not LEAN:
             return super().load_overload(sig, target_context)
@@ -156,7 +185,7 @@ class _Cache(FunctionCache):
         with self._guard_against_spurious_io_errors():
             return self._load_overload(sig, target_context)
 
-    def _load_overload(self, sig: Any, target_context: Any) -> Any:
+    def _load_overload(self, sig: Signature, target_context: CPUContext) -> CompileResult | None:
         file = self._file(sig) if self._enabled else None
         data = None
         if file is not None:
@@ -179,7 +208,7 @@ class _Cache(FunctionCache):
                 tell(f"{self._function.__module__}.{self._function.__qualname__}", str(sig))
         return data
 
-    def _save_overload(self, sig: Any, data: Any) -> None:
+    def _save_overload(self, sig: Signature, data: CompileResult) -> None:
         file = self._file(sig) if self._enabled and not is_part(data) else None
         if file is None or not self._impl.check_cachable(data):
             return
@@ -187,19 +216,25 @@ class _Cache(FunctionCache):
         file.save(self._index_key(sig, data.codegen), self._impl.reduce(data))
 
 
-def kernel(function: Any = None, **given: Any) -> Any:
+@typing.overload
+def kernel(function: F) -> F: ...
+@typing.overload
+def kernel(*, cache: bool) -> Callable[[F], F]: ...
+def kernel(function: F | None = None, cache: bool = True) -> F | Callable[[F], F]:
     """``@kernel``: compiled on first call and cached on disk. No fast-math: results are the same bytes everywhere."""
-    options: dict[str, Any] = {"cache": True, "error_model": "numpy", "nogil": True} | given
     if function is None:
-        return lambda f: kernel(f, **given)
-    cached = options.pop("cache") and JIT and _has_file(function)
-    made = mark(numba.njit(**options)(function))
-    if cached:
+        return lambda f: _kernel(f, cache)
+    return _kernel(function, cache)
+
+
+def _kernel(function: Any, cache: bool) -> Any:
+    made = mark(numba.njit(error_model="numpy", nogil=True)(function))
+    if cache and JIT and _has_file(function):
         made._cache = _Cache(function)
     return made
 
 
-def callback(signature: Any, function: Any) -> Any:
+def callback(signature: Signature, function: FunctionType) -> CFunc:
     """``function`` compiled for this signature, to be called by its ``address``; cached on disk as kernels are."""
     made = CFunc(function, sigutils.normalize_signature(signature), locals={}, options={"error_model": "numpy", "nogil": True})
     if _has_file(function):
@@ -208,35 +243,41 @@ def callback(signature: Any, function: Any) -> Any:
     return made
 
 
-def _has_file(function: Any) -> bool:
+def _has_file(function: Callable[..., object]) -> bool:
     return plugins.is_own(function.__module__) or getattr(sys.modules.get(function.__module__), "__file__", None) is not None
 
 
-def inline(function: Any) -> Any:
+def inline(function: F) -> F:
     """``@inline``: a small helper that is only called from kernels; LLVM inlines it, no cache entry of its own."""
     return numba.njit(error_model="numpy", nogil=True)(function)
 
 
-def flat(function: Any) -> Any:
+def flat(function: F) -> F:
     """``@flat``: part of a larger function that is called from one place only; Numba pastes it in before compiling (cheaper than `inline`)."""
     return numba.njit(error_model="numpy", nogil=True, inline="always")(function)
 
 
-def in_python(function: Any) -> Any:
+def in_python(function: F) -> F:
     """The Python function behind a compiled one, for who calls it on plain values."""
     return getattr(function, "py_func", function)
 
 
-def struct(cls: Any = None, viewed: bool = False) -> Any:
+@typing.overload
+def struct(cls: type[T]) -> type[T]: ...
+@typing.overload
+def struct(*, viewed: bool) -> Callable[[type[T]], type[T]]: ...
+def struct(cls: type[T] | None = None, viewed: bool = False) -> type[T] | Callable[[type[T]], type[T]]:
     """Class decorator: a struct of arrays and scalars whose annotations (also inherited ones) are Numba types.
 
     With the JIT the result is the Numba type itself, to be made inside a kernel with ``new(T)`` and passed to kernels by reference;
     without it, a plain class with the same fields. Fields are assigned after ``new``; an unassigned one is zero or null.
     ``viewed``: kernels of the engine get views of it (`sim.engine.borrow`).
     """
-    if cls is None:
-        return lambda c: struct(c, viewed)
-    fields: dict[str, Any] = {}
+    return (lambda c: _struct(c, viewed)) if cls is None else _struct(cls, viewed)
+
+
+def _struct(cls: Any, viewed: bool) -> Any:
+    fields: dict[str, types.Type] = {}
     for base in reversed(cls.__mro__):
         fields.update(base.__dict__.get("__annotations__", {}))
     text = next((name for name, kind in fields.items() if isinstance(kind, str)), None)
@@ -250,10 +291,10 @@ def struct(cls: Any = None, viewed: bool = False) -> Any:
         _foreign.add(cls.__module__)
         plugins.remember(cls.__module__)
 
-    def preprocess_fields(self: Any, fields: Any) -> Any:
+    def preprocess_fields(self: types.StructRef, fields: Fields) -> Fields:
         return tuple((name, types.unliteral(ty)) for name, ty in fields)
 
-    def __init__(self: Any, fields: Any) -> None:
+    def __init__(self: types.StructRef, fields: Fields) -> None:
         types.StructRef.__init__(self, fields)
         self.name = f"{cls.__module__}.{cls.__name__}"  # not the list of all fields: errors and symbols stay readable
 
@@ -266,43 +307,43 @@ def struct(cls: Any = None, viewed: bool = False) -> Any:
     return type_class(list(fields.items()))
 
 
-def by_name(kind: type[NT], **values: Any) -> NT:
+def by_name(kind: type[NT], **values: object) -> NT:
     """A named tuple ``kind`` for a kernel, each value in the type that is annotated: another type would compile the kernel again."""
     hints = typing.get_type_hints(kind)
     return kind(**{name: hints[name](value) for name, value in values.items()})
 
 
-_GETTERS: dict[str, Any] = {}
+_GETTERS: dict[str, Getter] = {}
 
 
-def _read_field(proxy: Any, name: str) -> Any:
+def _read_field(proxy: structref.StructRefProxy, name: str) -> object:
     """Read a field from Python: compiles a getter on first use, so for tests and replays, not for hot paths."""
     if name.startswith("__"):
         raise AttributeError(name)
     if name not in _GETTERS:
-        scope: dict[str, Any] = {}
+        scope: dict[str, Getter] = {}
         exec(f"def get(s): return s.{name}", scope)
         _GETTERS[name] = numba.njit(scope["get"])
     return _GETTERS[name](proxy)
 
 
-def _python_new(cls: Any) -> Any:
+def _python_new(cls: type[T]) -> T:
     return cls()
 
 
-new: Any = structref.new if JIT else _python_new
+new: Callable[[type[T]], T] = structref.new if JIT else _python_new
 
 
-def list_of(s: Any) -> Any:
+def list_of(s: T) -> list[T]:
     """A list that holds the struct ``s`` and that kernels can append to and index."""
     return [s]
 
 
-@overload(list_of)
-def _list_of(s: Any) -> Any:
+@overload(list_of)  # Numba compares the arguments of the two functions, with their annotations: there are none
+def _list_of(s):
     item_type = s
 
-    def make(s: Any) -> Any:
+    def make(s):
         items = _TypedList.empty_list(item_type)
         items.append(s)
         return items
@@ -310,16 +351,17 @@ def _list_of(s: Any) -> Any:
     return make
 
 
-_METHODS: dict[str, dict[Any, Any]] = {}
+_METHODS: dict[str, dict[type, Callable[..., object]]] = {}
+"""By name of the function, by struct type."""
 
 
-def generic(stub: Any) -> Any:
+def generic(stub: F) -> F:
     """Declare a kernel function with one implementation per struct type of its first argument; see `implement`."""
     name = stub.__name__
     table = _METHODS.setdefault(name, {})
     if not JIT:
 
-        def dispatch(s: Any, *args: Any) -> Any:
+        def dispatch(s: object, *args: object) -> object:
             return table[type(s)](s, *args)
 
         dispatch.__doc__ = stub.__doc__
@@ -333,7 +375,7 @@ def generic(stub: Any) -> Any:
     return stub
 
 
-def implement(struct_type: Any, **functions: Any) -> None:
+def implement(struct_type: type, **functions: Callable[..., object]) -> None:
     """Attach plain (undecorated) functions to a struct type: ``implement(VllmState, plan=_plan, complete=_complete)``.
 
     An implementation must have exactly the argument names of the stub. Raises `ConfigError` for a struct that has one from another module:

@@ -9,40 +9,53 @@ is compiled on behalf of another one is linked into it as it was lowered; the ca
 compiled as usual.
 """
 
-# mypy: disable-error-code="no-untyped-call, method-assign, misc, import-untyped"
+# mypy: disable-error-code="no-untyped-call, method-assign, misc, import-untyped, attr-defined, union-attr, assignment, return-value, no-any-return"
 
 from __future__ import annotations
 
 from types import MethodType
-from typing import Any
+from typing import TYPE_CHECKING, TypeAlias
 
 import numba
 from llvmlite.binding import Linkage
 from numba.core import event
 from numba.core.codegen import CPUCodeLibrary, JITCodeLibrary
 from numba.core.compiler import Compiler
+from numba.core.dispatcher import Dispatcher
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FunctionType
+
+    from numba.core.base import BaseContext
+    from numba.core.compiler import CompileResult, Flags
+    from numba.core.types import Type
+    from numba.core.typing.context import Context
+    from numba.core.typing.templates import Signature
+
+    Finalizer: TypeAlias = Callable[[CPUCodeLibrary], None]
 
 TRIED = ((0, 68),)
 """Versions of Numba in which this is known to hold; `tests/house/test_lean.py` tells of another."""
 LEAN: bool = tuple(numba.version_info[:2]) in TRIED
 
-_stack: list[Any] = []
+_stack: list[Dispatcher] = []
 """Functions being compiled, each on behalf of the one before."""
 
 
 class _Stack(event.Listener):
-    def on_start(self, event: Any) -> None:
+    def on_start(self, event: event.Event) -> None:
         dispatcher = event.data["dispatcher"]
-        compiler: Any = getattr(dispatcher, "_compiler", None)
+        compiler = getattr(dispatcher, "_compiler", None)
         if _stack and hasattr(_stack[0], "_lean") and getattr(compiler, "pipeline_class", None) is Compiler:
             compiler.pipeline_class = Part
         _stack.append(dispatcher)
 
-    def on_end(self, event: Any) -> None:
+    def on_end(self, event: event.Event) -> None:
         _stack.pop()
 
 
-def mark(dispatcher: Any) -> Any:
+def mark(dispatcher: Dispatcher) -> Dispatcher:
     """The same function, whose parts are compiled as parts."""
     dispatcher._lean = True
     return dispatcher
@@ -71,12 +84,12 @@ class _Linked(JITCodeLibrary):
         return 0
 
 
-def _in_order(libraries: list[Any]) -> list[Any]:
+def _in_order(libraries: list[CPUCodeLibrary]) -> list[CPUCodeLibrary]:
     """These and what their parts call: callers first, as what nobody has called yet is dropped when it is linked."""
-    found: list[Any] = []
+    found: list[CPUCodeLibrary] = []
     seen: set[int] = set()
 
-    def visit(library: Any) -> None:
+    def visit(library: CPUCodeLibrary) -> None:
         if id(library) not in seen:
             seen.add(id(library))
             if isinstance(library, _Linked):
@@ -89,12 +102,12 @@ def _in_order(libraries: list[Any]) -> list[Any]:
     return found[::-1]
 
 
-def _finalize(self: Any) -> None:
+def _finalize(self: CPUCodeLibrary) -> None:
     self._linking_libraries = _in_order(self._linking_libraries)
     _finalize_whole(self)
 
 
-def _optimize(self: Any) -> None:
+def _optimize(self: CPUCodeLibrary) -> None:
     """Nobody else calls the parts: one that is called from one place is pasted in there."""
     module = self._final_module
     for library in self._linking_libraries:
@@ -108,8 +121,8 @@ def _optimize(self: Any) -> None:
     _optimize_whole(self)
 
 
-_finalize_whole: Any = CPUCodeLibrary.finalize
-_optimize_whole: Any = CPUCodeLibrary._optimize_final_module
+_finalize_whole: Finalizer = CPUCodeLibrary.finalize
+_optimize_whole: Finalizer = CPUCodeLibrary._optimize_final_module
 if LEAN:
     event.register("numba:compile", _Stack())
     CPUCodeLibrary.finalize = _finalize
@@ -120,7 +133,14 @@ class Part(Compiler):
     """The pipeline of such functions."""
 
     def __init__(
-        self, typingctx: Any, targetctx: Any, library: Any, args: Any, return_type: Any, flags: Any, locals: Any
+        self,
+        typingctx: Context,
+        targetctx: BaseContext,
+        library: CPUCodeLibrary | None,
+        args: tuple[Type, ...],
+        return_type: Type | None,
+        flags: Flags,
+        locals: dict[str, Type],
     ) -> None:
         self._of = _stack[-1] if len(_stack) > 1 and library is None else None
         if self._of is not None:
@@ -131,7 +151,7 @@ class Part(Compiler):
             self._of.compile = MethodType(_compile, self._of)
         super().__init__(typingctx, targetctx, library, args, return_type, flags, locals)
 
-    def compile_extra(self, func: Any) -> Any:
+    def compile_extra(self, func: FunctionType) -> CompileResult:
         """The compiled function."""
         result = super().compile_extra(func)
         if self._of is not None:
@@ -140,7 +160,7 @@ class Part(Compiler):
         return result
 
 
-def is_part(result: Any) -> bool:
+def is_part(result: CompileResult) -> bool:
     """Whether the result of a compilation has no code of its own."""
     return isinstance(result.entry_point, _Nowhere)
 
@@ -149,14 +169,14 @@ class _Nowhere:
     """Stands for the address of code that has none; callers find the code by it."""
 
 
-def _add_overload(self: Any, result: Any) -> None:
+def _add_overload(self: Dispatcher, result: CompileResult) -> None:
     if is_part(result):
         self.overloads[tuple(result.signature.args)] = result
     else:
         type(self).add_overload(self, result)
 
 
-def _compile(self: Any, sig: Any) -> Any:
+def _compile(self: Dispatcher, sig: Signature | tuple[Type, ...]) -> CompileResult:
     args = tuple(sig.args) if hasattr(sig, "args") else tuple(sig)
     known = self.overloads.get(args)
     if known is not None and is_part(known) and not _stack:  # asked from Python

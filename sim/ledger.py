@@ -5,9 +5,10 @@ Engines (compiled), the fleet and the metrics read it; it imports nothing of our
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 NAN: Final = float("nan")
 
@@ -40,6 +41,10 @@ CHUNK_DONE: Final = np.int64(3)  # tokens of the prompt computed so far
 IMAGE_CONTENT: Final = 5 << 60  # content ids from here on are images: their tokens come from an encoder (`sim.workload.content`)
 
 # -- the request table
+
+
+Values: TypeAlias = NDArray[Any]
+"""What a column holds, of the dtype that its declaration says."""
 
 
 class Column(NamedTuple):

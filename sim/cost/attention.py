@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,9 @@ from sim.hardware.accelerator import Accelerator
 from sim.model.mixers import Attention, Compressed, Cross, Latent, Mixer
 from sim.model.recurrent import Beside
 from sim.model.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from sim.cost.residual import Numbers
 
 _TILE_PER_HEAD = 32  # query rows of a tile per head of the group
 _TILE_EFFICIENCY = 0.95  # of the matrix units, as prompt attention of the same kernel (FlashAttention 3 on H20: 0.94)
@@ -52,14 +55,14 @@ class _Surfaces:
         self.rows = np.array([grid_point(i) for i in range(ROWS_GRID)])[:, None]
         self.context = np.array([grid_point(i) for i in range(CONTEXT_GRID)])[None, :]
         self.kv = "fp8" if m.kv_element_bytes <= 1.1 else "bf16"
-        self.sums: list[Any] = [0.0, 0.0, 0.0, 0.0]
+        self.sums: list[Numbers] = [0.0, 0.0, 0.0, 0.0]
         self.full = self.windowed = 0
         self.notes: list[str] = []
 
     def build(self) -> Surfaces:
         mixers = Counter(b.mixer for b in self.m.blocks if b.mixer is not None and b.kind != "linear")
         self.window = self._main_window(mixers)
-        kernels: dict[Any, tuple[Any, Any]] = {}
+        kernels: dict[tuple[int, ...], tuple[Floats, Floats]] = {}
         for mixer, n in mixers.items():
             if isinstance(mixer, Compressed):
                 self._compressed(mixer, n)
@@ -89,14 +92,14 @@ class _Surfaces:
             self.notes.append("chunked attention looks back half a chunk on average")
         return seen.most_common(1)[0][0] if seen else 0.0
 
-    def _put(self, n: int, decode: Any, prefill: Any, windowed: bool) -> None:
+    def _put(self, n: int, decode: Floats, prefill: Floats, windowed: bool) -> None:
         at = 1 if windowed else 0
         self.sums[at] = self.sums[at] + decode * n
         self.sums[2 + at] = self.sums[2 + at] + prefill * n
         self.windowed += n if windowed else 0
         self.full += 0 if windowed else n
 
-    def _add(self, mixer: Mixer, n: int, decode: Any, prefill: Any) -> None:
+    def _add(self, mixer: Mixer, n: int, decode: Floats, prefill: Floats) -> None:
         """``n`` layers of ordinary or latent attention."""
         assert isinstance(mixer, Attention | Latent)
         if mixer.index_top_k:
@@ -114,7 +117,7 @@ class _Surfaces:
         else:
             self._put(n, decode, prefill, windowed=bool(seen))
 
-    def _kernel(self, mixer: Mixer, rows: Any, context: Any) -> tuple[Any, Any]:
+    def _kernel(self, mixer: Mixer, rows: Floats, context: Floats) -> tuple[Floats, Floats]:
         """Seconds of one layer over the whole context: decode and prompts."""
         m, a, tp = self.m, self.a, self.tp
         if isinstance(mixer, Latent):
@@ -133,21 +136,21 @@ class _Surfaces:
             prefill = prefill + (slower - 1.0) * (prefill - prefill.min())
         return decode, prefill * (1.0 + (1.0 / a.sustained_compute - 1.0) * prefill / (prefill + _LONG_KERNEL))
 
-    def _windowed(self, mixer: Mixer, window: float) -> tuple[Any, Any]:
+    def _windowed(self, mixer: Mixer, window: float) -> tuple[Floats, Floats]:
         """A layer that sees ``window`` tokens, on the grid of the whole context."""
         seen = np.minimum(self.context, window)
         decode, _ = self._kernel(mixer, self.rows, seen)
         _, prefill = self._kernel(mixer, self.rows, np.sqrt(np.maximum(2.0 * self.context * seen - seen**2, 1.0)))
         return decode, prefill
 
-    def _whole_tiles(self, keys: Any, heads: int, kv_heads: int, dim: int) -> Any:
+    def _whole_tiles(self, keys: Floats, heads: int, kv_heads: int, dim: int) -> Numbers:
         """Least time of decode attention over ``keys`` cached tokens where it multiplies whole tiles: it shows where compute is scarce (H20)."""
         if not self.profile.decode_tile or self.a.generation != "sm_90":
             return 0.0
         tile = min(_TILE_PER_HEAD * heads / kv_heads, self.profile.decode_tile)
         return keys * 4.0 * kv_heads * dim * tile / (_TILE_EFFICIENCY * self.a.peak("bf16"))
 
-    def _indexer(self, mixer: Attention | Latent | Compressed, rows: Any, context: Any) -> tuple[Any, Any]:
+    def _indexer(self, mixer: Attention | Latent | Compressed, rows: Floats, context: Floats) -> tuple[Floats, Floats]:
         """Scores of every cached token in one layer (DeepSeek V3.2): 8-bit keys, a small dot product per index head; decode and prompt."""
         a = self.a
         peak = 0.4 * a.peak(a.compute_dtype("fp8"))
@@ -175,7 +178,7 @@ class _Surfaces:
         )
 
 
-def _shape(mixer: Mixer) -> Any:
+def _shape(mixer: Mixer) -> tuple[int, ...]:
     """What decides the kernel of a layer."""
     if isinstance(mixer, Latent):
         return mixer.heads, mixer.kv_lora, mixer.rope

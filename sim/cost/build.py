@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,12 @@ from sim.errors import ConfigError
 from sim.hardware.accelerator import Accelerator
 from sim.model.mlps import Dense
 from sim.model.spec import LinearShape, ModelSpec
+
+if TYPE_CHECKING:
+    from sim.cost.forms import Times
+    from sim.cost.residual import Numbers
+    from sim.cost.step import StepCost
+    from sim.model.spec import MoeShape
 
 MAX_TABLE = 16384  # tokens: beyond, every GEMM is compute bound and time is linear
 MAX_SAMPLED = 1024
@@ -52,7 +58,7 @@ class Tables:
     constants: Floats
     stage_share: Floats
 
-    def packed(self) -> tuple[Any, ...]:
+    def packed(self) -> tuple[Floats, int, int, int, int, int, Floats]:
         """Arguments of `step.new_table_cost`."""
         surfaces = (self.decode, self.prefill, self.decode_window, self.prefill_window)
         head = [self.constants, *surfaces, self.layers]
@@ -71,7 +77,7 @@ def build_step_cost(
     engine_profile: EngineProfile,
     max_tokens: int,
     extras: Extras = NO_EXTRAS,
-) -> tuple[Any, Evidence]:
+) -> tuple[StepCost, Evidence]:
     """The compiled cost of one engine step and what it rests on. ``max_tokens``: most tokens of one step. Raises `ConfigError`."""
     tables, evidence = build_tables(model, accelerator, layout, engine_profile, max_tokens, extras)
     return step.new_table_cost(*tables.packed()), evidence
@@ -253,14 +259,14 @@ class _Builder:
             "structured output: an estimated time per row for the mask of allowed tokens; compiling grammars is left out"
         )
 
-    def _add(self, columns: Floats, t: Any, times: float) -> None:
+    def _add(self, columns: Floats, t: Times, times: float) -> None:
         """Split a kernel's time into compute and memory in proportion to its two terms."""
         share = t.compute / np.maximum(t.compute + t.memory, 1e-30)
         share = np.where(t.compute > t.memory, np.maximum(share, 0.5), share)
         columns[:, COMPUTE] += times * t.total * share
         columns[:, MEMORY] += times * t.total * (1.0 - share)
 
-    def _experts(self, columns: Floats, sizes: Floats, moe: Any) -> None:
+    def _experts(self, columns: Floats, sizes: Floats, moe: MoeShape) -> None:
         m, layout = self.m, self.layout
         everyone = sizes * layout.dp  # data-parallel ranks step together, each with as many tokens
         everyone = everyone * layout.expert_imbalance * busiest(everyone, moe.experts, moe.top_k, max(layout.ep, 1))
@@ -316,7 +322,7 @@ class _Builder:
         table[0] = 0.0
         return np.ascontiguousarray(table)
 
-    def _all_reduce(self, size: Any, ranks: int) -> Any:
+    def _all_reduce(self, size: Numbers, ranks: int) -> Floats:
         return self.kernels.all_reduce(size, ranks, self.wires) + self.profile.collective_start
 
     def _head(self) -> Floats:

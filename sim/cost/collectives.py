@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from sim.errors import DataError
 from sim.hardware.accelerator import Accelerator, Evidence
 from sim.hardware.links import Link, find_link
 from sim.hardware.load import load_accelerator
+
+if TYPE_CHECKING:
+    from sim.cost.residual import Floats, Numbers
 
 _RING = 0.72  # of the bandwidth that a ring reaches where nothing was measured (NCCL between H100 nodes: 36 of 50 GB/s)
 
@@ -34,7 +37,7 @@ class Collectives:
         """Record the grade of an operator."""
         raise NotImplementedError
 
-    def all_reduce(self, size: Any, ranks: int, wires: Wires) -> Any:
+    def all_reduce(self, size: Numbers, ranks: int, wires: Wires) -> Floats:
         """Seconds to add up ``size`` bytes over ``ranks`` accelerators: within each node, then between nodes."""
         size = np.asarray(size, float)
         if ranks <= 1:
@@ -55,7 +58,7 @@ class Collectives:
             )
         return t
 
-    def _node_all_reduce(self, size: Any, ranks: int, link: Link) -> Any:
+    def _node_all_reduce(self, size: Floats, ranks: int, link: Link) -> Floats:
         if ranks <= 1:
             return np.zeros_like(size)
         op = self.find("all_reduce")
@@ -85,7 +88,7 @@ class Collectives:
             else t
         )
 
-    def all_to_all(self, tokens: Any, token_bytes: float, top_k: int, ranks: int, wires: Wires) -> Any:
+    def all_to_all(self, tokens: Numbers, token_bytes: float, top_k: int, ranks: int, wires: Wires) -> Floats:
         """Seconds to send each of ``tokens`` of this rank to the ranks of its ``top_k`` experts (or to collect the results).
 
         Below the crossing a copy per expert (low-latency kernels), above it a copy per rank (normal kernels).
@@ -98,7 +101,7 @@ class Collectives:
         inside, link, wire = wires.inside(ranks), wires.near(ranks), wires.network
         distinct = ranks * (1.0 - (1.0 - 1.0 / ranks) ** top_k)
 
-        def way(copies: float, start: float) -> Any:
+        def way(copies: float, start: float) -> Floats:
             size = tokens * token_bytes * copies
             t = (inside - 1) / ranks * size / (0.5 * link.group_bandwidth(inside)) if inside > 1 else 0.0 * size
             if ranks > inside:
@@ -109,11 +112,11 @@ class Collectives:
         self.used["all-to-all"] = (grade, "form of DeepEP timings on H100 nodes, scaled by link bandwidth")
         return np.minimum(way(float(top_k), 14e-6), way(distinct, 40e-6))
 
-    def gather(self, size: Any, ranks: int, wires: Wires) -> Any:
+    def gather(self, size: Numbers, ranks: int, wires: Wires) -> Floats:
         """Seconds in which every rank gets ``size`` bytes from each other one (all-gather; a reduce-scatter takes as long)."""
         return 0.5 * self.all_reduce(np.asarray(size, float) * ranks, ranks, wires)
 
-    def send(self, size: Any, link: Link) -> Any:
+    def send(self, size: Numbers, link: Link) -> Floats:
         """Seconds of one point-to-point message."""
         self.used["stage hand-over"] = (
             "fitted" if link.kind.startswith("nv") else "estimated",

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from sim.hardware.accelerator import Accelerator
 from sim.ledger import PARTS
+
+if TYPE_CHECKING:
+    from sim.cost.residual import Floats
 
 # Share of the span between idle power and the power limit. Prompt phases of LLM serving run near the limit, token phases at 50 to 70 % of it.
 # Source: Patel et al., Splitwise (ISCA 2024, fig. 8) and POLCA (ASPLOS 2024), A100 and H100; shares of the parts fitted by eye: estimated.
@@ -37,7 +40,7 @@ def power(accelerator: Accelerator, activity: float) -> float:
     return accelerator.idle_watts + (accelerator.tdp_watts - accelerator.idle_watts) * min(max(activity, 0.0), 1.0)
 
 
-def energy(accelerator: Accelerator, parts: Sequence[float] | Any, seconds: float, count: int = 1) -> Energy:
+def energy(accelerator: Accelerator, parts: Sequence[float] | Floats, seconds: float, count: int = 1) -> Energy:
     """Energy of ``count`` accelerators that spent ``parts`` (seconds by `sim.ledger.PARTS`, of one replica) of ``seconds`` in all.
 
     What is left of ``seconds`` was idle. Cooling, CPUs and power supplies are not in it.

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BeforeValidator, Field, StrictBool, StrictInt, field_validator, model_validator
 
 from sim.profile_files import Graded, Record
 from sim.units import parse_seconds
 
+if TYPE_CHECKING:
+    from pydantic.config import JsonDict
+
 _LONGEST = 3600.0
 _LARGEST_GRAPH = 1 << 20
 
 
-def _number(value: Any) -> Any:
+def _number(value: object) -> object:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError("must be a number")
     return value
 
 
-_TEXT_TOO: Any = {"type": ["number", "string"]}
+_TEXT_TOO: JsonDict = {"type": ["number", "string"]}
 
 
 class Seconds(Graded[Annotated[float, Field(ge=0, le=_LONGEST, json_schema_extra=_TEXT_TOO), BeforeValidator(parse_seconds)]]):
@@ -129,7 +132,7 @@ class LineFigures(Record):
 
     @model_validator(mode="before")
     @classmethod
-    def _nothing_empty(cls, given: Any) -> Any:
+    def _nothing_empty(cls, given: object) -> object:
         empty = [k for k, v in given.items() if v is None] if isinstance(given, dict) else []
         if empty:
             raise ValueError(f"{', '.join(map(str, empty))}: has no value")
@@ -167,7 +170,7 @@ class EngineProfileFile(Record):
 
     @field_validator("lines", mode="before")
     @classmethod
-    def _some(cls, given: Any) -> Any:
+    def _some(cls, given: object) -> object:
         if not isinstance(given, list | tuple) or not given:
             raise ValueError("must be a list of version lines")
         return given

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from sim.hardware.accelerator import Evidence as Grade
 from sim.ledger import PARTS
+
+if TYPE_CHECKING:
+    from sim.cost.residual import Floats
+    from sim.document import Json
 
 GRADES: tuple[Grade, ...] = ("measured", "fitted", "datasheet", "estimated")
 
@@ -43,7 +47,7 @@ class Evidence:
             table[part] = {g: sum(o.share for o in here if o.grade == g) / total for g in GRADES} if here else {"estimated": 1.0}
         return table
 
-    def shares(self, parts: Sequence[float] | Any) -> dict[Grade, float]:
+    def shares(self, parts: Sequence[float] | Floats) -> dict[Grade, float]:
         """Share of simulated time that rests on each grade, for seconds by part as a run recorded them."""
         table, total = self.by_part(), float(sum(parts))
         out: dict[Grade, float] = dict.fromkeys(GRADES, 0.0)
@@ -60,7 +64,7 @@ class Evidence:
             if name in self.ranges and value > self.ranges[name]
         ]
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Json]:
         """Plain data for a result file."""
         return {"operators": [o._asdict() for o in self.operators], "ranges": dict(self.ranges), "notes": list(self.notes)}
 

@@ -8,9 +8,13 @@ All take and return NumPy arrays (or floats) and broadcast. ``q`` is the tuple o
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from sim.cost.residual import Floats, Numbers
 
 PARAMETERS = {
     "gemm": (
@@ -49,12 +53,14 @@ class Machine(NamedTuple):
 class Times(NamedTuple):
     """``total`` seconds of an operator, and its compute and memory terms alone (they say what the time was spent on)."""
 
-    total: Any
-    compute: Any
-    memory: Any
+    total: Floats
+    compute: Numbers
+    memory: Numbers
 
 
-def gemm(q: Any, hw: Machine, m: Any, n: Any, k: Any, weight_bytes: float = 2.0, act_bytes: float = 2.0) -> Times:
+def gemm(
+    q: Sequence[float], hw: Machine, m: Numbers, n: Numbers, k: Numbers, weight_bytes: float = 2.0, act_bytes: float = 2.0
+) -> Times:
     """``m × k`` times ``k × n``: tiles of 64 × 128, a wave of tiles fills the multiprocessors. Bytes are per element; output in 16 bits."""
     tile = q[6] if len(q) > 6 else TILE_M
     mm, nn = np.ceil(m / tile) * tile, np.ceil(n / TILE_N) * TILE_N
@@ -66,7 +72,14 @@ def gemm(q: Any, hw: Machine, m: Any, n: Any, k: Any, weight_bytes: float = 2.0,
 
 
 def prefill(
-    q: Any, hw: Machine, rows: Any, length: Any, heads: float, kv_heads: float, dim: float, v_dim: float | None = None
+    q: Sequence[float],
+    hw: Machine,
+    rows: Numbers,
+    length: Numbers,
+    heads: float,
+    kv_heads: float,
+    dim: float,
+    v_dim: float | None = None,
 ) -> Times:
     """Causal attention of ``rows`` prompts of ``length`` tokens over nothing cached."""
     v_dim = dim if v_dim is None else v_dim
@@ -78,7 +91,14 @@ def prefill(
 
 
 def decode(
-    q: Any, hw: Machine, rows: Any, context: Any, heads: float, kv_heads: float, dim: float, element: float = 2.0
+    q: Sequence[float],
+    hw: Machine,
+    rows: Numbers,
+    context: Numbers,
+    heads: float,
+    kv_heads: float,
+    dim: float,
+    element: float = 2.0,
 ) -> Times:
     """One query token for each of ``rows`` sequences of (mean) ``context`` tokens, keys and values split over the multiprocessors."""
     group = max(heads / kv_heads, q[5])
@@ -91,7 +111,14 @@ def decode(
 
 
 def latent_decode(
-    q: Any, hw: Machine, rows: Any, context: Any, heads: float, latent: float, rope: float, element: float = 2.0
+    q: Sequence[float],
+    hw: Machine,
+    rows: Numbers,
+    context: Numbers,
+    heads: float,
+    latent: float,
+    rope: float,
+    element: float = 2.0,
 ) -> Times:
     """Absorbed multi-head latent attention: all heads read one latent vector of ``latent + rope`` elements per token (DeepSeek)."""
     memory = element * rows * context * (latent + rope) / (hw.bandwidth * q[1])
@@ -101,7 +128,7 @@ def latent_decode(
     return Times(q[2] * 1e-6 + _norm(q[4], compute, memory, serial) + q[7] * 1e-9 * rows, compute, memory)
 
 
-def active_experts(tokens: Any, experts: float, top_k: float) -> Any:
+def active_experts(tokens: Numbers, experts: Numbers, top_k: Numbers) -> Floats:
     """Expected number of experts that at least one of ``tokens`` is routed to, routing independent and even."""
     return experts * (1.0 - (1.0 - top_k / experts) ** tokens)
 
@@ -120,7 +147,7 @@ _LARGEST_OF = (
 )
 
 
-def busiest(tokens: Any, experts: float, top_k: float, ranks: float) -> Any:
+def busiest(tokens: Numbers, experts: float, top_k: float, ranks: float) -> Floats:
     """Tokens of the busiest of ``ranks`` that share experts over the mean, when routing is even but by chance (balls in bins).
 
     A token goes to ``top_k`` different experts of ``experts``; a rank's load is a sum of hypergeometric draws, taken as normal, and loads add
@@ -133,18 +160,19 @@ def busiest(tokens: Any, experts: float, top_k: float, ranks: float) -> Any:
     largest = np.interp(np.log2(ranks), [np.log2(n) for n, _ in _LARGEST_OF], [x for _, x in _LARGEST_OF])
     mean = np.maximum(np.asarray(tokens, float), 1.0) * top_k * share
     spread = np.sqrt(np.maximum(np.asarray(tokens, float), 1.0) * per_token / (1.0 - share))
-    return np.clip(1.0 + largest * spread / mean, np.minimum(1.0 / mean, ranks), ranks)
+    load: Floats = np.clip(1.0 + largest * spread / mean, np.minimum(1.0 / mean, ranks), ranks)
+    return load
 
 
 def moe(
-    q: Any,
+    q: Sequence[float],
     hw: Machine,
-    tokens: Any,
-    hidden: Any,
-    width: Any,
-    experts: Any,
-    top_k: Any,
-    ep: Any,
+    tokens: Numbers,
+    hidden: Numbers,
+    width: Numbers,
+    experts: Numbers,
+    top_k: Numbers,
+    ep: Numbers,
     element: float = 2.0,
     gates: float = 3.0,
 ) -> Times:
@@ -158,14 +186,16 @@ def moe(
     return Times(total, compute, memory)
 
 
-def all_reduce(q: Any, size: Any, ranks: Any) -> Any:
+def all_reduce(q: Sequence[float], size: Numbers, ranks: Numbers) -> Floats:
     """Seconds to add up ``size`` bytes over ``ranks``: the faster of one-shot (everyone reads everyone) and ring."""
     one_shot = (q[0] + q[1] * ranks) * 1e-6 + (ranks - 1) * size / (q[2] * 1e9)
     ring = (q[3] + q[4] * ranks) * 1e-6 + 2.0 * (ranks - 1) / ranks * size / (q[5] * 1e9)
-    return np.minimum(one_shot, ring)
+    faster: Floats = np.minimum(one_shot, ring)
+    return faster
 
 
-def _norm(p: float, *terms: Any) -> Any:
+def _norm(p: float, *terms: Numbers) -> Floats:
     largest = np.maximum.reduce(np.broadcast_arrays(*terms))
     safe = np.maximum(largest, 1e-30)
-    return safe * sum((np.asarray(t) / safe) ** p for t in terms) ** (1.0 / p)
+    together: Floats = safe * sum((np.asarray(t) / safe) ** p for t in terms) ** (1.0 / p)
+    return together

@@ -11,7 +11,7 @@ experts), ggml-cuda.cu ``ggml_backend_cuda_device_offload_op``, src/llama-contex
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,9 @@ from sim.cost.step import COMMS, COMPUTE, CONTEXT_GRID, FLOOR, MEMORY, ROWS_GRID
 from sim.hardware.accelerator import Accelerator
 from sim.model.spec import ModelSpec
 
+if TYPE_CHECKING:
+    from sim.model.spec import MoeShape
+
 MIN_BATCH = 32
 """Tokens from which on products with weights in system memory are computed on the card (``GGML_OP_OFFLOAD_MIN_BATCH``)."""
 _PAGEABLE = 0.4  # share of the host link that copies of weights mapped from a file reach: the driver stages them; estimated
@@ -43,7 +46,7 @@ class _Part(_Builder):
 
     expert_layers: int | None = None
 
-    def _experts(self, columns: Floats, sizes: Floats, moe: Any) -> None:
+    def _experts(self, columns: Floats, sizes: Floats, moe: MoeShape) -> None:
         if self.expert_layers is not None:
             moe = moe._replace(layers=self.expert_layers)
         super()._experts(columns, sizes, moe)

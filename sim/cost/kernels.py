@@ -7,7 +7,7 @@ with NumPy arrays, and records what the answer rests on.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,6 +22,9 @@ from sim.cost.stack import STACK_ORDER, FittedOperator, load_stack
 from sim.hardware.accelerator import Accelerator, Evidence
 from sim.hardware.load import load_accelerator
 from sim.model.spec import MoeShape
+
+if TYPE_CHECKING:
+    from sim.cost.residual import Floats, Numbers
 
 # Kernels that unpack weights: bytes of packed weights that a core unpacks in a second (AWQ and GPTQ checkpoints under SGLang on H20), further
 # µs of a start (Qwen 2.5 of 0.5 to 72 B in GPTQ with 8 and 4 bits, AWQ and 16 bits on A100, batch 1: 3 to 8), and compute relative to 16 bits
@@ -103,7 +106,7 @@ class Kernels(Collectives):
 
     # ---- operators
 
-    def gemm(self, what: str, fmt: Gemm, m: Any, n: int, k: int) -> Times:
+    def gemm(self, what: str, fmt: Gemm, m: Numbers, n: int, k: int) -> Times:
         """Seconds of ``[m, k] × [k, n]``."""
         op = self.find(*fmt.tables)
         if op is None:
@@ -141,7 +144,7 @@ class Kernels(Collectives):
             self.used[what] = ("estimated", self.used[what][1])
         return t
 
-    def prefill(self, rows: Any, length: Any, heads: int, kv_heads: int, dim: int, v_dim: int, kv: str) -> Any:
+    def prefill(self, rows: Numbers, length: Numbers, heads: int, kv_heads: int, dim: int, v_dim: int, kv: str) -> Floats:
         """Seconds of causal attention over ``rows`` prompts of ``length``."""
         near = _nearest_dim(dim)
         op = self.find(f"prefill.{kv}.{near}", f"prefill.bf16.{near}", "prefill.bf16.128")
@@ -153,7 +156,7 @@ class Kernels(Collectives):
         self.note("prefill attention", op, near == dim)
         return t
 
-    def decode(self, rows: Any, context: Any, heads: int, kv_heads: int, dim: int, kv: str, element: float) -> Any:
+    def decode(self, rows: Numbers, context: Numbers, heads: int, kv_heads: int, dim: int, kv: str, element: float) -> Floats:
         """Seconds of decode attention of ``rows`` sequences of mean ``context``."""
         near = _nearest_dim(dim)
         op = self.find(f"decode.{kv}.{near}", f"decode.bf16.{near}", "decode.bf16.128")
@@ -168,7 +171,7 @@ class Kernels(Collectives):
         self.note("decode attention", op, near == dim)
         return t
 
-    def latent_prefill(self, rows: Any, length: Any, heads: int, kv: str, chosen: bool = False) -> Any:
+    def latent_prefill(self, rows: Numbers, length: Numbers, heads: int, kv: str, chosen: bool = False) -> Floats:
         """Seconds of prompt attention of multi-head latent attention.
 
         Engines expand keys and values of a prompt to all heads (vLLM v1/attention/backends/mla/common.py; SGLang deepseek_v2.py, MHA and
@@ -185,7 +188,9 @@ class Kernels(Collectives):
         self.note("prefill attention", op)
         return t
 
-    def latent_decode(self, rows: Any, context: Any, heads: int, latent: int, rope: int, kv: str, element: float) -> Any:
+    def latent_decode(
+        self, rows: Numbers, context: Numbers, heads: int, latent: int, rope: int, kv: str, element: float
+    ) -> Floats:
         """Seconds of decode attention over the latent cache."""
         op = self.find(f"latent_decode.{kv}", "latent_decode.bf16")
         if op is None:  # no latent kernels of this vendor: ordinary decode of one KV head, all heads in its group
@@ -196,7 +201,7 @@ class Kernels(Collectives):
         self.note("decode attention", op)
         return t
 
-    def moe(self, fmt: Gemm, tokens: Any, shape: MoeShape, ep: int, grouped: bool = False) -> Times:
+    def moe(self, fmt: Gemm, tokens: Numbers, shape: MoeShape, ep: int, grouped: bool = False) -> Times:
         """Seconds of the routed experts of one rank.
 
         ``tokens`` of the whole expert-parallel group; ``grouped``: grouped GEMMs behind an all-to-all instead of fused kernels.

@@ -149,10 +149,15 @@ class Budget:
 
 
 class Rule(Protocol):
-    """How an engine divides the memory. ``name`` is the engine family's."""
+    """How an engine divides the memory."""
 
-    name: str
-    block_size: int
+    @property
+    def name(self) -> str:
+        """Of the engine family."""
+
+    @property
+    def block_size(self) -> int:
+        """Tokens of one block."""
 
     def limit(self, d: Deployment) -> Line:
         """The memory the engine allows itself, and why."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,11 +11,14 @@ from sim.cost import features as f
 from sim.cost import step as s
 from sim.cost.build import Tables
 
+if TYPE_CHECKING:
+    from sim.cost.residual import Floats
+
 _ROWS = np.array([s.grid_point(i) for i in range(s.ROWS_GRID)])
 _CONTEXT = np.array([s.grid_point(i) for i in range(s.CONTEXT_GRID)])
 
 
-def plain_step_time(tables: Tables, feat: Any) -> tuple[float, list[float]]:
+def plain_step_time(tables: Tables, feat: Floats) -> tuple[float, list[float]]:
     """Seconds of a step with these sums, and the seconds of each part in the order of `sim.ledger.PARTS`."""
     if float(feat[f.TOKENS]) == 0:
         return 0.0, [0.0] * ledger.N_PARTS
@@ -26,7 +29,7 @@ def plain_step_time(tables: Tables, feat: Any) -> tuple[float, list[float]]:
 
 
 def plain_together_time(
-    tables: Tables, padded: Any, plain: Any, graph_top: tuple[int, int], feats: Any
+    tables: Tables, padded: Floats, plain: Floats, graph_top: tuple[int, int], feats: Floats
 ) -> tuple[float, list[list[float]]]:
     """The slow twin of `shared.together_time`; ``graph_top``: most tokens of a graph for decode steps, for steps with a prompt."""
     most, mean = float(feats[:, f.TOKENS].max()), float(feats[:, f.TOKENS].mean())
@@ -57,7 +60,7 @@ def _wall(tables: Tables, device: float, floor: float, host: float) -> float:
     return float(max(launched, host) + k[s.HOST_GAP] if k[s.HOST_OVERLAP] else launched + host)
 
 
-def _device(tables: Tables, feat: Any) -> tuple[float, float, float, list[float]]:
+def _device(tables: Tables, feat: Floats) -> tuple[float, float, float, list[float]]:
     parts = [0.0] * ledger.N_PARTS
     tokens, prompts, rows = float(feat[f.TOKENS]), float(feat[f.PREFILL_ROWS]), float(feat[f.DECODE_ROWS])
     k = tables.constants
@@ -84,21 +87,23 @@ def _device(tables: Tables, feat: Any) -> tuple[float, float, float, list[float]
     return float(device), float(floor), float(host), [float(p) for p in parts]
 
 
-def _layers(table: Any, tokens: float) -> Any:
+def _layers(table: Floats, tokens: float) -> Floats:
     last = len(table) - 1
     if tokens <= last:
-        return table[int(tokens), :4]
+        found: Floats = table[int(tokens), :4]
+        return found
     half = last // 2
     slope = (table[last, :4].sum() - table[half, :4].sum()) / (last - half)
-    return table[last, :4] * (1.0 + slope * (tokens - last) / table[last, :4].sum())
+    beyond: Floats = table[last, :4] * (1.0 + slope * (tokens - last) / table[last, :4].sum())
+    return beyond
 
 
-def _head(table: Any, sampled: float) -> Any:
+def _head(table: Floats, sampled: float) -> Floats:
     last = len(table) - 1
     return table[int(sampled), :4] if sampled <= last else table[last, :4] * (sampled / last)
 
 
-def _prefill(tables: Tables, feat: Any) -> float:
+def _prefill(tables: Tables, feat: Floats) -> float:
     k = tables.constants
     prompts, work, tokens = feat[f.PREFILL_ROWS], feat[f.PREFILL_WORK], feat[f.PREFILL_TOKENS]
     t = k[s.PREFILL_TOKEN_STATE] * tokens
@@ -113,7 +118,7 @@ def _prefill(tables: Tables, feat: Any) -> float:
     return float(t)
 
 
-def _decode(tables: Tables, feat: Any) -> float:
+def _decode(tables: Tables, feat: Floats) -> float:
     k = tables.constants
     rows = feat[f.DECODE_ROWS]
     context = feat[f.DECODE_CTX] / rows
@@ -126,7 +131,7 @@ def _decode(tables: Tables, feat: Any) -> float:
     return float(t + k[s.DECODE_ROW_STATE] * rows)
 
 
-def _surface(table: Any, x: float, y: float) -> float:
+def _surface(table: Floats, x: float, y: float) -> float:
     """Bilinear between the grid points; the last cell goes on beyond the end."""
     x, y = max(x, 1.0), max(y, 1.0)
     i = min(int(np.searchsorted(_ROWS, x, side="right")) - 1, len(_ROWS) - 2)

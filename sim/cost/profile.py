@@ -6,13 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sim.cost.engine_figures import EngineProfileFile, GraphRange, Line, LineFigures, version_of
 from sim.errors import ConfigError, DataError, UnknownNameError
 from sim.hardware.accelerator import Figure
 from sim.profile_files import Graded, checked, parse_mapping, read_text
 from sim.resources import path
+
+if TYPE_CHECKING:
+    from sim.cost.residual import Numbers
 
 _WHAT = "the host side of an engine"
 
@@ -138,7 +141,7 @@ class EngineProfile:
             client_serial=self.client_serial + self.client_chat_serial,
         )
 
-    def before_engine(self, prompt_tokens: Any) -> Any:
+    def before_engine(self, prompt_tokens: Numbers) -> Numbers:
         """Seconds from the client to the engine for prompts of so many tokens, less the time in the queue of the API server."""
         return self.client_request - self.client_serial + self.client_prompt_token * prompt_tokens
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,11 @@ from numpy.typing import NDArray
 STEP = 80.0  # stored as int8 in steps of 1/80: at most 0.6 % of rounding, up to a factor of 4.9 either way
 _NEIGHBOURS = 4
 
-Floats = NDArray[np.float64]
+Floats: TypeAlias = NDArray[np.float64]
+Numbers: TypeAlias = float | Floats
+"""A figure, or an array of them; several are broadcast together."""
+Key: TypeAlias = tuple[float, ...]
+"""The properties of a shape."""
 
 
 def pack(values: Floats) -> NDArray[np.int8]:
@@ -30,7 +34,7 @@ class Residual:
     axes: tuple[Floats, ...]
     values: NDArray[np.int8]
 
-    def surface(self, key: Any) -> Floats:
+    def surface(self, key: Key) -> Floats:
         """Residual over the grid for a shape: its own row if it was measured, else the nearest rows weighted by distance in octaves."""
         distance = np.sqrt(((np.log2(self.keys) - np.log2(np.asarray(key, float))) ** 2).sum(axis=1))
         nearest = np.argsort(distance, kind="stable")[:_NEIGHBOURS]
@@ -41,11 +45,11 @@ class Residual:
         mean: Floats = np.tensordot(weight / weight.sum(), self.values[nearest].astype(float) / STEP, axes=1)
         return mean
 
-    def known(self, key: Any) -> bool:
+    def known(self, key: Key) -> bool:
         """Whether exactly this shape was measured."""
         return bool((self.keys == np.asarray(key, float)).all(axis=1).any())
 
-    def at(self, key: Any, *sizes: Any) -> Floats:
+    def at(self, key: Key, *sizes: Numbers) -> Floats:
         """Residual of a shape at sizes (broadcast together); outside the grid the nearest edge counts."""
         return multilinear(self.axes, self.surface(key), *sizes)
 
@@ -57,12 +61,12 @@ class ShapeGrid:
     axes: tuple[Floats, ...]
     values: NDArray[np.int8]
 
-    def at(self, *sizes: Any) -> Floats:
+    def at(self, *sizes: Numbers) -> Floats:
         """Residual at sizes (broadcast together)."""
         return multilinear(self.axes, self.values, *sizes) / STEP
 
 
-def multilinear(axes: tuple[Floats, ...], values: NDArray[Any], *sizes: Any) -> Floats:
+def multilinear(axes: tuple[Floats, ...], values: NDArray[np.int8] | Floats, *sizes: Numbers) -> Floats:
     """Interpolation linear in the logarithm of every size, clamped to the grid."""
     points = np.broadcast_arrays(*(np.asarray(s, float) for s in sizes))
     places, shares = [], []
@@ -75,7 +79,7 @@ def multilinear(axes: tuple[Floats, ...], values: NDArray[Any], *sizes: Any) -> 
         shares.append(np.clip(share, 0.0, 1.0))
     out = np.zeros(points[0].shape)
     for corner in range(2 ** len(axes)):
-        weight: Any = 1.0
+        weight: Numbers = 1.0
         index = []
         for d, share in enumerate(shares):
             upper = corner >> d & 1

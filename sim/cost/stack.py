@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 import yaml
@@ -14,8 +14,19 @@ from sim.cost.forms import Machine
 from sim.cost.residual import Residual, ShapeGrid
 from sim.resources import path
 
+if TYPE_CHECKING:
+    from sim.ledger import Values
+
 # Order in which other stacks of the same accelerator are asked for an operator that the own stack lacks.
 STACK_ORDER = ("vllm", "sglang", "vllm-ascend")
+
+
+class Reference(TypedDict):
+    """The accelerator that was measured: FLOP/s by unit, bytes per second, multiprocessors."""
+
+    peak: Mapping[str, float]
+    bandwidth: float
+    sm: float
 
 
 @dataclass(frozen=True)
@@ -26,8 +37,8 @@ class FittedOperator:
     name: str
     q: tuple[float, ...]
     unit: str
-    reference: Mapping[str, Any] = field(hash=False)
-    error: Mapping[str, Any] = field(hash=False)
+    reference: Reference = field(hash=False)
+    error: Mapping[str, float] = field(hash=False)
     residual: Residual | ShapeGrid | None = None
 
     @property
@@ -49,7 +60,7 @@ def load_stack(name: str) -> dict[str, FittedOperator]:
         return {}
     data = yaml.load(text.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     grids = path("profiles", "fitted", f"{name}.npz")
-    arrays: dict[str, Any] = {}
+    arrays: dict[str, Values] = {}
     if grids.is_file():
         with np.load(grids) as file:
             arrays = {k: file[k] for k in file.files}

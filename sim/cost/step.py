@@ -325,7 +325,7 @@ def not_taken(c):
 
 
 @inline
-def step_time(c, feat, parts):
+def step_time(c: StepCost, feat: f8s, parts: f8s) -> float:
     """Seconds of a step with these sums; adds what they were spent on to ``parts``."""
     if feat[TOKENS] == 0.0:
         return 0.0

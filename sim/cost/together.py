@@ -12,7 +12,7 @@ tokens choose is even.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,6 +26,10 @@ from sim.cost.shared import new_shared_cost
 from sim.hardware.accelerator import Accelerator
 from sim.model.spec import ModelSpec
 
+if TYPE_CHECKING:
+    from sim.cost.shared import SharedCost
+    from sim.cost.step import StepCost
+
 
 def build_rank_cost(
     model: ModelSpec,
@@ -34,7 +38,7 @@ def build_rank_cost(
     profile: EngineProfile,
     max_tokens: int,
     extras: Extras = NO_EXTRAS,
-) -> tuple[Any, Any, Evidence]:
+) -> tuple[StepCost, SharedCost, Evidence]:
     """The cost of one rank without the experts, what the ranks share, and what both rest on. ``max_tokens``: of one rank's step."""
     tables, padded, plain, evidence = build_rank_tables(model, accelerator, layout, profile, max_tokens, extras)
     n = padded.shape[0] - 1

@@ -8,9 +8,7 @@ whoever looked the old array up before must look it up again. Both take either a
 
 # mypy: disable-error-code="no-untyped-call, no-untyped-def, misc, import-untyped"
 
-from typing import Any
-
-from sim.jit import JIT
+from sim.jit import JIT, T
 
 if JIT:
     from numba import types
@@ -24,7 +22,7 @@ if JIT:
     class View(types.Type):
         """Type of a view of the struct ``owned``."""
 
-        def __init__(self, owned: Any) -> None:
+        def __init__(self, owned: types.StructRef) -> None:
             self.owned = owned
             super().__init__(name=f"view({owned.name})")
 
@@ -68,7 +66,7 @@ if JIT:
         fields, _ = _payload(context, builder, view.owned, args[0])
         setattr(fields, attr, context.cast(builder, args[1], given, kind))
 
-    def seen_as(struct_type: Any) -> Any:
+    def seen_as(struct_type: type) -> type:
         """The type in which kernels get such a struct: a view where its class says so (`sim.jit.struct`)."""
         return View(struct_type) if getattr(struct_type, "viewed", False) else struct_type
 
@@ -97,14 +95,14 @@ if JIT:
 
 else:
 
-    def seen_as(struct_type: Any) -> Any:
+    def seen_as(struct_type: type) -> type:
         """The type."""
         return struct_type
 
-    def view(s: Any) -> Any:
+    def view(s: T) -> T:
         """The struct."""
         return s
 
-    def keep(s: Any) -> Any:
+    def keep(s: T) -> T:
         """The struct."""
         return s

@@ -38,7 +38,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -50,6 +50,16 @@ from sim.engine.state import EngineState
 from sim.errors import NotModelledError
 from sim.jit import generic, inline
 from sim.model.serving import cache_warning
+
+if TYPE_CHECKING:
+    from sim.cost.extras import Extras
+    from sim.cost.memory import Rule
+    from sim.cost.profile import EngineProfile
+    from sim.cost.step import StepCost
+    from sim.engine.recorder import Recorder
+    from sim.engine.tiers.plan import TierPlan
+    from sim.hardware.accelerator import Accelerator
+    from sim.model.spec import ModelSpec
 
 NOTHING = 0
 EMPTY = 1
@@ -112,18 +122,29 @@ class EngineParams(BaseModel):
 class Site:
     """Where an engine runs: what defaults and capacities depend on.
 
-    ``memory`` in bytes per accelerator. ``model`` is a `sim.model.spec.ModelSpec`, ``accelerator`` a `sim.hardware.accelerator.Accelerator`;
-    both may be None in conformance replays, where everything is given.
+    ``model`` and ``accelerator`` may be None in conformance replays, where everything is given.
     """
 
-    model: Any = None
-    accelerator: Any = None
+    model: ModelSpec | None = None
+    accelerator: Accelerator | None = None
     tp: int = 1
     pp: int = 1
     dp: int = 1
     ep: int = 1
     kv_blocks: int | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The model, where there must be one."""
+        assert self.model is not None, "a recording without a model asks for what depends on it"
+        return self.model
+
+    @property
+    def card(self) -> Accelerator:
+        """The accelerator, where there must be one."""
+        assert self.accelerator is not None, "a recording without an accelerator asks for what depends on it"
+        return self.accelerator
 
 
 @dataclass(frozen=True)
@@ -137,12 +158,15 @@ class Ranks:
     n: int
     together: bool
     balancer: str
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, object] = field(default_factory=dict)
     interval: int = 0
 
 
-class Scheduler(ABC):
-    """One serving engine in one version line.
+P = TypeVar("P", bound=EngineParams)
+
+
+class Scheduler(ABC, Generic[P]):
+    """One serving engine in one version line, with the settings ``P``.
 
     ``models`` names the upstream project, version and modules it mirrors; it is printed with every result. ``not_modelled`` lists
     what a setting of the real engine can do and this cannot; such settings are refused.
@@ -153,7 +177,7 @@ class Scheduler(ABC):
     version: ClassVar[str]
     models: ClassVar[str]
     not_modelled: ClassVar[tuple[str, ...]] = ()
-    rule: ClassVar[type | None] = None
+    rule: ClassVar[type[Rule] | None] = None
     """How the engine divides the memory (a class of `sim.cost.memory_rules`); None: it does not manage KV memory."""
     profile: ClassVar[str | None] = None
     """Name of the engine's profile of host overheads (`profiles/engines`); None: the engine's own name."""
@@ -169,27 +193,27 @@ class Scheduler(ABC):
     """How requests go from prefill to decode engines (`sim.engine.hand_over`); None: not modelled."""
 
     @classmethod
-    def edition(cls, settings: Mapping[str, Any]) -> type[Scheduler]:
+    def edition(cls, settings: Mapping[str, object]) -> type[Scheduler[Any]]:
         """The class for these settings as given: an engine whose old versions are a scheduler of their own hands over to it."""
         return cls
 
     @classmethod
     @abstractmethod
-    def resolve(cls, params: Any, site: Site) -> Any:
+    def resolve(cls, params: P, site: Site) -> P:
         """Fill settings left open with the engine's defaults for this hardware and model. Raises ConfigError."""
 
     @classmethod
     @abstractmethod
-    def new_state(cls, params: Any, site: Site, blocks: int, replica: int, recorder: Any, cost: Any) -> Any:
+    def new_state(cls, params: P, site: Site, blocks: int, replica: int, recorder: Recorder, cost: StepCost) -> EngineState:
         """The compiled state of one replica. ``params`` are resolved, ``blocks`` the KV blocks (or tokens) of the memory budget."""
 
     @classmethod
-    def tiers(cls, params: Any, site: Site, blocks: int) -> Any:
+    def tiers(cls, params: P, site: Site, blocks: int) -> TierPlan | None:
         """The tiers behind a KV cache of ``blocks`` under (resolved) settings, a `sim.engine.tiers.plan.TierPlan`; None: there are none."""
         return None
 
     @classmethod
-    def group(cls, states: Sequence[Any], recorder: Any) -> Group:
+    def group(cls, states: Sequence[EngineState], recorder: Recorder) -> Group:
         """The replicas of a pool from their states."""
         from sim.engine.group import EngineGroup
 
@@ -201,13 +225,13 @@ class Scheduler(ABC):
         return ()
 
     @classmethod
-    def cache_notes(cls, params: Any, site: Site) -> tuple[str, ...]:
+    def cache_notes(cls, params: P, site: Site) -> tuple[str, ...]:
         """Sentences on what of the model's caches is approximated under these (resolved) settings."""
         note = cache_warning(site.model, cls.caches(params, site.model))
         return () if note is None else (note,)
 
     @classmethod
-    def memory_rule(cls, params: Any, site: Site) -> Any:
+    def memory_rule(cls, params: P, site: Site) -> Rule | None:
         """The rule with the settings it shares, by name, with the (resolved) ``params``; None without one."""
         if cls.rule is None:
             return None
@@ -216,27 +240,27 @@ class Scheduler(ABC):
         return cls.rule(**given)
 
     @classmethod
-    def host(cls, params: Any, profile: Any) -> Any:
+    def host(cls, params: P, profile: EngineProfile) -> EngineProfile:
         """The profile of host overheads (`sim.cost.profile`) under these settings: asynchronous scheduling, graphs off."""
         return profile.adapted(overlap=cls.overlaps(params), graphs=False if cls.eager(params) else None)
 
     @classmethod
-    def overlaps(cls, params: Any) -> bool | None:
+    def overlaps(cls, params: P) -> bool | None:
         """Whether the next step is scheduled while one executes; None: as the engine's profile was measured."""
         return None
 
     @classmethod
-    def eager(cls, params: Any) -> bool:
+    def eager(cls, params: P) -> bool:
         """Whether every kernel is launched by itself, without graphs."""
         return False
 
     @classmethod
-    def most_running(cls, params: Any) -> int:
+    def most_running(cls, params: P) -> int:
         """Most requests of one batch, for those who route by it; 0: no such setting."""
         return 0
 
     @classmethod
-    def must_fit(cls, params: Any) -> int | None:
+    def must_fit(cls, params: P) -> int | None:
         """Tokens of one request that the KV memory must hold for the engine to start; None: it does not ask."""
         return None
 
@@ -244,43 +268,43 @@ class Scheduler(ABC):
     """Context settings that are accepted above the model's length and cut to it (what others refuse)."""
 
     @classmethod
-    def ranks(cls, params: Any, site: Site) -> Ranks | None:
+    def ranks(cls, params: P, site: Site) -> Ranks | None:
         """What the data-parallel ranks of ``deployment.dp`` are under these (resolved) settings; None: there is one. Raises `ConfigError`."""
         if site.dp == 1:
             return None
         raise NotModelledError("deployment.dp", site.dp, f"data-parallel ranks are not modelled for {cls.name}", "1")
 
     @classmethod
-    def extras(cls, params: Any, site: Site) -> Any:
+    def extras(cls, params: P, site: Site) -> Extras | None:
         """What the settings add to a step (`sim.cost.extras.Extras`): drafts, adapters; None: nothing."""
         return None
 
     @classmethod
-    def adapters(cls, params: Any) -> Adapters | None:
+    def adapters(cls, params: P) -> Adapters | None:
         """What (resolved) settings make of adapters; None: the engine serves none, and traffic that names them is refused."""
         return None
 
     @classmethod
-    def caches(cls, params: Any, model: Any) -> tuple[str, ...]:
+    def caches(cls, params: P, model: ModelSpec | None) -> tuple[str, ...]:
         """`own_caches` under (resolved) settings."""
         return cls.own_caches
 
     @classmethod
-    def max_context(cls, params: Any, site: Site) -> int:
+    def max_context(cls, params: P, site: Site) -> int:
         """Longest prompt + output that the engine accepts: the model's context."""
-        return int(site.model.max_position)
+        return int(site.spec.max_position)
 
     @classmethod
-    def beyond_context(cls, params: Any, site: Site) -> tuple[int, str] | None:
+    def beyond_context(cls, params: P, site: Site) -> tuple[int, str] | None:
         """Where `max_context` is more than the context really kept: that context, and what becomes of longer requests."""
         return None
 
     @classmethod
-    def max_batch_tokens(cls, params: Any, site: Site) -> int:
+    def max_batch_tokens(cls, params: P, site: Site) -> int:
         """Largest number of tokens in one step: the length of the cost tables."""
         raise NotImplementedError
 
     @classmethod
-    def as_side(cls, params: Any, role: Role) -> Any:
+    def as_side(cls, params: P, role: Role) -> P:
         """The settings (not yet resolved) of one side of a disaggregated deployment. Raises ConfigError, NotModelledError."""
         raise NotModelledError("pools.role", role, f"prefill and decode sides of {cls.name} are not modelled", "vllm")

@@ -7,17 +7,20 @@ a fleet has faults.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sim.cost.step import copy_cost
 from sim.engine.loop import outlook
-from sim.engine.seam import Group
 from sim.engine.state import record_end, record_gauges
 from sim.errors import NotModelledError
 from sim.jit import kernel
 from sim.ledger import FAILED, GONE
+
+if TYPE_CHECKING:
+    from sim.engine.group import EngineGroup
+    from sim.engine.state import EngineState
 
 
 @kernel
@@ -51,25 +54,23 @@ def _replace(states, keys, k, fresh, t):
     return lost
 
 
-def delivered(group: Group, replica: int, now: float) -> dict[int, int]:
+def delivered(group: EngineGroup, replica: int, now: float) -> dict[int, int]:
     """Tokens that each request at a replica has given so far, by number, as of ``now``."""
-    of: Any = group
-    of.catch_up(now, replica)
-    rows = of.in_flight()
+    group.catch_up(now, replica)
+    rows = group.in_flight()
     mine = rows["replica"] == replica
     return dict(zip(rows["id"][mine].tolist(), rows["output_tokens"][mine].tolist(), strict=True))
 
 
-def crash(group: Group, replica: int, fresh: Any, now: float) -> int:
+def crash(group: EngineGroup, replica: int, fresh: EngineState, now: float) -> int:
     """The process of a replica dies at ``now`` and ``fresh`` (a new state on the group's recorder) stands for the next; returns the requests lost.
 
     Raises `NotModelledError` for engines whose ranks step together.
     """
-    of: Any = group
-    if of.ranks > 1:
+    if group.ranks > 1:
         raise NotModelledError(
-            "faults", of.ranks, "crashes of engines with data-parallel ranks are not modelled", "deployment.dp 1"
+            "faults", group.ranks, "crashes of engines with data-parallel ranks are not modelled", "deployment.dp 1"
         )
-    of.catch_up(now, replica)
-    of.renewed(replica, fresh)
-    return int(_replace(of._states, of._keys, replica, fresh, now))
+    group.catch_up(now, replica)
+    group.renewed(replica, fresh)
+    return int(_replace(group._states, group._keys, replica, fresh, now))

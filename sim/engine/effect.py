@@ -7,9 +7,13 @@ change what requests see in some scenario; a test holds every engine to that.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel
+
+if TYPE_CHECKING:
+    from pydantic.config import JsonDict
+    from pydantic.fields import FieldInfo
 
 Need = Literal["adapters", "priorities", "shared prefixes", "window layers", "recurrent layers"]
 _MISSING: dict[str, str] = {
@@ -21,12 +25,12 @@ _MISSING: dict[str, str] = {
 }
 
 
-def inert(why: str) -> Any:
+def inert(why: str) -> JsonDict:
     """For ``json_schema_extra``: the setting is accepted and changes no time, for this reason."""
     return {"effect": "none", "why": why}
 
 
-def needs(what: Need, *values: str) -> Any:
+def needs(what: Need, *values: str) -> JsonDict:
     """For ``json_schema_extra``: any value but the default (or one of ``values``) matters only where requests have ``what``."""
     return {"needs": what, "values": list(values)}
 
@@ -63,13 +67,13 @@ def layers_of(kinds: Collection[str]) -> set[str]:
     return ({"window layers"} if window else set()) | ({"recurrent layers"} if "linear" in kinds else set())
 
 
-def _declared(params: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+def _declared(params: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, JsonDict]]:
     for name, model, info in every_setting(params, prefix):
         del model
         yield name, info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
 
 
-def every_setting(params: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, type[BaseModel] | None, Any]]:
+def every_setting(params: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, type[BaseModel] | None, FieldInfo]]:
     """(dotted name, model of its own settings or None, field) of all settings, those of nested models too."""
     for name, info in params.model_fields.items():
         inner = _inner(info.annotation)
@@ -78,7 +82,7 @@ def every_setting(params: type[BaseModel], prefix: str = "") -> Iterator[tuple[s
             yield from every_setting(inner, f"{prefix}{name}.")
 
 
-def _inner(annotation: Any) -> type[BaseModel] | None:
+def _inner(annotation: object) -> type[BaseModel] | None:
     for kind in (annotation, *getattr(annotation, "__args__", ())):
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             return kind

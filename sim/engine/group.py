@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +16,12 @@ from sim.engine.seam import F8, I4, I8, Columns, Rows, Spans, Watched
 from sim.engine.token_times import record_tokens, token_times
 from sim.jit import JIT, kernel, list_of
 from sim.ledger import ENGINE_COLUMNS, GONE, IN_FLIGHT, SERIES
+
+if TYPE_CHECKING:
+    from sim.engine.recorder import Recorder
+    from sim.engine.seam import Series
+    from sim.engine.state import EngineState
+    from sim.engine.tiers.counts import TiersUse
 
 
 @kernel
@@ -170,13 +176,14 @@ def _set_front(states, serial):
         states[k].front_serial = serial
 
 
-def state_type(group: Any) -> Any:
+def state_type(group: EngineGroup) -> type:
     """The struct of a group's states."""
     states = group._states
     if JIT:
         import numba
 
-        return numba.typeof(states).item_type
+        found: type = numba.typeof(states).item_type
+        return found
     return type(states[0])
 
 
@@ -190,7 +197,7 @@ class EngineGroup:
     ranks: int = 1
     """Schedulers of one replica; see `sim.fleet.ranks`."""
 
-    def __init__(self, states: Sequence[Any], recorder: Any) -> None:
+    def __init__(self, states: Sequence[EngineState], recorder: Recorder) -> None:
         self._recorder = recorder
         self._states = _first(states[0])
         for s in states[1:]:
@@ -198,7 +205,7 @@ class EngineGroup:
         self.n = len(states)
         self._keys = np.full(self.n, np.inf)
         self._one = np.zeros(1, np.int32)
-        self._data: dict[int, Any] = {}
+        self._data: dict[int, F8] = {}
         self._gauge_rows: F8 = np.empty((5, self.n))
         view = recorder_view(recorder)
         self.outstanding: I8 = view.outstanding
@@ -270,15 +277,15 @@ class EngineGroup:
         """What shares the KV memory of a replica, where it is told apart: (name, size of the whole, unit)."""
         return []
 
-    def tiers(self) -> Any:
+    def tiers(self) -> TiersUse | None:
         """What the tiers behind the KV caches did so far (`sim.engine.tiers.counts.tiers_use`); None: there are none."""
         return None
 
-    def renewed(self, replica: int, fresh: Any) -> None:
+    def renewed(self, replica: int, fresh: EngineState) -> None:
         """State ``fresh`` is about to take a replica's place (`sim.engine.crash`)."""
 
     @property
-    def recorder(self) -> Any:
+    def recorder(self) -> Recorder:
         """The recorder of the replicas."""
         return self._recorder
 
@@ -337,7 +344,7 @@ class EngineGroup:
             "tokens_max": view.tokens_max,
         }
 
-    def series(self) -> tuple[dict[str, Any], F8, F8]:
+    def series(self) -> tuple[Series, F8, F8]:
         """Time series (dict of [replica, bin] integrals; all brought to the widest replica's bins), ITL histogram, parts [replica, part]."""
         view = recorder_view(self._recorder)
         width, series = view.width, view.series.copy()

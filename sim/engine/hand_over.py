@@ -37,10 +37,9 @@ in strokes while KV is on its way.
 What is in no flag stays as it was: without `HAND_OVER` and `REMOTE_KV` a side does what it does alone (vLLM: fixed transfer times).
 """
 
-from typing import Any
-
 import numpy as np
 
+from sim.engine.group import EngineGroup
 from sim.engine.loop import outlook
 from sim.engine.state import EngineState, record_gap, record_gauges
 from sim.jit import _METHODS, JIT, generic, inline, kernel
@@ -105,13 +104,13 @@ def _delivered(states, k, slot):
 class Sides:
     """The engines of one `sim.engine.group.EngineGroup` as sides of a disaggregated deployment."""
 
-    def __init__(self, group: Any) -> None:
+    def __init__(self, group: EngineGroup) -> None:
         self._group = group
         self._states = group._states
         self._keys = group._keys
 
     @staticmethod
-    def playable(group: Any) -> bool:
+    def playable(group: EngineGroup) -> bool:
         """Whether the group's scheduler has the functions of the sides."""
         if JIT:
             import numba

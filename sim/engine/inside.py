@@ -20,11 +20,11 @@ The functions below belong to the contract (`contract.py`) but are optional: a s
     A request whose KV is in ``blocks`` held blocks joins the batch, to decode on; False if the batch is full.
 """
 
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
-from sim.engine.group import state_type
+from sim.engine.group import EngineGroup, state_type
 from sim.engine.loop import make_room
 from sim.engine.rows import Passenger as Columns
 from sim.engine.rows import put_passenger, take_passenger
@@ -250,7 +250,7 @@ def _of_replicas(rows: F8, ranks: int) -> F8:
 class Inside:
     """The inside of the engines of one `sim.engine.group.EngineGroup`. ``block_size``: tokens per KV block, for engines without a ``look``."""
 
-    def __init__(self, group: Any, block_size: int = 16) -> None:
+    def __init__(self, group: EngineGroup, block_size: int = 16) -> None:
         self._group = group
         self._kind = state_type(group)
         self._block = float(block_size)

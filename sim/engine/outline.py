@@ -6,17 +6,21 @@ once; a call costs some two nanoseconds. Its first argument is the struct ``T``,
 arguments and the result are integers. It cannot raise.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import wraps
+from types import FunctionType
 from typing import Any
 
 import numpy as np
+from numba.core.ccallback import CFunc
 
 from sim.engine.borrow import seen_as, view
-from sim.jit import JIT, callback
+from sim.engine.seam import I8
+from sim.jit import JIT, F, callback
 
-_functions: dict[Any, list[Any]] = {}
-_compiled_functions: dict[Any, Any] = {}
+_functions: dict[type, list[FunctionType]] = {}
+"""By struct type, in the order of their declaration."""
+_compiled_functions: dict[FunctionType, CFunc] = {}
 
 if JIT:
     from llvmlite import ir
@@ -42,10 +46,10 @@ if JIT:
         return signature, codegen
 
 
-def outlined(struct_type: Any) -> Any:
+def outlined(struct_type: type) -> Callable[[F], F]:
     """Decorator: compile apart, call by address."""
 
-    def wrap(function: Any) -> Any:
+    def wrap(function: F) -> F:
         table = _functions.setdefault(struct_type, [])
         index = len(table)
         table.append(function)
@@ -60,13 +64,13 @@ def outlined(struct_type: Any) -> Any:
     return wrap
 
 
-def _in_python(table: list[Any], k: int, function: Any) -> Any:
+def _in_python(table: list[FunctionType], k: int, function: FunctionType) -> FunctionType:
     """Entry ``k`` of a table of functions; compiled code would crash where a function that was left out is called."""
     assert k >= 0, f"{function.__module__}.{function.__name__} is called, but was left out"
     return table[k]
 
 
-def addresses(struct_type: Any, without: frozenset[str] = frozenset(), instead: Mapping[str, str] | None = None) -> Any:
+def addresses(struct_type: type, without: frozenset[str] = frozenset(), instead: Mapping[str, str] | None = None) -> I8:
     """i8[n]: where the outlined functions of a struct type are, compiled or taken from the cache on first use.
 
     Functions named in ``without`` are left out, as the settings never call them: that saves their compilation. ``instead``: names of the
@@ -81,14 +85,15 @@ def addresses(struct_type: Any, without: frozenset[str] = frozenset(), instead: 
     return np.array([0 if name in without else _compiled(struct_type, table[k]).address for name, k in found], np.int64)
 
 
-def outlined_in(struct_type: Any, modules: Mapping[str, bool]) -> set[str]:
+def outlined_in(struct_type: type, modules: Mapping[str, bool]) -> set[str]:
     """Names of the outlined functions of those ``modules`` that are True."""
     return {f.__name__ for f in _functions.get(struct_type, []) if modules.get(f.__module__, False)}
 
 
-def _compiled(struct_type: Any, function: Any) -> Any:
+def _compiled(struct_type: type, function: FunctionType) -> CFunc:
     if function not in _compiled_functions:
         count = function.__code__.co_argcount - 1
-        signature = types.int64(seen_as(struct_type), *[types.int64] * count)
+        kinds: list[Any] = [seen_as(struct_type), *[types.int64] * count]
+        signature = types.int64(*kinds)
         _compiled_functions[function] = callback(signature, function)
     return _compiled_functions[function]

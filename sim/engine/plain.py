@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
 from sim.cost.memory_rules import VllmRule
 from sim.engine import plain_state as ps
-from sim.engine.contract import EngineParams, Scheduler, Site
+from sim.engine.contract import EngineParams, P, Scheduler, Site
 from sim.engine.group import EngineGroup
 from sim.engine.plain_half import ADDRESS, PythonHalf, forget, halves, handles
 from sim.engine.plain_view import Batch, Kv, Request
 from sim.errors import NotModelledError
+
+if TYPE_CHECKING:
+    from sim.cost.profile import EngineProfile
+    from sim.cost.step import StepCost
+    from sim.engine.recorder import Recorder
+    from sim.engine.state import EngineState
 
 __all__ = ["Batch", "Kv", "PlainGroup", "PlainParams", "PlainScheduler", "Request"]
 
@@ -32,7 +38,7 @@ class PlainParams(EngineParams):
     block_size: int = Field(16, ge=1, le=1024, description="tokens per KV block")
 
 
-class PlainScheduler(Scheduler):
+class PlainScheduler(Scheduler[P]):
     """A scheduler whose decisions are plain Python. Derive a class, give it ``name`` and ``profile``, write `plan`::
 
         class Mine(PlainScheduler):
@@ -64,7 +70,7 @@ class PlainScheduler(Scheduler):
     now: float
     """Seconds: the time of this decision."""
 
-    def __init__(self, params: Any) -> None:
+    def __init__(self, params: P) -> None:
         self.params = params
         self.now = 0.0
         self._wake = float("inf")
@@ -86,7 +92,7 @@ class PlainScheduler(Scheduler):
     # -- for the engine
 
     @classmethod
-    def resolve(cls, params: Any, site: Site) -> Any:
+    def resolve(cls, params: P, site: Site) -> P:
         """Settings as given. Raises `NotModelledError` for pipeline stages."""
         if site.pp > 1:
             raise NotModelledError(
@@ -95,17 +101,17 @@ class PlainScheduler(Scheduler):
         return params
 
     @classmethod
-    def host(cls, params: Any, profile: Any) -> Any:
+    def host(cls, params: P, profile: EngineProfile) -> EngineProfile:
         """The profile, without steps scheduled ahead: the host's work before a step is not hidden behind the one before."""
         return profile.adapted(overlap=False, graphs=None)
 
     @classmethod
-    def most_running(cls, params: Any) -> int:
+    def most_running(cls, params: P) -> int:
         """``max_num_seqs``, where the settings have it."""
         return int(getattr(params, "max_num_seqs", 0) or 0)
 
     @classmethod
-    def max_batch_tokens(cls, params: Any, site: Site) -> int:
+    def max_batch_tokens(cls, params: P, site: Site) -> int:
         """``max_num_batched_tokens``."""
         return int(getattr(params, "max_num_batched_tokens", 8192))
 
@@ -117,19 +123,19 @@ class PlainScheduler(Scheduler):
         )
 
     @classmethod
-    def new_state(cls, params: Any, site: Site, blocks: int, replica: int, recorder: Any, cost: Any) -> Any:
+    def new_state(cls, params: P, site: Site, blocks: int, replica: int, recorder: Recorder, cost: StepCost) -> EngineState:
         """The compiled half of one replica; the Python half is made with it."""
         limited = cls.rule is not None
         size = int(getattr(params, "block_size", 16))
         engine = PythonHalf(cls, params, size, blocks if limited else -1, cls.max_batch_tokens(params, site))
         handle = next(handles)
-        state = ps.new_plain(replica, recorder, cost, handle, ADDRESS, cls.together, size, blocks if limited else -1)
+        state: EngineState = ps.new_plain(replica, recorder, cost, handle, ADDRESS, cls.together, size, blocks if limited else -1)
         engine.state = state
         halves[handle] = engine
         return state
 
     @classmethod
-    def group(cls, states: Sequence[Any], recorder: Any) -> PlainGroup:
+    def group(cls, states: Sequence[EngineState], recorder: Recorder) -> PlainGroup:
         """The replicas of a pool."""
         return PlainGroup(states, recorder)
 
@@ -137,14 +143,14 @@ class PlainScheduler(Scheduler):
 class PlainGroup(EngineGroup):
     """Replicas that decide in plain Python: an `EngineGroup` that raises what a decision has raised."""
 
-    def __init__(self, states: Sequence[Any], recorder: Any) -> None:
+    def __init__(self, states: Sequence[EngineState], recorder: Recorder) -> None:
         super().__init__(states, recorder)
         numbers = [int(ps.handle_of(s)) for s in states]
         self._halves = [halves[n] for n in numbers]
         self._numbers = numbers
         weakref.finalize(self, forget, numbers)
 
-    def renewed(self, replica: int, fresh: Any) -> None:
+    def renewed(self, replica: int, fresh: EngineState) -> None:
         """Another process has taken a replica's place."""
         forget([self._numbers[replica]])
         self._numbers[replica] = number = int(ps.handle_of(fresh))

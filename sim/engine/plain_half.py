@@ -5,40 +5,47 @@ from __future__ import annotations
 import ctypes
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sim import guard
 from sim.engine import plain_state as ps
 from sim.engine.plain_view import LEFT, Kv, Request
 from sim.errors import PluginError
 
+if TYPE_CHECKING:
+    from sim.engine.contract import P
+    from sim.engine.plain import PlainScheduler
+    from sim.engine.plain_view import Batch
+    from sim.engine.state import EngineState
+    from sim.ledger import Values
+
 
 class PythonHalf:
     """The Python half of one replica."""
 
-    def __init__(self, cls: type[Any], params: Any, size: int, total: int, most_tokens: int) -> None:
+    def __init__(self, cls: type[PlainScheduler[P]], params: P, size: int, total: int, most_tokens: int) -> None:
         self.scheduler = cls(params)
         self.kv = Kv(self, size, float("inf") if total < 0 else float(total))
-        self.state: Any = None
+        self.state: EngineState | None = None
         self.failure: BaseException | None = None
         self.refused = False
         self._most_tokens = most_tokens
         self._version = -1.0
-        self.theirs: tuple[Any, ...] = ()
+        self.theirs: tuple[Values, ...] = ()
         self.box: Any = None
         self._of: dict[int, Request] = {}
         self._waiting: dict[Request, None] = {}
         self._evicted: list[Request] = []
         self._running: dict[Request, None] = {}
         self._now_evicted: set[Request] = set()
-        written: Any = next(c for c in cls.__mro__ if "plan" in vars(c))
+        written = next(vars(c)["plan"] for c in cls.__mro__ if "plan" in vars(c))
         self._what = f"{cls.__name__}.plan"
-        code = written.plan.__code__
+        code = written.__code__
         self._file, self._line = code.co_filename, code.co_firstlineno
         watch = guard.Guard(about=self._about, limited=True)
-        self._plan = guard.watched(written.plan, watch, self._what)
+        self._plan = guard.watched(written, watch, self._what)
 
-    def _about(self, *_: Any) -> str:
+    def _about(self, *_: object) -> str:
         waiting, running = self._waiting_now(), self._running
         first = next(iter(running), None) or next(iter(waiting), None)
         return f"at {self.scheduler.now:.6g} s, {len(running)} running, {len(waiting)} waiting, first {first!r}"
@@ -65,6 +72,10 @@ class PythonHalf:
             request = self._of[slot] = Request(self, slot)
             self._waiting[request] = None
         box[ps.ENDED] = box[ps.NEW] = 0.0
+
+    def no_room(self) -> None:
+        """What was asked for does not fit."""
+        self.refused = True
 
     def evict(self, request: Request) -> None:
         """See `Kv.evict`."""
@@ -107,7 +118,7 @@ class PythonHalf:
         if s._wake <= s.now:
             raise self._wrong(f"asks to be called again at {s._wake:.6g} s, which is not later than now")
 
-    def _checked(self, answer: Any) -> list[tuple[Request, int]]:
+    def _checked(self, answer: Batch) -> list[tuple[Request, int]]:
         """The rows of an answer, their memory taken."""
         try:
             rows = list(answer.items() if isinstance(answer, Mapping) else answer)

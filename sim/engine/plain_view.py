@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, NoReturn
 
 from sim.engine import plain_state as ps
+
+if TYPE_CHECKING:
+    from sim.engine.plain_half import PythonHalf
 
 Batch = Mapping["Request", int] | Iterable[tuple["Request", int]]
 """Requests and how many tokens of each are computed in the next step."""
@@ -16,7 +19,7 @@ class _Shown:
 
     __slots__ = ()
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"{name!r} is read-only")
 
 
@@ -34,10 +37,10 @@ class Request(_Shown):
     max_tokens: int
     priority: int
     lora: int
-    _engine: Any
+    _engine: PythonHalf | _Left
     _slot: int
 
-    def __init__(self, engine: Any, slot: int) -> None:
+    def __init__(self, engine: PythonHalf, slot: int) -> None:
         values = [column[slot].item() for column in engine.theirs[:6]]
         names = ("id", "arrival", "prompt", "max_tokens", "priority", "lora", "_engine", "_slot")
         for name, value in zip(names, (*values, engine, slot), strict=True):
@@ -77,7 +80,7 @@ class Request(_Shown):
 class _Left:
     """Stands for the engine of a request that has left it."""
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> NoReturn:
         raise ValueError("the request has left the engine: keep no requests that have ended")
 
 
@@ -90,9 +93,9 @@ class Kv(_Shown):
     __slots__ = ("_engine", "block_size", "total")
     block_size: int
     total: float
-    _engine: Any
+    _engine: PythonHalf | _Left
 
-    def __init__(self, engine: Any, block_size: int, total: float) -> None:
+    def __init__(self, engine: PythonHalf, block_size: int, total: float) -> None:
         object.__setattr__(self, "_engine", engine)
         object.__setattr__(self, "block_size", block_size)
         object.__setattr__(self, "total", total)
@@ -116,7 +119,7 @@ class Kv(_Shown):
         need = self.need(request, tokens)
         box = self._engine.box
         if need > box[ps.FREE]:
-            self._engine.refused = True
+            self._engine.no_room()
             return False
         box[ps.FREE] -= need
         self._engine.held[request._slot] += need

@@ -1,7 +1,7 @@
 """What is written down of a pool while it runs: rows of requests that have left, time series, gaps between tokens, seconds by part."""
 
 from math import log
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from sim.ledger import (
     S_STEPS,
     S_WAITING,
     SERIES,
+    Values,
 )
 
 
@@ -251,7 +252,7 @@ class RecorderView(NamedTuple):
 
     n: int
     n_watched: int
-    rows: tuple[NDArray[Any], ...]  # `sim.ledger.COLUMNS`
+    rows: tuple[Values, ...]  # `sim.ledger.COLUMNS`
     watched: tuple[I8, F8, I4]  # ids, times, replicas
     itl_sum: float
     itl_count: float

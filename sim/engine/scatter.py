@@ -9,7 +9,8 @@ pool's profile has measured the scatter (``step_scatter``).
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,9 @@ from numpy.typing import NDArray
 from sim.cost.step import copy_cost
 from sim.jit import kernel
 from sim.streams import stream
+
+if TYPE_CHECKING:
+    from sim.engine.state import EngineState
 
 LENGTH: Final = 1 << 16
 """Factors until they come again."""
@@ -40,7 +44,7 @@ def _scatter(states, each, starts, least):
         c.scatter_least = least
 
 
-def scatter_steps(states: Any, sd: float, seed: int, pool: str) -> None:
+def scatter_steps(states: Sequence[EngineState], sd: float, seed: int, pool: str) -> None:
     """From now on the steps of all engines in ``states`` scatter by ``sd`` (of the logarithm)."""
     each = factors(sd, seed, pool)
     starts = stream(seed, f"step times of {pool}, engines").integers(0, LENGTH, len(states))

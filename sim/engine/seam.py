@@ -5,20 +5,24 @@ The fleet submits rows of request blocks and runs the engines up to the next out
 
 from __future__ import annotations
 
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sim.ledger import Values
+
 F8: TypeAlias = NDArray[np.float64]
 I4: TypeAlias = NDArray[np.int32]
 I8: TypeAlias = NDArray[np.int64]
-Columns: TypeAlias = tuple[NDArray[Any], ...]
+Columns: TypeAlias = tuple[F8, I4, I4, I4, I4, I4, I8]
 """Of a block: arrival f8, prompt i4, output i4, limit i4, priority i4, lora i4, out_content i8."""
 Spans: TypeAlias = tuple[I8, I8, I8, I8]
 """Of a block: offsets [n+1], content ids, starts, lengths."""
-Rows: TypeAlias = dict[str, NDArray[Any]]
+Rows: TypeAlias = dict[str, Values]
 """Columns of requests by name (`sim.ledger.COLUMNS`)."""
+Series: TypeAlias = dict[str, F8 | float]
+"""[replica, bin] integrals by name (`sim.ledger.SERIES`), and ``width_s``."""
 Watched: TypeAlias = tuple[I8, F8, I4]
 """Ids, times and replicas of outcomes that somebody waits for."""
 
@@ -74,7 +78,7 @@ class Group(Protocol):
     def totals(self) -> dict[str, float]:
         """Steps, preemptions, the last simulated time, and the sums of inter-token gaps."""
 
-    def series(self) -> tuple[dict[str, Any], F8, F8]:
+    def series(self) -> tuple[Series, F8, F8]:
         """Time series, histogram of inter-token gaps, seconds by part (see `sim.metrics.record`)."""
 
     def set_front(self, serial: float) -> None:

@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from sim.cost.step import copy_cost, cost_data, shared_data
 from sim.engine.loop import outlook
-from sim.engine.seam import Group
 from sim.errors import NotModelledError
 from sim.jit import kernel
+
+if TYPE_CHECKING:
+    from sim.cost.step import StepCost
+    from sim.engine.group import EngineGroup
+    from sim.engine.seam import F8
 
 
 @kernel
@@ -40,14 +44,14 @@ def _scale(states, keys, k, factor):
 class Slowness:
     """Of the replicas of one pool. Raises `NotModelledError` for engines with data-parallel ranks."""
 
-    def __init__(self, group: Group) -> None:
+    def __init__(self, group: EngineGroup) -> None:
         if group.ranks > 1:
             raise NotModelledError(
                 "faults", group.ranks, "slow ranks of data-parallel engines are not modelled", "deployment.dp 1"
             )
-        self._group: Any = group
-        self._costs: dict[int, Any] = {}
-        self._data: dict[tuple[int, float], Any] = {}
+        self._group = group
+        self._costs: dict[int, StepCost] = {}
+        self._data: dict[tuple[int, float], F8] = {}
         self._factor: dict[int, float] = {}
 
     def slow(self, replica: int, factor: float, now: float) -> None:

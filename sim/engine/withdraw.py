@@ -11,15 +11,17 @@ engine goes on with it for a while (to its next token, as a rule): the row is th
 from __future__ import annotations
 
 import importlib
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from sim.engine.group import state_type
-from sim.engine.seam import Group
 from sim.engine.state import EngineState, free_slot, record_end, record_gauges
 from sim.jit import _METHODS, JIT, generic, kernel
 from sim.ledger import FAILED, GONE
+
+if TYPE_CHECKING:
+    from sim.engine.group import EngineGroup
 
 ABSENT: Final = -1
 STAYS: Final = 0
@@ -77,7 +79,7 @@ def _withdraw(states, k, number, t):
     return code
 
 
-def _attached(group: Any) -> bool:
+def _attached(group: EngineGroup) -> bool:
     """Whether the scheduler of a group knows what to do; what it has attached in its module ``withdraw`` is loaded."""
     kind = state_type(group)
     module = kind.name.rpartition(".")[0] if JIT else kind.__module__
@@ -94,8 +96,8 @@ def _attached(group: Any) -> bool:
 class Exits:
     """The ways out of the engines of one pool (`sim.engine.seam.Group`)."""
 
-    def __init__(self, group: Group) -> None:
-        self._group: Any = group
+    def __init__(self, group: EngineGroup) -> None:
+        self._group = group
         self.known = _attached(group)
         """Whether the engine is told; otherwise every request is computed to its end, whoever waits for it."""
 

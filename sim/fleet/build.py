@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from sim import registry
 from sim.cost.build import build_step_cost
@@ -44,6 +44,11 @@ from sim.model.serving import served
 from sim.policy.router import ReplicaFacts
 from sim.streams import stream
 
+if TYPE_CHECKING:
+    from sim.config.base import Engine
+    from sim.cost.step import StepCost
+    from sim.engine.contract import EngineParams
+
 _ROWS = 1024  # first size of the recorder; it grows
 
 
@@ -57,12 +62,12 @@ class Plan:
     model: ModelSpec
     accelerator: Accelerator
     layout: Layout
-    scheduler: type[Scheduler]
-    params: Any
+    scheduler: type[Scheduler[Any]]
+    params: EngineParams
     site: Site
     budget: Budget | None
     profile: EngineProfile
-    cost: Any
+    cost: StepCost
     evidence: Evidence
     share: float = 1.0
     """Weight of this pool's model among the requests, where several models share one accelerator."""
@@ -213,7 +218,9 @@ def _plan(section: Any, model: ModelSpec, name: str, field: str, traffic: Any) -
     )  # fmt: skip
 
 
-def host(scheduler: type[Scheduler], params: Any, model: ModelSpec, profile: EngineProfile, chat: bool) -> EngineProfile:
+def host(
+    scheduler: type[Scheduler[Any]], params: EngineParams, model: ModelSpec, profile: EngineProfile, chat: bool
+) -> EngineProfile:
     """The host side under the engine's settings and the endpoint that clients call."""
     profile = scheduler.host(params, profile)
     harmony = model.architecture.lower().replace("_", "").startswith("gptoss")  # rendered without the tokenizer's template
@@ -236,25 +243,25 @@ def step_costs(
     return cost, None, evidence
 
 
-def engine_of(section: Any, field: str) -> tuple[type[Scheduler], Any]:
+def engine_of(section: Engine, field: str) -> tuple[type[Scheduler[Any]], EngineParams]:
     """The scheduler class of an ``engine`` section and its validated settings."""
     from sim.config import settings
 
-    settings_given: Mapping[str, Any] = dict(section.settings)
-    scheduler: type[Scheduler] = registry.lookup("engine", section.name, f"{field}.name").edition(settings_given)
+    settings_given: Mapping[str, object] = dict(section.settings)
+    scheduler: type[Scheduler[Any]] = registry.lookup("engine", section.name, f"{field}.name").edition(settings_given)
     return scheduler, settings(scheduler.Params, settings_given, field)
 
 
-def _adapter_lines(scheduler: type[Scheduler], params: Any, site: Site) -> tuple[Line, ...]:
+def _adapter_lines(scheduler: type[Scheduler[Any]], params: EngineParams, site: Site) -> tuple[Line, ...]:
     """Places for adapters on the device, which are taken whether adapters come or not."""
     adapters = scheduler.adapters(params)
     if adapters is None:
         return ()
-    size = adapters.on_device * adapter_bytes(site.model, adapters.rank, site.tp) / site.pp
+    size = adapters.on_device * adapter_bytes(site.spec, adapters.rank, site.tp) / site.pp
     return (Line("adapters", size, "estimated", f"{adapters.on_device} of rank {adapters.rank} in 16 bits, all linear layers"),)
 
 
-def _budget(scheduler: type[Scheduler], params: Any, site: Site, field: str) -> Budget | None:
+def _budget(scheduler: type[Scheduler[Any]], params: EngineParams, site: Site, field: str) -> Budget | None:
     rule = scheduler.memory_rule(params, site)
     if rule is None:
         return None
@@ -262,11 +269,11 @@ def _budget(scheduler: type[Scheduler], params: Any, site: Site, field: str) -> 
     # as the engines do when they start: one request of the longest length must fit
     context = scheduler.must_fit(params) if pinned is None else None
     more = _adapter_lines(scheduler, params, site)
-    budget = memory_budget(site.model, site.accelerator, rule, site.tp, site.pp, site.ep, site.dp, context, field, more)
+    budget = memory_budget(site.spec, site.card, rule, site.tp, site.pp, site.ep, site.dp, context, field, more)
     if pinned is None:
         return budget
     budget = budget.pinned(pinned, f"{field}.kv_blocks")
-    d = Deployment(site.model, site.accelerator, site.tp, site.pp, site.ep, site.dp)
+    d = Deployment(site.spec, site.card, site.tp, site.pp, site.ep, site.dp)
     divided = rule.divide(d, budget.kv_bytes, budget.kv_tokens) if isinstance(rule, Divides) else None
     return budget if divided is None else replace(budget, pools=divided.pools)
 

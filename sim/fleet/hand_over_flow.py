@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from sim.engine.group import EngineGroup
 from sim.engine.hand_over import Sides
 from sim.engine.seam import F8, I8, Group
 from sim.engine.sides import HandOver
@@ -185,5 +186,5 @@ def known(protocol: HandOver, routers: Sequence[Router], groups: Sequence[Group]
     return (
         not (protocol.returns or protocol.first_token == "prefill" or routers[0].whole)
         and all(known_rule(r) and type(r).reached is Router.reached for r in routers)
-        and all(Sides.playable(g) for g in groups)
+        and all(isinstance(g, EngineGroup) and Sides.playable(g) for g in groups)
     )

@@ -90,13 +90,14 @@ class SideColumns:
 
     def __init__(self) -> None:
         self._of: RequestBlock | None = None
-        self._made: tuple[Columns, Columns] = (), ()
+        self._made: tuple[Columns, Columns] | None = None
 
     def of(self, block: RequestBlock) -> tuple[Columns, Columns]:
         """Those of P and of D. The latest block of more than one request comes again and is kept."""
-        if self._of is block:
+        if self._of is block and self._made is not None:
             return self._made
-        arrival, prompt, output, limit, *rest = block.columns
+        arrival, prompt, output, limit, priority, lora, content = block.columns
+        rest = priority, lora, content
         ones = np.ones(len(block), np.int32)
         made = (arrival.copy(), prompt, ones, ones, *rest), (arrival.copy(), prompt, output, limit, *rest)
         if len(block) > 1:

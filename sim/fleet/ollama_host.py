@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import simpy
 
 from sim.engine.schedulers.ollama.layout import LoadRequiredFullError
-from sim.engine.schedulers.ollama.params import classic_layout, memory_rule, placement
+from sim.engine.schedulers.ollama.params import OllamaParams, classic_layout, memory_rule, placement
 from sim.engine.schedulers.ollama.placement import must_evict, predicted_vram
 from sim.engine.schedulers.ollama.residency import Residency, Runner, keep_alive, max_loaded_models, ready_after, recovery_wait
 from sim.fleet.request import Request
@@ -90,8 +90,9 @@ class OllamaHost:
         self._needs = {p.name: Needs.of(p) for p in plans}
         self._plan = {p.name: p for p in plans}
         settings, self._card = plans[0].params, plans[0].accelerator
+        assert isinstance(settings, OllamaParams)
         most = max_loaded_models(settings.OLLAMA_MAX_LOADED_MODELS, 1)
-        self._residency = Residency(self._room, most, settings.OLLAMA_MAX_QUEUE)
+        self._residency: Residency[Request] = Residency(self._room, most, settings.OLLAMA_MAX_QUEUE)
         self._model_of: dict[int, str] = {}
         self._asked: dict[int, float] = {}
         self.held: dict[int, Request] = {}

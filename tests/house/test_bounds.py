@@ -1,4 +1,4 @@
-"""What a field of any model says of its bounds holds: none is lost to the bounds of its type."""
+"""Every model is complete, and what its fields say of their bounds holds: none is lost to the bounds of its type."""
 
 import subprocess
 import sys
@@ -26,6 +26,9 @@ def models(base):
 
 checked = 0
 for model in dict.fromkeys(models(pydantic.BaseModel)):
+    if not (model.__pydantic_complete__ or model.__pydantic_generic_metadata__["parameters"]):
+        print(f"{model.__module__}.{model.__name__} names a type that is not there when it runs")
+        continue
     for name, field in model.model_fields.items():
         bounds = [(key, getattr(m, key)) for m in field.metadata for key in ("ge", "gt", "le", "lt") if hasattr(m, key)]
         if not bounds:
@@ -44,7 +47,7 @@ assert checked > 1000, checked
 """
 
 
-def test_every_bound_holds():
+def test_models_are_complete_and_every_bound_holds():
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""

@@ -6,13 +6,16 @@ cached prompts), and only where ``k.track`` asks for it; `BlockLists` follows th
 """
 
 from collections import deque
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from sim.engine.borrow import keep
 from sim.engine.state import grown
 from sim.jit import inline, kernel
+
+if TYPE_CHECKING:
+    from sim.engine.kv.tgi_blocks import TgiBlocks
 
 # typed, as a plain constant makes Numba compile its callee once more for each value
 FREE_LIST: Final = np.int64(0)
@@ -55,7 +58,7 @@ class BlockLists:
         """Runs of a list."""
         return [list(run) for run in self._lists.get(which, ())]
 
-    def follow(self, kv: Any) -> None:
+    def follow(self, kv: "TgiBlocks") -> None:
         """Do what has been noted since the last call."""
         notes = kv.notes[: kv.n_notes].tolist()
         clear_notes(kv)

@@ -16,7 +16,7 @@ pipeline, attention data parallelism inside one engine, prefill and decode roles
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -28,6 +28,14 @@ from sim.engine.schedulers.vllm.params import SpeculativeConfig, VllmParams
 from sim.errors import ConfigError, NotModelledError
 from sim.registry import register
 from sim.units import Seconds
+
+if TYPE_CHECKING:
+    from sim.cost.extras import Extras
+    from sim.cost.memory import Rule
+    from sim.cost.profile import EngineProfile
+    from sim.cost.step import StepCost
+    from sim.engine.recorder import Recorder
+    from sim.engine.state import EngineState
 
 _TOO_OLD = ("p100", "p4", "v100", "t4")
 _FAMILIES = ("qwen", "llama", "deepseek-r1-distill")
@@ -120,7 +128,7 @@ def _refuse(p: BladellmParams, site: Site) -> None:
 
 
 @register("engine")
-class Bladellm(Scheduler):
+class Bladellm(Scheduler[BladellmParams]):
     """BladeLLM as vLLM V1 with its own settings and limits; documented and assumed rules are listed in the module."""
 
     name = "bladellm"
@@ -138,19 +146,21 @@ class Bladellm(Scheduler):
         return params.model_copy(update={"max_model_len": length})
 
     @classmethod
-    def memory_rule(cls, params: BladellmParams, site: Site) -> Any:
+    def memory_rule(cls, params: BladellmParams, site: Site) -> Rule | None:
         """As vLLM's, with its own share."""
         return Vllm.memory_rule(Vllm.resolve(_vllm(params), site), site)
 
     @classmethod
-    def new_state(cls, params: BladellmParams, site: Site, blocks: int, replica: int, recorder: Any, cost: Any) -> Any:
+    def new_state(
+        cls, params: BladellmParams, site: Site, blocks: int, replica: int, recorder: Recorder, cost: StepCost
+    ) -> EngineState:
         """One engine."""
         return Vllm.new_state(Vllm.resolve(_vllm(params), site), site, blocks, replica, recorder, cost)
 
     @classmethod
     def max_context(cls, params: BladellmParams, site: Site) -> int:
         """``max_model_len``, at most the model's context."""
-        return min(params.max_model_len or int(site.model.max_position), int(site.model.max_position))
+        return min(params.max_model_len or int(site.spec.max_position), int(site.spec.max_position))
 
     @classmethod
     def must_fit(cls, params: BladellmParams) -> int | None:
@@ -158,13 +168,13 @@ class Bladellm(Scheduler):
         return params.max_model_len
 
     @classmethod
-    def host(cls, params: BladellmParams, profile: Any) -> Any:
+    def host(cls, params: BladellmParams, profile: EngineProfile) -> EngineProfile:
         """Graphs up to ``cuda_graph_max_batch_size``."""
         sizes = tuple(n for n in profile.graph_sizes if n <= params.cuda_graph_max_batch_size)
         return profile.adapted(graphs=False if params.disable_cuda_graph else None, graph_sizes=sizes)
 
     @classmethod
-    def extras(cls, params: BladellmParams, site: Site) -> Any:
+    def extras(cls, params: BladellmParams, site: Site) -> Extras | None:
         """Drafts."""
         return Vllm.extras(Vllm.resolve(_vllm(params), site), site)
 

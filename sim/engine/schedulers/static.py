@@ -4,7 +4,7 @@ With ``max_queue_delay`` this is the dynamic batcher of Triton (`max_batch_size`
 without it, FasterTransformer fed by a client that batches. Padding: all rows of a batch compute until the longest output ends.
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import Field
@@ -21,8 +21,10 @@ from sim.cost.features import (
     SAMPLED,
     TOKENS,
 )
+from sim.cost.step import StepCost
 from sim.engine.contract import BATCH, NOTHING, EngineParams, Scheduler, Site, clear_place, next_place
 from sim.engine.queue import queue_drop, queue_head, queue_pop, queue_push
+from sim.engine.recorder import Recorder
 from sim.engine.state import EngineState, emit, first_scheduled, free_slot, init_engine, record_end
 from sim.engine.withdraw import LEFT, STAYS, withdraw  # noqa: F401 - declares it
 from sim.jit import f8, i4s, i8, implement, inline, kernel, new, struct
@@ -197,7 +199,7 @@ class StaticParams(EngineParams):
 
 
 @register("engine")
-class Static(Scheduler):
+class Static(Scheduler[StaticParams]):
     """Static and dynamic request-level batching, the baseline that continuous batching is explained by."""
 
     name = "static"
@@ -213,7 +215,9 @@ class Static(Scheduler):
         return params
 
     @classmethod
-    def new_state(cls, params: StaticParams, site: Site, blocks: int, replica: int, recorder: Any, cost: Any) -> Any:
+    def new_state(
+        cls, params: StaticParams, site: Site, blocks: int, replica: int, recorder: Recorder, cost: StepCost
+    ) -> EngineState:
         """One replica; memory is not modelled, as a static server sizes its buffers for the largest batch."""
         early = 1 if params.response == "when_done" else 0
         return _new_state(replica, recorder, cost, params.max_batch_size, float(params.max_queue_delay), early)

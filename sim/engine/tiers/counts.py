@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final, TypedDict
 
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    from sim.engine.seam import F8
+    from sim.engine.tiers.plan import Kept
 
 ASKED: Final = 0  # tokens of prompts (and of what preempted requests had) that were looked up
 DEVICE: Final = 1  # of those, found on the accelerator
@@ -26,28 +28,67 @@ TIERS: Final = 3
 N_COUNTS: Final = TIER + PER_TIER * TIERS
 
 
+class TierUse(TypedDict):
+    """What one tier did: bytes, and ``hit_tokens`` found in it."""
+
+    name: str
+    capacity: float
+    stores: int
+    hit_tokens: float
+    evicted: float
+    read: float
+    written: float
+    skipped: float
+
+
+class TiersUse(TypedDict):
+    """What the tiers of a pool did: tokens ``asked`` for and found on the ``device``, ``loads`` and the seconds they took."""
+
+    asked: float
+    device: float
+    loads: float
+    waited: float
+    stalled: float
+    late: float
+    longest: float
+    tiers: list[TierUse]
+
+
 def tiers_use(
-    counts: NDArray[Any],
-    media: Sequence[Mapping[str, Any]],
+    counts: F8,
+    media: Sequence[Kept],
     places: Sequence[int],
     block_bytes: float,
-    evicted: NDArray[Any],
+    evicted: F8,
     replicas: int,
-) -> dict[str, Any]:
+) -> TiersUse:
     """What the tiers of a pool did, for `sim.metrics.sections.kv_tiers`: sums over replicas, in tokens, bytes and seconds.
 
     ``counts`` f8[replica, `N_COUNTS`], blocks ``evicted`` by tier; ``media``: name, blocks, shared of each, which is tier ``places``.
     """
     sums = counts.sum(axis=0)
-    rows = []
+    rows: list[TierUse] = []
     for i, m in zip(places, media, strict=True):
         at = TIER + PER_TIER * i
-        moved = {"read": BLOCKS_READ, "written": BLOCKS_WRITTEN, "skipped": BLOCKS_SKIPPED}
         rows.append(
-            {"name": m["name"], "capacity": m["blocks"] * block_bytes, "stores": 1 if m["shared"] else replicas}
-            | {"hit_tokens": float(sums[at + HIT]), "evicted": float(evicted[i]) * block_bytes}
-            | {name: float(sums[at + k]) * block_bytes for name, k in moved.items()}
+            {
+                "name": m["name"],
+                "capacity": m["blocks"] * block_bytes,
+                "stores": 1 if m["shared"] else replicas,
+                "hit_tokens": float(sums[at + HIT]),
+                "evicted": float(evicted[i]) * block_bytes,
+                "read": float(sums[at + BLOCKS_READ]) * block_bytes,
+                "written": float(sums[at + BLOCKS_WRITTEN]) * block_bytes,
+                "skipped": float(sums[at + BLOCKS_SKIPPED]) * block_bytes,
+            }
         )
-    named = {"asked": ASKED, "device": DEVICE, "loads": LOADS, "waited": WAITED, "stalled": STALLED, "late": LATE}
-    told: dict[str, Any] = {name: float(sums[k]) for name, k in named.items()}
-    return told | {"longest": float(counts[:, LONGEST].max()), "tiers": rows}
+    return {
+        "asked": float(sums[ASKED]),
+        "device": float(sums[DEVICE]),
+        "loads": float(sums[LOADS]),
+        "waited": float(sums[WAITED]),
+        "stalled": float(sums[STALLED]),
+        "late": float(sums[LATE]),
+        "longest": float(counts[:, LONGEST].max()),
+        "tiers": rows,
+    }

@@ -4,12 +4,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from sim.engine.group import EngineGroup
 from sim.engine.tiers.counts import STALLED
 from sim.engine.tiers.plan import TierPlan
 from sim.jit import inline
+
+if TYPE_CHECKING:
+    from sim.engine.recorder import Recorder
+    from sim.engine.state import EngineState
 
 
 @inline
@@ -30,7 +34,7 @@ def copy_counts(s, row):
 class GroupWithTiers(EngineGroup):
     """`with_tiers` says what they are."""
 
-    def __init__(self, states: Sequence[Any], recorder: Any) -> None:
+    def __init__(self, states: Sequence[EngineState], recorder: Recorder) -> None:
         super().__init__(states, recorder)
         self._plan = TierPlan(1, 1.0, ())
 

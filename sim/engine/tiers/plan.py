@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 from sim.engine.contract import Site
 
@@ -25,6 +24,14 @@ class Medium:
     shared: bool = False
 
 
+class Kept(TypedDict):
+    """A medium by its name: what it keeps, in blocks."""
+
+    name: str
+    blocks: int
+    shared: bool
+
+
 @dataclass(frozen=True)
 class TierPlan:
     """``tokens`` and ``bytes`` of the blocks that tiers keep (of all ranks of a replica together)."""
@@ -37,7 +44,7 @@ class TierPlan:
         """Blocks that medium ``k`` keeps."""
         return int(self.media[k].size // self.bytes)
 
-    def told(self) -> list[Mapping[str, Any]]:
+    def told(self) -> list[Kept]:
         """For `sim.engine.tiers.counts.tiers_use`."""
         return [{"name": m.name, "blocks": self.blocks(k), "shared": m.shared} for k, m in enumerate(self.media)]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 from sim.cost.extras import Extras
 from sim.cost.memory_rules import LlamaCppRule
@@ -16,11 +16,17 @@ from sim.engine.schedulers.llamacpp.state import LlamaCppSettings, LlamaCppState
 from sim.jit import by_name
 from sim.registry import register
 
+if TYPE_CHECKING:
+    from sim.cost.step import StepCost
+    from sim.engine.recorder import Recorder
+    from sim.engine.state import EngineState
+    from sim.model.spec import ModelSpec
+
 MIB = 2**20
 
 
 @register("engine")
-class LlamaCpp(Scheduler):
+class LlamaCpp(Scheduler[LlamaCppParams]):
     """llama-server: slots with longest-common-prefix choice, decode before prompts, context shift, prompt cache in RAM."""
 
     name = "llamacpp"
@@ -57,7 +63,9 @@ class LlamaCpp(Scheduler):
         return Extras(placement=placement(params, site))
 
     @classmethod
-    def new_state(cls, params: LlamaCppParams, site: Site, blocks: int, replica: int, recorder: Any, cost: Any) -> Any:
+    def new_state(
+        cls, params: LlamaCppParams, site: Site, blocks: int, replica: int, recorder: Recorder, cost: StepCost
+    ) -> EngineState:
         """One server; its KV cache is ``n_ctx`` tokens, whatever else would fit."""
         return server_state(params, site, replica, recorder, cost)
 
@@ -88,12 +96,12 @@ def server_state(
     params: LlamaCppParams,
     site: Site,
     replica: int,
-    recorder: Any,
-    cost: Any,
+    recorder: Recorder,
+    cost: StepCost,
     fifo: bool = False,
     truncate: bool = False,
     ctx: int | None = None,
-) -> Any:
+) -> EngineState:
     """The compiled state of one server; ``ctx``: a slot's context, where it is known.
 
     Behind Ollama, requests wait for a slot before the server sees them (``fifo``) and prompts are cut to the context (``truncate``).
@@ -142,7 +150,7 @@ def server_state(
     )
 
 
-def _window(p: LlamaCppParams, model: Any) -> tuple[tuple[int, int, int, int], tuple[float, float, float]]:
+def _window(p: LlamaCppParams, model: ModelSpec | None) -> tuple[tuple[int, int, int, int], tuple[float, float, float]]:
     """Window (0: states), its cells per sequence, ``n_ubatch``, checkpoints; bytes of a token in the prompt cache, blocks copied per token of a
     checkpoint, bytes of one."""
     if model is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 from sim.cost.memory import GIB, Deployment
 from sim.cost.memory_rules import LlamaCppRule
@@ -18,21 +18,24 @@ from sim.errors import ConfigError, NotModelledError
 from sim.hardware import load_accelerator
 from sim.units import show_bytes
 
+if TYPE_CHECKING:
+    from sim.engine.contract import Site
+
 MARGIN = 1.0 * GIB
 MIN_CTX = 4096  # per stream
 _PAD = 256
 
 
-def room(site: Any, rule: LlamaCppRule, margin: float = MARGIN) -> float:
+def room(site: Site, rule: LlamaCppRule, margin: float = MARGIN) -> float:
     """Bytes over all cards for weights and KV cache."""
     d = Deployment(site.model, site.accelerator, tp=site.tp)
     fixed = sum(line.bytes for line in rule.parts(d)[1:])
-    return float(site.tp * (site.accelerator.memory_bytes - fixed - margin))
+    return float(site.tp * (site.card.memory_bytes - fixed - margin))
 
 
-def fit_context(site: Any, rule: LlamaCppRule) -> int:
+def fit_context(site: Site, rule: LlamaCppRule) -> int:
     """``n_ctx`` over all slots that fits with the margin: between 4,096 per stream and the model's own."""
-    top = int(site.model.max_position)
+    top = int(site.spec.max_position)
     if site.accelerator is None:
         return top
     streams = 1 if rule.kv_unified else rule.n_parallel
@@ -89,12 +92,14 @@ def _most(fits: Callable[[int], bool], top: int) -> int:
     return k
 
 
-def place(site: Any, rule: LlamaCppRule, wanted: int, n_cpu_moe: int, host: str, field: str, names: tuple[str, str]) -> Placement:
+def place(
+    site: Site, rule: LlamaCppRule, wanted: int, n_cpu_moe: int, host: str, field: str, names: tuple[str, str]
+) -> Placement:
     """The placement of a deployment. ``wanted`` layers on the cards (negative: as many as fit); ``names`` of settings for errors.
 
     Raises `ConfigError` where cards or system memory do not hold their parts.
     """
-    sizes, layers = rule.sizes(site.model), site.model.layers + 1
+    sizes, layers = rule.sizes(site.model), site.spec.layers + 1
     best = fit_layers(sizes, room(site, rule), n_cpu_moe)
     found = best if wanted < 0 else last_layers(sizes, wanted, n_cpu_moe)
     if wanted >= 0 and sum(sizes.on_card(found)) > (have := room(site, rule, 0.0)):
@@ -103,7 +108,7 @@ def place(site: Any, rule: LlamaCppRule, wanted: int, n_cpu_moe: int, host: str,
         raise ConfigError(
             f"{field}.{names[0]}",
             wanted,
-            f"these layers and their KV cache take {size}, {site.accelerator.title} has {show_bytes(max(have, 0.0))} for them",
+            f"these layers and their KV cache take {size}, {site.card.title} has {show_bytes(max(have, 0.0))} for them",
             f"0..{most}",
             f"{layers - best.cpu_layers - best.head_on_cpu} fit with the usual margin; or a smaller {names[1]}, or fewer weight bits",
         )
@@ -111,7 +116,7 @@ def place(site: Any, rule: LlamaCppRule, wanted: int, n_cpu_moe: int, host: str,
 
 
 def on_host(
-    site: Any,
+    site: Site,
     sizes: Sizes,
     found: Placement,
     host: str,
@@ -123,11 +128,11 @@ def on_host(
     """``found`` with the processor that has the rest. Raises `ConfigError` where its memory does not hold it."""
     if found.whole:
         return replace(found, n_ubatch=n_ubatch)
-    if site.accelerator.vendor == "apple":
+    if site.card.vendor == "apple":
         raise NotModelledError(
             f"{field}.{names[0]}",
-            site.model.layers + 1 - found.cpu_layers - found.head_on_cpu,
-            f"{site.model.name} does not fit on {site.accelerator.title}, and layers on a processor that shares its memory are not modelled",
+            site.spec.layers + 1 - found.cpu_layers - found.head_on_cpu,
+            f"{site.spec.name} does not fit on {site.card.title}, and layers on a processor that shares its memory are not modelled",
             "all layers",
             f"a smaller {names[1]}, fewer weight bits or more memory",
         )
@@ -141,8 +146,8 @@ def on_host(
         raise ConfigError(
             f"{field}.host",
             host,
-            f"{site.model.name} fits neither on {site.accelerator.title} nor beside it: what is left takes {show_bytes(need)}, "
+            f"{site.spec.name} fits neither on {site.card.title} nor beside it: what is left takes {show_bytes(need)}, "
             f"{processor.title} has {show_bytes(processor.memory_bytes)}",
-            hint=f"a host with more memory, more cards, a smaller {names[1]} or fewer weight bits (weights are {site.model.weights})",
+            hint=f"a host with more memory, more cards, a smaller {names[1]} or fewer weight bits (weights are {site.spec.weights})",
         )
     return replace(found, host=processor, n_ubatch=n_ubatch, op_offload=op_offload)

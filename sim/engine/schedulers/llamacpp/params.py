@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
@@ -12,6 +12,9 @@ from sim.cost.placement import Placement
 from sim.engine.contract import EngineParams, Site
 from sim.engine.schedulers.llamacpp.fit import fit_context, place
 from sim.errors import ConfigError, NotModelledError
+
+if TYPE_CHECKING:
+    from sim.model.spec import ModelSpec
 
 _FIELD = "deployment.engine"
 PAD = 256  # contexts are rounded up to a multiple of this
@@ -65,7 +68,7 @@ class LlamaCppParams(EngineParams):
 def resolve_params(p: LlamaCppParams, site: Site) -> LlamaCppParams:
     """``server.cpp`` (automatic slots), ``llama_context`` (padding) and ``common/fit.cpp``. Raises ConfigError."""
     _check(p, site)
-    changes: dict[str, Any] = {}
+    changes: dict[str, object] = {}
     auto = p.n_parallel < 1
     changes["n_parallel"] = slots = 4 if auto else p.n_parallel
     changes["kv_unified"] = unified = auto if p.kv_unified is None else p.kv_unified
@@ -117,7 +120,7 @@ WINDOWED = ("gemma2", "gemma3", "gemma4", "gptoss", "cohere2", "exaone4", "olmo3
 """Beginnings of the model types whose windows llama.cpp knows (``set_swa_pattern``); it computes full attention for the others."""
 
 
-def check_windows(model: Any, swa_full: bool = False) -> None:
+def check_windows(model: ModelSpec | None, swa_full: bool = False) -> None:
     """Raise `NotModelledError` for windows that llama.cpp treats in another way than is modelled."""
     if model is None or not {"sliding", "chunked"} & set(model.kinds):
         return

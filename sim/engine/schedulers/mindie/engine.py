@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import inf
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -25,6 +25,11 @@ from sim.errors import ConfigError, NotModelledError
 from sim.jit import by_name, implement
 from sim.registry import register
 from sim.streams import stream
+
+if TYPE_CHECKING:
+    from sim.cost.step import StepCost
+    from sim.engine.recorder import Recorder
+    from sim.engine.seam import I4
 
 implement(
     MindieState,
@@ -69,7 +74,7 @@ def never_called(p: MindieParams) -> frozenset[str]:
 
 
 @register("engine")
-class Mindie(Scheduler):
+class Mindie(Scheduler[MindieParams]):
     """Huawei MindIE: separate prefill and decode batches, or chunked prefill; see the package's docstring."""
 
     name = "mindie"
@@ -108,7 +113,7 @@ class Mindie(Scheduler):
         """Ranks that share the experts, vote on each phase and step together, behind a front end that sends to the least loaded."""
         if site.dp == 1:
             return None
-        if not site.model.is_moe:
+        if not site.spec.is_moe:
             raise NotModelledError("deployment.dp", site.dp, "DP ranks of dense models are not modelled for MindIE", "1")
         if params.role != "PnD":
             raise NotModelledError("deployment.dp", site.dp, "DP ranks of roles P and D are not modelled", "1")
@@ -138,7 +143,7 @@ class Mindie(Scheduler):
         return params.token_budget + rows if params.enableChunkedPrefill else max(params.token_budget, rows)
 
     @classmethod
-    def extras(cls, params: MindieParams, site: Site) -> Any:
+    def extras(cls, params: MindieParams, site: Site) -> Extras | None:
         """Guesses of speculative decoding."""
         if params.gamma == 0 or params.plugin_params is None:
             return None
@@ -147,7 +152,9 @@ class Mindie(Scheduler):
         return Extras(plugin.method, params.gamma, notes=notes)
 
     @classmethod
-    def new_state(cls, params: MindieParams, site: Site, blocks: int, replica: int, recorder: Any, cost: Any) -> Any:
+    def new_state(
+        cls, params: MindieParams, site: Site, blocks: int, replica: int, recorder: Recorder, cost: StepCost
+    ) -> MindieState:
         """One server; ``blocks`` KV blocks. ``site.extra`` of a replay: ``recording``, ``gamma``, ``cpu_blocks``, ``longest``,
         ``empty_batch`` (time of a batch that only swaps)."""
         p, extra = params, site.extra
@@ -219,7 +226,7 @@ def host_blocks(p: MindieParams, site: Site) -> int:
     return int(p.cpuMemSize * GIB // block_bytes(d, p.cacheBlockSize))
 
 
-def accepted(right: tuple[float, ...], seed: int, replica: int) -> Any:
+def accepted(right: tuple[float, ...], seed: int, replica: int) -> I4:
     """i4[draws]: guesses of a step that are right, up to the first wrong one."""
     if not any(right):
         return np.zeros(1, np.int32)

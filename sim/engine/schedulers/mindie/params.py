@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -127,7 +127,7 @@ class MindieParams(EngineParams):
 
     @field_validator("plugin_params", mode="before")
     @classmethod
-    def _from_text(cls, value: Any) -> Any:
+    def _from_text(cls, value: object) -> object:
         return (json.loads(value) if value.strip() else None) if isinstance(value, str) else value
 
     @property
@@ -150,7 +150,7 @@ def resolve_params(p: MindieParams, site: Site) -> MindieParams:
     """Every setting filled in as MindIE does. Raises ConfigError, NotModelledError."""
     _refuse(p, site)
     plugins = p.plugin_params.names if p.plugin_params is not None else set()
-    new: dict[str, Any] = {
+    new: dict[str, object] = {
         "enableChunkedPrefill": p.enableChunkedPrefill
         if p.enableChunkedPrefill is not None
         else p.templateType == "Mix" or "splitfuse" in plugins,
@@ -169,7 +169,7 @@ def resolve_params(p: MindieParams, site: Site) -> MindieParams:
 
 def as_side(p: MindieParams, role: Role) -> MindieParams:
     """One side of a disaggregated deployment. Raises ConfigError."""
-    mine: Any = "P" if role == "prefill" else "D"
+    mine: Literal["P", "D"] = "P" if role == "prefill" else "D"
     if "inferMode" in p.model_fields_set and p.inferMode != "dmi":
         raise ConfigError(f"{FIELD}.inferMode", p.inferMode, f"the pool has the role {role}", "dmi")
     if p.role not in ("PnD", mine):

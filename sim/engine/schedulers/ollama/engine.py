@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 from sim.cost.extras import Extras
 from sim.cost.memory_rules import LlamaCppRule
@@ -16,9 +16,14 @@ from sim.engine.schedulers.ollama.runner import RunnerSettings, RunnerState, new
 from sim.jit import by_name
 from sim.registry import register
 
+if TYPE_CHECKING:
+    from sim.cost.step import StepCost
+    from sim.engine.recorder import Recorder
+    from sim.engine.state import EngineState
+
 
 @register("engine")
-class Ollama(Scheduler):
+class Ollama(Scheduler[OllamaParams]):
     """Ollama with one model loaded: llama-server behind a semaphore (0.30 and later) or Ollama's own runners (to 0.24)."""
 
     name = "ollama"
@@ -55,7 +60,9 @@ class Ollama(Scheduler):
         return Extras(placement=placement(params, site))
 
     @classmethod
-    def new_state(cls, params: OllamaParams, site: Site, blocks: int, replica: int, recorder: Any, cost: Any) -> Any:
+    def new_state(
+        cls, params: OllamaParams, site: Site, blocks: int, replica: int, recorder: Recorder, cost: StepCost
+    ) -> EngineState:
         """One loaded model."""
         p = params
         if p.runner == "llama-server":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -87,7 +87,7 @@ class OllamaParams(EngineParams):
 def resolve_params(p: OllamaParams, site: Site) -> OllamaParams:
     """``routes.go`` (context), ``sched.go`` (slots, batch). Raises ConfigError."""
     _check(p, site)
-    changes: dict[str, Any] = {}
+    changes: dict[str, object] = {}
     model, accelerator = site.model, site.accelerator
     slots = p.OLLAMA_NUM_PARALLEL
     if model is not None and model.architecture.lower().replace("_", "").startswith(_ONE_SLOT):
@@ -147,12 +147,12 @@ def placement(p: OllamaParams, site: Site) -> Placement | None:
 
 def classic_layout(p: OllamaParams, site: Site, free: int, require_full: bool) -> tuple[Shard, ...]:
     """Ollama to 0.24: layers on the cards with ``free`` bytes each. Raises `LoadRequiredFullError`."""
-    m, sizes = site.model, memory_rule(p).sizes(site.model)
+    m, sizes = site.spec, memory_rule(p).sizes(site.spec)
     layers = [int(w + e + kv) for w, e, kv in zip(sizes.layers, sizes.experts, sizes.kv, strict=True)]
     # GraphSize of llama models, of which llamarunner makes its estimate; ollamarunner allocates and tries again
     graph = 4 * p.n_ubatch * max(1 + 4 * m.hidden + p.n_ctx * (1 + m.heads), m.hidden + m.vocab)
     spare = max(layers) if p.runner == "llamarunner" else 0
-    metal = site.accelerator.vendor == "apple"
+    metal = site.card.vendor == "apple"
     gpus = [reserve(Gpu(str(i), free), graph + spare, p.OLLAMA_GPU_OVERHEAD, metal=metal) for i in range(site.tp)]
     return create_layout([*layers, int(sizes.head)], gpus, p.num_gpu, require_full, 1 << 62)
 

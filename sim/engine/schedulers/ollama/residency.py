@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil, inf
-from typing import Any, Literal, NamedTuple
+from typing import Generic, Literal, NamedTuple, TypeVar
 
 MAX_QUEUE = 512
 KEEP_ALIVE = 300.0
@@ -28,7 +28,7 @@ class Runner:
     references: int = 0
     session: float = KEEP_ALIVE
     expires: float = inf  # when its timer ends; infinite while requests are served
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, int | None] = field(default_factory=dict)
     ready: float = 0.0  # when it answers its health check
 
 
@@ -48,7 +48,7 @@ def find_runner_to_unload(runners: Sequence[Runner]) -> Runner | None:
     return next((r for r in order if r.references == 0), order[0] if order else None)
 
 
-def needs_reload(loaded: Mapping[str, Any], wanted: Mapping[str, Any], train_ctx: int) -> bool:
+def needs_reload(loaded: Mapping[str, int | None], wanted: Mapping[str, int | None], train_ctx: int) -> bool:
     """Whether the options differ in what a runner is started with. Absent keys (automatic) never cause a reload, nor does ``num_gpu`` < 0."""
     for name, value in wanted.items():
         if value is None or (name == "num_gpu" and value < 0):
@@ -83,7 +83,20 @@ class Action(NamedTuple):
     key: str
 
 
-class Residency:
+R = TypeVar("R")
+
+
+class Asked(NamedTuple, Generic[R]):
+    """A request for a model, and what it wants of the runner."""
+
+    key: str
+    request: R
+    session: float
+    options: Mapping[str, int | None]
+    train_ctx: int
+
+
+class Residency(Generic[R]):
     """The models of one host. ``room(key, others)``: does the model fit fully beside these runners (`must_evict`, `create_layout`)?
 
     A request is any value; `submit` it, then repeat `next_action`, and do what it says: after ``load`` and the time that takes, `loaded`;
@@ -94,18 +107,18 @@ class Residency:
     def __init__(self, room: Callable[[str, Sequence[Runner]], bool], max_loaded: int, max_queue: int = MAX_QUEUE) -> None:
         self._room, self._max_loaded, self._max_queue = room, max_loaded, max_queue
         self.runners: dict[str, Runner] = {}
-        self.pending: deque[tuple[str, Any, float, Mapping[str, Any], int]] = deque()
-        self.head: tuple[str, Any, float, Mapping[str, Any], int] | None = None
+        self.pending: deque[Asked[R]] = deque()
+        self.head: Asked[R] | None = None
         self.loading: str | None = None
         self.evicting: str | None = None
-        self._at_lock: list[tuple[Any, float]] = []
+        self._at_lock: list[tuple[R, float]] = []
 
     def submit(
         self,
         key: str,
-        request: Any,
+        request: R,
         session: float = KEEP_ALIVE,
-        options: Mapping[str, Any] | None = None,
+        options: Mapping[str, int | None] | None = None,
         train_ctx: int = 1 << 62,
     ) -> Literal["use", "wait", "busy"]:
         """A request for model ``key``. ``use``: it may go to its runner at once, past the queue; ``busy``: answer 503."""
@@ -119,11 +132,11 @@ class Residency:
             self._at_lock.append((request, session))
             return "wait"
         if self.head is None:
-            self.head = (key, request, session, options, train_ctx)
+            self.head = Asked(key, request, session, options, train_ctx)
         elif len(self.pending) >= self._max_queue:
             return "busy"
         else:
-            self.pending.append((key, request, session, options, train_ctx))
+            self.pending.append(Asked(key, request, session, options, train_ctx))
         return "wait"
 
     def next_action(self) -> Action | None:
@@ -153,7 +166,7 @@ class Residency:
         self.evicting = runner.key
         return Action("evict", runner.key)
 
-    def take_head(self) -> Any:
+    def take_head(self) -> R:
         """The request at the head gets its (loaded) runner."""
         assert self.head is not None
         key, request, session, _, _ = self.head
@@ -161,31 +174,31 @@ class Residency:
         self._use(self.runners[key], session)
         return request
 
-    def take_waiting(self, key: str) -> list[Any]:
+    def take_waiting(self, key: str) -> list[R]:
         """The requests that came for this model while it was loading: after `take_head`, they get its runner at once."""
         waiting, self._at_lock = self._at_lock, []
         for _, session in waiting:
             self._use(self.runners[key], session)
         return [request for request, _ in waiting]
 
-    def drop(self, gone: Callable[[Any], bool]) -> None:
+    def drop(self, gone: Callable[[R], bool]) -> None:
         """Forget waiting requests whose client has left; one whose model is loading stays until that is done."""
-        self.pending = deque(p for p in self.pending if not gone(p[1]))
+        self.pending = deque(p for p in self.pending if not gone(p.request))
 
-    def loaded(self, key: str, vram: float, now: float, options: Mapping[str, Any] | None = None) -> Runner:
+    def loaded(self, key: str, vram: float, now: float, options: Mapping[str, int | None] | None = None) -> Runner:
         """The model is ready; `next_action` will say ``use``."""
         self.loading = None
         runner = self.runners[key] = Runner(key, vram=vram, ready=now, options=dict(options or {}))
         return runner
 
-    def failed(self) -> Any:
+    def failed(self) -> R:
         """The load has failed: the request at the head, to be answered with an error."""
         assert self.head is not None
         self.loading = None
         key, request, _, options, train_ctx = self.head
         self.head = None
         for waiting, session in reversed(self._at_lock):  # without a runner they go through the queue
-            self.pending.appendleft((key, waiting, session, options, train_ctx))
+            self.pending.appendleft(Asked(key, waiting, session, options, train_ctx))
         self._at_lock = []
         return request
 

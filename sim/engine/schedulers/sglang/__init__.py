@@ -37,8 +37,9 @@ delayer, ``routing-key`` order, tlru eviction, ``truncation_align``. They are re
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import astuple, replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -63,6 +64,15 @@ from sim.errors import ConfigError
 from sim.jit import by_name, implement, kernel, new
 from sim.model import load_model
 from sim.registry import register
+
+if TYPE_CHECKING:
+    from sim.cost.profile import EngineProfile
+    from sim.cost.step import StepCost
+    from sim.engine.recorder import Recorder
+    from sim.engine.seam import Group
+    from sim.engine.state import EngineState
+    from sim.engine.tiers.plan import TierPlan
+    from sim.model.spec import ModelSpec
 
 implement(
     SglangState,
@@ -197,7 +207,7 @@ def _hierarchical(p, slots, host, replica, recorder, cost, told, right, twister,
 
 
 @register("engine")
-class Sglang(Scheduler):
+class Sglang(Scheduler[SglangParams]):
     """SGLang: radix cache, overlap schedule, prefill-first batches."""
 
     name = "sglang"
@@ -219,7 +229,7 @@ class Sglang(Scheduler):
     @classmethod
     def max_context(cls, params: SglangParams, site: Site) -> int:
         """``context_length``, by default the model's."""
-        return params.context_length or int(site.model.max_position)
+        return params.context_length or int(site.spec.max_position)
 
     @classmethod
     def resolve(cls, params: SglangParams, site: Site) -> SglangParams:
@@ -227,7 +237,9 @@ class Sglang(Scheduler):
         return settings.resolve(params, site)
 
     @classmethod
-    def new_state(cls, params: SglangParams, site: Site, blocks: int, replica: int, recorder: Any, cost: Any) -> Any:
+    def new_state(
+        cls, params: SglangParams, site: Site, blocks: int, replica: int, recorder: Recorder, cost: StepCost
+    ) -> EngineState:
         """One scheduler process. ``blocks``: KV pages of ``page_size`` tokens."""
         p = params
         page = p.page_size
@@ -310,12 +322,12 @@ class Sglang(Scheduler):
         return state
 
     @classmethod
-    def tiers(cls, params: SglangParams, site: Site, blocks: int) -> Any:
+    def tiers(cls, params: SglangParams, site: Site, blocks: int) -> TierPlan | None:
         """HiCache's host memory."""
         return host_plan(params, site, pool_tokens(params, blocks))
 
     @classmethod
-    def group(cls, states: Any, recorder: Any) -> Any:
+    def group(cls, states: Sequence[EngineState], recorder: Recorder) -> Group:
         """Servers with HiCache say what their host memory did."""
         if not has_host(states[0]):
             return super().group(states, recorder)
@@ -324,12 +336,14 @@ class Sglang(Scheduler):
         return HostEngines(states, recorder)
 
     @classmethod
-    def memory_rule(cls, params: SglangParams, site: Site) -> Any:
+    def memory_rule(cls, params: SglangParams, site: Site) -> SglangRule:
         """With the pools that the model gets."""
         slots = params.max_mamba_cache_size
         if slots is None and params.disable_radix_cache:
             slots = params.max_running_requests  # nobody else needs one
-        rule = replace(super().memory_rule(params, site), block_size=params.page_size, max_mamba_cache_size=slots)
+        rule = super().memory_rule(params, site)
+        assert isinstance(rule, SglangRule)
+        rule = replace(rule, block_size=params.page_size, max_mamba_cache_size=slots)
         return replace(rule, keeps=pools.keeps(params, site.model))
 
     @classmethod
@@ -338,7 +352,7 @@ class Sglang(Scheduler):
         return (*super().cache_notes(params, site), *older_host("sglang", params.version, cls.version))
 
     @classmethod
-    def caches(cls, params: SglangParams, model: Any) -> tuple[str, ...]:
+    def caches(cls, params: SglangParams, model: ModelSpec | None) -> tuple[str, ...]:
         """All kinds, but for what `pools.unmodelled` names."""
         return pools.kept(params, model)
 
@@ -363,7 +377,7 @@ class Sglang(Scheduler):
         return params.max_running_requests or 0
 
     @classmethod
-    def host(cls, params: SglangParams, profile: Any) -> Any:
+    def host(cls, params: SglangParams, profile: EngineProfile) -> EngineProfile:
         """The profile with the decode graphs of these settings: batches are padded to the next one, larger ones are launched kernel by kernel."""
         made = super().host(params, profile)
         if not made.graph_sizes or params.cuda_graph_max_bs is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from sim.engine.contract import Site
 from sim.engine.schedulers.sglang.pools import kind_of
@@ -10,10 +10,13 @@ from sim.engine.schedulers.sglang.state import PLAIN
 from sim.engine.tiers.plan import TierPlan, bytes_per_token, host_memory
 from sim.errors import ConfigError, NotModelledError
 
+if TYPE_CHECKING:
+    from sim.engine.schedulers.sglang.params import SglangParams
+
 _SETTINGS = ("hicache_ratio", "hicache_size", "hicache_write_policy", "hicache_io_backend", "hicache_mem_layout")
 
 
-def check_hicache(p: Any, site: Site) -> None:
+def check_hicache(p: SglangParams, site: Site) -> None:
     """Raises `ConfigError` and `NotModelledError`."""
     if p.hicache_storage_backend is not None:
         why = "storage behind host memory is not modelled"
@@ -41,13 +44,13 @@ def check_hicache(p: Any, site: Site) -> None:
         )
 
 
-def pool_tokens(p: Any, blocks: int) -> int:
+def pool_tokens(p: SglangParams, blocks: int) -> int:
     """Tokens of the device's pool of so many pages."""
     tokens: int = blocks * p.page_size
     return tokens if p.max_total_tokens is None else min(tokens, p.max_total_tokens // p.page_size * p.page_size)
 
 
-def host_tokens(p: Any, site: Site, device: int) -> int:
+def host_tokens(p: SglangParams, site: Site, device: int) -> int:
     """Tokens that host memory keeps beside ``device`` of them; whole pages. *Source*: ``mem_cache/memory_pool_host.py: HostKVCache``."""
     if not p.enable_hierarchical_cache:
         return 0
@@ -57,7 +60,7 @@ def host_tokens(p: Any, site: Site, device: int) -> int:
     return int(tokens) // p.page_size * p.page_size
 
 
-def host_plan(p: Any, site: Site, device: int) -> TierPlan | None:
+def host_plan(p: SglangParams, site: Site, device: int) -> TierPlan | None:
     """The tier of a replica whose device keeps ``device`` tokens; None: there is none. Its blocks are tokens."""
     tokens = host_tokens(p, site, device)
     if tokens == 0:

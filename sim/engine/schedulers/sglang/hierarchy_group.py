@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,6 +11,10 @@ from sim.engine.kv.radix_host import EVICTED, LOADED, SKIPPED, WRITTEN
 from sim.engine.tiers.counts import BLOCKS_READ, BLOCKS_SKIPPED, BLOCKS_WRITTEN, N_COUNTS, TIER, tiers_use
 from sim.engine.tiers.group import GroupWithTiers, carry_counts, copy_counts
 from sim.jit import kernel
+
+if TYPE_CHECKING:
+    from sim.engine.state import EngineState
+    from sim.engine.tiers.counts import TiersUse
 
 
 @kernel
@@ -38,11 +42,11 @@ def _figures(states, counts, evicted):
 class HostEngines(GroupWithTiers):
     """Host memory is the only tier."""
 
-    def renewed(self, replica: int, fresh: Any) -> None:
+    def renewed(self, replica: int, fresh: EngineState) -> None:
         """Another process takes a replica's place."""
         _carry_over(self._states, replica, fresh)
 
-    def tiers(self) -> dict[str, Any]:
+    def tiers(self) -> TiersUse:
         """What host memory did so far."""
         counts, evicted = np.zeros((self.n, N_COUNTS)), np.zeros(1)
         _figures(self._states, counts, evicted)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-from pydantic import Field, PrivateAttr
+from pydantic import Field, JsonValue, PrivateAttr
 
 from sim.cost.drafts import DraftMethod, acceptance
 from sim.engine.contract import EngineParams, Site
@@ -52,7 +52,7 @@ class SglangParams(EngineParams):
     max_total_tokens: int | None = Field(None, ge=1, description="cap of the KV pool in tokens")
     max_queued_requests: int | None = Field(None, ge=1, description="waiting requests beyond which new ones are turned away")
     context_length: int | None = Field(None, ge=1, description="longest prompt and output together; default from the model")
-    json_model_override_args: dict[str, Any] | None = Field(
+    json_model_override_args: dict[str, JsonValue] | None = Field(
         None, description="overrides of the model's config: lengths and RoPE scaling"
     )
     SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN: bool = Field(False, description="accept a context_length above the derived one")
@@ -246,7 +246,7 @@ def as_side(params: SglangParams, role: Role) -> SglangParams:
     """Settings of a prefill or decode pool. Raises ConfigError."""
     if params.disaggregation_mode not in ("null", role):
         raise ConfigError("engine.disaggregation_mode", params.disaggregation_mode, f"contradicts role {role} of the pool", role)
-    new: dict[str, Any] = {"disaggregation_mode": role}
+    new: dict[str, object] = {"disaggregation_mode": role}
     if role == "decode":
         new["disable_radix_cache"] = True  # as upstream by default: nothing is matched on the decode side
     made = params.model_copy(update=new)
@@ -298,7 +298,7 @@ def resolve(params: SglangParams, site: Site) -> SglangParams:
     refuse(params, site)
     server = server_site(params, site)
     chunk, max_bs = defaults_by_memory(server)
-    new: dict[str, Any] = {}
+    new: dict[str, object] = {}
     if params.speculative_algorithm not in (None, "NGRAM") and params.speculative_eagle_topk == 1:
         new["speculative_num_draft_tokens"] = params.speculative_num_steps + 1  # as upstream: a chain has one token per step
     if site.pp > 1:

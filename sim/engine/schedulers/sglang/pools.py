@@ -10,13 +10,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import lcm
-from typing import Any
+from typing import TYPE_CHECKING
 
 from sim.cost.sglang_pools import Keeps
 from sim.engine.contract import Site
 from sim.engine.schedulers.sglang.state import PLAIN, STATES, WINDOW
 from sim.errors import ConfigError, NotModelledError
 from sim.model.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from sim.engine.schedulers.sglang.params import SglangParams
 
 _WINDOWED = ("llama4", "gptoss", "mimov2", "step3p5", "gemma4", "laguna", "mellum", "museglimmer", "inkling")
 _TRACKS = (
@@ -51,7 +54,7 @@ def _named(model: ModelSpec, names: tuple[str, ...]) -> bool:
     return model.architecture.lower().replace("_", "").replace(".", "").startswith(names)
 
 
-def unmodelled(params: Any, model: ModelSpec) -> str:
+def unmodelled(params: SglangParams, model: ModelSpec) -> str:
     """Why the pools of such a model are approximated under these settings; empty: they are not."""
     if params.speculative_algorithm is not None:
         return "speculative decoding"
@@ -60,7 +63,7 @@ def unmodelled(params: Any, model: ModelSpec) -> str:
     return "DeepSeek V4's own pools" if _named(model, ("deepseekv4",)) else ""
 
 
-def kind_of(params: Any, model: Any) -> int:
+def kind_of(params: SglangParams, model: ModelSpec | None) -> int:
     """What there is beside the pool of full KV."""
     if not isinstance(model, ModelSpec) or unmodelled(params, model):
         return PLAIN
@@ -70,12 +73,12 @@ def kind_of(params: Any, model: Any) -> int:
     return WINDOW if windowed and not params.disable_hybrid_swa_memory and _named(model, _WINDOWED) else PLAIN
 
 
-def kept(params: Any, model: ModelSpec) -> tuple[str, ...]:
+def kept(params: SglangParams, model: ModelSpec) -> tuple[str, ...]:
     """Kinds of layer that forget whose memory is managed as the engine does it."""
     return () if unmodelled(params, model) else ("sliding", "chunked", "linear")
 
 
-def keeps(params: Any, model: ModelSpec) -> Keeps:
+def keeps(params: SglangParams, model: ModelSpec) -> Keeps:
     """What the memory is divided into (`sim.cost.sglang_pools`)."""
     if unmodelled(params, model):
         return "mean"
@@ -87,9 +90,9 @@ def window_of(model: ModelSpec) -> int:
     return model.window if "chunked" in model.kinds else model.window - 1
 
 
-def with_strategy(params: Any, model: Any) -> dict[str, Any]:
+def with_strategy(params: SglangParams, model: ModelSpec | None) -> dict[str, object]:
     """What ``auto`` for the states in the cache becomes, and what follows from it. Raises ConfigError, NotModelledError."""
-    if kind_of(params, model) != STATES or params.disable_radix_cache:
+    if model is None or kind_of(params, model) != STATES or params.disable_radix_cache:
         return {}
     field, wanted = "engine.mamba_radix_cache_strategy", params.mamba_radix_cache_strategy
     tracks = _named(model, _TRACKS) and params.linear_attn_backend == "triton"
@@ -113,7 +116,7 @@ def with_strategy(params: Any, model: Any) -> dict[str, Any]:
     return {"mamba_radix_cache_strategy": wanted}
 
 
-def slots_of_request(params: Any) -> int:
+def slots_of_request(params: SglangParams) -> int:
     """Slots that a running request may need: its own, those that track, and states it keeps others from evicting."""
     if params.disable_radix_cache:
         return 1
@@ -122,7 +125,7 @@ def slots_of_request(params: Any) -> int:
     return 5 if params.mamba_radix_cache_strategy == "extra_buffer" and not params.disable_overlap_schedule else 4
 
 
-def second_pool(params: Any, site: Site, tokens: int) -> Second | None:
+def second_pool(params: SglangParams, site: Site, tokens: int) -> Second | None:
     """The pool beside ``tokens`` of full KV; None: there is none. Sizes as the memory budget has them. Raises ConfigError."""
     model, page, extra = site.model, params.page_size, site.extra
     kind = kind_of(params, model)

@@ -8,14 +8,17 @@ on any rank takes the decode graph from all), ``server_args.py`` (what is divide
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import sim.engine.confer  # noqa: F401 - declares the functions implemented here
 from sim.engine.contract import Ranks, Site
 from sim.errors import ConfigError, NotModelledError
 
+if TYPE_CHECKING:
+    from sim.engine.schedulers.sglang.params import SglangParams
 
-def refuse_ranks(params: Any, site: Site) -> None:
+
+def refuse_ranks(params: SglangParams, site: Site) -> None:
     """Raise for what DP attention needs (`ConfigError`) or what is not modelled with it (`NotModelledError`)."""
     if not params.enable_dp_attention:
         return
@@ -37,27 +40,27 @@ def refuse_ranks(params: Any, site: Site) -> None:
         )
 
 
-def server_site(params: Any, site: Site) -> Site:
+def server_site(params: SglangParams, site: Site) -> Site:
     """The site as the server's arguments see it: under DP attention ``--tp`` counts the accelerators of all ranks."""
     return replace(site, tp=site.tp * site.dp) if params.enable_dp_attention else site
 
 
-def graph_reserve(params: Any, site: Site, max_bs: int) -> float:
+def graph_reserve(params: SglangParams, site: Site, max_bs: int) -> float:
     """MiB that the decode graphs of DP attention take beside those of a single rank."""
     if not params.enable_dp_attention:
         return 0.0
     return (3.0 + (1.5 if max_bs > 300 else 0.0)) * max_bs * site.dp
 
 
-def divided(params: Any, site: Site) -> Any:
+def divided(params: SglangParams, site: Site) -> SglangParams:
     """``chunked_prefill_size`` and ``max_running_requests`` are those of all ranks together. Raises `ConfigError`."""
     if not params.enable_dp_attention:
         return params
-    new: dict[str, Any] = {}
+    new: dict[str, int] = {}
     chunk, most = params.chunked_prefill_size, params.max_running_requests
     if chunk > 0:
-        new["chunked_prefill_size"] = chunk // site.dp
-        if new["chunked_prefill_size"] == 0 or new["chunked_prefill_size"] % params.page_size:
+        new["chunked_prefill_size"] = own = chunk // site.dp
+        if own == 0 or own % params.page_size:
             raise ConfigError(
                 "engine.chunked_prefill_size", chunk, f"must be a multiple of {site.dp} ranks × page_size {params.page_size}"
             )
@@ -65,11 +68,11 @@ def divided(params: Any, site: Site) -> Any:
         new["max_running_requests"] = most // site.dp
         if most < site.dp:
             raise ConfigError("engine.max_running_requests", most, "is divided by the ranks", f"at least {site.dp}")
-        new["cuda_graph_max_bs"] = min(params.cuda_graph_max_bs, most // site.dp)
+        new["cuda_graph_max_bs"] = min(params.cuda_graph_max_bs or most, most // site.dp)
     return params.model_copy(update=new)
 
 
-def ranks_of(params: Any, site: Site) -> Ranks:
+def ranks_of(params: SglangParams, site: Site) -> Ranks:
     """The ranks behind the data-parallel controller."""
     settings = {"load_balance_method": params.load_balance_method, "load_watch_interval": params.load_watch_interval}
     return Ranks(site.dp, params.enable_dp_attention, "sglang_dp", settings)

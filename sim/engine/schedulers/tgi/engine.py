@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -20,6 +20,12 @@ from sim.jit import by_name
 from sim.registry import register
 from sim.streams import stream
 
+if TYPE_CHECKING:
+    from sim.cost.step import StepCost
+    from sim.engine.recorder import Recorder
+    from sim.engine.seam import I8
+    from sim.engine.state import EngineState
+
 LEG = 1024
 """Tokens generated before a request is queued anew (router/src/infer/mod.rs)."""
 _DRAWS = 8191
@@ -28,7 +34,7 @@ _NO_BLOCKS = frozenset({"allocate", "release"})
 
 
 @register("engine")
-class Tgi(Scheduler):
+class Tgi(Scheduler[TgiParams]):
     """Hugging Face Text Generation Inference; see the package's docstring."""
 
     name = "tgi"
@@ -64,10 +70,12 @@ class Tgi(Scheduler):
     @classmethod
     def max_context(cls, params: TgiParams, site: Site) -> int:
         """``max_total_tokens`` where it is given, even above the model's length: the launcher does not compare them."""
-        return int(params.max_total_tokens or site.model.max_position)
+        return int(params.max_total_tokens or site.spec.max_position)
 
     @classmethod
-    def new_state(cls, params: TgiParams, site: Site, blocks: int, replica: int, recorder: Any, cost: Any) -> Any:
+    def new_state(
+        cls, params: TgiParams, site: Site, blocks: int, replica: int, recorder: Recorder, cost: StepCost
+    ) -> EngineState:
         """One server; ``blocks`` KV blocks of ``params.block_size`` tokens, as measured by the warm-up."""
         p, v3, model = params, params.backend == "v3", site.model
         prefill = p.max_batch_prefill_tokens or 4096
@@ -144,7 +152,7 @@ class Tgi(Scheduler):
         return -(-prefill // block) * block + rows * (1 + params.speculate)
 
 
-def accepted(probabilities: tuple[float, ...], seed: int, replica: int) -> Any:
+def accepted(probabilities: tuple[float, ...], seed: int, replica: int) -> I8:
     """Draws of the tokens a decode step yields: one and the guesses up to the first wrong one. i8[draws]."""
     if not probabilities:
         return np.ones(1, np.int64)

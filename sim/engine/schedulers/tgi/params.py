@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -10,6 +10,10 @@ from sim.engine.contract import EngineParams, Site
 from sim.engine.releases import check_release
 from sim.engine.schedulers.tgi.prefill import DEFAULT, card_of, family, prefill_budget
 from sim.errors import ConfigError, NotModelledError
+
+if TYPE_CHECKING:
+    from sim.hardware.accelerator import Accelerator
+    from sim.model.spec import ModelSpec
 
 NEWEST = "3.3"
 Attention = Literal["flashinfer", "flashdecoding", "paged"]
@@ -91,7 +95,7 @@ def resolve_params(p: TgiParams, site: Site) -> TgiParams:
     _check(p)
     _check_model(site.model)
     model, accelerator = site.model, site.accelerator
-    changes: dict[str, Any] = _attention(p, model, accelerator)
+    changes: dict[str, object] = _attention(p, model, accelerator)
     if model is not None and family(model).startswith(_NO_CHUNKING):
         changes["prefill_chunking"] = False
     if p.max_batch_prefill_tokens is None:
@@ -104,7 +108,7 @@ def resolve_params(p: TgiParams, site: Site) -> TgiParams:
     return p.model_copy(update=changes)
 
 
-def _attention(p: TgiParams, model: Any, accelerator: Any) -> dict[str, Any]:
+def _attention(p: TgiParams, model: ModelSpec | None, accelerator: Accelerator | None) -> dict[str, object]:
     attention, caching = p.attention, p.prefix_caching
     if p.backend == "v2" or not p.flash:
         if caching:
@@ -144,7 +148,7 @@ def _check_site(site: Site) -> None:
         )
 
 
-def _check_model(model: Any) -> None:
+def _check_model(model: ModelSpec | None) -> None:
     if model is not None and "linear" in model.kinds:
         why = "TGI has no model with recurrent layers but Mamba, whose batches are not modelled"
         raise NotModelledError("model", model.name, why, "a model without them")

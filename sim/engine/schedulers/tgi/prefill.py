@@ -6,13 +6,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sim.model import ModelSpec
+
+if TYPE_CHECKING:
+    from sim.hardware.accelerator import Accelerator
 
 DEFAULT = 4096
 _OF_FAMILY = MappingProxyType({"qwen2vl": 10_000, "qwen25vl": 10_000, "gemma3": 8_000})
@@ -87,17 +91,19 @@ def prefill_budget(
     return PrefillBudget(flop, optimal, token_vram, model_vram, maximum, max(value, 1))
 
 
-def card_of(accelerator: Any) -> str | None:
+def card_of(accelerator: Accelerator) -> str | None:
     """How the launcher sees an accelerator of ours: by the name its driver gives."""
     return _KNOWN_AS.get(accelerator.device_name.lower().replace(" ", "-"))
 
 
-def check_row(row: dict[str, Any]) -> dict[str, Any]:
+def check_row(row: Mapping[str, object]) -> dict[str, object]:
     """The figures of one recorded row (``model, gpu, num_shard``, memory in MiB at the end of ``note``)."""
     from sim.model import load_model
 
     mib = re.search(r"(\d+)\s*$", str(row["note"]))
     if mib is None:
         raise ValueError("note without memory in MiB")
-    budget = prefill_budget(load_model(str(row["model"]).lower()), str(row["gpu"]), int(mib[1]) * 2**20, int(row["num_shard"]))
+    budget = prefill_budget(
+        load_model(str(row["model"]).lower()), str(row["gpu"]), int(mib[1]) * 2**20, int(str(row["num_shard"]))
+    )
     return {name: getattr(budget, name) for name in PrefillBudget.__dataclass_fields__}

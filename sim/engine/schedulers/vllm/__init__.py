@@ -38,8 +38,8 @@ are refused.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from sim.cost.drafts import acceptance, estimate_note
 from sim.cost.extras import Extras
@@ -51,7 +51,7 @@ from sim.engine.schedulers.vllm import params as settings
 from sim.engine.schedulers.vllm.connectors import tiers_of
 from sim.engine.schedulers.vllm.kv_layers import KvLayout, kv_layout, refuse_idle
 from sim.engine.schedulers.vllm.making import core_arguments, new_groups, pool_of
-from sim.engine.schedulers.vllm.params import VllmParams, is_v0
+from sim.engine.schedulers.vllm.params import V, VllmParams, is_v0
 from sim.engine.schedulers.vllm.plain_caches import plain_caches
 from sim.engine.schedulers.vllm.plan import plan_step
 from sim.engine.schedulers.vllm.ranks import at_rest_vllm, confer_vllm, heed_vllm, unfinished_vllm
@@ -65,6 +65,16 @@ from sim.errors import ConfigError, NotModelledError
 from sim.jit import implement
 from sim.model import load_model
 from sim.registry import register
+
+if TYPE_CHECKING:
+    from typing import ClassVar
+
+    from sim.cost.memory import Rule
+    from sim.cost.profile import EngineProfile
+    from sim.cost.step import StepCost
+    from sim.engine.recorder import Recorder
+    from sim.engine.state import EngineState
+    from sim.engine.tiers.plan import TierPlan
 
 implement(
     VllmState,
@@ -85,11 +95,11 @@ plain_caches(VllmState)
 
 
 @register("engine")
-class Vllm(Scheduler):
+class Vllm(Scheduler[V]):
     """vLLM V1: one token budget for everything, paged KV, prefix caching, recompute preemption."""
 
     name = "vllm"
-    Params = VllmParams
+    Params: ClassVar[type[VllmParams]] = VllmParams
     version = "0.33.0"
     models = (
         "vLLM 0.33.0: v1/core/sched/{scheduler,async_scheduler}.py, v1/core/{kv_cache_manager,block_pool}.py, v1/engine/core.py"
@@ -107,7 +117,7 @@ class Vllm(Scheduler):
     )
 
     @classmethod
-    def edition(cls, settings: Mapping[str, Any]) -> type[Scheduler]:
+    def edition(cls, settings: Mapping[str, object]) -> type[Scheduler[Any]]:
         """V0 for versions 0.2 to 0.7."""
         if cls is Vllm and is_v0(settings.get("version")):
             from sim.engine.schedulers.vllm_v0 import VllmV0
@@ -116,7 +126,7 @@ class Vllm(Scheduler):
         return cls
 
     @classmethod
-    def resolve(cls, params: VllmParams, site: Site) -> VllmParams:
+    def resolve(cls, params: V, site: Site) -> V:
         """Engine arguments with vLLM's defaults for hardware, model and version."""
         resolved = settings.resolve(params, site)
         if not site.extra.get("recording"):
@@ -128,7 +138,7 @@ class Vllm(Scheduler):
         return resolved
 
     @classmethod
-    def memory_rule(cls, params: VllmParams, site: Site) -> Any:
+    def memory_rule(cls, params: V, site: Site) -> Rule | None:
         """The rule of the version, or of the CPU platform."""
         if site.accelerator is not None and site.accelerator.is_cpu:
             return VllmCpuRule(
@@ -151,18 +161,18 @@ class Vllm(Scheduler):
         )
 
     @classmethod
-    def layout(cls, params: VllmParams, site: Site) -> KvLayout | None:
+    def layout(cls, params: V, site: Site) -> KvLayout | None:
         """How the caches of a model with windows or states are laid out; None: as if all layers had full attention."""
         return None if site.accelerator is not None and site.accelerator.is_cpu else kv_layout(params, site)
 
     @classmethod
-    def cache_notes(cls, params: VllmParams, site: Site) -> tuple[str, ...]:
+    def cache_notes(cls, params: V, site: Site) -> tuple[str, ...]:
         """What is left out of the groups, or that there are none."""
         layout = cls.layout(params, site)
         return super().cache_notes(params, site) if layout is None else layout.notes
 
     @classmethod
-    def new_state(cls, params: VllmParams, site: Site, blocks: int, replica: int, recorder: Any, cost: Any) -> Any:
+    def new_state(cls, params: V, site: Site, blocks: int, replica: int, recorder: Recorder, cost: StepCost) -> EngineState:
         """One engine core. ``blocks``: KV blocks including the null block, as vLLM logs them."""
         p = params
         blocks = p.num_gpu_blocks_override or blocks
@@ -188,12 +198,12 @@ class Vllm(Scheduler):
         return cls.constructor(p)(*arguments)
 
     @classmethod
-    def tiers(cls, params: VllmParams, site: Site, blocks: int) -> Any:
+    def tiers(cls, params: V, site: Site, blocks: int) -> TierPlan | None:
         """Host memory and more behind the KV cache."""
         return tiers_of(params, site)
 
     @classmethod
-    def group(cls, states: Sequence[Any], recorder: Any) -> Group:
+    def group(cls, states: Sequence[EngineState], recorder: Recorder) -> Group:
         """Engines with KV groups can say what each of them holds."""
         if type(states[0]).__name__.startswith("TieredState"):
             from sim.engine.schedulers.vllm.tiered.group import TieredEngines
@@ -206,16 +216,16 @@ class Vllm(Scheduler):
         return GroupedEngines(states, recorder)
 
     @classmethod
-    def balances(cls, params: VllmParams) -> bool:
+    def balances(cls, params: V) -> bool:
         """Whether no data-parallel rank admits while another's batch is full: not in vLLM itself."""
         return False
 
     @classmethod
-    def ranks(cls, params: VllmParams, site: Site) -> Ranks | None:
+    def ranks(cls, params: V, site: Site) -> Ranks | None:
         """Ranks of a mixture of experts share the experts and step together; those of a dense model are engines of their own."""
         if site.dp == 1:
             return super().ranks(params, site)
-        together = bool(site.model.is_moe)
+        together = bool(site.spec.is_moe)
         if together and site.pp > 1:
             raise NotModelledError("deployment.pp", site.pp, "pipeline stages of ranks that step together are not modelled", "1")
         if params.kv_transfer_config is not None:
@@ -226,12 +236,12 @@ class Vllm(Scheduler):
         return Ranks(site.dp, together, "vllm_dp", servers, params.dp_sync_interval or 16)
 
     @classmethod
-    def constructor(cls, params: VllmParams) -> Any:
+    def constructor(cls, params: V) -> Callable[..., EngineState]:
         """The kernel that makes a state: variants with a schedule of their own have their own (see `VllmFields`)."""
         return new_vllm
 
     @classmethod
-    def host(cls, params: VllmParams, profile: Any) -> Any:
+    def host(cls, params: V, profile: EngineProfile) -> EngineProfile:
         """The profile with the graphs of these settings: decode batches are padded to the next captured size."""
         made = super().host(params, profile)
         if not made.graph_sizes:
@@ -241,27 +251,27 @@ class Vllm(Scheduler):
         )
 
     @classmethod
-    def overlaps(cls, params: VllmParams) -> bool | None:
+    def overlaps(cls, params: V) -> bool | None:
         """``async_scheduling``."""
         return params.async_scheduling
 
     @classmethod
-    def eager(cls, params: VllmParams) -> bool:
+    def eager(cls, params: V) -> bool:
         """``enforce_eager``."""
         return params.enforce_eager
 
     @classmethod
-    def most_running(cls, params: VllmParams) -> int:
+    def most_running(cls, params: V) -> int:
         """``max_num_seqs``."""
         return params.max_num_seqs or 0
 
     @classmethod
-    def must_fit(cls, params: VllmParams) -> int | None:
+    def must_fit(cls, params: V) -> int | None:
         """``max_model_len``."""
         return params.max_model_len
 
     @classmethod
-    def extras(cls, params: VllmParams, site: Site) -> Extras:
+    def extras(cls, params: V, site: Site) -> Extras:
         """Drafts and adapters."""
         lora_rank = params.max_lora_rank if params.enable_lora else 0
         s = params.speculative_config
@@ -274,21 +284,21 @@ class Vllm(Scheduler):
         return Extras(s.method, s.num_speculative_tokens, draft, lora_rank, notes=notes)
 
     @classmethod
-    def adapters(cls, params: VllmParams) -> Adapters | None:
+    def adapters(cls, params: V) -> Adapters | None:
         """``max_loras`` on the device, ``max_cpu_loras`` in host memory."""
         return settings.adapters_of(params)
 
     @classmethod
-    def as_side(cls, params: VllmParams, role: Role) -> VllmParams:
+    def as_side(cls, params: V, role: Role) -> V:
         """With the connector of the role; times of its own would contradict those of the fleet's links."""
         return settings.as_side(params, role)
 
     @classmethod
-    def max_context(cls, params: VllmParams, site: Site) -> int:
+    def max_context(cls, params: V, site: Site) -> int:
         """``max_model_len``, which the model's length may be below where the check is overridden."""
-        return int(params.max_model_len or site.model.max_position)
+        return int(params.max_model_len or site.spec.max_position)
 
     @classmethod
-    def max_batch_tokens(cls, params: VllmParams, site: Site) -> int:
+    def max_batch_tokens(cls, params: V, site: Site) -> int:
         """The token budget of a step."""
         return int(params.max_num_batched_tokens or 8192)

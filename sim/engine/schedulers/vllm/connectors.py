@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -11,6 +11,9 @@ from sim.engine.effect import needs
 from sim.engine.tiers.plan import GIB, Medium, TierPlan, bytes_per_token, host_memory
 from sim.errors import ConfigError, NotModelledError
 from sim.units import Bytes, Seconds
+
+if TYPE_CHECKING:
+    from sim.engine.schedulers.vllm.params import VllmParams
 
 TO_TIERS = ("OffloadingConnector", "LMCacheConnectorV1")
 Connector = Literal["NixlConnector", "OffloadingConnector", "LMCacheConnectorV1"]
@@ -89,7 +92,7 @@ def _changed(given: BaseModel, name: str) -> bool:
     return bool(getattr(given, name) != type(given).model_fields[name].default)
 
 
-def connector_of(p: Any) -> KVTransferConfig | None:
+def connector_of(p: VllmParams) -> KVTransferConfig | None:
     """The connector, given or derived from ``kv_offloading_size`` (``config/vllm.py: _post_init_kv_transfer_config``). Raises `ConfigError`."""
     given: KVTransferConfig | None = p.kv_transfer_config
     if p.kv_offloading_size is None:
@@ -104,7 +107,7 @@ def connector_of(p: Any) -> KVTransferConfig | None:
     return KVTransferConfig(kv_connector="OffloadingConnector", kv_role="kv_both", kv_connector_extra_config=extra)
 
 
-def check_connector(p: Any, site: Site) -> None:
+def check_connector(p: VllmParams, site: Site) -> None:
     """Raises `ConfigError` and `NotModelledError` for what cannot be, or is not modelled."""
     c = connector_of(p)
     if p.kv_offloading_size is not None and p.minor < 14:
@@ -134,7 +137,7 @@ def check_connector(p: Any, site: Site) -> None:
     _check_tiers(p, site, c)
 
 
-def _check_tiers(p: Any, site: Site, c: KVTransferConfig) -> None:
+def _check_tiers(p: VllmParams, site: Site, c: KVTransferConfig) -> None:
     name = c.kv_connector
     if not p.enable_prefix_caching:
         raise ConfigError("engine.enable_prefix_caching", False, f"the {name} knows blocks by their hashes", "true")
@@ -159,7 +162,7 @@ def _check_tiers(p: Any, site: Site, c: KVTransferConfig) -> None:
         _check_lmcache(p)
 
 
-def _check_lmcache(p: Any) -> None:
+def _check_lmcache(p: VllmParams) -> None:
     f, field = p.LMCACHE_CONFIG_FILE or LMCacheConfig(), "engine.LMCACHE_CONFIG_FILE"
     if f.chunk_size % p.block_size:
         raise ConfigError(f"{field}.chunk_size", f.chunk_size, "must be a multiple of block_size", f"{p.block_size}·n")
@@ -181,7 +184,7 @@ def _check_lmcache(p: Any) -> None:
         raise ConfigError(f"{field}.local_cpu", False, "leaves no place for KV", "true, or a disk or remote store")
 
 
-def tiers_of(p: Any, site: Site) -> TierPlan | None:
+def tiers_of(p: VllmParams, site: Site) -> TierPlan | None:
     """The tiers behind an engine under resolved settings; None: there are none, or nothing fits into them."""
     c = connector_of(p)
     if c is None or c.kv_connector not in TO_TIERS:

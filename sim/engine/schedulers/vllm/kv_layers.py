@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import ceil, gcd
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from sim.engine.contract import Site
 from sim.engine.schedulers.vllm.kv_plan import Group, GroupPlan, hash_block_size
@@ -19,6 +19,10 @@ from sim.model import load_model, quant
 from sim.model.mixers import Attention
 from sim.model.recurrent import Beside, DeltaNet, Kda, Mamba2
 from sim.model.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from sim.engine.schedulers.vllm.params import VllmParams
+    from sim.model.mixers import Mixer
 
 FIRST_GROUPS = 10
 """Minor version from which layers are managed in groups."""
@@ -49,7 +53,7 @@ class KvLayout:
     notes: tuple[str, ...] = ()
 
 
-def _state_element(model: ModelSpec, p: Any) -> float:
+def _state_element(model: ModelSpec, p: VllmParams) -> float:
     """Bytes of an element of a recurrence. ``auto``: as the config says (Qwen3.5, Nemotron-H), 32 bits (Kimi delta), else as the convolution."""
     if p.mamba_ssm_cache_dtype != "auto":
         return quant.kv_element_bytes(_DTYPES[p.mamba_ssm_cache_dtype])
@@ -58,18 +62,18 @@ def _state_element(model: ModelSpec, p: Any) -> float:
     return quant.kv_element_bytes(model.state_dtype) if asked else _CONV_BYTES
 
 
-def _state_bytes(mixer: Any, element: float, tp: int, drafts: int) -> float:
+def _state_bytes(mixer: Mixer, element: float, tp: int, drafts: int) -> float:
     """One layer's state of one sequence on one GPU; drafts lengthen the convolution."""
     conv, matrix = mixer.state()
     kernel = max(getattr(getattr(mixer, "mamba", mixer), "conv", 2) - 1, 1)
     return (conv * _CONV_BYTES * (kernel + drafts) / kernel + matrix * element) / tp
 
 
-def _drafts(p: Any) -> int:
+def _drafts(p: VllmParams) -> int:
     return p.speculative_config.num_speculative_tokens if p.speculative_config is not None else 0
 
 
-def _specs_of(model: ModelSpec, p: Any, tp: int, draft: bool = False) -> list[list[Spec]]:
+def _specs_of(model: ModelSpec, p: VllmParams, tp: int, draft: bool = False) -> list[list[Spec]]:
     """Specs of every layer, block sizes not yet known."""
     element, out = _state_element(model, p), []
     for block in model.blocks:
@@ -82,7 +86,7 @@ def _specs_of(model: ModelSpec, p: Any, tp: int, draft: bool = False) -> list[li
     return out
 
 
-def _draft_specs(model: ModelSpec, p: Any, tp: int) -> list[Spec]:
+def _draft_specs(model: ModelSpec, p: VllmParams, tp: int) -> list[Spec]:
     """Layers of the drafting model, on the last stage: one with full attention of the target's heads, or those of a draft model."""
     s = p.speculative_config
     if s is None or s.method == "ngram":
@@ -93,7 +97,7 @@ def _draft_specs(model: ModelSpec, p: Any, tp: int) -> list[Spec]:
     return [full._replace(draft=True)] if full is not None else []
 
 
-def _aligned(specs: list[Spec], p: Any, mla: bool) -> int:
+def _aligned(specs: list[Spec], p: VllmParams, mla: bool) -> int:
     """Block size of a model with recurrent layers: one attention page is at least one state."""
     state = max(s.page for s in specs if s.kind == "linear")
     attention = [s.per_token for s in specs if s.kind != "linear"]
@@ -103,7 +107,7 @@ def _aligned(specs: list[Spec], p: Any, mla: bool) -> int:
     return int(unit * ceil(state / (unit * max(attention))))
 
 
-def _sized(specs: list[Spec], p: Any, block: int) -> list[Spec]:
+def _sized(specs: list[Spec], p: VllmParams, block: int) -> list[Spec]:
     """Block sizes and pages, unified to the largest page."""
     full = [s.per_token for s in specs if s.kind == "full"]
     out = []
@@ -142,14 +146,15 @@ def _formed(layers: list[tuple[int, Spec]]) -> list[list[tuple[int, Spec]]]:
     return groups
 
 
-def _off(model: ModelSpec, p: Any) -> str:
+def _off(model: ModelSpec, p: VllmParams) -> str:
     """Why windows and chunks are cached as full attention; empty where they are not."""
     if p.disable_hybrid_kv_cache_manager:
         return "disable_hybrid_kv_cache_manager"
     if "chunked" in model.kinds:
         if not p.VLLM_ALLOW_CHUNKED_LOCAL_ATTN_WITH_HYBRID_KV_CACHE:
             return "chunked attention, as by default"
-        if _drafts(p) and p.speculative_config.method in ("eagle", "eagle3", "mtp"):
+        s = p.speculative_config
+        if s is not None and s.num_speculative_tokens and s.method in ("eagle", "eagle3", "mtp"):
             return "chunked attention with drafts"
     return ""
 
@@ -162,7 +167,7 @@ def _understood(model: ModelSpec) -> bool:
     )
 
 
-def kv_layout(p: Any, site: Site) -> KvLayout | None:
+def kv_layout(p: VllmParams, site: Site) -> KvLayout | None:
     """The layout of a model some of whose layers forget; None for others, and where it is not known. Raises `ConfigError`."""
     model = site.model
     if not isinstance(model, ModelSpec) or not model.is_hybrid or not _understood(model):
@@ -205,7 +210,7 @@ _OF_GROUPS = (
 )
 
 
-def refuse_idle(p: Any, site: Site, layout: KvLayout | None) -> None:
+def refuse_idle(p: VllmParams, site: Site, layout: KvLayout | None) -> None:
     """Raise `ConfigError` for settings of KV groups that change nothing where there are none."""
     kinds = getattr(site.model, "kinds", ())
     for name in _OF_GROUPS:
@@ -221,13 +226,13 @@ def refuse_idle(p: Any, site: Site, layout: KvLayout | None) -> None:
             )  # fmt: skip
 
 
-def _checkpoint(model: ModelSpec, p: Any) -> int:
+def _checkpoint(model: ModelSpec, p: VllmParams) -> int:
     """Mamba-2 layers export states from inside a chunk, anywhere."""
     mixers = [getattr(b.mixer, "mamba", b.mixer) for b in model.blocks if b.kind == "linear" or isinstance(b.mixer, Beside)]
     return 1 if p.enable_prefix_caching and p.minor >= 24 and mixers and all(isinstance(m, Mamba2) for m in mixers) else 0
 
 
-def _hashed(plan: GroupPlan, p: Any, recurrent: bool) -> GroupPlan:
+def _hashed(plan: GroupPlan, p: VllmParams, recurrent: bool) -> GroupPlan:
     """With the unit of the hash chain. Raises `ConfigError` for intervals and units that vLLM refuses."""
     unit, interval = p.prefix_match_unit, p.prefix_cache_retention_interval
     if interval and interval % plan.grid:
@@ -252,7 +257,7 @@ def _hashed(plan: GroupPlan, p: Any, recurrent: bool) -> GroupPlan:
     )
 
 
-def _notes(model: ModelSpec, p: Any, recurrent: bool) -> tuple[str, ...]:
+def _notes(model: ModelSpec, p: VllmParams, recurrent: bool) -> tuple[str, ...]:
     """What of the caches is approximated."""
     notes = []
     if p.minor < 24:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import gcd, lcm
-from typing import Any
 
 NO_LIMIT = 1 << 30
 
@@ -87,7 +86,7 @@ class GroupPlan:
 
     def spec_groups(self) -> list[list[int]]:
         """Groups of equal layers, which are looked up together; full attention first."""
-        found: list[tuple[Any, list[int]]] = []
+        found: list[tuple[tuple[str, int, int, float], list[int]]] = []
         for i, g in enumerate(self.groups):
             key = (g.kind, g.block_size, g.window, g.page)
             for known, members in found:

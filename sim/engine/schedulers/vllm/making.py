@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -19,7 +19,15 @@ from sim.errors import ConfigError
 from sim.jit import by_name
 from sim.streams import stream
 
+if TYPE_CHECKING:
+    from sim.cost.step import StepCost
+    from sim.engine.recorder import Recorder
+    from sim.engine.schedulers.vllm.groups import GroupState
+    from sim.engine.seam import I4
+
 _DRAWS = 4096
+Core: TypeAlias = "tuple[int, Recorder, StepCost, VllmSettings, I4]"
+"""What `state.init_vllm` takes."""
 _ROLES = {"kv_producer": PREFILL_SIDE, "kv_consumer": DECODE_SIDE, "kv_both": TIERED}
 
 
@@ -28,7 +36,7 @@ def acceptance_of(s: settings.SpeculativeConfig) -> float | tuple[float, ...]:
     return acceptance(s.method, s.num_speculative_tokens) if s.acceptance_rate is None else s.acceptance_rate
 
 
-def accepted_drafts(rate: float | tuple[float, ...], drafts: int, seed: int) -> Any:
+def accepted_drafts(rate: float | tuple[float, ...], drafts: int, seed: int) -> I4:
     """i4[_DRAWS]: how many of ``drafts`` are accepted, each only if the one before it was."""
     rates = list(rate) if isinstance(rate, tuple) else [rate] * drafts
     rates = (rates + [rates[-1]] * drafts)[:drafts]
@@ -49,8 +57,8 @@ def legacy_drops(p: VllmParams) -> bool:
 
 
 def core_arguments(
-    p: VllmParams, site: Site, blocks: int, replica: int, recorder: Any, cost: Any, balances: bool
-) -> tuple[Any, ...]:
+    p: VllmParams, site: Site, blocks: int, replica: int, recorder: Recorder, cost: StepCost, balances: bool
+) -> Core:
     """What `state.init_vllm` takes. ``blocks``: KV blocks including the null block."""
     drafts, method, extra = 0, "", site.extra
     if p.speculative_config is not None:
@@ -126,7 +134,7 @@ def pool_of(layout: KvLayout, p: VllmParams, site: Site) -> SharedBlocks:
     return SharedBlocks(layout.bytes_per_block, layout.block_size, per_request(plan, p, site), length, plan.words, old)
 
 
-def new_groups(plan: GroupPlan, p: VllmParams, site: Site, arguments: tuple[Any, ...]) -> Any:
+def new_groups(plan: GroupPlan, p: VllmParams, site: Site, arguments: Core) -> GroupState:
     """The state of an engine core with several KV groups; what it is made of is imported, and compiled, only here."""
     from sim.engine.outline import addresses
     from sim.engine.schedulers.vllm.groups import GroupState, new_group_state

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from sim.engine.adapters import Adapters
 from sim.engine.contract import EngineParams, Site
@@ -64,7 +64,9 @@ class VllmParams(EngineParams):
     max_num_seqs: int | None = Field(None, ge=1, description="most requests running at once")
     max_num_active_seqs: int | None = Field(None, ge=1, description="a lower limit of running requests than max_num_seqs")
     max_model_len: int | None = Field(None, ge=2, description="longest prompt and output together; default from the model")
-    hf_overrides: dict[str, Any] | None = Field(None, description="overrides of the model's config: lengths and RoPE scaling")
+    hf_overrides: dict[str, JsonValue] | None = Field(
+        None, description="overrides of the model's config: lengths and RoPE scaling"
+    )
     VLLM_ALLOW_LONG_MAX_MODEL_LEN: bool = Field(
         False, description="accept a max_model_len above the length derived from the config"
     )
@@ -163,7 +165,7 @@ class VllmParams(EngineParams):
         return int(self.version.split(".")[1])
 
 
-def is_v0(version: Any) -> bool:
+def is_v0(version: object) -> bool:
     """Whether a version is one of 0.2 to 0.7, whose scheduler is another (`sim.engine.schedulers.vllm_v0`)."""
     found = re.match(r"0\.(\d+)", str(version))
     return found is not None and 2 <= int(found[1]) < OLDEST
@@ -254,15 +256,18 @@ def _is_cpu(site: Site) -> bool:
     return site.accelerator is not None and bool(site.accelerator.is_cpu)
 
 
-def on_cpu(p: VllmParams) -> VllmParams:
+V = TypeVar("V", bound=VllmParams)
+
+
+def on_cpu(p: V) -> V:
     """What the CPU platform forces or defaults to, whatever the version's defaults are. *Source*: vLLM 0.32 platforms/cpu.py."""
-    forced: dict[str, Any] = {"async_scheduling": False, "enforce_eager": True}
+    forced: dict[str, object] = {"async_scheduling": False, "enforce_eager": True}
     if "block_size" not in p.model_fields_set:
         forced["block_size"] = 128
     return p.model_copy(update=forced)
 
 
-def model_length(p: Any, site: Site) -> int:
+def model_length(p: VllmParams, site: Site) -> int:
     """``max_model_len``, given or derived from the model's config. Raises ConfigError where vLLM refuses it."""
     if not isinstance(site.model, ModelSpec) or site.extra.get("recording"):
         return p.max_model_len or (8192 if site.model is None else int(site.model.max_position))
@@ -270,7 +275,7 @@ def model_length(p: Any, site: Site) -> int:
     return vllm_length(model, p.max_model_len, p.VLLM_ALLOW_LONG_MAX_MODEL_LEN, "deployment.engine")
 
 
-def resolve(params: VllmParams, site: Site) -> VllmParams:
+def resolve(params: V, site: Site) -> V:
     """Every default filled in. Raises ConfigError, NotModelledError."""
     refuse(params, site)
     if (
@@ -282,7 +287,7 @@ def resolve(params: VllmParams, site: Site) -> VllmParams:
     if params.minor < 24 and "prefix_cache_retention_interval" not in params.model_fields_set:
         params = params.model_copy(update={"prefix_cache_retention_interval": None})
     p = params = on_cpu(params) if _is_cpu(site) else params
-    new: dict[str, Any] = {}
+    new: dict[str, object] = {}
     length = model_length(p, site)
     default_tokens, default_seqs = batch_defaults(p, site)
     tokens = p.max_num_batched_tokens
@@ -320,7 +325,7 @@ def resolve(params: VllmParams, site: Site) -> VllmParams:
     return params.model_copy(update=new | resolve_adapters(p))
 
 
-def resolve_adapters(p: Any) -> dict[str, Any]:
+def resolve_adapters(p: VllmParams) -> dict[str, bool | int | None]:
     """``enable_lora``, ``max_loras`` and ``max_cpu_loras`` filled in. Raises ConfigError. *Source*: ``config/lora.py``."""
     on = p.max_loras is not None if p.enable_lora is None else p.enable_lora
     for name in ("max_loras", "max_cpu_loras"):
@@ -334,14 +339,14 @@ def resolve_adapters(p: Any) -> dict[str, Any]:
     return {"enable_lora": True, "max_loras": here, "max_cpu_loras": p.max_cpu_loras or here}
 
 
-def adapters_of(p: Any) -> Adapters | None:
+def adapters_of(p: VllmParams) -> Adapters | None:
     """Places for adapters under resolved settings."""
     return Adapters(p.max_lora_rank, p.max_loras, p.max_cpu_loras) if p.enable_lora else None
 
 
-def as_side(params: VllmParams, role: Role) -> VllmParams:
+def as_side(params: V, role: Role) -> V:
     """Prefill or decode side of a fleet whose links carry the KV. Raises ConfigError."""
-    kv_role: Any = "kv_producer" if role == "prefill" else "kv_consumer"
+    kv_role: Literal["kv_producer", "kv_consumer"] = "kv_producer" if role == "prefill" else "kv_consumer"
     given = params.kv_transfer_config
     if given is None:
         return params.model_copy(update={"kv_transfer_config": KVTransferConfig(kv_role=kv_role)})

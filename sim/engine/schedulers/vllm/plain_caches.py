@@ -1,7 +1,7 @@
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, misc"
 """The KV cache manager where all layers have full attention: one block table per request."""
 
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 
@@ -45,9 +45,9 @@ def _end_of_decision(s):
     pass
 
 
-def plain_caches(struct_type: Any, **instead: Any) -> None:
+def plain_caches(struct_type: type, **instead: Callable[..., object]) -> None:
     """Attach it to a struct derived from `VllmFields`; ``instead``: functions of the variant's own, by name."""
-    own = {
+    own: dict[str, Callable[..., object]] = {
         "hit_tokens": m.hit_tokens_plain,
         "grant": m.grant_plain,
         "commit": m.commit_plain,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from sim.engine.contract import Ranks, Site
 from sim.engine.schedulers.vllm import Vllm
@@ -13,9 +14,17 @@ from sim.engine.schedulers.vllm_ascend.short_first import new_short_first
 from sim.errors import NotModelledError
 from sim.registry import register
 
+if TYPE_CHECKING:
+    from sim.cost.profile import EngineProfile
+    from sim.cost.step import StepCost
+    from sim.engine.recorder import Recorder
+    from sim.engine.schedulers.vllm.state import VllmSettings
+    from sim.engine.seam import I4
+    from sim.engine.state import EngineState
+
 
 @register("engine")
-class VllmAscend(Vllm):
+class VllmAscend(Vllm[VllmAscendParams]):
     """vLLM V1 on Ascend; see the package's docstring."""
 
     name = "vllm-ascend"
@@ -33,22 +42,22 @@ class VllmAscend(Vllm):
     profile = "vllm-ascend"
 
     @classmethod
-    def resolve(cls, params: Any, site: Site) -> Any:
+    def resolve(cls, params: VllmAscendParams, site: Site) -> VllmAscendParams:
         """As vLLM, with 0.9 of the memory. Raises `ConfigError` and `NotModelledError`."""
         return super().resolve(settle(params, site), site)
 
     @classmethod
-    def layout(cls, params: Any, site: Site) -> None:
+    def layout(cls, params: VllmAscendParams, site: Site) -> None:
         """Its own planning of groups is not modelled."""
         return None
 
     @classmethod
-    def balances(cls, params: Any) -> bool:
+    def balances(cls, params: VllmAscendParams) -> bool:
         """Balance scheduling: no rank admits while any had a full batch at the end of the last step."""
         return bool(params.additional_config.scheduler_config.enable_balance_scheduling)
 
     @classmethod
-    def ranks(cls, params: Any, site: Site) -> Ranks | None:
+    def ranks(cls, params: VllmAscendParams, site: Site) -> Ranks | None:
         """As vLLM; ranks that step together only under vLLM's own scheduler."""
         found = super().ranks(params, site)
         lanes = params.additional_config.scheduler_config.short_request_first_config
@@ -58,21 +67,21 @@ class VllmAscend(Vllm):
         return found
 
     @classmethod
-    def constructor(cls, params: Any) -> Any:
+    def constructor(cls, params: VllmAscendParams) -> Callable[..., EngineState]:
         """Of the schedule that the settings choose."""
         lanes = params.additional_config.scheduler_config.short_request_first_config
         if params.prefill_first:
             return new_prefill_first
         if lanes is not None:
 
-            def new_lanes(*arguments: Any) -> Any:
-                return new_short_first(*arguments, lanes.threshold, lanes.long_max_wait_ms / 1000.0)
+            def new_lanes(replica: int, rec: Recorder, cost: StepCost, n: VllmSettings, accept: I4) -> EngineState:
+                return new_short_first(replica, rec, cost, n, accept, lanes.threshold, lanes.long_max_wait_ms / 1000.0)
 
             return new_lanes
         return new_vllm
 
     @classmethod
-    def host(cls, params: Any, profile: Any) -> Any:
+    def host(cls, params: VllmAscendParams, profile: EngineProfile) -> EngineProfile:
         """ACL graphs: 1, 2, 4, then multiples of 8 (16 above 256) up to the largest."""
         drafts = params.speculative_config.num_speculative_tokens if params.speculative_config is not None else 0
         top = min((params.max_num_seqs or 256) * (1 + drafts), 512)

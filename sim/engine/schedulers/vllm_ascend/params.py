@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import BaseModel, ConfigDict, Field
 
 from sim.engine.contract import Site
@@ -91,7 +89,7 @@ def _refuse(p: VllmAscendParams, site: Site) -> None:
             raise NotModelledError(
                 f"engine.additional_config.scheduler_config.{name}", getattr(opt_in, name), why, "leave it out"
             )
-    if opt_in.enable_balance_scheduling and (site.dp == 1 or not site.model.is_moe):
+    if opt_in.enable_balance_scheduling and (site.dp == 1 or not site.spec.is_moe):
         raise ConfigError(BALANCE, True, "needs ranks that step together", "false", "deployment.dp > 1 and experts")
     chosen = "short_request_first_config" if opt_in.short_request_first_config is not None else ""
     if p.prefill_first and chosen:
@@ -127,7 +125,7 @@ def settle(p: VllmAscendParams, site: Site) -> VllmAscendParams:
         latent = site.model is not None and bool(getattr(site.model, "is_mla", False))
         on = p.minor == 9 and not latent
         ascend = ascend.model_copy(update={"enabled": on})
-    new: dict[str, Any] = {"additional_config": p.additional_config.model_copy(update={"ascend_scheduler_config": ascend})}
+    new: dict[str, object] = {"additional_config": p.additional_config.model_copy(update={"ascend_scheduler_config": ascend})}
     p = p.model_copy(update=new)
     if p.prefill_first:
         new["enable_chunked_prefill"] = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from sim.cost.extras import Extras
 from sim.cost.memory_rules import VllmRule
@@ -16,6 +16,12 @@ from sim.engine.schedulers.vllm_v0.update import apply_v0, complete_v0, steady_v
 from sim.errors import ConfigError
 from sim.jit import by_name, implement
 from sim.registry import register
+
+if TYPE_CHECKING:
+    from sim.cost.memory import Rule
+    from sim.cost.step import StepCost
+    from sim.engine.recorder import Recorder
+    from sim.engine.state import EngineState
 
 implement(
     V0State,
@@ -31,7 +37,7 @@ _WATERMARK = 0.01
 
 
 @register("engine")
-class VllmV0(Scheduler):
+class VllmV0(Scheduler[VllmV0Params]):
     """vLLM V0; see the package's docstring. ``vllm`` with a version of 0.2 to 0.7 is this engine."""
 
     name = "vllm-v0"
@@ -59,7 +65,7 @@ class VllmV0(Scheduler):
         return resolve(params, site)
 
     @classmethod
-    def memory_rule(cls, params: VllmV0Params, site: Site) -> Any:
+    def memory_rule(cls, params: VllmV0Params, site: Site) -> Rule | None:
         """What the profiling run of ``max_num_batched_tokens`` leaves."""
         return VllmRule(
             gpu_memory_utilization=params.gpu_memory_utilization,
@@ -71,7 +77,9 @@ class VllmV0(Scheduler):
         )
 
     @classmethod
-    def new_state(cls, params: VllmV0Params, site: Site, blocks: int, replica: int, recorder: Any, cost: Any) -> Any:
+    def new_state(
+        cls, params: VllmV0Params, site: Site, blocks: int, replica: int, recorder: Recorder, cost: StepCost
+    ) -> EngineState:
         """One engine. ``blocks``: ``# GPU blocks`` as vLLM logs them."""
         p, release = params, params.release
         blocks = p.num_gpu_blocks_override or blocks
@@ -147,7 +155,7 @@ class VllmV0(Scheduler):
     @classmethod
     def max_context(cls, params: VllmV0Params, site: Site) -> int:
         """``max_model_len``, which the model's length may be below where the check is overridden."""
-        return int(params.max_model_len or site.model.max_position)
+        return int(params.max_model_len or site.spec.max_position)
 
     @classmethod
     def max_batch_tokens(cls, params: VllmV0Params, site: Site) -> int:

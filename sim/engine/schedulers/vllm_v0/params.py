@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from sim.engine.contract import EngineParams, Site
 from sim.engine.effect import needs
@@ -26,7 +26,9 @@ class VllmV0Params(EngineParams):
     max_num_batched_tokens: int | None = Field(None, ge=1, description="most tokens in one step")
     max_num_seqs: int = Field(256, ge=1, description="most sequences running at once")
     max_model_len: int | None = Field(None, ge=2, description="longest prompt and output together; default from the model")
-    hf_overrides: dict[str, Any] | None = Field(None, description="overrides of the model's config: lengths and RoPE scaling")
+    hf_overrides: dict[str, JsonValue] | None = Field(
+        None, description="overrides of the model's config: lengths and RoPE scaling"
+    )
     VLLM_ALLOW_LONG_MAX_MODEL_LEN: bool = Field(
         False, description="accept a max_model_len above the length derived from the config"
     )
@@ -77,7 +79,7 @@ class VllmV0Params(EngineParams):
 
 
 # setting → release that brought it, release that took it away, the value that says nothing
-_SINCE: dict[str, tuple[tuple[int, int], tuple[int, int], Any]] = {
+_SINCE: dict[str, tuple[tuple[int, int], tuple[int, int], object]] = {
     "max_paddings": ((0, 0), (4, 0), None),
     "num_gpu_blocks_override": ((4, 0), (8, 0), None),
     "enable_chunked_prefill": ((4, 0), (8, 0), None),

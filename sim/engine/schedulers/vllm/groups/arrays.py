@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sim.engine.schedulers.vllm.groups.state import CHUNKED, FULL, MAMBA, SLIDING
 from sim.engine.schedulers.vllm.kv_plan import GroupPlan
 
+if TYPE_CHECKING:
+    from sim.engine.schedulers.vllm.params import VllmParams
+    from sim.engine.seam import I8
+
 KINDS = {"full": FULL, "sliding": SLIDING, "chunked": CHUNKED, "linear": MAMBA}
 
 
-def arrays(plan: GroupPlan, p: Any, depth: int, legacy: bool) -> tuple[Any, Any, Any, int]:
+def arrays(plan: GroupPlan, p: VllmParams, depth: int, legacy: bool) -> tuple[I8, I8, I8, int]:
     """What `new_group_state` takes: groups, spec groups, numbers, and the longest table. ``p``: resolved settings, ``depth`` of the batch queue."""
     k = len(plan.groups)
     drops = [legacy and g.draft for g in plan.groups]

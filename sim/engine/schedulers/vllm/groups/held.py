@@ -5,13 +5,13 @@ Between two decisions it counts as it was after the first; shared blocks count f
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from sim.engine.group import EngineGroup
+from sim.engine.recorder import Recorder
 from sim.engine.schedulers.vllm.groups.state import CHUNKED, KIND, MAMBA, SLIDING, WINDOW
-from sim.engine.state import add_pools
+from sim.engine.state import EngineState, add_pools
 from sim.jit import inline, kernel
 
 
@@ -44,7 +44,7 @@ def _kinds(states):
 class GroupedEngines(EngineGroup):
     """Replicas that can say what each kind of layer holds."""
 
-    def __init__(self, states: Sequence[Any], recorder: Any) -> None:
+    def __init__(self, states: Sequence[EngineState], recorder: Recorder) -> None:
         super().__init__(states, recorder)
         found, self._blocks = _kinds(self._states)
         widths = {SLIDING: "windows of {}", CHUNKED: "chunks of {}", MAMBA: "recurrent states"}

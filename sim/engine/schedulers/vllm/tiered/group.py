@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,6 +14,11 @@ from sim.engine.tiers.group import GroupWithTiers, carry_counts, copy_counts
 from sim.engine.tiers.plan import TierPlan
 from sim.engine.tiers.tier import clear_tier
 from sim.jit import kernel
+
+if TYPE_CHECKING:
+    from sim.engine.recorder import Recorder
+    from sim.engine.state import EngineState
+    from sim.engine.tiers.counts import TiersUse
 
 
 @kernel
@@ -54,7 +59,7 @@ def _set_remote(states, blocks):
 class TieredEngines(GroupWithTiers):
     """Engines that keep KV outside the accelerator; `with_tiers` says where."""
 
-    def __init__(self, states: Sequence[Any], recorder: Any) -> None:
+    def __init__(self, states: Sequence[EngineState], recorder: Recorder) -> None:
         super().__init__(states, recorder)
         self._shared = False
         self._lost = np.zeros(3)
@@ -70,7 +75,7 @@ class TieredEngines(GroupWithTiers):
         """As ever; where a store is shared, in order of time over the replicas."""
         return super().advance(until, watched or self._shared) and watched
 
-    def renewed(self, replica: int, fresh: Any) -> None:
+    def renewed(self, replica: int, fresh: EngineState) -> None:
         """Another process takes a replica's place."""
         cpu, disk = _carry_over(self._states, replica, fresh)
         self._lost[0] += cpu
@@ -81,7 +86,7 @@ class TieredEngines(GroupWithTiers):
         blocks = [self._plan.blocks(k) for k, m in enumerate(self._plan.media) if m.shared]
         _set_remote(self._states, blocks[0] if there and blocks else 0)
 
-    def tiers(self) -> dict[str, Any]:
+    def tiers(self) -> TiersUse:
         """What the tiers did so far."""
         counts, evicted = np.zeros((self.n, N_COUNTS)), self._lost.copy()
         _figures(self._states, counts, evicted)

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from sim.engine.schedulers.vllm.connectors import LMCacheConfig, connector_of
 from sim.engine.schedulers.vllm.tiered.state import TierSettings
 from sim.engine.tiers.plan import TierPlan
 from sim.jit import by_name
 
+if TYPE_CHECKING:
+    from sim.engine.schedulers.vllm.params import VllmParams
 
-def tier_settings(p: Any, plan: TierPlan) -> TierSettings:
+
+def tier_settings(p: VllmParams, plan: TierPlan) -> TierSettings:
     """Sizes and speeds by unit. ``p``: resolved settings."""
     c = connector_of(p)
     assert c is not None
     lmcache = c.kv_connector == "LMCacheConnectorV1"
     file = p.LMCACHE_CONFIG_FILE or LMCacheConfig()
     extra = c.kv_connector_extra_config
-    told: dict[str, Any] = {}
+    told: dict[str, object] = {}
     for name in ("cpu", "disk", "remote"):
         told |= {name: 0, f"{name}_read": 0.0, f"{name}_write": 0.0, f"{name}_latency": 0.0}
     for k, m in enumerate(plan.media):
