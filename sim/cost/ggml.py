@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.cost import step
-from sim.cost.build import Tables, _Builder
+from sim.cost.build import _Builder
 from sim.cost.evidence import Evidence, Operator, merge_notes
 from sim.cost.extras import Extras
 from sim.cost.formats import expert_format
@@ -26,6 +26,7 @@ from sim.cost.layout import Layout
 from sim.cost.placement import Placement, Sizes
 from sim.cost.profile import EngineProfile
 from sim.cost.step import COMMS, COMPUTE, CONTEXT_GRID, FLOOR, MEMORY, ROWS_GRID, SMALL, grid_point
+from sim.cost.tables import Tables
 from sim.hardware.accelerator import Accelerator
 from sim.model.spec import ModelSpec
 

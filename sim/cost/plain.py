@@ -9,7 +9,7 @@ import numpy as np
 from sim import ledger
 from sim.cost import features as f
 from sim.cost import step as s
-from sim.cost.build import Tables
+from sim.cost.tables import Tables
 
 if TYPE_CHECKING:
     from sim.cost.residual import Floats

@@ -53,10 +53,9 @@ def _stalled(s, dt):
     return more
 
 
-@flat
-def _launch(s):
-    """Start the batch just planned: it passes the pipeline stages one after the other."""
-    p = (s.q_head + s.q_len) % s.q_rows.size
+@inline
+def count_extras(s, p):
+    """What adapters and images add to the sums of the batch just planned in place ``p``."""
     if s.any_lora:
         s.ad_clock += 1
         count_adapters(
@@ -66,6 +65,13 @@ def _launch(s):
         count_images(
             s.q_feat[p], s.q_rows[p], s.q_slot[p], s.q_tok[p], s.r_prompt, s.r_first_token, s.r_span, s.r_spans, s.sp_id, s.sp_len
         )  # fmt: skip
+
+
+@flat
+def _launch(s):
+    """Start the batch just planned: it passes the pipeline stages one after the other."""
+    p = (s.q_head + s.q_len) % s.q_rows.size
+    count_extras(s, p)
     dt = step_time(s.cost, s.q_feat[p], s.rec.parts[s.replica])
     if s.stall > 0.0:
         dt += _stalled(s, dt)

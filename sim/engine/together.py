@@ -20,12 +20,23 @@ import numpy as np
 from sim.cost.features import DECODE_CTX, DECODE_ROWS, DECODE_TOKENS, LORA_LOADS, LORA_READS, N_FEATURES, PREFILL_TOKENS, TOKENS
 from sim.cost.shared import SharedCost, together_time
 from sim.cost.step import not_taken
-from sim.engine.adapters import count_adapters
 from sim.engine.borrow import view
 from sim.engine.confer import SAID, at_rest, confer, heed, unfinished
 from sim.engine.contract import BATCH, NOTHING, apply_steady, clear_place, complete, next_place, plan, steady_steps
-from sim.engine.encoders import count_images
-from sim.engine.loop import COMPLETED, PLANNED, STOPPED, SURE, WOKEN, due, go_to, next_arrival, out_of_reach, take_in, take_out
+from sim.engine.loop import (
+    COMPLETED,
+    PLANNED,
+    STOPPED,
+    SURE,
+    WOKEN,
+    count_extras,
+    due,
+    go_to,
+    next_arrival,
+    out_of_reach,
+    take_in,
+    take_out,
+)
 from sim.engine.state import record_gap, record_gauges, record_step
 from sim.engine.token_times import note_tokens
 from sim.jit import b1, f8s, f8ss, i8, i8s, i8ss, inline, kernel, new, struct
@@ -96,16 +107,9 @@ def _launch_together(states, g, working):
     for k in range(g.ranks):
         s = view(states[g.first + k])
         g.idle[k, p] = 1 if g.codes[k] == NOTHING else 0
-        if s.any_lora and g.codes[k] == BATCH:
-            s.ad_clock += 1
-            count_adapters(
-                s.q_feat[p], s.q_rows[p], s.q_slot[p], s.q_tok[p], s.r_lora, s.ad_clock, s.ad_id, s.ad_last, s.ad_host_id, s.ad_host_last
-            )  # fmt: skip
-        if s.any_image and g.codes[k] == BATCH:
-            count_images(
-                s.q_feat[p], s.q_rows[p], s.q_slot[p], s.q_tok[p], s.r_prompt, s.r_first_token, s.r_span, s.r_spans, s.sp_id, s.sp_len
-            )  # fmt: skip
-        if g.codes[k] != BATCH:
+        if g.codes[k] == BATCH:
+            count_extras(s, p)
+        else:
             clear_place(s, p)
             if working:
                 s.q_feat[p, TOKENS] = 1.0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import inf
 from typing import TYPE_CHECKING, Any, cast
 
 from sim import registry
@@ -21,28 +20,15 @@ from sim.engine.contract import Ranks, Scheduler, Site
 from sim.engine.seam import Group
 from sim.engine.state import add_pools, new_recorder
 from sim.errors import ConfigError, NotModelledError
-from sim.fleet.breakage import check_faults, in_front, make_faults
+from sim.fleet.breakage import check_faults, make_faults
 from sim.fleet.checks import check_host, check_sides
-from sim.fleet.client_side import ClientSide
-from sim.fleet.clients import clients_of
-from sim.fleet.clock import Clock
-from sim.fleet.coordinator import Queue
-from sim.fleet.dispatch import Dispatch
-from sim.fleet.door import doors, make_policies
-from sim.fleet.engines import Engines, JoinedEngines
-from sim.fleet.gateway import Gateway
-from sim.fleet.kv_links import Wire
-from sim.fleet.members import Members
-from sim.fleet.migration import Migrator
+from sim.fleet.door import make_policies
 from sim.fleet.refused import BREAKS, REFUSED
-from sim.fleet.routers import make_routers, side_view
-from sim.fleet.station import Station
-from sim.fleet.world import World
+from sim.fleet.routers import make_routers
 from sim.hardware import Accelerator, load_accelerator, node_of
 from sim.model import ModelSpec, load_model
 from sim.model.serving import served
 from sim.policy.router import ReplicaFacts
-from sim.streams import stream
 
 if TYPE_CHECKING:
     from sim.config.base import Engine
@@ -322,89 +308,3 @@ def refuse(plans: Sequence[Plan], scenario: Any) -> None:
                 names = ", ".join(n for n in registry.names("router") if registry.lookup("router", n).elastic)
                 raise NotModelledError(field, value, pair.why, names, "a router of your own says `elastic = True`")
             raise NotModelledError(field, value, pair.why, pair.allowed)
-
-
-# -- the stations
-
-
-def wire(
-    groups: Sequence[Any],
-    routers: Sequence[Any],
-    traffic: Any,
-    *,
-    plans: Sequence[Plan] = (),
-    facts: Sequence[ReplicaFacts] | None = None,
-    seed: int = 0,
-    until: float = inf,
-    progress: Any = None,
-    scaling: Any = None,
-    transfer: Any = None,
-    admission: Sequence[Any] = (),
-    client: Any = None,
-    faults: Sequence[Any] = (),
-) -> World:
-    """The world of a run: clients, what stands between, engines. Without ``plans``: one kind of engine, and clients who see nothing else."""
-    clock = Clock()
-    roles, several = bool(plans and plans[0].role), bool(plans and plans[0].several)
-    if plans:
-        facts = [p.facts for p in plans for _ in range(p.replicas)]
-    engines: Engines = (JoinedEngines if roles else Engines)(clock, groups, facts)
-    hosts: Any = None
-    views: list[Any] = [engines.view]
-    if several:
-        from sim.fleet.hosts import Hosts
-
-        hosts = Hosts(clock, plans, engines, plans[0].replicas)
-        views = [hosts.view]
-    if roles:
-        views = [side_view(engines, plans, role) for role in ("prefill", "decode")]
-    if scaling is not None or (any(f.crashes for f in faults) and routers[0].elastic):
-        routers = [Members(router, view) for router, view in zip(routers, views, strict=True)]
-    choice: Any
-    if roles:
-        from sim.fleet.disaggregation import HandOvers
-
-        assert isinstance(engines, JoinedEngines)
-        choice = HandOvers(clock, engines, views, plans, routers, Wire.between(transfer, plans))
-    else:
-        choice = Dispatch(clock, routers[0], views[0])
-    between: list[Station] = [choice]
-    if routers[0].migration is not None:
-        migrator = Migrator(clock, engines.view, routers[0].migration)
-        choice.moves = migrator.move
-        between.append(migrator)
-    if hosts is not None:
-        between.append(hosts)
-    elastic: Any = None
-    if scaling is not None:
-        from sim.fleet.scaling import Elastic
-
-        elastic = Elastic(clock, scaling, engines, routers, room=routers[0].gateway is None)
-        elastic.in_use = [station.in_use for station in between if hasattr(station, "in_use")]
-        elastic.begin()
-        between.insert(0, elastic)
-        if roles:
-            choice.counting, elastic.opened = True, choice.go_on
-    if routers[0].coordinates:
-        between.insert(0, Queue(clock, routers[0], engines.view))
-    if routers[0].gateway is not None:
-        between.insert(0, Gateway(clock, routers[0].gateway))
-    if admission:
-        seen = engines.view if roles else routers[0].seen if scaling is not None else views[0]
-        between[:0] = doors(clock, admission, seed, seen)
-    side = ClientSide.of(plans) if plans else None
-    between = in_front(clock, between, client, faults, plans, engines, routers[0], choice, elastic, side, seed)
-    mix = hosts.mix([p.share for p in plans], stream(seed, "models"), _of_class(plans, traffic)) if several else None
-    clients = clients_of(clock, traffic, until, mix, side)
-    world = World(clock, clients, between, engines, until=until, progress=progress, side=side)
-    if elastic is not None:
-        elastic.waiting = (lambda: world.waiting + choice.stranded) if roles else (lambda: world.waiting)
-        elastic.sent = lambda: clients.sent
-        world.record = elastic.record
-    return world
-
-
-def _of_class(plans: Sequence[Plan], traffic: Any) -> list[int]:
-    """The model that each class of clients names; −1: any."""
-    names = [p.name for p in plans]
-    return [-1 if c.model is None else names.index(c.model) for c in traffic.classes]

@@ -14,11 +14,12 @@ from sim import guard, registry
 from sim.errors import ConfigError, DataError, LawViolation, NotModelledError
 from sim.fleet.attempts import client_of
 from sim.fleet.breakage import make_faults
-from sim.fleet.build import Plan, wire
+from sim.fleet.build import Plan
 from sim.fleet.clock import LATEST, too_late
 from sim.fleet.garbage import rarely_collected
 from sim.fleet.routers import make_routers
 from sim.fleet.stuck import watched
+from sim.fleet.wiring import wire
 from sim.metrics.record import collect
 from sim.metrics.sections.kv_pools import KvUse
 from sim.workload.base import Traffic

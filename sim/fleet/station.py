@@ -3,7 +3,7 @@
     clients ─► gateway, queue, waiting room ─► whoever chooses the replica ─► whoever stands at the engines ─► engines
        ◄──────────────────────────────────── outcomes, refusals ────────────────────────────────────────────────┘
 
-Stations are linked by `sim.fleet.build.wire`; a station speaks to ``then`` (towards the engines) and ``before`` (towards the clients) and knows no
+Stations are linked by `sim.fleet.wiring.wire`; a station speaks to ``then`` (towards the engines) and ``before`` (towards the clients) and knows no
 other. Each method of the base passes on, so that a station says only what it does. What is new (retries, admission, faults, tiers of KV)
 is a new station in a file of its own.
 

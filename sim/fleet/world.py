@@ -26,7 +26,7 @@ Table = Mapping[str, NDArray[Any]]
 
 
 class World:
-    """``clients``, the ``stations`` between (in the order in which a request passes them), and ``engines``; `sim.fleet.build.wire` makes one.
+    """``clients``, the ``stations`` between (in the order in which a request passes them), and ``engines``; `sim.fleet.wiring.wire` makes one.
 
     ``until``: end of the simulated time. ``progress(sent, finished)`` is called now and then; when it returns True no more is sent.
     ``side``: what clients see besides the engines; None: nothing.

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sim.cost import features as f
-from sim.cost.build import Tables, build_tables
+from sim.cost.build import build_tables
 from sim.cost.extras import Extras
 from sim.cost.features import N_FEATURES
 from sim.cost.ggml import MIN_BATCH
@@ -16,6 +16,7 @@ from sim.cost.layout import Layout
 from sim.cost.placement import Placement, Sizes
 from sim.cost.plain import plain_step_time
 from sim.cost.profile import load_engine_profile
+from sim.cost.tables import Tables
 from sim.engine.schedulers.llamacpp.fit import last_layers
 from sim.hardware import Accelerator, load_accelerator
 from sim.model import load_model

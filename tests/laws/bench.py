@@ -14,7 +14,7 @@ from sim.engine.schedulers.static import Static, StaticParams
 from sim.engine.schedulers.vllm import Vllm
 from sim.engine.schedulers.vllm.params import VllmParams
 from sim.engine.state import new_recorder
-from sim.fleet.build import wire
+from sim.fleet.wiring import wire
 from sim.fleet.world import World
 from sim.registry import lookup
 from sim.streams import stream

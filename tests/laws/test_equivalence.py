@@ -10,7 +10,8 @@ import pytest
 
 import sim
 from sim.config import settings
-from sim.fleet.build import Plan, plan, wire
+from sim.fleet.build import Plan, plan
+from sim.fleet.wiring import wire
 from sim.metrics.laws import check_laws
 from sim.metrics.record import RunRecord, collect
 from sim.registry import lookup

@@ -10,6 +10,7 @@ With caching off there are only two counters.
 import numpy as np
 
 from sim.engine.borrow import keep
+from sim.engine.kv.probing import close_gap
 from sim.engine.state import grown
 from sim.jit import b1, i4s, i8, i8s, inline, kernel, new, struct
 
@@ -196,18 +197,7 @@ def forget_entry(b, e):
         b.d_last[after] = b.d_last[e]
         b.t_head[i] = after
         return
-    # close the gap in the probe sequence
-    j = i
-    while True:
-        j = (j + 1) & mask
-        other = b.t_head[j]
-        if other == 0:
-            break
-        home = b.e_key[other] & mask
-        if ((j - home) & mask) >= ((j - i) & mask):
-            b.t_head[i] = other
-            i = j
-    b.t_head[i] = 0
+    close_gap(b.t_head, b.e_key, i, 0)
 
 
 @inline

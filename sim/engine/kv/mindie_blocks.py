@@ -12,6 +12,7 @@ Block 0 does not exist; in tables 0 means none. Keys are 64-bit hashes, never 0.
 import numpy as np
 
 from sim.engine.borrow import keep
+from sim.engine.kv.probing import close_gap
 from sim.jit import i4s, i8, i8s, inline, kernel, new, struct
 
 _HEAP_SLACK = 50  # the heap is rebuilt when it holds so many times more entries than there are candidates
@@ -158,17 +159,7 @@ def _forget(b, block):
     while b.t_block[i] != block:
         i = (i + 1) & mask
     b.b_key[block] = 0
-    j = i
-    while True:
-        j = (j + 1) & mask
-        other = b.t_block[j]
-        if other == 0:
-            break
-        home = b.b_key[other] & mask
-        if ((j - home) & mask) >= ((j - i) & mask):
-            b.t_block[i] = other
-            i = j
-    b.t_block[i] = 0
+    close_gap(b.t_block, b.b_key, i, 0)
 
 
 @kernel

@@ -6,6 +6,7 @@ from typing import Final
 import numpy as np
 
 from sim.engine.borrow import keep
+from sim.engine.kv.probing import close_gap
 from sim.engine.kv.radix import FIFO, FILO, LFU, LRU, MRU, ROOT, SLRU, Radix, wider_f8, wider_i4, wider_i8
 from sim.engine.outline import outlined
 from sim.jit import flat, inline
@@ -91,18 +92,7 @@ def _table_place(t, node):
 @inline
 def table_drop(t, node):
     """Take a node out of the table; later entries of the probe chain move up."""
-    mask = t.table.size - 1
-    i = _table_place(t, node)
-    j = i
-    while True:
-        j = (j + 1) & mask
-        if t.table[j] < 0:
-            break
-        home = int(t.hash[t.table[j]]) & mask
-        if ((j - home) & mask) >= ((j - i) & mask):
-            t.table[i] = t.table[j]
-            i = j
-    t.table[i] = -1
+    close_gap(t.table, t.hash, _table_place(t, node), -1)
 
 
 # -- eviction candidates (see `radix_evict`)

@@ -13,6 +13,7 @@ from typing import Final
 import numpy as np
 
 from sim.engine.borrow import keep
+from sim.engine.kv.tgi_keys import add_piece, common_tokens, free_key, key_hash_of, step_in_key
 from sim.engine.kv.tgi_runs import ALL, COPY, FREE_LIST, TEMP_LIST, move
 from sim.engine.state import grown
 from sim.jit import inline, kernel
@@ -21,105 +22,6 @@ ROOT: Final = np.int64(0)  # typed, see `tgi_runs`
 NO_NODE: Final = np.int64(-1)
 FIRST: Final = np.int64(-1)  # nothing before this piece
 START: Final = np.int64(0)
-_LOW: Final = 0x7FFFFFFFFFFFFFFF
-_C1: Final = 0x2545F4914F6CDD1D
-_C2: Final = 0x369DEA0F31A53F85
-
-
-# ---- keys
-
-
-@kernel
-def _grow_pieces(k):
-    own = keep(k)
-    n = 2 * k.p_id.size
-    own.p_id = grown(k.p_id, n)
-    own.p_start = grown(k.p_start, n)
-    own.p_len = grown(k.p_len, n)
-    own.p_next = grown(k.p_next, n)
-
-
-@inline
-def add_piece(k, last, content, start, length):
-    """A new piece, linked behind ``last`` (-1: the first one)."""
-    p = k.p_spare
-    if p >= 0:
-        k.p_spare = k.p_next[p]
-    else:
-        if k.p_top == k.p_id.size:
-            _grow_pieces(k)
-        p = k.p_top
-        k.p_top += 1
-    k.p_id[p] = content
-    k.p_start[p] = start
-    k.p_len[p] = length
-    k.p_next[p] = -1
-    if last >= 0:
-        k.p_next[last] = p
-    return p
-
-
-@inline
-def free_key(k, first):
-    """Give a chain of pieces back."""
-    if first >= 0:
-        last = first
-        while k.p_next[last] >= 0:
-            last = k.p_next[last]
-        k.p_next[last] = k.p_spare
-        k.p_spare = first
-
-
-@inline
-def _hash(k, parent, piece, offset):
-    """Hash of a parent and the first block of the key that begins ``offset`` tokens into ``piece``."""
-    h = (int(parent) + 1) * _C2 & _LOW
-    left = k.block
-    while left > 0:
-        n = min(left, k.p_len[piece] - offset)
-        h = ((h ^ int(k.p_id[piece])) * _C1) & _LOW
-        h ^= h >> 29
-        h = ((h ^ (int(k.p_start[piece]) + int(offset))) * _C2) & _LOW
-        h ^= h >> 31
-        h = ((h ^ int(n)) * _C1) & _LOW
-        h ^= h >> 29
-        left -= n
-        offset = 0
-        piece = k.p_next[piece]
-    return h
-
-
-@inline
-def _common(k, node, piece, offset, limit):
-    """Whole blocks, in tokens, that the key of ``node`` shares with the key that begins ``offset`` tokens into ``piece``."""
-    limit = min(limit, k.tokens[node])
-    other = k.chain[node]
-    skip = 0
-    same = 0
-    while same < limit:
-        if k.p_id[other] != k.p_id[piece] or k.p_start[other] + skip != k.p_start[piece] + offset:
-            break
-        n = min(k.p_len[other] - skip, k.p_len[piece] - offset)
-        same += n
-        skip += n
-        offset += n
-        if skip == k.p_len[other]:
-            other = k.p_next[other]
-            skip = 0
-        if offset == k.p_len[piece]:
-            piece = k.p_next[piece]
-            offset = 0
-    return min(same, limit) // k.block * k.block
-
-
-@inline
-def _step(k, piece, offset, n):
-    """The place ``n`` tokens further on in a key."""
-    offset += n
-    while piece >= 0 and offset >= k.p_len[piece]:
-        offset -= k.p_len[piece]
-        piece = k.p_next[piece]
-    return piece, offset
 
 
 # ---- heap of leaves that nobody uses, by (last access, node)
@@ -295,7 +197,7 @@ def _split(k, node, at):
     k.parent[node] = above
     k.chain[node] = rest
     k.tokens[node] -= at
-    _hang(k, node, _hash(k, above, rest, START))
+    _hang(k, node, key_hash_of(k, above, rest, START))
     if k.track:
         move(k, 2 * node, at // k.block, 2 * above)
     return above
@@ -318,11 +220,11 @@ def trie_find(k, piece, left, own):
     node = ROOT
     offset = START
     while left >= k.block:
-        child = _child(k, node, _hash(k, node, piece, offset))
+        child = _child(k, node, key_hash_of(k, node, piece, offset))
         if child < 0:
             break
         _touch(k, child)
-        same = _common(k, child, piece, offset, left)
+        same = common_tokens(k, child, piece, offset, left)
         if k.track:
             move(k, 2 * child, COPY - same // k.block, own)
         k.matched += same
@@ -330,7 +232,7 @@ def trie_find(k, piece, left, own):
         node = child
         if left == 0 or same < k.tokens[child]:
             break
-        piece, offset = _step(k, piece, offset, same)
+        piece, offset = step_in_key(k, piece, offset, same)
     return node
 
 
@@ -345,7 +247,7 @@ def trie_insert(k, piece, left, own, prefix):
     offset = START
     known = 0
     while True:
-        key_hash = _hash(k, node, piece, offset)
+        key_hash = key_hash_of(k, node, piece, offset)
         child = _child(k, node, key_hash)
         if child < 0:
             first = add_piece(k, FIRST, k.p_id[piece], k.p_start[piece] + offset, k.p_len[piece] - offset)
@@ -361,7 +263,7 @@ def trie_insert(k, piece, left, own, prefix):
             _leaf_add(k, child)
             break
         _touch(k, child)
-        same = _common(k, child, piece, offset, left)
+        same = common_tokens(k, child, piece, offset, left)
         known += same
         left -= same
         if left == 0 or same == 0:
@@ -370,7 +272,7 @@ def trie_insert(k, piece, left, own, prefix):
         if same < k.tokens[child]:
             child = _split(k, child, same)
         node = child
-        piece, offset = _step(k, piece, offset, same)
+        piece, offset = step_in_key(k, piece, offset, same)
     if k.track:
         move(k, own, max(known - prefix, 0) // k.block, FREE_LIST)
         if child >= 0:

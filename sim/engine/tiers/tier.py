@@ -5,6 +5,7 @@ from typing import Final
 
 import numpy as np
 
+from sim.engine.kv.probing import close_gap
 from sim.engine.state import grown
 from sim.jit import f8, f8s, i4s, i8, i8s, inline, kernel, new, struct
 
@@ -142,17 +143,7 @@ def _forget(t, e):
     i = t.key[e] & mask
     while t.table[i] != e:
         i = (i + 1) & mask
-    j = i
-    while True:  # close the gap in the probe sequence
-        j = (j + 1) & mask
-        other = t.table[j]
-        if other == 0:
-            break
-        home = t.key[other] & mask
-        if ((j - home) & mask) >= ((j - i) & mask):
-            t.table[i] = other
-            i = j
-    t.table[i] = 0
+    close_gap(t.table, t.key, i, 0)
     t.key[e] = 0
     t.spare[t.n_spare] = e
     t.n_spare += 1

@@ -9,6 +9,7 @@ from typing import Final
 
 from sim.engine.kv.radix_walk import radix_move
 from sim.engine.outline import outlined
+from sim.engine.schedulers.sglang.admit_adapters import _adapter_fits, _adapters_of_batch, _note_adapter
 from sim.engine.schedulers.sglang.memory import enqueue_waiting, release_retracted
 from sim.engine.schedulers.sglang.order import match_waiting, order_waiting
 from sim.engine.schedulers.sglang.second import state_of_hit
@@ -303,38 +304,6 @@ def _try_preempt(s, slot):
 @inline
 def _allocatable(s, held):
     return min(s.micro - s.n_run, max(s.rows_free + held, 0))
-
-
-@outlined(SglangState)
-def _adapter_fits(s, lora):
-    """``max_loras_per_batch``: whether a request with this adapter (0: none, which counts as one) may join the batch."""
-    if s.n_loras < s.lora_limit:
-        return 1
-    for j in range(s.n_loras):
-        if s.loras[j] == lora:
-            return 1
-    return 0
-
-
-@outlined(SglangState)
-def _note_adapter(s, lora):
-    for j in range(s.n_loras):
-        if s.loras[j] == lora:
-            return 0
-    s.loras[s.n_loras] = lora
-    s.n_loras += 1
-    return 0
-
-
-@outlined(SglangState)
-def _adapters_of_batch(s):
-    """Start the set of adapters with those of the running batch and of a request that goes on (never too many)."""
-    s.n_loras = 0
-    for i in range(s.n_run):
-        _note_adapter(s, s.r_lora[s.run[i]])
-    for i in range(s.n_can):
-        _note_adapter(s, s.r_lora[s.can[i]])
-    return 0
 
 
 @inline

@@ -12,6 +12,7 @@ from sim.engine.contract import BATCH, EMPTY, NOTHING, clear_place, next_place
 from sim.engine.outline import outlined
 from sim.engine.schedulers.sglang.admit import admit
 from sim.engine.schedulers.sglang.batch import decode_rows, extend_place
+from sim.engine.schedulers.sglang.fresh import grow_sglang
 from sim.engine.schedulers.sglang.intake import enqueue_request
 from sim.engine.schedulers.sglang.memory import checkpoint
 from sim.engine.schedulers.sglang.micro import switch_slot
@@ -19,7 +20,7 @@ from sim.engine.schedulers.sglang.pool_state import grow_second
 from sim.engine.schedulers.sglang.result import apply_result, gauges, join_running
 from sim.engine.schedulers.sglang.running import mix_running, update_running
 from sim.engine.schedulers.sglang.sides import DECODE_SIDE, PREFILL_SIDE, decode_queues, release_read
-from sim.engine.schedulers.sglang.state import DECODE, EXTEND, PLAIN, SglangState, grow_sglang
+from sim.engine.schedulers.sglang.state import DECODE, EXTEND, PLAIN, SglangState
 from sim.engine.schedulers.sglang.steady import take_unchanged, unchanged_steps
 from sim.engine.state import free_slot
 from sim.jit import flat, inline

@@ -8,7 +8,8 @@
 import numpy as np
 
 from sim.engine.kv.tgi_blocks import NO_KEY, allocate, release
-from sim.engine.kv.tgi_trie import START, add_piece, free_key
+from sim.engine.kv.tgi_keys import add_piece, free_key
+from sim.engine.kv.tgi_trie import START
 from sim.engine.outline import outlined
 from sim.engine.queue import queue_head, queue_pop, queue_push, queue_push_front
 from sim.engine.schedulers.tgi.state import AGAIN, BACK, GONE, NONE, TgiState

@@ -4,7 +4,8 @@
 import numpy as np
 
 from sim.engine.kv.tgi_blocks import NO_KEY, allocate, release
-from sim.engine.kv.tgi_trie import START, add_piece, free_key
+from sim.engine.kv.tgi_keys import add_piece, free_key
+from sim.engine.kv.tgi_trie import START
 from sim.engine.state import INF
 from sim.jit import inline, kernel
 
