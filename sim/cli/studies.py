@@ -94,7 +94,7 @@ def _option(name: str, field: Any) -> Any:
     ]
 
 
-def _shown(default: Any) -> str:
+def _shown(default: object) -> str:
     """Behind the help of an option."""
     if default in (None, (), False):
         return ""

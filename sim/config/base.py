@@ -30,7 +30,7 @@ class Named(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _bare(cls, value: object) -> Any:
+    def _bare(cls, value: object) -> object:
         if isinstance(value, str):
             return {cls.key: value}
         if not isinstance(value, Mapping):

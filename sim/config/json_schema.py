@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from math import isfinite
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
 from sim import registry
 from sim.config.resolving import PARTS, params_of
 from sim.config.scenario import Scenario
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
 
 _KINDS = {
     "Engine": ("engine", "name"),
@@ -24,7 +27,7 @@ _KINDS = {
 _OWN = {"type": "string", "pattern": r"\.py:\w+$"}
 
 
-def schema() -> dict[str, Any]:
+def schema() -> dict[str, JsonValue]:
     """Draft 2020-12 schema with descriptions; a plug-in appears in it by itself."""
     out = Scenario.model_json_schema()
     definitions = out["$defs"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from pydantic import Field, model_validator
 
@@ -22,7 +21,7 @@ class Model(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _bare(cls, value: object) -> Any:
+    def _bare(cls, value: object) -> object:
         if isinstance(value, str):
             return {"name": value}
         if isinstance(value, Mapping) and (value.get("name") is None) == (value.get("config") is None):

@@ -140,7 +140,7 @@ def _get(here: Any, step: int | str, field: str) -> Any:
     return here.get(step)
 
 
-def _put(here: Any, step: int | str, value: Any, field: str) -> None:
+def _put(here: Any, step: int | str, value: object, field: str) -> None:
     if isinstance(here, list):
         _get(here, step, field)
         here[int(step)] = value

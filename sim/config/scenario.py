@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Self
 
 from pydantic import Field, StrictInt, field_validator, model_validator
 
@@ -77,7 +77,7 @@ class Scenario(Section):
 
     @field_validator("admission", "faults", mode="before")
     @classmethod
-    def _one_or_several(cls, value: object) -> Any:
+    def _one_or_several(cls, value: object) -> object:
         return [value] if isinstance(value, str | Mapping) else () if value is None else value
 
     @model_validator(mode="after")

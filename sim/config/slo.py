@@ -25,7 +25,7 @@ def share_of(percentile: str) -> float:
     return share
 
 
-def _target(value: object) -> Any:
+def _target(value: object) -> object:
     if value is None:
         return None
     given = value if isinstance(value, Mapping) else {EACH: value}

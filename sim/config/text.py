@@ -59,6 +59,6 @@ def parse(text: str, source: str) -> Any:
         raise DataError(source, "is no YAML: a value does not fit its tag (!!…)") from None
 
 
-def dump(data: Any) -> str:
+def dump(data: object) -> str:
     """YAML in the order of the fields."""
     return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120, default_flow_style=False)

@@ -21,7 +21,7 @@ _UNMODELLED = {"audio": "audio", "videos": "videos", "encoder_tokens": "the toke
 """Settings that people look for and that no engine here computes; refused by name."""
 
 
-def _ends(arrival: Any) -> bool:
+def _ends(arrival: object) -> bool:
     """Whether an ``arrival`` section names a process that ends by itself; one that is wrong is found where it is built."""
     name = arrival.get("process") if isinstance(arrival, Mapping) else arrival
     if not isinstance(name, str):
@@ -130,7 +130,7 @@ class Sources(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _no_encoders(cls, given: Any) -> Any:
+    def _no_encoders(cls, given: object) -> object:
         """Encoders of sound and video cost memory here, not time."""
         for where in (given, given.get("synthetic")) if isinstance(given, Mapping) else ():
             for name in _UNMODELLED.keys() & where.keys() if isinstance(where, Mapping) else ():

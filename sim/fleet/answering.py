@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import inf
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sim.fleet.client_side import ClientSide
 from sim.fleet.clients import LABELS, Clients, said
 from sim.fleet.clock import Clock
 from sim.fleet.request import Request
-from sim.ledger import WATCH_FINISH
+from sim.ledger import WATCH_FINISH, Values
 from sim.workload.table import RequestBlock
+
+if TYPE_CHECKING:
+    from sim.workload.base import Traffic
 
 _LOOK_UP = 4096
 
@@ -36,7 +38,9 @@ class AnsweringClients(Clients):
 
     watches = WATCH_FINISH
 
-    def __init__(self, clock: Clock, traffic: Any, until: float = inf, mix: Any = None, side: ClientSide | None = None) -> None:
+    def __init__(
+        self, clock: Clock, traffic: Traffic, until: float = inf, mix: Any = None, side: ClientSide | None = None
+    ) -> None:
         super().__init__(clock, min(until, traffic.until), mix)
         self._blocks, self._side, self._classes = traffic.blocks(), side, bool(traffic.classes)
         self._most = inf if traffic.most is None else traffic.most
@@ -58,7 +62,7 @@ class AnsweringClients(Clients):
             self._later(client, 0.0)
         self._go()
 
-    def labels(self) -> dict[str, NDArray[Any]]:
+    def labels(self) -> dict[str, Values]:
         """Of each request in the order of sending."""
         return said({name: np.array(values, LABELS[name]) for name, values in self._labels.items()})
 
@@ -94,7 +98,7 @@ class AnsweringClients(Clients):
             if not pending.left:
                 self._when_due(pending)
 
-    def _go(self, _: Any = None) -> None:
+    def _go(self, _: object = None) -> None:
         """Take what has come, and come back at the next arrival."""
         now = self._clock.now
         while not self._stopped:

@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from sim.ledger import FINISHED, IN_FLIGHT
+from sim.ledger import FINISHED, IN_FLIGHT, Values
 from sim.metrics.clients import Waste
 
 MORE: Final = 1 << 40
@@ -72,7 +72,7 @@ def fold(rows: dict[str, Any], odd: Mapping[int, Folded]) -> tuple[dict[str, Any
     return out, _waste(rows, ~used)
 
 
-def _together(made: dict[str, Any], i: int, o: Folded, rows: dict[str, Any], used: Any) -> None:
+def _together(made: dict[str, Values], i: int, o: Folded, rows: dict[str, Values], used: Any) -> None:
     """One row of the parts that a request left on its way from replica to replica."""
     parts = np.flatnonzero(np.isin(rows["id"], o.kept))
     used[parts] = True
@@ -103,7 +103,7 @@ def _taken(column: Any, source: Any, served: Any, name: str) -> Any:
     return out
 
 
-def _waste(rows: dict[str, Any], lost: Any) -> Waste:
+def _waste(rows: dict[str, Values], lost: Any) -> Waste:
     begun = lost & ~np.isnan(rows["first_scheduled_s"])
     gap = rows["finish_s"][lost] - rows["first_token_s"][lost]
     return Waste(

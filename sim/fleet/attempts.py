@@ -26,7 +26,7 @@ from sim.fleet.journey import continued
 from sim.fleet.request import Request
 from sim.fleet.station import Station
 from sim.fleet.timers import Timers
-from sim.ledger import FAILED, FINISHED, IN_FLIGHT, REJECTED
+from sim.ledger import FAILED, FINISHED, IN_FLIGHT, REJECTED, Values
 from sim.metrics.clients import ClientRecord
 from sim.policy.client import BROKEN, BUSY, CONNECT, ERROR, TIMEOUT, Client
 from sim.streams import stream
@@ -329,7 +329,7 @@ class Attempts(Station):
 
     # -- in the end
 
-    def join(self, rows: dict[str, Any], requests: int) -> dict[str, Any]:
+    def join(self, rows: dict[str, Values], requests: int) -> dict[str, Values]:
         """One row per request."""
         for number, call in self._open.items():  # the run was cut off
             leg = call.live[-1].leg if call.live else None
@@ -339,7 +339,7 @@ class Attempts(Station):
         self.record.close(waste, self._kinds, self._retries, self._failed, self._given_up)
         return out
 
-    def client_times(self, rows: dict[str, Any]) -> None:
+    def client_times(self, rows: dict[str, Values]) -> None:
         """Times of what has no row in an engine are the client's already."""
         for number, folded in self._odd.items():
             if folded.status in (REJECTED, FAILED):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import count
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sim import registry
 from sim.errors import ConfigError
@@ -19,6 +19,9 @@ from sim.policy.clients.simple import Simple, SimpleParams
 from sim.policy.fault import Fault, Unit
 from sim.policy.startup import Startup
 from sim.streams import stream
+
+if TYPE_CHECKING:
+    from sim.fleet.build import Plan
 
 _IN_PLACE = ("weights", "warm-up")
 
@@ -39,7 +42,7 @@ def make_faults(sections: Sequence[Any]) -> list[Fault]:
     return out
 
 
-def units_of(plans: Sequence[Any]) -> list[Unit]:
+def units_of(plans: Sequence[Plan]) -> list[Unit]:
     """All replicas, with the cold start of their engine."""
     units: list[Unit] = []
     for p in plans:
@@ -50,7 +53,7 @@ def units_of(plans: Sequence[Any]) -> list[Unit]:
     return units
 
 
-def check_faults(faults: Sequence[Fault], plans: Sequence[Any]) -> None:
+def check_faults(faults: Sequence[Fault], plans: Sequence[Plan]) -> None:
     """Raises `ConfigError` for a replica that is not there, and for links where there are none."""
     units = units_of(plans) if faults else []
     for fault in faults:
@@ -69,7 +72,7 @@ def check_faults(faults: Sequence[Fault], plans: Sequence[Any]) -> None:
             )
 
 
-def evidence_of(faults: Sequence[Fault], plans: Sequence[Any]) -> list[dict[str, Any]]:
+def evidence_of(faults: Sequence[Fault], plans: Sequence[Plan]) -> list[dict[str, Any]]:
     """What rates and repairs rest on."""
     rows = []
     for fault in faults:
@@ -84,7 +87,7 @@ def evidence_of(faults: Sequence[Fault], plans: Sequence[Any]) -> list[dict[str,
 
 
 def faults_of(
-    clock: Clock, faults: Sequence[Fault], plans: Sequence[Any], engines: Any, router: Any, choice: Any, seed: int, elastic: Any
+    clock: Clock, faults: Sequence[Fault], plans: Sequence[Plan], engines: Any, router: Any, choice: Any, seed: int, elastic: Any
 ) -> Faults:
     """The station. ``router``: as `choice` (which dispatches) has it; ``elastic``: who scales, or None."""
     pools = [(p, k) for p in plans for k in range(p.replicas)]
@@ -122,7 +125,7 @@ def in_front(
     between: list[Station],
     client: Client | None,
     faults: Sequence[Fault],
-    plans: Sequence[Any],
+    plans: Sequence[Plan],
     engines: Any,
     router: Any,
     choice: Any,

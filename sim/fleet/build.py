@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from sim import registry
 from sim.cost.build import build_step_cost
@@ -32,8 +32,11 @@ from sim.policy.router import ReplicaFacts
 
 if TYPE_CHECKING:
     from sim.config.base import Engine
+    from sim.config.scenario import Scenario
+    from sim.cost.shared import SharedCost
     from sim.cost.step import StepCost
     from sim.engine.contract import EngineParams
+    from sim.engine.tiers.plan import TierPlan
 
 _ROWS = 1024  # first size of the recorder; it grows
 
@@ -63,9 +66,9 @@ class Plan:
     """``prefill`` or ``decode`` in a disaggregated deployment."""
     ranks: Ranks | None = None
     """Data-parallel ranks of one replica, if it has several."""
-    given: Any = None
+    given: EngineParams | None = None
     """Settings as the user wrote them, nothing filled in."""
-    shared: Any = None
+    shared: SharedCost | None = None
     """What the ranks share in a step (`sim.cost.shared`), where they step together."""
 
     @property
@@ -98,7 +101,10 @@ class Plan:
         if self.ranks is None:
             group: Group = self.scheduler.group(states, recorder)
             if (tiers := self.tiers) is not None:
-                cast(Any, group).with_tiers(tiers)
+                from sim.engine.tiers.group import GroupWithTiers
+
+                assert isinstance(group, GroupWithTiers)
+                group.with_tiers(tiers)
         else:
             from sim.fleet.ranks import ranked_group
 
@@ -114,7 +120,7 @@ class Plan:
         return state
 
     @property
-    def tiers(self) -> Any:
+    def tiers(self) -> TierPlan | None:
         """What keeps KV outside the accelerators, a `sim.engine.tiers.plan.TierPlan`; None: nothing does."""
         return self.scheduler.tiers(self.params, self.site, self.kv_blocks)
 
@@ -221,7 +227,7 @@ def step_costs(
     tokens: int,
     extras: Extras,
     ranks: Ranks | None = None,
-) -> tuple[Any, Any, Evidence]:
+) -> tuple[StepCost, SharedCost | None, Evidence]:
     """The cost of a step, what ranks that step together share in it (else None), and what both rest on."""
     if ranks is not None and ranks.together:
         return build_rank_cost(model, accelerator, layout, profile, tokens, extras)
@@ -267,7 +273,7 @@ def _budget(scheduler: type[Scheduler[Any]], params: EngineParams, site: Site, f
 # -- what cannot be combined
 
 
-def refuse(plans: Sequence[Plan], scenario: Any) -> None:
+def refuse(plans: Sequence[Plan], scenario: Scenario) -> None:
     """Raise `NotModelledError` for two features of a scenario that do not go together. Raises `ConfigError` for a router that cannot be."""
     router = make_routers(plans, scenario.router, scenario.seed)[0]
     has: dict[str, tuple[str, Any]] = {}

@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
+
+from sim.ledger import Values
 
 if TYPE_CHECKING:
     from sim.fleet.build import Plan
@@ -44,7 +45,7 @@ class ClientSide:
         profile = self._of_replica[replica]
         return float(profile.before_engine(prompt_tokens) + profile.client_first_token)
 
-    def shift(self, rows: dict[str, NDArray[Any]]) -> None:
+    def shift(self, rows: dict[str, Values]) -> None:
         """Bring the times of the rows to what clients see; ``replica`` of a row says which pool it is of."""
         for profile, lo, hi in zip(self._profiles, self._bounds, self._bounds[1:], strict=False):
             mine = slice(None) if len(self._profiles) == 1 else (rows["replica"] >= lo) & (rows["replica"] < hi)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from math import inf
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sim.fleet.client_side import ClientSide
 from sim.fleet.clock import LATEST, Clock, too_late
 from sim.fleet.request import Request
 from sim.fleet.station import Station
-from sim.ledger import REJECTED, WATCH_FINISH, request_row
+from sim.ledger import REJECTED, WATCH_FINISH, Values, request_row
 from sim.workload.table import RequestBlock
+
+if TYPE_CHECKING:
+    from sim.workload.base import Traffic
+    from sim.workload.closed_loop import ClosedLoop
 
 LABELS: Final = {"klass": np.int32, "tenant": np.int32, "session": np.int64}
 """What results say of who sent a request: columns of a `RequestBlock`."""
@@ -52,7 +55,7 @@ class Clients(Station):
         for r, end in self.turned_away:
             yield request_row(id=r.number, arrival_s=r.arrival, finish_s=end, prompt_tokens=r.prompt_tokens, status=REJECTED)
 
-    def labels(self) -> dict[str, NDArray[Any]]:
+    def labels(self) -> dict[str, Values]:
         """By name, [sent]: whose request each one is, those of `LABELS` that say something; without classes the model that it names is its class."""
         raise NotImplementedError
 
@@ -68,7 +71,7 @@ class Clients(Station):
         if not self.then.arrive(request):
             self.refused(request, max(request.arrival, self._clock.now))
 
-    def _paced(self, loop: Any, due: float, post: Callable[[], None]) -> None:
+    def _paced(self, loop: ClosedLoop, due: float, post: Callable[[], None]) -> None:
         """Now, or when it is due where the `ClosedLoop` is paced."""
         if loop.paced and due > self._clock.now:
             self._not_too_late(due)
@@ -88,7 +91,7 @@ class OpenClients(Clients):
         super().__init__(clock, until, mix)
         self._blocks = blocks
         self._classes = classes
-        self._labels: dict[str, list[NDArray[Any]]] = {name: [] for name in LABELS}
+        self._labels: dict[str, list[Values]] = {name: [] for name in LABELS}
         self._models: Any = None
         self._block: Any = None
         self._base = 0  # number of the first row of the current block
@@ -104,7 +107,7 @@ class OpenClients(Clients):
         else:
             self._go()
 
-    def labels(self) -> dict[str, NDArray[Any]]:
+    def labels(self) -> dict[str, Values]:
         """As the traffic says."""
         return said({name: np.concatenate([*parts, np.zeros(0, LABELS[name])]) for name, parts in self._labels.items()})
 
@@ -148,7 +151,7 @@ class OpenClients(Clients):
         self.sent += end - row
         return end
 
-    def _go(self, _: Any = None) -> None:
+    def _go(self, _: object = None) -> None:
         """Send what is due, and come back at the next arrival."""
         clock, then, until, asks = self._clock, self.then, self._until, self.asks
         now = clock.now
@@ -187,7 +190,9 @@ class WaitingClients(Clients):
 
     watches = WATCH_FINISH
 
-    def __init__(self, clock: Clock, loop: Any, until: float = inf, mix: Any = None, side: ClientSide | None = None) -> None:
+    def __init__(
+        self, clock: Clock, loop: ClosedLoop, until: float = inf, mix: Any = None, side: ClientSide | None = None
+    ) -> None:
         super().__init__(clock, until, mix)
         self._loop, self._side = loop, side
         self._labels: dict[str, list[int]] = {name: [] for name in LABELS}
@@ -198,7 +203,7 @@ class WaitingClients(Clients):
         for client in range(clients if self._loop.total is None else min(clients, self._loop.total)):
             self._later(client, 0.0)
 
-    def labels(self) -> dict[str, NDArray[Any]]:
+    def labels(self) -> dict[str, Values]:
         """Of each request in the order of sending."""
         return said({name: np.array(values, LABELS[name]) for name, values in self._labels.items()})
 
@@ -243,18 +248,18 @@ class WaitingClients(Clients):
             self._stopped = self.look_up() or self._stopped
 
 
-def _small(column: NDArray[Any]) -> NDArray[Any]:
+def _small(column: Values) -> Values:
     """The column, without memory where it says the same of all."""
     return np.broadcast_to(column[:1], column.shape) if len(column) and (column == column[0]).all() else column
 
 
-def said(columns: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+def said(columns: dict[str, Values]) -> dict[str, Values]:
     """Classes always; tenants and sessions where there are any."""
     there = {"klass": True, "tenant": columns["tenant"].any(), "session": (columns["session"] >= 0).any()}
     return {name: column for name, column in columns.items() if there[name]}
 
 
-def clients_of(clock: Clock, traffic: Any, until: float, mix: Any, side: ClientSide | None) -> Clients:
+def clients_of(clock: Clock, traffic: Traffic, until: float, mix: Any, side: ClientSide | None) -> Clients:
     """The clients of a `sim.workload.base.Traffic`."""
     if traffic.waits or traffic.loops:
         from sim.fleet.answering import AnsweringClients

@@ -59,7 +59,7 @@ class Queue(Station):
         self.before.ended(request, time, replica)
 
     def _at(self, time: float, tell: Callable[[], None]) -> None:
-        def happen(_: Any) -> None:
+        def happen(_: object) -> None:
             tell()
             if self.held:
                 self._round()
@@ -73,7 +73,7 @@ class Queue(Station):
             self._ticking = True
             self._env.process(self._tick())
 
-    def _tick(self) -> Generator[simpy.Event, Any, None]:
+    def _tick(self) -> Generator[simpy.Event, object, None]:
         while self.held:
             yield self._env.timeout(self._router.period)
             if self.held:

@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sim.engine.hand_over import Sides
 from sim.fleet.clock import Clock
@@ -29,7 +28,7 @@ from sim.fleet.kv_links import Ports, Wire
 from sim.fleet.request import Request
 from sim.fleet.station import Station
 from sim.fleet.view import View
-from sim.ledger import ALLOCATED, CHUNK_DONE, FINISHED, HAND_OVER, REMOTE_KV, RETURNED, WATCH_CHUNKS, WATCH_FINISH
+from sim.ledger import ALLOCATED, CHUNK_DONE, FINISHED, HAND_OVER, REMOTE_KV, RETURNED, WATCH_CHUNKS, WATCH_FINISH, Values
 from sim.policy.router import Router
 from sim.workload.table import RequestBlock
 
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
     from sim.fleet.build import Plan
     from sim.fleet.engines import JoinedEngines
 
-Columns = dict[str, NDArray[Any]]
+Columns = dict[str, Values]
 _ALLOCATED, _CHUNK_DONE = int(ALLOCATED), int(CHUNK_DONE)
 
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from math import inf
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from sim.fleet.clock import Clock
 from sim.fleet.members import Members
 from sim.fleet.request import Request
@@ -39,7 +41,7 @@ class Dispatch(Station):
         """A router whose rule compiled code knows, and engines that compiled code runs."""
         return known_rule(self._router) and self.then.ahead
 
-    def renew(self, rng: Any) -> None:
+    def renew(self, rng: np.random.Generator) -> None:
         """The router is started anew: it knows nothing."""
         old = self._router
         if isinstance(old, Members):

@@ -17,6 +17,7 @@ from sim.policy.admitting import Admission, Ticket
 from sim.streams import stream
 
 if TYPE_CHECKING:
+    from sim.config.base import Named
     from sim.fleet.view import View
 
 
@@ -154,7 +155,7 @@ class Door(Station):
         }
 
 
-def doors(clock: Clock, sections: Sequence[Any], seed: int, view: View) -> list[Station]:
+def doors(clock: Clock, sections: Sequence[Named], seed: int, view: View) -> list[Station]:
     """A door for each ``admission`` section of a scenario, the first outermost."""
     out: list[Station] = []
     names: list[str] = []

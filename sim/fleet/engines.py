@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import inf
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,16 +17,19 @@ from sim.fleet.request import Request
 from sim.fleet.station import Station
 from sim.fleet.view import View
 from sim.jit import in_python
-from sim.ledger import FIRST_TOKEN
+from sim.ledger import FIRST_TOKEN, Values
 from sim.policy.router import ReplicaFacts
 
-Columns = dict[str, NDArray[Any]]
+if TYPE_CHECKING:
+    from sim.engine.group import EngineGroup
+
+Columns = dict[str, Values]
 
 
 class Engines(Station):
     """``groups``: an `EngineGroup` per pool; replicas are numbered through all of them."""
 
-    def __init__(self, clock: Clock, groups: Sequence[Any], facts: Sequence[ReplicaFacts] | None = None) -> None:
+    def __init__(self, clock: Clock, groups: Sequence[EngineGroup], facts: Sequence[ReplicaFacts] | None = None) -> None:
         super().__init__()
         self.clock = clock
         self.groups = list(groups)
@@ -54,7 +57,7 @@ class Engines(Station):
         self.notices_after: list[float] = [0.0] * len(self.groups)
         """Of each pool: seconds between two looks at whether a client is still there."""
 
-    def part(self, groups: Sequence[Any], facts: Sequence[ReplicaFacts] | None) -> View:
+    def part(self, groups: Sequence[EngineGroup], facts: Sequence[ReplicaFacts] | None) -> View:
         """A view of some of the pools."""
         view = View(list(groups), self.clock, facts)
         numbers = [first + k for g, first in zip(self.groups, self.first, strict=False) if g in groups for k in range(g.n)]
@@ -180,7 +183,7 @@ class Engines(Station):
         """Bring every engine up to ``until``; True if there was an outcome that somebody waits for, no engine being past its time."""
         groups = self.groups
         if len(groups) == 1:
-            return groups[0].advance(until, self.watched)  # type: ignore[no-any-return]
+            return groups[0].advance(until, self.watched)
         if not self.watched:
             for group in groups:
                 group.advance(until, False)
@@ -267,7 +270,7 @@ class JoinedEngines(Engines):
 
     happened: Callable[..., None]
 
-    def __init__(self, clock: Clock, groups: Sequence[Any], facts: Sequence[ReplicaFacts] | None = None) -> None:
+    def __init__(self, clock: Clock, groups: Sequence[EngineGroup], facts: Sequence[ReplicaFacts] | None = None) -> None:
         super().__init__(clock, groups, facts)
         from sim.engine.joined import Joined
 

@@ -47,7 +47,7 @@ class Gateway(Station):
             self._push(request, priority)
         return True
 
-    def _knock(self, request: Request, priority: int) -> Generator[simpy.Event, Any, None]:
+    def _knock(self, request: Request, priority: int) -> Generator[simpy.Event, object, None]:
         while len(self._buffer) >= self._p.max_queue_size:
             yield self._env.timeout(self._p.wait_queue_interval)
         self.knocking -= 1
@@ -85,7 +85,7 @@ class Gateway(Station):
         del self.held[request.number]
         return True
 
-    def _retry(self, request: Request) -> Generator[simpy.Event, Any, None]:
+    def _retry(self, request: Request) -> Generator[simpy.Event, object, None]:
         start = self._env.now
         while self._env.now - start < self._p.wait_scheduling_timeout:
             yield self._env.timeout(self._p.wait_scheduling_retry_interval)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from sim.ledger import FAILED, FINISHED, IN_FLIGHT, RETURNED
+from sim.ledger import FAILED, FINISHED, IN_FLIGHT, RETURNED, Values
 
-Array = NDArray[Any]
+Array = Values
 Columns = dict[str, Array]
 
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from numpy.typing import NDArray
-
+from sim.ledger import Values
 from sim.metrics import on_disk
 
-Columns = dict[str, NDArray[Any]]
+Columns = dict[str, Values]
 
 
 class Kept:

@@ -98,7 +98,7 @@ class Members(Router):
             self._router.setup(facts)
         self._router.members(self.numbers)
 
-    def renew(self, rng: Any) -> None:
+    def renew(self, rng: np.random.Generator) -> None:
         """The router is started anew: it knows nothing."""
         old = self._router
         self._router = type(old)(old.params, old.replicas, rng)

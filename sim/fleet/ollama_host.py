@@ -177,14 +177,14 @@ class OllamaHost:
                 if self._residency.idle_evictee():
                     self._env.process(self._unload(action.key))
 
-    def _load(self, key: str) -> Generator[simpy.Event, Any, None]:
+    def _load(self, key: str) -> Generator[simpy.Event, object, None]:
         needs = self._needs[key]
         yield self._env.timeout(needs.load)
         self._note("ready", key)
         self._residency.loaded(key, needs.vram, self._env.now)
         self._follow()
 
-    def _unload(self, key: str) -> Generator[simpy.Event, Any, None]:
+    def _unload(self, key: str) -> Generator[simpy.Event, object, None]:
         apple = self._card.vendor == "apple"
         vram = self._residency.runners[key].vram
         yield self._env.timeout(recovery_wait(lambda t: vram if t >= UNLOAD else 0.0, vram, discrete=not apple, metal=apple))

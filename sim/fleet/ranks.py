@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from heapq import heappop, heappush, heapreplace
 from math import inf
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, NoReturn, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,25 +24,30 @@ from sim.policy.requests import Requests
 from sim.policy.router import ReplicaFacts, Router
 from sim.streams import stream
 
+if TYPE_CHECKING:
+    from sim.cost.shared import SharedCost
+    from sim.engine.recorder import Recorder
+    from sim.engine.seam import F8, I4, I8, Columns, Rows, Series, Spans, Watched
+    from sim.engine.state import EngineState
+    from sim.engine.tiers.counts import TiersUse
+
 
 class _Rows(NamedTuple):
     """Columns of a block under the names that routers know."""
 
-    arrival_s: Any
-    prompt_tokens: Any
-    output_tokens: Any
-    max_tokens: Any
-    priority: Any
-    lora: Any
-    out_content: Any
+    arrival_s: F8
+    prompt_tokens: I4
+    output_tokens: I4
+    max_tokens: I4
+    priority: I4
+    lora: I4
+    out_content: I8
 
 
 class _Batch:
     """Rows [at, hi) of a block that stand at the door, in order of arrival. ``replica``: i4[1] or i4[n]."""
 
-    def __init__(
-        self, replica: Any, columns: tuple[Any, ...], spans: tuple[Any, ...], at: int, hi: int, first_id: int, watch: int
-    ) -> None:
+    def __init__(self, replica: I4, columns: Columns, spans: Spans, at: int, hi: int, first_id: int, watch: int) -> None:
         self.replica, self.columns, self.spans = replica, columns, spans
         self.at, self.hi, self.first_id, self.watch = at, hi, first_id, watch
         self.rows = cast(Requests, _Rows(*columns))  # which balancers look at
@@ -72,7 +77,7 @@ class RankView:
     @property
     def outstanding(self) -> NDArray[np.int64]:
         """Requests sent to each rank and not yet finished."""
-        return self._owner.inner.outstanding[self._part]  # type: ignore[no-any-return]
+        return self._owner.inner.outstanding[self._part]
 
     def outstanding_of(self, clients: int) -> NDArray[np.int64]:
         """i8[clients, ranks]: the same by API server; the n-th request of the engine came through server n mod ``clients``."""
@@ -81,18 +86,18 @@ class RankView:
     def gauges(self) -> NDArray[np.float64]:
         """f8[5, ranks], as of the last decision of each rank."""
         self._owner.catch_up(self.now)
-        return self._owner.inner.gauges()[:, self._part]  # type: ignore[no-any-return]
+        return self._owner.inner.gauges()[:, self._part]
 
     def look(self) -> dict[str, NDArray[np.float64]]:
         """Queue and memory of the ranks; the names that balancers use."""
         running, waiting, used, total, _ = self.gauges()
         return {"running": running, "waiting": waiting, "used_blocks": used, "total_blocks": total}
 
-    def cached(self, block: Requests, row: int) -> Any:
+    def cached(self, block: Requests, row: int) -> NoReturn:
         """Not of ranks."""
         raise NotImplementedError
 
-    def running(self, replica: int) -> Any:
+    def running(self, replica: int) -> NoReturn:
         """Not for balancers."""
         raise NotImplementedError
 
@@ -100,7 +105,7 @@ class RankView:
 class RankedGroup:
     """Replicas of ``ranks`` ranks each in front of ``inner``, whose states they are. ``balancers``: a router for each replica."""
 
-    def __init__(self, inner: Any, ranks: int, balancers: Sequence[Router]) -> None:
+    def __init__(self, inner: EngineGroup, ranks: int, balancers: Sequence[Router]) -> None:
         self.inner = inner
         self.ranks = ranks
         self.n = inner.n // ranks
@@ -119,15 +124,11 @@ class RankedGroup:
 
     # -- the door
 
-    def submit(
-        self, replica: int, columns: tuple[Any, ...], spans: tuple[Any, ...], lo: int, hi: int, first_id: int, watch: int = 0
-    ) -> None:
+    def submit(self, replica: int, columns: Columns, spans: Spans, lo: int, hi: int, first_id: int, watch: int = 0) -> None:
         """Rows [lo, hi) of a block to one replica."""
         self._stand(_Batch(np.array([replica], np.int32), columns, spans, lo, hi, first_id, watch))
 
-    def submit_routed(
-        self, replica_of: Any, columns: tuple[Any, ...], spans: tuple[Any, ...], first_id: int, watch: int = 0
-    ) -> None:
+    def submit_routed(self, replica_of: I4, columns: Columns, spans: Spans, first_id: int, watch: int = 0) -> None:
         """A whole block, each row to its replica (i4 array); negative: not for this group."""
         self._stand(_Batch(replica_of, columns, spans, 0, columns[0].size, first_id, watch))
 
@@ -171,7 +172,7 @@ class RankedGroup:
             due = min(self._due)
             time = min(arrival, due)
             if time > until or time == inf or (arrival == inf and self.inner.next_event() == inf):
-                return self.inner.advance(until, watched)  # type: ignore[no-any-return]
+                return self.inner.advance(until, watched)
             if self.inner.advance(time, watched):
                 return True
             if due <= arrival:
@@ -227,7 +228,8 @@ class RankedGroup:
     @property
     def outstanding(self) -> NDArray[np.int64]:
         """i8[n]: requests submitted to each replica and not yet finished."""
-        return self.inner.outstanding.reshape(self.n, self.ranks).sum(axis=1) + self._pending  # type: ignore[no-any-return]
+        found: I8 = self.inner.outstanding.reshape(self.n, self.ranks).sum(axis=1) + self._pending
+        return found
 
     def gauges(self) -> NDArray[np.float64]:
         """f8[5, n]: running, waiting, KV in use, KV total, clock of each replica: sums over its ranks, and their latest clock."""
@@ -236,30 +238,30 @@ class RankedGroup:
 
     def capacity(self) -> NDArray[np.float64]:
         """f8[n · ranks]: KV blocks of each rank."""
-        return self.inner.capacity()  # type: ignore[no-any-return]
+        return self.inner.capacity()
 
-    def kv_peak(self) -> Any:
+    def kv_peak(self) -> F8:
         """Most KV blocks in use at once, by rank."""
         return self.inner.kv_peak()
 
-    def pool_use(self) -> Any:
+    def pool_use(self) -> tuple[F8, F8, F8]:
         """Use of the pools within each rank."""
         return self.inner.pool_use()
 
-    def kv_kinds(self) -> Any:
+    def kv_kinds(self) -> list[tuple[str, int, str]]:
         """What shares the KV memory of a rank."""
         return self.inner.kv_kinds()
 
-    def tiers(self) -> Any:
+    def tiers(self) -> TiersUse | None:
         """What tiers behind the caches did."""
         return self.inner.tiers()
 
-    def take_watched(self) -> Any:
+    def take_watched(self) -> Watched:
         """Watched outcomes since the last call: (ids, times, replicas)."""
         ids, times, rows = self.inner.take_watched()
         return ids, times, rows // self.ranks
 
-    def take_outcomes(self) -> Any:
+    def take_outcomes(self) -> tuple[list[float], list[Sequence[int]]]:
         """The same with all that is known, as of any group."""
         times, rows = self.inner.take_outcomes()
         return times, [[number, row // self.ranks, *rest] for number, row, *rest in rows]
@@ -267,22 +269,22 @@ class RankedGroup:
     @property
     def parts(self) -> NDArray[np.float64]:
         """f8[n · ranks, part], live: seconds of the steps begun so far, by part."""
-        return self.inner.parts  # type: ignore[no-any-return]
+        return self.inner.parts
 
     @property
     def finished(self) -> int:
         """Rows in the recorder, not yet drained."""
         return int(self.inner.finished)
 
-    def drain(self) -> dict[str, Any]:
+    def drain(self) -> Rows:
         """Finished rows since the last drain; column ``replica`` counts ranks."""
         self._settle_clients()
         self._seen = 0
-        return self.inner.drain()  # type: ignore[no-any-return]
+        return self.inner.drain()
 
-    def in_flight(self) -> dict[str, Any]:
+    def in_flight(self) -> Rows:
         """Requests that have not left, also those at the door; column ``replica`` counts ranks."""
-        rows: dict[str, Any] = self.inner.in_flight()
+        rows = self.inner.in_flight()
         for _, _, batch in sorted(self._door, key=lambda entry: entry[:2]):
             at = np.arange(batch.at, batch.hi)
             chosen = batch.replica[at] if len(batch.replica) > 1 else np.repeat(batch.replica, at.size)
@@ -299,9 +301,9 @@ class RankedGroup:
 
     def totals(self) -> dict[str, float]:
         """As of any group."""
-        return self.inner.totals()  # type: ignore[no-any-return]
+        return self.inner.totals()
 
-    def series(self) -> Any:
+    def series(self) -> tuple[Series, F8, F8]:
         """As of any group, by rank."""
         return self.inner.series()
 
@@ -322,19 +324,22 @@ class RankedGroup:
         return self.inner.token_times()
 
     @property
-    def _states(self) -> Any:
-        return self.inner._states
+    def _states(self) -> Sequence[EngineState]:
+        states: Sequence[EngineState] = self.inner._states
+        return states
 
     @property
-    def _keys(self) -> Any:
+    def _keys(self) -> F8:
         return self.inner._keys
 
 
-def ranked_group(states: Sequence[Any], recorder: Any, ranks: Ranks, shared: Any, facts: ReplicaFacts) -> RankedGroup:
+def ranked_group(
+    states: Sequence[EngineState], recorder: Recorder, ranks: Ranks, shared: SharedCost | None, facts: ReplicaFacts
+) -> RankedGroup:
     """The replicas of a pool, ``ranks.n`` states to each, with a balancer of the engine's own in front of each. Raises `ConfigError`."""
     from sim.engine.lockstep import LockstepGroup
 
-    inner: Any = (
+    inner: EngineGroup = (
         LockstepGroup(states, recorder, ranks.n, shared, ranks.interval) if ranks.together else EngineGroup(states, recorder)
     )
     cls = registry.lookup("router", ranks.balancer)

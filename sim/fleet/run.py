@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf, isfinite
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sim import guard, registry
 from sim.errors import ConfigError, DataError, LawViolation, NotModelledError
@@ -20,11 +19,15 @@ from sim.fleet.garbage import rarely_collected
 from sim.fleet.routers import make_routers
 from sim.fleet.stuck import watched
 from sim.fleet.wiring import wire
+from sim.ledger import Values
 from sim.metrics.record import collect
 from sim.metrics.sections.kv_pools import KvUse
 from sim.workload.base import Traffic
 
-Array = NDArray[Any]
+if TYPE_CHECKING:
+    from sim.engine.group import EngineGroup
+
+Array = Values
 
 
 @dataclass
@@ -60,7 +63,7 @@ def execute(
     token_times: bool = False,
     histogram: tuple[int, float, float],
     until: float = inf,
-    progress: Callable[[int, int], Any] | None = None,
+    progress: Callable[[int, int], object] | None = None,
     multi_step: bool = True,
     scaling: Any = None,
     transfer: Any = None,
@@ -122,7 +125,7 @@ def execute(
     )
 
 
-def _scatter(groups: Sequence[Any], plans: Sequence[Plan], seed: int) -> None:
+def _scatter(groups: Sequence[EngineGroup], plans: Sequence[Plan], seed: int) -> None:
     """Let the steps of pools scatter of whose machines it is known how much they do."""
     if len(groups) != len(plans):  # models that share cards
         return
@@ -133,7 +136,7 @@ def _scatter(groups: Sequence[Any], plans: Sequence[Plan], seed: int) -> None:
             scatter_steps(group._states, p.profile.step_scatter, seed, p.name)
 
 
-def pools_of(groups: Sequence[Any], plans: Sequence[Plan]) -> dict[str, Any]:
+def pools_of(groups: Sequence[EngineGroup], plans: Sequence[Plan]) -> dict[str, Any]:
     """For the section ``kv_pools``: pools within the replicas, or what shares one, where an engine tells them apart."""
     found = []
     for group, p in zip(groups, plans, strict=False):

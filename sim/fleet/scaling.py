@@ -256,7 +256,7 @@ class ElasticPool:
         self._owner.record.lives.append(life)
         return life
 
-    def _start(self, k: int) -> Generator[simpy.Event, Any, None]:
+    def _start(self, k: int) -> Generator[simpy.Event, object, None]:
         life = self._new(k, Life(self.first + k, self._env.now))
         owned = self._scaler.dedicated is not None and k < self._scaler.dedicated
         for i, (_, seconds, _, _) in enumerate(self._plan.phases):
@@ -279,7 +279,7 @@ class ElasticPool:
         self._owner.appoint(self.side)
         self._env.process(self._drain(k, life))
 
-    def _drain(self, k: int, life: Life) -> Generator[simpy.Event, Any, None]:
+    def _drain(self, k: int, life: Life) -> Generator[simpy.Event, object, None]:
         n = life.replica
         while self._engines.view.outstanding[n] > 0 or any(used(n) for used in self._owner.in_use):
             yield self._env.timeout(_LOOK)

@@ -12,6 +12,7 @@ from sim.policy.scaler import LifeParams, Scaler
 from sim.policy.startup import Phase
 
 if TYPE_CHECKING:
+    from sim.config.scenario import Scenario
     from sim.fleet.build import Plan
 
 
@@ -54,7 +55,7 @@ class ScalingPlan:
         return [replace(plan, replicas=pool.params.max) for plan, pool in zip(plans, self.pools, strict=True)]
 
 
-def plan_scaling(scenario: Any, plans: Sequence[Plan]) -> ScalingPlan | None:
+def plan_scaling(scenario: Scenario, plans: Sequence[Plan]) -> ScalingPlan | None:
     """The ``scaling`` section of a scenario. Raises `ConfigError`, `NotModelledError` for what cannot be scaled."""
     if scenario.scaling is None:
         return None

@@ -18,7 +18,7 @@ from itertools import pairwise
 from typing import Any
 
 from sim.fleet.request import Request
-from sim.ledger import request_row
+from sim.ledger import Values, request_row
 from sim.workload.table import RequestBlock
 
 
@@ -106,11 +106,11 @@ class Station:
         for r in self.held.values():
             yield request_row(id=r.number, arrival_s=r.arrival, prompt_tokens=r.prompt_tokens)
 
-    def join(self, rows: dict[str, Any], requests: int) -> dict[str, Any]:
+    def join(self, rows: dict[str, Values], requests: int) -> dict[str, Values]:
         """One row per request, where a request leaves several."""
         return rows
 
-    def client_times(self, rows: dict[str, Any]) -> None:
+    def client_times(self, rows: dict[str, Values]) -> None:
         """The rows, ordered by number, with times as clients see them: for who knows better."""
 
     def totals(self) -> dict[str, float]:
@@ -121,7 +121,7 @@ class Station:
         """The same in sentences, for the report."""
         return []
 
-    def leaves(self) -> dict[str, Any]:
+    def leaves(self) -> dict[str, Values]:
         """What sections of the summary are made from (`sim.metrics.sections`), by the name of the section."""
         return {}
 

@@ -13,14 +13,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sim import guard, plugins
 from sim.errors import PluginError
 
+if TYPE_CHECKING:
+    from sim.engine.group import EngineGroup
+    from sim.fleet.build import Plan
+
 
 @contextmanager
-def watched(plans: Sequence[Any], groups: Sequence[Any]) -> Iterator[None]:
+def watched(plans: Sequence[Plan], groups: Sequence[EngineGroup]) -> Iterator[None]:
     """Run ``groups`` of engines under watch, if any of their schedulers is a plug-in's."""
     foreign = next((p.scheduler for p in plans if not plugins.is_own(p.scheduler.__module__)), None)
     if foreign is None:

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from math import isnan
 from typing import Any
 
+import numpy as np
+
 from sim.fleet.clock import Clock
 from sim.metrics.scaling import Life
 from sim.policy.startup import Maintenance
@@ -18,7 +20,7 @@ from sim.policy.startup import Maintenance
 class Upkeep:
     """``pool``: a `sim.fleet.scaling.ElasticPool`; ``rng``: the substream for times until machines are taken back."""
 
-    def __init__(self, clock: Clock, pool: Any, params: Any, rng: Any) -> None:
+    def __init__(self, clock: Clock, pool: Any, params: Any, rng: np.random.Generator) -> None:
         self._clock, self._pool, self._spot, self._windows, self._rng = clock, pool, params.spot, params.maintenance, rng
         self.away = 0
         """Replicas that cannot be had now."""

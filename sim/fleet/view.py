@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import simpy
@@ -13,11 +13,14 @@ from sim.ledger import LOOK, LOOK_TOTAL_BLOCKS, LOOK_USED_BLOCKS
 from sim.policy.requests import Requests
 from sim.policy.router import ReplicaFacts
 
+if TYPE_CHECKING:
+    from sim.engine.group import EngineGroup
+
 
 class View:
     """What routers see (`sim.policy.router.Snapshot`)."""
 
-    def __init__(self, groups: list[Any], env: simpy.Environment, facts: Sequence[ReplicaFacts] | None = None) -> None:
+    def __init__(self, groups: list[EngineGroup], env: simpy.Environment, facts: Sequence[ReplicaFacts] | None = None) -> None:
         self._groups = groups
         self._env = env
         self.replicas = sum(g.n for g in groups)
@@ -109,7 +112,7 @@ class View:
     def outstanding(self) -> NDArray[np.int64]:
         """Live for one pool, joined for several."""
         if len(self._groups) == 1:
-            return self._groups[0].outstanding  # type: ignore[no-any-return]
+            return self._groups[0].outstanding
         return np.concatenate([g.outstanding for g in self._groups])
 
     def gauges(self) -> NDArray[np.float64]:

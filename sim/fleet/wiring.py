@@ -25,13 +25,15 @@ from sim.policy.router import ReplicaFacts
 from sim.streams import stream
 
 if TYPE_CHECKING:
+    from sim.engine.group import EngineGroup
     from sim.fleet.build import Plan
+    from sim.workload.base import Traffic
 
 
 def wire(
-    groups: Sequence[Any],
+    groups: Sequence[EngineGroup],
     routers: Sequence[Any],
-    traffic: Any,
+    traffic: Traffic,
     *,
     plans: Sequence[Plan] = (),
     facts: Sequence[ReplicaFacts] | None = None,
@@ -105,7 +107,7 @@ def wire(
     return world
 
 
-def _of_class(plans: Sequence[Plan], traffic: Any) -> list[int]:
+def _of_class(plans: Sequence[Plan], traffic: Traffic) -> list[int]:
     """The model that each class of clients names; −1: any."""
     names = [p.name for p in plans]
     return [-1 if c.model is None else names.index(c.model) for c in traffic.classes]

@@ -11,18 +11,17 @@ from math import inf
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sim.fleet.client_side import ClientSide
 from sim.fleet.clients import Clients
 from sim.fleet.clock import Clock
 from sim.fleet.engines import Engines
 from sim.fleet.station import Station, link
-from sim.ledger import WATCH_FIRST_TOKEN
+from sim.ledger import WATCH_FIRST_TOKEN, Values
 from sim.metrics.on_disk import HELD_ROWS, DiskTable
 
-Columns = dict[str, NDArray[Any]]
-Table = Mapping[str, NDArray[Any]]
+Columns = dict[str, Values]
+Table = Mapping[str, Values]
 
 
 class World:
@@ -40,7 +39,7 @@ class World:
         engines: Engines,
         *,
         until: float = inf,
-        progress: Callable[[int, int], Any] | None = None,
+        progress: Callable[[int, int], object] | None = None,
         side: ClientSide | None = None,
     ) -> None:
         self.clock, self.clients, self.engines, self.until = clock, clients, engines, until

@@ -17,7 +17,7 @@ DTYPES = ("fp32", "tf32", "bf16", "fp16", "fp8", "int8", "fp4", "int4")
 _CPU = ("x86", "arm", "aarch64")
 
 
-def _above(value: Any) -> float:
+def _above(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError("must be a number")
     if value < 0:
@@ -27,7 +27,7 @@ def _above(value: Any) -> float:
     return float(value)
 
 
-def _size(value: Any) -> float:
+def _size(value: object) -> float:
     return _above(parse_bytes(value.strip().removesuffix("/s") if isinstance(value, str) else value))
 
 
@@ -37,7 +37,7 @@ def _whole(value: Any) -> float:
     return float(value)
 
 
-def _name(value: Any) -> Any:
+def _name(value: object) -> object:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 

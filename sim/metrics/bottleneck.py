@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
-from sim.ledger import FINISHED
+from sim.ledger import FINISHED, Values
 from sim.units import show_seconds
 
-Array = npt.NDArray[Any]
+Array = Values
 
 KINDS: Final = {
     "compute": ("linear_compute", "attention_prefill"),

@@ -8,15 +8,14 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from sim.ledger import FAILED, FINISHED, IN_FLIGHT, REJECTED
+from sim.ledger import FAILED, FINISHED, IN_FLIGHT, REJECTED, Values
 from sim.metrics.definitions import SLO_METRICS
 from sim.metrics.groups import replica_load
 from sim.metrics.record import RunRecord
 from sim.metrics.slo import Demand, demands_of, met
 
-Array = npt.NDArray[Any]
+Array = Values
 
 
 @dataclass(frozen=True)

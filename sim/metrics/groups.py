@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
-from sim.ledger import FINISHED
+from sim.ledger import FINISHED, Values
 from sim.metrics.definitions import SLO_METRICS
 from sim.metrics.latency import number
 from sim.metrics.section import ABSENT, Section, keyed
@@ -17,7 +16,7 @@ from sim.metrics.section import ABSENT, Section, keyed
 if TYPE_CHECKING:
     from sim.metrics.facts import Facts
 
-Array = npt.NDArray[Any]
+Array = Values
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from sim.ledger import Values
+
+Array = Values
 
 STAGES: Final = ("prefill_queue", "prefill", "decode_queue", "transfer", "decode")
 _WAIT: Final = 0.10  # share of the end-to-end time from where on a wait is what breaks first; as in `bottleneck`

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from sim.ledger import Values
+
+Array = Values
 
 ITL_LO: Final = 1e-5
 """Upper edge (s) of what falls into bin 0 without a logarithm."""

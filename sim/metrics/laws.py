@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 
 from sim.errors import LawViolation
-from sim.ledger import FINISHED, IN_FLIGHT, REJECTED
+from sim.ledger import FINISHED, IN_FLIGHT, REJECTED, Values
 from sim.metrics.record import RunRecord
 
-Array = npt.NDArray[Any]
+Array = Values
 
 
 def check_laws(record: RunRecord) -> None:

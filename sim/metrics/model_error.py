@@ -14,13 +14,13 @@ from functools import cache
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import yaml
 
+from sim.ledger import Values
 from sim.metrics.section import Section, keyed
 from sim.resources import path, read_yaml
 
-Array = npt.NDArray[Any]
+Array = Values
 
 LEVEL: Final = 0.8
 """Share of measured values that lie in the interval."""

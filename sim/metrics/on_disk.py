@@ -13,11 +13,11 @@ from contextlib import suppress
 from typing import IO, Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from sim import scratch
+from sim.ledger import Values
 
-Array = npt.NDArray[Any]
+Array = Values
 Columns = MutableMapping[str, Array]
 _Files = dict[str, tuple[IO[bytes], np.dtype[Any]]]
 

@@ -7,15 +7,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
-from sim.ledger import PARTS, SERIES
+from sim.ledger import PARTS, SERIES, Values
 from sim.metrics.slo import Slo
 
 if TYPE_CHECKING:
     from sim.metrics.scaling import Scaling
 
-Array = npt.NDArray[Any]
+Array = Values
 
 
 @dataclass

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
-from sim.ledger import ATTEMPT_COLUMNS, HAND_OVER_COLUMNS, IN_FLIGHT, LABEL_COLUMNS, REQUEST_COLUMNS
+from sim.ledger import ATTEMPT_COLUMNS, HAND_OVER_COLUMNS, IN_FLIGHT, LABEL_COLUMNS, REQUEST_COLUMNS, Values
 from sim.metrics.latency import derive
 from sim.metrics.on_disk import DiskTable, put
 from sim.metrics.record import RunRecord
@@ -24,7 +23,7 @@ from sim.metrics.token_times import TokenTimes, by_request
 if TYPE_CHECKING:
     import pandas as pd
 
-Array = npt.NDArray[Any]
+Array = Values
 
 RENDERER: Final = "sim.report.html:render"
 

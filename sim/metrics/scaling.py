@@ -8,14 +8,13 @@ from math import inf, isnan, nan
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from sim.ledger import SERIES
+from sim.ledger import SERIES, Values
 from sim.metrics.latency import number
 from sim.metrics.record import RunRecord
 from sim.metrics.section import ABSENT, Section, keyed
 
-Array = npt.NDArray[Any]
+Array = Values
 
 MAX_EVENTS: Final = 2000
 """Events listed in a summary."""

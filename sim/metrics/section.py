@@ -113,7 +113,7 @@ class Extra(Section):
         return []
 
 
-def plain(value: object) -> Any:
+def plain(value: object) -> object:
     """Dictionaries and lists of what may hold sections."""
     if isinstance(value, Section):
         return value.as_dict()

@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
-from sim.ledger import SERIES
+from sim.ledger import SERIES, Values
 from sim.metrics.record import fold
 
-Array = npt.NDArray[Any]
+Array = Values
 
 MAX_ROWS: Final = 400_000
 """Rows of the exported table: many replicas get coarser bins."""

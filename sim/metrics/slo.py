@@ -7,20 +7,20 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from sim.config.slo import EACH, share_of
-from sim.ledger import FINISHED
+from sim.ledger import FINISHED, Values
 from sim.metrics.definitions import SLO_METRICS, definition
 from sim.metrics.section import Section
 from sim.units import show_seconds
 
 if TYPE_CHECKING:
+    from sim.config.scenario import Scenario
     from sim.metrics.facts import Facts
     from sim.metrics.record import RunRecord
     from sim.metrics.steady import Steady
 
-Array = npt.NDArray[Any]
+Array = Values
 
 
 @dataclass(frozen=True)
@@ -223,14 +223,14 @@ def _effective(demands: Sequence[Demand], required: float) -> float | None:
     )
 
 
-def asked(scenario: Any) -> bool:
+def asked(scenario: Scenario) -> bool:
     """Whether a scenario has any target, of all requests or of a class."""
     classes = getattr(scenario.traffic, "classes", None) or {}
     own = any(c.slo is not None and Slo.of(c.slo).targets() for c in classes.values())
     return own or bool(Slo.of(scenario.slo).targets())
 
 
-def several(scenario: Any) -> bool:
+def several(scenario: Scenario) -> bool:
     """Whether a scenario demands several things apart (percentiles, classes): one share of requests does not tell then how far they are met."""
     whole = Slo.of(scenario.slo)
     classes = getattr(scenario.traffic, "classes", None) or {}
@@ -245,7 +245,7 @@ def attained(share: str, apart: bool, whom: str = "it") -> str:
     return f"{its} effective attainment is {share}" if apart else f"{share} of requests meet {whom}"
 
 
-def loosest(scenario: Any) -> tuple[Slo, float]:
+def loosest(scenario: Scenario) -> tuple[Slo, float]:
     """Targets that hold for every request, whatever its class, and the smallest share that must meet any of them: what no deployment may miss."""
     whole = Slo.of(scenario.slo)
     classes = getattr(scenario.traffic, "classes", None) or {}

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
+from sim.ledger import Values
 from sim.metrics.section import Section
 
-Array = npt.NDArray[Any]
+Array = Values
 
 _PER_WINDOW: Final = 50  # requests, on average
 _WINDOWS: Final = (10, 240)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
+from sim.ledger import Values
 from sim.metrics.section import Section
 
-Array = npt.NDArray[Any]
+Array = Values
 
 _CUT: Final = 0.1  # of the finishes at either end
 _FEWEST: Final = 20

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from sim import output
 from sim.errors import DataError, LawViolation
+from sim.ledger import Values
 from sim.metrics.histogram import ITL_BINS, edges
 from sim.metrics.on_disk import BLOCK_ROWS, HELD_ROWS, DiskTable
 from sim.metrics.summary import FORMAT, Summary
@@ -28,7 +28,7 @@ from sim.metrics.token_times import TokenTimes
 if TYPE_CHECKING:
     from sim.metrics.result import Result
 
-Array = npt.NDArray[Any]
+Array = Values
 
 _TIMES: Final = "token_times.parquet"
 LARGE_CSV: Final = 100_000

@@ -7,14 +7,14 @@ back where it was before for at least a fifth of the run and most requests still
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
+from sim.ledger import Values
 from sim.metrics.section import Section
 
-Array = npt.NDArray[Any]
+Array = Values
 
 _STORM: Final = 1.5
 _WINDOWS: Final = 120

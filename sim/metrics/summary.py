@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
-import numpy.typing as npt
 
 from sim import registry
-from sim.ledger import FAILED, FINISHED, IN_FLIGHT, REJECTED
+from sim.ledger import FAILED, FINISHED, IN_FLIGHT, REJECTED, Values
 from sim.metrics import scaling
 from sim.metrics.facts import Facts, facts_of
 from sim.metrics.groups import ClassRow, ReplicaRow, class_rows, replica_rows
@@ -30,7 +29,10 @@ from sim.metrics.spell import Spell, worst_spell
 from sim.metrics.steady import Steady, steady
 from sim.metrics.utilisation import Utilisation, utilisation
 
-Array = npt.NDArray[Any]
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+Array = Values
 
 FORMAT: Final = "servesim-result/1"
 
@@ -134,7 +136,7 @@ def _extras() -> dict[str, type[Extra]]:
     return {name: registry.lookup("section", name) for name in registry.names("section")}
 
 
-def schema() -> dict[str, Any]:
+def schema() -> dict[str, JsonValue]:
     """The JSON schema of ``summary.json``."""
     return json_schema(Summary, _extras())
 

@@ -8,11 +8,11 @@ from math import isfinite
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from sim.errors import LawViolation
+from sim.ledger import Values
 
-Array = npt.NDArray[Any]
+Array = Values
 
 _ROUNDING: Final = 1e-9
 _SHARES: Final = (
@@ -87,7 +87,7 @@ def _counts(summary: Mapping[str, Any], rows: int) -> None:
         raise LawViolation(f"classes have no more requests than there are: {total} of {rows}")
 
 
-def _numbers(value: Any, where: str = "") -> Iterator[tuple[str, float]]:
+def _numbers(value: object, where: str = "") -> Iterator[tuple[str, float]]:
     """Every number in a summary with its dotted place."""
     if isinstance(value, bool) or value is None or isinstance(value, str):
         return

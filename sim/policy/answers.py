@@ -9,7 +9,7 @@ import numpy as np
 from sim.policy.requests import Requests
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: object) -> bool:
     """Whether a value is a whole number, NumPy's included; ``True`` is none."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
@@ -73,24 +73,24 @@ def block_of(block: Requests) -> str:
     return f"block of {len(block)} requests from {float(block.arrival_s[0]):.6g} s on" if len(block) else "empty block"
 
 
-def seconds(client: Any, answer: Any) -> str:
+def seconds(client: object, answer: object) -> str:
     """Of `Client.delay`: a time, 0 or more."""
     ok = isinstance(answer, int | float | np.floating | np.integer) and not isinstance(answer, bool) and 0 <= answer < 1e9
     return "" if ok else f"answered {_shown(answer)}; allowed: seconds, 0 or more"
 
 
-def yes_or_no(policy: Any, answer: Any) -> str:
+def yes_or_no(policy: object, answer: object) -> str:
     """Of `Admission.offer`, `Client.retries`."""
     return "" if isinstance(answer, bool | np.bool_) else f"answered {_shown(answer)}; allowed: True or False"
 
 
-def numbers(policy: Any, answer: Any) -> str:
+def numbers(policy: object, answer: object) -> str:
     """Of `Admission.release` and `expired`: whether each waits is seen by the fleet."""
     if isinstance(answer, list | tuple) and all(is_number(n) for n in answer):
         return ""
     return f"answered {_shown(answer)}; allowed: a list of the numbers of waiting requests"
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     text = repr(value)
     return (text if len(text) <= 60 else text[:57] + "…") + ("" if value is None else f" ({type(value).__name__})")

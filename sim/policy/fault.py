@@ -68,7 +68,7 @@ class FaultParams(BaseModel):
 
     @field_validator("at", mode="before")
     @classmethod
-    def _one(cls, value: Any) -> Any:
+    def _one(cls, value: object) -> Any:
         return (parse_seconds(value),) if isinstance(value, int | float | str) and not isinstance(value, bool) else value
 
     @model_validator(mode="after")

@@ -22,6 +22,8 @@ from sim.report.templating import Page, Section, Table
 from sim.study.accuracy.errors import GROUPS, TARGETS, Row, title
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from sim.study.accuracy import AccuracyReport
     from sim.study.accuracy.saturation import Capacity
 
@@ -38,7 +40,7 @@ def percent(x: float, signed: bool = False) -> str:
 def screen(report: AccuracyReport) -> Group:
     """The sentence, then everything as tables."""
     by, worst = report.by, report.show_worst
-    parts: list[Any] = [Text(report.sentence(), style="bold")]
+    parts: list[RenderableType] = [Text(report.sentence(), style="bold")]
     if report.skipped:
         parts.append(Text(f"{report.skipped} points left out by quality or overload", style="dim"))
     parts += [*study.warnings(report), errors(report.rows(), with_group=False)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from rich import box
 from rich.console import Group
@@ -18,6 +18,8 @@ from sim.report.templating import Page, Section, Table
 from sim.study.accuracy.errors import TARGETS, title
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from sim.study.calibrate import Calibration, Fit
 
 BAND_WORDS: Final = (
@@ -31,7 +33,7 @@ FOLDS: Final = (
 
 def screen(done: Calibration) -> Group:
     """What was fitted, with errors before, after and cross-validated."""
-    parts: list[Any] = [Text(done.sentence(), style="bold"), *study.warnings(done)]
+    parts: list[RenderableType] = [Text(done.sentence(), style="bold"), *study.warnings(done)]
     for f in done.fits:
         parts += [Text(_name(f), style="bold"), Text(_figures(f.figures))]
         if f.unmoved:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from markupsafe import Markup
@@ -19,6 +19,11 @@ from sim.report import page, study, words
 from sim.report.figures import BLUE, GREEN, ORANGE, RED, Figure, layout, line, rounded, time_axis
 from sim.report.templating import Page, Section, Table
 from sim.study.questions.capacity import CapacityAnswer, Probe
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from sim.document import Json
 
 _MAX_ROWS: Final = 14  # one terminal screen
 
@@ -78,7 +83,7 @@ def screen(answer: CapacityAnswer) -> Group:
         mark = Text("✔", style="green") if probe.held else Text("✘", style="red")
         table.add_row(_load(answer, probe), mark, *_cells(probe.summary), style="bold" if probe.value == answer.answer else "")
     style = "bold green" if answer.answer is not None else "bold red"
-    lines: list[Any] = [
+    lines: list[RenderableType] = [
         Text(answer.sentence(), style=style),
         Text(" ".join(filter(None, (_slo(answer), _tested(answer)))), style="dim"),
         table,
@@ -183,7 +188,7 @@ def page_of(answer: CapacityAnswer) -> Page:
     rows = []
     for p in answer.probes:
         held = {"text": "✔" if p.held else "✘", "mood": "yes" if p.held else "no", "sort": int(p.held)}
-        load: dict[str, Any] = {"text": _load(answer, p), "sort": p.value}
+        load: dict[str, Json] = {"text": _load(answer, p), "sort": p.value}
         rows.append([load, {"text": str(p.replication), "sort": p.replication}, held, *_cells(p.summary)])
     head = [_unit(answer), "repetition", *("held" if c == "held" else c for c in _COLUMNS)]
     cards = [{"label": str(k), "value": str(v)} for k, v in answer.tested.items() if len(str(v)) <= 60]

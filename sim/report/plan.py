@@ -19,6 +19,7 @@ from sim.report.figures import BLUE, GREEN, Figure, layout
 from sim.report.templating import Page, Section, Table
 
 if TYPE_CHECKING:
+    from sim.document import Json
     from sim.study.plan.answer import PlanAnswer
     from sim.study.plan.candidate import Candidate
     from sim.study.plan.finals import Final as Finalist
@@ -129,7 +130,7 @@ def _final_cells(answer: PlanAnswer, f: Finalist) -> list[dict[str, Any]]:
         text = show(mean) if low == high else f"{show(mean)} ± {show((high - low) / 2)}"
         return {"text": text, "sort": mean}
 
-    def within(name: str) -> dict[str, Any]:
+    def within(name: str) -> dict[str, Json]:
         found = answer.bands.get(size_of(f), {}).get(name)
         return {"text": words.between(found) if found else words.DASH, "mood": "fact", "sort": found["high"] if found else None}
 
@@ -271,7 +272,7 @@ def _state(answer: PlanAnswer, c: Candidate) -> tuple[str, str]:
     return "holds in the screening" if c.size is not None else "not reached", "yes" if c.size is not None else ""
 
 
-def _scatter(rows: list[dict[str, Any]], x: str, y: str, name: str, color: str, hover: str) -> Mapping[str, Any]:
+def _scatter(rows: list[dict[str, Json]], x: str, y: str, name: str, color: str, hover: str) -> Mapping[str, Any]:
     return {
         "type": "scatter",
         "mode": "markers",

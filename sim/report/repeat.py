@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from rich import box
 from rich.console import Group
@@ -16,6 +16,8 @@ from sim.report.templating import Page, Section, Table
 from sim.study.statistics.paired import percent
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from sim.study.questions.repeat import RepeatAnswer
 
 _ALONE: Final = "An interval needs at least two runs: --replications 5."
@@ -47,7 +49,7 @@ def screen(answer: RepeatAnswer) -> Group:
     for row in _rows(answer):
         table.add_row(*row)
     style = {True: "bold green", False: "bold red", None: "bold"}[answer.verdict]
-    lines: list[Any] = [*confidence.caution({"stationary": answer.stationary}), Text(answer.sentence(), style=style)]
+    lines: list[RenderableType] = [*confidence.caution({"stationary": answer.stationary}), Text(answer.sentence(), style=style)]
     if table.row_count:
         lines += [table, Text(f"{answer.level:.0%} intervals of the mean over {answer.replications} runs.", style="dim")]
     else:

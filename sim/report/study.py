@@ -81,7 +81,7 @@ def rows_table(rows: list[Any], columns: Mapping[str, str] | None = None) -> Tab
     return Table(list(names.values()), cells, left, sortable=True)
 
 
-def cell(value: Any) -> dict[str, Any]:
+def cell(value: object) -> dict[str, Any]:
     """A value as a cell that sorts by its number."""
     if isinstance(value, bool):
         return {"text": "yes" if value else "no", "mood": "yes" if value else "no", "sort": int(value)}

@@ -17,6 +17,8 @@ from sim.report.templating import Page, Section, Table
 from sim.study.domains import plain
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from sim.study.questions.sweep import SweepAnswer
 
 _ROWS: Final = 20
@@ -60,7 +62,7 @@ def screen(answer: SweepAnswer) -> Group:
         cells = [plain(row[p]) for p in answer.paths] + ([str(row["replication"])] if repeated else [])
         style = "green" if row.get("slo.met") else ""
         table.add_row(*cells, *(show(row.get(k)) for k, (_, show) in columns.items()), style=style)
-    lines: list[Any] = [Text(answer.sentence(), style="bold"), table]
+    lines: list[RenderableType] = [Text(answer.sentence(), style="bold"), table]
     if len(answer.rows) > _ROWS:
         lines.append(Text(f"{len(answer.rows) - _ROWS:,} more rows in runs.parquet and the report", style="dim"))
     for error, count in _errors(answer).items():

@@ -15,6 +15,8 @@ from sim.metrics import money
 from sim.report import words
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from sim.metrics.result import Result
 
 STYLE: Final = {"holds": ("✔", "bold green"), "misses": ("✘", "bold red"), "none": ("•", "bold")}
@@ -38,7 +40,7 @@ def screen(result: Result, sure: Mapping[str, Any] | None = None) -> Group:
     s = result.summary
     state, sentence = words.verdict(s)
     mark, style = STYLE[state]
-    lines: list[Any] = [
+    lines: list[RenderableType] = [
         Text.assemble((s["name"] or "run", "bold"), (f"  {words.subtitle(s)}", "dim")),
         Text(f"{mark} {sentence}", style=style),
     ]

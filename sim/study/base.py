@@ -22,6 +22,8 @@ from sim.errors import ConfigError, ServesimError
 
 if TYPE_CHECKING:
     from sim.config import Scenario
+    from sim.document import Json
+    from sim.metrics.result import Result
 
 
 class Params(BaseModel):
@@ -116,7 +118,7 @@ class Answer(Protocol):
     def sentence(self) -> str:
         """The answer in words."""
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Json]:
         """Ready for JSON: no NaN."""
 
     @property
@@ -165,7 +167,7 @@ class Study(ABC):
         """Yield trials, receive their outcomes, return the answer. *Raises* `ConfigError` before the first trial for what cannot be asked."""
 
     @staticmethod
-    def observe(result: Any, trial: Trial) -> dict[str, Any]:
+    def observe(result: Result, trial: Trial) -> dict[str, Any]:
         """What is kept of a run's `Result`: a mapping ready for JSON. It runs where the trial runs, perhaps in another process."""
         return figures(result)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 import yaml
 
@@ -22,6 +22,10 @@ from sim.study.accuracy.deploy import Overrides, profile_of
 from sim.study.accuracy.report import kind_at
 from sim.study.accuracy.work import plain
 from sim.study.fitting import FIGURES, WEIGHTS, Key, Problem
+
+if TYPE_CHECKING:
+    from sim.config.scenario import Scenario
+    from sim.document import Json
 
 
 class Band(NamedTuple):
@@ -77,7 +81,7 @@ class Calibration:
         told = [f"{f.engine} {f.line} on {f.accelerator} ({f.points} points): {_moves(f)}" for f in self.fits]
         return f"Fitted {'; '.join(told)}." if told else "Nothing was fitted."
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Json]:
         """Ready for JSON."""
         return {
             "format": "servesim-calibration/1",
@@ -161,7 +165,7 @@ def calibrate(
     paths: Iterable[str | Path],
     *,
     figures: Sequence[str] = DEFAULT,
-    scenario: object = None,
+    scenario: Scenario | None = None,
     seed: int = 0,
     progress: Callable[..., Any] | None = None,
     out: str | Path | None = None,

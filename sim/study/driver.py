@@ -14,7 +14,7 @@ from sim.study.keys import code_version, trial_key
 from sim.study.store import Store
 from sim.study.table import Table
 
-Progress = Callable[[float, int | None, str], Any]
+Progress = Callable[[float, int | None, str], object]
 """Called with the trials done (a fraction counts for one that is running), how many there will be as far as known, and what is done;
 a true answer, or KeyboardInterrupt, stops the study."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from sim.metrics.money import Economics as Costs
 from sim.metrics.money import Expense, Power, economics_section
 from sim.metrics.record import RunRecord
 from sim.metrics.summary import Summary
+
+if TYPE_CHECKING:
+    from sim.config.scenario import Scenario
 
 _HOURS_A_YEAR = 8760.0
 _OWNED = "owned"
@@ -36,7 +39,7 @@ def check(scenario: Any, plans: Sequence[Plan]) -> None:
         find_grid(e.grid)
 
 
-def section(summary: Summary, scenario: Any, plans: Sequence[Plan], record: RunRecord) -> Costs | None:
+def section(summary: Summary, scenario: Scenario, plans: Sequence[Plan], record: RunRecord) -> Costs | None:
     """``economics`` of a summary; None without that section in the scenario. Raises `ConfigError` for prices that are missing."""
     e: Economics | None = scenario.economics
     if e is None:

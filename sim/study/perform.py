@@ -27,7 +27,7 @@ class Performed:
     final: bool = True
 
 
-def perform(trial: Trial, observe: Observe, progress: Callable[[int, int | None], Any] | None = None) -> Performed:
+def perform(trial: Trial, observe: Observe, progress: Callable[[int, int | None], object] | None = None) -> Performed:
     """Run a trial. KeyboardInterrupt passes; every other exception becomes the error of the trial."""
     try:
         if isinstance(trial, Task):

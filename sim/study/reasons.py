@@ -7,12 +7,12 @@ own says its reasons in ``reasons = {"queue": "…", "failed": "…"}``.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
 from sim.fleet.build import Plan
-from sim.ledger import FAILED, REJECTED
+from sim.ledger import FAILED, REJECTED, Values
 
 _KNOWN: Final = {
     "tgi": {
@@ -29,7 +29,7 @@ _DOOR: Final = ("_refused", "_timed_out")
 """What admission policies count (`sim.fleet.door`)."""
 
 
-def reasons(plans: Sequence[Plan], requests: Mapping[str, Any], totals: dict[str, float]) -> list[str]:
+def reasons(plans: Sequence[Plan], requests: Mapping[str, Values], totals: dict[str, float]) -> list[str]:
     """One sentence for each reason; empty when all requests were served."""
     status, replica = requests["status"], requests["replica"]
     at_gateway = int(totals.get("fleet_gateway_failed", 0))

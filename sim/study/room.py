@@ -7,11 +7,15 @@ from collections.abc import Sequence
 from contextlib import suppress
 from math import inf, isfinite
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 from sim.errors import ConfigError
 from sim.metrics.on_disk import HELD_ROWS, has_room
 from sim.units import show_bytes
+
+if TYPE_CHECKING:
+    from sim.fleet.build import Plan
+    from sim.workload.base import Traffic
 
 REQUEST_BYTES: Final = 600.0
 """Of a simulated request, from its arrival to the summary; measured on 1,000,000 of them."""
@@ -22,7 +26,7 @@ REPLICA_BYTES: Final = 150e3
 _CGROUP: Final = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
-def check_room(plans: Sequence[Any], traffic: Any, until: float, held: bool = False) -> None:
+def check_room(plans: Sequence[Plan], traffic: Traffic, until: float, held: bool = False) -> None:
     """Raise `ConfigError` for a run that needs more memory than there is: it would end without an answer.
 
     ``held``: rows are needed all at once (`sim.fleet.kept`), so that none goes to disk.

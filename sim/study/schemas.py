@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from sim.errors import UnknownNameError
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
 
 KINDS = ("scenario", "accelerator", "link", "engine-profile", "servers", "summary")
 """What there is a schema of."""
 
 
-def schema(kind: str = "scenario") -> dict[str, Any]:
+def schema(kind: str = "scenario") -> dict[str, JsonValue]:
     """The JSON schema (draft 2020-12) of a kind of file. Raises `UnknownNameError`."""
     if kind == "scenario":
         from sim.config import schema as of_scenarios

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from math import inf
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -32,9 +32,13 @@ from sim.units import show_bytes, show_seconds
 from sim.workload import build_traffic
 from sim.workload.stretched import Course, Spike, stretched
 
+if TYPE_CHECKING:
+    from sim.config.scenario import Scenario
+    from sim.workload.base import Traffic
+
 _SERIES_POINTS = 400_000  # of all replicas together
 
-Progress = Callable[[int, int | None], Any]
+Progress = Callable[[int, int | None], object]
 
 
 class Prepared:
@@ -43,7 +47,7 @@ class Prepared:
     *Raises* `ConfigError` and its kin for everything that can be wrong with the scenario, before anything runs.
     """
 
-    def __init__(self, scenario: Any) -> None:
+    def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
         self.plans = plan(scenario)
         economics.check(scenario, self.plans)
@@ -90,7 +94,12 @@ class Prepared:
                 (units, plans) if len(plans) == 1 else (None, [replace(p, replicas=units * p.replicas) for p in plans])
             )
         if (replicas is not None or units is not None) and self.scaling is not None:
-            raise ConfigError("scaling", s.scaling.name, "decides the replicas itself: their number cannot be set", "no scaling")
+            raise ConfigError(
+                "scaling",
+                s.scaling.name if s.scaling is not None else "",
+                "decides the replicas itself: their number cannot be set",
+                "no scaling",
+            )
         if replicas is not None:
             plans = [replace(plans[0], replicas=replicas)]
         if self.scaling is not None:
@@ -177,7 +186,7 @@ def _at_once(traffic: Any) -> bool:
     return getattr(arrival, "process", "") == "burst" and traffic.closed_loop is None
 
 
-def memory(scenario: Any) -> list[tuple[str, Budget | None]]:
+def memory(scenario: Scenario) -> list[tuple[str, Budget | None]]:
     """Per pool: a heading, and the memory budget of one of its accelerators. Raises `ServesimError` for what `simulate` refuses."""
     return [
         (f"{p.name}: {p.model.name} under {p.scheduler.name} on {p.accelerator.title}", _budget(p))
@@ -194,7 +203,7 @@ def _budget(p: Plan) -> Budget | None:
     return replace(budget, warnings=(*budget.warnings, *p.scheduler.cache_notes(p.params, p.site)))
 
 
-def _record(scenario: Any, plans: Sequence[Plan], raw: Raw, traffic: Any) -> RunRecord:
+def _record(scenario: Scenario, plans: Sequence[Plan], raw: Raw, traffic: Traffic) -> RunRecord:
     from sim.config import to_yaml
 
     names = _replica_names(plans)
@@ -227,7 +236,7 @@ def _record(scenario: Any, plans: Sequence[Plan], raw: Raw, traffic: Any) -> Run
     return record if raw.scaling is None else _of_scaled(record)
 
 
-def _wire(scenario: Any, plans: Sequence[Plan]) -> Any:
+def _wire(scenario: Scenario, plans: Sequence[Plan]) -> Any:
     """What KV travels over between pools with roles; None without."""
     prefills = [p for p in plans if p.role == "prefill"]
     if not prefills:
@@ -237,12 +246,12 @@ def _wire(scenario: Any, plans: Sequence[Plan]) -> Any:
     return Wire.of(scenario.transfer, prefills[0].accelerator, prefills[0].layout)
 
 
-def _wire_fact(scenario: Any, plans: Sequence[Plan]) -> dict[str, Any]:
+def _wire_fact(scenario: Scenario, plans: Sequence[Plan]) -> dict[str, Any]:
     wire = _wire(scenario, plans)
     return {} if wire is None else {"KV transfer": f"KV over {wire.name}"}
 
 
-def _wire_evidence(scenario: Any, plans: Sequence[Plan]) -> list[dict[str, Any]]:
+def _wire_evidence(scenario: Scenario, plans: Sequence[Plan]) -> list[dict[str, Any]]:
     wire = _wire(scenario, plans)
     if wire is None:
         return []

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sim.ledger import IN_FLIGHT
+
+if TYPE_CHECKING:
+    from sim.metrics.result import Result
 
 GRID = 200
 
@@ -18,7 +21,7 @@ def curve_grid() -> Any:
     return np.concatenate([np.linspace(0.0, 0.9, GRID - tail.size - 1, endpoint=False), tail, [1.0]])
 
 
-def stretches(result: Any, paths: Iterable[str], parts: int) -> dict[str, list[float]]:
+def stretches(result: Result, paths: Iterable[str], parts: int) -> dict[str, list[float]]:
     """Figures of so many stretches of requests by number, which are the same requests in every deployment under the same traffic."""
     columns, counted = result.columns, result.columns["status"] != IN_FLIGHT
     if result.summary["warmup_s"] > 0:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sim.errors import ConfigError, ServesimError
+
+if TYPE_CHECKING:
+    from sim.config.scenario import Scenario
 
 
 def variants(base: Any, points: Sequence[Mapping[str, Any]], paths: Sequence[str] = ()) -> list[Any]:
@@ -39,7 +42,7 @@ def variants(base: Any, points: Sequence[Mapping[str, Any]], paths: Sequence[str
     return found
 
 
-def repeated(scenario: Any, replication: int) -> Any:
+def repeated(scenario: Scenario, replication: int) -> Any:
     """The same scenario with the random numbers of its ``replication``-th repetition; the 0th is the scenario itself."""
     return scenario if replication == 0 else scenario.model_copy(update={"seed": seed_of(scenario.seed, replication)})
 
@@ -51,12 +54,12 @@ def seed_of(seed: int, replication: int) -> int:
     return seed if replication == 0 else sub_seed(seed, f"replication/{replication}")
 
 
-def is_random(scenario: Any) -> bool:
+def is_random(scenario: Scenario) -> bool:
     """Whether another seed gives another run: recorded traffic is the same under every seed."""
     return bool(scenario.traffic.random)
 
 
-def check_replications(scenario: Any, replications: int) -> None:
+def check_replications(scenario: Scenario, replications: int) -> None:
     """Raises `ConfigError` when runs would be repeated that are all the same."""
     if replications > 1 and not is_random(scenario):
         raise ConfigError(

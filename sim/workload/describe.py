@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 from sim.workload.sharing import Sharing
 from sim.workload.table import RequestBlock
 from sim.workload.traces._auto import reader
+
+if TYPE_CHECKING:
+    from sim.document import Json
 
 PERCENTILES = (1, 10, 25, 50, 75, 90, 95, 99)
 _LONGEST = 1 << 22
@@ -40,7 +43,7 @@ class _Lengths:
         self.total += int(tokens.astype(np.int64).sum())
         self.largest = max(self.largest, int(tokens.max()))
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Json]:
         below = np.cumsum(self.counts)
         n = int(below[-1])
         at = {f"p{p}": int(np.searchsorted(below, p / 100 * n)) for p in PERCENTILES}
@@ -58,7 +61,7 @@ class Description:
     notes: tuple[str, ...]
     synthetic: dict[str, Any]
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Json]:
         """For JSON."""
         return {"file": self.name, "format": self.format, **self.data, "notes": list(self.notes), "synthetic": self.synthetic}
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from sim.ledger import Values
 from sim.workload import content
 from sim.workload.base import Traffic
 from sim.workload.labels import Draw
@@ -17,7 +17,7 @@ PER_REQUEST = 1 << 10
 """Most images of one request."""
 
 
-def with_images(block: RequestBlock, images: NDArray[Any], tokens: int) -> RequestBlock:
+def with_images(block: RequestBlock, images: Values, tokens: int) -> RequestBlock:
     """The requests with ``images`` [n] more images each, of so many tokens, in front of the last piece of their prompt. Nobody shares an image."""
     if not images.any():
         return block

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from sim.ledger import Values
 from sim.workload import content
 from sim.workload.table import RequestBlock
 
-Array = NDArray[Any]
+Array = Values
 MOST_PIECES = 1_000_000
 """Pieces of prompts that are looked at; of a longer trace its beginning."""
 _SIZES = 8

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sim.errors import DataError
+from sim.ledger import Values
 from sim.workload import content
 from sim.workload.waits import Waits
 
@@ -113,7 +114,9 @@ class RequestBlock:
             return blocks[0]
         if not blocks:
             return cls.of((), (), ())
-        columns: dict[str, Any] = {name: np.concatenate([getattr(b, name) for b in blocks]) for name in (*_DTYPES, *_SPANS[1:])}
+        columns: dict[str, Values] = {
+            name: np.concatenate([getattr(b, name) for b in blocks]) for name in (*_DTYPES, *_SPANS[1:])
+        }
         base = np.cumsum([0, *(len(b.span_id) for b in blocks)])
         columns["span_off"] = np.concatenate(
             [b.span_off[(i > 0) :] + at for i, (b, at) in enumerate(zip(blocks, base[:-1], strict=True))]
@@ -138,7 +141,7 @@ class RequestBlock:
     def where(self, keep: NDArray[np.bool_]) -> RequestBlock:
         """A new block of the rows for which ``keep`` [n] holds."""
         count = np.diff(self.span_off)
-        columns: dict[str, Any] = {name: getattr(self, name)[keep] for name in _DTYPES}
+        columns: dict[str, Values] = {name: getattr(self, name)[keep] for name in _DTYPES}
         columns["span_off"] = np.concatenate([[0], np.cumsum(count[keep])])
         columns |= {name: getattr(self, name)[np.repeat(keep, count)] for name in _SPANS[1:]}
         return RequestBlock(**columns, waits=None if self.waits is None else self.waits.take(np.flatnonzero(keep)))
@@ -146,7 +149,7 @@ class RequestBlock:
     def take(self, rows: NDArray[np.int64]) -> RequestBlock:
         """A new block of the rows in that order; arrivals need not be sorted any more."""
         count = np.diff(self.span_off)[rows]
-        columns: dict[str, Any] = {name: getattr(self, name)[rows] for name in _DTYPES}
+        columns: dict[str, Values] = {name: getattr(self, name)[rows] for name in _DTYPES}
         off = columns["span_off"] = np.concatenate([[0], np.cumsum(count)]).astype(np.int64)
         at = np.repeat(self.span_off[:-1][rows] - off[:-1], count) + np.arange(off[-1])
         columns |= {name: getattr(self, name)[at] for name in _SPANS[1:]}

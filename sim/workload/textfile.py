@@ -22,7 +22,7 @@ LONGEST_LINE = 1 << 26
 """Bytes in one line of text; more is no table and no JSON lines."""
 
 
-Report = Callable[[int, int | None, str], Any]
+Report = Callable[[int, int | None, str], object]
 on_read: ContextVar[Report | None] = ContextVar("on_read", default=None)
 """Told of progress: bytes read, all of them (None where the file is packed), and a label."""
 

@@ -92,7 +92,7 @@ def _source(section: Mapping[str, Any], seed: int, field: str) -> Traffic:
     return made.with_closed_loop(ClosedLoop(count, think, made, bool(clients.get("paced"))))
 
 
-def _untimed(closed_loop: Any) -> bool:
+def _untimed(closed_loop: object) -> bool:
     """Clients that wait, and need no arrival times."""
     return closed_loop is not None and not as_mapping(closed_loop).get("paced")
 
@@ -270,7 +270,7 @@ def _speed(natural: float, section: Mapping[str, Any], field: str) -> float:
     return speed_for(natural, rate)
 
 
-def _window(value: Any, field: str) -> tuple[float, float] | None:
+def _window(value: object, field: str) -> tuple[float, float] | None:
     if value is None:
         return None
     if not isinstance(value, list | tuple) or len(value) != 2:
@@ -282,7 +282,7 @@ def _window(value: Any, field: str) -> tuple[float, float] | None:
     )
 
 
-def _quantity(parse: Any, value: Any, field: str) -> float:
+def _quantity(parse: Any, value: object, field: str) -> float:
     try:
         parsed: float = parse(value)
     except ValueError as error:
@@ -290,7 +290,7 @@ def _quantity(parse: Any, value: Any, field: str) -> float:
     return parsed
 
 
-def _count(value: Any, field: str) -> int:
+def _count(value: object, field: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ConfigError(field, value, "must be a whole number of at least 1")
     return value

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from sim.ledger import Values
 from sim.metrics.clients import ClientRecord
 from sim.metrics.facts import Facts
 from sim.metrics.section import Extra, Section
 from sim.metrics.storm import Storm, storm
 from sim.registry import register
 
-Array = npt.NDArray[Any]
+Array = Values
 
 
 @dataclass(frozen=True)

@@ -9,18 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
-from sim.ledger import FINISHED
+from sim.ledger import FINISHED, Values
 from sim.metrics.facts import Facts
 from sim.metrics.latency import number
 from sim.metrics.section import Extra, Section
 from sim.registry import register
 
-Array = npt.NDArray[Any]
+Array = Values
 OUTPUT_WEIGHT: Final = 2.0
 _ALL, _WELL = 0.9995, 0.99  # of a tenant's requests served, and within their targets: nothing to tell
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
+from sim.ledger import Values
 from sim.metrics.facts import Facts
 from sim.metrics.faults import Incident
 from sim.metrics.section import Extra, Section
 from sim.registry import register
 
-Array = npt.NDArray[Any]
+Array = Values
 SHOWN: Final = 100
 """Incidents that are listed one by one; of more, those that cost most."""
 _WINDOW: Final = 40  # requests that tell whether it is good again

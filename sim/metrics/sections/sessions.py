@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
+from sim.ledger import Values
 from sim.metrics.facts import Facts
 from sim.metrics.latency import number
 from sim.metrics.section import Extra, Section
 from sim.registry import register
 from sim.units import show_seconds
 
-Array = npt.NDArray[Any]
+Array = Values
 _NEEDED: Final = ("session", "klass", "status", "arrival_s", "finish_s")
 
 

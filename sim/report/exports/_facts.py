@@ -7,17 +7,16 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import yaml
 
-from sim.ledger import FINISHED
+from sim.ledger import FINISHED, Values
 from sim.metrics.histogram import quantiles
 from sim.streams import stream
 
 if TYPE_CHECKING:
     from sim.metrics.result import Result
 
-Array = npt.NDArray[Any]
+Array = Values
 _ROUNDS = 6
 
 

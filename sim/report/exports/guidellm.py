@@ -15,6 +15,7 @@ from sim.report.exports._base import Export
 from sim.report.exports._facts import sent
 
 if TYPE_CHECKING:
+    from sim.document import Json
     from sim.metrics.result import Result
 
 _PERCENTILES = {
@@ -64,14 +65,14 @@ class GuideLlmReport(Export):
         yield "}}]}\n"
 
 
-def _strategy(result: Result) -> dict[str, Any]:
+def _strategy(result: Result) -> dict[str, Json]:
     rate, _, limit = sent(result)
     if limit:
         return {"type_": "concurrent", "streams": limit}
     return {"type_": "throughput"} if math.isinf(rate) else {"type_": "poisson", "rate": rate}
 
 
-def _record(c: Any, i: int) -> dict[str, Any]:
+def _record(c: Any, i: int) -> dict[str, Json]:
     def ms(x: float) -> float | None:
         return 1e3 * x if math.isfinite(x) else None
 
@@ -85,7 +86,7 @@ def _record(c: Any, i: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _metrics(result: Result) -> dict[str, Any]:
+def _metrics(result: Result) -> dict[str, Json]:
     c, t = result.columns, result.summary["throughput"]
     done = c["status"] == FINISHED
     output = np.where(c["output_tokens"] > 0, c["output_tokens"], np.nan)
@@ -94,7 +95,7 @@ def _metrics(result: Result) -> dict[str, Any]:
         "time_per_output_token_ms": 1e3 * c["e2e_s"] / output, "prompt_token_count": c["prompt_tokens"].astype(float),
         "output_token_count": c["output_tokens"].astype(float),
     }  # fmt: skip
-    out: dict[str, Any] = {name: {"successful": _distribution(v[done])} for name, v in values.items()}
+    out: dict[str, Json] = {name: {"successful": _distribution(v[done])} for name, v in values.items()}
     for name, key in _RATES.items():
         out[name] = {"successful": {"mean": t[key]}}
     status = c["status"]
@@ -102,7 +103,7 @@ def _metrics(result: Result) -> dict[str, Any]:
     return out | {"request_totals": {**counts, "total": int(status.size)}}
 
 
-def _distribution(values: Any) -> dict[str, Any]:
+def _distribution(values: Any) -> dict[str, Json]:
     values = values[np.isfinite(values)]
     if not values.size:
         return {"count": 0}

@@ -12,6 +12,7 @@ from sim.registry import register
 from sim.report.exports._base import Export
 
 if TYPE_CHECKING:
+    from sim.document import Json
     from sim.metrics.result import Result
 
 _STAGES: Final = (
@@ -65,7 +66,7 @@ def events(result: Result) -> Iterator[dict[str, Any]]:
     yield from _happened(result)
 
 
-def _happened(result: Result) -> Iterator[dict[str, Any]]:
+def _happened(result: Result) -> Iterator[dict[str, Json]]:
     """Faults, storms, scaling: slices of a process of their own."""
     found = result.summary.get("events")
     if not found:
@@ -77,7 +78,7 @@ def _happened(result: Result) -> Iterator[dict[str, Any]]:
         yield {"ph": "e", "ts": _us(e["end_s"]), **here}
 
 
-def _named(pid: int, name: str, order: int) -> dict[str, Any]:
+def _named(pid: int, name: str, order: int) -> dict[str, Json]:
     return {"ph": "M", "pid": pid, "tid": 0, "name": "process_name", "args": {"name": name, "sort_index": order}}
 
 
@@ -120,7 +121,7 @@ def _request(c: Mapping[str, Any], i: int, stages: tuple[tuple[str, str, str], .
     yield {"ph": "e", "name": f"request {number}", "ts": _us(end), **whole}
 
 
-def _counters(result: Result) -> Iterator[dict[str, Any]]:
+def _counters(result: Result) -> Iterator[dict[str, Json]]:
     series = result.series
     if not len(series.get("time_s", ())):
         return

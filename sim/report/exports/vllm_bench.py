@@ -17,6 +17,7 @@ from sim.report.exports._base import Export
 from sim.report.exports._facts import gap_lists, sent
 
 if TYPE_CHECKING:
+    from sim.document import Json
     from sim.metrics.result import Result
 
 _NAMES: Final = {"ttft_s": "ttft", "tpot_s": "tpot", "e2e_s": "e2el"}
@@ -76,7 +77,7 @@ def vllm_bench(result: Result, detailed: bool = False) -> dict[str, Any]:
     return out | _itl(result, [g for g in out["itls"] if g] if detailed else None)
 
 
-def _lists(result: Result, done: Any, limit: int | None) -> dict[str, Any]:
+def _lists(result: Result, done: Any, limit: int | None) -> dict[str, Json]:
     c = result.columns
     waited = c["arrival_s"] - c["arrival_s"].min() if limit and c["arrival_s"].size else np.zeros(c["arrival_s"].size)
     return {
@@ -91,7 +92,7 @@ def _lists(result: Result, done: Any, limit: int | None) -> dict[str, Any]:
     }
 
 
-def _figures(name: str, values: Any) -> dict[str, Any]:
+def _figures(name: str, values: Any) -> dict[str, Json]:
     values = values[np.isfinite(values)]
     if not values.size:
         values = np.zeros(1)  # as the tool does
@@ -100,7 +101,7 @@ def _figures(name: str, values: Any) -> dict[str, Any]:
     return {k: 1e3 * float(v) for k, v in out.items()}
 
 
-def _itl(result: Result, gaps: Any) -> dict[str, Any]:
+def _itl(result: Result, gaps: Any) -> dict[str, Json]:
     """From the recorder's exact sums and its histogram; the standard deviation from the lists, where they are written."""
     stats = result.summary["latency"]["itl_s"]
     if gaps:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from sim.errors import ConfigError, did_you_mean
 from sim.study.accuracy.point import Point
+
+if TYPE_CHECKING:
+    from sim.document import Json
 
 TITLES: Final[Mapping[str, str]] = {
     "tpot_s": "TPOT",
@@ -67,7 +70,7 @@ class Row:
     p90: float
     bias: float
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Json]:
         """Plain data for a file."""
         return {
             "group": self.group,

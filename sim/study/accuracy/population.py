@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from sim.ledger import Values
 from sim.study.accuracy.point import Point
 
 
-def counted(point: Point, requests: Mapping[str, Any], samples: Mapping[str, Any]) -> dict[str, Any]:
+def counted(point: Point, requests: Mapping[str, Values], samples: Mapping[str, Any]) -> dict[str, Any]:
     """``samples`` (``ttft_s``, ``tpot_s`` … by row of ``requests``) with NaN where the tool counts nothing, and its own figure where it enters one.
 
     Rows are told apart by ``id``, the place of the request in order of arrival, or by ``tenant`` where conversations change that order.
@@ -28,7 +29,7 @@ def counted(point: Point, requests: Mapping[str, Any], samples: Mapping[str, Any
     return out
 
 
-def counted_requests(point: Point, requests: Mapping[str, Any]) -> dict[str, Any]:
+def counted_requests(point: Point, requests: Mapping[str, Values]) -> dict[str, Any]:
     """The rows that count in throughput, with output tokens as the tool counts them."""
     rows = _rows(point, requests)
     if rows is None or point.columns is None:
@@ -38,7 +39,7 @@ def counted_requests(point: Point, requests: Mapping[str, Any]) -> dict[str, Any
     return {k: np.asarray(v)[keep] for k, v in changed.items()}
 
 
-def counted_output(point: Point, requests: Mapping[str, Any]) -> Any:
+def counted_output(point: Point, requests: Mapping[str, Values]) -> Any:
     """Output tokens as the tool counts them: none of a request that ended without a token (which is simulated with one)."""
     rows = _rows(point, requests)
     if rows is None or point.columns is None:
@@ -46,7 +47,7 @@ def counted_output(point: Point, requests: Mapping[str, Any]) -> Any:
     return np.where(np.asarray(point.columns["output_tokens"])[rows] < 1, 0, requests["output_tokens"])
 
 
-def _rows(point: Point, requests: Mapping[str, Any]) -> Any:
+def _rows(point: Point, requests: Mapping[str, Values]) -> Any:
     """Row of the point's columns for every simulated request; None where they are not known one by one."""
     if point.columns is None or "counts_ttft" not in point.columns:
         return None

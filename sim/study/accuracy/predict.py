@@ -13,7 +13,7 @@ import numpy as np
 from sim.errors import NotModelledError
 from sim.fleet.build import Plan
 from sim.fleet.run import execute, fitting
-from sim.ledger import FINISHED
+from sim.ledger import FINISHED, Values
 from sim.metrics.histogram import ITL_BINS, ITL_LO, ITL_SCALE
 from sim.metrics.latency import derive, describe_itl
 from sim.study.accuracy import batch
@@ -76,7 +76,7 @@ def _transfer(point: Point, plans: list[Plan]) -> Transfer:
     return Transfer(bandwidth=a.link.bandwidth, latency=a.link.latency) if inside else Transfer()
 
 
-def _throughput(requests: dict[str, Any]) -> dict[str, float]:
+def _throughput(requests: dict[str, Values]) -> dict[str, float]:
     done = requests["status"] == FINISHED
     span = float(requests["finish_s"][done].max() - requests["arrival_s"].min())
     return {
@@ -87,7 +87,7 @@ def _throughput(requests: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def _window(point: Point, requests: Mapping[str, Any]) -> Any:
+def _window(point: Point, requests: Mapping[str, Values]) -> Any:
     """Which requests the figures cover."""
     arrival = requests["arrival_s"]
     keep = np.ones(len(arrival), bool)

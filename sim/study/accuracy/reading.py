@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sim.errors import ConfigError, DataError
+from sim.ledger import Values
 from sim.study.accuracy.launchers import known_board
 from sim.study.accuracy.point import Point, read_folder
 from sim.study.accuracy.step_log import is_step_log, kinds, read_step_log, summary
 from sim.study.bench import Run, known, read, read_tree
+
+if TYPE_CHECKING:
+    from sim.config.scenario import Scenario
 
 
 def read_points(paths: Iterable[str | Path], scenario: Any = None) -> Iterator[Point]:
@@ -87,7 +91,7 @@ def _steps(path: Path) -> Run:
     return Run("step log", path.name, columns, {"kind": "steps"}, summary(found, found.seconds))
 
 
-def _needed(scenario: Any, path: Path) -> Any:
+def _needed(scenario: Scenario, path: Path) -> Any:
     if scenario is None:
         raise ConfigError(
             "--scenario", None, f"{path.name} does not say what was deployed: name a scenario with model and deployment"
@@ -97,7 +101,7 @@ def _needed(scenario: Any, path: Path) -> Any:
     return scenario
 
 
-def _point(path: Path, run: Run, scenario: Any) -> Point:
+def _point(path: Path, run: Run, scenario: Scenario) -> Point:
     s = _needed(scenario, path)
     d = s.deployment
     model = s.model.name or str(s.model.config)
@@ -161,7 +165,7 @@ def _too_few(run: Run, have: int, need: int) -> ConfigError:
     )
 
 
-def _of_scenario(run: Run, scenario: Any) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
+def _of_scenario(run: Run, scenario: Scenario) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
     """Requests as the scenario's traffic has them, for a file that does not say what was sent."""
     from sim.workload import RequestBlock, build_traffic
 
@@ -169,7 +173,7 @@ def _of_scenario(run: Run, scenario: Any) -> tuple[dict[str, Any], dict[str, Any
     if made.total is None:
         raise ConfigError("traffic.synthetic.requests", None, f"is required: {run.name} does not say {', '.join(run.lacks)}")
     block = RequestBlock.concat(list(made.blocks()))
-    columns: dict[str, Any] = {
+    columns: dict[str, Values] = {
         "arrival_s": block.arrival_s,
         "prompt_tokens": block.prompt_tokens,
         "output_tokens": block.output_tokens,

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from sim.errors import ConfigError, ServesimError, did_you_mean
 from sim.hardware import load_accelerator
@@ -19,6 +19,10 @@ from sim.study.accuracy.point import QUALITIES, Point
 from sim.study.accuracy.predict import predict
 from sim.study.accuracy.saturation import OF_RATES, Capacity, capacities
 from sim.study.kinds import kind_of, kind_of_plan
+
+if TYPE_CHECKING:
+    from sim.config.scenario import Scenario
+    from sim.document import Json
 
 
 @dataclass(frozen=True)
@@ -130,7 +134,7 @@ class AccuracyReport:
         """(row, aim, reached) for every metric that has an aim."""
         return [(r, TARGETS[r.metric], r.median <= TARGETS[r.metric]) for r in self.rows() if r.metric in TARGETS]
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Json]:
         """Plain data for a file."""
         return {
             "format": "servesim-accuracy/1",
@@ -173,7 +177,7 @@ def accuracy(
     qualities: Sequence[str] = ("good", "fair"),
     overload: bool = False,
     on: Mapping[str, str] | None = None,
-    scenario: Any = None,
+    scenario: Scenario | None = None,
     overrides: Overrides | None = None,
     leave_out: bool = False,
     seed: int = 0,

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
+from sim.ledger import Values
 from sim.workload import content
 from sim.workload.table import RequestBlock
 from sim.workload.traces._turns import Request, Talk, block_of
 
 
-def conversations(columns: Mapping[str, Any], wait: bool) -> RequestBlock:
+def conversations(columns: Mapping[str, Values], wait: bool) -> RequestBlock:
     """Requests of ``columns`` (each [n]: ``arrival_s, prompt_tokens, output_tokens, talk, turn, wait_s``), by arrival.
 
     ``wait``: a later turn is sent its ``wait_s`` after the answer before it; else its client asks when it likes. ``tenant`` of a request is

@@ -85,13 +85,13 @@ class Document:
 class Keys:
     """An object of a file whose values are checked when they are asked for; ``inside`` is the path of keys to it."""
 
-    def __init__(self, path: Path, value: Any, inside: str = "") -> None:
+    def __init__(self, path: Path, value: object, inside: str = "") -> None:
         self.path, self.inside = path, inside
         if not isinstance(value, Mapping):
             self.fail("", "must be an object", value)
         self.value: Mapping[str, Any] = value
 
-    def fail(self, key: str, rule: str, value: Any) -> NoReturn:
+    def fail(self, key: str, rule: str, value: object) -> NoReturn:
         """Raise a `DataError` about a key."""
         name = ".".join(x for x in (self.inside, key) if x)
         raise DataError(str(self.path), f"key {name!r}: {rule} (got {show(value)})" if name else f"{rule} (got {show(value)})")
@@ -186,7 +186,7 @@ def numbers(values: Sequence[Any], fail: Any, low: float | None = 0.0, holes: bo
     return np.array([math.nan if v is None else v for v in values], np.float64)
 
 
-def show(value: Any) -> str:
+def show(value: object) -> str:
     """A short form of any value for a message."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "…"

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sim.errors import DataError
+from sim.ledger import Values
 from sim.streams import stream
 from sim.study.bench._sent import Sent, planned
 from sim.workload.table import MAX_TOKENS
@@ -19,7 +19,7 @@ from sim.workload.table import MAX_TOKENS
 if TYPE_CHECKING:
     from sim.study.bench._talks import Talks
 
-Array = NDArray[Any]
+Array = Values
 
 _LONGEST_S = 1e8
 _MOST = 50_000_000

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from sim.ledger import Values
 from sim.streams import stream
 
-Array = NDArray[Any]
+Array = Values
 _SLOWEST = 1e-9
 
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from sim.ledger import Values
+
+Array = Values
 
 _ADDS = 0.1
 """Share of later turns that are no longer than the turn before from which on a file counts only what each turn adds."""

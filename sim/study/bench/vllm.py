@@ -128,7 +128,7 @@ def gap_lists(keys: Keys, lists: Any) -> list[Any]:
     return [_gaps(keys, i, x) for i, x in enumerate(lists)]
 
 
-def _gaps(keys: Keys, i: int, value: Any) -> Any:
+def _gaps(keys: Keys, i: int, value: object) -> Any:
     def fail(j: int, rule: str, v: Any) -> None:
         raise DataError(str(keys.path), f"key 'itls[{i}][{j}]': {rule} (got {v!r:.60})")
 

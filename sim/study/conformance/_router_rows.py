@@ -34,7 +34,7 @@ def check(data: Any) -> Iterator[Case]:
         yield Case(f"unit rows {rule}", n, matched, difference)
 
 
-def _same(a: Any, b: Any) -> bool:
+def _same(a: object, b: object) -> bool:
     if isinstance(a, list | tuple) and isinstance(b, list | tuple):
         return len(a) == len(b) and all(_same(x, y) for x, y in zip(a, b, strict=True))
     if isinstance(a, dict) and isinstance(b, dict):
@@ -68,7 +68,7 @@ def _tree(row: Any) -> tuple[Any, Any]:
     return expected, ours
 
 
-def _cache_aware(row: Any) -> tuple[Any, Any]:
+def _cache_aware(row: Any) -> tuple[object, object]:
     settings = Settings(
         "smg-1.8", row["cache_threshold"], row.get("balance_abs_threshold", 32), row.get("balance_rel_threshold", 1.1)
     )
@@ -82,13 +82,13 @@ def _cache_aware(row: Any) -> tuple[Any, Any]:
     return (True, len(set(chosen)) == 1) if same else (row["expect"], chosen)
 
 
-def _load_ok(row: Any) -> tuple[Any, Any]:
+def _load_ok(row: Any) -> tuple[object, object]:
     from sim.policy.gateways.sglang import load_ok
 
     return row["expect"], load_ok(row["load"], row["total"], row["n"], row["load_factor"])
 
 
-def _least_load(row: Any) -> tuple[Any, Any]:
+def _least_load(row: Any) -> tuple[object, object]:
     from sim.policy.gateways.sglang import Reported, least_load
 
     workers = [
@@ -109,13 +109,13 @@ def _least_load(row: Any) -> tuple[Any, Any]:
     return row["expect"], first
 
 
-def _delay(row: Any) -> tuple[Any, Any]:
+def _delay(row: Any) -> tuple[object, object]:
     from sim.policy.gateways.sglang import retry_delay
 
     return row["expect"], retry_delay(row["attempt"], row["initial_ms"], row["max_ms"], row["multiplier"])
 
 
-def _logit(row: Any) -> tuple[Any, Any]:
+def _logit(row: Any) -> tuple[object, object]:
     block, isl = row["bs"], row["isl"]
     weights = dynamo.Weights(
         prefill_load_scale=row.get("prefill_load_scale", 1.0),
@@ -139,7 +139,7 @@ def _projected(row: Any) -> float:
     return max(float(row.get("cached_tokens", 0)) - float(row["isl"]), 0.0)
 
 
-def _select(row: Any) -> tuple[Any, Any]:
+def _select(row: Any) -> tuple[object, object]:
     n = len(row.get("device_blocks") or row.get("active_decode_blocks") or [0, 0])
 
     def of(name: str, default: float = 0.0) -> list[float]:
@@ -174,7 +174,7 @@ def _device(row: Any) -> str:
     return "device_blocks" if "device_blocks" in row else "effective_overlap_blocks"
 
 
-def _softmax(row: Any) -> tuple[Any, Any]:
+def _softmax(row: Any) -> tuple[object, object]:
     if row["temperature"] == 0.0:
         return True, set(dynamo.best(row["logits"])) == set(row["expect_one_of"])
     p = dynamo.shares(row["logits"], row["temperature"])
@@ -183,13 +183,13 @@ def _softmax(row: Any) -> tuple[Any, Any]:
     return row["expect"], p.tolist()
 
 
-def _prefix(row: Any) -> tuple[Any, Any]:
+def _prefix(row: Any) -> tuple[object, object]:
     filled = [x or [0, 0, 1] for x in row["match_total_bs"]]
     m, t, b = np.array(filled, np.float64).T
     return row["expect"], llmd.prefix_cache(m, t, b, row["matchLengthWeight"], row.get("matchLengthScaleTokens", 8192)).tolist()
 
 
-def _lora(row: Any) -> tuple[Any, Any]:
+def _lora(row: Any) -> tuple[object, object]:
     ends = row["endpoints"]
     scores = llmd.lora_affinity(
         row["target"], [e["active"] for e in ends], [e["waiting"] for e in ends], [e["max"] for e in ends]
@@ -197,30 +197,30 @@ def _lora(row: Any) -> tuple[Any, Any]:
     return row["expect"], scores.tolist()
 
 
-def _active(row: Any) -> tuple[Any, Any]:
+def _active(row: Any) -> tuple[object, object]:
     counts = [c or 0 for c in row["counts"]]
     given = (row.get("idleThreshold", 0), row.get("maxBusyScore", 1.0))
     return row["expect"], llmd.active_request(counts, *given).tolist()
 
 
-def _tokens(row: Any) -> tuple[Any, Any]:
+def _tokens(row: Any) -> tuple[object, object]:
     tokens = np.add(row["inflight"], row["uncached"])
     return row["expect"], llmd.token_load(tokens, row["threshold"]).tolist()
 
 
-def _utilization(row: Any) -> tuple[Any, Any]:
+def _utilization(row: Any) -> tuple[object, object]:
     pods = row["pods"]
     fresh = [p["age_ms"] is not None and p["age_ms"] <= row["stale_ms"] for p in pods]
     args = [p["queue"] for p in pods], [p["kv"] for p in pods], fresh
     return row["expect"], llmd.utilization(*args, row["queueDepthThreshold"], row["kvCacheUtilThreshold"])
 
 
-def _precise(row: Any) -> tuple[Any, Any]:
+def _precise(row: Any) -> tuple[object, object]:
     found = llmd.consecutive(row["keys"], lambda k: row["hitmap"].get(str(k), []), row["weights"])
     return row["expect"], found
 
 
-_RULES: dict[str, Callable[[Any], tuple[Any, Any]]] = {
+_RULES: dict[str, Callable[[Any], tuple[object, object]]] = {
     "sglang.tree": _tree,
     "sglang.cache_aware": _cache_aware,
     "sglang.prefix_hash.load_ok": _load_ok,

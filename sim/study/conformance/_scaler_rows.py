@@ -9,7 +9,7 @@ from sim.policy.scaling.kpa import Panic
 from sim.policy.scaling.ray_serve import QueueLength
 
 
-def ray(data: Any) -> Iterator[tuple[Any, Any]]:
+def ray(data: Any) -> Iterator[tuple[object, object]]:
     """(recorded, ours) of each step: the number before and after the bounds."""
     for episode in data:
         c = episode["config"]
@@ -22,7 +22,7 @@ def ray(data: Any) -> Iterator[tuple[Any, Any]]:
             yield [wanted, bounded], [ours, min(max(ours, c["min_replicas"]), c["max_replicas"])]
 
 
-def kpa(row: Any) -> tuple[Any, Any]:
+def kpa(row: Any) -> tuple[object, object]:
     """(expected, ours) of one test."""
     rule = Panic(row["panic_threshold"], row["max_up"], row["max_down"], row["stable_window_s"])
     if row["start_panic"] is not None:

@@ -9,7 +9,7 @@ from typing import Any
 from sim.policy.gateways.vtc import Counters
 
 
-def replay(data: Any) -> Iterator[tuple[Any, Any]]:
+def replay(data: Any) -> Iterator[tuple[object, object]]:
     """(recorded, ours) for each event. How many are admitted at once follows from the artifact's memory test, which is not ours: it is taken over."""
     for episode in data:
         config = episode["config"]

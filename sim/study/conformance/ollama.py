@@ -15,7 +15,7 @@ from sim.errors import DataError
 from sim.study.conformance.base import Case, Difference
 
 Row = dict[str, Any]
-Pair = tuple[Any, Any]
+Pair = tuple[object, object]
 """Recorded and ours."""
 
 
@@ -54,7 +54,7 @@ def _fit_gpu(group: Row) -> Iterator[Pair]:
 
     for c in group["cases"]:
         gpus = [g.__class__(g.id, max(g.free - group["min_memory"], 0), g.library, g.integrated) for g in _gpus(c)]
-        ours: Any
+        ours: object
         try:
             shards = create_layout(c["layers"], gpus, c["num_gpu"], c["require_full"], group["system"]["free"])
             ours = [[s.gpu, list(s.layers)] for s in shards]

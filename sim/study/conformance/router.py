@@ -22,7 +22,7 @@ from sim.study.conformance import _router_rows as router_rows
 from sim.study.conformance import _scaler_rows, _vtc_rows
 from sim.study.conformance.base import Case, Difference
 
-Rows = Iterator[tuple[Any, Any]]
+Rows = Iterator[tuple[object, object]]
 """Pairs of what was recorded and what ours may be: equal values, or a value and the set it must be in."""
 
 
@@ -57,7 +57,7 @@ def check(path: Path) -> Iterator[Case]:
     yield Case(path.name.split(".json")[0], steps, matched, difference)
 
 
-def _same(a: Any, b: Any) -> bool:
+def _same(a: object, b: object) -> bool:
     if isinstance(a, float) and isinstance(b, int | float):
         return math.isclose(a, b, rel_tol=1e-12)
     return bool(a == b)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from sim.errors import ConfigError
 from sim.study.base import Trial
 from sim.study.keys import code_version
 from sim.study.perform import Observe, Performed
 
-Inner = Callable[[float], Any]
+Inner = Callable[[float], object]
 """Told the share of a trial that is done, where that can be seen."""
 
 

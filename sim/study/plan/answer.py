@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sim.config import to_yaml
 from sim.errors import ServesimError
@@ -14,6 +14,9 @@ from sim.metrics.slo import attained, several
 from sim.study.plan.candidate import Candidate
 from sim.study.plan.finals import Final, Limits
 from sim.study.plan.model_band import figures
+
+if TYPE_CHECKING:
+    from sim.document import Json
 
 _UNITS = {"accelerators": "accelerators", "energy": "kW", "carbon": "gCO2e per hour"}
 
@@ -116,7 +119,7 @@ class PlanAnswer:
             f"{attained(f'{best.attainment:.2%}', self.several)}, {near.required:.2%} is required."
         )
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Json]:
         """Ready for JSON."""
         own = {k: getattr(self, k) for k in ("name", "question", "objective", "unit", "slo", "rate", "confidence")}
         own |= {

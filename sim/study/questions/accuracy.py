@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field
 
@@ -13,8 +13,11 @@ from sim.errors import ConfigError
 from sim.registry import register
 from sim.study.base import Interrupted, Params, Steps, Study
 
+if TYPE_CHECKING:
+    from sim.config.scenario import Scenario
 
-def listed(given: object) -> Any:
+
+def listed(given: object) -> object:
     """``"a,b"``, or a list of such texts, → ``("a", "b")``."""
     texts = [given] if isinstance(given, str) else given
     if isinstance(texts, list | tuple) and all(isinstance(t, str) for t in texts):
@@ -22,7 +25,7 @@ def listed(given: object) -> Any:
     return given
 
 
-def _pairs(given: object) -> Any:
+def _pairs(given: object) -> object:
     """``["a=b"]`` → ``{"a": "b"}``."""
     if isinstance(given, Mapping) or not isinstance(given, list | tuple):
         return given
@@ -127,7 +130,7 @@ class Accuracy(Measured):
     Params = AccuracyParams
     report: ClassVar[str] = "sim.report.accuracy"
 
-    def __init__(self, scenarios: Sequence[Any], params: AccuracyParams, overrides: Any = None) -> None:
+    def __init__(self, scenarios: Sequence[Scenario], params: AccuracyParams, overrides: Any = None) -> None:
         from sim import output
 
         super().__init__(scenarios, params)

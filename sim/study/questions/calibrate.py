@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
@@ -12,6 +12,9 @@ from sim.errors import ConfigError
 from sim.registry import register
 from sim.study.base import Interrupted, Steps
 from sim.study.questions.accuracy import Measured, MeasuredParams, Names
+
+if TYPE_CHECKING:
+    from sim.config.scenario import Scenario
 
 
 class CalibrateParams(MeasuredParams):
@@ -36,7 +39,7 @@ class Calibrate(Measured):
     Params = CalibrateParams
     report: ClassVar[str] = "sim.report.calibrate"
 
-    def __init__(self, scenarios: Sequence[Any], params: CalibrateParams) -> None:
+    def __init__(self, scenarios: Sequence[Scenario], params: CalibrateParams) -> None:
         from sim import output
         from sim.study.calibrate import check_figures, check_profile
 

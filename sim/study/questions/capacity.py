@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -22,6 +22,11 @@ from sim.study.options import Confidence
 from sim.study.short import too_few, too_short
 from sim.study.slower import slower, step_error
 from sim.study.variants import check_replications, is_random, repeated
+
+if TYPE_CHECKING:
+    from sim.config.scenario import Scenario
+    from sim.document import Json
+    from sim.fleet.build import Plan
 
 _WIDEST = 20  # doublings from the scenario's own rate
 _REPLICATIONS = 5
@@ -107,7 +112,7 @@ class CapacityAnswer:
             return self.answer
         return min(known)
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Json]:
         """Ready for JSON."""
         return {
             "name": self.name,
@@ -218,7 +223,7 @@ class Capacity(Study):
     Params = CapacityParams
     report: ClassVar[str] = "sim.report.capacity"
 
-    def __init__(self, scenarios: Sequence[Any], params: CapacityParams) -> None:
+    def __init__(self, scenarios: Sequence[Scenario], params: CapacityParams) -> None:
         from sim.metrics.slo import asked
         from sim.study.single import Prepared
 
@@ -387,7 +392,7 @@ class Capacity(Study):
         )
 
 
-def _cards(plans: Sequence[Any]) -> tuple[int, str] | None:
+def _cards(plans: Sequence[Plan]) -> tuple[int, str] | None:
     """(accelerators of one replica, their name); None where pools differ or models share a card."""
     one = {(p.accelerators // p.replicas, p.accelerator.title) for p in plans}
     return one.pop() if len(one) == 1 and not plans[0].several else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -20,6 +20,11 @@ from sim.study.domains import domains, grid, plain
 from sim.study.options import Confidence, Precision
 from sim.study.pick import at
 from sim.study.variants import check_replications, is_random, repeated, variants
+
+if TYPE_CHECKING:
+    from sim.config.scenario import Scenario
+    from sim.document import Json
+    from sim.metrics.result import Result
 
 _REPLICATIONS = 5
 FIGURES: dict[str, tuple[str, str, bool]] = {
@@ -143,7 +148,7 @@ class CompareAnswer:
             text = "Each deployment had its own traffic: differences are those of traffic and deployment together. " + text
         return " ".join([*(f"{name} failed: {error}." for name, error in self.failed.items()), text]).strip()
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Json]:
         """Ready for JSON."""
         return {
             "name": self.name,
@@ -178,7 +183,7 @@ class Compare(Study):
     takes: ClassVar[Literal["one", "many"]] = "many"
     report: ClassVar[str] = "sim.report.compare"
 
-    def __init__(self, scenarios: Sequence[Any], params: CompareParams) -> None:
+    def __init__(self, scenarios: Sequence[Scenario], params: CompareParams) -> None:
         super().__init__(scenarios, params)
         self.made: list[Any] = list(self.scenarios)
         if params.over:
@@ -286,7 +291,7 @@ class Compare(Study):
         return most
 
     @staticmethod
-    def observe(result: Any, trial: Trial) -> dict[str, Any]:
+    def observe(result: Result, trial: Trial) -> dict[str, Any]:
         """Figures; of the first repetition also the curves, and the figures of twenty stretches of requests."""
         import numpy as np
 

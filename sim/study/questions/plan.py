@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, StrictInt
 
@@ -17,6 +17,11 @@ from sim.study.domains import domains, grid
 from sim.study.options import Confidence
 from sim.study.variants import variants
 
+if TYPE_CHECKING:
+    from sim.config.scenario import Scenario
+    from sim.metrics.result import Result
+    from sim.study.base import Trial
+
 MOST_CANDIDATES = 1_000_000
 EXHAUSTIVE = 2_000
 """Up to so many combinations are all examined; of more a search chooses."""
@@ -25,7 +30,7 @@ _WAVE = 4  # candidates searched side by side; fixed, so that the answer does no
 Factor = Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)]
 
 
-def _grids(given: Any) -> Any:
+def _grids(given: object) -> object:
     """One mapping of domains, a list of mappings, or the texts of the command line."""
     if isinstance(given, list | tuple) and given and all(isinstance(g, Mapping) for g in given):
         return tuple(domains(g, "candidates") for g in given)
@@ -73,7 +78,7 @@ class Plan(Study):
     Params = PlanParams
     report: ClassVar[str] = "sim.report.plan"
 
-    def __init__(self, scenarios: Sequence[Any], params: PlanParams) -> None:
+    def __init__(self, scenarios: Sequence[Scenario], params: PlanParams) -> None:
         super().__init__(scenarios, params)
         base = self.scenarios[0]
         if not params.candidates:
@@ -146,7 +151,7 @@ class Plan(Study):
                     load_accelerator(str(name), path)
 
     @staticmethod
-    def observe(result: Any, trial: Any) -> dict[str, Any]:
+    def observe(result: Result, trial: Trial) -> dict[str, Any]:
         """The figures, and the money."""
         kept = figures(result)
         if result.summary.economics is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sim.errors import ConfigError
 from sim.registry import register
@@ -12,6 +12,10 @@ from sim.study.base import Interrupted, Outcome, Params, Steps, Study, Trial, fi
 from sim.study.options import Confidence, Precision, Replications
 from sim.study.pick import at
 from sim.study.variants import check_replications, repeated
+
+if TYPE_CHECKING:
+    from sim.config.scenario import Scenario
+    from sim.document import Json
 
 FIRST = 5
 """Repetitions before a precision is judged."""
@@ -59,7 +63,7 @@ class RepeatAnswer:
             )
         return text + "."
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Json]:
         """Ready for JSON."""
         return {
             "name": self.name,
@@ -83,7 +87,7 @@ class Repeat(Study):
     Params = RepeatParams
     report: ClassVar[str] = "sim.report.repeat"
 
-    def __init__(self, scenarios: Sequence[Any], params: RepeatParams) -> None:
+    def __init__(self, scenarios: Sequence[Scenario], params: RepeatParams) -> None:
         super().__init__(scenarios, params)
         check_replications(self.scenarios[0], params.replications)
         if params.precision is not None and params.replications < 2:

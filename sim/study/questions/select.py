@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field, StrictInt
 
@@ -15,8 +15,14 @@ from sim.registry import register
 from sim.study.base import Interrupted, Params, Steps, Study, figures
 from sim.study.options import Confidence
 
+if TYPE_CHECKING:
+    from sim.config.scenario import Scenario
+    from sim.document import Json
+    from sim.metrics.result import Result
+    from sim.study.base import Trial
 
-def _list(value: Any) -> Any:
+
+def _list(value: object) -> object:
     """``a,b`` or a list of such texts → a list of words."""
     if isinstance(value, str):
         value = [value]
@@ -73,7 +79,7 @@ class SelectAnswer:
         """The recommendation."""
         return self.english[0]
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Json]:
         """Ready for JSON."""
         from sim.study.selection.facts import facts
 
@@ -100,7 +106,7 @@ class Select(Study):
     Params = SelectParams
     report: ClassVar[str] = "sim.report.select"
 
-    def __init__(self, scenarios: Sequence[Any], params: SelectParams) -> None:
+    def __init__(self, scenarios: Sequence[Scenario], params: SelectParams) -> None:
         super().__init__(scenarios, params)
         from sim.metrics.slo import asked
         from sim.study.selection.tries import made, tries
@@ -114,7 +120,7 @@ class Select(Study):
         self._made = made(s, self._choices)
 
     @staticmethod
-    def observe(result: Any, trial: Any) -> dict[str, Any]:
+    def observe(result: Result, trial: Trial) -> dict[str, Any]:
         """The figures."""
         return figures(result)
 

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, StrictInt
 
@@ -16,13 +16,18 @@ from sim.study.base import Interrupted, Params, Steps, Study, Trial, figures
 from sim.study.options import Confidence
 from sim.units import parse_seconds, show_seconds
 
+if TYPE_CHECKING:
+    from sim.config.scenario import Scenario
+    from sim.document import Json
+    from sim.metrics.result import Result
+
 _SPIKE = re.compile(r"^\s*([\d.]+)\s*[x×]?\s+for\s+(\S+)\s*$")
 _WARM_S = 60.0
 _FEWEST_TAIL_S = 120.0
 _NEAR = 0.9  # of the breaking load: where a spike hurts most
 
 
-def _spike(value: Any) -> Any:
+def _spike(value: object) -> object:
     """``3x for 60s`` → (3.0, 60.0); ``none`` → None. Raises ValueError."""
     if value is None or (isinstance(value, str) and value.strip().lower() == "none"):
         return None
@@ -120,7 +125,7 @@ class StressAnswer:
 
         return sentence(ends, m.deployments, m.words, m.level)
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Json]:
         """Ready for JSON."""
         own = {"name": self.name, "question": self.question, "offered_requests_per_s": self.offered, "sentence": self.sentence()}
         curve = None if self.curve is None else asdict(self.curve) | {
@@ -143,7 +148,7 @@ class Stress(Study):
     Params = StressParams
     report: ClassVar[str] = "sim.report.stress"
 
-    def __init__(self, scenarios: Sequence[Any], params: StressParams) -> None:
+    def __init__(self, scenarios: Sequence[Scenario], params: StressParams) -> None:
         super().__init__(scenarios, params)
         from sim.metrics.slo import asked
 
@@ -238,7 +243,7 @@ class Stress(Study):
         return Trial(s, {"rate": rate, "spike": factor, "capacity": capacity}, load)  # type: ignore[arg-type]
 
     @staticmethod
-    def observe(result: Any, trial: Trial) -> dict[str, Any]:
+    def observe(result: Result, trial: Trial) -> dict[str, Any]:
         """The figures; of a spike also its windows."""
         kept = figures(result)
         spike: Any = trial.load.get("spike")

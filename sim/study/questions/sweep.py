@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -15,6 +15,10 @@ from sim.study.base import Interrupted, Outcome, Params, Steps, Study, Trial
 from sim.study.domains import domains, grid, plain, sample
 from sim.study.options import Replications
 from sim.study.variants import check_replications, repeated, variants
+
+if TYPE_CHECKING:
+    from sim.config.scenario import Scenario
+    from sim.document import Json
 
 
 class SweepParams(Params):
@@ -88,7 +92,7 @@ class SweepAnswer:
         """The settings of a row in words."""
         return ", ".join(f"{p.rpartition('.')[2]} {plain(row[p])}" for p in self.paths)
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Json]:
         """Ready for JSON."""
         return {
             "name": self.name,
@@ -114,7 +118,7 @@ class Sweep(Study):
     Params = SweepParams
     report: ClassVar[str] = "sim.report.sweep"
 
-    def __init__(self, scenarios: Sequence[Any], params: SweepParams) -> None:
+    def __init__(self, scenarios: Sequence[Scenario], params: SweepParams) -> None:
         super().__init__(scenarios, params)
         if bool(params.over) == bool(params.points):
             raise ConfigError("over", None, "a sweep needs settings to vary", "--over deployment.tp=1,2,4")

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from sim.errors import ConfigError, ServesimError, UnknownNameError
 from sim.resources import path as resource
+
+if TYPE_CHECKING:
+    from sim.config.scenario import Scenario
 
 _LOOK = 20_000
 
@@ -22,7 +25,7 @@ def defaults() -> dict[str, dict[str, Any]]:
     return {k: v or {} for k, v in data.items()}
 
 
-def longest(scenario: Any) -> int:
+def longest(scenario: Scenario) -> int:
     """Tokens of the longest request, prompt and output, among the first ones; rounded up to 1,024."""
     from sim.workload import build_traffic
 
@@ -35,7 +38,7 @@ def longest(scenario: Any) -> int:
     return math.ceil(most / 1024) * 1024
 
 
-def tries(scenario: Any, engines: Sequence[str], accelerators: Sequence[str], tps: Sequence[int]) -> list[dict[str, Any]]:
+def tries(scenario: Scenario, engines: Sequence[str], accelerators: Sequence[str], tps: Sequence[int]) -> list[dict[str, Any]]:
     """Choices of settings, engine by engine. Raises `UnknownNameError` for an engine that does not exist, `ConfigError` for pools."""
     from sim import registry
 

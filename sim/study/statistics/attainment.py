@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from math import sqrt
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from sim.ledger import Values
 from sim.study.statistics.batches import BATCHES, worth_of
 from sim.study.statistics.interval import Interval
 from sim.study.statistics.quantiles import normal, student
@@ -21,7 +20,7 @@ def wilson(share: float, n: float, level: float = 0.95, z: float | None = None) 
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def attainment_interval(met: npt.NDArray[Any], level: float = 0.95) -> Interval | None:
+def attainment_interval(met: Values, level: float = 0.95) -> Interval | None:
     """b1[n] in order of arrival. None for fewer than 5 in a batch. Where all (or none) meet it, the requests count as independent."""
     if len(met) < 5 * BATCHES:
         return None

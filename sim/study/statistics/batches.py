@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sim.ledger import Values
 from sim.study.statistics.interval import Interval
 from sim.study.statistics.quantiles import student
 
@@ -19,7 +20,7 @@ BATCHES = 20
 """Few and long: batch means are then nearly independent, and Student's t knows how few they are."""
 
 
-def batch_means(values: npt.NDArray[Any], batches: int = BATCHES) -> npt.NDArray[np.float64]:
+def batch_means(values: Values, batches: int = BATCHES) -> npt.NDArray[np.float64]:
     """f8[batches]: means of equal parts; what does not fill them is left out at the start."""
     size = len(values) // batches
     whole = np.asarray(values[len(values) - size * batches :], np.float64).reshape(batches, size)
@@ -54,7 +55,7 @@ def skewness_adjusted(means: npt.NDArray[np.float64], level: float) -> tuple[flo
     return min(ends), max(ends)
 
 
-def mean_interval(values: npt.NDArray[Any], level: float = 0.95) -> Interval | None:
+def mean_interval(values: Values, level: float = 0.95) -> Interval | None:
     """The mean of dependent observations in order; None for fewer than 5 in a batch."""
     if len(values) < 5 * BATCHES:
         return None

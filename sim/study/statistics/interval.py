@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import inf, isfinite
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sim.document import Json
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class Interval:
         reach = max(self.high - self.value, self.value - self.low)
         return reach / abs(self.value) if self.value else (0.0 if reach == 0 else inf)
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Json]:
         """Ready for JSON: no infinity."""
         return {
             "value": self.value,

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf, sqrt
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.special import stdtr
 
 from sim.study.statistics.interval import Interval
 from sim.study.statistics.replications import replicated
+
+if TYPE_CHECKING:
+    from sim.document import Json
 
 _FOLD = 3.0  # from here on a ratio says more than percent
 SAME = 0.005
@@ -55,7 +58,7 @@ class Difference:
             return f"{what} unchanged (± {reach}{' points' * points})"
         return f"{what} not shown to differ ({'−' if self.change.value < 0 else '+'}{size} ± {reach})"
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Json]:
         """Ready for JSON."""
         return {
             "change": self.change.as_dict(),

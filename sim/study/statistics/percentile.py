@@ -7,11 +7,9 @@ bounds it from above, and the interval says so: it is open.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 
+from sim.ledger import Values
 from sim.study.statistics.batches import BATCHES, batch_means, skewness_adjusted, spread
 from sim.study.statistics.interval import Interval
 from sim.study.statistics.quantiles import beta, normal, student
@@ -20,7 +18,7 @@ ENOUGH, LEAST = 25.0, 4.0
 """Independent requests beyond a percentile from which it is bounded well, and at all."""
 
 
-def percentile_interval(values: npt.NDArray[Any], p: float, level: float = 0.95) -> Interval | None:
+def percentile_interval(values: Values, p: float, level: float = 0.95) -> Interval | None:
     """The ``p`` quantile (0.99 for p99) of dependent observations in order of arrival; None for fewer than 5 in a batch."""
     n = len(values)
     if n < 5 * BATCHES:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from math import sqrt
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+
+from sim.ledger import Values
 
 _WINDOWS = 20
 _LEAST = 200
@@ -16,7 +16,7 @@ _RISE = 3.0  # backlog at the end against the middle
 _LONGER = 1.2  # time in the system of the last quarter of the requests against the second quarter
 
 
-def judge(arrival_s: npt.NDArray[Any], finish_s: npt.NDArray[Any], *, closed_loop: bool = False) -> str:
+def judge(arrival_s: Values, finish_s: Values, *, closed_loop: bool = False) -> str:
     """Why the run is not stationary, in one sentence; empty when nothing speaks against it.
 
     ``finish_s``: when each request left, NaN while it had not. A closed loop cannot be overloaded: who waits does not send.
@@ -52,7 +52,7 @@ def judge(arrival_s: npt.NDArray[Any], finish_s: npt.NDArray[Any], *, closed_loo
     return ""
 
 
-def _spent(arrival_s: npt.NDArray[Any], finish_s: npt.NDArray[Any], first: float, last: float) -> float:
+def _spent(arrival_s: Values, finish_s: Values, first: float, last: float) -> float:
     """Mean time in the system of a part of the requests, by their arrival; those that never left count to the end of the run.
 
     More and more requests are inside, too, while a system fills that is short of nothing: but none of them stays longer than those before it.

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 
+from sim.ledger import Values
 from sim.study.statistics.batches import BATCHES, skewness_adjusted
 from sim.study.statistics.interval import Interval
 
 
 def throughput_interval(
-    arrival_s: npt.NDArray[Any], finish_s: npt.NDArray[Any], weight: npt.NDArray[Any] | None = None, level: float = 0.95
+    arrival_s: Values, finish_s: Values, weight: Values | None = None, level: float = 0.95
 ) -> Interval | None:
     """Requests (or what ``weight`` counts of each) per second, from equal stretches of time. None for fewer than 100 that finish in it.
 

@@ -6,15 +6,14 @@ the series in batches of five, and cut it where the squared standard error of wh
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
+
+from sim.ledger import Values
 
 BATCH = 5
 
 
-def mser(values: npt.NDArray[Any]) -> int:
+def mser(values: Values) -> int:
     """The cut d that minimises Σ_{i≥d} (x_i − mean)² / (n − d)² over the first half of the series (White 1997)."""
     n = len(values)
     if n < 2:
@@ -26,7 +25,7 @@ def mser(values: npt.NDArray[Any]) -> int:
     return int(np.argmin(spread[: n // 2 + 1]))
 
 
-def mser5(values: npt.NDArray[Any]) -> int | None:
+def mser5(values: Values) -> int | None:
     """How many of the first observations are warm-up; None where the series has not settled in its first half.
 
     A minimum at the end of the half that is looked at says that even more would be cut.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,11 +15,14 @@ from sim.study.statistics.stationary import judge
 from sim.study.statistics.throughput import throughput_interval
 from sim.study.statistics.truncation import mser5
 
+if TYPE_CHECKING:
+    from sim.metrics.result import Result
+
 METRICS = ("ttft_s", "tpot_s", "e2e_s")
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p999": 0.999}
 
 
-def worth(result: Any, level: float = 0.95) -> dict[str, Any]:
+def worth(result: Result, level: float = 0.95) -> dict[str, Any]:
     """``{"stationary": sentence or "", "warmup_s": found by MSER-5 or None, "level", "intervals": {path of the summary: Interval}}``.
 
     Requests of the scenario's warm-up are left out, as they are from the figures.
@@ -51,7 +54,7 @@ def worth(result: Any, level: float = 0.95) -> dict[str, Any]:
     }
 
 
-def confidence(result: Any, level: float = 0.95) -> dict[str, Any]:
+def confidence(result: Result, level: float = 0.95) -> dict[str, Any]:
     """`worth`, ready for JSON."""
     found = worth(result, level)
     return found | {"intervals": {k: i.as_dict() for k, i in found["intervals"].items()}}

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sim.config.base import Fault
 from sim.errors import ConfigError
 from sim.fleet.breakage import make_faults
 
+if TYPE_CHECKING:
+    from sim.config.scenario import Scenario
 
-def breaking(scenario: Any, factor: float) -> Any:
+
+def breaking(scenario: Scenario, factor: float) -> Any:
     """Its random faults come ``factor`` times as often. Raises `ConfigError` where there are none."""
     faults = []
     found = False
@@ -28,7 +31,7 @@ def breaking(scenario: Any, factor: float) -> Any:
     return scenario.model_copy(update={"faults": tuple(faults)})
 
 
-def per_hour(scenario: Any) -> float:
+def per_hour(scenario: Scenario) -> float:
     """Failures per hour that are expected of the scenario, all replicas together, while all of them work."""
     from sim.fleet.breakage import units_of
     from sim.fleet.build import plan

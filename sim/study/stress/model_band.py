@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 from sim.metrics.model_error import LEVEL
 from sim.study.base import Trial
 from sim.study.plan.together import Part, together
 from sim.study.slower import slower, step_error
+
+if TYPE_CHECKING:
+    from sim.config.scenario import Scenario
 
 ALONG: Final = ("rate", "lengths", "burst")
 """What may grow: failures and one class's rate do not stretch with the steps."""
@@ -50,7 +53,7 @@ def band(
     )
 
 
-def _highest(scenario: Any, offered: float, along: str, slow: float, good: float, required: float) -> Part[float | None]:
+def _highest(scenario: Scenario, offered: float, along: str, slow: float, good: float, required: float) -> Part[float | None]:
     """The last load that holds, to 3 %."""
     low, high, at = 0.0, math.inf, good / slow if along == "rate" else good
     at = max(at, 1.0) if along != "rate" else at

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy import stats
 
-Array = npt.NDArray[Any]
+from sim.ledger import Values
+
+Array = Values
 
 _WINDOWS_IN_SPIKE = 12
 _FEWEST = 20  # requests of a window, on average

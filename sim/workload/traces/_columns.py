@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.errors import did_you_mean
+from sim.ledger import Values
 from sim.workload import content, textfile
 from sim.workload.table import MAX_TOKENS
 from sim.workload.traces._source import Source
@@ -277,7 +278,7 @@ class Clock:
             source.fail_at(row, column.name, _plain(values[row]), "must not be negative")
         return self.since_first(source, column, values) * self.unit_s
 
-    def since_first(self, source: Source, column: Column, values: NDArray[Any]) -> NDArray[np.float64]:
+    def since_first(self, source: Source, column: Column, values: Values) -> NDArray[np.float64]:
         """f8[n] ``values`` less the first one; refuses values that run backwards."""
         if self.first is None:
             self.first = self.last = values[0]
@@ -297,7 +298,7 @@ def pick(values: Any, row: int) -> Any:
 
 
 def hash_spans(
-    source: Source, name: str, ids: NDArray[Any], counts: NDArray[np.int64], prompt: NDArray[np.int32], block: int
+    source: Source, name: str, ids: Values, counts: NDArray[np.int64], prompt: NDArray[np.int32], block: int
 ) -> tuple[NDArray[np.int64], ...]:
     """Spans of prompts given as ids of ``block``-token pieces, row after row: one id, one span, the last one perhaps shorter.
 
@@ -319,7 +320,7 @@ def hash_spans(
     return off, ids + content.RECORDED, np.zeros(len(ids), np.int64), length
 
 
-def split_ids(source: Source, column: Column) -> tuple[NDArray[Any], NDArray[np.int64]]:
+def split_ids(source: Source, column: Column) -> tuple[Values, NDArray[np.int64]]:
     """(ids, ids per row) of a text column such as ``"3 4 5"`` or ``"3|4|5"``; an empty field has none."""
     import pyarrow as pa
     import pyarrow.compute as pc

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sim.ledger import Values
 from sim.workload.traces import _scan
 from sim.workload.traces._columns import Column
 from sim.workload.traces._source import Source
@@ -37,7 +38,7 @@ class Records:
 
     source: Source
     columns: dict[str, Column]
-    ids: dict[str, tuple[NDArray[Any], NDArray[np.int64]]]
+    ids: dict[str, tuple[Values, NDArray[np.int64]]]
     others: frozenset[str]
     """Names that nobody asked for."""
     rows: int = 0
@@ -124,13 +125,13 @@ def _by_line(source: Source, fields: Fields) -> Records:
     return Records(source, columns, arrays, frozenset(present - asked), rows, frozenset(present))
 
 
-def _objects(values: list[Any]) -> NDArray[Any]:
+def _objects(values: list[Any]) -> Values:
     out = np.empty(len(values), object)
     out[:] = values
     return out
 
 
-def _integers(values: list[int]) -> NDArray[Any]:
+def _integers(values: list[int]) -> Values:
     try:
         return np.array(values, np.int64)
     except OverflowError:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sim.ledger import Values
 from sim.workload.table import RequestBlock
 from sim.workload.traces._base import Trace
 from sim.workload.traces._columns import (
@@ -49,8 +50,8 @@ class Rows:
         self,
         piece: Piece,
         arrival: NDArray[np.float64],
-        prompt: NDArray[Any],
-        output: NDArray[Any],
+        prompt: Values,
+        output: Values,
         keep: Any = None,
         **columns: Any,
     ) -> RequestBlock:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sim.ledger import Values
 from sim.workload.table import RequestBlock
 from sim.workload.waits import Waits
 
@@ -72,7 +73,7 @@ class WaitingRows:
         return ""
 
     def add_all(
-        self, at: NDArray[np.float64], wait: NDArray[np.float64], session: NDArray[np.int64], names: NDArray[Any] | None = None
+        self, at: NDArray[np.float64], wait: NDArray[np.float64], session: NDArray[np.int64], names: Values | None = None
     ) -> tuple[int, str]:
         """Rows [n] of which none names others, as `add` would one by one; NaN: not given. Returns the first wrong one, and why (empty: none)."""
         first, n = len(self.starts), len(at)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from sim.ledger import Values
 from sim.registry import register
 from sim.workload import textfile
 from sim.workload.settings import Params
@@ -170,7 +171,7 @@ class Mooncake(Trace):
             self.note(f"{path.name}: priority is passed on as the engine reads it (vLLM: smaller is served first)")
         self.unused(path, records.others - self.harmless)
 
-    def _afresh(self, path: Path, session: NDArray[np.int64], ids: NDArray[Any], counts: NDArray[np.int64]) -> None:
+    def _afresh(self, path: Path, session: NDArray[np.int64], ids: Values, counts: NDArray[np.int64]) -> None:
         """Say when turns do not begin as the turn before: aiperf sends the conversation so far before what such a file holds."""
         rows = np.flatnonzero((counts > 0) & (session >= 0))
         rows = rows[np.argsort(session[rows], kind="stable")]
