@@ -106,7 +106,7 @@ def watched(function: Any, guard: Guard, what: str) -> Any:
             finally:
                 if began is not None:
                     _leave(began)
-        except (ServesimError, KeyboardInterrupt, GeneratorExit):
+        except (ServesimError, KeyboardInterrupt):
             raise
         except BaseException as error:
             about = _about(guard, args)
@@ -178,7 +178,7 @@ def _each(items: Iterator[Any], file: str, line: int, what: str) -> Iterator[Any
             item = next(items)
         except StopIteration:
             return
-        except (ServesimError, KeyboardInterrupt, GeneratorExit):
+        except (ServesimError, KeyboardInterrupt):
             raise
         except BaseException as error:
             raise failure(error, file, line, what) from error

@@ -1,8 +1,6 @@
 """Numba set-up: where compiled code is cached, and structs of arrays that also work with the JIT switched off.
 
-Import this before any kernel. The on-disk cache of Numba watches only the file of the cached function, so an edited scheduler would keep
-its old behaviour inside a cached loop: the cache folder is therefore keyed by a digest of every source file of the package. What was compiled
-with a plug-in's types lies in a folder below, keyed by the sources of that plug-in: an edit recompiles, and runs without it never see it.
+Import this before any kernel: it says where compiled code is kept (`sim.kept_code`).
 
 `NUMBA_DISABLE_JIT=1` runs everything as plain Python for debugging; `NUMBA_BOUNDSCHECK=1` checks every index.
 
@@ -11,17 +9,9 @@ Do not write ``from __future__ import annotations`` in a module that declares a 
 
 from __future__ import annotations
 
-import hashlib
-import os
-import pickle
-import re
-import shutil
 import sys
-import tempfile
-import time
 import typing
 from collections.abc import Callable
-from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -30,22 +20,18 @@ import numpy as np
 from numba import types
 from numba.core import config as _config
 from numba.core import sigutils
-from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.ccallback import CFunc
-from numba.core.runtime import rtsys
 from numba.experimental import structref
 from numba.extending import overload
 from numba.typed import List as _TypedList
 from numpy.typing import NDArray
-from platformdirs import user_cache_path
 
 from sim import plugins
 from sim.errors import ConfigError
-from sim.lean import LEAN, is_part, mark
+from sim.kept_code import Cache, foreign
+from sim.lean import mark
 
 if TYPE_CHECKING:
-    from numba.core.compiler import CompileResult
-    from numba.core.cpu import CPUContext
     from numba.core.typing.templates import Signature
 
 T = TypeVar("T")
@@ -54,7 +40,6 @@ NT = TypeVar("NT", bound=tuple[object, ...])
 Fields: TypeAlias = tuple[tuple[str, types.Type], ...]
 Getter: TypeAlias = Callable[[object], object]
 JIT: bool = not _config.DISABLE_JIT
-_KEEP_CACHES = 4
 
 if TYPE_CHECKING:  # what a field of such a Numba type holds
     f8: TypeAlias = float
@@ -77,145 +62,6 @@ else:
     f8sss = f8[:, :, ::1]
 
 
-def _source_digest() -> str:
-    """Digest of all package sources and Numba's version: an edit recompiles, an unchanged tree hits."""
-    root = Path(__file__).resolve().parent
-    digest = hashlib.sha256(f"{numba.__version__} {sys.version}".encode())
-    for path in sorted(root.rglob("*.py")):
-        if path.relative_to(root).parts[0] in _COMPILED_ROOMS:
-            digest.update(str(path.relative_to(root)).encode() + path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
-_COMPILED_ROOMS = ("jit.py", "ledger.py", "lean.py", "cost", "engine")
-
-
-def _set_cache_folder() -> None:
-    if os.environ.get("NUMBA_CACHE_DIR"):
-        base = Path(os.environ["NUMBA_CACHE_DIR"])
-    else:
-        base = user_cache_path("servesim", appauthor=False) / "numba"
-    folder = base / _source_digest()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        os.utime(folder)
-        _prune(base, folder)
-        probe = folder / f".{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError:  # a read-only home
-        folder = _temporary_folder(folder.name)
-    _config.CACHE_DIR = str(folder)
-
-
-def _temporary_folder(name: str) -> Path:
-    """A folder among the system's temporary ones that nobody else can write to: Numba executes what it finds in its cache."""
-    user = os.getuid() if hasattr(os, "getuid") else 0
-    folder = Path(tempfile.gettempdir()) / f"servesim-numba-{user}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    status = folder.lstat()
-    if hasattr(os, "getuid") and (status.st_uid != user or status.st_mode & 0o022 or folder.is_symlink()):
-        folder = Path(tempfile.mkdtemp(prefix="servesim-numba-"))
-    (folder / name).mkdir(exist_ok=True)
-    return folder / name
-
-
-def _prune(base: Path, keep: Path) -> None:
-    """Drop caches of older sources, but none used within the last hour (another process may run from it)."""
-    named = re.compile(r"(plugin-)?[0-9a-f]{16}")
-    folders = (p for p in base.iterdir() if p.is_dir() and p != keep and named.fullmatch(p.name))
-    old = sorted(folders, key=lambda p: p.stat().st_mtime)
-    for path in old[:-_KEEP_CACHES] if len(old) > _KEEP_CACHES else ():
-        if time.time() - path.stat().st_mtime > 3600:
-            shutil.rmtree(path, ignore_errors=True)
-
-
-if JIT:
-    _set_cache_folder()
-
-
-_foreign: set[str] = set()
-"""Modules of plug-ins that declare structs."""
-listeners: list[Callable[[str, str], object]] = []
-"""Called with the name of a function and its signature when it is about to be compiled, as the cache does not have it."""
-
-
-class _Cache(FunctionCache):
-    """A cache on disk with an index for each specialisation, kept apart for each set of plug-ins; what cannot be read is compiled anew.
-
-    Numba's own index holds all specialisations of a function: reading it imports the modules of every engine that was ever compiled, and
-    processes that write it at the same time lose or mix up each other's entries.
-    """
-
-    def __init__(self, function: FunctionType) -> None:
-        super().__init__(function)
-        self._function = function
-        self._files: dict[str, IndexDataCacheFile | None] = {}
-
-    def _file(self, sig: Signature) -> IndexDataCacheFile | None:
-        """Index of the specialisation; None where a plug-in that takes part in it has no source file."""
-        text = str(sig)
-        if text in self._files:
-            return self._files[text]
-        names = {name for name in _foreign if f"{name}." in text}
-        if not plugins.is_own(self._function.__module__):
-            names.add(self._function.__module__)
-        folder = place = Path(self._cache_path)
-        if names:
-            found = plugins.digest(names)
-            if found is None:
-                return None
-            base = Path(_config.CACHE_DIR)
-            folder = base / f"plugin-{found}" / (place.relative_to(base) if place.is_relative_to(base) else place.name)
-            folder.mkdir(parents=True, exist_ok=True)
-            os.utime(base / f"plugin-{found}")
-            _prune(base, base / f"plugin-{found}")
-        self._files[text] = IndexDataCacheFile(
-            cache_path=str(folder),
-            filename_base=f"{self._impl.filename_base}-{hashlib.sha256(text.encode()).hexdigest()[:12]}",
-            source_stamp=self._impl.locator.get_source_stamp(),
-        )
-        return self._files[text]
-
-    def load_overload(self, sig: Signature, target_context: CPUContext) -> CompileResult | None:
-        """As Numba does it, without loading all that it can compile: what was compiled needs its run-time system only."""
-        if not LEAN:
-            return super().load_overload(sig, target_context)
-        rtsys.initialize(target_context)
-        with self._guard_against_spurious_io_errors():
-            return self._load_overload(sig, target_context)
-
-    def _load_overload(self, sig: Signature, target_context: CPUContext) -> CompileResult | None:
-        file = self._file(sig) if self._enabled else None
-        data = None
-        if file is not None:
-            try:
-                data = file.load(self._index_key(sig, target_context.codegen()))
-                if data is not None:
-                    data = self._impl.rebuild(target_context, data)
-            except (
-                pickle.UnpicklingError,
-                EOFError,
-                ImportError,
-                AttributeError,
-                ValueError,
-                IndexError,
-            ):  # cut off, or of another day
-                Path(file._index_path).unlink(missing_ok=True)
-                data = None
-        if data is None:
-            for tell in listeners:
-                tell(f"{self._function.__module__}.{self._function.__qualname__}", str(sig))
-        return data
-
-    def _save_overload(self, sig: Signature, data: CompileResult) -> None:
-        file = self._file(sig) if self._enabled and not is_part(data) else None
-        if file is None or not self._impl.check_cachable(data):
-            return
-        Path(file._cache_path).mkdir(parents=True, exist_ok=True)
-        file.save(self._index_key(sig, data.codegen), self._impl.reduce(data))
-
-
 @typing.overload
 def kernel(function: F) -> F: ...
 @typing.overload
@@ -230,7 +76,7 @@ def kernel(function: F | None = None, cache: bool = True) -> F | Callable[[F], F
 def _kernel(function: Any, cache: bool) -> Any:
     made = mark(numba.njit(error_model="numpy", nogil=True)(function))
     if cache and JIT and _has_file(function):
-        made._cache = _Cache(function)
+        made._cache = Cache(function)
     return made
 
 
@@ -238,7 +84,7 @@ def callback(signature: Signature, function: FunctionType) -> CFunc:
     """``function`` compiled for this signature, to be called by its ``address``; cached on disk as kernels are."""
     made = CFunc(function, sigutils.normalize_signature(signature), locals={}, options={"error_model": "numpy", "nogil": True})
     if _has_file(function):
-        made._cache = _Cache(function)
+        made._cache = Cache(function)
     made.compile()
     return made
 
@@ -288,7 +134,7 @@ def _struct(cls: Any, viewed: bool) -> Any:
         return type(cls.__name__, (), {"__slots__": tuple(fields), "__doc__": cls.__doc__, "__module__": cls.__module__})
     module = sys.modules[cls.__module__]
     if not plugins.is_own(cls.__module__):
-        _foreign.add(cls.__module__)
+        foreign.add(cls.__module__)
         plugins.remember(cls.__module__)
 
     def preprocess_fields(self: types.StructRef, fields: Fields) -> Fields:

@@ -55,6 +55,11 @@ class _Stack(event.Listener):
         _stack.pop()
 
 
+def outermost() -> bool:
+    """Whether nothing is being compiled of which the next function would be a part."""
+    return not _stack
+
+
 def mark(dispatcher: Dispatcher) -> Dispatcher:
     """The same function, whose parts are compiled as parts."""
     dispatcher._lean = True

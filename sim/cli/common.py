@@ -149,13 +149,13 @@ COMPILING = {"vllm": "about 35 s", "vllm_ascend": "about 35 s", "static": "about
 
 @contextmanager
 def _compiling(tell: Callable[[str, str], None]) -> Iterator[None]:
-    from sim import jit  # loads the compiler, which whoever shows a bar is about to use
+    from sim import kept_code  # loads the compiler, which whoever shows a bar is about to use
 
-    jit.listeners.append(tell)
+    kept_code.listeners.append(tell)
     try:
         yield
     finally:
-        jit.listeners.remove(tell)
+        kept_code.listeners.remove(tell)
 
 
 def stage(progress: Callable[..., None], stopped: Callable[[], int]) -> Callable[..., bool]:

@@ -18,8 +18,6 @@ from sim.workload.table import RequestBlock
 if TYPE_CHECKING:
     from sim.workload.base import Traffic
 
-_LOOK_UP = 4096
-
 
 class _Pending:
     """A request that waits for ``left`` more answers; ``since``: when the last of those that are there came."""
@@ -166,17 +164,5 @@ class AnsweringClients(Clients):
         return self._clock.now >= self._until or self._stopped or self.sent >= self._most
 
     def _post(self, block: RequestBlock, row: int, client: int = -1) -> None:
-        if self._over():
-            return
-        now = self._clock.now
-        block.arrival_s[row] = now
-        model = 0 if self._mix is None else self._mix.draw(block, row)
-        request = Request(block, row, self.sent, now, self.asks, model, client)
-        self.sent += 1
-        for name, values in self._labels.items():
-            values.append(int(getattr(block, name)[row]))
-        if self._mix is not None and not self._classes:
-            self._labels["klass"][-1] = model
-        self._send(request)
-        if self.sent % _LOOK_UP == 0:
-            self._stopped = self.look_up() or self._stopped
+        if not self._over():
+            self._ask(block, row, client, self._labels, by_model=not self._classes)

@@ -79,6 +79,21 @@ class Clients(Station):
         else:
             post()
 
+    def _ask(self, block: RequestBlock, row: int, client: int, labels: dict[str, list[int]], by_model: bool) -> None:
+        """Send a row now. ``labels``: what is said of the requests so far; ``by_model``: the model that this one names is its class."""
+        now = self._clock.now
+        block.arrival_s[row] = now
+        model = 0 if self._mix is None else self._mix.draw(block, row)
+        request = Request(block, row, self.sent, now, self.asks, model, client)
+        self.sent += 1
+        for name, values in labels.items():
+            values.append(int(getattr(block, name)[row]))
+        if self._mix is not None and by_model:
+            labels["klass"][-1] = model
+        self._send(request)
+        if self.sent % _LOOK_UP == 0:
+            self._stopped = self.look_up() or self._stopped
+
     def _not_too_late(self, time: float) -> None:
         if min(time, self._until) > LATEST:
             raise too_late(time)
@@ -232,20 +247,8 @@ class WaitingClients(Clients):
         self._paced(self._loop, float(block.arrival_s[row]), lambda: self._post(client, block, row))
 
     def _post(self, client: int, block: RequestBlock, row: int) -> None:
-        now = self._clock.now
-        if now >= self._until:
-            return
-        block.arrival_s[row] = now
-        model = 0 if self._mix is None else self._mix.draw(block, row)
-        request = Request(block, row, self.sent, now, self.asks, model, client)
-        self.sent += 1
-        for name, values in self._labels.items():
-            values.append(int(getattr(block, name)[row]))
-        if self._mix is not None:
-            self._labels["klass"][-1] = model
-        self._send(request)
-        if self.sent % _LOOK_UP == 0:
-            self._stopped = self.look_up() or self._stopped
+        if self._clock.now < self._until:
+            self._ask(block, row, client, self._labels, by_model=True)
 
 
 def _small(column: Values) -> Values:

@@ -319,7 +319,7 @@ class RankedGroup:
         """As of any group."""
         self.inner.record_tokens()
 
-    def token_times(self) -> Any:
+    def token_times(self) -> tuple[I8, F8]:
         """As of any group."""
         return self.inner.token_times()
 

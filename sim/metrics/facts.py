@@ -14,6 +14,7 @@ from sim.metrics.definitions import SLO_METRICS
 from sim.metrics.groups import replica_load
 from sim.metrics.record import RunRecord
 from sim.metrics.slo import Demand, demands_of, met
+from sim.metrics.storm import Storm, storm
 
 Array = Values
 
@@ -47,6 +48,12 @@ class Facts:
     def demands(self) -> tuple[Demand, ...]:
         """What is asked, and how far it is met."""
         return demands_of(self.record, self.columns, self.counted)
+
+    @cached_property
+    def storm(self) -> Storm | None:
+        """The longest storm of retries."""
+        clients = self.record.stations.get("clients")
+        return None if clients is None else storm(self.columns["arrival_s"], clients.retries_s, self.ok)
 
     def of_finished(self, column: str) -> Array:
         """A column of the finished requests that count."""

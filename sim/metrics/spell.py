@@ -10,6 +10,7 @@ import numpy as np
 
 from sim.ledger import Values
 from sim.metrics.section import Section
+from sim.metrics.windows import stretches
 
 Array = Values
 
@@ -58,7 +59,7 @@ def worst_spell(columns: Mapping[str, Array], ok: Array, counted: Array, require
     width = (last - first) / windows
     index = np.minimum(((at - first) / width).astype(np.int64), windows - 1)
     came, met = np.bincount(index, minlength=windows), np.bincount(index, good, windows)
-    found = _stretches(_bad(came, met, required))
+    found = stretches(_bad(came, met, required))
     bad = np.zeros(windows, bool)
     for a, b in found:
         bad[a:b] = True
@@ -92,14 +93,6 @@ def _bad(came: Array, met: Array, required: float) -> Array:
     sure = came >= _FEWEST
     told = np.maximum.accumulate(np.where(sure, np.arange(len(came)), 0))
     return np.asarray(bad[told] & sure[told])
-
-
-def _stretches(bad: Array) -> list[tuple[int, int]]:
-    """Stretches [lo, hi) of bad windows, single good ones among them."""
-    joined = bad.copy()
-    joined[1:-1] |= bad[:-2] & bad[2:]
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], joined.astype(int), [0]])))
-    return [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
 
 
 def _fall(rate: Array, lo: int, hi: int) -> tuple[float, int | None]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from sim.ledger import Values
 from sim.metrics.section import Section
+from sim.metrics.windows import stretches
 
 Array = Values
 
@@ -76,7 +77,7 @@ def storm(arrival: Array, retries: Array, ok: Array) -> Storm | None:
     served = np.add.reduceat(np.append(ok, False).astype(float), np.minimum(np.searchsorted(arrival, edges[:-1]), n)) * (came > 0)
     floor = max(float(came.mean()) * 0.25, 1.0)
     ratio = 1.0 + again / np.maximum(came, floor)
-    found = _stretches(ratio >= _STORM)
+    found = stretches(ratio >= _STORM)
     if not found:
         return None
     lo, hi = max(found, key=lambda ab: ab[1] - ab[0])
@@ -112,11 +113,3 @@ def _back(came: Array, peak: int, hi: int, normal: float) -> int | None:
 def _limit(normal: float) -> float:
     """Requests in a window that are more than before, and more than chance."""
     return max(_BACK * normal, normal + 2.5 * float(np.sqrt(normal)))
-
-
-def _stretches(on: Array) -> list[tuple[int, int]]:
-    """Stretches [lo, hi), single gaps closed."""
-    joined = on.copy()
-    joined[1:-1] |= on[:-2] & on[2:]
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], joined.astype(int), [0]])))
-    return [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]

@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import sim.jit as jit
-from sim import registry
+from sim import kept_code, registry
 from sim.config import load
 from sim.errors import ConfigError
 from sim.fleet.build import plan
@@ -71,11 +70,11 @@ def warm_all(names: Sequence[str], jobs: int = 1) -> Iterator[Warmed]:
 @contextmanager
 def listening(tell: Callable[[str, str], object]) -> Iterator[None]:
     """Within, ``tell(function, signature)`` is called before anything is compiled."""
-    jit.listeners.append(tell)
+    kept_code.listeners.append(tell)
     try:
         yield
     finally:
-        jit.listeners.remove(tell)
+        kept_code.listeners.remove(tell)
 
 
 def engine_of(signature: str) -> str:

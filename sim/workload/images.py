@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from sim.ledger import Values
 from sim.workload import content
 from sim.workload.base import Traffic
+from sim.workload.changed import ChangedTraffic
 from sim.workload.labels import Draw
 from sim.workload.table import MAX_TOKENS, RequestBlock
 
@@ -44,41 +45,25 @@ def with_images(block: RequestBlock, images: Values, tokens: int) -> RequestBloc
     return block.with_prompts(prompt, spans)
 
 
-class ImageTraffic(Traffic):
+class ImageTraffic(ChangedTraffic):
     """Another traffic in which a share of the requests have images besides."""
 
-    images = True
-
-    def __init__(self, inner: Traffic, draw: Any, count: int, tokens: int) -> None:
-        self._inner, self._draw, self._count, self._tokens = inner, draw, count, tokens
-        self.notes, self.tenants, self.waits = inner.notes, inner.tenants, inner.waits
-        self.total = inner.total
+    def __init__(self, inner: Traffic, draw: Draw, count: int, tokens: int) -> None:
+        super().__init__(inner)
+        self._draw, self._count, self._tokens = draw, count, tokens
+        self.images = True
         more = count * tokens
         self.max_prompt_tokens = None if inner.max_prompt_tokens is None else inner.max_prompt_tokens + more
         self.max_tokens = None if inner.max_tokens is None else inner.max_tokens + more
 
-    @property
-    def mean_rate(self) -> float:
-        """Mean arrivals per second."""
-        return self._inner.mean_rate
-
-    def _made(self, block: RequestBlock) -> RequestBlock:
+    def _changed(self, block: RequestBlock) -> RequestBlock:
         return with_images(block, self._draw(block) * self._count, self._tokens)
 
-    def _chunks(self) -> Iterator[RequestBlock]:
-        return (self._made(block) for block in self._inner._chunks())
-
-    def conversations(self) -> Iterator[RequestBlock]:
-        """Those of the other traffic."""
-        return (self._made(block) for block in self._inner.conversations())
+    def _around(self, inner: Traffic) -> Traffic:
+        return ImageTraffic(inner, self._draw, self._count, self._tokens)
 
     def _up_to(self, max_total_tokens: int) -> Traffic:
-        return ImageTraffic(
-            self._inner._up_to(max_total_tokens - self._count * self._tokens), self._draw, self._count, self._tokens
-        )
-
-    def _with_rate(self, rate: float) -> Traffic:
-        return ImageTraffic(self._inner._with_rate(rate), self._draw, self._count, self._tokens)
+        return super()._up_to(max_total_tokens - self._count * self._tokens)
 
 
 def imaged(traffic: Traffic, section: Mapping[str, Any], seed: int) -> Traffic:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from sim.errors import ConfigError
 from sim.streams import stream
 from sim.workload.base import Traffic
+from sim.workload.changed import ChangedTraffic
 from sim.workload.mixed import MixedTraffic
 from sim.workload.settings import as_mapping
 from sim.workload.table import RequestBlock
@@ -25,7 +26,7 @@ class Draw:
     The same request has the same label at any rate, in any block size, and whatever else is left out; turns of a session have one label.
     """
 
-    def __init__(self, seed: int, name: str, values: Any, weights: Any) -> None:
+    def __init__(self, seed: int, name: str, values: ArrayLike, weights: ArrayLike) -> None:
         self._salt = stream(seed, name).integers(0, 2**63, dtype=np.uint64)
         self._values = np.asarray(values, np.int32)
         self._cdf = np.cumsum(np.asarray(weights, np.float64)) / np.sum(weights)
@@ -42,37 +43,21 @@ class Draw:
         return self._values[np.minimum(np.searchsorted(self._cdf, u, side="right"), len(self._values) - 1)]
 
 
-class LabelledTraffic(Traffic):
+class LabelledTraffic(ChangedTraffic):
     """Another traffic whose requests name adapters or have priorities."""
 
     def __init__(self, inner: Traffic, draws: Mapping[str, Draw]) -> None:
-        self._inner, self._draws = inner, draws
-        self.notes, self.tenants, self.waits, self.images = inner.notes, inner.tenants, inner.waits, inner.images
-        self.total, self.max_prompt_tokens, self.max_tokens = inner.total, inner.max_prompt_tokens, inner.max_tokens
+        super().__init__(inner)
+        self._draws = draws
 
-    @property
-    def mean_rate(self) -> float:
-        """Mean arrivals per second."""
-        return self._inner.mean_rate
-
-    def _label(self, block: RequestBlock) -> RequestBlock:
+    def _changed(self, block: RequestBlock) -> RequestBlock:
         block = copy.copy(block)
         for column, draw in self._draws.items():
             setattr(block, column, draw(block))
         return block
 
-    def _chunks(self) -> Iterator[RequestBlock]:
-        return (self._label(block) for block in self._inner._chunks())
-
-    def conversations(self) -> Iterator[RequestBlock]:
-        """Those of the other traffic."""
-        return (self._label(block) for block in self._inner.conversations())
-
-    def _up_to(self, max_total_tokens: int) -> Traffic:
-        return LabelledTraffic(self._inner._up_to(max_total_tokens), self._draws)
-
-    def _with_rate(self, rate: float) -> Traffic:
-        return LabelledTraffic(self._inner._with_rate(rate), self._draws)
+    def _around(self, inner: Traffic) -> Traffic:
+        return LabelledTraffic(inner, self._draws)
 
 
 def labelled(traffic: Traffic, section: Mapping[str, Any], seed: int, field: str = "traffic") -> Traffic:

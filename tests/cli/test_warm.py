@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from sim import jit
+from sim import jit, kept_code
 from sim.errors import UnknownNameError
 from sim.study.warm import engine_of, engines, listening, warm
 
@@ -41,7 +41,7 @@ def test_whoever_listens_hears_what_is_compiled():
         fresh._cache.disable()
         assert fresh(1) == 3
     assert [name.rpartition(".")[2] for name, _ in heard] == ["fresh"]
-    assert not jit.listeners
+    assert not kept_code.listeners
 
 
 def test_the_engine_of_a_signature():

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 import sim
-from sim.fleet.build import wire
 from sim.fleet.disaggregation import HandOvers
 from sim.fleet.hand_over_flow import Flow
 from sim.fleet.routers import make_router
+from sim.fleet.wiring import wire
 from sim.policy.routing.least_outstanding import LeastOutstanding
 from sim.policy.routing.power_of_two import PowerOfTwo
 from sim.registry import lookup

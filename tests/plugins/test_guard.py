@@ -93,6 +93,7 @@ def test_what_is_shown_is_of_now(ask):
         ("return 'a' * 1000", FIRST, "(str)"),
         ("return {}[row]", LINE, "raised KeyError: 1"),
         ("raise SystemExit(3)", LINE, "raised SystemExit: 3"),
+        ("raise GeneratorExit", LINE, "raised GeneratorExit"),
         ("snapshot.outstanding[0] = 0", LINE, "changes what it was only shown"),
         ("snapshot.gauges()[0] += 1", LINE, "changes what it was only shown"),
         ("snapshot.look()['running'] = 3", LINE, "TypeError"),

@@ -11,8 +11,8 @@ import pytest
 
 import sim
 from sim.errors import ConfigError, NotModelledError
-from sim.fleet.build import wire
 from sim.fleet.routers import make_router
+from sim.fleet.wiring import wire
 from sim.study.single import Prepared
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,7 +11,7 @@ from sim.ledger import Values
 from sim.metrics.clients import ClientRecord
 from sim.metrics.facts import Facts
 from sim.metrics.section import Extra, Section
-from sim.metrics.storm import Storm, storm
+from sim.metrics.storm import Storm
 from sim.registry import register
 
 Array = Values
@@ -94,7 +94,7 @@ class Clients(Extra):
             wasted=Wasted(
                 c.waste.attempts, c.waste.prompt_tokens, c.waste.output_tokens, lost / (lost + useful) if lost + useful else 0.0
             ),
-            storm=storm(columns["arrival_s"], c.retries_s, facts.ok),
+            storm=facts.storm,
             series=_series(columns["arrival_s"], c, facts.horizon),
         )
 

@@ -9,7 +9,6 @@ from typing import Any, Final
 from sim.metrics.facts import Facts
 from sim.metrics.section import Extra, Section
 from sim.metrics.spell import worst_spell
-from sim.metrics.storm import storm
 from sim.registry import register
 
 MOST: Final = 200
@@ -51,8 +50,7 @@ def _faults(facts: Facts) -> Iterator[Event]:
 
 
 def _storms(facts: Facts) -> Iterator[Event]:
-    clients = facts.record.stations.get("clients")
-    found = None if clients is None else storm(facts.columns["arrival_s"], clients.retries_s, facts.ok)
+    found = facts.storm
     if found is not None:
         yield Event("storm", found.start_s, found.end_s, f"retry storm, up to {found.peak:.1f} attempts per request")
         if found.metastable_s > 0.0 and found.load_back_s is not None:
