@@ -78,8 +78,7 @@ def execute(
 
     Raises `ConfigError`, `DataError`.
     """
-    if traffic.images:
-        _encoders(plans)
+    notes = _encoders(plans, traffic) if traffic.images else []
     groups = engines_of(plans, bins, _first_width(traffic, bins), histogram)
     for group in groups:
         group.set_multi_step(multi_step)
@@ -118,7 +117,7 @@ def execute(
         found["totals"] | world.totals(),
         world.sent,
         not world.stopped,
-        world.notes(),
+        [*notes, *world.notes()],
         world.record,
         world.leaves() | pools_of(groups, plans),
         [group.token_times() for group in groups] if token_times else (),
@@ -159,8 +158,14 @@ def engines_of(plans: Sequence[Plan], bins: int, width: float, histogram: tuple[
     return groups
 
 
-def _encoders(plans: Sequence[Plan]) -> None:
-    """Raise where requests have images and a pool cannot encode them."""
+def _encoders(plans: Sequence[Plan], traffic: Traffic) -> list[str]:
+    """Raise where requests have images and a pool cannot encode them; what is not modelled of pools that can.
+
+    vLLM encodes images whole, and in one step no more of them than ``max_num_batched_tokens`` (``v1/core/encoder_cache_manager.py:
+    compute_mm_encoder_budget``): an image beyond it is not reached by that step's chunk. That binds only where prompts are longer than a step.
+    """
+    notes = []
+    longest = traffic.max_prompt_tokens
     for plan in plans:
         name = plan.scheduler.name
         if not plan.scheduler.encodes:
@@ -172,6 +177,14 @@ def _encoders(plans: Sequence[Plan]) -> None:
         if not plan.model.images.params:
             why = "has no encoder of images whose size is known, and the requests have images"
             raise ConfigError("model", plan.model.name, why, "a vision-language model")
+        budget = getattr(plan.params, "max_num_batched_tokens", None)
+        if budget and (longest is None or longest > budget):
+            most = "any length" if longest is None else f"up to {longest:,} tokens"
+            notes.append(
+                f"{name}: its encoder budget of {budget:,} tokens of images a step (max_num_batched_tokens) is not modelled: prompts of {most} "
+                "are cut into chunks by tokens alone, and an image that such a cut divides is encoded in shares, not whole in that step or the next"
+            )
+    return notes
 
 
 def fitting(plans: Sequence[Plan], traffic: Traffic, too_long: str) -> Traffic:

@@ -57,8 +57,10 @@ def test_an_image_costs_its_tokens_and_its_encoder(scenario, engine):
     k = plan(scenario(engine=engine))[0].cost.data
     encoder = k[step.ENCODER_TOKEN] * TOKENS + k[step.ENCODER_PAIR] * TOKENS**2
     text = sim.run(scenario(300 + TOKENS, engine)).requests["ttft_s"][0]
-    seen = sim.run(scenario(300, engine, f"{{tokens: {TOKENS}}}")).requests["ttft_s"][0]
+    result = sim.run(scenario(300, engine, f"{{tokens: {TOKENS}}}"))
+    seen = result.requests["ttft_s"][0]
 
+    assert any("encoder budget of 256 tokens" in w for w in result.warnings) == ("max_num_batched_tokens: 256" in engine)
     assert encoder > 5e-3
     assert seen - text == pytest.approx(encoder, rel=0.01)  # but for what the host does meanwhile
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from sim.errors import DataError
 from sim.study.bench import read
 
 
@@ -111,6 +112,47 @@ def test_sglang_offline_and_one_batch(tmp_path):
     assert run.columns["prompt_tokens"].tolist() == [300] * 10
     assert run.measured == {"requests_per_s": 2.0, "output_tokens_per_s": 200.0}
     assert "needs `sglang.bench_serving`" in refused.refused
+
+
+def test_guidellm_in_its_first_form(tmp_path):
+    rows = [
+        {
+            "prompt": "a",
+            "prompt_token_count": 20,
+            "output_token_count": 5,
+            "start_time": 100.0 + k,
+            "end_time": 100.9 + k,
+            "first_token_time": 0.1,
+        }
+        for k in range(4)
+    ]
+    report = {"benchmarks": [{"mode": "asynchronous", "rate": 1.0, "results": rows, "errors": [{}], "concurrencies": []}]}
+    (run,) = read(write(tmp_path, "report.json", report))
+    assert run.columns["arrival_s"].tolist() == [0, 1, 2, 3]
+    assert run.measured["ttft_s.mean"] == pytest.approx(0.1)
+    assert run.measured["tpot_s.mean"] == pytest.approx(0.2)
+    assert any("1 of 5 requests failed" in n for n in run.notes)
+    report["benchmarks"][0]["results"] = []
+    (none,) = read(write(tmp_path, "report.json", report))
+    assert "no request was served" in none.refused
+    del rows[1]["prompt_token_count"]
+    report["benchmarks"][0]["results"] = rows
+    with pytest.raises(DataError, match=r"results\[1\].prompt_token_count'"):
+        read(write(tmp_path, "report.json", report))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", AISBENCH.replace("50.332 ms", "-3 ms")),
+        ("a.csv", AISBENCH.replace("1512.5", "inf")),
+        ("b_stats.csv", "Type,Request Count,Median Response Time,Average Response Time\nx,nan,1,1\n"),
+        ("e.json", EVALSCOPE | {"Average latency (s)": "x"}),
+    ],
+)
+def test_figures_that_cannot_be_are_named(tmp_path, name, content):
+    with pytest.raises(DataError, match=r"must (be|have) (a )?(finite )?number"):
+        read(write(tmp_path, name, content))
 
 
 def raw(usage):

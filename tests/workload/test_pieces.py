@@ -3,6 +3,8 @@
 import json
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -54,6 +56,24 @@ def test_conversations(tmp_path_factory, talks, turns, size):
                 except DataError as error:
                     found.append(str(error).partition(": ")[2])
     assert all(one == found[0] for one in found)
+
+
+def test_conversations_in_parquet_are_those_in_json(tmp_path, monkeypatch):
+    talk = [("user", "a b c d e"), ("assistant", "x" * 9), ("user", ""), ("assistant", None)]
+    rows = [
+        {"conversation_id": str(k), "conversation": [{"role": r, "content": t} for r, t in talk[: k % 5]]} for k in range(1, 12)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "c.parquet")
+    (tmp_path / "c.json").write_text(json.dumps(rows))
+    made = [reader(tmp_path / name) for name in ("c.parquet", "c.json")]
+    assert {one.name for one in made} == {"sharegpt"}
+    monkeypatch.setattr("sim.workload.traces.sharegpt._BATCH", 3)
+    blocks = [one.read(tmp_path / name) for one, name in zip(made, ("c.parquet", "c.json"), strict=True)]
+    assert columns(blocks[0]) == columns(blocks[1])
+    rows[5]["conversation"][0]["role"] = "narrator"
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "c.parquet")
+    with pytest.raises(DataError, match=r"rows 4 to 6, column 'conversation': must be lists of messages with one of human"):
+        reader(tmp_path / "c.parquet").read(tmp_path / "c.parquet")
 
 
 SPAN = {"traceId": "a", "startTimeUnixNano": "1700000000123456789", "attributes": []}

@@ -16,6 +16,7 @@ from sim.study.bench._sent import Sent
 
 _ROWS = {"e2el": "e2e_s", "ttft": "ttft_s", "tpot": "tpot_s", "itl": "itl_s"}
 _COLUMNS = {"average": "mean", "median": "p50", "p90": "p90", "p95": "p95", "p99": "p99"}
+_MOST = 1e12
 _RATES = {"request throughput": "requests_per_s", "output token throughput": "output_tokens_per_s"}
 
 
@@ -96,9 +97,12 @@ def _value(document: Document, line: int, text: str) -> float:
     """A number in s where it carries a unit of time, else as it is."""
     number, _, unit = text.strip().partition(" ")
     try:
-        return float(number.replace(",", "") or "nan") * UNITS.get(unit, 1.0)
+        value = float(number.replace(",", "") or "0") * UNITS.get(unit, 1.0)
     except ValueError:
-        raise DataError(str(document.path), f"line {line}: must have numbers (got {text!r})") from None
+        value = -1.0
+    if not 0 <= value < _MOST:
+        raise DataError(str(document.path), f"line {line}: must have finite numbers of at least 0 (got {text!r})")
+    return value
 
 
 def _beside(document: Document) -> dict[str, float]:
@@ -115,7 +119,9 @@ def _totals(value: Mapping[str, Any]) -> dict[str, float]:
     for name, figure in value.items():
         total = figure.get("total") if isinstance(figure, Mapping) else figure
         try:
-            out[str(name).lower()] = float(str(total).split(" ")[0])
+            number = float(str(total).split(" ")[0])
         except ValueError:
             continue
+        if 0 <= number < _MOST:
+            out[str(name).lower()] = number
     return out

@@ -91,6 +91,6 @@ def _usage(outputs: Any) -> tuple[int, int]:
                 usage = json.loads(part).get("usage")
             except (ValueError, RecursionError, AttributeError):
                 continue
-            if isinstance(usage, Mapping) and all(isinstance(usage.get(k), int) for k in _TOKENS):
+            if isinstance(usage, Mapping) and all(isinstance(usage.get(k), int) and 0 <= usage[k] < 1 << 40 for k in _TOKENS):
                 return usage[_TOKENS[0]], usage[_TOKENS[1]]
     return 0, 0

@@ -41,7 +41,7 @@ class GuideLlm(Bench):
             isinstance(found, list)
             and bool(found)
             and isinstance(found[0], Mapping)
-            and ("metrics" in found[0] or "requests" in found[0])
+            and bool({"metrics", "requests", "results"} & set(found[0]))
         )
 
     def runs(self, document: Document) -> Iterator[Run]:
@@ -53,6 +53,8 @@ class GuideLlm(Bench):
 
     def _run(self, keys: Keys, name: str) -> Run:
         sent, strategy = _sent(keys)
+        if isinstance(keys.raw("results"), list):
+            return self._first_form(keys, name)
         requests = keys.raw("requests")
         groups: dict[str, list[Any]] = {}
         if isinstance(requests, Mapping):
@@ -94,6 +96,24 @@ class GuideLlm(Bench):
         start = np.where(np.isfinite(a["start"]), a["start"], np.nanmin(a["start"]))
         requests = Requests(prompt, output, a["ttft"], a["e2e"], kind == "successful", errors=errors, cancelled=cut)
         return of_requests(self.name, name, requests, Sent(start=start, concurrency=sent.concurrency), notes=(_NOTE,))
+
+    def _first_form(self, keys: Keys, name: str) -> Run:
+        """The report of 0.1: a list of results with times in s; those that failed are counted apart and have no figures."""
+        rows, errors = keys.raw("results"), keys.raw("errors")
+        failed = len(errors) if isinstance(errors, list) else 0
+        if not rows:
+            return refusal(self.name, name, f"no request was served: {failed} of {failed} failed; that is no operating point")
+        names = ("start_time", "end_time", "first_token_time", "prompt_token_count", "output_token_count")
+        table = []
+        for j, row in enumerate(rows):
+            one = Keys(keys.path, row, f"{keys.inside}.results[{j}]")
+            table.append([one.number(key) if key in one else one.needed(key) for key in names])
+        start, end, first, prompt, output = np.array(table, float).T
+        mode = str(keys.raw("mode") or "")
+        sent = Sent(start=start, concurrency=1 if mode == "synchronous" else None)
+        requests = Requests(prompt, output, first, end - start, np.ones(len(start), bool))
+        notes = (f"{failed} of {failed + len(start)} requests failed: they are not sent",) if failed else ()
+        return of_requests(self.name, name, requests, sent, notes=notes)
 
     def _aggregate(self, metrics: Keys, sent: Sent, strategy: str, name: str) -> Run:
         measured: dict[str, float] = {}

@@ -33,13 +33,16 @@ class Locust(Bench):
     def runs(self, document: Document) -> Iterator[Run]:
         """The row of all requests."""
         rows = document.table()
-        row = next((r for r in rows if r["Name"].strip() == "Aggregated"), rows[-1])
+        row = next((r for r in rows if r.get("Name", "").strip() == "Aggregated"), rows[-1])
 
         def number(name: str) -> float:
             try:
-                return float(row.get(name) or 0)
+                value = float(row.get(name) or 0)
             except ValueError:
-                raise DataError(str(document.path), f"column {name!r}: must be a number (got {row[name]!r})") from None
+                value = -1.0
+            if not 0 <= value < 1e12:
+                raise DataError(str(document.path), f"column {name!r}: must be a finite number of at least 0 (got {row[name]!r})")
+            return value
 
         count, failed = number("Request Count"), number("Failure Count")
         if count <= failed:

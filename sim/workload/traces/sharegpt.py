@@ -18,12 +18,14 @@ from sim.workload import content
 from sim.workload.settings import Params
 from sim.workload.table import RequestBlock
 from sim.workload.traces._base import Head, Trace
+from sim.workload.traces._columns import is_parquet
 from sim.workload.traces._objects import Item, columns
 from sim.workload.traces._text import Counter, TextParams, contents, counter, filled, strings
 from sim.workload.traces._writing import text as words
 
 _LISTS = ("conversations", "conversation", "messages")
 _ANSWERS = ("gpt", "assistant", "model", "bot", "chatgpt", "bing", "bard")
+_BATCH = 1 << 14
 _WHO, _WHAT = ("from", "role"), ("value", "content")
 _ASKS = ("human", "user", "system", "tool", "function")
 
@@ -39,7 +41,7 @@ class ShareGptParams(TextParams):
 
 @register("trace")
 class ShareGpt(Trace):
-    """A JSON array or JSON lines of conversations: ``conversations: [{from, value}]`` (ShareGPT), ``conversation: [{role, content}]`` (LMSYS,
+    """A JSON array, JSON lines or a Parquet file of conversations: ``conversations: [{from, value}]`` (ShareGPT), ``conversation: [{role, content}]`` (LMSYS,
     WildChat) or ``messages``. They have no arrival times.
 
     Equal messages at the beginning of two conversations (a system prompt) are equal content. Conversations without an answer are left out.
@@ -57,6 +59,8 @@ class ShareGpt(Trace):
 
     def fits(self, head: Head) -> bool:
         """A list of messages in every object."""
+        if head.kind == "parquet":
+            return bool(set(_LISTS) & set(head.keys))
         return head.kind in ("json", "jsonl") and any(
             isinstance(head.first.get(k), list) for k in _LISTS if isinstance(head.first, dict)
         )
@@ -78,7 +82,8 @@ class ShareGpt(Trace):
         """The requests of a file, block after block."""
         count = counter(self.params, self)
         first = without = 0
-        for number, said in columns(path, _fields(), _from_table, _from_items):
+        found = _parquet(path) if is_parquet(path) else columns(path, _fields(), _from_table, _from_items)
+        for number, said in found:
             block, silent = self._block(said, count, number, first)
             first, without = first + len(block), without + silent
             if len(block):
@@ -137,9 +142,49 @@ def _from_table(table: Any) -> Messages | None:
     import pyarrow.compute as pc
 
     lists = pc.coalesce(*(table.column(name) for name in _LISTS))
-    lists = lists.combine_chunks() if isinstance(lists, pa.ChunkedArray) else lists
+    return _from_lists(lists.combine_chunks() if isinstance(lists, pa.ChunkedArray) else lists)
+
+
+def _parquet(path: Path) -> Iterator[tuple[int, Messages]]:
+    """As `columns`, of the form in which LMSYS-Chat-1M and WildChat are published."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    number = 0
+    try:
+        file = pq.ParquetFile(path)
+        key = next((name for name in _LISTS if name in file.schema_arrow.names), None)
+        if key is None:
+            raise DataError(
+                str(path), f"has no column {' or '.join(_LISTS)}; its columns: {', '.join(file.schema_arrow.names)[:200]}"
+            )
+        for batch in file.iter_batches(_BATCH, columns=[key]):
+            lists = batch.column(0)
+            said = _from_lists(lists) if pa.types.is_list(lists.type) and pa.types.is_struct(lists.type.value_type) else None
+            if said is None:
+                where = f"rows {number + 1} to {number + len(lists)}, column {key!r}"
+                raise DataError(
+                    str(path), f"{where}: must be lists of messages with one of {', '.join((*_ASKS[:3], *_ANSWERS[:2]))}"
+                )
+            yield number, said
+            number += len(lists)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(str(path), f"is not a Parquet file ({error})") from None
+
+
+def _from_lists(lists: Any) -> Messages | None:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     flat = lists.flatten()
-    who, what = (pc.coalesce(*(flat.field(name) for name in names)) for names in (_WHO, _WHAT))
+    here = {
+        field.name: flat.field(field.name)
+        for field in flat.type
+        if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
+    }
+    if not (set(_WHO) & set(here) and set(_WHAT) & set(here)):
+        return None
+    who, what = (pc.coalesce(*(here[name] for name in names if name in here)) for names in (_WHO, _WHAT))
     roles = pc.dictionary_encode(who)
     known = [role.lower() in _ANSWERS for role in roles.dictionary.to_pylist()]
     if lists.null_count or flat.null_count or who.null_count or _wrong(roles.dictionary.to_pylist()):
