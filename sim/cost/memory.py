@@ -227,8 +227,10 @@ def memory_budget(
     pools = () if divided is None else divided.pools
     budget = Budget(lines, limit.bytes, rule.block_size, per_block, blocks, rule.name, tuple(model.warnings), pools, pool)
     if pool is not None and max_model_len is not None and blocks - 1 < pool.per_request:
-        why = f"one such sequence takes {pool.per_request:,} blocks of the groups {pool.words}, and there are {blocks - 1:,}"
-        raise ConfigError(f"{field}.engine.max_model_len", max_model_len, _problem(why, limit, lines), hint=_hint(d))
+        of = f" of the groups {pool.words}" if pool.words else ""
+        why = f"one such sequence takes {pool.per_request:,} blocks{of}, and there are {blocks - 1:,}"
+        allowed = "" if pool.words else f"1..{(blocks - 1) * pool.block_size}"
+        raise ConfigError(f"{field}.engine.max_model_len", max_model_len, _problem(why, limit, lines), allowed, hint=_hint(d))
     if pool is None and max_model_len is not None and budget.kv_tokens < max_model_len:
         raise ConfigError(
             f"{field}.engine.max_model_len", max_model_len,

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from sim.cost.extras import Extras
     from sim.cost.memory import Rule
     from sim.cost.profile import EngineProfile
+    from sim.cost.shared import SharedCost
     from sim.cost.step import StepCost
     from sim.engine.recorder import Recorder
     from sim.engine.tiers.plan import TierPlan
@@ -218,6 +219,15 @@ class Scheduler(ABC, Generic[P]):
         from sim.engine.group import EngineGroup
 
         return EngineGroup(states, recorder)
+
+    @classmethod
+    def lockstep(
+        cls, states: Sequence[EngineState], recorder: Recorder, ranks: int, shared: SharedCost | None, interval: int
+    ) -> Group:
+        """The same of data-parallel ranks that step together, as `sim.engine.lockstep.LockstepGroup` takes them."""
+        from sim.engine.lockstep import LockstepGroup
+
+        return LockstepGroup(states, recorder, ranks, shared, interval)
 
     @classmethod
     def notes(cls) -> tuple[str, ...]:

@@ -108,7 +108,7 @@ class Plan:
         else:
             from sim.fleet.ranks import ranked_group
 
-            group = ranked_group(states, recorder, self.ranks, self.shared, self.facts)
+            group = ranked_group(self.scheduler, states, recorder, self.ranks, self.shared, self.facts)
         group.set_front(self.profile.client_serial)
         return group
 

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from heapq import heappop, heappush, heapreplace
 from math import inf
-from typing import TYPE_CHECKING, NamedTuple, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sim import registry
-from sim.engine.contract import Ranks
+from sim.engine.contract import Ranks, Scheduler
 from sim.engine.group import EngineGroup
 from sim.ledger import request_row
 from sim.policy.requests import Requests
@@ -334,14 +334,20 @@ class RankedGroup:
 
 
 def ranked_group(
-    states: Sequence[EngineState], recorder: Recorder, ranks: Ranks, shared: SharedCost | None, facts: ReplicaFacts
+    scheduler: type[Scheduler[Any]],
+    states: Sequence[EngineState],
+    recorder: Recorder,
+    ranks: Ranks,
+    shared: SharedCost | None,
+    facts: ReplicaFacts,
 ) -> RankedGroup:
     """The replicas of a pool, ``ranks.n`` states to each, with a balancer of the engine's own in front of each. Raises `ConfigError`."""
-    from sim.engine.lockstep import LockstepGroup
-
-    inner: EngineGroup = (
-        LockstepGroup(states, recorder, ranks.n, shared, ranks.interval) if ranks.together else EngineGroup(states, recorder)
+    made = (
+        scheduler.lockstep(states, recorder, ranks.n, shared, ranks.interval)
+        if ranks.together
+        else scheduler.group(states, recorder)
     )
+    inner = cast(EngineGroup, made)
     cls = registry.lookup("router", ranks.balancer)
     settings = cls.Params(**ranks.settings)
     balancers = [cls(settings, ranks.n, stream(0, f"balancer.{k}")) for k in range(len(states) // ranks.n)]

@@ -187,10 +187,10 @@ def _at_once(traffic: Any) -> bool:
 
 
 def memory(scenario: Scenario) -> list[tuple[str, Budget | None]]:
-    """Per pool: a heading, and the memory budget of one of its accelerators. Raises `ServesimError` for what `simulate` refuses."""
+    """Per pool: a heading, and the memory budget of one of its accelerators. Raises `ServesimError` for what cannot be deployed."""
     return [
         (f"{p.name}: {p.model.name} under {p.scheduler.name} on {p.accelerator.title}", _budget(p))
-        for p in Prepared(as_scenario(scenario)).plans
+        for p in plan(as_scenario(scenario))
     ]
 
 
@@ -337,6 +337,11 @@ def _warnings(plans: Sequence[Plan], raw: Raw) -> list[str]:
         out += p.evidence.notes
         if p.budget:
             out += p.budget.warnings
+    if lost := int(raw.totals.get("unfound", 0)):
+        out.append(
+            f"vllm: {lost:,} preempted request{'' if lost == 1 else 's'} might have found the end of the own prompt still in the cache, "
+            "and computed all of it again: what their windows had given back is not remembered request by request"
+        )
     r = raw.requests
     if len(r["id"]):
         longest = float((r["prompt_tokens"].astype(np.int64) + r["output_tokens"]).max())

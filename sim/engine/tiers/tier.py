@@ -5,6 +5,7 @@ from typing import Final
 
 import numpy as np
 
+from sim.engine.borrow import keep
 from sim.engine.kv.probing import close_gap
 from sim.engine.state import grown
 from sim.jit import f8, f8s, i4s, i8, i8s, inline, kernel, new, struct
@@ -76,15 +77,16 @@ def clear_tier(t):
 @kernel
 def _more_entries(t):
     """Double the entries."""
+    own = keep(t)
     old = t.key.size
     n = min(2 * old, t.total + 1)
-    t.key = grown(t.key, n)
-    t.before = grown(t.before, n)
-    t.after = grown(t.after, n)
-    t.ready = grown(t.ready, n)
-    t.busy = grown(t.busy, n)
-    t.mark = grown(t.mark, n)
-    t.spare = np.empty(n, np.int32)
+    own.key = grown(t.key, n)
+    own.before = grown(t.before, n)
+    own.after = grown(t.after, n)
+    own.ready = grown(t.ready, n)
+    own.busy = grown(t.busy, n)
+    own.mark = grown(t.mark, n)
+    own.spare = np.empty(n, np.int32)
     for i in range(n - old):
         t.spare[i] = n - 1 - i
     t.n_spare = n - old
@@ -92,7 +94,7 @@ def _more_entries(t):
     while size < 2 * n:
         size *= 2
     t.mask = size - 1
-    t.table = np.zeros(size, np.int32)
+    own.table = np.zeros(size, np.int32)
     e = t.after[0]
     while e != 0:
         i = t.key[e] & t.mask

@@ -30,6 +30,7 @@ class LlamaCpp(Scheduler[LlamaCppParams]):
     """llama-server: slots with longest-common-prefix choice, decode before prompts, context shift, prompt cache in RAM."""
 
     name = "llamacpp"
+    aliases = ("llama.cpp", "llama-server")
     Params = LlamaCppParams
     version = "0c1e570"
     notices_after = 1.0  # HTTP_POLLING_SECONDS

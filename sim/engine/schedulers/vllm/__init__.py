@@ -71,6 +71,7 @@ if TYPE_CHECKING:
 
     from sim.cost.memory import Rule
     from sim.cost.profile import EngineProfile
+    from sim.cost.shared import SharedCost
     from sim.cost.step import StepCost
     from sim.engine.recorder import Recorder
     from sim.engine.state import EngineState
@@ -214,6 +215,17 @@ class Vllm(Scheduler[V]):
         from sim.engine.schedulers.vllm.groups.held import GroupedEngines
 
         return GroupedEngines(states, recorder)
+
+    @classmethod
+    def lockstep(
+        cls, states: Sequence[EngineState], recorder: Recorder, ranks: int, shared: SharedCost | None, interval: int
+    ) -> Group:
+        """As `group`."""
+        if not type(states[0]).__name__.startswith("GroupState"):
+            return super().lockstep(states, recorder, ranks, shared, interval)
+        from sim.engine.schedulers.vllm.groups.held import GroupedRanks
+
+        return GroupedRanks(states, recorder, ranks, shared, interval)
 
     @classmethod
     def balances(cls, params: V) -> bool:

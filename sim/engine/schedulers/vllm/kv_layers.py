@@ -9,6 +9,7 @@ inferred from release notes and logs.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from math import ceil, gcd
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -170,15 +171,26 @@ def _understood(model: ModelSpec) -> bool:
 def kv_layout(p: VllmParams, site: Site) -> KvLayout | None:
     """The layout of a model some of whose layers forget; None for others, and where it is not known. Raises `ConfigError`."""
     model = site.model
-    if not isinstance(model, ModelSpec) or not model.is_hybrid or not _understood(model):
+    if not isinstance(model, ModelSpec) or not model.is_hybrid:
+        return None
+    told = (
+        p if p.hf_overrides is None else p.model_copy(update={"hf_overrides": None})
+    )  # the model heeds it; a mapping has no hash
+    return _layout(told, model, site.tp, site.pp)
+
+
+@lru_cache(maxsize=64)
+def _layout(p: VllmParams, model: ModelSpec, tp: int, pp: int) -> KvLayout | None:
+    """Once for all replicas of a pool."""
+    if not _understood(model):
         return None
     recurrent = "linear" in model.kinds
     if p.minor < FIRST_GROUPS and recurrent:
         return None
-    layers = _specs_of(model, p, site.tp)
-    stages = [s for s, (first, last) in enumerate(model.stages(site.pp)) for _ in range(last - first)]
+    layers = _specs_of(model, p, tp)
+    stages = [s for s, (first, last) in enumerate(model.stages(pp)) for _ in range(last - first)]
     placed = [(stage, spec) for stage, found in zip(stages, layers, strict=True) for spec in found]
-    placed += [(site.pp - 1, spec) for spec in _draft_specs(model, p, site.tp)]
+    placed += [(pp - 1, spec) for spec in _draft_specs(model, p, tp)]
     off = _off(model, p) if p.minor >= FIRST_GROUPS else "before 0.10"
     if off:
         if p.disable_hybrid_kv_cache_manager and recurrent:
@@ -190,7 +202,7 @@ def kv_layout(p: VllmParams, site: Site) -> KvLayout | None:
     block = _aligned(specs, p, model.is_mla) if recurrent else p.block_size
     sized = _sized(specs, p, block)
     groups = _formed([(stage, s) for (stage, _), s in zip(placed, sized, strict=True)])
-    per_block = max(sum(s.page for stage, s in g if stage == k) for k in range(site.pp) for g in groups)
+    per_block = max(sum(s.page for stage, s in g if stage == k) for k in range(pp) for g in groups)
     if len(groups) == 1 and groups[0][0][1].kind == "full":
         return KvLayout(None, sized[0].block_size, per_block)
     made = tuple(

@@ -9,7 +9,20 @@ from sim.engine.schedulers.vllm.groups.counted import is_counted, release_counte
 from sim.engine.schedulers.vllm.groups.need import need_all
 from sim.engine.schedulers.vllm.groups.pool import give_back
 from sim.engine.schedulers.vllm.groups.register import commit_in
-from sim.engine.schedulers.vllm.groups.state import CAP_AT, KIND, LEN, MAMBA, NC, NULL, SIZE, GroupState, drop_row, row_of
+from sim.engine.schedulers.vllm.groups.state import (
+    CAP_AT,
+    JUNCTION,
+    KIND,
+    LEN,
+    MAMBA,
+    NC,
+    NULL,
+    SIZE,
+    TAIL,
+    GroupState,
+    drop_row,
+    row_of,
+)
 from sim.engine.schedulers.vllm.groups.tables import give_back_table, note_room, remove_skipped, take, take_hits
 from sim.engine.schedulers.vllm.state import (
     CAP,
@@ -21,6 +34,7 @@ from sim.engine.schedulers.vllm.state import (
     NEXT,
     PREEMPTED,
     PREFILLING,
+    PROMPT,
     ROW,
     STATUS,
     WAITING,
@@ -72,6 +86,10 @@ def grant_in(s, slot, new):
         if fresh:
             take_hits(s, slot, row, loc, s.ext)
     take(s, slot, row, tokens, main)
+    if x[slot, TAIL] == 1:  # back after a preemption: unfound if the other layers had the whole prompt still
+        x[slot, TAIL] = 0
+        end = (np.int64(x[slot, PROMPT]) - 1) // s.align * s.align
+        s.unfound += 1 if s.n_hits < end and (s.n_groups == 1 or x[slot, JUNCTION] >= end) else 0
     x[slot, NEXT] = 0 if kv.caching else NEVER
     if s.ext == 0:
         commit_in(s, slot, min(main, known))

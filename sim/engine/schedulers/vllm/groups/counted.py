@@ -5,7 +5,7 @@ Such a request (`LAZY`) has taken no hits, so the tables of groups of equal laye
 their end (`LEN`), of which those that were registered (`NC`) and are kept have a hash. These three numbers, in the row of the first group of
 a spec, say all. Only with the default retention of blocks and without recurrent states (`s.counts`): others keep more than what a prompt's end
 says. One thing is lost: blocks that windows gave back and that had a hash are not found again by the request itself if it is preempted before
-others take them, which can only be in the few steps after its window has left its prompt.
+others take them. Requests to which that may have happened are counted (`TAIL`), and the run says how many there were.
 """
 
 import numpy as np
@@ -167,6 +167,18 @@ def spread(s, slot, row):
                     s.tab[row, g, i] = NULL
                 else:
                     s.tab[row, g, i] = UNASKED if hashed(s, slot, row, first, np.int64(i), np.int64(i + 1)) == 1 else ANON
+
+
+@inline
+def may_be_lost(s, slot, row):
+    """1 if what the windows of a preempted request gave back may lie in the free queue still, so that it would be found again; else 0."""
+    kv = s.kv
+    n = np.int64(0)
+    for a in range(s.n_specs):
+        g = s.spec_of[a, 0]
+        if s.g[g, KIND] != FULL:
+            n += s.spec_len[a] * hashed(s, slot, row, g, np.int64(0), np.int64(s.tx[row, g, FIRST]))
+    return 1 if 0 < n <= kv.free - kv.fresh else 0
 
 
 @inline

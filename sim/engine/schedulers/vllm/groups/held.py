@@ -5,10 +5,12 @@ Between two decisions it counts as it was after the first; shared blocks count f
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from sim.engine.group import EngineGroup
+from sim.engine.lockstep import LockstepGroup
 from sim.engine.recorder import Recorder
 from sim.engine.schedulers.vllm.groups.state import CHUNKED, KIND, MAMBA, SLIDING, WINDOW
 from sim.engine.state import EngineState, add_pools
@@ -41,16 +43,32 @@ def _kinds(states):
     return out, s.kv.total
 
 
+@kernel
+def _unfound(states):
+    n = 0
+    for k in range(len(states)):
+        n += states[k].unfound
+    return n
+
+
 class GroupedEngines(EngineGroup):
     """Replicas that can say what each kind of layer holds."""
 
-    def __init__(self, states: Sequence[EngineState], recorder: Recorder) -> None:
-        super().__init__(states, recorder)
+    def __init__(self, states: Sequence[EngineState], recorder: Recorder, *more: Any) -> None:
+        super().__init__(states, recorder, *more)
         found, self._blocks = _kinds(self._states)
         widths = {SLIDING: "windows of {}", CHUNKED: "chunks of {}", MAMBA: "recurrent states"}
         self._kinds = [widths.get(int(kind), "full attention").format(width) for kind, width in found]
         add_pools(recorder, len(self._kinds))
 
+    def totals(self) -> dict[str, float]:
+        """With the preempted requests that may have found more than was remembered."""
+        return super().totals() | {"unfound": int(_unfound(self._states))}
+
     def kv_kinds(self) -> list[tuple[str, int, str]]:
         """Name of each kind of layer, and the blocks that all of them share."""
         return [(name, int(self._blocks), "blocks") for name in self._kinds]
+
+
+class GroupedRanks(GroupedEngines, LockstepGroup):
+    """The same of data-parallel ranks that step together."""

@@ -88,6 +88,22 @@ def _find_full(s, a, row, longest, n_keys, align, drop):
     return (tokens + size - 1) // size, tokens
 
 
+@inline
+def _last_run(s, a, row, end, per, need):
+    """Where the last run of ``need`` cached blocks before place ``end`` ends; 0: there is none. Each end may be that of a hit."""
+    while end >= need:
+        if not _present(s, a, s.rk[row, (end - need + 1) * per - 1], end - need):
+            end -= need  # every run that ends later would have this block
+            continue
+        i = end - 1
+        while i > end - need and _present(s, a, s.rk[row, (i + 1) * per - 1], i):
+            i -= 1
+        if i == end - need:
+            return end
+        end = i
+    return np.int64(0)
+
+
 @kernel
 def _find_sliding(s, a, row, longest, n_keys, align, drop):
     """From the right: the last run of blocks as long as the window, or the run at the very beginning."""
@@ -95,6 +111,14 @@ def _find_sliding(s, a, row, longest, n_keys, align, drop):
     size = s.g[g, SIZE]
     per = size // s.block_size
     need = (s.g[g, WINDOW] - 1 + size - 1) // size + (1 if drop else 0)
+    if size == align and not drop and need > 0:
+        n = _last_run(s, a, row, longest // size, per, need)
+        if n > 0:
+            _nothing(s, a, 0, n - need)
+            return n, n * size
+        while n < min(longest // size, need) and _present(s, a, s.rk[row, (n + 1) * per - 1], n):
+            n += 1
+        return n, n * size
     run = np.int64(0)
     n = np.int64(0)
     found = False

@@ -8,7 +8,7 @@ import numpy as np
 
 from sim.engine.borrow import keep
 from sim.engine.outline import outlined
-from sim.engine.schedulers.vllm.groups.counted import commit_counted, count_no_more, is_counted
+from sim.engine.schedulers.vllm.groups.counted import commit_counted, count_no_more, is_counted, may_be_lost
 from sim.engine.schedulers.vllm.groups.kept import boundaries, kept, reached, reached_next
 from sim.engine.schedulers.vllm.groups.lookup import group_key, keys_upto
 from sim.engine.schedulers.vllm.groups.pool import add_key, fresh_entry, put, put_part, strip
@@ -28,6 +28,7 @@ from sim.engine.schedulers.vllm.groups.state import (
     PHI,
     SIZE,
     SLIDING,
+    TAIL,
     UNASKED,
     WINDOW,
     GroupState,
@@ -191,6 +192,7 @@ def ask_for_in(s, slot):
     if row < 0 or not s.kv.caching:
         return
     keys_upto(s, slot, np.int64(row))
+    x[slot, TAIL] = may_be_lost(s, slot, np.int64(row))
     count_no_more(s, slot, np.int64(row))
     for g in range(s.n_groups):
         per = s.g[g, SIZE] // s.block_size

@@ -21,6 +21,7 @@ NULL, ANON, UNASKED = 0, -1, -2  # places of a table
 JUNCTION = 24  # shared_prefix_boundary, 0: none
 HAVE = 25  # tokens that all tables have room for
 SLIDE = 26  # processed tokens from which on something is given back; CAP is the lower of both
+TAIL = 27  # 1: was preempted while what its windows had given back may have been cached still (`counted.py`)
 
 # columns of `tx`, per request row and group
 LEN = 0  # length of the table, nulls counted
@@ -89,6 +90,7 @@ class GroupState(VllmFields):
     df_items: i4s
     df_end: i8
     enough: i8  # free blocks with which the head of the queue would have been admitted
+    unfound: i8  # preempted requests that may have found blocks again which nobody remembers (`counted.py`)
 
 
 @inline
@@ -126,7 +128,7 @@ def init_groups(s, groups, specs, n, longest):
     for a in range(s.n_specs):
         for j in range(s.spec_len[a]):
             s.alike[s.spec_of[a, j]] = a
-    s.enough = 0
+    s.enough = s.unfound = 0
     s.kind_of = np.zeros(k, np.int64)
     kinds = 0
     for i in range(k):

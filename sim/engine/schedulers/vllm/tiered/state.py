@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sim.engine.borrow import keep
 from sim.engine.schedulers.vllm.state import VllmFields, init_vllm
 from sim.engine.state import grown
 from sim.engine.tiers.counts import N_COUNTS
@@ -12,7 +13,7 @@ from sim.engine.tiers.tier import Tier, new_tier
 from sim.jit import b1, f8, f8s, i4s, i8, i8s, inline, kernel, new, struct
 
 
-@struct
+@struct(viewed=True)
 class TieredState(VllmFields):
     """Times in seconds. A *unit* is what tiers keep under one hash: ``unit`` blocks of the engine."""
 
@@ -98,7 +99,7 @@ def new_tiered(replica, rec, cost, n, accept, m):
 @inline
 def widen_stored(s, n):
     """The request column to ``n`` rows."""
-    s.r_stored = grown(s.r_stored, n)
+    keep(s).r_stored = grown(s.r_stored, n)
 
 
 @kernel
@@ -109,4 +110,5 @@ def more_pending(s):
     for i in range(s.pe_first, s.pe_end):
         key[i % (2 * size)] = s.pe_key[i % size]
         slot[i % (2 * size)] = s.pe_slot[i % size]
-    s.pe_key, s.pe_slot = key, slot
+    own = keep(s)
+    own.pe_key, own.pe_slot = key, slot
