@@ -116,6 +116,16 @@ def test_calls_of_opentelemetry(tmp_path, monkeypatch, listed, as_text, shape):
     assert columns(reader(file).read(file)) == columns(block)
 
 
+def test_counts_of_different_kinds_side_by_side(tmp_path):
+    call = {"gen_ai.usage.input_tokens": "5", "gen_ai.usage.output_tokens": 2, "llm.usage.prompt_tokens": 7}
+    row = {"trace_id": "t", "start_time": "2026-01-01T00:00:00Z", "attributes": call}
+    file = tmp_path / "o.jsonl"
+    file.write_text(json.dumps(row) + "\n" + json.dumps(row | {"trace_id": 3}) + "\n")
+    block = reader(file).read(file)
+    assert (block.prompt_tokens.tolist(), block.output_tokens.tolist()) == ([5, 5], [2, 2])
+    assert block.session[1] == 3
+
+
 def test_spans_of_another_form_than_the_first_are_read_too(tmp_path):
     call = {"gen_ai.usage.input_tokens": 5, "gen_ai.usage.output_tokens": 6}
     listed = [{"key": name, "value": {"intValue": x}} for name, x in call.items()]

@@ -68,11 +68,19 @@ class Shape:
         start = _starts(spans, some & (prompt > 0) & (output > 0))
         if start is None:
             return None
+        if any(spans[name].type != spans[_IDS[0]].type for name in _IDS):
+            return None
         traces = _first(spans, _IDS).to_numpy(zero_copy_only=False)[some]
         return (start[some], *counts.astype(np.int64), labels(np.where(traces == "", None, traces))), int((~some).sum())
 
     def _mapped(self, attributes: Any, names: Sequence[str]) -> NDArray[np.float64] | None:
-        return _numbers(_first({name: attributes.field(name) for name in names}, names))
+        out = np.full(len(attributes), np.nan)
+        for name in reversed(names):
+            found = _numbers(attributes.field(name))
+            if found is None:
+                return None
+            out = np.where(np.isnan(found), out, found)
+        return out
 
     def _listed(self, attributes: Any, names: Sequence[str]) -> NDArray[np.float64] | None:
         import pyarrow as pa

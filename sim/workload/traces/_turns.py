@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,19 @@ def block_of(requests: Sequence[Request], sort: bool = True) -> RequestBlock:
     return RequestBlock.of(
         arrival - (arrival[0] if len(arrival) else 0.0), [r.prompt for r in rows], [r.output for r in rows], **columns
     )
+
+
+def gathered(requests: Iterable[Request], many: int = 1 << 14) -> RequestBlock:
+    """The requests, none of which waits for another, as they come: their arrivals are those given. Only ``many`` are ever held one by one."""
+    blocks: list[RequestBlock] = []
+    each, first = iter(requests), 0
+    while some := list(islice(each, many)):
+        block = block_of(some, sort=False)
+        block.arrival_s = block.arrival_s + some[0].arrival_s
+        block.out_content = block.out_content + first
+        first += len(some)
+        blocks.append(block)
+    return RequestBlock.concat(blocks)
 
 
 def _waits(requests: Sequence[Request], order: Sequence[int], own: NDArray[np.int64]) -> Waits | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,7 +17,7 @@ from sim.workload.traces._base import Head, Trace
 from sim.workload.traces._columns import labels, number_of
 from sim.workload.traces._objects import Item, items
 from sim.workload.traces._text import TextParams, counter
-from sim.workload.traces._turns import Request, block_of
+from sim.workload.traces._turns import Request, by_arrival, gathered
 
 _USED = frozenset(("prompt", "prompt_length", "output_length", "session_id"))
 
@@ -52,8 +52,13 @@ class Aibrix(Trace):
 
     def read(self, path: Path) -> RequestBlock:
         """All requests of a file."""
+        made = gathered(self._requests(path))
+        if not len(made):
+            raise DataError(str(path), "has no requests")
+        return by_arrival(made)
+
+    def _requests(self, path: Path) -> Iterator[Request]:
         count = counter(self.params, self)
-        requests: list[Request] = []
         for item in items(path):
             at = item.number("timestamp", item.value) * 1e-3
             rows = item.value.get("requests")
@@ -62,10 +67,7 @@ class Aibrix(Trace):
             for i, row in enumerate(rows):
                 if not isinstance(row, Mapping):
                     item.fail(f"requests[{i}]", "must be an object", row)
-                requests.append(self._one(item, row, at, f"requests[{i}].", count))
-        if not requests:
-            raise DataError(str(path), "has no requests")
-        return block_of(requests)
+                yield self._one(item, row, at, f"requests[{i}].", count)
 
     def _one(self, item: Item, row: Mapping[str, Any], at: float, where: str, count: Any) -> Request:
         self.unused(item.path, set(row) - _USED)

@@ -17,7 +17,7 @@ from sim.workload.traces._base import Head, Trace
 from sim.workload.traces._columns import number_of
 from sim.workload.traces._objects import Item, items
 from sim.workload.traces._text import TextParams, counter
-from sim.workload.traces._turns import Request, Span, block_of
+from sim.workload.traces._turns import Request, Span, gathered
 
 _ENDPOINTS = ("/v1/chat/completions", "/v1/completions")
 _LIMITS = ("max_completion_tokens", "max_tokens")
@@ -50,11 +50,11 @@ class OpenAiBatch(Trace):
     def read(self, path: Path) -> RequestBlock:
         """All requests of a file."""
         count = counter(self.params, self)
-        made = [self._one(item, count) for item in items(path)]
+        made = gathered(self._one(item, count) for item in items(path))
         self.note(
             f"{path.name} has no answers: they have {self.params.output_tokens} tokens, or max_tokens where that is fewer (settings.output_tokens)"
         )
-        return block_of(made, sort=False)
+        return made
 
     def _one(self, item: Item, count: Any) -> Request:
         url, body = item.value.get("url"), item.value.get("body")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -17,7 +17,7 @@ from sim.workload.table import MAX_TOKENS, RequestBlock
 from sim.workload.traces._base import Head, Trace
 from sim.workload.traces._columns import number_of
 from sim.workload.traces._objects import Item, items
-from sim.workload.traces._turns import Request, Span, block_of
+from sim.workload.traces._turns import Request, Span, by_arrival, gathered
 
 
 class WekaParams(Params):
@@ -53,24 +53,24 @@ class Weka(Trace):
 
     def read(self, path: Path) -> RequestBlock:
         """All requests of a file."""
-        requests: list[Request] = []
-        talks = 0
+        made = gathered(self._every(path))
+        if not len(made):
+            raise DataError(str(path), "has no requests")
+        self.note(f"{path.name}: a turn arrives at its recorded time, whether the one before has been answered or not")
+        self.timed = self.params.together or not made.session.any()
+        if self.timed:
+            return by_arrival(made)
+        made.arrival_s = made.arrival_s - made.arrival_s[0]
+        return made
+
+    def _every(self, path: Path) -> Iterator[Request]:
         for talk, item in enumerate(items(path)):
             rows = item.value.get("requests")
             if not isinstance(rows, list):
                 item.fail("requests", "must be a list", rows)
-            talks += 1
             block = self._block(item)
             for i, row in enumerate(rows):
-                requests += self._requests(item, row, f"requests[{i}]", talk, block)
-        if not requests:
-            raise DataError(str(path), "has no requests")
-        self.note(f"{path.name}: a turn arrives at its recorded time, whether the one before has been answered or not")
-        self.timed = talks == 1 or self.params.together
-        if not self.timed:
-            starts = sorted(requests, key=lambda r: r.session)
-            return block_of(starts, sort=False)
-        return block_of(requests)
+                yield from self._requests(item, row, f"requests[{i}]", talk, block)
 
     def starts(self, block: RequestBlock, times: object) -> RequestBlock:
         """The block when conversation k begins at ``times[k]``; its requests keep their times within it."""
