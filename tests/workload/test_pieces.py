@@ -29,8 +29,9 @@ def columns(block):
 
 
 def forms(rows):
-    """The same objects as an array on one line, indented, and as lines."""
-    return json.dumps(rows), json.dumps(rows, indent=2, ensure_ascii=False), "\r\n".join(map(json.dumps, rows)) + "\n"
+    """The same objects as an array on one line, indented with either kind of line ends, and as lines."""
+    indented = json.dumps(rows, indent=2, ensure_ascii=False)
+    return json.dumps(rows), indented, indented.replace("\n", "\r\n"), "\r\n".join(map(json.dumps, rows)) + "\n"
 
 
 def one_by_one(monkeypatch):
@@ -50,7 +51,7 @@ def test_conversations(tmp_path_factory, talks, turns, size):
                 if slow:
                     one_by_one(patch)
                 file = folder / f"{k}.json"
-                file.write_text(text, encoding="utf-8")
+                file.write_bytes(text.encode())
                 try:
                     found.append(columns(reader(file, "sharegpt", {"turns": turns}).read(file).validate()))
                 except DataError as error:
@@ -173,6 +174,7 @@ def test_prompts(tmp_path, monkeypatch, timed):
         ('{"a": 1}, {"a": 2}', "item 2: is not JSON"),
         ('{"a": 1}\n{"a": }', "item 2: is not JSON"),
         ('{"a": 1}\n{"a": 2', "item 2: is not JSON"),
+        ('{"a": "x\ry"}', "item 1: is not JSON"),
         ('{"a": 1}\n{"a": \x00}', "not a text file|is not JSON"),
         ("[]", "has no objects"),
         (" \n", "is empty"),

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-_QUOTE, _NEWLINE = ord('"'), ord("\n")
+_QUOTE, _NEWLINE, _RETURN = ord('"'), ord("\n"), ord("\r")
 _STEP = np.zeros(256, np.int32)
 _STEP[[ord("{"), ord("[")]] = 1
 _STEP[[ord("}"), ord("]")]] = -1
-_MARKS = bytes(int(step != 0 or c in (_QUOTE, _NEWLINE)) for c, step in enumerate(_STEP.tolist()))
+_MARKS = bytes(int(step != 0 or c in (_QUOTE, _NEWLINE, _RETURN)) for c, step in enumerate(_STEP.tolist()))
 _BLANK = np.zeros(256, bool)
 _BLANK[[ord(c) for c in " \t\r\n"]] = True
 _COMMA = _BLANK.copy()
@@ -40,7 +40,7 @@ def marks(data: bytes) -> Marks | None:
     at = np.flatnonzero(np.frombuffer(plain.translate(_MARKS), bool))
     char = np.frombuffer(plain, np.uint8)[at]
     inside = np.logical_xor.accumulate(char == _QUOTE) if len(char) else np.zeros(0, bool)
-    if (inside & (char == _NEWLINE)).any():
+    if (inside & ((char == _NEWLINE) | (char == _RETURN))).any():
         return None
     outside = ~inside & (_STEP[char] != 0)
     at, char = at[outside], char[outside]
@@ -77,6 +77,6 @@ def as_lines(data: bytes, commas: bool) -> tuple[bytes, int, int, int] | None:
         if not blank[out[place]].all():
             return None
         out[place] = ord(" ")
-    out[out == _NEWLINE] = ord(" ")
+    out[(out == _NEWLINE) | (out == _RETURN)] = ord(" ")
     out[last[:-1] + 1] = _NEWLINE
     return out.tobytes() + b"\n", len(last), stop, found.deepest
