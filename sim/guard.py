@@ -14,7 +14,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -36,13 +36,15 @@ class Guard:
     """What is checked about one method.
 
     ``answer(instance, result)`` returns what is wrong with an answer, or an empty string. ``about(*arguments)`` says for what it was called:
-    the request, the time. ``show``: the arguments are handed out read-only. ``limited``: a call may take `LIMIT` seconds.
+    the request, the time. ``show``: the arguments are handed out read-only. ``limited``: a call may take `LIMIT` seconds. ``each``: the answer is a
+    series of which each item is asked for, limited and checked by itself.
     """
 
     answer: Callable[[Any, Any], str] | None = None
     about: Callable[..., str] | None = None
     show: bool = False
     limited: bool = False
+    each: bool = False
 
 
 _PLAIN = Guard()
@@ -54,7 +56,7 @@ def guarded(cls: type, base: type, everything: bool = False) -> type:
     for parent in reversed(cls.__mro__):
         known.update(parent.__dict__.get("guards", {}))
     space: dict[str, Any] = {"__module__": cls.__module__, "__doc__": cls.__doc__, "__qualname__": cls.__qualname__}
-    for name in {n for parent in base.__mro__[:-1] for n in vars(parent)} | {"__init__"}:
+    for name in {n for parent in base.__mro__[:-1] for n in vars(parent)} | {"__init__", *known}:
         if name.startswith("_") and name != "__init__":
             continue
         found = inspect.getattr_static(cls, name)
@@ -111,8 +113,12 @@ def watched(function: Any, guard: Guard, what: str) -> Any:
         except BaseException as error:
             about = _about(guard, args)
             raise failure(error, file, line, what, about) from error
-        if inspect.isgenerator(result):
-            return _each(result, file, line, what)
+        if guard.each and not isinstance(result, Iterable):
+            raise PluginError(
+                file, line, what, f"answered {repr(result)[:80]}; allowed: what can be gone through", _about(guard, args)
+            )
+        if guard.each or inspect.isgenerator(result):
+            return _each(iter(result), file, line, what, guard, args)
         if guard.answer is not None:
             try:
                 problem = guard.answer(args[0], result)
@@ -172,16 +178,24 @@ def _about(guard: Guard, args: tuple[Any, ...]) -> str:
     return guard.about(*args[1:]) if guard.about is not None else ""
 
 
-def _each(items: Iterator[Any], file: str, line: int, what: str) -> Iterator[Any]:
+def _each(items: Iterator[Any], file: str, line: int, what: str, guard: Guard, args: tuple[Any, ...]) -> Iterator[Any]:
     while True:
+        began = _enter() if guard.limited else None
         try:
-            item = next(items)
+            try:
+                item = next(items)
+            finally:
+                if began is not None:
+                    _leave(began)
         except StopIteration:
             return
         except (ServesimError, KeyboardInterrupt):
             raise
         except BaseException as error:
-            raise failure(error, file, line, what) from error
+            raise failure(error, file, line, what, _about(guard, args)) from error
+        problem = guard.answer(args[0], item) if guard.each and guard.answer is not None else ""
+        if problem:
+            raise PluginError(file, line, what, problem, _about(guard, args))
         yield item
 
 

@@ -125,7 +125,11 @@ def struct(cls: type[T] | None = None, viewed: bool = False) -> type[T] | Callab
 def _struct(cls: Any, viewed: bool) -> Any:
     fields: dict[str, types.Type] = {}
     for base in reversed(cls.__mro__):
-        fields.update(base.__dict__.get("__annotations__", {}))
+        for name, kind in base.__dict__.get("__annotations__", {}).items():
+            if name in fields:
+                why = f"is a field of a class that this one derives from ({fields[name]})"
+                raise ConfigError(f"{cls.__module__}.{cls.__qualname__}.{name}", str(kind), why, hint="another name")
+            fields[name] = kind
     text = next((name for name, kind in fields.items() if isinstance(kind, str)), None)
     if text is not None:
         why = "must be a Numba type; annotations are text under `from __future__ import annotations`"

@@ -148,8 +148,8 @@ class EngineState(SlotColumns):
     ad_host_id: i4s  # in host memory
     ad_host_last: i8s
     # -- event log for replays (off in normal runs): rows of (kind, a, b), the scheduler's own kinds
-    told: i4s  # [slot] tokens of a request that are written down already, and whose (`token_times`)
-    told_id: i8s
+    tok_told: i4s  # [slot] tokens of a request that are written down already, and whose (`token_times`)
+    tok_of: i8s
     log_on: b1
     log_n: i8
     log: i8ss
@@ -221,8 +221,8 @@ def init_engine(s, replica, rec, cost, depth, rows, stages, slots):
     s.ad_last = np.zeros(0, np.int64)
     s.ad_host_id = np.zeros(0, np.int32)
     s.ad_host_last = np.zeros(0, np.int64)
-    s.told = np.zeros(0, np.int32)
-    s.told_id = np.zeros(0, np.int64)
+    s.tok_told = np.zeros(0, np.int32)
+    s.tok_of = np.zeros(0, np.int64)
     s.log_on = False
     s.log_n = 0
     s.log = np.zeros((8, 3), np.int64)

@@ -22,18 +22,18 @@ def record_tokens(rec):
 def note_tokens(s):
     """Write down who has got tokens in the step that has just ended."""
     r = s.rec
-    old = s.told.size
+    old = s.tok_told.size
     if old < s.n_slots:
-        keep(s).told = grown(s.told, s.n_slots)
-        keep(s).told_id = grown(s.told_id, s.n_slots)
+        keep(s).tok_told = grown(s.tok_told, s.n_slots)
+        keep(s).tok_of = grown(s.tok_of, s.n_slots)
         for slot in range(old, s.n_slots):
-            s.told_id[slot] = -1
+            s.tok_of[slot] = -1
     for slot in range(s.n_slots):
-        if s.r_id[slot] != s.told_id[slot]:
-            s.told_id[slot] = s.r_id[slot]
-            s.told[slot] = 0
-        if s.r_done[slot] > s.told[slot]:
-            s.told[slot] = s.r_done[slot]
+        if s.r_id[slot] != s.tok_of[slot]:
+            s.tok_of[slot] = s.r_id[slot]
+            s.tok_told[slot] = 0
+        if s.r_done[slot] > s.tok_told[slot]:
+            s.tok_told[slot] = s.r_done[slot]
             n = r.tok_n
             if n == r.tok_id.size:
                 keep(r).tok_id = grown(r.tok_id, 2 * n)

@@ -178,13 +178,83 @@ def test_a_chunk_of_arrivals_that_fails_is_told_with_its_line(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text(
         "from sim.workload.arrivals._base import Arrival\nclass Mine(Arrival):\n    name = 'mine'\n"
-        "    def times(self, rng):\n        yield rng.random(3)\n        raise RuntimeError('no more')\n"
+        "    def times(self, rng):\n        yield rng.random(3).cumsum()\n        raise RuntimeError('no more')\n"
     )
     cls = registry.lookup("arrival", f"{path}:Mine")
     times = cls(cls.Params(rate=1.0)).times(np.random.default_rng(0))
     assert len(next(times)) == 3
     with pytest.raises(PluginError, match=r"mine.py:6: Mine.times raised RuntimeError: no more"):
         next(times)
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ("return None", "answered None; allowed: a RequestBlock"),
+        ("return [1, 2]", "answered [1, 2] (list); allowed: a RequestBlock"),
+        ("return RequestBlock.of([0.0, 1.0], [5, -3], [2, 2])", "row 1, column 'prompt_tokens'"),
+        ("return RequestBlock.of([0.0, float('nan')], [5, 3], [2, 2])", "row 1, column 'arrival_s'"),
+        ("return RequestBlock.of([5.0, 1.0], [5, 3], [2, 2])", "must not run backwards"),
+        ("return RequestBlock.of([0.0], [5, 3], [2, 2])", "column 'prompt_tokens' must be int32[1]"),
+        ("return {}[path]", "raised KeyError"),
+        ("while True: pass", "has not come back after 0.5 s"),
+    ],
+)
+@pytest.mark.parametrize("method", ["read", "pieces"])
+def test_a_bad_reader_is_told_with_file_line_and_what_it_read(tmp_path, monkeypatch, method, body, says):
+    monkeypatch.setattr(guard, "LIMIT", 0.5)
+    path = tmp_path / "mine.py"
+    if method == "pieces":
+        body = body.replace("return", "yield")
+    path.write_text(
+        "from sim.workload.table import RequestBlock\nfrom sim.workload.traces._base import Trace\n"
+        f"class Mine(Trace):\n    name = 'mine'\n    def {method}(self, path):\n        {body}\n"
+    )
+    reader = registry.lookup("trace", f"{path}:Mine")()
+    with pytest.raises(PluginError, match=rf"mine.py:[56]: Mine.{method} ") as caught:
+        list(reader.pieces(tmp_path / "day.tab"))
+    assert says in str(caught.value)
+    assert f"reading {tmp_path / 'day.tab'}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "base", "body", "says"),
+    [
+        (
+            "arrival",
+            "Arrival",
+            "    def times(self, rng):\n        yield [1.0]",
+            "answered [1.0] (list); allowed: an array of times",
+        ),
+        ("arrival", "Arrival", "    def times(self, rng):\n        yield np.array([2.0, 1.0])", "run backwards"),
+        ("arrival", "Arrival", "    def times(self, rng):\n        yield np.array([np.nan])", "allowed: finite times"),
+        ("arrival", "Arrival", "    def times(self, rng):\n        return 3", "answered 3"),
+        ("arrival", "Renewal", "    def gaps(self, rng, n):\n        return -np.ones(n)", "allowed: finite times of at least 0"),
+        (
+            "length",
+            "Length",
+            "    def draw(self, rng, n):\n        return np.ones(n), np.ones(n - 1)",
+            "allowed: as many of either",
+        ),
+        (
+            "length",
+            "Length",
+            "    def draw(self, rng, n):\n        return np.ones(n), np.zeros(n)",
+            "output tokens; allowed: whole",
+        ),
+        ("length", "Length", "    def draw(self, rng, n):\n        return 7", "answered 7 (int); allowed: two arrays"),
+    ],
+)
+def test_bad_arrivals_and_lengths_are_told_with_file_and_line(tmp_path, kind, base, body, says):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        f"import numpy as np\nfrom sim.workload.{kind}s._base import {base}\nclass Mine({base}):\n    name = 'mine'\n{body}\n"
+    )
+    cls = registry.lookup(kind, f"{path}:Mine")
+    mine = cls(cls.Params(rate=1.0)) if kind == "arrival" else cls(cls.Params())
+    with pytest.raises(PluginError, match=r"mine.py:[56]: Mine.(times|gaps|draw) ") as caught:
+        next(mine.times(np.random.default_rng(0)) if kind == "arrival" else mine.pairs(np.random.default_rng(0)))
+    assert says in str(caught.value)
 
 
 def test_the_command_line_says_it_on_one_line(tmp_path, capsys, monkeypatch):

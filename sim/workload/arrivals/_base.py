@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from sim.guard import Guard
 from sim.units import Rate
+from sim.workload import answers
 from sim.workload.settings import Params
 from sim.workload.table import BLOCK_ROWS
 
@@ -34,6 +36,9 @@ class Arrival:
     Params: ClassVar[type[Params]] = ArrivalParams
     ends: ClassVar[bool] = False
     """Whether the process ends by itself, so that nobody has to say how many requests there are; it has `whole` and `to_the_end` then."""
+
+    guards: ClassVar[Mapping[str, Guard]] = {"times": Guard(answers.times, limited=True, each=True)}
+    """How a process of one's own is watched (`sim.guard`)."""
 
     def __init__(self, params: Any) -> None:
         self.params = params
@@ -62,6 +67,8 @@ class Arrival:
 
 class Renewal(Arrival):
     """A process of independent gaps; the first arrival comes one gap after 0."""
+
+    guards: ClassVar[Mapping[str, Guard]] = {"gaps": Guard(answers.gaps, limited=True)}
 
     def gaps(self, rng: np.random.Generator, n: int) -> NDArray[np.float64]:
         """``n`` gaps of mean 1."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from sim.errors import ConfigError
+from sim.guard import Guard
+from sim.workload import answers
 from sim.workload.settings import Params
 from sim.workload.table import BLOCK_ROWS, MAX_TOKENS
 
@@ -39,6 +41,9 @@ class Length:
 
     name: ClassVar[str]
     Params: ClassVar[type[LengthParams]] = LengthParams
+
+    guards: ClassVar[Mapping[str, Guard]] = {"draw": Guard(answers.pairs, limited=True)}
+    """How a distribution of one's own is watched (`sim.guard`)."""
 
     def __init__(self, params: Any) -> None:
         self.params = params

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from sim.errors import NotModelledError
+from sim.guard import Guard
+from sim.workload import answers
 from sim.workload.settings import Params
 from sim.workload.table import RequestBlock
 
@@ -70,6 +72,14 @@ class Trace:
     closing: ClassVar[str] = "\n"
     rank: ClassVar[int] = 0
     """Among several formats that fit a file the one with the highest rank is taken."""
+
+    guards: ClassVar[Mapping[str, Guard]] = {
+        "read": Guard(answers.one_block, lambda path: f"reading {path}", limited=True),
+        "pieces": Guard(answers.one_block, lambda path: f"reading {path}", limited=True, each=True),
+        "fits": Guard(limited=True),
+        "rows": Guard(limited=True),
+    }
+    """How a reader of one's own is watched (`sim.guard`)."""
 
     def __init__(self, params: Any = None) -> None:
         self.params: Any = self.Params() if params is None else params
