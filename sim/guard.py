@@ -14,7 +14,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -27,6 +27,8 @@ from sim.errors import PluginError, ServesimError
 
 P = ParamSpec("P")
 R = TypeVar("R")
+A = TypeVar("A")
+B = TypeVar("B")
 LIMIT = float(os.environ.get("SERVESIM_PLUGIN_SECONDS", "60"))
 """Seconds of wall time that one call of a plug-in's decision may take."""
 
@@ -197,6 +199,45 @@ def _each(items: Iterator[Any], file: str, line: int, what: str, guard: Guard, a
         if problem:
             raise PluginError(file, line, what, problem, _about(guard, args))
         yield item
+
+
+def conversation(steps: Generator[A, B, R], asked: Callable[[A], str], end: Callable[[R], str], what: str) -> Generator[A, B, R]:
+    """A plug-in's generator under guard: ``asked`` says what is wrong with what it yields, ``end`` with what it returns; each step may take `LIMIT`."""
+    code = steps.gi_code  # type: ignore[attr-defined]
+    file, line = code.co_filename, code.co_firstlineno
+    step: Callable[[], A] = functools.partial(next, steps)
+    thrown: BaseException | None = None
+    while True:
+        began = _enter()
+        try:
+            try:
+                item = step()
+            finally:
+                _leave(began)
+        except StopIteration as done:
+            problem = end(done.value)
+            if problem:
+                raise PluginError(file, line, what, problem) from None
+            return done.value  # type: ignore[no-any-return]
+        except (ServesimError, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            if error is thrown:
+                raise
+            raise failure(error, file, line, what) from error
+        problem = asked(item)
+        if problem:
+            steps.close()
+            raise PluginError(file, line, what, problem)
+        try:
+            answer = yield item
+        except GeneratorExit:
+            steps.close()
+            raise
+        except BaseException as error:
+            thrown, step = error, functools.partial(steps.throw, error)
+        else:
+            step = functools.partial(steps.send, answer)
 
 
 # -- read-only

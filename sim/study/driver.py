@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from sim.study.base import Answer, Interrupted, Outcome, Study, Trial
+from sim import guard, plugins
+from sim.errors import PluginError
+from sim.study.base import Answer, Interrupted, Outcome, Steps, Study, Trial
 from sim.study.executors import Executor, executor
 from sim.study.keys import code_version, trial_key
 from sim.study.store import Store
@@ -59,7 +62,7 @@ class _Drive:
         self.table = Table(store.folder)
 
     def drive(self) -> Answer:
-        steps = self.study.run()
+        steps = _steps_of(self.study)
         interrupted = False
         try:
             try:
@@ -141,6 +144,30 @@ class _Drive:
             return
         self.table.write(self._rows())
         self.store.finish(lambda to: view.files(answer, to), complete=complete)
+
+
+def _steps_of(study: Study) -> Steps:
+    """What a study asks and answers; one of somebody else's is watched."""
+    if plugins.is_own(type(study).__module__):
+        return study.run()
+    steps, what = study.run(), f"{type(study).__name__}.run"
+    if not inspect.isgenerator(steps):
+        code = inspect.unwrap(type(study).run).__code__
+        problem = f"answered {repr(steps)[:80]}; allowed: a generator that yields lists of trials and returns an answer"
+        raise PluginError(code.co_filename, code.co_firstlineno, what, problem)
+    return guard.conversation(steps, _wrong_batch, _wrong_answer, what)
+
+
+def _wrong_batch(batch: object) -> str:
+    if isinstance(batch, list | tuple) and all(isinstance(t, Trial) for t in batch):
+        return ""
+    return f"yielded {repr(batch)[:80]}; allowed: a list of trials (sim.study.base.Trial)"
+
+
+def _wrong_answer(answer: object) -> str:
+    lacks = [n for n in ("sentence", "as_dict") if not callable(getattr(answer, n, None))]
+    lacks += [] if hasattr(answer, "verdict") else ["verdict"]
+    return f"returned {repr(answer)[:80]}, which has no {' and no '.join(lacks)} (sim.study.base.Answer)" if lacks else ""
 
 
 def api(cls: type[Study]) -> Callable[..., Any]:

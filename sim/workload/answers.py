@@ -27,9 +27,7 @@ def times(process: object, answer: object) -> str:
     if not _numbers(answer) or not len(answer):
         return f"answered {_shown(answer)}; allowed: an array of times in seconds"
     if not (np.isfinite(answer).all() and (answer >= 0).all()):
-        return (
-            f"answered with {answer[int(np.argmin(np.isfinite(answer) & (answer >= 0)))].item()!r}; allowed: finite times of at least 0"
-        )
+        return f"answered with {answer[int(np.argmin(np.isfinite(answer) & (answer >= 0)))].item()!r}; allowed: finite times of at least 0"
     back = np.flatnonzero(np.diff(answer) < 0)
     return f"answered with times that run backwards after {answer[back[0]].item()!r}" if back.size else ""
 
@@ -51,7 +49,9 @@ def pairs(lengths: object, answer: object) -> str:
     for name, x in zip(("prompt", "output"), answer, strict=True):
         good = (x >= 1) & (x <= MAX_TOKENS) & (x == np.floor(x))
         if not good.all():
-            return f"answered with {x[int(np.argmin(good))].item()!r} {name} tokens; allowed: whole numbers from 1 to {MAX_TOKENS}"
+            return (
+                f"answered with {x[int(np.argmin(good))].item()!r} {name} tokens; allowed: whole numbers from 1 to {MAX_TOKENS}"
+            )
     return ""
 
 

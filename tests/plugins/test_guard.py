@@ -328,7 +328,36 @@ def test_a_study_of_ones_own_that_fails_is_told_with_its_line(tmp_path, capsys, 
     with pytest.raises(SystemExit) as caught:
         main()
     assert caught.value.code == 2
-    assert f"error: {path}:7: run raised FileNotFoundError" in capsys.readouterr().err
+    assert f"error: {path}:7: Mine.run raised FileNotFoundError" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ("return Answered()", "run answered"),
+        ("yield 'a'", "yielded 'a'; allowed: a list of trials"),
+        ("yield [3]", "yielded [3]; allowed: a list of trials"),
+        ("yield []", "returned None, which has no sentence and no as_dict and no verdict"),
+        ("yield []\n        return 5", "returned 5, which has no sentence"),
+        ("yield []\n        raise KeyError('x')", "raised KeyError: 'x'"),
+        ("yield []\n        while True: pass", "has not come back after 0.5 s"),
+        ("yield []\n        raise SystemExit(0)", "raised SystemExit: 0"),
+    ],
+)
+def test_a_bad_study_is_told_with_file_and_line(tmp_path, monkeypatch, body, says):
+    from sim import load
+    from sim.study.driver import run_study
+
+    monkeypatch.setattr(guard, "LIMIT", 0.5)
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from sim.study.base import Study\nclass Answered: pass\nclass Mine(Study):\n    name = 'mine'\n"
+        f"    def run(self):\n        {body}\n"
+    )
+    study = registry.lookup("study", f"{path}:Mine")
+    with pytest.raises(PluginError, match=r"mine.py:[5-7]: Mine.run ") as caught:
+        run_study(study([load("quickstart")], study.Params()))
+    assert says in str(caught.value)
 
 
 def test_the_other_runs_of_a_study_are_kept(tmp_path):
