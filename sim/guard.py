@@ -213,7 +213,8 @@ def conversation(steps: Generator[A, B, R], asked: Callable[[A], str], end: Call
             try:
                 item = step()
             finally:
-                _leave(began)
+                if began is not None:
+                    _leave(began)
         except StopIteration as done:
             problem = end(done.value)
             if problem:

@@ -151,7 +151,8 @@ def _steps_of(study: Study) -> Steps:
     if plugins.is_own(type(study).__module__):
         return study.run()
     steps, what = study.run(), f"{type(study).__name__}.run"
-    if not inspect.isgenerator(steps):
+    found: object = steps
+    if not inspect.isgenerator(found):
         code = inspect.unwrap(type(study).run).__code__
         problem = f"answered {repr(steps)[:80]}; allowed: a generator that yields lists of trials and returns an answer"
         raise PluginError(code.co_filename, code.co_firstlineno, what, problem)
