@@ -24,6 +24,7 @@ from sim.model.wrappers import text_of
 
 Config = Mapping[str, Any]
 _EXPERTS = ("n_routed_experts", "num_experts", "num_local_experts", "moe_num_experts")
+_PATTERNS = ("hybrid_override_pattern", "layers_block_type")
 _STATES = ("mamba_d_state", "ssm_state_size", "mamba_num_heads", "linear_num_key_heads", "linear_attn_config", "rwkv_version")
 
 _DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "bf16"}  # engines serve fp32 checkpoints in 16 bits
@@ -87,10 +88,11 @@ def spec_from_config(
 def _missed(spec: ModelSpec, keys: Keys) -> tuple[str, str] | None:
     """A key that promises layers of which the rule of the family has made none, and what they are."""
     mixers, mlps = [b.mixer for b in spec.blocks], [b.mlp for b in spec.blocks]
+    listed = any(keys.raw.get(name) for name in _PATTERNS)  # the config names the kind of every layer
     for names, what, there in (
-        (_EXPERTS, "routed experts", any(isinstance(mlp, Routed) for mlp in mlps)),
+        (_EXPERTS, "routed experts", listed or any(isinstance(mlp, Routed) for mlp in mlps)),
         (("kv_lora_rank",), "latent attention", not all(isinstance(mixer, Attention) for mixer in mixers)),
-        (_STATES, "layers that keep a state", spec.state_bytes() > 0 or bool(keys.raw.get("layer_types"))),
+        (_STATES, "layers that keep a state", listed or spec.state_bytes() > 0 or bool(keys.raw.get("layer_types"))),
     ):
         for name in names:
             value = keys.raw.get(name)

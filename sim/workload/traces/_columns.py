@@ -375,7 +375,9 @@ def coded(values: Any) -> tuple[NDArray[np.int64], list[Any]]:
 
 
 def _label(value: Any, none: int) -> int:
-    if value is None or value != value or value == "":
+    if isinstance(value, str):
+        return number_of(value) if value else none
+    if value is None or value != value:
         return none
     small = isinstance(value, int | float | np.number) and 0 <= value < content.NUMBERS and value == int(value)
     return int(value) if small else number_of(str(value))
