@@ -55,11 +55,14 @@ if TYPE_CHECKING:  # what a field of such a Numba type holds
     i8ss: TypeAlias = i8s
     i4ss: TypeAlias = i4s
     f8sss: TypeAlias = f8s
+    i8x: TypeAlias = i8s
+    i4x: TypeAlias = i4s
 else:
     f8, i8, i4, i1, b1 = numba.float64, numba.int64, numba.int32, numba.int8, numba.boolean
     f8s, i8s, i4s, i1s = f8[::1], i8[::1], i4[::1], i1[::1]
     f8ss, i8ss, i4ss = f8[:, ::1], i8[:, ::1], i4[:, ::1]
     f8sss = f8[:, :, ::1]
+    i8x, i4x = i8[:], i4[:]  # columns of a matrix
 
 
 @typing.overload

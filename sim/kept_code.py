@@ -44,12 +44,12 @@ def _source_digest() -> str:
     root = Path(__file__).resolve().parent
     digest = hashlib.sha256(f"{numba.__version__} {sys.version}".encode())
     for path in sorted(root.rglob("*.py")):
-        if path.relative_to(root).parts[0] in _COMPILED_ROOMS:
+        if path.relative_to(root).as_posix().startswith(_COMPILED_ROOMS):
             digest.update(str(path.relative_to(root)).encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 
 
-_COMPILED_ROOMS = ("jit.py", "kept_code.py", "ledger.py", "lean.py", "cost", "engine")
+_COMPILED_ROOMS = ("jit.py", "kept_code.py", "ledger.py", "lean.py", "rules.py", "cost/", "engine/", "policy/rules/")
 
 
 def _set_cache_folder() -> None:

@@ -88,12 +88,13 @@ class EngineState(SlotColumns):
     horizon: (
         f8  # when something told from outside takes effect: an idle scheduler decides then, strokes of equal steps end before
     )
+    sleep: f8  # seconds after a decision without work, where an engine looks again and again; 0: it does not
     multi_step: b1  # advance unchanged decode steps in one stroke
     more: b1  # set by plan(): with a free place in the pipeline, plan again at once
     stall: f8  # seconds by which the batch just planned is longer, for KV that it loads or saves (`sim.engine.tiers`)
     stall_layers: i8  # 0: before or after it; else its KV is loaded layer by layer, so many of them, while it computes
     stalled: f8  # by how much steps were longer for that, since the start
-    hint: i8  # steps after the current one in which surely nothing finishes (a lower bound, for lazy fleets)
+    hint: i8  # steps after the current one in which surely nothing finishes (a lower bound, for lazy fleets); −1: it only looks
     # -- the API server before the engine: see `loop.accept`
     front_serial: f8  # seconds per request, 0: requests reach the engine as they come
     front_open: f8  # when the latest round of its event loop began
@@ -165,6 +166,7 @@ def init_engine(s, replica, rec, cost, depth, rows, stages, slots):
     s.at_plan = False
     s.wake = INF
     s.horizon = INF
+    s.sleep = 0.0
     s.multi_step = True
     s.more = False
     s.stall = 0.0

@@ -12,10 +12,15 @@ _STARTS: Final = 1 << 15
 """Of a content id's 60 bits (`sim.workload.content`): the text's number, the number of the start above it."""
 
 
+def shift_of(start: int) -> int:
+    """What is added to the content ids."""
+    return (start % _STARTS) << _TEXT_BITS
+
+
 def unseen(block: RequestBlock, row: int, start: int) -> tuple[Any, int]:
     """The request as (block, row) for an engine that was started ``start`` times before: its texts are new there, equal among themselves."""
     if start == 0 or not block.span_id.size:
         return block, row
     one = block[row : row + 1]
-    shift = (start % _STARTS) << _TEXT_BITS
+    shift = shift_of(start)
     return replace(one, span_id=one.span_id + shift, out_content=one.out_content + shift), 0

@@ -113,6 +113,7 @@ class OpenClients(Clients):
         self._row = 0
         self._arrivals: list[float] = []
         self._ahead = False
+        self._started = True  # False: stations behind have not said yet what they wait for
 
     def start(self) -> None:
         """Whole blocks where everybody takes them, else one request after the other."""
@@ -120,7 +121,9 @@ class OpenClients(Clients):
         if self.then.by_blocks and not self.asks:
             self._next_of_blocks()
         else:
+            self._started = False
             self._go()
+            self._started = True
 
     def labels(self) -> dict[str, Values]:
         """As the traffic says."""
@@ -160,7 +163,7 @@ class OpenClients(Clients):
     def _send_ahead(self, row: int) -> int:
         """All requests from ``row`` on that come before the next event; returns the first that does not."""
         block = self._block
-        limit = min(self._clock.peek(), self._until)
+        limit = min(self._clock.peek(), self._until) if self._started else self._clock.now
         end = max(int(np.searchsorted(block.arrival_s, limit)), row + 1)
         self.then.arrive_ahead(block, row, end, self._base)
         self.sent += end - row

@@ -28,6 +28,7 @@ class Dispatch(Station):
         super().__init__()
         self._clock, self._router, self._view = clock, router, view
         self._turn = 0
+        self._choice: Any = None
         self.watches = (1 | 2) if router.hears else 0  # ends and first tokens
         router.setup(view.facts)
 
@@ -38,8 +39,20 @@ class Dispatch(Station):
 
     @property
     def ahead(self) -> bool:
-        """A router whose rule compiled code knows, and engines that compiled code runs."""
-        return known_rule(self._router) and self.then.ahead
+        """A router with a rule in compiled code, and engines that compiled code runs."""
+        if self.watches or not self.then.ahead:
+            return False
+        rule = rule_of(self._router)
+        if rule is None:
+            return False
+        if self._choice is None:
+            from sim.fleet.ahead import Choice
+
+            everybody = range(self._view.replicas)
+            self._choice = Choice(
+                rule, self._router.rng, lambda: getattr(self._router, "numbers", everybody), lambda: self._view.outstanding
+            )
+        return True
 
     def renew(self, rng: np.random.Generator) -> None:
         """The router is started anew: it knows nothing."""
@@ -67,7 +80,12 @@ class Dispatch(Station):
 
     def arrive(self, request: Request) -> bool:
         """To the router's choice; False if it has none."""
-        replica = self._router.choose(self._view, request.block, request.row)
+        if self._choice is not None:
+            if not in_service(self._router, self._view.replicas):
+                return False
+            replica = self._choice.one(request.block, request.row, self._view.now)
+        else:
+            replica = self._router.choose(self._view, request.block, request.row)
         if replica < 0:
             return False
         self._submit(request, replica)
@@ -94,7 +112,7 @@ class Dispatch(Station):
 
     def arrive_ahead(self, block: RequestBlock, lo: int, hi: int, first: int) -> None:
         """By the router's rule."""
-        self.then.submit_ahead(block, lo, hi, first, self._router.fewest(hi - lo))
+        self.then.submit_ahead(block, lo, hi, first, self._choice)
 
     def arrive_block(self, block: RequestBlock, first: int) -> None:
         """The router says where each row goes."""
@@ -127,8 +145,11 @@ def in_service(router: Router, replicas: int) -> Sequence[int]:
     return range(replicas) if numbers is None else numbers
 
 
-def known_rule(router: Router) -> bool:
-    """Whether all that a router does is `Router.fewest`: of the class that also has its `choose`, as who overrides that alone wants to be asked."""
+def rule_of(router: Router) -> Any:
+    """The router's rule, of the class that also has its `choose`, as who overrides that alone wants to be asked; None: there is none."""
+    router = router.inner if isinstance(router, Members) else router
     of = type(router)
-    rule = next(c for c in of.__mro__ if "fewest" in vars(c))
-    return "choose" in vars(rule) and next(c for c in of.__mro__ if "choose" in vars(c)) is rule and router.interval is None
+    owner = next(c for c in of.__mro__ if "rule" in vars(c))
+    if "choose" not in vars(owner) or next(c for c in of.__mro__ if "choose" in vars(c)) is not owner:
+        return None
+    return router.rule()

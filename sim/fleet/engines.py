@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.engine.order import stretch
-from sim.fleet.caches import unseen
+from sim.fleet.caches import shift_of, unseen
 from sim.fleet.clock import Clock
 from sim.fleet.kept import Kept
 from sim.fleet.request import Request
@@ -48,6 +48,7 @@ class Engines(Station):
         self.taken = [0] * len(self.groups)
         """Requests that went to each pool, one by one."""
         self._starts = [0] * len(self.pool_of)
+        self._shifts = np.zeros(len(self.pool_of), np.int64)
         self._first_row = np.cumsum([0, *(g.n * g.ranks for g in groups)]).tolist()  # results are by rank
         self._there: dict[int, Request] = {}
         self._came: dict[int, float] = {}  # requests that were kept before the engines: when they left their clients
@@ -97,6 +98,7 @@ class Engines(Station):
     def restarted(self, replica: int) -> None:
         """A new process with an empty cache has taken the replica's place."""
         self._starts[replica] += 1
+        self._shifts[replica] = shift_of(self._starts[replica])
 
     def as_seen(self, replica: int, block: Any, row: int) -> tuple[Any, int]:
         """The request as (block, row) with texts that are new to a replica that was restarted."""
@@ -170,12 +172,12 @@ class Engines(Station):
                     continue
             group.submit_routed(mine, columns, spans, first)
 
-    def submit_ahead(self, block: Any, lo: int, hi: int, first: int, rule: Any) -> None:
+    def submit_ahead(self, block: Any, lo: int, hi: int, first: int, choice: Any) -> None:
         """Advance, choose, submit in one compiled call."""
         from sim.fleet.ahead import send_ahead
 
         self.taken[0] += hi - lo
-        send_ahead(self.groups[0], block, lo, hi, first, float(self.clock.now), rule)
+        send_ahead(self.groups[0], block, lo, hi, first, float(self.clock.now), choice, self._shifts)
 
     # -- running
 

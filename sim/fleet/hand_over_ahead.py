@@ -1,8 +1,8 @@
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, misc"
 """Requests between prefill and decode pools up to the next event of the world, in one compiled call: advance, choose, hand over, carry.
 
-What `sim.fleet.disaggregation.HandOvers` does at each outcome, in the same order and with the same numbers, where both routers follow rules that
-compiled code knows and nobody else acts: no clients that wait, no scaling, no faults, no engine that gives requests back.
+What `sim.fleet.disaggregation.HandOvers` does at each outcome, in the same order and with the same numbers, where both routers have rules in
+compiled code and nobody else acts: no clients that wait, no scaling, no faults, no engine that gives requests back.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from sim.engine.hand_over import kv_arrived, release_kept
 from sim.engine.loop import accept, outlook
 from sim.engine.order import advance
 from sim.engine.seam import F8, I8, Columns, Spans
-from sim.fleet.ahead import fewest, take_turn
 from sim.jit import inline, kernel
 from sim.ledger import ALLOCATED, CHUNK_DONE, FINISHED, HAND_OVER, REMOTE_KV, WATCH_CHUNKS
+from sim.rules import Seen, ask
 
 NAN: Final = np.nan
 
 # columns of `Window.journey`
 P, D, P_SLOT, D_SLOT, NEED, SENT, OPEN, WIDTH = range(8)
 # entries of `Book.at`
-ROW, OUTCOME, OUTCOMES, LEFT, DRAWN, ROOM, ROOM_ROW, TIMES, USES, SENDS, AT_WIDTH = range(11)
+ROW, OUTCOME, OUTCOMES, LEFT, SIDE, ROOM, ROOM_ROW, TIMES, USES, SENDS, AT_WIDTH = range(11)
 # what a call ends with
-DONE, NO_ROOM, MORE_OUTCOMES, NO_DRAWS, REFUSED, FULL = range(6)
+DONE, NO_ROOM, MORE_OUTCOMES, NO_MEMORY, REFUSED, FULL = range(6)
 
 
 class Who(NamedTuple):
@@ -54,15 +54,14 @@ class Window(NamedTuple):
     journey: I8  # [row, WIDTH]
 
 
-class Draws(NamedTuple):
-    """The rules of the routers (`sim.policy.router.Fewest`): of P by row of the block, of D in the order of asking."""
+class Choosers(NamedTuple):
+    """The rules of the routers (`sim.rules`) of either side: where they are, their memory, and what they see of the window's rows."""
 
-    p: I8
-    p_turn: I8
-    d: I8
-    d_turn: I8
-    p_loads: I8  # room for the loads of either side
-    d_loads: I8
+    rule: I8  # [2]
+    p_memory: I8
+    d_memory: I8
+    p_seen: Seen
+    d_seen: Seen
 
 
 class Book(NamedTuple):
@@ -78,28 +77,19 @@ class Book(NamedTuple):
 
 
 @inline
-def _choose(recorders, who, members, loads, drawn, at, turn):
-    """The choice of `sim.policy.router.Fewest`, as a replica. ``loads``: room to look at all in turn, or at the candidates."""
-    if drawn.shape[1] > 0:
-        for j in range(drawn.shape[1]):
-            r = members[drawn[at, j]]
-            loads[drawn[at, j]] = recorders[who.pool[r]].outstanding[who.number[r]]
-    else:
-        for k in range(members.size):
-            loads[k] = recorders[who.pool[members[k]]].outstanding[who.number[members[k]]]
-    place = fewest(loads, drawn, at, turn)
-    take_turn(drawn, turn, place, members.size)
-    return members[place]
-
-
-@inline
-def _choose_decode(recorders, who, window, draws, book, row):
-    """The decode replica of a request, if it has none; False if draws have run out."""
-    if window.journey[row, D] < 0:
-        if draws.d.shape[1] > 0 and book.at[DRAWN] == draws.d.shape[0]:
-            return False
-        window.journey[row, D] = _choose(recorders, who, who.d, draws.d_loads, draws.d, book.at[DRAWN], draws.d_turn)
-        book.at[DRAWN] += 1
+def _choose(recorders, who, window, choosers, book, row, now, side):
+    """The replica of a request on a side (`P`, `D`), if it has none; False if the rule needs more memory."""
+    if window.journey[row, side] >= 0:
+        return True
+    members = who.p if side == P else who.d
+    seen = choosers.p_seen if side == P else choosers.d_seen
+    for k in range(members.size):
+        seen.outstanding[k] = recorders[who.pool[members[k]]].outstanding[who.number[members[k]]]
+    place = ask(choosers.rule[side], choosers.p_memory if side == P else choosers.d_memory, seen, row, now)
+    if place < 0:
+        book.at[SIDE] = side
+        return False
+    window.journey[row, side] = members[place]
     return True
 
 
@@ -182,7 +172,7 @@ def _row_of(window, number):
 
 
 @inline
-def _happened(states, keys, recorders, who, window, draws, wires, book, i):
+def _happened(states, keys, recorders, who, window, choosers, wires, book, i):
     """One outcome. Anything but `DONE`: nothing has happened, it is to be tried again."""
     t, number, g, kind, slot, value = (
         book.times[i],
@@ -222,8 +212,8 @@ def _happened(states, keys, recorders, who, window, draws, wires, book, i):
         if decode_first:
             _carry(states, keys, who, window, wires, book, row, number, NAN, t, j[NEED] - j[SENT])
             return DONE
-        if not _choose_decode(recorders, who, window, draws, book, row):
-            return NO_DRAWS
+        if not _choose(recorders, who, window, choosers, book, row, t, D):
+            return NO_MEMORY
         if not _put(states, keys, who, window, book, row, True, t):
             return NO_ROOM
     else:
@@ -235,22 +225,21 @@ def _happened(states, keys, recorders, who, window, draws, wires, book, i):
 
 
 @inline
-def _begin(states, keys, recorders, who, window, draws, book, row, t, at):
-    """The request of a row comes, at ``t``; it is number ``at`` among those that P's router has drawn for."""
-    j = window.journey[row]
-    if j[P] < 0:
-        j[P] = _choose(recorders, who, who.p, draws.p_loads, draws.p, at, draws.p_turn)
-    if who.protocol[1] and not _choose_decode(recorders, who, window, draws, book, row):
-        return NO_DRAWS
+def _begin(states, keys, recorders, who, window, choosers, book, row, t):
+    """The request of a row comes, at ``t``."""
+    if not _choose(recorders, who, window, choosers, book, row, t, P):
+        return NO_MEMORY
+    if who.protocol[1] and not _choose(recorders, who, window, choosers, book, row, t, D):
+        return NO_MEMORY
     if not _put(states, keys, who, window, book, row, who.protocol[0] != 0, t):
         return NO_ROOM
-    j[OPEN] = 1
+    window.journey[row, OPEN] = 1
     return DONE
 
 
 @kernel
-def run(states, keys, recorders, who, window, draws, wires, book, lo, hi, until):
-    """Rows [``book.at[ROW]``, ``hi``) of the window, each at its time; without rows (``lo`` = ``hi``) on to ``until``. Draws of P begin with row ``lo``.
+def run(states, keys, recorders, who, window, choosers, wires, book, lo, hi, until):
+    """Rows [``book.at[ROW]``, ``hi``) of the window, each at its time; without rows (``lo`` = ``hi``) on to ``until``.
 
     Returns `DONE`, or what is lacking to go on.
     """
@@ -259,7 +248,7 @@ def run(states, keys, recorders, who, window, draws, wires, book, lo, hi, until)
         while at[OUTCOME] < at[OUTCOMES]:
             if at[TIMES] + 2 > book.stages.shape[0] or at[USES] + 2 > book.uses.shape[0] or at[SENDS] + 1 > book.waits.size:
                 return FULL
-            code = _happened(states, keys, recorders, who, window, draws, wires, book, at[OUTCOME])
+            code = _happened(states, keys, recorders, who, window, choosers, wires, book, at[OUTCOME])
             if code != DONE:
                 return code
             at[OUTCOME] += 1
@@ -279,7 +268,7 @@ def run(states, keys, recorders, who, window, draws, wires, book, lo, hi, until)
             continue
         if row == hi:
             return DONE
-        code = _begin(states, keys, recorders, who, window, draws, book, row, t, row - lo)
+        code = _begin(states, keys, recorders, who, window, choosers, book, row, t)
         if code != DONE:
             return code
         at[ROW] = row + 1

@@ -10,18 +10,17 @@ import numpy as np
 
 from sim.engine.group import EngineGroup
 from sim.engine.hand_over import Sides
-from sim.engine.seam import F8, I8, Group
+from sim.engine.seam import F8, Group
 from sim.engine.sides import HandOver
-from sim.fleet.dispatch import known_rule
+from sim.fleet.dispatch import rule_of
 from sim.fleet.engines import JoinedEngines
 from sim.fleet.hand_over_ahead import (
     AT_WIDTH,
     D_SLOT,
     DONE,
-    DRAWN,
     MORE_OUTCOMES,
     NEED,
-    NO_DRAWS,
+    NO_MEMORY,
     NO_ROOM,
     OPEN,
     OUTCOME,
@@ -32,19 +31,21 @@ from sim.fleet.hand_over_ahead import (
     ROW,
     SENDS,
     SENT,
+    SIDE,
     TIMES,
     USES,
     WIDTH,
     Book,
+    Choosers,
     D,
-    Draws,
     Who,
     Window,
     run,
 )
 from sim.fleet.journey import SideColumns
 from sim.fleet.kv_links import Ports
-from sim.policy.router import Fewest, ReplicaFacts, Router
+from sim.policy.router import ReplicaFacts, Router
+from sim.rules import seen_of, source_of
 from sim.workload.table import RequestBlock
 
 
@@ -65,7 +66,9 @@ class Flow:
         ports: Ports,
     ) -> None:
         groups = engines.groups
-        self._joined, self._groups, self._routers, self._ports = engines.joined, groups, routers, ports
+        self._joined, self._groups, self._ports = engines.joined, groups, ports
+        self._rules = [rule_of(r) for r in routers]
+        self._sources = [source_of(r.rng) for r in routers]
         pool = np.array([g for g, group in enumerate(groups) for _ in range(group.n)])
         first = np.cumsum([0, *(g.n for g in groups)])[:-1]
         sides = [np.array(side, np.int64) for side in members]
@@ -92,19 +95,13 @@ class Flow:
         self._block: Any = None
         self._rows: Any = None  # the block with the rows kept from those before
         self._window: Any = None
-        self._draws = Draws(
-            *rule_arrays(routers[0].fewest(0)),
-            *rule_arrays(routers[1].fewest(0)),
-            *(np.zeros(len(side), np.int64) for side in sides),
-        )
+        self._choosers: Any = None
         self._stages: list[F8] = []
 
     def send(self, block: RequestBlock, lo: int, hi: int, first: int) -> None:
         """Rows [lo, hi) of a block, each at its time; its first row is number ``first``."""
         if block is not self._block:
             self._renew(block, first)
-        rule = self._routers[0].fewest(hi - lo)
-        self._draws = self._draws._replace(**dict(zip(("p", "p_turn"), rule_arrays(rule), strict=True)))
         kept = int(self._window.kept[0])
         self._book.at[ROW] = kept + lo
         self._go(kept + lo, kept + hi, inf)
@@ -135,12 +132,17 @@ class Flow:
             journey = np.concatenate([self._window.journey[on], journey])
         self._block, self._rows = block, rows
         self._window = Window(numbers, np.array([kept]), *SideColumns().of(rows), rows.spans, journey)
+        seen = []
+        for rule, source, side in zip(self._rules, self._sources, (self._who.p, self._who.d), strict=True):
+            rule.prepare(rows, 0, len(rows))
+            seen.append(seen_of(np.zeros(len(side), np.int64), np.arange(len(side)), rows, source))
+        self._choosers = Choosers(np.array([r.address for r in self._rules], np.int64), *(r.table for r in self._rules), *seen)
 
     def _go(self, lo: int, hi: int, until: float) -> None:
         joined, book = self._joined, self._book
         while True:
             code = run(
-                joined.states, joined.keys, joined.recorders, self._who, self._window, self._draws, self._wires, book, lo, hi, until
+                joined.states, joined.keys, joined.recorders, self._who, self._window, self._choosers, self._wires, book, lo, hi, until
             )  # fmt: skip
             if code == DONE:
                 break
@@ -148,10 +150,10 @@ class Flow:
                 r = int(book.at[ROOM])
                 place = np.array([self._who.number[r]], np.int32)
                 self._groups[self._who.pool[r]]._grow(place, self._window.spans, int(book.at[ROOM_ROW]))
-            elif code == NO_DRAWS:
-                rule = self._routers[1].fewest(self.NOTES)
-                self._draws = self._draws._replace(**dict(zip(("d", "d_turn"), rule_arrays(rule), strict=True)))
-                book.at[DRAWN] = 0
+            elif code == NO_MEMORY:
+                short = int(book.at[SIDE])
+                self._rules[short].grow()
+                self._choosers = self._choosers._replace(**{("p_memory", "d_memory")[short]: self._rules[short].table})
             elif code == MORE_OUTCOMES:
                 size = 2 * int(book.at[OUTCOMES])
                 book = self._book = book._replace(times=np.empty(size), rows=np.empty((size, 6), np.int64))
@@ -175,16 +177,12 @@ class Flow:
         book.at[[TIMES, USES, SENDS]] = 0
 
 
-def rule_arrays(rule: Fewest | None) -> tuple[I8, I8]:
-    """Candidates and turn."""
-    assert rule is not None
-    return rule.drawn, rule.turn
-
-
 def known(protocol: HandOver, routers: Sequence[Router], groups: Sequence[Group]) -> bool:
-    """Whether compiled code can do it all: rules that it knows on either side, and a protocol whose requests never come back."""
+    """Whether compiled code can do it all: routers with rules on either side, and a protocol whose requests never come back."""
     return (
         not (protocol.returns or protocol.first_token == "prefill" or routers[0].whole)
-        and all(known_rule(r) and type(r).reached is Router.reached for r in routers)
+        and all(
+            r.interval is None and not r.hears and type(r).reached is Router.reached and rule_of(r) is not None for r in routers
+        )
         and all(isinstance(g, EngineGroup) and Sides.playable(g) for g in groups)
     )

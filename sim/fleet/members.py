@@ -76,6 +76,11 @@ class Members(Router):
         self.gateway, self.migration, self.recovery = router.gateway, router.migration, router.recovery
 
     @property
+    def inner(self) -> Router:
+        """Who chooses among them."""
+        return self._router
+
+    @property
     def seen(self) -> Serving:
         """What the router sees: those that serve."""
         return self._seen

@@ -29,6 +29,7 @@ from sim.ledger import PARTS
 from sim.metrics.scaling import Life, Pool, Scaling
 from sim.policy.scaler import Fleet, Scaler
 from sim.streams import stream
+from sim.workload.table import RequestBlock
 
 _LOOK: Final = 0.1
 """Seconds between two looks at whether a draining replica is empty."""
@@ -115,6 +116,19 @@ class Elastic(Station):
         self.held[request.number] = request
         self.waited += 1
         return True
+
+    @property
+    def ahead(self) -> bool:
+        """Who serves changes at events only."""
+        return self.then.ahead
+
+    def arrive_ahead(self, block: RequestBlock, lo: int, hi: int, first: int) -> None:
+        """On, or into the room."""
+        if self.open or not self._room:
+            self.then.arrive_ahead(block, lo, hi, first)
+            return
+        for row in range(lo, hi):
+            self.arrive(Request(block, row, first + row, float(block.arrival_s[row])))
 
     def withdraw(self, request: Request) -> bool:
         """Out of the room."""

@@ -77,9 +77,9 @@ class Station:
         """Rows [lo, hi) of a block, each at its time; nothing else of the world happens until then. Only asked where `ahead`."""
         self.then.arrive_ahead(block, lo, hi, first)
 
-    def submit_ahead(self, block: RequestBlock, lo: int, hi: int, first: int, rule: object) -> None:
-        """The same, each to the replica that ``rule`` (a `sim.policy.router.Fewest`) names then."""
-        self.then.submit_ahead(block, lo, hi, first, rule)
+    def submit_ahead(self, block: RequestBlock, lo: int, hi: int, first: int, choice: object) -> None:
+        """The same, each to the replica that ``choice`` (a `sim.fleet.ahead.Choice`) names then."""
+        self.then.submit_ahead(block, lo, hi, first, choice)
 
     def withdraw(self, request: Request) -> bool:
         """The client of a request has gone, now. Who keeps requests drops it without a word: True, no outcome will come; an engine sends one."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ from sim.guard import Guard
 from sim.policy import answers
 from sim.policy.recovery import Recovery
 from sim.policy.requests import Requests
+
+if TYPE_CHECKING:
+    from sim.rules import Rule
 
 
 class Snapshot(Protocol):
@@ -70,16 +73,6 @@ class Relocation:
     destination: int
 
 
-class Fewest(NamedTuple):
-    """A choice that compiled code can make: of the candidates of each request the first with the fewest requests outstanding.
-
-    ``drawn``: i8[rows, candidates]. Without candidates all replicas are, beginning with ``turn[0]`` (i8[1]), which is then the one after the choice.
-    """
-
-    drawn: NDArray[np.int64]
-    turn: NDArray[np.int64]
-
-
 class RouterParams(BaseModel):
     """Base of a router's settings."""
 
@@ -116,6 +109,8 @@ class Router(ABC):
     migration: Any = None
     """Settings of live migration (`sim.fleet.migration.MigrationParams`); None: running requests stay."""
 
+    _compiled: Rule | None = None
+
     def __init__(self, params: RouterParams, replicas: int, rng: np.random.Generator) -> None:
         self.params = params
         self.replicas = replicas
@@ -125,10 +120,11 @@ class Router(ABC):
         """i4[n]: the replica of each row of a request block. Only asked of stateless routers."""
         raise NotImplementedError
 
-    def fewest(self, rows: int) -> Fewest | None:
-        """The rule by which the next ``rows`` requests are routed, where `choose` is nothing else; they count as chosen. None: `choose` is asked.
+    def rule(self) -> Rule | None:
+        """`choose` in compiled code, for runs in which nobody else acts: whole stretches of requests are then routed in one call. None: there is none.
 
-        Only asked of the class that also has `choose`: who overrides that alone is asked as ever.
+        Each call answers with the same one. It has a memory of its own, which `members` and `poll` keep as they keep that of `choose`; a run asks one
+        of the two, always. Only asked of the class that also has `choose`: who overrides that alone is asked as ever.
         """
         return None
 

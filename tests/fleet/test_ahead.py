@@ -1,4 +1,4 @@
-"""Routing by load in compiled code is routing by load: the same bytes as a router that is asked at every arrival."""
+"""Routing by a rule in compiled code: the same bytes as a router that is asked at every arrival."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import pytest
 
 import sim
 from sim.fleet.disaggregation import HandOvers
+from sim.fleet.dispatch import Dispatch
+from sim.fleet.engines import Engines
 from sim.fleet.hand_over_flow import Flow
 from sim.fleet.routers import make_router
 from sim.fleet.wiring import wire
 from sim.policy.routing.least_outstanding import LeastOutstanding
 from sim.policy.routing.power_of_two import PowerOfTwo
-from sim.registry import lookup
 from sim.streams import stream
 from sim.study.single import Prepared
 from tests.laws.bench import group, traffic
@@ -75,26 +76,72 @@ def test_a_burst_that_needs_room_again_and_again() -> None:
         "traffic.closed_loop={concurrency: 3}",
         "deployment.dp=2",
         "router=llumnix",
-        "scaling={name: eas, max: 3, targets: {qps: 9}}",
     ],
 )
 def test_whoever_else_acts_turns_it_off(override: str) -> None:
     given = ("traffic.synthetic.requests=20", "deployment.replicas=2", "router=least_outstanding", override)
     s = Prepared(sim.load("quickstart", given))
-    plans = s.scaling.grown(s.plans) if s.scaling is not None else s.plans
-    routers = [make_router(s.scenario.router, sum(p.replicas for p in plans), 0)]
-    groups = [p.build(0, 1.0, (64, 1e-4, 8.0)) for p in plans]
-    world = wire(groups, routers, s.traffic, plans=plans, scaling=s.scaling)
+    routers = [make_router(s.scenario.router, sum(p.replicas for p in s.plans), 0)]
+    groups = [p.build(0, 1.0, (64, 1e-4, 8.0)) for p in s.plans]
+    world = wire(groups, routers, s.traffic, plans=s.plans)
     assert not (world.stations[1].ahead and not world.clients.asks)
     world.run()
     assert world.finished == 20
 
 
-def test_draws_in_one_go_are_the_draws_one_by_one() -> None:
-    cls = lookup("router", "power_of_two")
-    one, all_ = (cls(cls.Params(), 1000, stream(3, "router")) for _ in range(2))
-    singly = [one.rng.integers(0, 1000, 2) for _ in range(999)]
-    assert all_.fewest(999).drawn.tolist() == [list(map(int, d)) for d in singly]
+SCALED = """
+model: llama-3.1-8b
+traffic:
+  synthetic:
+    arrival: {process: stages, stages: [{rate: 15/s, duration: 15s}, {rate: 0.05/s, duration: 40s}, {rate: 15/s, duration: 15s}]}
+    lengths: {kind: lognormal, prompt_tokens: {mean: 500, cv: 0.6}, output_tokens: {mean: 60, cv: 0.6}}
+    sessions: {turns: 4, think_time: 1s, max_context: 8000}
+deployment: {accelerator: h100-sxm, replicas: 3, engine: {name: vllm, max_model_len: 16384}}
+router: ROUTER
+scaling:
+  SCALER
+  max: 6
+  targets: {qps: 14/s}
+  window: 2s
+  interval: 2s
+  startup: {provision: 1s, image: 1s, load_bandwidth: 100 GB, warmup: 1s}
+"""
+
+
+@pytest.mark.parametrize(
+    ("router", "least"),
+    [
+        ("least_outstanding", 0),
+        ("{name: sglang_router, version: smg-1.13, balance_abs_threshold: 4}", 1),
+        ("{name: vllm_router, policy: power_of_two}", 1),
+        ("{name: production_stack, routing_logic: session}", 0),
+        ("nginx", 1),
+    ],
+)
+def test_before_a_fleet_that_scales(router: str, least: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also replicas that come back with an empty cache, requests that wait while none serves, and routers that poll."""
+    scaler = (
+        "name: hpa\n  scale_down_stabilization: 4s"
+        if least
+        else "name: eas\n  min: 0\n  scale_in_stabilization: 2s\n  scale_to_zero_grace: 3s"
+    )
+    made = Prepared(sim.loads(SCALED.replace("ROUTER", router).replace("SCALER", scaler)))
+    found = []
+    for asked in (False, True):
+        with monkeypatch.context() as patch:
+            calls, again = [], []  # type: ignore[var-annotated]
+            arrive, restarted = Dispatch.arrive, Engines.restarted
+            patch.setattr(Dispatch, "arrive", lambda self, request, a=arrive, c=calls: c.append(0) or a(self, request))
+            patch.setattr(Engines, "restarted", lambda self, k, r=restarted, c=again: c.append(0) or r(self, k))
+            if asked:
+                patch.setattr(Dispatch, "ahead", property(lambda self: False))
+            found.append(made.run())
+        assert again, "replicas came back"
+        assert len(calls) == len(found[-1].requests) if asked else len(calls) < 60, "those that waited in the room"
+    a, b = found
+    assert a.requests.to_csv() == b.requests.to_csv()
+    assert a.summary.as_dict() == b.summary.as_dict()
+    assert a.timeseries.to_csv() == b.timeseries.to_csv()
 
 
 PAIRS = """
@@ -130,7 +177,7 @@ def test_pools_with_roles(engine: str, p: int, d: int, router: str, blocks: int,
             calls: list[int] = []
             arrive = HandOvers.arrive
             patch.setattr(HandOvers, "arrive", lambda self, request, a=arrive, c=calls: c.append(0) or a(self, request))
-            patch.setattr(Flow, "NOTES", 8)  # notes are emptied, and draws renewed, again and again
+            patch.setattr(Flow, "NOTES", 8)  # notes are emptied again and again
             if asked:
                 patch.setattr(HandOvers, "ahead", False)
             found.append(made.run())

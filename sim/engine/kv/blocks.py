@@ -5,16 +5,19 @@ Which physical block a request gets decides nothing, so a block without a hash i
 block that carries a hash (``e_key``), or, for many blocks that nobody can ask for, a *run* of them (``e_key`` 0, ``e_ref`` = how many).
 The free queue is: ``fresh`` blocks without a hash at the front, then a list of entries in the order in which they were given back.
 With caching off there are only two counters.
+
+All that is known of an entry lies side by side in one row (half a line of the processor's cache), and the table has a part of each key beside its
+entry: what many replicas keep does not fit into the caches, and each line that has to be fetched costs more than all that is done with it.
 """
 
 import numpy as np
 
 from sim.engine.borrow import keep
-from sim.engine.kv.probing import close_gap
-from sim.engine.state import grown
-from sim.jit import b1, i4s, i8, i8s, inline, kernel, new, struct
+from sim.jit import b1, i4s, i4ss, i4x, i8, i8x, inline, kernel, new, struct
 
 _FIRST = 1024  # entries to begin with: a replica that caches little takes little memory
+_ROW = 8  # i4 per entry: two for the key, the six others
+_LOW = 0x7FFFFFFF  # bits of a key that the table keeps
 
 
 @struct
@@ -27,17 +30,43 @@ class BlockPool:
     lifo: b1  # blocks without a hash go back to the front of the queue (else to its end)
     fresh: i8
     evicted: i8  # cached blocks whose content was lost, since the start
-    e_key: i8s
-    e_ref: i4s  # requests that hold the block; of a run: its blocks
-    e_next: i4s  # free list, front first
-    e_prev: i4s
-    d_next: i4s  # blocks with the same hash, oldest first
-    d_prev: i4s
-    d_last: i4s  # of the oldest: the newest
+    entries: i4ss  # the rows, of which the following are the columns
+    e_key: i8x
+    e_ref: i4x  # requests that hold the block; of a run: its blocks
+    e_next: i4x  # free list, front first
+    e_prev: i4x
+    d_next: i4x  # blocks with the same hash, oldest first
+    d_prev: i4x
+    d_last: i4x  # of the oldest: the newest
     n_spare: i8
     spare: i4s
     mask: i8
-    t_head: i4s  # hash table, open addressing: oldest entry with a key, 0: empty
+    t_head: i4x  # hash table, open addressing: oldest entry with a key, 0: empty
+    t_low: i4x  # low bits of its key
+
+
+@inline
+def _set_entries(b, entries):
+    """The columns of these rows."""
+    own = keep(b)
+    own.entries = entries
+    own.e_key = entries.view(np.int64)[:, 0]
+    own.e_ref = entries[:, 2]
+    own.e_next = entries[:, 3]
+    own.e_prev = entries[:, 4]
+    own.d_next = entries[:, 5]
+    own.d_prev = entries[:, 6]
+    own.d_last = entries[:, 7]
+
+
+@inline
+def _set_table(b, size):
+    """An empty table of so many places, a power of two."""
+    own = keep(b)
+    table = np.zeros((size, 2), np.int32)
+    own.t_head = table[:, 0]
+    own.t_low = table[:, 1]
+    b.mask = size - 1
 
 
 @kernel
@@ -51,13 +80,7 @@ def new_block_pool(blocks, caching, lifo):
     b.fresh = blocks
     b.evicted = 0
     n = min(blocks + 2, _FIRST) if caching else 2
-    b.e_key = np.zeros(n, np.int64)
-    b.e_ref = np.zeros(n, np.int32)
-    b.e_next = np.zeros(n, np.int32)
-    b.e_prev = np.zeros(n, np.int32)
-    b.d_next = np.zeros(n, np.int32)
-    b.d_prev = np.zeros(n, np.int32)
-    b.d_last = np.zeros(n, np.int32)
+    _set_entries(b, np.zeros((n, _ROW), np.int32))
     b.spare = np.empty(n, np.int32)
     for i in range(n - 1):
         b.spare[i] = n - 1 - i
@@ -65,8 +88,7 @@ def new_block_pool(blocks, caching, lifo):
     size = 8
     while size < 2 * n:
         size *= 2
-    b.mask = size - 1
-    b.t_head = np.zeros(size, np.int32)
+    _set_table(b, size)
     return b
 
 
@@ -76,29 +98,23 @@ def _more_entries(b):
     own = keep(b)
     old = b.e_key.size
     n = 2 * old
-    own.e_key = grown(b.e_key, n)
-    own.e_ref = grown(b.e_ref, n)
-    own.e_next = grown(b.e_next, n)
-    own.e_prev = grown(b.e_prev, n)
-    own.d_next = grown(b.d_next, n)
-    own.d_prev = grown(b.d_prev, n)
-    own.d_last = grown(b.d_last, n)
+    rows = np.zeros((n, _ROW), np.int32)
+    rows[:old] = b.entries
+    _set_entries(b, rows)
     own.spare = np.empty(n, np.int32)  # all in use: the stack is empty
     for i in range(old):
         b.spare[i] = n - 1 - i
     b.n_spare = old
-    size = 2 * b.t_head.size
-    table = np.zeros(size, np.int32)
-    mask = size - 1
-    for j in range(b.t_head.size):
-        e = b.t_head[j]
-        if e != 0:
-            i = b.e_key[e] & mask
-            while table[i] != 0:
+    heads, lows = b.t_head, b.t_low
+    _set_table(b, 2 * heads.size)
+    mask = b.mask
+    for j in range(heads.size):
+        if heads[j] != 0:
+            i = lows[j] & mask
+            while b.t_head[i] != 0:
                 i = (i + 1) & mask
-            table[i] = e
-    own.t_head = table
-    b.mask = mask
+            b.t_head[i] = heads[j]
+            b.t_low[i] = lows[j]
 
 
 @inline
@@ -124,9 +140,10 @@ def unlink_entry(b, e):
 def cached_block(b, key):
     """The oldest block with this hash, 0 if there is none."""
     i = key & b.mask
+    low = key & _LOW
     while True:
         e = b.t_head[i]
-        if e == 0 or b.e_key[e] == key:
+        if e == 0 or (b.t_low[i] == low and b.e_key[e] == key):
             return e
         i = (i + 1) & b.mask
 
@@ -151,12 +168,14 @@ def name_entry(b, e, key):
     b.d_prev[e] = 0
     b.d_last[e] = e
     i = key & b.mask
+    low = key & _LOW
     while True:
         oldest = b.t_head[i]
         if oldest == 0:
             b.t_head[i] = e
+            b.t_low[i] = low
             return
-        if b.e_key[oldest] == key:
+        if b.t_low[i] == low and b.e_key[oldest] == key:
             last = b.d_last[oldest]
             b.d_next[last] = e
             b.d_prev[e] = last
@@ -182,8 +201,10 @@ def forget_entry(b, e):
     before = b.d_prev[e]
     after = b.d_next[e]
     mask = b.mask
-    i = b.e_key[e] & mask
-    while b.e_key[b.t_head[i]] != b.e_key[e]:
+    key = b.e_key[e]
+    i = key & mask
+    low = key & _LOW
+    while b.t_low[i] != low or b.e_key[b.t_head[i]] != key:
         i = (i + 1) & mask
     if before != 0:
         b.d_next[before] = after
@@ -197,7 +218,19 @@ def forget_entry(b, e):
         b.d_last[after] = b.d_last[e]
         b.t_head[i] = after
         return
-    close_gap(b.t_head, b.e_key, i, 0)
+    # close the gap in the probe sequence
+    j = i
+    while True:
+        j = (j + 1) & mask
+        other = b.t_head[j]
+        if other == 0:
+            break
+        home = b.t_low[j] & mask
+        if ((j - home) & mask) >= ((j - i) & mask):
+            b.t_head[i] = other
+            b.t_low[i] = b.t_low[j]
+            i = j
+    b.t_head[i] = 0
 
 
 @inline

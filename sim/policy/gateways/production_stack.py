@@ -9,7 +9,7 @@ from sim.policy.gateways.prompts import Prompt
 from sim.policy.gateways.rings import Md5Ring
 
 CHUNK = 128
-_MOST_SETS = 1024
+MOST_SETS = 1024
 
 
 class RoundRobin:
@@ -21,7 +21,7 @@ class RoundRobin:
     def choose(self, urls: Sequence[str]) -> str:
         """The next one."""
         key = tuple(sorted(urls))
-        if key not in self._counters and len(self._counters) >= _MOST_SETS:
+        if key not in self._counters and len(self._counters) >= MOST_SETS:
             self._counters.clear()
         count = self._counters.get(key, 0)
         self._counters[key] = count + 1

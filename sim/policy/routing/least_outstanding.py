@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sim.policy.requests import Requests
-from sim.policy.router import Fewest, Router, RouterParams, Snapshot
+from sim.policy.router import Router, RouterParams, Snapshot
 from sim.registry import register
+
+if TYPE_CHECKING:
+    from sim.rules import Rule
 
 
 @register("router")
@@ -28,9 +32,15 @@ class LeastOutstanding(Router):
         super().members(numbers)
         self._turn[0] = 0
 
-    def fewest(self, rows: int) -> Fewest:
-        """All replicas, in turn."""
-        return Fewest(np.zeros((rows, 0), np.int64), self._turn)
+    def rule(self) -> Rule:
+        """The same turn."""
+        if self._compiled is None:
+            from sim.policy.rules.fewest import of_all
+            from sim.policy.rules.in_turn import Turn
+            from sim.rules import Rule
+
+            self._compiled = Rule(of_all, Turn(self._turn))
+        return self._compiled
 
     def choose(self, snapshot: Snapshot, block: Requests, row: int) -> int:
         """O(replicas), vectorised."""

@@ -7,7 +7,7 @@ by itself unless the upstream has a ``zone``. Not modelled: ``slow_start``.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -16,6 +16,9 @@ from sim.policy.recovery import NGINX
 from sim.policy.requests import Requests
 from sim.policy.router import Router, RouterParams, Snapshot
 from sim.registry import register
+
+if TYPE_CHECKING:
+    from sim.rules import Rule
 
 
 class NginxParams(RouterParams):
@@ -58,10 +61,30 @@ class Nginx(Router):
         self._numbers = list(numbers)
         for current in self._current:
             current.clear()
+        if self._compiled is not None:
+            self._compiled.replace(self._upstream())
 
     def _weight(self, number: int) -> int:
         weights = self.params.weights
         return max(weights[number], 0) if number < len(weights) else 1
+
+    def rule(self) -> Rule | None:
+        """Of one counter, without draws; see `sim.policy.rules.smooth`."""
+        if self.hears or self.params.method == "random two least_conn":
+            return None
+        if self._compiled is None:
+            from sim.policy.rules.smooth import smooth
+            from sim.rules import Rule
+
+            self._compiled = Rule(smooth, self._upstream())
+        return self._compiled
+
+    def _upstream(self) -> Any:
+        from sim.policy.rules.smooth import Upstream
+
+        weights = np.array([self._weight(k) for k in self._numbers], np.int64)
+        least = np.array([self.params.method == "least_conn"], np.int64)
+        return Upstream(weights, np.zeros_like(weights), np.zeros(len(weights), np.int8), least)
 
     def choose(self, snapshot: Snapshot, block: Requests, row: int) -> int:
         """By one worker process."""

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from pydantic import Field
 
 from sim.policy.requests import Requests
-from sim.policy.router import Fewest, Router, RouterParams, Snapshot
+from sim.policy.router import Router, RouterParams, Snapshot
 from sim.registry import register
+
+if TYPE_CHECKING:
+    from sim.rules import Rule
 
 
 class PowerOfTwoParams(RouterParams):
@@ -25,9 +30,14 @@ class PowerOfTwo(Router):
     params: PowerOfTwoParams
     elastic = True
 
-    def fewest(self, rows: int) -> Fewest:
+    def rule(self) -> Rule:
         """The same draws."""
-        return Fewest(self.rng.integers(0, self.replicas, (rows, self.params.choices)), np.zeros(1, np.int64))
+        if self._compiled is None:
+            from sim.policy.rules.fewest import Drawn, of_drawn
+            from sim.rules import Rule
+
+            self._compiled = Rule(of_drawn, Drawn(np.array([self.params.choices], np.int64)))
+        return self._compiled
 
     def choose(self, snapshot: Snapshot, block: Requests, row: int) -> int:
         """Compares ``choices`` draws."""

@@ -8,17 +8,20 @@ as of now. Not modelled: the two disaggregated modes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import Field
 
-from sim.policy.gateways.production_stack import CHUNK, Arrivals, HashTrie, RoundRobin, Session, lowest_qps, named
+from sim.policy.gateways.production_stack import CHUNK, MOST_SETS, Arrivals, HashTrie, RoundRobin, Session, lowest_qps, named
 from sim.policy.gateways.prompts import Pieces
 from sim.policy.requests import Requests
 from sim.policy.router import ReplicaFacts, Router, RouterParams, Snapshot
 from sim.policy.routing._spans import spans_of
 from sim.registry import register
+
+if TYPE_CHECKING:
+    from sim.rules import Rule
 
 
 class ProductionStackParams(RouterParams):
@@ -48,9 +51,11 @@ class ProductionStack(Router):
 
     def __init__(self, params: ProductionStackParams, replicas: int, rng: np.random.Generator) -> None:
         super().__init__(params, replicas, rng)
-        self._urls = [named(i) for i in range(replicas)]
+        self._numbers = list(range(replicas))
+        self._urls = [named(i) for i in self._numbers]
         self._place = {url: i for i, url in enumerate(self._urls)}
         self._arrivals = Arrivals(params.request_stats_window)
+        self._turns: dict[tuple[int, ...], Any] = {}
         self._block = 16
         self._round, self._session = RoundRobin(), Session()
         self._chunk = max(round(CHUNK / params.characters_per_token), 1)
@@ -60,8 +65,40 @@ class ProductionStack(Router):
     def members(self, numbers: Sequence[int]) -> None:
         """Other endpoints; what the trie says of those that left is not among the candidates any more."""
         super().members(numbers)
+        self._numbers = list(numbers)
         self._urls = [named(i) for i in numbers]
         self._place = {url: i for i, url in enumerate(self._urls)}
+        if self._compiled is not None:
+            if self.params.routing_logic == "session":
+                self._compiled.workers(numbers)
+            else:
+                self._compiled.replace(self._turn_of(tuple(numbers)))
+
+    def rule(self) -> Rule | None:
+        """Round robin and sessions."""
+        logic = self.params.routing_logic
+        if self._compiled is None and logic == "roundrobin":
+            from sim.policy.rules.in_turn import by_count
+            from sim.rules import Rule
+
+            self._compiled = Rule(by_count, self._turn_of(tuple(self._numbers)))
+        elif self._compiled is None and logic == "session":
+            from sim.policy.rules.owned import OwnedRule
+
+            self._compiled = OwnedRule(self._owner, self._numbers, self.params.request_stats_window)
+        return self._compiled
+
+    def _turn_of(self, numbers: tuple[int, ...]) -> Any:
+        """Of this set of endpoints."""
+        from sim.policy.rules.in_turn import Turn
+
+        if numbers not in self._turns and len(self._turns) >= MOST_SETS:
+            self._turns.clear()
+        return Turn(self._turns.setdefault(numbers, np.zeros(1, np.int64)))
+
+    def _owner(self, session: int) -> int:
+        """The place of a session's endpoint."""
+        return self._place[self._session.choose(self._urls, f"session-{session}", {})]
 
     def choose(self, snapshot: Snapshot, block: Requests, row: int) -> int:
         """One decision; its arrival is counted afterwards."""

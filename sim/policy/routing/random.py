@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 
 from sim.policy.requests import Requests
-from sim.policy.router import Fewest, Router, Snapshot
+from sim.policy.router import Router, Snapshot
 from sim.registry import register
+
+if TYPE_CHECKING:
+    from sim.rules import Rule
 
 
 @register("router")
@@ -22,10 +27,13 @@ class Random(Router):
         """``len(block)`` independent draws."""
         return self.rng.integers(0, self.replicas, len(block), dtype=np.int32)
 
-    def fewest(self, rows: int) -> Fewest:
-        """One candidate each."""
-        drawn = self.rng.integers(0, self.replicas, (rows, 1), dtype=np.int32)
-        return Fewest(drawn.astype(np.int64), np.zeros(1, np.int64))
+    def rule(self) -> Rule:
+        """The same draws."""
+        if self._compiled is None:
+            from sim.policy.rules.random import uniform
+
+            self._compiled = uniform()
+        return self._compiled
 
     def choose(self, snapshot: Snapshot, block: Requests, row: int) -> int:
         """One draw."""

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 
 from sim.policy.requests import Requests
-from sim.policy.router import Fewest, Router, Snapshot
+from sim.policy.router import Router, RouterParams, Snapshot
 from sim.registry import register
+
+if TYPE_CHECKING:
+    from sim.rules import Rule
 
 
 @register("router")
@@ -17,22 +22,28 @@ class RoundRobin(Router):
     name = "round_robin"
     stateless = True
     elastic = True
-    _next = 0
+
+    def __init__(self, params: RouterParams, replicas: int, rng: np.random.Generator) -> None:
+        super().__init__(params, replicas, rng)
+        self._turn = np.zeros(1, np.int64)
 
     def route(self, block: Requests) -> NDArray[np.int32]:
         """The next ``len(block)`` replicas in turn."""
-        turns = (self._next + np.arange(len(block))) % self.replicas
-        self._next = (self._next + len(block)) % self.replicas
+        turns = (int(self._turn[0]) + np.arange(len(block))) % self.replicas
+        self._turn[0] = (self._turn[0] + len(block)) % self.replicas
         return turns.astype(np.int32)
 
-    def fewest(self, rows: int) -> Fewest:
-        """One candidate each."""
-        turns = (self._next + np.arange(rows)) % self.replicas
-        self._next = (self._next + rows) % self.replicas
-        return Fewest(turns.reshape(-1, 1), np.zeros(1, np.int64))
+    def rule(self) -> Rule:
+        """The same turn."""
+        if self._compiled is None:
+            from sim.policy.rules.in_turn import Turn, next_place
+            from sim.rules import Rule
+
+            self._compiled = Rule(next_place, Turn(self._turn))
+        return self._compiled
 
     def choose(self, snapshot: Snapshot, block: Requests, row: int) -> int:
         """The next replica."""
-        turn = self._next % self.replicas
-        self._next = (turn + 1) % self.replicas
+        turn = int(self._turn[0]) % self.replicas
+        self._turn[0] = (turn + 1) % self.replicas
         return turn

@@ -13,7 +13,7 @@ Not modelled: overload protection of smg 1.13, circuit breakers and retries. Its
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -27,6 +27,9 @@ from sim.policy.requests import Requests
 from sim.policy.router import Relocation, ReplicaFacts, Router, RouterParams, Snapshot
 from sim.policy.routing._spans import spans_of
 from sim.registry import register
+
+if TYPE_CHECKING:
+    from sim.rules import Rule
 
 Version = Literal["0.3", "smg-1.8", "smg-1.13"]
 _EVICTION_S = {"0.3": 60.0, "smg-1.8": 120.0, "smg-1.13": 120.0}
@@ -123,6 +126,8 @@ class SglangRouter(Router):
     def poll(self, snapshot: Snapshot) -> Sequence[Relocation]:
         """New reports; what was sent since the last ones counts no more."""
         self._reports = _Reports(snapshot.gauges())
+        if self._compiled is not None:
+            self._compiled.reported(self._reports.kv)
         return ()
 
     def members(self, numbers: Sequence[int]) -> None:
@@ -132,6 +137,36 @@ class SglangRouter(Router):
         self._core.workers(self._numbers)
         self._sticky = {k: w for k, w in self._sticky.items() if w in self._numbers}
         self._reports = None
+        if self._compiled is not None:
+            self._compiled.workers(self._numbers)
+
+    def rule(self) -> Rule | None:
+        """All policies but least_load, prefix_hash and bucket."""
+        if self._compiled is None and self.params.policy not in ("least_load", "prefix_hash", "bucket"):
+            self._compiled = self._new_rule()
+        return self._compiled
+
+    def _new_rule(self) -> Rule:
+        from sim.policy.rules import cache_aware, in_turn, owned, random, sticky, two_apart
+
+        p = self.params
+        if p.policy == "round_robin":
+            return in_turn.counted()
+        if p.policy == "random":
+            return random.uniform()
+        if p.policy == "manual":
+            kinds = {"random": sticky.ANY, "min_load": sticky.REQUESTS, "min_group": sticky.SESSIONS}
+            return sticky.StickyRule(self._numbers, kinds[p.assignment_mode], alone=True)
+        if p.policy == "power_of_two":
+            return two_apart.TwoApart(own=False)
+        if p.policy == "consistent_hashing":
+            return owned.OwnedRule(self._owner)
+        return cache_aware.CacheAwareRule(self._core.settings, self._numbers, self._interval, float(self._most))
+
+    def _owner(self, session: int) -> int:
+        """The place of a session on the ring."""
+        self._ring.set_nodes(self._numbers)
+        return self._numbers.index(self._ring.owner(session))
 
     def choose(self, snapshot: Snapshot, block: Requests, row: int) -> int:
         """One decision by ``policy``."""
@@ -182,10 +217,10 @@ class SglangRouter(Router):
                     self.replicas, p.balance_abs_threshold, p.balance_rel_threshold, p.bucket_adjust_interval_secs
                 )
             return self._buckets.choose(snapshot.now, int(block.prompt_tokens[row] * p.characters_per_token))
-        self._ring.set_nodes(self._numbers)
         if p.policy == "consistent_hashing":
             session = int(block.session[row])
-            return int(self.rng.integers(0, self.replicas)) if session < 0 else self._numbers.index(self._ring.owner(session))
+            return int(self.rng.integers(0, self.replicas)) if session < 0 else self._owner(session)
+        self._ring.set_nodes(self._numbers)
         prompt = Pieces(spans_of(block, row), int(block.prompt_tokens[row]))
         first = next(iter(prompt.blocks(min(p.prefix_token_count, len(prompt)), partial=True)))
         owner = self._numbers.index(self._ring.owner(first))

@@ -9,7 +9,7 @@ engine stores and evicts, as of now. Not modelled: ttft_aware (least polled load
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,9 @@ from sim.policy.router import Relocation, Router, RouterParams, Snapshot
 from sim.policy.routing._spans import spans_of
 from sim.policy.routing.sglang_router import _by_number
 from sim.registry import register
+
+if TYPE_CHECKING:
+    from sim.rules import Rule
 
 
 class VllmRouterParams(RouterParams):
@@ -72,6 +75,8 @@ class VllmRouter(Router):
         """Requests running and waiting."""
         gauges = snapshot.gauges()
         self._polled = np.array(gauges[0] + gauges[1])
+        if self._compiled is not None:
+            self._compiled.reported(self._polled)
         return ()
 
     def members(self, numbers: Sequence[int]) -> None:
@@ -81,6 +86,36 @@ class VllmRouter(Router):
         self._core.workers(self._numbers)
         self._sessions = {k: w for k, w in self._sessions.items() if w in self._numbers}
         self._polled = None
+        if self._compiled is not None:
+            self._compiled.workers(self._numbers)
+
+    def rule(self) -> Rule | None:
+        """All policies but kv_aware."""
+        if self._compiled is None and self.params.policy != "kv_aware":
+            self._compiled = self._new_rule()
+        return self._compiled
+
+    def _new_rule(self) -> Rule:
+        from sim.policy.rules import cache_aware, in_turn, owned, random, sticky, two_apart
+
+        p = self.params
+        if p.policy == "round_robin":
+            return in_turn.counted()
+        if p.policy == "random":
+            return random.uniform()
+        if p.policy == "sticky_least_loaded":
+            return sticky.StickyRule(self._numbers, sticky.SESSIONS)
+        if p.policy == "power_of_two":
+            return two_apart.TwoApart(own=True)
+        if p.policy == "consistent_hash":
+            return owned.OwnedRule(self._owner)
+        interval = p.eviction_interval_secs
+        return cache_aware.CacheAwareRule(self._core.settings, self._numbers, interval, float(p.max_tree_size), p.tokens)
+
+    def _owner(self, session: int) -> int:
+        """The place of a session on the ring."""
+        self._ring.set_nodes(self._numbers)
+        return self._numbers.index(self._ring.owner(session))
 
     def choose(self, snapshot: Snapshot, block: Requests, row: int) -> int:
         """One decision by ``policy``."""
@@ -96,8 +131,7 @@ class VllmRouter(Router):
             return self._power_of_two(snapshot)
         if p.policy == "consistent_hash":
             session = int(block.session[row])
-            self._ring.set_nodes(self._numbers)
-            return int(self.rng.integers(0, self.replicas)) if session < 0 else self._numbers.index(self._ring.owner(session))
+            return int(self.rng.integers(0, self.replicas)) if session < 0 else self._owner(session)
         if p.policy == "kv_aware":
             hits = snapshot.cached(block, row)
             most = hits.max()
