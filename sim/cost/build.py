@@ -25,6 +25,7 @@ from sim.cost.step import COMMS, COMPUTE, FLOOR, MEMORY, SMALL
 from sim.cost.tables import Tables
 from sim.errors import ConfigError
 from sim.hardware.accelerator import Accelerator
+from sim.model.mixers import Attention
 from sim.model.mlps import Dense
 from sim.model.spec import LinearShape, ModelSpec
 
@@ -222,8 +223,10 @@ class _Builder:
         columns[:, COMPUTE] *= 1.0 + throttle * busy
         columns[:, (COMPUTE, MEMORY)] *= self.profile.gemm_scale
         columns[:, COMMS] *= self.profile.comms_scale
+        prompts = self.profile.graph_sizes if self.profile.graph_prefill else ()
         decode = self._fill(columns, sizes, self.profile.graph_sizes)
-        return decode, decode if self.profile.graph_prefill else self._fill(columns, sizes, ())
+        prompt = self._fill(columns, sizes, prompts, prompts=True)
+        return decode, decode if np.array_equal(decode, prompt) else prompt
 
     def _masks(self, share: float, head: Floats) -> None:
         """Masks of allowed tokens are made row by row after the last token is known: no step hides them."""
@@ -281,7 +284,7 @@ class _Builder:
             _SMALL_EFFICIENCY * self.a.memory_bandwidth
         )
 
-    def _fill(self, columns: Floats, sizes: Floats, graphs: tuple[int, ...]) -> Floats:
+    def _fill(self, columns: Floats, sizes: Floats, graphs: tuple[int, ...], prompts: bool = False) -> Floats:
         """The table by token count, padded to captured graph sizes; FLOOR where kernels are launched one by one."""
         n = int(sizes[-1])
         wanted = np.arange(0, n + 1)
@@ -291,7 +294,9 @@ class _Builder:
         if captured.size:
             computed[: largest + 1] = captured[np.searchsorted(captured, wanted[: largest + 1])]
         table = np.column_stack([np.interp(computed, sizes, columns[:, j]) for j in range(5)])
-        table[:, FLOOR] = np.where(wanted > largest, eager(self.profile, self.m), piecewise(self.profile, self.m, self.a))
+        table[:, FLOOR] = np.where(
+            wanted > largest, eager(self.profile, self.m, prompts), piecewise(self.profile, self.m, self.a, prompts)
+        )
         table[0] = 0.0
         return np.ascontiguousarray(table)
 
@@ -320,7 +325,9 @@ class _Builder:
         k[step.HOST_ROW], k[step.HOST_PREFILL_ROW], k[step.HOST_TOKEN] = (p.host_row, p.host_prefill_row, p.host_token)
         k[step.HOST_OVERLAP], k[step.HOST_GAP] = float(p.overlap), p.overlap_gap + (p.overlap_gap_ranks if tp > 1 else 0.0)
         k[step.DECODE_FLOOR] = decode[0, 0] + decode_window[0, 0]
-        k[step.MIXED_FACTOR], k[step.MIXED_ROW] = p.mixed_factor, p.mixed_row * m.layers
+        packed = any(isinstance(b.mixer, Attention) and b.mixer.sinks > 0 for b in m.blocks)  # Triton's kernel
+        group = 0.0 if packed else p.mixed_group * m.heads / max(m.kv_heads, 1)
+        k[step.MIXED_FACTOR], k[step.MIXED_ROW] = max(p.mixed_factor, group), p.mixed_row * m.layers
         k[step.SPLIT_PREFILL] = float(p.separate_attention)
         k[step.FULL_SHARE], k[step.WINDOW_SHARE], k[step.WINDOW] = (float(full), float(windowed), window)
         k[step.CONTEXT_TOKEN] = 0.05  # a verified draft token reads the same keys: only the compute grows

@@ -81,6 +81,10 @@ class LineFigures(Record):
     eager_layer: Time = Field(None, description="launching the kernels of a layer one by one, beyond the captured sizes")
     eager_expert_layer: Time = Field(None, description="what a layer of experts adds to it")
     eager_layer_plain: Time = Field(None, description="the same with compilation switched off too (enforce_eager)")
+    recurrent_layer: Time = Field(
+        None,
+        description="launching the chunked form of a layer with a recurrent state, in steps with prompts (no graph holds it)",
+    )
     piecewise_layer: Time = Field(
         None, description="launching what a layer leaves outside its graphs (piecewise graphs: attention)"
     )
@@ -99,6 +103,9 @@ class LineFigures(Record):
     logprob_row: Time = Field(None, description="log-probabilities of a token, per row that wants them")
     structured_row: Time = Field(None, description="mask of allowed tokens, per row that must follow a grammar")
     mixed_factor: Factor = Field(None, description="decode attention in a step that also computes prompts, relative to alone")
+    mixed_group: Amount = Field(
+        None, description="the same for each query head of a KV head, where the prompt kernel reads keys and values for each anew"
+    )
     mixed_row: Time = Field(None, description="more per layer for each decode row in such a step")
     separate_attention: Flag = Field(None, description="prompt and decode rows run in two kernels")
     decode_tile: Amount = Field(

@@ -197,6 +197,6 @@ def _launched(table: Floats) -> Floats:
     """The table with the time of launching kernels one by one (`FLOOR`) added to what it delays, where other devices wait for it."""
     out = table.copy()
     device = table[:, [COMPUTE, MEMORY, COMMS, SMALL]].sum(axis=1)
-    out[:, SMALL] += (device**3 + table[:, FLOOR] ** 3) ** (1.0 / 3.0) - device
+    out[:, SMALL] += (device**8 + table[:, FLOOR] ** 8) ** (1.0 / 8.0) - device
     out[:, FLOOR] = 0.0
     return out

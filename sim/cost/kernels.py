@@ -15,8 +15,8 @@ from sim.cost import forms
 from sim.cost.collectives import Collectives
 from sim.cost.evidence import Operator
 from sim.cost.formats import Gemm
-from sim.cost.forms import Machine, Times
-from sim.cost.machines import choose, machine_of
+from sim.cost.forms import TILE_M, Machine, Times
+from sim.cost.machines import choose, lender, machine_of
 from sim.cost.residual import Residual, ShapeGrid
 from sim.cost.stack import STACK_ORDER, FittedOperator, load_stack
 from sim.hardware.accelerator import Accelerator, Evidence
@@ -28,8 +28,12 @@ if TYPE_CHECKING:
 
 # Kernels that unpack weights: bytes of packed weights that a core unpacks in a second (AWQ and GPTQ checkpoints under SGLang on H20), further
 # µs of a start (Qwen 2.5 of 0.5 to 72 B in GPTQ with 8 and 4 bits, AWQ and 16 bits on A100, batch 1: 3 to 8), and compute relative to 16 bits
-# (weight-only kernels of TensorRT-LLM 1.0 on A100, 1,024 and 4,096 rows: 1.10 to 1.16 times as long).
-_UNPACKED_PER_CORE, _UNPACKING_START, _UNPACKING_COMPUTE = 33e9, 6.0, 0.88
+# (weight-only kernels of TensorRT-LLM 1.0 on A100, 1,024 and 4,096 rows: 1.10 to 1.16 times as long; 8-bit floats: bursts to Qwen3 14B on A100 under
+# vLLM 0.11 take 1.26 times as long as in 16 bits, integers 1.13).
+_UNPACKED_PER_CORE, _UNPACKING_START, _UNPACKING_COMPUTE, _UNPACKING_FP8 = 33e9, 6.0, 0.88, 0.72
+
+# Generations whose matrix units multiply 64 rows at a time (wgmma, tcgen05): elsewhere kernels choose tiles of 16 rows and more.
+_WARP_GROUPS, _SMALLEST_TILE = ("sm_90", "sm_100", "sm_103"), 16.0
 
 # Products of expanded keys and values relative to those of latent ones, which SGLang's kernel was measured with: 192 + 128 against 576 + 512
 # elements a head. On H100 and H200 that makes 590 TFLOP/s of 173; TensorRT-LLM's expanded kernel was measured there at 540 to 600.
@@ -59,13 +63,16 @@ class Kernels(Collectives):
     # ---- which entry, on which machine
 
     def find(self, *names: str) -> FittedOperator | None:
-        """The first of ``names`` that any stack has, own stack first."""
+        """The first of ``names`` that any stack has, own stack first; what another system lends, before the kernels of a stand-in."""
         for name in names:
+            lent = "" if self.choice.machine.relative else lender(name, self.accelerator, self.base)
+            if lent and self.proxy_reason:
+                return load_stack(lent)[name]
             for stack in self._stacks:
                 if name in stack:
                     return stack[name]
-            if (lender := self.choice.machine.borrows.get(name)) is not None:
-                return load_stack(lender)[name]
+            if lent:
+                return load_stack(lent)[name]
         return None
 
     def _own(self, op: FittedOperator) -> bool:
@@ -124,7 +131,9 @@ class Kernels(Collectives):
             most = self.accelerator.sm_count * (per_core.half if weight >= 2.0 else per_core.quantised) / q[1]
             hw = hw._replace(bandwidth=min(hw.bandwidth, most))
         if not exact and weight < fmt.act_bytes:
-            hw, q = _unpacking(q, hw)
+            hw, q = _unpacking(q, hw, _UNPACKING_FP8 if fmt.tables[0] == "gemm.fp8_wo" else _UNPACKING_COMPUTE)
+        elif len(q) == 6 and not self._own(op) and a.generation not in _WARP_GROUPS:
+            q = (*q, _tile(op.machine, hw))
         if not exact and fmt.unit == "fp32":
             q = (*q[:6], 8.0)  # kernels without tensor cores have small tiles
         hw = hw._replace(peak=hw.peak / self.compute_scale)
@@ -234,13 +243,22 @@ class Kernels(Collectives):
         return tuple(Operator(name, part, *self.used[name], share) for name, (part, share) in parts.items() if name in self.used)
 
 
-def _unpacking(q: tuple[float, ...], hw: Machine) -> tuple[Machine, tuple[float, ...]]:
-    """The form of 16-bit kernels that unpack smaller weights on the way (Marlin): tiles of 16 rows, a later start, a little less compute.
+def _unpacking(q: tuple[float, ...], hw: Machine, compute: float) -> tuple[Machine, tuple[float, ...]]:
+    """The form of 16-bit kernels that unpack smaller weights on the way (Marlin): tiles of 16 rows, a later start, a little less ``compute``.
 
     They read as fast as others unless a core has more bandwidth than it can unpack (H20).
     """
     hw = hw._replace(bandwidth=min(hw.bandwidth, hw.sm * _UNPACKED_PER_CORE / q[1]))
-    return hw, (_UNPACKING_COMPUTE * q[0], q[1], q[2] + _UNPACKING_START, *q[3:6], 16.0)
+    return hw, (compute * q[0], q[1], q[2] + _UNPACKING_START, *q[3:6], 16.0)
+
+
+def _tile(there: Machine, here: Machine) -> float:
+    """Rows of a tile where kernels stand in.
+
+    Fewer where there is less compute for a byte, so that reading weights for few rows stays as near to the bandwidth as where they were measured.
+    """
+    balance = here.peak / here.bandwidth * there.bandwidth / there.peak
+    return min(max(TILE_M * balance, _SMALLEST_TILE), TILE_M)
 
 
 def _nearest_dim(dim: int) -> int:

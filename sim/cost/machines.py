@@ -45,6 +45,15 @@ class StandIn(Record):
         )
 
 
+class Loan(Record):
+    """Kernels that other accelerators run too, in place of those of a stand-in that does not."""
+
+    operators: tuple[str, ...] = Field(min_length=1, description="such as moe.mxfp4")
+    generations: tuple[str, ...] = Field(min_length=1, description="such as sm_80")
+    framework: str = Field(description="of the profile that has them")
+    reason: str = Field(min_length=1, description="why they are the same")
+
+
 class PerCore(Record):
     """Most bytes per second that a core reads, on a vendor's accelerators with such memory."""
 
@@ -70,9 +79,7 @@ class Machine(Record):
     relative: bool = Field(
         False, description="parameters are relative to the accelerator's own datasheet figures, whichever it is"
     )
-    borrows: dict[str, str] = Field(
-        {}, description="kernels that this one lacks → the fitted profile that has them, scaled by datasheet"
-    )
+    lends: tuple[Loan, ...] = Field((), description="kernels that other generations run too")
     others: tuple[str, ...] = Field((), description="systems asked for kernels that this one lacks")
     ranges: Ranges = Field(Ranges(), description="what the measurements cover")
     per_core_bandwidth: PerCore | None = None
@@ -98,6 +105,15 @@ def machines() -> Mapping[str, Machine]:
 @lru_cache(maxsize=2)
 def _machines(files: tuple[tuple[Path, int, int], ...]) -> Mapping[str, Machine]:
     return {f.stem: checked(Machine, read_mapping(f, "what was measured"), str(f)) for f, _, _ in files}
+
+
+def lender(operator: str, a: Accelerator, own: str) -> str:
+    """The fitted profile of another system than ``own`` whose kernel an accelerator runs, scaled by datasheet; "": none."""
+    for system, m in machines().items():
+        for loan in m.lends:
+            if system != own and operator in loan.operators and a.generation in loan.generations:
+                return f"{system}.{loan.framework}"
+    return ""
 
 
 def machine_of(system: str) -> Machine:
@@ -132,6 +148,16 @@ def choose(a: Accelerator, framework: str) -> Choice:
         raise DataError("profiles/fitted/machines", f"no rule says whose kernels stand in for {a.name}")
     rule, system = found
     return Choice(system, known[system], f"{reason}; {rule.reason}" if reason else rule.reason, rule.stack)
+
+
+def alike(a: Accelerator) -> tuple[str, ...]:
+    """The accelerator, its proxies and the one whose kernels stand in: whose figures in the profiles of engines hold where it has none."""
+    names, here = [a.name], a
+    while here.proxy and here.proxy.name not in names:
+        names.append(here.proxy.name)
+        here = load_accelerator(here.proxy.name, f"proxy of {here.name}")
+    chosen = choose(a, STACK_ORDER[0])
+    return tuple(dict.fromkeys([*names, *chosen.machine.accelerators[: 1 if chosen.reason else 0]]))
 
 
 def _rule(a: Accelerator, framework: str, relative: bool) -> tuple[StandIn, str] | None:

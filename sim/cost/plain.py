@@ -56,7 +56,7 @@ def plain_together_time(
 
 def _wall(tables: Tables, device: float, floor: float, host: float) -> float:
     k = tables.constants
-    launched = (device**3 + floor**3) ** (1 / 3)
+    launched = (device**8 + floor**8) ** (1 / 8)
     return float(max(launched, host) + k[s.HOST_GAP] if k[s.HOST_OVERLAP] else launched + host)
 
 

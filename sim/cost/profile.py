@@ -37,8 +37,9 @@ class EngineProfile:
     template).
     ``host_scale_tp`` further seconds per step for each rank beyond the first.
     ``eager_expert_layer`` is what a layer of experts adds to ``eager_layer``: it launches several times as many kernels. ``eager_layer_plain``
-    is ``eager_layer`` without compilation (``enforce_eager``; 0: not known). ``piecewise_layer`` is a layer's attention, launched between
-    graphs that leave it out (``decode_graph`` piecewise); ``sinks_layer`` what it adds where sinks need Triton (before Hopper),
+    is ``eager_layer`` without compilation (``enforce_eager``; 0: not known). ``recurrent_layer`` is what a layer with a recurrent state adds in
+    steps with prompts, whose chunked form no graph holds. ``piecewise_layer`` is a layer's attention, launched between graphs that leave it out
+    (in steps with prompts, and with ``decode_graph`` piecewise); ``sinks_layer`` what it adds where sinks need Triton (before Hopper),
     ``sinks_prefill`` how much longer prompts take there.
     ``structured_row``: the mask of allowed tokens, per row that must follow a grammar (0: not modelled). ``filter_row, penalty_step, penalty_row,
     logprob_row``: what clients may ask of sampling (`sim.cost.sampling`; 0: not known). ``expert_layer`` and
@@ -51,7 +52,8 @@ class EngineProfile:
     of every collective.
     ``step_scatter``: standard deviation of the logarithm of a step's time about its mean (`sim.engine.scatter`; 0: not measured).
     ``band``: what is left of the model's error by metric, as `servesim calibrate` writes it.
-    ``mixed_factor`` is how much longer decode attention takes in a step that also computes prompts. ``figures`` has source and grade of each.
+    ``mixed_factor`` is how much longer decode attention takes in a step that also computes prompts, ``mixed_group`` the same for each query head of a
+    KV head, where the kernel for prompts reads keys and values for each of them. ``figures`` has source and grade of each.
     """
 
     engine: str
@@ -86,6 +88,8 @@ class EngineProfile:
     overlap_gap_ranks: float = 0.0
     eager_expert_layer: float = 0.0
     eager_layer_plain: float = 0.0
+    recurrent_layer: float = 0.0
+    mixed_group: float = 0.0
     decode_graph: str = "full"  # "full" | "piecewise"
     piecewise_layer: float = 0.0
     sinks_layer: float = 0.0
@@ -208,13 +212,17 @@ def _given(figures: LineFigures) -> dict[str, Any]:
     return {k: v for k in LineFigures.model_fields if (v := getattr(figures, k)) is not None}
 
 
-def _here(line: Line, accelerator: str) -> dict[str, Any]:
-    """Figures of a line for an accelerator: the entry with the longest name that begins its name (``h20`` does not begin ``h200-sxm``)."""
+def _here(line: Line, accelerators: Sequence[str]) -> dict[str, Any]:
+    """Figures of a line for the first of some accelerators that has any.
+
+    An accelerator has the entry with the longest name that begins its own (``h20`` does not begin ``h200-sxm``).
+    """
     entries = line.accelerators or {}
-    for name in sorted(entries, key=len, reverse=True):
-        rest = accelerator[len(name) :]
-        if name and accelerator.startswith(name) and not (name[-1].isdigit() and rest[:1].isdigit()):
-            return _given(entries[name])
+    for accelerator in accelerators:
+        for name in sorted(entries, key=len, reverse=True):
+            rest = accelerator[len(name) :]
+            if name and accelerator.startswith(name) and not (name[-1].isdigit() and rest[:1].isdigit()):
+                return _given(entries[name])
     return {}
 
 
@@ -228,12 +236,13 @@ def engine_lines(name: str) -> list[str]:
     return [line.start for line in _read(name).lines]
 
 
-def load_engine_profile(name: str, version: str | None = None, accelerator: str = "") -> EngineProfile:
+def load_engine_profile(name: str, version: str | None = None, *accelerators: str) -> EngineProfile:
     """The line of an engine that ``version`` belongs to (None: the newest). Raises `ConfigError`, `DataError`.
 
     ``name``: a built-in profile, or the path of a ``*.yaml`` of the same form (`servesim calibrate` writes one), which is read again when it
     was edited. A line begins at its ``from`` version; its figures replace those of the lines before it. Its ``accelerators`` section holds
-    figures for ``accelerator``, by its name or the beginning of it; they hold for this line only.
+    figures for the first of ``accelerators`` that it has, by its name or the beginning of it; they hold for this line only. (`machines.alike`
+    names those whose figures may stand in.)
     """
     data = _read(name)
     figures: dict[str, Any] = {}
@@ -246,7 +255,7 @@ def load_engine_profile(name: str, version: str | None = None, accelerator: str 
         if start and wanted is not None and version_of(line.start) > wanted:
             break
         figures |= _given(line)
-        here = _here(line, accelerator)
+        here = _here(line, accelerators)
         start = line.start
     plain: dict[str, Any] = {}
     graded: dict[str, Figure] = {}

@@ -4,7 +4,7 @@ Everything that depends on sizes alone was tabulated when the cost was built (`b
 A look-up is linear between grid points, four to an octave, so neither logarithms nor powers are taken here.
 """
 
-from math import frexp
+from math import frexp, sqrt
 
 import numpy as np
 
@@ -303,7 +303,7 @@ def wall_time(c, device, floor, host):
         return device
     k = c.data
     # kernels launched one by one: short ones wait for their launch, long ones hide the next; between the two bounds a smooth maximum
-    total = (device * device * device + floor * floor * floor) ** (1.0 / 3.0) if floor > 0.0 else device
+    total = sqrt(sqrt(sqrt(device**8 + floor**8))) if floor > 0.0 else device
     return max(total, host) + k[HOST_GAP] if k[HOST_OVERLAP] > 0.0 else total + host
 
 

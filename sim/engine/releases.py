@@ -15,6 +15,11 @@ def check_release(profile: str, version: str, newest: str) -> None:
         raise NotModelledError("engine.version", version, why, f"{lines[0]} to {newest}; lines begin at {', '.join(lines)}")
 
 
+def refuse_release(version: str, known: str, why: str = "this release is not modelled") -> None:
+    """Raise `NotModelledError` for a release of an engine of which single ones are ``known``."""
+    raise NotModelledError("engine.version", version, why, known)
+
+
 def older_host(profile: str, version: str, decides_as: str) -> tuple[str, ...]:
     """A sentence where the host side is that of an older line than the decisions."""
     lines = engine_lines(profile)

@@ -11,6 +11,7 @@ from sim.cost.build import build_step_cost
 from sim.cost.evidence import Evidence, merge_notes
 from sim.cost.extras import Extras, adapter_bytes
 from sim.cost.layout import Layout
+from sim.cost.machines import alike
 from sim.cost.memory import Budget, Deployment, Divides, Line, memory_budget
 from sim.cost.profile import EngineProfile, load_engine_profile
 from sim.cost.sampling import asked
@@ -189,7 +190,7 @@ def _plan(section: Any, model: ModelSpec, name: str, field: str, traffic: Any) -
     if budget is not None and budget.pools:
         site = replace(site, extra=site.extra | {"pools": {p.name: p.size for p in budget.pools}})
     profile = load_engine_profile(
-        section.profile or scheduler.profile or scheduler.name, getattr(params, "version", None), accelerator.name
+        section.profile or scheduler.profile or scheduler.name, getattr(params, "version", None), *alike(accelerator)
     )
     profile = host(scheduler, params, model, profile, traffic.endpoint == "chat")
     if traffic.structured_output and not profile.structured_row:

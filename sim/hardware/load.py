@@ -11,6 +11,7 @@ from sim.errors import UnknownNameError
 from sim.hardware.accelerator import Accelerator, Figure, Proxy
 from sim.hardware.accelerator_file import AcceleratorFile
 from sim.hardware.links import find_link
+from sim.hardware.power import sustained_by_power
 from sim.profile_files import Graded, checked, parse_mapping, read_text
 from sim.resources import path as resource
 
@@ -99,7 +100,7 @@ def parse_accelerator(raw: Mapping[str, object], source: str) -> Accelerator:
         host_link=f.host_link,
         host_bandwidth=host.bandwidth,
         l2_bytes=number("l2_bytes", f.l2) if f.l2 else 0.0,
-        sustained_compute=number("sustained_compute", f.sustained_compute) if f.sustained_compute else 1.0,
+        sustained_compute=number("sustained_compute", f.sustained_compute or sustained_by_power(f)),
         memory_efficiency=number("memory_efficiency", f.memory_efficiency) if f.memory_efficiency else 0.0,
         compute_capability=f.compute_capability,
         kind=f.what,

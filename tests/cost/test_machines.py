@@ -10,7 +10,8 @@ import pytest
 
 from sim.cost.formats import HALF
 from sim.cost.kernels import Kernels
-from sim.cost.machines import choose, machines
+from sim.cost.machines import alike, choose, machines
+from sim.cost.profile import load_engine_profile
 from sim.cost.stack import load_stack
 from sim.errors import UnknownNameError
 from sim.hardware import Accelerator, accelerator_names, load_accelerator, parse_accelerator
@@ -106,3 +107,40 @@ def test_only_accelerators_with_such_memory_are_held_back_by_their_cores() -> No
     slow, fast = (Kernels(a, "llama.cpp").gemm("x", HALF, np.array([1.0]), 8192, 8192).total[0] for a in (hbm, gddr))
 
     assert slow > 2 * fast
+
+
+def test_figures_of_engines_hold_for_accelerators_whose_kernels_stand_in() -> None:
+    assert alike(load_accelerator("h200-sxm")) == ("h200-sxm",)  # measured itself
+    assert alike(load_accelerator("mi325x"))[:3] == ("mi325x", "mi300x", "h200-sxm")
+    assert alike(card(compute_capability="8.0")) == ("mine", "a100-sxm-80g")
+
+    def old(name: str) -> float:
+        return load_engine_profile("vllm", "0.2", *alike(load_accelerator(name))).attention_scale
+
+    assert old("a800-sxm-80g") == old("a100-sxm-80g") != old("h100-sxm")
+    assert old("h800-sxm") == old("h100-sxm") > 1.0
+    assert old("l40s") == load_engine_profile("vllm", "0.2").attention_scale == 1.0
+
+
+def test_mxfp4_experts_run_the_kernels_of_their_generation_whoever_else_stands_in() -> None:
+    for capability, system in (("8.0", "l40s"), ("8.6", "l40s"), ("9.0", "h100-sxm"), ("10.0", "h100-sxm")):
+        as_hopper = card(compute_capability=capability, proxy={"name": "h100-sxm", "reason": "alike"})
+        found = Kernels(as_hopper, "vllm").find("moe.mxfp4")
+        assert found is not None
+        assert found.system == system
+    own = Kernels(load_accelerator("a100-sxm-80g"), "vllm").find("moe.mxfp4", "moe.int4")
+    assert own is not None
+    assert own.stack == "l40s.vllm"
+
+
+@pytest.mark.parametrize("name", ["a10g", "rtx-4090", "rtx-5090", "l4"])
+def test_cards_with_little_compute_for_a_byte_read_weights_as_fast_as_the_one_that_was_measured(name: str) -> None:
+    """Kernels before Hopper have tiles of 16 rows: padding to 64 would make a row compute bound where there is less compute for a byte."""
+
+    def share(a: Accelerator) -> float:
+        t = Kernels(a, "vllm").gemm("x", HALF, np.array([1.0]), 14336, 4096).total[0]
+        return float(2.0 * 14336 * 4096 / t / a.memory_bandwidth / (a.memory_efficiency or 0.83))
+
+    assert share(load_accelerator(name)) == pytest.approx(share(load_accelerator("l40s")), rel=0.1)
+    h20 = load_accelerator("h20")  # 64 rows at a time, and a seventh of the compute of an H100
+    assert share(h20) < 0.6

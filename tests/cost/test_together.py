@@ -85,13 +85,17 @@ def test_equal_ranks_take_the_time_of_a_step_in_which_all_have_as_many_tokens(ca
 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c[0]}-{c[4]}")
 def test_work_on_one_rank_never_makes_the_step_shorter(case):
+    """But for batches beyond the captured graphs: they are not padded to the rank with most tokens."""
     cost, shared, _ = build_rank_cost(*parts_of(case))
+    top = max(parts_of(case)[3].graph_sizes, default=0)
     rng = np.random.default_rng(3)
     for _ in range(100):
         feats = np.array([random_batch(rng) for _ in range(case[3].dp)])
         idle = feats.copy()
         idle[0] = 0.0
         idle[0, f.TOKENS] = 1.0
+        if idle[:, f.TOKENS].max() <= top < feats[:, f.TOKENS].max():
+            continue
 
         assert step(cost, shared, idle)[0] <= step(cost, shared, feats)[0] * (1 + 1e-12)
 

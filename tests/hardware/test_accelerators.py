@@ -114,7 +114,7 @@ def test_a_profile_of_ones_own(tmp_path: Path) -> None:
 def test_the_power_limit_slows_long_prompts_and_leaves_single_tokens_alone(tmp_path: Path) -> None:
     raw = yaml.safe_load(resource("profiles", "hardware", "h100-sxm.yaml").read_text())
     limited, free = load_accelerator("h100-sxm"), tmp_path / "free.yaml"
-    del raw["sustained_compute"]
+    raw["sustained_compute"]["value"] = 1.0
     free.write_text(yaml.safe_dump(raw))
     model, profile = load_model("llama-3.1-70b"), load_engine_profile("vllm")
 
@@ -126,6 +126,22 @@ def test_the_power_limit_slows_long_prompts_and_leaves_single_tokens_alone(tmp_p
 
     assert 1.05 < slower[8192] <= 1 / limited.sustained_compute
     assert 1.0 <= slower[1] < 1.01
+
+
+@pytest.mark.parametrize("name", ["h100-sxm", "h200-sxm", "h100-pcie", "a100-sxm-80g", "b300"])
+def test_the_power_limit_tells_the_sustained_rate_where_it_was_measured(name: str) -> None:
+    raw = yaml.safe_load(resource("profiles", "hardware", f"{name}.yaml").read_text(encoding="utf-8"))
+    measured = raw.pop("sustained_compute")["value"]
+
+    assert parse_accelerator(raw, name).sustained_compute == pytest.approx(measured, rel=0.05)
+    weaker = parse_accelerator(raw | {"tdp_watts": raw["tdp_watts"]["value"] / 4}, name)
+    assert weaker.sustained_compute == pytest.approx(measured / 2, rel=0.05)
+    assert parse_accelerator(raw | {"tdp_watts": 3000}, name).sustained_compute == 1.0
+
+
+def test_cards_with_power_to_spare_and_unknown_dies_keep_their_rate() -> None:
+    assert {load_accelerator(n).sustained_compute for n in ("rtx-4090", "rtx-5090", "l40s", "ascend-910b3", "a40")} == {1.0}
+    assert load_accelerator("l4").sustained_compute < 0.85  # 72 W
 
 
 @pytest.mark.parametrize("value", [0.0, 1.2, -1, "much"])

@@ -36,6 +36,7 @@ def host(**engine: Any) -> dict[str, Any]:
 
 
 CASES: dict[str, Case] = {
+    "version": Case("0.24", engine={"OLLAMA_NUM_PARALLEL": 4, "num_batch": 64}, changes=BURST),
     "runner": Case("ollamarunner", engine={"OLLAMA_NUM_PARALLEL": 4, "num_batch": 64}, changes=BURST),
     "OLLAMA_NUM_PARALLEL": Case(4),
     "OLLAMA_MAX_QUEUE": Case(1, changes=merged(host(), BURST)),

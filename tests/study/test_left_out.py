@@ -31,7 +31,9 @@ def test_an_accelerator_left_out_has_nothing_that_was_fitted_to_it():
     assert outcome.point == first
     assert seen[0].name == "unmeasured-h100-sxm"
     assert seen[0].proxy.name == "h200-sxm"
-    assert (seen[0].sustained_compute, seen[0].memory_bandwidth) == (1.0, load_accelerator("h100-sxm").memory_bandwidth)
+    assert seen[0].memory_bandwidth == load_accelerator("h100-sxm").memory_bandwidth
+    assert seen[0].figures["sustained_compute"].evidence == "estimated"  # by its power limit
+    assert load_accelerator("h100-sxm").figures["sustained_compute"].evidence == "fitted"
 
 
 def test_a_family_left_out_is_moved_by_what_the_others_are_off():
@@ -68,6 +70,7 @@ def test_flags_of_a_known_launcher_count_only_where_none_were_recorded():
     silent = ("engine launch flags not recorded",)
 
     assert assumed_settings(point(**unknown, assumed=silent)) == {"enable_mixed_chunk": True}
+    assert assumed_settings(point(**unknown | {"version": "0.5.8"}, assumed=silent))["mem_fraction_static"] == 0.8
     assert assumed_settings(point(**unknown | {"version": "0.5.1"}, assumed=silent)) == {}
     assert assumed_settings(point(**unknown | {"launcher": "me/mine"}, assumed=silent)) == {}
     assert assumed_settings(point(**unknown)) == {}

@@ -23,6 +23,7 @@ from pydantic import Field
 from sim.cost.memory_rules import VllmRule
 from sim.engine.contract import EngineParams, Scheduler, Site
 from sim.engine.effect import inert
+from sim.engine.releases import refuse_release
 from sim.engine.schedulers.vllm import Vllm
 from sim.engine.schedulers.vllm.params import SpeculativeConfig, VllmParams
 from sim.errors import ConfigError, NotModelledError
@@ -72,6 +73,11 @@ class BladellmParams(EngineParams):
     kv_cache_quant: Literal["no_quant"] = Field(
         "no_quant", description="only this value", json_schema_extra=inert("model.kv_cache says it and changes sizes and times")
     )
+    version: str | None = Field(
+        None,
+        description="only null: nothing is published of its releases",
+        json_schema_extra=inert("every figure and decision is assumed"),
+    )
     disable_cuda_graph: bool = Field(False, description="launch every kernel")
     cuda_graph_max_batch_size: int = Field(256, ge=1, description="largest batch that graphs are captured for (assumed default)")
     max_model_len: int | None = Field(None, ge=2, description="longest prompt and output together; default from the model")
@@ -98,6 +104,8 @@ def _vllm(p: BladellmParams) -> VllmParams:
 
 
 def _refuse(p: BladellmParams, site: Site) -> None:
+    if p.version is not None:
+        refuse_release(p.version, "null", "nothing is published of BladeLLM's releases: what is known is assumed")
     for name, plain in (
         ("pipeline_micro_batch", 1),
         ("attention_dp_size", 1),

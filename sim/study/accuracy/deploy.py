@@ -8,6 +8,7 @@ from typing import Any
 
 from sim import registry
 from sim.cost.extras import Extras
+from sim.cost.machines import alike
 from sim.cost.profile import EngineProfile, engine_profiles, load_engine_profile
 from sim.cost.sampling import asked
 from sim.errors import ConfigError, NotModelledError
@@ -52,16 +53,19 @@ def check(point: Point) -> None:
 
 def profile_of(point: Point, overrides: Overrides | None = None) -> EngineProfile:
     """The engine profile of the point's version line, with overrides applied."""
-    at = load_accelerator(point.accelerator).name
+    accelerator = load_accelerator(point.accelerator)
+    at = accelerator.name
     if point.scenario is not None:
         own = point.scenario.deployment
         scheduler, params = engine_of(own.engine, "deployment.engine")
-        profile = load_engine_profile(own.profile or scheduler.profile or scheduler.name, getattr(params, "version", None), at)
+        profile = load_engine_profile(
+            own.profile or scheduler.profile or scheduler.name, getattr(params, "version", None), *alike(accelerator)
+        )
     else:
         name = point.engine
         if name not in engine_profiles():
             name = registry.lookup("engine", name).profile or name
-        profile = load_engine_profile(name, release(point.engine, point.version, point.assumed), at)
+        profile = load_engine_profile(name, release(point.engine, point.version, point.assumed), *alike(accelerator))
     changes: dict[str, float] = {}
     for where in ("", at):
         changes |= (overrides or {}).get((profile.engine, profile.line, where), {})

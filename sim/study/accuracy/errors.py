@@ -105,11 +105,17 @@ def family(model: str) -> str:
     return short
 
 
+def source(point: Point) -> str:
+    """Who measured it: the project that ran the server, else the first part of the deployment's name."""
+    return point.launcher or point.deployment.partition("-")[0]
+
+
 GROUPS: Final[Mapping[str, Callable[[Point], str]]] = {
     "engine": lambda p: p.engine,
     "version": lambda p: f"{p.engine} {p.version or '?'}",
     "accelerator": lambda p: p.accelerator,
     "family": lambda p: family(p.model),
+    "source": source,
     "quality": lambda p: p.quality,
     "traffic": lambda p: str(p.traffic["kind"]),
     "deployment": lambda p: p.deployment,

@@ -1,8 +1,9 @@
-"""Errors on what nothing was fitted to: accelerators and families of models left out one at a time.
+"""Errors on what nothing was fitted to: accelerators, families of models and sources of measurements left out one at a time.
 
 *Accelerators* are simulated again as if nobody had ever measured them: without their figures in the profiles of engines, without what was fitted
-to them in their own profile, with the kernels of another accelerator that was measured. *Families* are judged by what the other families of the
-same engine and accelerator are off in the median, by which the predictions are moved: to first order that is a fit without the family.
+to them in their own profile, with the kernels of another accelerator that was measured. *Families* and *sources* are judged by what the others of
+the same engine and accelerator are off in the median, by which the predictions are moved: to first order that is a fit without them. A source has its
+own servers, flags, load generator and habits, so this is the nearest to measurements that nobody has seen.
 """
 
 from __future__ import annotations
@@ -22,13 +23,14 @@ from sim.hardware import load_accelerator
 from sim.metrics.model_error import family as card
 from sim.profile_files import read_text
 from sim.resources import path
-from sim.study.accuracy.errors import TARGETS, Outcome, family
+from sim.study.accuracy.errors import TARGETS, Outcome, family, source
 from sim.study.accuracy.point import Point
 
 _FEWEST = 3
-"""Deployments of other families from which on something could be fitted to them."""
+"""Deployments of other families or sources from which on something could be fitted to them."""
 _FITTED = ("sustained_compute", "memory_efficiency")
 Predict = Callable[[Point], Outcome]
+_Logs = dict[tuple[str, str, str], dict[str, dict[str, list[float]]]]
 
 
 def without_accelerator(points: Sequence[Point], predict: Predict) -> list[Outcome]:
@@ -54,8 +56,10 @@ def _unmeasured(name: str, folder: Path) -> str:
         if not other:
             return ""
         data["proxy"] = {"name": other, "reason": f"{name} is left out"}
-    for key in (*_FITTED, "aliases"):
-        data.pop(key, None)
+    data.pop("aliases", None)
+    for key in _FITTED:
+        if (data.get(key) or {}).get("evidence") in ("fitted", "measured"):
+            del data[key]
     data["name"] = f"unmeasured-{name}"
     to = folder / f"{data['name']}.yaml"
     to.write_text(yaml.safe_dump(data), encoding="utf-8")
@@ -82,16 +86,25 @@ def nearest(name: str, own: str) -> str:
 
 def without_family(outcomes: Iterable[Outcome]) -> list[Outcome]:
     """Predictions moved by what the other families of the same engine and class of accelerator are off; left out where those are too few."""
+    return _without(outcomes, lambda p: family(p.model))
+
+
+def without_source(outcomes: Iterable[Outcome]) -> list[Outcome]:
+    """The same with other sources."""
+    return _without(outcomes, source)
+
+
+def _without(outcomes: Iterable[Outcome], group: Callable[[Point], str]) -> list[Outcome]:
     done = [o for o in outcomes if not o.reason]
-    logs: dict[tuple[str, str, str], dict[str, dict[str, list[float]]]] = {}
+    logs: _Logs = {}
     for o in done:
         for metric, value in o.predicted.items():
             if metric in TARGETS and value > 0 and o.point.measured.get(metric, 0.0) > 0:
-                by = logs.setdefault(_class(o.point, metric), {}).setdefault(family(o.point.model), {})
+                by = logs.setdefault(_class(o.point, metric), {}).setdefault(group(o.point), {})
                 by.setdefault(o.point.deployment, []).append(log(o.point.measured[metric] / value))
     out = []
     for o in done:
-        moves = {m: _moved(logs, o.point, m) for m in o.predicted}
+        moves = {m: _moved(logs.get(_class(o.point, m), {}), group(o.point)) for m in o.predicted}
         out.append(Outcome(o.point, {m: o.predicted[m] * move for m, move in moves.items() if move is not None}))
     return out
 
@@ -100,9 +113,7 @@ def _class(p: Point, metric: str) -> tuple[str, str, str]:
     return p.engine, card(p.accelerator), metric
 
 
-def _moved(
-    logs: Mapping[tuple[str, str, str], Mapping[str, Mapping[str, Sequence[float]]]], p: Point, metric: str
-) -> float | None:
-    """What the median deployment of the other families takes, against the prediction; None where there are too few to fit anything to."""
-    others = [d for f, by in logs.get(_class(p, metric), {}).items() if f != family(p.model) for d in by.values()]
+def _moved(groups: Mapping[str, Mapping[str, Sequence[float]]], own: str) -> float | None:
+    """What the median deployment of the other groups takes, against the prediction; None where there are too few to fit anything to."""
+    others = [d for name, by in groups.items() if name != own for d in by.values()]
     return exp(median(median(d) for d in others)) if len(others) >= _FEWEST else None

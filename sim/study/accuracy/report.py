@@ -14,7 +14,7 @@ from sim.metrics import model_error
 from sim.model import load_model
 from sim.study.accuracy.deploy import Overrides, planned, profile_of
 from sim.study.accuracy.errors import TARGETS, Outcome, Row, check_group, rows, title
-from sim.study.accuracy.left_out import without_family
+from sim.study.accuracy.left_out import without_family, without_source
 from sim.study.accuracy.point import QUALITIES, Point
 from sim.study.accuracy.predict import predict
 from sim.study.accuracy.saturation import OF_RATES, Capacity, capacities
@@ -100,8 +100,11 @@ class AccuracyReport:
         return model_error.coverage(self.ratios())
 
     def left_out(self, metrics: Sequence[str] | None = None) -> list[Row]:
-        """Errors with the accelerator left out, and with the family of models left out (see `left_out`), beside those of the same points."""
-        groups: list[tuple[str, list[Outcome]]] = [("family left out", without_family(self.simulated))]
+        """Errors with the accelerator, the family of models or the source left out (see `left_out`), beside those of the same points."""
+        done = self.simulated
+        groups: list[tuple[str, list[Outcome]]] = [
+            ("family left out", without_family(done)), ("source left out", without_source(done))
+        ]  # fmt: skip
         if self.unmeasured:
             again = [o for o in self.unmeasured if not o.reason]
             ids = {o.point.id for o in again}
@@ -143,7 +146,10 @@ class AccuracyReport:
             "simulated": len(self.simulated),
             "skipped": self.skipped,
             "errors": [r.as_dict() for r in self.rows()],
-            **{f"by_{g}": [r.as_dict() for r in self.rows(g)] for g in ("engine", "version", "accelerator", "family", "quality")},
+            **{
+                f"by_{g}": [r.as_dict() for r in self.rows(g)]
+                for g in ("engine", "version", "accelerator", "family", "source", "quality")
+            },
             "left_out": [r.as_dict() for r in self.left_out(tuple(TARGETS))],
             "equal_load": [r.as_dict() for r in self.at_equal_load(tuple(TARGETS))],
             "capacity": [asdict(c) | {"error": c.error} for c in self.capacities()],

@@ -69,7 +69,7 @@ class AccuracyParams(MeasuredParams):
     )
     by: Names = Field(
         ("engine",),
-        description="group errors by engine, version, accelerator, family, quality, traffic, deployment",
+        description="group errors by engine, version, accelerator, family, source, quality, traffic, deployment",
         exclude=True,
         json_schema_extra={"metavar": "A,B"},
     )

@@ -11,7 +11,7 @@ from sim.cost.placement import window_cells
 from sim.engine.contract import Scheduler, Site
 from sim.engine.kv.token_lists import TokenLists, new_token_lists
 from sim.engine.outline import addresses
-from sim.engine.schedulers.llamacpp.params import LlamaCppParams, memory_rule, placement, resolve_params
+from sim.engine.schedulers.llamacpp.params import BUILD, LlamaCppParams, memory_rule, placement, resolve_params
 from sim.engine.schedulers.llamacpp.state import LlamaCppSettings, LlamaCppState, new_llamacpp_state
 from sim.jit import by_name
 from sim.registry import register
@@ -32,7 +32,7 @@ class LlamaCpp(Scheduler[LlamaCppParams]):
     name = "llamacpp"
     aliases = ("llama.cpp", "llama-server")
     Params = LlamaCppParams
-    version = "0c1e570"
+    version = BUILD
     notices_after = 1.0  # HTTP_POLLING_SECONDS
     models = "llama.cpp 0c1e570 (llama-cpp-python 0.3.36): tools/server/server-context.cpp, server-queue.cpp, server-task.cpp, common/fit.cpp"
     not_modelled = (

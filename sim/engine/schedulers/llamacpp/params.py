@@ -10,6 +10,8 @@ from pydantic import Field
 from sim.cost.memory_rules import LlamaCppRule
 from sim.cost.placement import Placement
 from sim.engine.contract import EngineParams, Site
+from sim.engine.effect import inert
+from sim.engine.releases import refuse_release
 from sim.engine.schedulers.llamacpp.fit import fit_context, place
 from sim.errors import ConfigError, NotModelledError
 
@@ -17,12 +19,19 @@ if TYPE_CHECKING:
     from sim.model.spec import ModelSpec
 
 _FIELD = "deployment.engine"
+BUILD = "0c1e570"
 PAD = 256  # contexts are rounded up to a multiple of this
 
 
 class LlamaCppParams(EngineParams):
     """Settings of the llama.cpp server; the long option is in each description."""
 
+    version: str = Field(
+        BUILD,
+        pattern=r"^[0-9a-z._-]{1,40}$",
+        description="Build or commit; one is modelled. Defaults of others differ (slots, prompt cache in RAM, context shift).",
+        json_schema_extra=inert("one build is modelled"),
+    )
     n_parallel: int = Field(-1, ge=-1, le=256, description="Slots (--parallel); -1: four, with a unified KV cache.")
     n_ctx: int = Field(0, ge=0, description="Context of all slots together (--ctx-size); 0: the model's, less what does not fit.")
     n_batch: int = Field(2048, ge=1, description="Most tokens of one step (--batch-size).")
@@ -102,6 +111,8 @@ def placement(p: LlamaCppParams, site: Site) -> Placement | None:
 
 
 def _check(p: LlamaCppParams, site: Site) -> None:
+    if p.version != BUILD:
+        refuse_release(p.version, f"{BUILD} (as in llama-cpp-python 0.3.36); others by setting what they set by default")
     for name in ("pp", "dp", "ep"):
         if getattr(site, name) > 1:
             raise NotModelledError(

@@ -13,7 +13,7 @@ from sim.cost.memory import GIB, Deployment, block_bytes
 from sim.cost.memory_rules import MindieRule
 from sim.engine.contract import Ranks, Scheduler, Site
 from sim.engine.outline import addresses
-from sim.engine.schedulers.mindie.params import MindieParams, resolve_params
+from sim.engine.schedulers.mindie.params import NEWEST, MindieParams, resolve_params
 from sim.engine.schedulers.mindie.params import as_side as settings_of_side
 from sim.engine.schedulers.mindie.ranks import at_rest_mindie, confer_mindie, heed_mindie, unfinished_mindie
 from sim.engine.schedulers.mindie.sides import kv_arrived_mindie, release_kept_mindie
@@ -80,7 +80,7 @@ class Mindie(Scheduler[MindieParams]):
     name = "mindie"
     aliases = ("mindie-llm", "mindie-service")
     Params = MindieParams
-    version = "2.3"
+    version = NEWEST
     models = (
         "Ascend/MindIE-LLM 8b4871ad (2026-04-23): src/scheduler/{scheduler.cpp,policy,latency_predictor}, src/block_manager, "
         "src/engine/llm_engine.cpp, src/server/conf/config.json"
@@ -118,6 +118,12 @@ class Mindie(Scheduler[MindieParams]):
         if params.role != "PnD":
             raise NotModelledError("deployment.dp", site.dp, "DP ranks of roles P and D are not modelled", "1")
         return Ranks(site.dp, True, "mindie_dp")
+
+    @classmethod
+    def cache_notes(cls, params: MindieParams, site: Site) -> tuple[str, ...]:
+        """Of another release than the one whose decisions are modelled, that too."""
+        older = () if params.version == cls.version else (f"version {params.version} decides as {cls.version}",)
+        return (*super().cache_notes(params, site), *older)
 
     cut_context = ("maxSeqLen",)
 

@@ -10,10 +10,12 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from sim.cost.drafts import DraftMethod, acceptance
 from sim.engine.contract import EngineParams, Site
 from sim.engine.effect import inert
+from sim.engine.releases import check_release
 from sim.engine.sides import Role
 from sim.errors import ConfigError, NotModelledError
 
 FIELD = "deployment.engine"
+NEWEST = "2.3"
 
 
 class PluginParams(BaseModel):
@@ -70,6 +72,12 @@ _SPECULATION = {"mtp", "la", "memory_decoding"}
 class MindieParams(EngineParams):
     """Settings of one MindIE server; the defaults are those of its ``config.json``."""
 
+    version: str = Field(
+        NEWEST,
+        pattern=r"^\d+\.\d+(\.\d+)?$",
+        description="Release, 1.0 to 2.3: of all of them the host side of one line and the decisions of 2.3 are known.",
+        json_schema_extra=inert("one line of releases is known"),
+    )
     templateType: Literal["Standard", "Mix"] = Field("Standard", description="Mix: chunked prefill (with the splitfuse plugin).")
     cacheBlockSize: int = Field(128, ge=1, le=128, description="Tokens per KV block.")
     maxPrefillBatchSize: int | None = Field(
@@ -178,6 +186,7 @@ def as_side(p: MindieParams, role: Role) -> MindieParams:
 
 
 def _refuse(p: MindieParams, site: Site) -> None:
+    check_release("mindie", p.version, NEWEST)
     if site.pp > 1:
         raise NotModelledError("deployment.pp", site.pp, "pipeline stages are not modelled for MindIE", "1")
     if site.accelerator is not None and site.accelerator.vendor != "huawei":

@@ -6,9 +6,11 @@ from typing import Literal
 
 from pydantic import Field
 
+from sim.cost.engine_figures import version_of
 from sim.cost.memory_rules import LlamaCppRule
 from sim.cost.placement import Placement
 from sim.engine.contract import EngineParams, Site
+from sim.engine.releases import refuse_release
 from sim.engine.schedulers.llamacpp.fit import on_host, place
 from sim.engine.schedulers.llamacpp.params import PAD, LlamaCppParams, check_windows
 from sim.engine.schedulers.ollama.context import ONE_SLOT_FAMILIES, default_num_ctx
@@ -18,12 +20,18 @@ from sim.errors import ConfigError, NotModelledError
 from sim.units import Bytes, Seconds
 
 _FIELD = "deployment.engine"
+OWN_RUNNERS, OLDEST, NEWEST = (0, 24), (0, 30), (0, 33)
 Runner = Literal["llama-server", "ollamarunner", "llamarunner"]
 
 
 class OllamaParams(EngineParams):
     """Settings of Ollama. ``runner`` chooses the generation: llama-server since 0.30, Ollama's own runners up to 0.24."""
 
+    version: str | None = Field(
+        None,
+        pattern=r"^\d+\.\d+(\.\d+)?$",
+        description="Release, 0.30 to 0.33 (llama-server) or 0.24 (Ollama's own runners); by default the one that goes with runner.",
+    )
     runner: Runner = Field(
         "llama-server", description="What serves the model: llama-server (0.30 on), ollamarunner, llamarunner (to 0.24)."
     )
@@ -86,6 +94,7 @@ class OllamaParams(EngineParams):
 
 def resolve_params(p: OllamaParams, site: Site) -> OllamaParams:
     """``routes.go`` (context), ``sched.go`` (slots, batch). Raises ConfigError."""
+    p = _of_release(p)
     _check(p, site)
     changes: dict[str, object] = {}
     model, accelerator = site.model, site.accelerator
@@ -106,6 +115,22 @@ def resolve_params(p: OllamaParams, site: Site) -> OllamaParams:
     resolved = p.model_copy(update=changes)
     placement(resolved, site)
     return resolved
+
+
+def _of_release(p: OllamaParams) -> OllamaParams:
+    """The runner of the release. Raises ConfigError for one that it does not have, NotModelledError for other releases."""
+    if p.version is None:
+        return p
+    release = version_of(p.version)[:2]
+    if release != OWN_RUNNERS and not OLDEST <= release <= NEWEST:
+        refuse_release(p.version, "0.24, 0.30 to 0.33; before 0.24 defaults differ (context, slots): set them with version 0.24")
+    own = release == OWN_RUNNERS
+    if "runner" not in p.model_fields_set:
+        return p.model_copy(update={"runner": "ollamarunner" if own else "llama-server"})
+    if (p.runner != "llama-server") is not own:
+        has = "ollamarunner, llamarunner" if own else "llama-server"
+        raise ConfigError(f"{_FIELD}.runner", p.runner, f"is not what release {p.version} has", has)
+    return p
 
 
 _ONE_SLOT = tuple(sorted(name.replace("_", "") for name in ONE_SLOT_FAMILIES))

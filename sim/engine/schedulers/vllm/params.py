@@ -175,13 +175,13 @@ def batch_defaults(params: VllmParams, site: Site) -> tuple[int, int]:
     """Default ``max_num_batched_tokens`` and ``max_num_seqs``. *Source*: EngineArgs.get_batch_defaults, vLLM 0.33."""
     accelerator = site.accelerator
     memory = accelerator.memory_bytes if accelerator is not None else 80 * GIB
-    name = accelerator.name if accelerator is not None else ""
+    name = (accelerator.device_name or accelerator.name).lower() if accelerator is not None else ""
     offline = params.usage_context == "llm_class"
     if accelerator is not None and accelerator.is_cpu:
         return (4096 if offline else 2048) * site.tp * site.pp, (256 if offline else 128) * site.tp * site.pp
     if memory >= 160 * GIB:
         tokens, seqs = 16384, 1024
-    elif memory >= 70 * GIB and not name.startswith(("a100", "gb10")):
+    elif memory >= 70 * GIB and "a100" not in name and "gb10" not in name:
         tokens, seqs = (16384 if offline else 8192), 1024
     else:
         tokens, seqs = (8192 if offline else 2048), 256
