@@ -112,7 +112,7 @@ class _Builder:
     ) -> None:
         self.together = together
         self.m, self.a, self.layout, self.profile = model, accelerator, layout, profile
-        self.kernels = Kernels(accelerator, profile.kernels, profile.compute_scale)
+        self.kernels = Kernels(accelerator, profile.kernels, profile.compute_scale, profile.mxfp4_marlin)
         self.wires = Wires.of(layout, accelerator)
         for width, n in (("tp", layout.tp), ("pp", layout.pp), ("dp", layout.dp), ("ep", layout.ep)):
             if n > 1 and self.wires.link.bandwidth <= 0.0 and self.wires.inside(n) > 1:

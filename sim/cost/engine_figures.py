@@ -117,6 +117,7 @@ class LineFigures(Record):
     expert_token: Time = Field(None, description="the same, per token")
     int4_expert_layer: Time = Field(None, description="what 4-bit experts take beyond the measured kernels, per layer and step")
     int4_expert_token: Time = Field(None, description="the same, per token")
+    mxfp4_marlin: Flag = Field(None, description="mxfp4 experts run Marlin on Hopper too, as they do before it")
     gemm_scale: Factor = Field(None, description="time of matrix products relative to the measured kernels")
     compute_scale: Factor = Field(None, description="the same for their compute alone")
     attention_scale: Factor = Field(None, description="the same for attention")

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 _UNPACKED_PER_CORE, _UNPACKING_START, _UNPACKING_COMPUTE, _UNPACKING_FP8 = 33e9, 6.0, 0.88, 0.72
 
 # Generations whose matrix units multiply 64 rows at a time (wgmma, tcgen05): elsewhere kernels choose tiles of 16 rows and more.
+# Kernels that do without (Marlin) reach 63 % of the peak on Hopper (arXiv 2402.13499).
+_OLD_INSTRUCTIONS = 0.63
 _WARP_GROUPS, _SMALLEST_TILE = ("sm_90", "sm_100", "sm_103"), 16.0
 
 # Products of expanded keys and values relative to those of latent ones, which SGLang's kernel was measured with: 192 + 128 against 576 + 512
@@ -43,11 +45,12 @@ _EXPANDED = (192 + 128) / (576 + 512)
 class Kernels(Collectives):
     """Operator times on ``accelerator`` with the kernels of ``framework`` (``vllm``, ``sglang``, ``vllm-ascend``).
 
-    ``compute_scale``: how much longer matrix products take where they are bound by compute.
+    ``compute_scale``: how much longer matrix products take where they are bound by compute. ``marlin``: mxfp4 experts run Marlin on Hopper too.
     """
 
-    def __init__(self, accelerator: Accelerator, framework: str, compute_scale: float = 1.0) -> None:
+    def __init__(self, accelerator: Accelerator, framework: str, compute_scale: float = 1.0, marlin: bool = False) -> None:
         self.accelerator, self.compute_scale = accelerator, compute_scale
+        self.marlin = marlin and accelerator.generation == "sm_90"
         self.choice = chosen = choose(accelerator, framework)
         self.base, self.proxy_reason = chosen.system, chosen.reason
         order = (chosen.stack,) if chosen.stack else (framework, *(s for s in STACK_ORDER if s != framework))
@@ -65,8 +68,8 @@ class Kernels(Collectives):
     def find(self, *names: str) -> FittedOperator | None:
         """The first of ``names`` that any stack has, own stack first; what another system lends, before the kernels of a stand-in."""
         for name in names:
-            lent = "" if self.choice.machine.relative else lender(name, self.accelerator, self.base)
-            if lent and self.proxy_reason:
+            lent = "" if self.choice.machine.relative else lender(name, self.accelerator, self.base, self.marlin)
+            if lent and (self.proxy_reason or self.marlin):
                 return load_stack(lent)[name]
             for stack in self._stacks:
                 if name in stack:
@@ -225,7 +228,8 @@ class Kernels(Collectives):
         hw = self.machine(op)
         if not exact and self.accelerator.supports(fmt.unit) and fmt.unit != op.unit:
             hw = hw._replace(peak=self.accelerator.peak(fmt.unit))
-        hw = hw._replace(peak=hw.peak / self.compute_scale)
+        slower = _OLD_INSTRUCTIONS if self.marlin and op.name == "moe.mxfp4" else 1.0
+        hw = hw._replace(peak=hw.peak * slower / self.compute_scale)
         gates = 3.0 if shape.gated else 2.0
         key = (shape.hidden, shape.intermediate, shape.experts, shape.top_k, ep)
         t = forms.moe(self.q(op), hw, np.asarray(tokens, float), *key, fmt.weight_bytes, gates)

@@ -107,11 +107,14 @@ def _machines(files: tuple[tuple[Path, int, int], ...]) -> Mapping[str, Machine]
     return {f.stem: checked(Machine, read_mapping(f, "what was measured"), str(f)) for f, _, _ in files}
 
 
-def lender(operator: str, a: Accelerator, own: str) -> str:
-    """The fitted profile of another system than ``own`` whose kernel an accelerator runs, scaled by datasheet; "": none."""
+def lender(operator: str, a: Accelerator, own: str, chosen: bool = False) -> str:
+    """The fitted profile of another system than ``own`` whose kernel an accelerator runs, scaled by datasheet; "": none.
+
+    ``chosen``: by a setting or release of the engine, whatever the generation.
+    """
     for system, m in machines().items():
         for loan in m.lends:
-            if system != own and operator in loan.operators and a.generation in loan.generations:
+            if system != own and operator in loan.operators and (chosen or a.generation in loan.generations):
                 return f"{system}.{loan.framework}"
     return ""
 

@@ -128,6 +128,8 @@ def test_mxfp4_experts_run_the_kernels_of_their_generation_whoever_else_stands_i
         found = Kernels(as_hopper, "vllm").find("moe.mxfp4")
         assert found is not None
         assert found.system == system
+    hopper = {m: Kernels(load_accelerator("h100-sxm"), "vllm", marlin=m).find("moe.mxfp4") for m in (False, True)}
+    assert {m: op.system for m, op in hopper.items() if op is not None} == {False: "h100-sxm", True: "l40s"}
     own = Kernels(load_accelerator("a100-sxm-80g"), "vllm").find("moe.mxfp4", "moe.int4")
     assert own is not None
     assert own.stack == "l40s.vllm"

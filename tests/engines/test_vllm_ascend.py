@@ -25,7 +25,7 @@ def lanes(threshold: int, wait_ms: float = 0.0) -> dict[str, Any]:
 
 
 def site(latent: bool = False, **layout: int) -> Site:
-    card = SimpleNamespace(is_cpu=False, name="ascend-910b3", memory_bytes=64 << 30, vendor="huawei")
+    card = SimpleNamespace(is_cpu=False, name="ascend-910b3", device_name="", memory_bytes=64 << 30, vendor="huawei")
     return Site(model=SimpleNamespace(max_position=8192, is_mla=latent), accelerator=card, **layout)
 
 

@@ -15,7 +15,7 @@ GIB = 1 << 30
 
 
 def site(name: str, gib: float, context: int = 131072, **layout: int) -> Site:
-    accelerator = SimpleNamespace(name=name, memory_bytes=gib * GIB, vendor="nvidia", is_cpu=False)
+    accelerator = SimpleNamespace(name=name, device_name="", memory_bytes=gib * GIB, vendor="nvidia", is_cpu=False)
     return Site(model=SimpleNamespace(max_position=context), accelerator=accelerator, **layout)
 
 

@@ -23,7 +23,7 @@ from sim.workload.table import RequestBlock
 
 
 def site(context: int = 4096, **layout: int) -> Site:
-    card = SimpleNamespace(is_cpu=False, name="a100-80g-sxm", memory_bytes=80 << 30, vendor="nvidia")
+    card = SimpleNamespace(is_cpu=False, name="a100-80g-sxm", device_name="", memory_bytes=80 << 30, vendor="nvidia")
     model = SimpleNamespace(max_position=context, kinds=("full",), vision_params=0, is_mla=False)
     return Site(model=model, accelerator=card, **layout)
 

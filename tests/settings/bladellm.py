@@ -15,6 +15,7 @@ BASE: dict[str, Any] = {
 DRAFT = {"decode_algo": "sps", "draft_model": "qwen3-0.6b"}
 
 CASES: dict[str, Case] = {
+    "version": Case(None),
     "tensor_parallel_size": Case(4),
     "pipeline_parallel_size": Case(4),
     "pipeline_micro_batch": Case(2),

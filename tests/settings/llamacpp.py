@@ -20,6 +20,7 @@ TURNS = merged(STEADY, {"traffic": {"synthetic": {"sessions": {"turns": 3, "thin
 WINDOWS: dict[str, Any] = {"model": {"name": "gemma-3-12b", "weights": "q4_k_m"}}
 
 CASES: dict[str, Case] = {
+    "version": Case("0c1e570"),
     "n_parallel": Case(2),
     "n_ctx": Case(512, changes={"traffic": {"too_long": "skip"}}),
     "n_batch": Case(64),

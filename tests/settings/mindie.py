@@ -25,6 +25,7 @@ def plugin(kind: str, **settings: Any) -> dict[str, Any]:
 
 
 CASES: dict[str, Case] = {
+    "version": Case("2.0"),
     "templateType": Case("Mix"),
     "cacheBlockSize": Case(64, engine=TIGHT, changes={"deployment": {"kv_blocks": 10}}),
     "maxPrefillBatchSize": Case(1, changes=BURST),

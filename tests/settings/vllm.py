@@ -65,6 +65,7 @@ CASES: dict[str, Case] = {
     "block_size": Case(32, engine=TIGHT, changes=FEW),
     "gpu_memory_utilization": Case(0.27, engine={"max_model_len": 9200}, changes=HEAVY),
     "kv_cache_memory_bytes": Case("2GB", engine={"max_model_len": 9200}, changes=HEAVY),
+    "VLLM_MXFP4_USE_MARLIN": Case(True, changes=OSS),
     "VLLM_CPU_KVCACHE_SPACE": Case(
         0.125,
         4,

@@ -75,6 +75,9 @@ def test_flags_of_a_known_launcher_count_only_where_none_were_recorded():
     assert assumed_settings(point(**unknown | {"launcher": "me/mine"}, assumed=silent)) == {}
     assert assumed_settings(point(**unknown)) == {}
     assert assumed_settings(point(engine="vllm", assumed=silent))["max_num_batched_tokens"] == 2048
+    of_inferencex = {"engine": "vllm", "launcher": "SemiAnalysisAI/InferenceX", "weights": "mxfp4"}
+    assert assumed_settings(point(**of_inferencex, version="0.18.0")) == {"VLLM_MXFP4_USE_MARLIN": True}
+    assert assumed_settings(point(**of_inferencex, version="0.11.2")) == {}
     nightly = {"engine": "vllm-ascend", "assumed": ("baseline figure of a nightly performance test",)}
     assert assumed_settings(point(**nightly)) == {"compilation_config": {"cudagraph_mode": "FULL_DECODE_ONLY"}}
     assert assumed_settings(point(**nightly, settings={"enforce_eager": True})) == {}

@@ -23,6 +23,9 @@ _MIXED = {"enable_mixed_chunk": True}
 _FRACTION = {"mem_fraction_static": 0.8}
 
 
+# `benchmarks/*/gptoss_fp4_h*.sh` of InferenceX export it since they run vLLM 0.13.
+_MARLIN = {"VLLM_MXFP4_USE_MARLIN": True}
+
 # Every case of vllm-ascend's nightly tests sets FULL_DECODE_ONLY or FULL_AND_PIECEWISE (tests/e2e/nightly/single_node/models/configs).
 _NIGHTLY = {"compilation_config": {"cudagraph_mode": "FULL_DECODE_ONLY"}}
 
@@ -47,6 +50,8 @@ def assumed_settings(point: Point) -> Mapping[str, Any]:
     """Settings to take where the point gives none; empty where flags were recorded or nothing is known of who launched the server."""
     if point.engine == "vllm-ascend" and any("baseline" in a for a in point.assumed) and not point.settings.get("enforce_eager"):
         return _NIGHTLY
+    if point.launcher == "SemiAnalysisAI/InferenceX" and (point.engine, point.weights) == ("vllm", "mxfp4"):
+        return _MARLIN if version_of(point.version or "0") >= (0, 13) else {}
     if not any("launch flags not recorded" in a for a in point.assumed):
         return {}
     if point.engine == "vllm":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -91,10 +92,16 @@ def _told(file: Path) -> dict[str, Any]:
         return {
             "inside": str(told.get("metrics", {}).get("ttft_s", "")).startswith("engine"),
             "chat": "chat" in str(told.get("load_generator", "")),
-            "launcher": str((told.get("source") or {}).get("repo") or ""),
+            "launcher": _launcher(told.get("source") or {}),
         }
     except (OSError, ValueError, AttributeError, RecursionError, DataError):
         return {}
+
+
+def _launcher(source: Mapping[str, Any]) -> str:
+    """The project whose runs these are, where another published them."""
+    runs = re.search(r"\(runs of ([\w.-]+/[\w.-]+)\)", str(source.get("path") or ""))
+    return runs[1] if runs else str(source.get("repo") or "")
 
 
 def _weights(raw: Mapping[str, Any]) -> str:

@@ -256,6 +256,8 @@ class Vllm(Scheduler[V]):
     def host(cls, params: V, profile: EngineProfile) -> EngineProfile:
         """The profile with the graphs of these settings: decode batches are padded to the next captured size."""
         made = super().host(params, profile)
+        if params.VLLM_MXFP4_USE_MARLIN is not None:
+            made = made.changed({"mxfp4_marlin": params.VLLM_MXFP4_USE_MARLIN})
         if not made.graph_sizes:
             return made
         return made.adapted(

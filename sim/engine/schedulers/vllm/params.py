@@ -73,6 +73,9 @@ class VllmParams(EngineParams):
     block_size: int = Field(16, ge=1, le=1024, description="tokens per KV block; on a CPU 128 if not given")
     gpu_memory_utilization: float | None = Field(None, gt=0.0, le=1.0, description="share of GPU memory that vLLM may use")
     kv_cache_memory_bytes: Bytes | None = Field(None, gt=0, description="memory of the KV cache, instead of what is left")
+    VLLM_MXFP4_USE_MARLIN: bool | None = Field(
+        None, description="Run mxfp4 experts with Marlin on Hopper too (environment); by default Triton's kernels."
+    )
     VLLM_CPU_KVCACHE_SPACE: float | None = Field(
         None,
         gt=0,
