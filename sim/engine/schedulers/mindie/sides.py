@@ -21,13 +21,13 @@ from sim.ledger import FAILED, FINISHED
 
 def release_kept_mindie(s, slot, t):
     """See `sim.engine.hand_over`."""
-    s.told[slot] = t
+    s.tell_s[slot] = t
     tell_at(s, t)
 
 
 def kv_arrived_mindie(s, slot, t, delivered):
     """See `sim.engine.hand_over`; the client has what P sampled."""
-    s.told[slot] = t
+    s.tell_s[slot] = t
     tell_at(s, t)
 
 
@@ -43,7 +43,7 @@ def give_blocks_back(s, slot):
 @inline
 def transfer(s, slot):
     """The request enters ``transferringMap``: it holds its blocks and waits for its keys and values to be moved."""
-    s.told[slot] = INF
+    s.tell_s[slot] = INF
     s.pull[s.n_pull] = slot
     s.n_pull += 1
 
@@ -56,8 +56,8 @@ def settle(s):
     n = 0
     for i in range(s.n_pull):
         slot = s.pull[i]
-        if s.told[slot] > s.now:
-            tell_at(s, s.told[slot])
+        if s.tell_s[slot] > s.now:
+            tell_at(s, s.tell_s[slot])
             s.pull[n] = slot
             n += 1
         elif s.role == ROLE_P:
