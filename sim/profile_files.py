@@ -24,6 +24,8 @@ LARGEST = 1 << 20
 """Bytes of a file of settings."""
 _UNSOURCED = "no source given"
 _SHOWN = 12
+_LONGEST = 250
+"""Characters of a sentence about one fault: a key or a value may be as long as the file."""
 
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
@@ -55,7 +57,7 @@ class Graded(Record, Generic[T]):
     @classmethod
     def _grade(cls, given: Any) -> Any:
         if given not in GRADES:
-            raise ValueError(f"evidence {given!r} is none of {', '.join(GRADES)}")
+            raise ValueError(f"evidence {_short(given)} is none of {', '.join(GRADES)}")
         return given
 
     @field_validator("source", mode="before")
@@ -109,9 +111,9 @@ def _parsed(text: str, source: str) -> Any:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise DataError(source, f"is no readable YAML: {where}{error.problem or error.context}") from None
+        raise DataError(source, f"is no readable YAML: {where}{_cut(str(error.problem or error.context))}") from None
     except (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, OverflowError) as error:
-        raise DataError(source, f"is no readable YAML: {(str(error) or type(error).__name__).splitlines()[0]}") from None
+        raise DataError(source, f"is no readable YAML: {_cut((str(error) or type(error).__name__).splitlines()[0])}") from None
 
 
 def parse_mapping(text: str, source: str, what: str) -> Mapping[str, Any]:
@@ -121,7 +123,7 @@ def parse_mapping(text: str, source: str, what: str) -> Mapping[str, Any]:
         raise DataError(source, f"must hold one mapping, {what}")
     odd = [k for k in raw if not isinstance(k, str)]
     if odd:
-        raise DataError(source, f"keys must be names, not {odd[0]!r}")
+        raise DataError(source, f"keys must be names, not {_short(odd[0])}")
     return raw
 
 
@@ -139,7 +141,7 @@ def checked(model: type[M], raw: Mapping[str, Any], source: str) -> M:
 
 
 def _told(model: type[BaseModel], error: ValidationError) -> str:
-    found = list(dict.fromkeys(_sentence(model, e) for e in error.errors(include_url=False)))
+    found = list(dict.fromkeys(_cut(_sentence(model, e)) for e in error.errors(include_url=False)))
     if len(found) == 1:
         return found[0]
     more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
@@ -166,6 +168,10 @@ def _sentence(model: type[BaseModel], error: Any) -> str:
         message = "must be a mapping"
     got = "" if kind == "value_error" and repr(value) in message else f" (got {_short(value)})"
     return f"{where}: {message}{got}" if where else f"{message}"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 60]}… of {len(text):,} characters"
 
 
 def _short(value: object) -> str:

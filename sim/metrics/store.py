@@ -159,7 +159,17 @@ def load(folder: Path) -> Result:
             found = _arrays(pq.read_table(folder / _TIMES))
             times = TokenTimes(found["row"], found["at_s"])
         check_result(columns, summary.as_dict())
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError, MemoryError, LawViolation) as error:
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        ArithmeticError,
+        RuntimeError,
+        MemoryError,
+        LawViolation,
+    ) as error:
         raise DataError(str(folder), f"is a damaged servesim result: {str(error)[:500]}") from error
     return Result(summary, columns, series, hist, scenario, times)
 

@@ -55,7 +55,7 @@ def meant(draw: st.DrawFn, documents: list[Any]) -> Any:
                 new = [[k, v] for k, v in value.items()] if isinstance(value, dict) else {"value": value}
             case 3:
                 new = value
-                for k in range(draw(st.sampled_from([1, 3, 40, 400]))):
+                for k in range(draw(st.sampled_from([1, 3, 40, 90]))):
                     new = [new] if k % 2 else {draw(st.sampled_from(["name", "value", "x"])): new}
             case 4:
                 new = draw(WORDS)

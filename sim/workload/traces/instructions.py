@@ -71,7 +71,7 @@ class Instructions(Trace):
             some = answer > 0
             without += int((~some).sum())
             if some.any():
-                yield text_block(prompts.filter(some), tokens[some], answer[some], first)
+                yield text_block(prompts.filter(pa.array(some)), tokens[some], answer[some], first)
             first += int(some.sum())
         if without:
             self.note(f"{path.name}: {without:,} rows without an answer are left out")

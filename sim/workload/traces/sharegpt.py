@@ -95,6 +95,8 @@ class ShareGpt(Trace):
 
     def _block(self, said: Messages, count: Counter, number: int, first: int) -> tuple[RequestBlock, int]:
         """The requests of some conversations, and how many of those have none."""
+        import pyarrow as pa
+
         tokens = count.each(said.texts)
         end = np.cumsum(said.counts)
         begin, talk = end - said.counts, np.repeat(np.arange(len(end)), said.counts)
@@ -105,7 +107,7 @@ class ShareGpt(Trace):
             row = row[np.unique(talk[row], return_index=True)[1]]
         own = content.OUTPUT + first + np.arange(len(row))
         ids = np.zeros(len(asked), np.int64)
-        ids[asked] = contents(said.texts.filter(asked))
+        ids[asked] = contents(said.texts.filter(pa.array(asked)))
         if self.params.turns == "all":
             ids[row] = own
         piece = np.flatnonzero(ids)  # all that prompts consist of
