@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sim.ledger import FAILED, FINISHED, IN_FLIGHT, RETURNED, Values
+from sim.ledger import FAILED, FINISHED, IN_FLIGHT, RETURNED
+from sim.ledger import Values as Array
 
-Array = Values
 Columns = dict[str, Array]
 
 

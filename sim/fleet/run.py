@@ -19,15 +19,13 @@ from sim.fleet.garbage import rarely_collected
 from sim.fleet.routers import make_routers
 from sim.fleet.stuck import watched
 from sim.fleet.wiring import wire
-from sim.ledger import Values
+from sim.ledger import Values as Array
 from sim.metrics.record import collect
 from sim.metrics.sections.kv_pools import KvUse
 from sim.workload.base import Traffic
 
 if TYPE_CHECKING:
     from sim.engine.group import EngineGroup
-
-Array = Values
 
 
 @dataclass

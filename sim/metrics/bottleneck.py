@@ -7,10 +7,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from sim.ledger import FINISHED, Values
+from sim.ledger import FINISHED
+from sim.ledger import Values as Array
 from sim.units import show_seconds
-
-Array = Values
 
 KINDS: Final = {
     "compute": ("linear_compute", "attention_prefill"),

@@ -9,9 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sim.ledger import Values
-
-Array = Values
+from sim.ledger import Values as Array
 
 
 class Waste(NamedTuple):

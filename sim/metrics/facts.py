@@ -9,14 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from sim.ledger import FAILED, FINISHED, IN_FLIGHT, REJECTED, Values
+from sim.ledger import FAILED, FINISHED, IN_FLIGHT, REJECTED
+from sim.ledger import Values as Array
 from sim.metrics.definitions import SLO_METRICS
 from sim.metrics.groups import replica_load
 from sim.metrics.record import RunRecord
 from sim.metrics.slo import Demand, demands_of, met
 from sim.metrics.storm import Storm, storm
-
-Array = Values
 
 
 @dataclass(frozen=True)

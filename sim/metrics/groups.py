@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sim.ledger import FINISHED, Values
+from sim.ledger import FINISHED
+from sim.ledger import Values as Array
 from sim.metrics.definitions import SLO_METRICS
 from sim.metrics.latency import number
 from sim.metrics.section import ABSENT, Section, keyed
 
 if TYPE_CHECKING:
     from sim.metrics.facts import Facts
-
-Array = Values
 
 
 @dataclass(frozen=True)

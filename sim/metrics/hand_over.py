@@ -7,9 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from sim.ledger import Values
-
-Array = Values
+from sim.ledger import Values as Array
 
 STAGES: Final = ("prefill_queue", "prefill", "decode_queue", "transfer", "decode")
 _WAIT: Final = 0.10  # share of the end-to-end time from where on a wait is what breaks first; as in `bottleneck`

@@ -11,9 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from sim.ledger import Values
-
-Array = Values
+from sim.ledger import Values as Array
 
 ITL_LO: Final = 1e-5
 """Upper edge (s) of what falls into bin 0 without a logarithm."""

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from sim.ledger import FINISHED, Values
+from sim.ledger import FINISHED
+from sim.ledger import Values as Array
 from sim.metrics.histogram import quantiles
 from sim.metrics.section import Section, keyed
 
 if TYPE_CHECKING:
     from sim.metrics.facts import Facts
-
-Array = Values
 
 PERCENTILES: Final = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0, "p999": 99.9}
 STATISTICS: Final = ("count", "mean", "std", "min", *PERCENTILES, "max")

@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from sim.errors import LawViolation
-from sim.ledger import FINISHED, IN_FLIGHT, REJECTED, Values
+from sim.ledger import FINISHED, IN_FLIGHT, REJECTED
+from sim.ledger import Values as Array
 from sim.metrics.record import RunRecord
-
-Array = Values
 
 
 def check_laws(record: RunRecord) -> None:

@@ -16,11 +16,9 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import yaml
 
-from sim.ledger import Values
+from sim.ledger import Values as Array
 from sim.metrics.section import Section, keyed
 from sim.resources import path, read_yaml
-
-Array = Values
 
 LEVEL: Final = 0.8
 """Share of measured values that lie in the interval."""

@@ -15,9 +15,8 @@ from typing import IO, Any, Final
 import numpy as np
 
 from sim import scratch
-from sim.ledger import Values
+from sim.ledger import Values as Array
 
-Array = Values
 Columns = MutableMapping[str, Array]
 _Files = dict[str, tuple[IO[bytes], np.dtype[Any]]]
 

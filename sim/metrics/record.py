@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sim.ledger import PARTS, SERIES, Values
+from sim.ledger import PARTS, SERIES
+from sim.ledger import Values as Array
 from sim.metrics.slo import Slo
 
 if TYPE_CHECKING:
     from sim.metrics.scaling import Scaling
-
-Array = Values
 
 
 @dataclass

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from sim.ledger import ATTEMPT_COLUMNS, HAND_OVER_COLUMNS, IN_FLIGHT, LABEL_COLUMNS, REQUEST_COLUMNS, Values
+from sim.ledger import ATTEMPT_COLUMNS, HAND_OVER_COLUMNS, IN_FLIGHT, LABEL_COLUMNS, REQUEST_COLUMNS
+from sim.ledger import Values as Array
 from sim.metrics.latency import derive
 from sim.metrics.on_disk import DiskTable, put
 from sim.metrics.record import RunRecord
@@ -22,8 +23,6 @@ from sim.metrics.token_times import TokenTimes, by_request
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Array = Values
 
 RENDERER: Final = "sim.report.html:render"
 

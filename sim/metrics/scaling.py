@@ -9,12 +9,11 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from sim.ledger import SERIES, Values
+from sim.ledger import SERIES
+from sim.ledger import Values as Array
 from sim.metrics.latency import number
 from sim.metrics.record import RunRecord
 from sim.metrics.section import ABSENT, Section, keyed
-
-Array = Values
 
 MAX_EVENTS: Final = 2000
 """Events listed in a summary."""

@@ -7,10 +7,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from sim.ledger import SERIES, Values
+from sim.ledger import SERIES
+from sim.ledger import Values as Array
 from sim.metrics.record import fold
-
-Array = Values
 
 MAX_ROWS: Final = 400_000
 """Rows of the exported table: many replicas get coarser bins."""

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sim.config.slo import EACH, share_of
-from sim.ledger import FINISHED, Values
+from sim.ledger import FINISHED
+from sim.ledger import Values as Array
 from sim.metrics.definitions import SLO_METRICS, definition
 from sim.metrics.section import Section
 from sim.units import show_seconds
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from sim.metrics.facts import Facts
     from sim.metrics.record import RunRecord
     from sim.metrics.steady import Steady
-
-Array = Values
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,9 @@ from typing import Final
 
 import numpy as np
 
-from sim.ledger import Values
+from sim.ledger import Values as Array
 from sim.metrics.section import Section
 from sim.metrics.windows import stretches
-
-Array = Values
 
 _PER_WINDOW: Final = 50  # requests, on average
 _WINDOWS: Final = (10, 240)

@@ -8,10 +8,8 @@ from typing import Final
 
 import numpy as np
 
-from sim.ledger import Values
+from sim.ledger import Values as Array
 from sim.metrics.section import Section
-
-Array = Values
 
 _CUT: Final = 0.1  # of the finishes at either end
 _FEWEST: Final = 20

@@ -18,7 +18,7 @@ import numpy as np
 
 from sim import output
 from sim.errors import DataError, LawViolation
-from sim.ledger import Values
+from sim.ledger import Values as Array
 from sim.metrics.histogram import ITL_BINS, edges
 from sim.metrics.on_disk import BLOCK_ROWS, HELD_ROWS, DiskTable
 from sim.metrics.summary import FORMAT, Summary
@@ -27,8 +27,6 @@ from sim.metrics.token_times import TokenTimes
 
 if TYPE_CHECKING:
     from sim.metrics.result import Result
-
-Array = Values
 
 _TIMES: Final = "token_times.parquet"
 LARGE_CSV: Final = 100_000

@@ -11,11 +11,9 @@ from typing import Final
 
 import numpy as np
 
-from sim.ledger import Values
+from sim.ledger import Values as Array
 from sim.metrics.section import Section
 from sim.metrics.windows import stretches
-
-Array = Values
 
 _STORM: Final = 1.5
 _WINDOWS: Final = 120

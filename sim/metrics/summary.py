@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import numpy as np
 
 from sim import registry
-from sim.ledger import FAILED, FINISHED, IN_FLIGHT, REJECTED, Values
+from sim.ledger import FAILED, FINISHED, IN_FLIGHT, REJECTED
+from sim.ledger import Values as Array
 from sim.metrics import scaling
 from sim.metrics.facts import Facts, facts_of
 from sim.metrics.groups import ClassRow, ReplicaRow, class_rows, replica_rows
@@ -31,8 +32,6 @@ from sim.metrics.utilisation import Utilisation, utilisation
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
-
-Array = Values
 
 FORMAT: Final = "servesim-result/1"
 

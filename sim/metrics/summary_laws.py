@@ -10,9 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from sim.errors import LawViolation
-from sim.ledger import Values
-
-Array = Values
+from sim.ledger import Values as Array
 
 _ROUNDING: Final = 1e-9
 _SHARES: Final = (

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from sim.ledger import Values
+from sim.ledger import Values as Array
 from sim.metrics.definitions import definition
 from sim.metrics.histogram import cdf
 from sim.metrics.series import fleet
@@ -16,8 +16,6 @@ from sim.report.words import seconds
 
 if TYPE_CHECKING:
     from sim.metrics.result import Result
-
-Array = Values
 
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#2864a8", "#d9802e", "#2f8f6b", "#c2413a", "#7b5aa6", "#8b93a1"
 PALETTE: Final = (BLUE, ORANGE, GREEN, PURPLE, RED, "#3d9db5", "#a67c2d", "#5b6472")

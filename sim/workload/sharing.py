@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sim.ledger import Values
+from sim.ledger import Values as Array
 from sim.workload import content
 from sim.workload.table import RequestBlock
 
-Array = Values
 MOST_PIECES = 1_000_000
 """Pieces of prompts that are looked at; of a longer trace its beginning."""
 _SIZES = 8

@@ -7,14 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sim.ledger import Values
+from sim.ledger import Values as Array
 from sim.metrics.clients import ClientRecord
 from sim.metrics.facts import Facts
 from sim.metrics.section import Extra, Section
 from sim.metrics.storm import Storm
 from sim.registry import register
-
-Array = Values
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,13 @@ from typing import Final
 
 import numpy as np
 
-from sim.ledger import FINISHED, Values
+from sim.ledger import FINISHED
+from sim.ledger import Values as Array
 from sim.metrics.facts import Facts
 from sim.metrics.latency import number
 from sim.metrics.section import Extra, Section
 from sim.registry import register
 
-Array = Values
 OUTPUT_WEIGHT: Final = 2.0
 _ALL, _WELL = 0.9995, 0.99  # of a tenant's requests served, and within their targets: nothing to tell
 

@@ -9,13 +9,12 @@ from typing import Final
 
 import numpy as np
 
-from sim.ledger import Values
+from sim.ledger import Values as Array
 from sim.metrics.facts import Facts
 from sim.metrics.faults import Incident
 from sim.metrics.section import Extra, Section
 from sim.registry import register
 
-Array = Values
 SHOWN: Final = 100
 """Incidents that are listed one by one; of more, those that cost most."""
 _WINDOW: Final = 40  # requests that tell whether it is good again

@@ -8,14 +8,13 @@ from typing import Final
 
 import numpy as np
 
-from sim.ledger import Values
+from sim.ledger import Values as Array
 from sim.metrics.facts import Facts
 from sim.metrics.latency import number
 from sim.metrics.section import Extra, Section
 from sim.registry import register
 from sim.units import show_seconds
 
-Array = Values
 _NEEDED: Final = ("session", "klass", "status", "arrival_s", "finish_s")
 
 

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
-from sim.ledger import FINISHED, Values
+from sim.ledger import FINISHED
+from sim.ledger import Values as Array
 from sim.metrics.histogram import quantiles
 from sim.streams import stream
 
 if TYPE_CHECKING:
     from sim.metrics.result import Result
 
-Array = Values
 _ROUNDS = 6
 
 

@@ -11,15 +11,13 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from sim.errors import DataError
-from sim.ledger import Values
+from sim.ledger import Values as Array
 from sim.streams import stream
 from sim.study.bench._sent import Sent, planned
 from sim.workload.table import MAX_TOKENS
 
 if TYPE_CHECKING:
     from sim.study.bench._talks import Talks
-
-Array = Values
 
 _LONGEST_S = 1e8
 _MOST = 50_000_000

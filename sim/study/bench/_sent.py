@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from sim.ledger import Values
+from sim.ledger import Values as Array
 from sim.streams import stream
 
-Array = Values
 _SLOWEST = 1e-9
 
 

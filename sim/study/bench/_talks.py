@@ -8,9 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sim.ledger import Values
-
-Array = Values
+from sim.ledger import Values as Array
 
 _ADDS = 0.1
 """Share of later turns that are no longer than the turn before from which on a file counts only what each turn adds."""

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from sim.errors import DataError
+from sim.ledger import Values as Array
 from sim.registry import register
 from sim.study.bench._base import Bench
 from sim.study.bench._document import Document, Keys, numbers
-from sim.study.bench._run import Array, Requests, Run, of_aggregates, of_requests, refusal, same_length
+from sim.study.bench._run import Requests, Run, of_aggregates, of_requests, refusal, same_length
 from sim.study.bench._sent import Sent
 
 _NAMES = {"ttft": "ttft_s", "tpot": "tpot_s", "itl": "itl_s", "e2el": "e2e_s"}

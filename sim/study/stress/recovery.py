@@ -9,9 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from sim.ledger import Values
-
-Array = Values
+from sim.ledger import Values as Array
 
 _WINDOWS_IN_SPIKE = 12
 _FEWEST = 20  # requests of a window, on average
