@@ -16,7 +16,7 @@ from rich.text import Text
 from sim.metrics.definitions import definition
 from sim.metrics.store import write_csv
 from sim.report import page, study, words
-from sim.report.figures import BLUE, GREEN, ORANGE, RED, Figure, layout, line, rounded, time_axis
+from sim.report.figures import BLUE, GREEN, ORANGE, Figure, layout, level_line, line, rounded, time_axis
 from sim.report.templating import Page, Section, Table
 from sim.study.questions.capacity import CapacityAnswer, Probe
 
@@ -105,31 +105,13 @@ def _figures(answer: CapacityAnswer) -> list[Figure]:
         shape = {"type": "line", "x0": answer.answer, "x1": answer.answer, "yref": "paper", "y0": 0, "y1": 1}
         stop = [shape | {"line": {"color": GREEN, "width": 1.5, "dash": "dot"}}]
 
-    def level(y: float) -> dict[str, Any]:
-        return {
-            "type": "line",
-            "xref": "paper",
-            "x0": 0,
-            "x1": 1,
-            "y0": y,
-            "y1": y,
-            "line": {"color": RED, "width": 1.5, "dash": "dash"},
-        }
-
     def plot(
-        name: str,
-        title: str,
-        caption: str,
-        y: str,
-        curves: list[dict[str, Any]],
-        shapes: list[dict[str, Any]],
-        axis: dict[str, Any],
+        name: str, title: str, caption: str, y: str, curves: list[dict[str, Any]], level: float | None, axis: dict[str, Any]
     ) -> Figure:
         for curve in curves:
             curve |= {"mode": "lines+markers", "marker": {"size": 6}}
-        return Figure(
-            name, title, caption, {"data": curves, "layout": layout(_unit(answer), y, shapes=stop + shapes, yaxis=axis)}
-        )
+        shapes = stop if level is None else [*stop, level_line(level)]
+        return Figure(name, title, caption, {"data": curves, "layout": layout(_unit(answer), y, shapes=shapes, yaxis=axis)})
 
     share = [None if (v := s["slo"]["attainment"].get("joint")) is None else 100 * v for s in summaries]
     good = [words.rates(s)["goodput_requests_per_s"] for s in summaries]
@@ -141,7 +123,7 @@ def _figures(answer: CapacityAnswer) -> list[Figure]:
             "Dashed: required. Dotted: the answer.",
             "% of requests",
             [line(x, rounded(np.array(share, float)), "all targets", BLUE)],
-            [level(100 * slo["required"])],
+            100 * slo["required"],
             {
                 "range": [max(0.0, 10 * (min((v for v in share if v is not None), default=0.0) // 10) - 10), 101],
                 "rangemode": "normal",
@@ -156,7 +138,7 @@ def _figures(answer: CapacityAnswer) -> list[Figure]:
                 line(x, rounded(np.array(done, float)), "finished", ORANGE),
                 line(x, rounded(np.array(good, float)), "within the SLO", BLUE),
             ],
-            [],
+            None,
             {},
         ),
     ]
@@ -179,7 +161,7 @@ def _figures(answer: CapacityAnswer) -> list[Figure]:
         curves = [line(x, rounded(v), p, c) for (p, v), c in zip(found.items(), (BLUE, ORANGE), strict=True)]
         title = definition(key).title
         axis = time_axis(float(values.min()), top)
-        figures.append(plot(key[:-2], title, "Dashed: target.", title, curves, [level(target)] if target else [], axis))
+        figures.append(plot(key[:-2], title, "Dashed: target.", title, curves, target or None, axis))
     return figures
 
 

@@ -138,6 +138,12 @@ def cdf_figure(curves: Sequence[tuple[str, Any, Any]], key: str, target: float |
     return Figure(f"cdf-{key[:-2]}", f"{metric.title} distribution", metric.formula, spec)
 
 
+def level_line(y: float) -> dict[str, Any]:
+    """A dashed line over the whole width, at what is required."""
+    line: dict[str, Any] = {"color": RED, "width": 1, "dash": "dash"}
+    return {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": y, "y1": y, "line": line}
+
+
 def time_axis(low: float, high: float) -> dict[str, Any]:
     """An axis of seconds with ticks that read like times (``50 ms``, ``1 s``): logarithmic from a factor of eight on."""
     log = high > 8 * low > 0

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from sim.metrics.definitions import definition
 from sim.report import study, words
-from sim.report.figures import BLUE, ORANGE, PALETTE, RED, Figure, layout, rounded
+from sim.report.figures import BLUE, ORANGE, PALETTE, Figure, layout, level_line, rounded
 from sim.report.templating import Page, Section, Table
 from sim.study.stress.curve import title_of
 
@@ -176,7 +176,7 @@ def _band(answer: StressAnswer, name: str) -> Figure | None:
             for t in _line(xs, [p.attainment[k] for p in points], _short(k), PALETTE[i % len(PALETTE)])
         ]
         made = layout(x_title, "share of requests", yaxis={"range": [0, 1.02], "tickformat": ".0%"})
-        made["shapes"] = [_level(c.required)]
+        made["shapes"] = [level_line(c.required)]
         return Figure(
             "attainment",
             "Requests within the SLO",
@@ -206,18 +206,6 @@ def _line(xs: list[float], rows: list[Any], name: str, color: str) -> list[dict[
     ]
 
 
-def _level(y: float) -> dict[str, Any]:
-    return {
-        "type": "line",
-        "xref": "paper",
-        "x0": 0,
-        "x1": 1,
-        "y0": y,
-        "y1": y,
-        "line": {"dash": "dash", "width": 1, "color": RED},
-    }
-
-
 def _spike(answer: StressAnswer, i: int) -> list[Figure]:
     w, r = answer.windows[i], answer.recoveries[i]
     start = 60.0
@@ -234,7 +222,7 @@ def _spike(answer: StressAnswer, i: int) -> list[Figure]:
         ys = rounded([math.nan if v is None else v for v in values])
         line = {"type": "scatter", "mode": "lines", "x": rounded(xs), "y": ys, "line": {"color": BLUE}, "name": title}
         made = layout("time, s", title, yaxis=axis, showlegend=False)
-        made["shapes"] = [shade, *([_level(answer.curve.required)] if key == "met" else [])]
+        made["shapes"] = [shade, *([level_line(answer.curve.required)] if key == "met" else [])]
         at = f"{r.factor:g}× for {r.duration_s:g} s at {r.load:.4g} requests/s"
         out.append(
             Figure(f"spike-{key}-{i}", f"{title}: {at}", f"Windows of {w.width_s:.3g} s.", {"data": [line], "layout": made})
