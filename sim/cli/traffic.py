@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from sim.cli import common
 from sim.cli.app import app
+
+if TYPE_CHECKING:
+    from sim.document import Json
 
 traffic = typer.Typer(name="traffic", help="Traffic files: what is in them, and other formats.", no_args_is_help=True)
 app.add_typer(traffic)
@@ -73,12 +76,12 @@ def convert(
         common.say(quiet, f"{target}: {count:,} requests")
 
 
-def _settings(given: list[str] | None) -> dict[str, Any]:
+def _settings(given: list[str] | None) -> dict[str, Json]:
     import yaml
 
     from sim.errors import ConfigError
 
-    out: dict[str, Any] = {}
+    out: dict[str, Json] = {}
     for text in given or ():
         name, equals, value = text.partition("=")
         if not (name and equals):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sim.config.resolving import resolved
 from sim.config.scenario import Scenario
@@ -14,6 +14,9 @@ from sim.config.validate import settings
 from sim.errors import ConfigError, DataError, did_you_mean
 from sim.profile_files import read_text
 from sim.resources import path as resource
+
+if TYPE_CHECKING:
+    from sim.document import Json
 
 _BARE = {"arrival": "process", "lengths": "kind"}  # what a bare string means in these sections; elsewhere: the name
 _UNFIT = re.compile(r"^\W|[/\\\x00-\x1f\x7f]")
@@ -104,7 +107,7 @@ def _find(path: str | Path) -> Path:
     raise DataError(str(path), "no such file and no built-in scenario", known)
 
 
-def _override(raw: dict[str, Any], override: str) -> None:
+def _override(raw: dict[str, Json], override: str) -> None:
     field, equals, value = override.partition("=")
     field = field.strip()
     if not equals or not field:
@@ -112,7 +115,7 @@ def _override(raw: dict[str, Any], override: str) -> None:
     put(raw, field, parse(value, f"--set {field}") if value.strip() else None)
 
 
-def put(raw: dict[str, Any], field: str, value: object) -> None:
+def put(raw: dict[str, Json], field: str, value: object) -> None:
     """Set one setting of raw data by its dotted path, in place. Raises `ConfigError` for a path that leads nowhere."""
     steps = [int(m[2]) if m[2] else m[1] for m in _STEP.finditer(field)]
     if not _PATH.fullmatch(field):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
@@ -13,6 +13,9 @@ from sim.config.base import Named
 from sim.config.scenario import Scenario
 from sim.config.traffic import Sources
 from sim.config.validate import settings
+
+if TYPE_CHECKING:
+    from sim.document import Json
 
 PARTS = {
     "prefixes": "sim.workload.prefixes:PrefixParams",
@@ -31,7 +34,7 @@ def resolve(scenario: Scenario) -> Scenario:
     return Scenario.model_validate(resolved(scenario))
 
 
-def resolved(scenario: Scenario) -> dict[str, Any]:
+def resolved(scenario: Scenario) -> dict[str, Json]:
     """`resolve` as plain data, ready for YAML. A setting that is none by default is left out."""
     data = scenario.model_dump(mode="json", exclude_none=True)
     if scenario.deployment is not None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from sim.config.base import Section
 from sim.units import parse_seconds
+
+if TYPE_CHECKING:
+    from sim.document import Json
 
 EACH: Final = "each"
 _PERCENTILE = re.compile(r"p(\d{1,2}(?:\.\d{1,3})?|999)")
@@ -41,7 +44,7 @@ def _target(value: object) -> object:
     return out if set(out) != {EACH} else out[EACH]
 
 
-_SECONDS: Final[dict[str, Any]] = {"type": ["number", "string"]}
+_SECONDS: Final[dict[str, Json]] = {"type": ["number", "string"]}
 Target = Annotated[
     float | dict[str, float] | None,
     BeforeValidator(_target),

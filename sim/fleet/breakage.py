@@ -22,6 +22,8 @@ from sim.streams import stream
 
 if TYPE_CHECKING:
     from sim.fleet.build import Plan
+    from sim.fleet.engines import Engines
+    from sim.policy.router import Router
 
 _IN_PLACE = ("weights", "warm-up")
 
@@ -87,7 +89,14 @@ def evidence_of(faults: Sequence[Fault], plans: Sequence[Plan]) -> list[dict[str
 
 
 def faults_of(
-    clock: Clock, faults: Sequence[Fault], plans: Sequence[Plan], engines: Any, router: Any, choice: Any, seed: int, elastic: Any
+    clock: Clock,
+    faults: Sequence[Fault],
+    plans: Sequence[Plan],
+    engines: Engines,
+    router: Router,
+    choice: Any,
+    seed: int,
+    elastic: Any,
 ) -> Faults:
     """The station. ``router``: as `choice` (which dispatches) has it; ``elastic``: who scales, or None."""
     pools = [(p, k) for p in plans for k in range(p.replicas)]
@@ -126,8 +135,8 @@ def in_front(
     client: Client | None,
     faults: Sequence[Fault],
     plans: Sequence[Plan],
-    engines: Any,
-    router: Any,
+    engines: Engines,
+    router: Router,
     choice: Any,
     elastic: Any,
     side: Any,

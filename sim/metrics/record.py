@@ -13,6 +13,7 @@ from sim.ledger import Values as Array
 from sim.metrics.slo import Slo
 
 if TYPE_CHECKING:
+    from sim.document import Json
     from sim.metrics.scaling import Scaling
 
 
@@ -57,7 +58,7 @@ class RunRecord:
     replicas: int | None = None
     context: Mapping[str, Any] = field(default_factory=dict)
     scenario: str = ""
-    evidence: Sequence[Mapping[str, Any]] = ()
+    evidence: Sequence[Mapping[str, Json]] = ()
     warnings: Sequence[str] = ()
     complete: bool = True
     scaling: Scaling | None = None

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -23,6 +23,8 @@ from sim.metrics.token_times import TokenTimes, by_request
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from sim.document import Json
 
 RENDERER: Final = "sim.report.html:render"
 
@@ -66,7 +68,7 @@ class Result:
         return list(self.summary.notes)
 
     @property
-    def evidence(self) -> list[Mapping[str, Any]]:
+    def evidence(self) -> list[Mapping[str, Json]]:
         """What the numbers rest on, and how good that is."""
         return list(self.summary.evidence)
 

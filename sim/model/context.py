@@ -8,17 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sim.errors import ConfigError, NotModelledError
 from sim.model.keys import Keys
 from sim.model.spec import ModelSpec
 
+if TYPE_CHECKING:
+    from sim.document import Json
+
 _SECTIONS = ("text_config", "language_config", "llm_config")
 _UNSCALED = ("", "default", "su", "longrope", "llama3", "mrope", "proportional")
 
 
-def rope_fields(c: Keys) -> dict[str, Any]:
+def rope_fields(c: Keys) -> dict[str, Json]:
     """``rope_kind``, ``rope_factor`` and ``rope_original`` of a config: from ``rope_scaling`` or ``rope_parameters``."""
     found = c.section("rope_scaling", "rope_parameters")
     if isinstance(found.raw.get("full_attention"), Mapping):  # by kind of layer

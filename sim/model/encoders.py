@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 from sim.model.keys import Keys
 from sim.model.spec import NO_IMAGES, Images
+
+if TYPE_CHECKING:
+    from sim.document import Json
 
 _CONNECTORS = ("perceiver_config", "resampler_config", "qformer_config")
 _VISION, _AUDIO = ("vision_config", "vision_tower_config", "vit_config"), ("audio_config", "sound_config")
 _SPEAKS = ("talker_config", "token2wav_config", "code2wav_config")
 
 
-def encoder_params(config: Mapping[str, Any], field: str) -> tuple[int, Images, str]:
+def encoder_params(config: Mapping[str, Json], field: str) -> tuple[int, Images, str]:
     """Parameters beside the language model, what the encoder of images is, and a sentence where a section does not tell its size.
 
     *Raises*: `ConfigError` naming the key.

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sim.policy.requests import Requests
+
+if TYPE_CHECKING:
+    from sim.policy.router import Router
 
 
 def is_number(value: object) -> bool:
@@ -14,7 +17,7 @@ def is_number(value: object) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
-def one_replica(router: Any, answer: Any) -> str:
+def one_replica(router: Router, answer: Any) -> str:
     """Of `Router.choose`: −1 or the number of a replica."""
     most = router.replicas - 1
     if is_number(answer) and -1 <= answer <= most:
@@ -22,7 +25,7 @@ def one_replica(router: Any, answer: Any) -> str:
     return f"answered {_shown(answer)}; allowed: 0 to {most}, or -1 for none"
 
 
-def two_replicas(router: Any, answer: Any) -> str:
+def two_replicas(router: Router, answer: Any) -> str:
     """Of `Router.choose_pair`."""
     most = router.replicas - 1
     if isinstance(answer, tuple) and len(answer) == 2 and all(is_number(a) and -1 <= a <= most for a in answer):
@@ -30,7 +33,7 @@ def two_replicas(router: Any, answer: Any) -> str:
     return f"answered {_shown(answer)}; allowed: two numbers, each 0 to {most}, or (-1, -1) for none"
 
 
-def moves(router: Any, answer: Any) -> str:
+def moves(router: Router, answer: Any) -> str:
     """Of `Router.poll`: relocations between two different replicas."""
     if isinstance(answer, list | tuple):
         for move in answer:

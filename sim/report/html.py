@@ -12,6 +12,7 @@ from sim.report.figures import BLUE, GREEN, GREY, MANY_REPLICAS, ORANGE, PURPLE,
 from sim.study.statistics import worth
 
 if TYPE_CHECKING:
+    from sim.document import Json
     from sim.metrics.result import Result
 
 KIND_COLORS: Final = {
@@ -104,7 +105,7 @@ def _sessions(s: Mapping[str, Any]) -> str:
     return f'<p class="caption">{page.esc(facts)}.</p>' + page.table(head, rows)
 
 
-def _sure(sure: Mapping[str, Any]) -> str:
+def _sure(sure: Mapping[str, Json]) -> str:
     """How much this one run is worth."""
     if not sure["intervals"]:
         return page.details("How sure", "<p>Too few requests to say how sure these figures are: at least 100 are needed.</p>")

@@ -272,7 +272,7 @@ def _state(answer: PlanAnswer, c: Candidate) -> tuple[str, str]:
     return "holds in the screening" if c.size is not None else "not reached", "yes" if c.size is not None else ""
 
 
-def _scatter(rows: list[dict[str, Json]], x: str, y: str, name: str, color: str, hover: str) -> Mapping[str, Any]:
+def _scatter(rows: list[dict[str, Json]], x: str, y: str, name: str, color: str, hover: str) -> Mapping[str, Json]:
     return {
         "type": "scatter",
         "mode": "markers",

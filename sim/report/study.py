@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Group
 from rich.text import Text
@@ -13,6 +13,9 @@ from rich.text import Text
 from sim.metrics.store import write_json
 from sim.report import words
 from sim.report.templating import Page, Section, Table
+
+if TYPE_CHECKING:
+    from sim.document import Json
 
 FORMAT: Final = "servesim-study/1"
 _STYLE: Final = {True: "bold green", False: "bold red", None: "bold"}
@@ -35,7 +38,7 @@ def files(answer: Any, folder: Path) -> None:
     write(folder, data, page(answer, data).html())
 
 
-def write(folder: Path, data: Mapping[str, Any], html: str) -> None:
+def write(folder: Path, data: Mapping[str, Json], html: str) -> None:
     """The two files that every study has."""
     write_json({"format": FORMAT, **data}, folder / "summary.json")
     (folder / "report.html").write_text(html, encoding="utf-8")

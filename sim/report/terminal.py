@@ -17,6 +17,7 @@ from sim.report import words
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from sim.document import Json
     from sim.metrics.result import Result
 
 STYLE: Final = {"holds": ("✔", "bold green"), "misses": ("✘", "bold red"), "none": ("•", "bold")}
@@ -35,7 +36,7 @@ _NARROW: Final = ("p999", "p90", "mean", "p95")
 """Columns of the latency table that go, one after the other, where the terminal is too narrow for all: a label never does, and no cell is cut."""
 
 
-def screen(result: Result, sure: Mapping[str, Any] | None = None) -> Group:
+def screen(result: Result, sure: Mapping[str, Json] | None = None) -> Group:
     """The whole screen: fits 80 × 24 when there is nothing to warn of. ``sure``: how much one run is worth."""
     s = result.summary
     state, sentence = words.verdict(s)
@@ -81,7 +82,7 @@ def _class_table(s: Mapping[str, Any]) -> list[Table]:
 class LatencyTable:
     """The latency metrics, one row each, in as many columns as the terminal has room for."""
 
-    def __init__(self, summary: Mapping[str, Any], sure: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, summary: Mapping[str, Json], sure: Mapping[str, Json] | None = None) -> None:
         self.summary, self.sure = summary, sure
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:

@@ -64,7 +64,7 @@ class Work(Protocol):
     def identity(self) -> Any:
         """Plain data that tells it apart; a file that it names by its absolute path counts with what is in it."""
 
-    def perform(self, progress: Callable[..., Any] | None) -> Mapping[str, Any]:
+    def perform(self, progress: Callable[..., Any] | None) -> Mapping[str, Json]:
         """Do it: a mapping ready for JSON. Raises what becomes the error of the trial."""
 
 
@@ -167,7 +167,7 @@ class Study(ABC):
         """Yield trials, receive their outcomes, return the answer. *Raises* `ConfigError` before the first trial for what cannot be asked."""
 
     @staticmethod
-    def observe(result: Result, trial: Trial) -> dict[str, Any]:
+    def observe(result: Result, trial: Trial) -> dict[str, Json]:
         """What is kept of a run's `Result`: a mapping ready for JSON. It runs where the trial runs, perhaps in another process."""
         return figures(result)
 

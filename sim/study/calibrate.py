@@ -232,7 +232,7 @@ class Fitting:
         """See `Work`."""
         return {"key": self.key, "points": [plain(p) for p in self.points], "figures": self.figures, "seed": self.seed}
 
-    def perform(self, progress: Callable[..., Any] | None) -> Mapping[str, Any]:
+    def perform(self, progress: Callable[..., Any] | None) -> Mapping[str, Json]:
         """The fields of the `Fit`."""
         return asdict(fit(self.key, self.points, self.figures, self.seed))
 

@@ -21,6 +21,7 @@ from sim.metrics.summary import Summary
 
 if TYPE_CHECKING:
     from sim.config.scenario import Scenario
+    from sim.document import Json
 
 _HOURS_A_YEAR = 8760.0
 _OWNED = "owned"
@@ -85,7 +86,7 @@ def expense_of(
     ``mean_replicas``: of an autoscaled pool (all ``widths`` equal); its accelerators are then paid for one by one, as long as they exist.
     ``power`` None: without electricity. Raises `ConfigError`.
     """
-    lines: list[dict[str, Any]] = []
+    lines: list[dict[str, Json]] = []
     total = paid = used = nodes = 0.0
     owned = 0.0
     for name, each in widths.items():

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sim.errors import ConfigError
 from sim.profile_files import read_text
+
+if TYPE_CHECKING:
+    from sim.document import Json
 
 
 def gather(study: str, arguments: Sequence[str], overrides: Sequence[str] = ()) -> tuple[list[Any], dict[str, Any]]:
@@ -59,7 +62,7 @@ def measured(
     return deployed, data | {"paths": [str(folder / p) for p in listed]}
 
 
-def _of_study(study: str, arguments: Sequence[str]) -> tuple[dict[str, Any], Path, list[str]] | None:
+def _of_study(study: str, arguments: Sequence[str]) -> tuple[dict[str, Json], Path, list[str]] | None:
     """(the rest of a study file, its folder, what it sets); None where the arguments are no study file. Raises `ConfigError`."""
     found = _study_file(arguments[0]) if len(arguments) == 1 else None
     if found is None:
@@ -75,7 +78,7 @@ def _of_study(study: str, arguments: Sequence[str]) -> tuple[dict[str, Any], Pat
     return data, folder, own
 
 
-def _study_file(argument: str) -> tuple[dict[str, Any], Path] | None:
+def _study_file(argument: str) -> tuple[dict[str, Json], Path] | None:
     from sim.config.text import parse
 
     file = Path(argument)

@@ -8,11 +8,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sim.document import Json
 from sim.errors import LawViolation, ServesimError
 from sim.study.base import Task, Trial
 from sim.study.keys import contents, digest
 
-Observe = Callable[[Any, Trial], dict[str, Any]]
+Observe = Callable[[Any, Trial], dict[str, Json]]
 _PREPARED = 4  # scenarios kept ready for other loads
 
 _ready: OrderedDict[Any, Any] = OrderedDict()

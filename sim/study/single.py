@@ -34,6 +34,7 @@ from sim.workload.stretched import Course, Spike, stretched
 
 if TYPE_CHECKING:
     from sim.config.scenario import Scenario
+    from sim.document import Json
     from sim.workload.base import Traffic
 
 _SERIES_POINTS = 400_000  # of all replicas together
@@ -246,12 +247,12 @@ def _wire(scenario: Scenario, plans: Sequence[Plan]) -> Any:
     return Wire.of(scenario.transfer, prefills[0].accelerator, prefills[0].layout)
 
 
-def _wire_fact(scenario: Scenario, plans: Sequence[Plan]) -> dict[str, Any]:
+def _wire_fact(scenario: Scenario, plans: Sequence[Plan]) -> dict[str, Json]:
     wire = _wire(scenario, plans)
     return {} if wire is None else {"KV transfer": f"KV over {wire.name}"}
 
 
-def _wire_evidence(scenario: Scenario, plans: Sequence[Plan]) -> list[dict[str, Any]]:
+def _wire_evidence(scenario: Scenario, plans: Sequence[Plan]) -> list[dict[str, Json]]:
     wire = _wire(scenario, plans)
     if wire is None:
         return []
@@ -282,9 +283,9 @@ def _replica_names(plans: Sequence[Plan]) -> list[str]:
     return names
 
 
-def _context(plans: Sequence[Plan]) -> dict[str, Any]:
+def _context(plans: Sequence[Plan]) -> dict[str, Json]:
     """Facts for the head of a report."""
-    facts: dict[str, Any] = {"model": ", ".join(dict.fromkeys(p.model.name for p in plans))}
+    facts: dict[str, Json] = {"model": ", ".join(dict.fromkeys(p.model.name for p in plans))}
     for p in plans:
         at = f" ({p.name})" if len(plans) > 1 else ""
         cut = ", ".join(f"{k} {v}" for k in ("tp", "pp", "dp", "ep") if (v := getattr(p.layout, k)) > 1)
@@ -315,9 +316,9 @@ def _engine(p: Plan) -> str:
     return f"{p.scheduler.name} {shown}" + (f" (own file {own})" if own else "")
 
 
-def _evidence(plans: Sequence[Plan]) -> list[dict[str, Any]]:
+def _evidence(plans: Sequence[Plan]) -> list[dict[str, Json]]:
     """What every number rests on: the engine's rules, the operators of a step, the lines of the memory budget."""
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[str, Json]] = []
     for p in plans:
         at = f" ({p.name})" if len(plans) > 1 else ""
         rows.append({"what": f"scheduler{at}: {_engine(p)}", "grade": "modelled", "source": p.scheduler.models})

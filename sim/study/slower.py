@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sim.document import Json
     from sim.metrics.model_error import Interval
 
 
@@ -23,7 +24,7 @@ def slower(scenario: Any, factor: float) -> Any:
         cut = {k: {p: x / factor for p, x in v.items()} if isinstance(v, Mapping) else v / factor for k, v in given.items()}
         return slo.model_copy(update=cut)
 
-    changes: dict[str, Any] = {"slo": targets(scenario.slo)}
+    changes: dict[str, Json] = {"slo": targets(scenario.slo)}
     if scenario.traffic.classes is not None:
         classes = {name: c.model_copy(update={"slo": targets(c.slo)}) for name, c in scenario.traffic.classes.items()}
         changes["traffic"] = scenario.traffic.model_copy(update={"classes": classes})

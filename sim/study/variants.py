@@ -9,9 +9,10 @@ from sim.errors import ConfigError, ServesimError
 
 if TYPE_CHECKING:
     from sim.config.scenario import Scenario
+    from sim.document import Json
 
 
-def variants(base: Any, points: Sequence[Mapping[str, Any]], paths: Sequence[str] = ()) -> list[Any]:
+def variants(base: Any, points: Sequence[Mapping[str, Json]], paths: Sequence[str] = ()) -> list[Any]:
     """The scenario at every point; in place of a combination that is impossible, its `ServesimError`.
 
     A value that is impossible in every combination (a setting of an unknown name, a degree of 0) is an error of the study. ``paths``: the

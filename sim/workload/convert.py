@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from sim.workload.table import RequestBlock
 from sim.workload.traces._auto import reader
 from sim.workload.traces._base import Trace
 from sim.workload.traces._writing import HOLDS
+
+if TYPE_CHECKING:
+    from sim.document import Json
 
 _PACKED = {".gz": "gzip", ".zst": "zstd"}
 
@@ -39,7 +42,7 @@ def convert(
     out: str | Path,
     to: str = "csv",
     form: str = "auto",
-    settings: dict[str, Any] | None = None,
+    settings: dict[str, Json] | None = None,
     block_tokens: int = 512,
 ) -> tuple[int, list[str]]:
     """Write the requests of a file as ``to``; (requests, notes). ``.gz`` or ``.zst`` in the name packs.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -17,12 +17,15 @@ from numpy.typing import ArrayLike
 from sim.workload.recorded import natural_rate
 from sim.workload.table import RequestBlock
 
+if TYPE_CHECKING:
+    from sim.document import Json
+
 _TAIL = (0.0002, 0.0005, 0.001, 0.0015, 0.002, 0.0025, 0.003, 0.004)
 PROBABILITIES = (0.0, *_TAIL, *(round(0.005 * i, 3) for i in range(1, 200)), *(1 - p for p in reversed(_TAIL)), 1.0)
 """Every half per cent, finer in the tails: the tables reproduce a trace's distribution within half a per cent of probability."""
 
 
-def fit_lengths(prompt_tokens: ArrayLike, output_tokens: ArrayLike) -> dict[str, Any]:
+def fit_lengths(prompt_tokens: ArrayLike, output_tokens: ArrayLike) -> dict[str, Json]:
     """The settings of a `QuantileTable`: both quantile functions and the Spearman rank correlation."""
     from scipy.stats import spearmanr
 
@@ -35,7 +38,7 @@ def fit_lengths(prompt_tokens: ArrayLike, output_tokens: ArrayLike) -> dict[str,
     }
 
 
-def fit_profile(block: RequestBlock, name: str, source: str, licence: str) -> dict[str, Any]:
+def fit_profile(block: RequestBlock, name: str, source: str, licence: str) -> dict[str, Json]:
     """A profile of a trace: where it is from, what its arrivals are like, its lengths."""
     gaps = np.diff(block.arrival_s)
     return {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,9 @@ from sim.workload.table import RequestBlock
 from sim.workload.traces._auto import reader as reader_of
 from sim.workload.traces._base import Trace
 from sim.workload.traces._turns import by_arrival
+
+if TYPE_CHECKING:
+    from sim.document import Json
 
 _OURS = ("path", "rate_scale", "rate", "window", "limit", "max_tokens", "arrival")
 
@@ -68,7 +71,7 @@ def _mixed(section: Mapping[str, Any], seed: int) -> Traffic:
     )
 
 
-def _source(section: Mapping[str, Any], seed: int, field: str) -> Traffic:
+def _source(section: Mapping[str, Json], seed: int, field: str) -> Traffic:
     """One source, with what its requests carry and the clients that wait."""
     sources = [name for name in ("synthetic", "trace") if section.get(name) is not None]
     if len(sources) != 1:
@@ -207,7 +210,7 @@ def _keep(kept: Kept, blocks: list[RequestBlock], window: tuple[float, float] | 
             kept.add(block)
 
 
-def _timed(block: RequestBlock, reader: Trace, section: Mapping[str, Any], seed: int, waiting: bool, field: str) -> RequestBlock:
+def _timed(block: RequestBlock, reader: Trace, section: Mapping[str, Json], seed: int, waiting: bool, field: str) -> RequestBlock:
     """The block with arrival times: its own, those of ``arrival``, or none where clients wait."""
     if section.get("arrival") is None:
         if not reader.timed and not waiting:
@@ -256,7 +259,7 @@ def _no_times(path: Path, field: str) -> ConfigError:
     return ConfigError(field, None, f"is required: {path.name} does not say when its requests arrive", known)
 
 
-def _speed(natural: float, section: Mapping[str, Any], field: str) -> float:
+def _speed(natural: float, section: Mapping[str, Json], field: str) -> float:
     scale = 1.0 if section.get("rate_scale") is None else section["rate_scale"]
     if isinstance(scale, bool) or not isinstance(scale, int | float) or not 1e-6 <= scale <= 1e6:
         raise ConfigError(f"{field}.rate_scale", scale, "must be a number in [1e-6, 1e6]")

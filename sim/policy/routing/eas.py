@@ -7,7 +7,7 @@ scheduler cannot be reached; the agents push waiting requests, KV use and token 
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 from pydantic import Field
@@ -18,7 +18,10 @@ from sim.policy.routing._llumnix_v1 import V1Params, V1Router
 from sim.registry import register
 from sim.units import Seconds
 
-_POLICIES: Final[dict[str, dict[str, Any]]] = {
+if TYPE_CHECKING:
+    from sim.document import Json
+
+_POLICIES: Final[dict[str, dict[str, Json]]] = {
     "prefix-cache": {"enable_cache_aware_scheduling": True},
     "llm-metric-based": {},
     "least-request": {"dispatch_neutral_load_metric": "num_requests", "dispatch_neutral_load_threshold": 3e38},

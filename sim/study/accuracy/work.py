@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import joblib
 
@@ -14,6 +14,9 @@ from sim.study.accuracy.left_out import without_accelerator
 from sim.study.accuracy.point import Point
 from sim.study.base import Outcome as Done
 from sim.study.base import Task
+
+if TYPE_CHECKING:
+    from sim.document import Json
 
 
 def plain(point: Point) -> dict[str, Any]:
@@ -42,7 +45,7 @@ class Simulated:
         changed = sorted((list(key), sorted(figures.items())) for key, figures in (self.overrides or {}).items())
         return {"point": plain(self.point), "overrides": changed, "seed": self.seed, "unmeasured": self.unmeasured}
 
-    def perform(self, progress: Callable[..., Any] | None) -> Mapping[str, Any]:
+    def perform(self, progress: Callable[..., Any] | None) -> Mapping[str, Json]:
         """Predictions by metric, or the reason why there are none; ``tried``: False where no other accelerator could stand in."""
         from sim.study.accuracy.report import outcome
 
@@ -72,6 +75,6 @@ def outcomes(done: Sequence[Done]) -> list[Outcome]:
     return out
 
 
-def _row(p: Point) -> dict[str, Any]:
+def _row(p: Point) -> dict[str, Json]:
     names = ("id", "engine", "version", "model", "weights", "accelerator", "tp", "pp", "dp", "ep", "quality", "overload")
     return {name: getattr(p, name) for name in names} | {"measured": dict(p.measured)}

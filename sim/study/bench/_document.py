@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ from sim.errors import DataError, did_you_mean
 from sim.tables import by_name
 from sim.tables import lines as table_lines
 from sim.workload.textfile import read_all
+
+if TYPE_CHECKING:
+    from sim.document import Json
 
 LARGEST = 1 << 30
 """Bytes of a result file, unpacked."""
@@ -89,7 +92,7 @@ class Keys:
         self.path, self.inside = path, inside
         if not isinstance(value, Mapping):
             self.fail("", "must be an object", value)
-        self.value: Mapping[str, Any] = value
+        self.value: Mapping[str, Json] = value
 
     def fail(self, key: str, rule: str, value: object) -> NoReturn:
         """Raise a `DataError` about a key."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sim.errors import DataError
 from sim.registry import register
@@ -13,6 +13,9 @@ from sim.study.bench._document import Document
 from sim.study.bench._nvidia import UNITS
 from sim.study.bench._run import Run, of_aggregates, of_figures, refusal
 from sim.study.bench._sent import Sent
+
+if TYPE_CHECKING:
+    from sim.document import Json
 
 _ROWS = {"e2el": "e2e_s", "ttft": "ttft_s", "tpot": "tpot_s", "itl": "itl_s"}
 _COLUMNS = {"average": "mean", "median": "p50", "p90": "p90", "p95": "p95", "p99": "p99"}
@@ -113,7 +116,7 @@ def _beside(document: Document) -> dict[str, float]:
     return _totals(value) if isinstance(value, Mapping) else {}
 
 
-def _totals(value: Mapping[str, Any]) -> dict[str, float]:
+def _totals(value: Mapping[str, Json]) -> dict[str, float]:
     """Figures such as ``{"Request Throughput": {"total": "0.4 req/s"}}`` by their name in small letters."""
     out = {}
     for name, figure in value.items():

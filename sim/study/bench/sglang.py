@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from sim.study.bench._document import Document, Keys
 from sim.study.bench._run import Requests, Run, of_aggregates, of_requests, refusal, same_length
 from sim.study.bench._sent import Sent
 from sim.study.bench.vllm import figures, gap_lists, texts
+
+if TYPE_CHECKING:
+    from sim.document import Json
 
 _NAMES = {"ttft": "ttft_s", "tpot": "tpot_s", "itl": "itl_s", "e2e_latency": "e2e_s"}
 
@@ -96,7 +99,7 @@ def _lengths(keys: Keys, prompt: float, output: float) -> tuple[Any, Any, list[s
     return found[0], found[1], []
 
 
-def _detailed(keys: Keys, name: str, sent: Sent, said: Mapping[str, Any]) -> Run:
+def _detailed(keys: Keys, name: str, sent: Sent, said: Mapping[str, Json]) -> Run:
     prompt, output, ttft = keys.column("input_lens"), keys.column("output_lens"), keys.column("ttfts")
     lists = keys.needed("itls")
     same_length(str(keys.path), input_lens=prompt, output_lens=output, ttfts=ttft, itls=lists)

@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sim.errors import DataError
 from sim.policy.llumnix import v0_dispatch as dispatch
@@ -15,6 +15,9 @@ from sim.policy.llumnix import v0_load as load
 from sim.policy.llumnix import v0_migration as migration
 from sim.policy.llumnix.v0_load import DISPATCH_METRIC, METRICS, InstanceInfo, by_load
 from sim.study.conformance.base import Case, Difference
+
+if TYPE_CHECKING:
+    from sim.document import Json
 
 _TYPES = ("neutral", "prefill", "decode")
 
@@ -84,7 +87,7 @@ def _instances(x: dict[str, Any]) -> list[InstanceInfo]:
     return [InstanceInfo(**i) for i in x["instances"]]
 
 
-def _by_load(instances: list[InstanceInfo], kind: str) -> dict[str, Any]:
+def _by_load(instances: list[InstanceInfo], kind: str) -> dict[str, Json]:
     metric = METRICS[DISPATCH_METRIC[kind]]
     left, fallback = dispatch.available(instances, metric)
     return {
@@ -112,7 +115,7 @@ def _defrag(x: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _ties(x: dict[str, Any]) -> dict[str, Any]:
+def _ties(x: dict[str, Json]) -> dict[str, Json]:
     instances = _instances(x)
     metric = METRICS["remaining_steps"]
     return {"sorted_ids": [i.instance_id for i in by_load(instances, metric)], "chosen": dispatch.load(instances, metric)}

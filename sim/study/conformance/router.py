@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sim.errors import DataError
 from sim.policy.gateways import dynamo
@@ -21,6 +21,9 @@ from sim.policy.gateways.prompts import Letters
 from sim.study.conformance import _router_rows as router_rows
 from sim.study.conformance import _scaler_rows, _vtc_rows
 from sim.study.conformance.base import Case, Difference
+
+if TYPE_CHECKING:
+    from sim.document import Json
 
 Rows = Iterator[tuple[object, object]]
 """Pairs of what was recorded and what ours may be: equal values, or a value and the set it must be in."""
@@ -71,7 +74,7 @@ def _read(path: Path) -> Any:
         raise DataError(str(path), f"not readable as JSON: {e}") from e
 
 
-def _version_of(data: dict[str, Any]) -> str:
+def _version_of(data: dict[str, Json]) -> str:
     package = str(data["package"])
     if package.startswith("smg"):
         return "smg-1.13"

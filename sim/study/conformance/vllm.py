@@ -15,7 +15,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -32,6 +32,9 @@ from sim.jit import kernel
 from sim.policy.routing.vllm_dp import Balancer
 from sim.study.conformance import _vllm_groups
 from sim.study.conformance.base import Case, Difference
+
+if TYPE_CHECKING:
+    from sim.document import Json
 
 _STALLED = 100_000
 _SAME = (
@@ -281,7 +284,7 @@ def _depth(scenario: dict[str, Any]) -> int:
     return int(e.get("pipeline_parallel_size", 1)) + (1 if e.get("async_scheduling") else 0)
 
 
-def compare(scenario: dict[str, Any], recorded: list[dict[str, Any]], name: str, lone: bool = False) -> Case:
+def compare(scenario: dict[str, Json], recorded: list[dict[str, Json]], name: str, lone: bool = False) -> Case:
     """Replay one recording up to the first difference.
 
     ``lone``: prompts that share nothing come without their content (`send`); how many hashes are known is then not compared.
@@ -301,7 +304,7 @@ def compare(scenario: dict[str, Any], recorded: list[dict[str, Any]], name: str,
     return Case(name, len(recorded), len(recorded))
 
 
-def read_balancer(path: Path) -> list[dict[str, Any]]:
+def read_balancer(path: Path) -> list[dict[str, Json]]:
     """Cases of a recording of the load balancer. Raises `DataError`."""
     try:
         with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:

@@ -135,7 +135,7 @@ class PlanAnswer:
             "scenarios": dict(self.scenarios),
             "warnings": list(self.warnings),
         }
-        finite: dict[str, Any] = _finite(own)
+        finite: dict[str, Json] = _finite(own)
         return finite
 
 
@@ -197,12 +197,12 @@ def answer(
     )
 
 
-def _prices(e: Any, objective: str, finals: Sequence[Final]) -> list[dict[str, Any]]:
+def _prices(e: Any, objective: str, finals: Sequence[Final]) -> list[dict[str, Json]]:
     """Where the amounts of the finalists come from, each once."""
     from sim.study import economics
     from sim.study.single import Prepared
 
-    out: dict[str, dict[str, Any]] = {}
+    out: dict[str, dict[str, Json]] = {}
     for f in finals if objective == "cost" and e is not None else ():
         try:
             plans = Prepared(_sized(f)).plans
@@ -231,12 +231,12 @@ def _ready(f: Final) -> str:
     return to_yaml(_sized(f))
 
 
-def _plain(f: Final) -> dict[str, Any]:
+def _plain(f: Final) -> dict[str, Json]:
     own = {k: v for k, v in vars(f).items() if k != "candidate"}
     return {"label": f.candidate.label, "choice": dict(f.candidate.choice)} | own
 
 
-def _row(c: Candidate) -> dict[str, Any]:
+def _row(c: Candidate) -> dict[str, Json]:
     row = {k: v for k, v in vars(c).items() if k not in ("scenario", "bound", "probes")}
     bound = None if c.bound is None else asdict(c.bound)
     return row | {"choice": dict(c.choice), "bound": bound, "probes": [asdict(p) for p in c.probes]}

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sim.config.scenario import Scenario
 from sim.errors import ServesimError, UnknownNameError
@@ -16,6 +16,9 @@ from sim.study.base import Interrupted, Outcome, Trial
 from sim.study.plan.bound import Bound, of_scenario
 from sim.study.plan.together import Part
 from sim.study.single import Prepared
+
+if TYPE_CHECKING:
+    from sim.document import Json
 
 NEAR = 0.03
 """How far below the required attainment a short run may lie while a longer one may still hold."""
@@ -99,7 +102,7 @@ def label(choice: Mapping[str, Any]) -> str:
     return ", ".join(words)
 
 
-def examine(number: int, choice: Mapping[str, Any], scenario: Scenario | ServesimError, aim: Aim) -> Candidate:
+def examine(number: int, choice: Mapping[str, Json], scenario: Scenario | ServesimError, aim: Aim) -> Candidate:
     """Plan the candidate and bound it from below. What cannot be deployed is its ``refused``; a name nobody knows raises `UnknownNameError`."""
     base = Candidate(number, choice, label(choice))
     if isinstance(scenario, ServesimError):

@@ -86,7 +86,7 @@ class CapacityAnswer:
     high: float | None = None
     level: float = 0.95
     cards: tuple[int, str] | None = None
-    tested: dict[str, Any] = field(default_factory=dict)
+    tested: dict[str, Json] = field(default_factory=dict)
     model_error: dict[str, Any] = field(default_factory=dict)
 
     @property

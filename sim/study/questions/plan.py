@@ -19,6 +19,7 @@ from sim.study.variants import variants
 
 if TYPE_CHECKING:
     from sim.config.scenario import Scenario
+    from sim.document import Json
     from sim.metrics.result import Result
     from sim.study.base import Trial
 
@@ -151,7 +152,7 @@ class Plan(Study):
                     load_accelerator(str(name), path)
 
     @staticmethod
-    def observe(result: Result, trial: Trial) -> dict[str, Any]:
+    def observe(result: Result, trial: Trial) -> dict[str, Json]:
         """The figures, and the money."""
         kept = figures(result)
         if result.summary.economics is not None:

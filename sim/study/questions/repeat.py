@@ -122,7 +122,7 @@ class Repeat(Study):
         return self._answer(outcomes)
 
     @staticmethod
-    def observe(result: object, trial: Trial) -> dict[str, Any]:
+    def observe(result: object, trial: Trial) -> dict[str, Json]:
         """Figures, and whether the run settled."""
         from sim.study.statistics.worth import settled
 

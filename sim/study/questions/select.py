@@ -120,7 +120,7 @@ class Select(Study):
         self._made = made(s, self._choices)
 
     @staticmethod
-    def observe(result: Result, trial: Trial) -> dict[str, Any]:
+    def observe(result: Result, trial: Trial) -> dict[str, Json]:
         """The figures."""
         return figures(result)
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sim.resources import path, read_yaml
 from sim.workload.lengths._base import Length, Pairs
 from sim.workload.lengths._quantiles import QuantileTable
+
+if TYPE_CHECKING:
+    from sim.document import Json
 
 
 class Fitted(Length):
@@ -31,7 +34,7 @@ class Fitted(Length):
         return self._table.draw(rng, n)
 
 
-def load_profile(name: str) -> dict[str, Any]:
+def load_profile(name: str) -> dict[str, Json]:
     """A file of ``profiles/traffic``: name, source, licence, facts about the arrivals, quantiles."""
     file = path("profiles", "traffic", f"{name}.yaml")
     stat = file.stat()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sim import registry
 from sim.errors import ConfigError, DataError
@@ -15,11 +15,14 @@ from sim.workload.settings import build
 from sim.workload.traces._base import Head, Trace
 from sim.workload.traces._columns import delimiter, head_of, is_parquet
 
+if TYPE_CHECKING:
+    from sim.document import Json
+
 _LOOK = 1 << 20
 _ROWS = 64
 
 
-def reader(path: Path, form: str = "auto", given: Mapping[str, Any] | None = None, field: str = "traffic.trace") -> Trace:
+def reader(path: Path, form: str = "auto", given: Mapping[str, Json] | None = None, field: str = "traffic.trace") -> Trace:
     """A reader of a file by the name of its format, or (``auto``) of the format that has its names of columns or keys.
 
     ``given``: settings of the format. Raises `ConfigError`, and `DataError` when no format fits.

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,9 @@ from sim.ledger import Values
 from sim.workload.traces import _scan
 from sim.workload.traces._columns import Column
 from sim.workload.traces._source import Source
+
+if TYPE_CHECKING:
+    from sim.document import Json
 
 _READ_SIZE = 1 << 26
 _MOST_BRACKETS = 256
@@ -153,7 +156,7 @@ def _number(source: Source, row: int, name: str, record: Mapping[str, object], n
     return float(value)
 
 
-def line_records(source: Source) -> Iterator[tuple[int, dict[str, Any]]]:
+def line_records(source: Source) -> Iterator[tuple[int, dict[str, Json]]]:
     """(row, object) of JSON lines. Raises `DataError` for what is no object."""
     for row, line in enumerate(text for text in source.data.splitlines() if text.strip()):
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,9 @@ from sim.workload.traces._columns import (
     tokens,
     whole,
 )
+
+if TYPE_CHECKING:
+    from sim.document import Json
 
 OPTIONAL: Wanted = {"priority": PRIORITY, "session": SESSION, "lora": LORA, "limit": LIMIT}
 _WHOLE = 2**31 - 1
@@ -84,7 +87,7 @@ class Rows:
                 number[k] = self.adapters.setdefault(name, len(self.adapters) + 1)
         return {"lora": number[code]}
 
-    def _limit(self, piece: Piece, output: Any) -> dict[str, Any]:
+    def _limit(self, piece: Piece, output: Any) -> dict[str, Json]:
         return {"max_tokens": np.maximum(tokens(piece.source, piece["limit"]), output)}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -18,6 +18,9 @@ from sim.workload.traces._columns import labels, number_of
 from sim.workload.traces._objects import Item, items
 from sim.workload.traces._text import TextParams, counter
 from sim.workload.traces._turns import Request, by_arrival, gathered
+
+if TYPE_CHECKING:
+    from sim.document import Json
 
 _USED = frozenset(("prompt", "prompt_length", "output_length", "session_id"))
 
@@ -69,7 +72,7 @@ class Aibrix(Trace):
                     item.fail(f"requests[{i}]", "must be an object", row)
                 yield self._one(item, row, at, f"requests[{i}].", count)
 
-    def _one(self, item: Item, row: Mapping[str, Any], at: float, where: str, count: Any) -> Request:
+    def _one(self, item: Item, row: Mapping[str, Json], at: float, where: str, count: Any) -> Request:
         self.unused(item.path, set(row) - _USED)
         text = row.get("prompt")
         if text is not None and not isinstance(text, str):

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from itertools import repeat
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,9 @@ from sim.workload.traces._turns import accumulated, by_arrival
 from sim.workload.traces._waiting import WaitingRows
 from sim.workload.traces._writing import block_ids
 from sim.workload.waits import Waits
+
+if TYPE_CHECKING:
+    from sim.document import Json
 
 _FIELDS = Fields(
     ("input_length", "output_length"),
@@ -252,9 +255,9 @@ class Mooncake(Trace):
         return out
 
 
-def _waiting_for(waits: Waits, row: int, own: int) -> dict[str, Any]:
+def _waiting_for(waits: Waits, row: int, own: int) -> dict[str, Json]:
     """Who a request is to those that wait for it, and whom it waits for itself."""
-    named: dict[str, Any] = {"request_id": str(own)} if waits.awaited[row] else {}
+    named: dict[str, Json] = {"request_id": str(own)} if waits.awaited[row] else {}
     others = waits.key[waits.off[row] : waits.off[row + 1]].tolist()
     if others:
         named |= {"wait_for": [str(x) for x in others], "tool_wait_ms": round(float(waits.wait_s[row]) * 1e3, 9)}
