@@ -14,7 +14,7 @@ from math import exp, log
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import Any
 
 import yaml
 
@@ -25,9 +25,6 @@ from sim.profile_files import read_text
 from sim.resources import path
 from sim.study.accuracy.errors import TARGETS, Outcome, family, source
 from sim.study.accuracy.point import Point
-
-if TYPE_CHECKING:
-    from sim.document import Json
 
 _FEWEST = 3
 """Deployments of other families or sources from which on something could be fitted to them."""
@@ -53,7 +50,7 @@ def without_accelerator(points: Sequence[Point], predict: Predict) -> list[Outco
 def _unmeasured(name: str, folder: Path) -> str:
     """A profile of the accelerator without what was measured of it; empty where no other of its vendor was measured."""
     file = path("profiles", "hardware", f"{name}.yaml")
-    data: dict[str, Json] = yaml.safe_load(read_text(file, "an accelerator"))
+    data: dict[str, Any] = yaml.safe_load(read_text(file, "an accelerator"))
     if own := measured_on(name):
         other = nearest(name, own)
         if not other:
