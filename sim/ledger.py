@@ -83,8 +83,8 @@ ATTEMPT_COLUMNS: Final = ("attempts", "sent_s")
 """Beside those where clients do more than wait: how often it was sent, and when the time that counts."""
 HAND_OVER_COLUMNS: Final = ("prefill_replica", "prefill_end_s", "kv_allocated_s", "kv_arrived_s", "decode_start_s")
 """Beside those above where prefill and decode are different replicas; ``replica`` is then the one that decodes (`sim.metrics.hand_over`)."""
-LABEL_COLUMNS: Final = ("tenant", "session")
-"""Beside those above where the traffic has them."""
+LABEL_COLUMNS: Final = ("tenant", "session", "model")
+"""Beside those above where the traffic has them, and of a fleet with several models on replicas of their own."""
 _DEFAULTS: Final = {c.name: c.default for c in COLUMNS}
 
 

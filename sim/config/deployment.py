@@ -51,7 +51,9 @@ class Pool(Deployment):
     """One pool of several."""
 
     name: str = Field(min_length=1, description="name of the pool, unique")
-    model: Model | None = Field(None, description="a model of its own: Ollama with several models on one accelerator")
+    model: Model | None = Field(
+        None, description="a model of its own: several models in one fleet, with Ollama on one accelerator"
+    )
     role: Literal["prefill", "decode"] | None = Field(
         None, description="side of a disaggregated deployment; all pools have one, or none has"
     )
@@ -71,4 +73,9 @@ class Transfer(Section):
         0.72, gt=0, le=1, description="share of the line rate that transfers reach (NCCL between H100 nodes: 36 of 50 GB/s)"
     )
     latency: Seconds | None = Field(None, ge=0, description="latency of one transfer, instead of the link's")
+    layerwise: bool = Field(
+        False,
+        description="each layer's KV leaves as soon as that layer is computed, while the next ones are (as P2pNcclConnector, or layerwise connectors "
+        "of Mooncake, do); false: when the prompt, or a chunk of it, is computed",
+    )
     overhead: Seconds = Field(0.001, ge=0, description="handshake and notification of one transfer (estimated)")

@@ -155,7 +155,7 @@ class TrafficClass(Sources):
     adapter: Annotated[StrictInt, Field(ge=1, lt=2**31)] | None = Field(
         None, description="number of the one adapter that it names"
     )
-    model: str | None = Field(None, description="the pool whose model it asks for, where pools have several")
+    model: str | None = Field(None, description="the model that it asks for, or a pool that serves it, where pools have several")
     slo: ClassSlo | None = Field(None, description="targets of its own, instead of those of all requests")
 
     @model_validator(mode="after")

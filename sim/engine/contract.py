@@ -195,6 +195,11 @@ class Scheduler(ABC, Generic[P]):
     """How requests go from prefill to decode engines (`sim.engine.hand_over`); None: not modelled."""
 
     @classmethod
+    def recomputes(cls, params: P) -> bool:
+        """Whether a decode side computes a prompt itself whose KV was lost on its way; else the request fails."""
+        return False
+
+    @classmethod
     def edition(cls, settings: Mapping[str, object]) -> type[Scheduler[Any]]:
         """The class for these settings as given: an engine whose old versions are a scheduler of their own hands over to it."""
         return cls

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from pydantic.config import JsonDict
     from pydantic.fields import FieldInfo
 
-Need = Literal["adapters", "priorities", "shared prefixes", "window layers", "recurrent layers"]
+Need = Literal["adapters", "faults", "priorities", "shared prefixes", "window layers", "recurrent layers"]
 _MISSING: dict[str, str] = {
     "adapters": "no request of this traffic names an adapter (traffic.adapters)",
+    "faults": "nothing breaks in this scenario (faults)",
     "priorities": "no request of this traffic has a priority of its own (traffic.priorities)",
     "window layers": "the model has no layers that keep only a window or a chunk",
     "recurrent layers": "the model has no recurrent layers",

@@ -22,8 +22,9 @@ whose KV must come, the prompt less what D has cached) and waits. It joins the b
     client has ``r_done[slot]`` of them already; the engine itself must `emit` the others when it takes the request in. After that
     ``prompt + delivered`` tokens are known, and KV is there for ``prompt``.
 ``drop_remote(s, slot, t)``
-    Its KV will never come (P refused it): give back its memory, ``record_end(s, slot, t, FAILED)``, `free_slot`. Only asked where
-    ``HandOver.first`` is ``decode``.
+    Its KV will never come (P refused it, or died): give back its memory, ``record_end(s, slot, t, FAILED)``, `free_slot`.
+``compute_here(s, slot, t)``
+    The same where D goes on by itself (`Scheduler.recomputes`): it computes the prompt as if it had been sent to it alone; its end is watched.
 
 A preempted request is D's own affair as long as it stays there (vLLM computes again, SGLang swaps to the host). An engine that sends it back
 to be prefilled again (MindIE) gives its memory back, then ``record_end(s, slot, t, RETURNED)``, `free_slot`: the fleet submits it anew, prompt
@@ -43,6 +44,7 @@ from sim.engine.group import EngineGroup
 from sim.engine.loop import outlook
 from sim.engine.state import EngineState, record_gap, record_gauges
 from sim.jit import _METHODS, JIT, generic, inline, kernel
+from sim.ledger import REMOTE_KV, WATCH_FINISH
 
 
 @generic
@@ -58,6 +60,11 @@ def kv_arrived(s: EngineState, slot: int, t: float, delivered: int) -> None:
 @generic
 def drop_remote(s: EngineState, slot: int, t: float) -> None:
     """The KV of a waiting request will never come."""
+
+
+@generic
+def compute_here(s: EngineState, slot: int, t: float) -> None:
+    """The KV of a waiting request will never come, and its prompt is computed here."""
 
 
 @inline
@@ -86,14 +93,35 @@ def _kv_arrived(states, keys, k, slot, t, delivered, seen):
 
 @kernel
 def _drop_remote(states, keys, k, slot, t):
-    record_gauges(states[k], t)
-    drop_remote(states[k], slot, t)
+    s = states[k]
+    record_gauges(s, t)
+    s.hint = 0
+    if s.q_len == 0:  # it may have decided long ago
+        s.now = max(s.now, t)
+    drop_remote(s, slot, t)
     keys[k] = min(keys[k], outlook(states[k]))
+
+
+@kernel
+def _compute_here(states, keys, k, slot, t):
+    s = states[k]
+    record_gauges(s, t)
+    s.hint = 0
+    if s.q_len == 0:
+        s.now = max(s.now, t)
+    s.r_watch[slot] = (s.r_watch[slot] & ~REMOTE_KV) | WATCH_FINISH
+    compute_here(s, slot, t)
+    keys[k] = min(keys[k], outlook(s))
 
 
 @kernel
 def _note_gap(states, k, gap):
     record_gap(states[k].rec, gap, 1.0)
+
+
+@kernel
+def _scheduled(states, k, slot):
+    return states[k].r_first_scheduled[slot]
 
 
 @kernel
@@ -131,6 +159,14 @@ class Sides:
     def drop_remote(self, replica: int, slot: int, t: float) -> None:
         """KV will never come."""
         _drop_remote(self._states, self._keys, replica, slot, t)
+
+    def compute_here(self, replica: int, slot: int, t: float) -> None:
+        """KV will never come; the replica computes the prompt itself."""
+        _compute_here(self._states, self._keys, replica, slot, t)
+
+    def scheduled(self, replica: int, slot: int) -> float:
+        """When a request was first in a batch."""
+        return float(_scheduled(self._states, replica, slot))
 
     def delivered(self, replica: int, slot: int) -> tuple[int, float]:
         """Tokens that the client has of a request that has just been given back, and when it got the last of them."""

@@ -20,6 +20,11 @@ def _advance_joined(states, keys, until, watched, recorders, times, rows):
     return _outcomes(recorders, times, rows)
 
 
+@kernel
+def _put(states, k, state):
+    states[k] = state
+
+
 class Joined:
     """Groups of one scheduler type that advance together: in order of time over all replicas of all pools, as `EngineGroup` does over its own."""
 
@@ -50,6 +55,10 @@ class Joined:
         """Bring also those to ``until`` that were left behind, as nothing anyone waits for happens there before."""
         self.keys.fill(-np.inf)
         _advance_joined(self.states, self.keys, float(until), False, self.recorders, self._times, self._rows)
+
+    def renewed(self, replica: int, state: object) -> None:
+        """Another process, whose state this is, has taken the place of a replica (numbered over all groups)."""
+        _put(self.states, replica, state)
 
     def more_outcomes(self) -> bool:
         """Whether there are watched outcomes that came without `advance`."""

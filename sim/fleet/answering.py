@@ -62,7 +62,7 @@ class AnsweringClients(Clients):
 
     def labels(self) -> dict[str, Values]:
         """Of each request in the order of sending."""
-        return said({name: np.array(values, LABELS[name]) for name, values in self._labels.items()})
+        return said({name: np.array(values, LABELS.get(name, np.int32)) for name, values in self._labels.items()})
 
     def notes(self) -> list[str]:
         """Also who was never sent."""

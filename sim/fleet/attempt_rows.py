@@ -12,7 +12,10 @@ from sim.metrics.clients import Waste
 
 MORE: Final = 1 << 40
 """Numbers of attempts after the first begin here; a first attempt has the number of its request."""
-_NAN: Final = ("taken_s", "first_scheduled_s", "first_token_s", "finish_s")
+_NAN: Final = (
+    *("taken_s", "first_scheduled_s", "first_token_s", "finish_s"),
+    *("prefill_end_s", "kv_allocated_s", "kv_arrived_s", "decode_start_s"),
+)
 _ZERO: Final = ("output_tokens", "cached_tokens", "preemptions")
 
 
@@ -100,6 +103,8 @@ def _taken(column: Any, source: Any, served: Any, name: str) -> Any:
         out[~served] = np.nan
     elif name in _ZERO:
         out[~served] = 0
+    elif name == "prefill_replica":
+        out[~served] = -1
     return out
 
 

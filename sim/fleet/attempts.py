@@ -39,6 +39,7 @@ UNREACHABLE: Final = -1
 """`Request.status` of what found nobody who listens; the connection is refused."""
 HANGING: Final = -2
 """… of what waits for a connection."""
+_KINDS: Final = {REJECTED: BUSY, UNREACHABLE: CONNECT}
 FIRST, TOTAL, CONNECTED, LEAVE, END, RETRY, HEDGE = range(7)  # alarms
 
 
@@ -206,7 +207,7 @@ class Attempts(Station):
             return  # its client has gone
         call = attempt.call
         if request.status != FINISHED:
-            kind = BUSY if request.status == REJECTED else BROKEN if attempt.first < inf else ERROR
+            kind = _KINDS.get(request.status) or (BROKEN if attempt.first < inf else ERROR)
             self._clock.call(time, lambda: self._lost(attempt, kind))
             return
         seen = time + self._away(request)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Container, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from sim import registry
 from sim.errors import ConfigError
 from sim.fleet.attempts import attempts_of
+from sim.fleet.by_model import models_of
 from sim.fleet.clock import Clock
 from sim.fleet.faults import Faults
 from sim.fleet.members import Members
@@ -23,7 +24,6 @@ from sim.streams import stream
 if TYPE_CHECKING:
     from sim.fleet.build import Plan
     from sim.fleet.engines import Engines
-    from sim.policy.router import Router
 
 _IN_PLACE = ("weights", "warm-up")
 
@@ -93,12 +93,12 @@ def faults_of(
     faults: Sequence[Fault],
     plans: Sequence[Plan],
     engines: Engines,
-    router: Router,
+    routers: Sequence[Any],
     choice: Any,
     seed: int,
     elastic: Any,
 ) -> Faults:
-    """The station. ``router``: as `choice` (which dispatches) has it; ``elastic``: who scales, or None."""
+    """The station. ``routers``: as `choice` (which dispatches) has them, one per side; ``elastic``: who scales, or None."""
     pools = [(p, k) for p in plans for k in range(p.replicas)]
 
     def new_engine(replica: int, recorder: Any) -> Any:
@@ -106,27 +106,45 @@ def faults_of(
         return p.engine(k, recorder)
 
     streams = [stream(seed, f"faults.{i}") for i in range(len(faults))] + [stream(seed, "faults.pauses")]
-    station = Faults(clock, faults, units_of(plans), engines, streams, new_engine, router.recovery)
-    if isinstance(router, Members):
-        station.members = router
+    station = Faults(clock, faults, units_of(plans), engines, streams, new_engine, routers[0].recovery)
+    if isinstance(routers[0], Members):
+        station.members = True
         if elastic is not None:
             elastic.out = station.out
             station.serves = elastic.serves
-            station.changed = lambda: elastic.ready(0)
+            station.changed = elastic.all_ready
         else:
-            everybody = range(len(pools))
-            router.appoint(everybody)
-
-            def appoint() -> None:
-                router.appoint([k for k in everybody if k not in station.out])
-                router.look_at()
-
-            station.changed = appoint
+            station.changed = _appoint(routers, _sides(plans), station.out)
     numbers = count()
     station.new_router = lambda: choice.renew(stream(seed, f"router.restart.{next(numbers)}"))
     if hasattr(choice, "set_links"):
         station.set_links = choice.set_links
+        choice.refused_by = station.refused_by
     return station
+
+
+def _sides(plans: Sequence[Any]) -> list[list[int]]:
+    """The replicas among which each router chooses, by its places."""
+    if plans[0].apart:
+        return models_of(plans).replicas(plans)
+    roles = [p.role for p in plans for _ in range(p.replicas)]
+    return [
+        [k for k, role in enumerate(roles) if role == mine]
+        for mine in dict.fromkeys(("prefill", "decode") if roles[0] else roles)
+    ]
+
+
+def _appoint(routers: Sequence[Any], sides: Sequence[Sequence[int]], out: Container[int]) -> Callable[[], None]:
+    """All serve; calling what this returns shows each router those that are not ``out``."""
+    for router, side in zip(routers, sides, strict=True):
+        router.appoint(range(len(side)))
+
+    def appoint() -> None:
+        for router, side in zip(routers, sides, strict=True):
+            router.appoint([place for place, k in enumerate(side) if k not in out])
+            router.look_at()
+
+    return appoint
 
 
 def in_front(
@@ -136,7 +154,7 @@ def in_front(
     faults: Sequence[Fault],
     plans: Sequence[Plan],
     engines: Engines,
-    router: Router,
+    routers: Sequence[Any],
     choice: Any,
     elastic: Any,
     side: Any,
@@ -150,7 +168,7 @@ def in_front(
         attempts = attempts_of(clock, client or Simple(SimpleParams()), plans, engines, side, seed)
     if not faults:
         return between if attempts is None else [attempts, *between]
-    station = faults_of(clock, faults, plans, engines, router, choice, seed, elastic)
+    station = faults_of(clock, faults, plans, engines, routers, choice, seed, elastic)
     at = between.index(choice) + 1 if not plans[0].role else 0
     between = [*between[:at], station, *between[at:]]
     if attempts is None:

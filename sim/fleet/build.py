@@ -22,7 +22,7 @@ from sim.engine.seam import Group
 from sim.engine.state import add_pools, new_recorder
 from sim.errors import ConfigError, NotModelledError
 from sim.fleet.breakage import check_faults, make_faults
-from sim.fleet.checks import check_host, check_sides
+from sim.fleet.checks import check_apart, check_host, check_sides
 from sim.fleet.door import make_policies
 from sim.fleet.refused import BREAKS, REFUSED
 from sim.fleet.routers import make_routers
@@ -63,6 +63,8 @@ class Plan:
     """Weight of this pool's model among the requests, where several models share one accelerator."""
     several: bool = False
     """Whether the pools of the fleet are models that share one accelerator."""
+    apart: bool = False
+    """Whether the pools of the fleet serve several models, each on accelerators of its own."""
     role: str = ""
     """``prefill`` or ``decode`` in a disaggregated deployment."""
     ranks: Ranks | None = None
@@ -152,9 +154,11 @@ def plan(scenario: Any) -> list[Plan]:
         found = _plan(pool, served, pool.name, f"pools[{i}]", scenario.traffic)
         if pool.share != 1.0 and not several:
             raise ConfigError(f"pools[{i}].share", pool.share, "is the weight of a model, and no pool names its own", "1")
-        plans.append(replace(found, share=pool.share, several=several, role=pool.role or ""))
+        plans.append(replace(found, share=pool.share, role=pool.role or ""))
     if several:
-        check_host(plans)
+        one_card = all(p.scheduler.name == "ollama" for p in plans)
+        plans = [replace(p, several=one_card, apart=not one_card) for p in plans]
+        check_host(plans) if one_card else check_apart(plans)
     if plans[0].role:
         check_sides(plans)
     refuse(plans, scenario)
@@ -302,6 +306,8 @@ def refuse(plans: Sequence[Plan], scenario: Scenario) -> None:
     if scenario.record.token_times:
         has["token times"] = "record.token_times", True
     for p in plans:
+        if p.apart:
+            has["models apart"] = f"{p.field}.model", p.model.name
         if p.several:
             has["several models"] = f"{p.field}.model", p.model.name
         if p.role:

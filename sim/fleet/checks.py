@@ -39,6 +39,19 @@ def check_host(plans: Sequence[Plan]) -> None:
                 raise ConfigError(f"{p.field}.engine.{name}", here, "is a setting of the server, one for all models", str(there))
 
 
+def check_apart(plans: Sequence[Plan]) -> None:
+    """Whether the pools can serve several models side by side. Raises `ConfigError`, `NotModelledError`."""
+    for p in plans:
+        if p.scheduler.name == "ollama":
+            raise NotModelledError(
+                f"{p.field}.engine.name", "ollama", "has several models on one accelerator, and no other engine beside it", "vllm"
+            )
+        if p.role:
+            raise NotModelledError(
+                f"{p.field}.role", p.role, "prefill and decode pools of several models are not modelled", "one model"
+            )
+
+
 def check_sides(plans: Sequence[Plan]) -> None:
     """Whether the pools can hand requests over. Raises `ConfigError`, `NotModelledError`."""
     first = plans[0]

@@ -86,10 +86,13 @@ class Clients(Station):
         model = 0 if self._mix is None else self._mix.draw(block, row)
         request = Request(block, row, self.sent, now, self.asks, model, client)
         self.sent += 1
-        for name, values in labels.items():
-            values.append(int(getattr(block, name)[row]))
-        if self._mix is not None and by_model:
-            labels["klass"][-1] = model
+        for name in LABELS:
+            labels[name].append(int(getattr(block, name)[row]))
+        if self._mix is not None:
+            if by_model:
+                labels["klass"][-1] = model
+            if self._mix.told:
+                labels.setdefault("model", []).append(model)
         self._send(request)
         if self.sent % _LOOK_UP == 0:
             self._stopped = self.look_up() or self._stopped
@@ -127,7 +130,9 @@ class OpenClients(Clients):
 
     def labels(self) -> dict[str, Values]:
         """As the traffic says."""
-        return said({name: np.concatenate([*parts, np.zeros(0, LABELS[name])]) for name, parts in self._labels.items()})
+        return said(
+            {name: np.concatenate([*parts, np.zeros(0, LABELS.get(name, np.int32))]) for name, parts in self._labels.items()}
+        )
 
     def _next_block(self) -> bool:
         """Take the next block of the traffic; False when there is none, or the run was stopped."""
@@ -142,10 +147,12 @@ class OpenClients(Clients):
             return False
         self._not_too_late(float(block.arrival_s[-1]))
         self._block = block
-        for name, parts in self._labels.items():
-            parts.append(_small(getattr(block, name)))
+        for name in LABELS:
+            self._labels[name].append(_small(getattr(block, name)))
         if self._mix is not None:
             self._models = self._mix.models(block)
+            if self._mix.told:
+                self._labels.setdefault("model", []).append(self._models)
             if not self._classes:
                 self._labels["klass"][-1] = self._models
         return True
@@ -223,7 +230,7 @@ class WaitingClients(Clients):
 
     def labels(self) -> dict[str, Values]:
         """Of each request in the order of sending."""
-        return said({name: np.array(values, LABELS[name]) for name, values in self._labels.items()})
+        return said({name: np.array(values, LABELS.get(name, np.int32)) for name, values in self._labels.items()})
 
     def refused(self, request: Request, time: float, busy: bool = False) -> None:
         """An error is an answer."""
@@ -262,7 +269,7 @@ def _small(column: Values) -> Values:
 def said(columns: dict[str, Values]) -> dict[str, Values]:
     """Classes always; tenants and sessions where there are any."""
     there = {"klass": True, "tenant": columns["tenant"].any(), "session": (columns["session"] >= 0).any()}
-    return {name: column for name, column in columns.items() if there[name]}
+    return {name: column for name, column in columns.items() if there.get(name, True)}
 
 
 def clients_of(clock: Clock, traffic: Traffic, until: float, mix: Any, side: ClientSide | None) -> Clients:

@@ -58,6 +58,13 @@ class Queue(Station):
             self._at(time, lambda: self._router.ended(request.number))
         self.before.ended(request, time, replica)
 
+    def refused(self, request: Request, time: float, busy: bool = False) -> None:
+        """A request that was sent has come to nobody."""
+        if request.number in self._alive:
+            self._alive.remove(request.number)
+            self._at(time, lambda: self._router.ended(request.number))
+        self.before.refused(request, time, busy)
+
     def _at(self, time: float, tell: Callable[[], None]) -> None:
         def happen(_: object) -> None:
             tell()
@@ -94,7 +101,7 @@ class Queue(Station):
         if request is not None:
             self._alive.discard(number)
             self._router.withdraw(number)
-            self.refused(request, self._env.now)
+            self.before.refused(request, self._env.now)
 
     def totals(self) -> dict[str, float]:
         """Requests that waited, and that failed unless somebody says otherwise."""

@@ -26,9 +26,23 @@ from sim.fleet.hand_over_rows import HandOverRows
 from sim.fleet.journey import Journey, SideColumns, protocol_of
 from sim.fleet.kv_links import Ports, Wire
 from sim.fleet.request import Request
+from sim.fleet.side_choice import SideChoice
 from sim.fleet.station import Station
 from sim.fleet.view import View
-from sim.ledger import ALLOCATED, CHUNK_DONE, FINISHED, HAND_OVER, REMOTE_KV, RETURNED, WATCH_CHUNKS, WATCH_FINISH, Values
+from sim.ledger import (
+    ALLOCATED,
+    CHUNK_DONE,
+    FAILED,
+    FINISHED,
+    FIRST_TOKEN,
+    HAND_OVER,
+    REMOTE_KV,
+    RETURNED,
+    WATCH_CHUNKS,
+    WATCH_FINISH,
+    WATCH_FIRST_TOKEN,
+    Values,
+)
 from sim.policy.router import Router
 from sim.workload.table import RequestBlock
 
@@ -37,7 +51,7 @@ if TYPE_CHECKING:
     from sim.fleet.engines import JoinedEngines
 
 Columns = dict[str, Values]
-_ALLOCATED, _CHUNK_DONE = int(ALLOCATED), int(CHUNK_DONE)
+_ALLOCATED, _CHUNK_DONE, _FIRST_TOKEN = int(ALLOCATED), int(CHUNK_DONE), int(FIRST_TOKEN)
 
 
 class HandOvers(Station):
@@ -63,18 +77,13 @@ class HandOvers(Station):
         self._block_size = facts[0].block_size
         self._bytes = [f.kv_bytes_per_token for f in facts]
         self._ports = Ports(wire, [p.layout.tp * p.layout.pp for p in plans for _ in range(p.replicas)])
-        self._routers = routers
+        self._layers = plans[0].model.layers if wire.layerwise else 0
+        """KV leaves in so many parts while it is computed; 0: when it is computed."""
         self._members = [[r for r, g in enumerate(self._pool) if self._is_decode[g] == decode] for decode in (False, True)]
-        self._views = list(views)
-        if routers[0].whole:
-            routers[0].setup(facts)
-        for router, role, view in zip(routers if not routers[0].whole else (), ("prefill", "decode"), views, strict=False):
-            router.plays(role)
-            router.setup(view.facts)
-        self._pairs = self._protocol.pair or self._protocol.first == "decode" or routers[0].pairs
-        for router in routers:
-            router.pairs = self._pairs
-        self._choices, self._turns = 0, [0, 0]  # pairs that routers have chosen; of each side
+        together = self._protocol.pair or self._protocol.first == "decode" or self._layers > 0
+        self._choice = SideChoice(engines.view, views, routers, self._members, together)
+        self._says_at_d = self._protocol.first_token != "prefill" and not routers[0].whole
+        """Whether the first token that a client sees comes from D."""
         self._there: dict[int, Journey] = {}
         self._sent_on: dict[int, Request] = {}  # whose KV has gone to D, which has the rest
         self._columns = SideColumns()
@@ -92,20 +101,20 @@ class HandOvers(Station):
     @property
     def ahead(self) -> bool:
         """Where nobody else acts."""
-        nobody = not (self.counting or self.watches) and self._engines.ahead
-        return nobody and known(self._protocol, self._routers, self._groups)
+        nobody = not (self.counting or self.watches or self._layers) and self._engines.ahead
+        return nobody and known(self._protocol, self._choice.routers, self._groups)
 
     def arrive_ahead(self, block: RequestBlock, lo: int, hi: int, first: int) -> None:
         """Compiled code takes them from P to D."""
         if self._engines.flow is None:
             self._engines.flow = Flow(
-                self._engines, self._members, self._protocol, self._pairs, self._facts, self._routers, self._ports
+                self._engines, self._members, self._protocol, self._choice.pairs, self._facts, self._choice.routers, self._ports
             )
         self._engines.flow.send(block, lo, hi, first)
 
     def start(self) -> None:
         """The routers look at their replicas."""
-        if self._routers[0].interval is not None:
+        if self._choice.routers[0].interval is not None:
             self._clock.repeat(self._poll)
 
     def leaves(self) -> dict[str, Any]:
@@ -117,23 +126,19 @@ class HandOvers(Station):
         self._ports.scale(factor, until)
 
     def _poll(self) -> float:
-        if self._routers[0].whole:
-            self._routers[0].poll(self._engines.view)
-        else:
-            for router, view in zip(self._routers, self._views, strict=True):
-                router.poll(view)
+        self._choice.poll()
         self._engines.after_looks()
-        again, left_out = self._clock.next_look(self._routers[0].interval or float("inf"))
-        for router in self._routers:
+        again, left_out = self._clock.next_look(self._choice.routers[0].interval or float("inf"))
+        for router in self._choice.routers:
             router.rested(left_out)
         return again
 
     def arrive(self, request: Request) -> bool:
         """A request has come, now. False if no replica can be had."""
-        p, d = self._choose(request.block, request.row)
+        p, d = self._choice.choose(request.block, request.row)
         if p < 0:
             return False
-        self._begin(request, p, d, self._choices - 1)
+        self._begin(request, p, d, self._choice.count - 1)
         return True
 
     def send(self, request: Request, replica: int, decode: int = -1) -> None:
@@ -142,15 +147,10 @@ class HandOvers(Station):
 
     def in_turn(self, request: Request) -> bool:
         """Round robin on either side: the scheduler is out of reach."""
-        chosen = []
-        for side, members in enumerate(self._members):
-            router = self._routers[0 if self._routers[0].whole else side]
-            serving = in_service(router, len(members))
-            if not serving:
-                return False
-            chosen.append(members[serving[self._turns[side] % len(serving)]])
-            self._turns[side] += 1
-        self._begin(request, chosen[0], chosen[1], -1)
+        p, d = self._choice.in_turn()
+        if p < 0:
+            return False
+        self._begin(request, p, d, -1)
         return True
 
     def in_use(self, replica: int) -> bool:
@@ -169,51 +169,26 @@ class HandOvers(Station):
             self._to_chosen_decode(j, float(self._clock.now))
 
     def _happened(self, t: float, number: int, g: int, k: int, kind: int, slot: int, value: int) -> None:
-        """A prompt is computed, memory is taken, or a request has ended."""
-        if kind == _ALLOCATED:
+        """A prompt is computed, memory is taken, D has given a first token, or a request has ended."""
+        if kind == _FIRST_TOKEN:
+            self.before.first_token(self._sent_on[number], t)
+        elif kind == _ALLOCATED:
             self._allocated(self._there[number], t, slot, value)
         elif kind == _CHUNK_DONE:
-            self._chunk_done(self._there[number], t, value)
+            self._chunk_done(self._there[number], t, slot, value)
         elif self._is_decode[g]:
             self._left_decode(number, g, k, t, slot, value)
         elif value == FINISHED:
             self._prompt_computed(self._there[number], t, slot)
         else:
-            self._left_prefill(self._there[number], t)
-
-    # -- choices
-
-    def _choose(self, block: RequestBlock, row: int) -> tuple[int, int]:
-        """Prefill replica, and the decode replica where both are chosen at arrival; −1: none."""
-        routers = self._routers
-        if routers[0].whole:
-            return routers[0].choose_pair(self._engines.view, block, row)
-        p = routers[0].choose(self._views[0], block, row)
-        if p < 0:
-            return -1, -1
-        if not self._pairs:
-            return self._members[0][p], -1
-        d = routers[1].choose(self._views[1], block, row)
-        if d < 0:
-            routers[0].revert()
-            return -1, -1
-        self._choices += 1
-        return self._members[0][p], self._members[1][d]
-
-    def _choose_decode(self, j: Journey, t: float) -> int:
-        router = self._routers[-1]
-        if router.whole:
-            self._engines.view.moment = t
-            return router.choose_decode(self._engines.view, j.block, j.row, j.p)
-        self._views[1].moment = t
-        d = router.choose(self._views[1], j.block, j.row)
-        return self._members[1][d] if d >= 0 else -1
+            self._left_prefill(self._there[number], t, value)
 
     # -- steps of the journey
 
     def _begin(self, request: Request, p: int, d: int, choice: int) -> None:
         self._engines.took(request)
         j = Journey(request, p, d, choice)
+        request.replica = p
         self._there[request.number] = j
         self._start(j, max(float(self._clock.now), request.arrival))
 
@@ -237,17 +212,21 @@ class HandOvers(Station):
     def _to_prefill(self, j: Journey, t: float) -> None:
         """P gets the request, for one token."""
         if self.watches:
-            self._clock.call(t, lambda: self._routers[0].on_sent(j.number, self._place[j.p], j.block, j.row, t))
+            self._clock.call(t, lambda: self._choice.routers[0].on_sent(j.number, self._place[j.p], j.block, j.row, t))
         self._put(j, j.p, 0, t, HAND_OVER | WATCH_CHUNKS if self._protocol.sends == "chunks" else HAND_OVER)
 
     def _to_decode(self, j: Journey, t: float) -> None:
         """D gets the request, without the KV of its prompt."""
         if self.watches:
-            self._clock.call(t, lambda: self._routers[1].on_sent(j.number, self._place[j.d], j.block, j.row, t))
-        self._put(j, j.d, 1, t, REMOTE_KV | WATCH_FINISH if j.watch or self._protocol.returns else REMOTE_KV)
+            self._clock.call(t, lambda: self._choice.routers[1].on_sent(j.number, self._place[j.d], j.block, j.row, t))
+        j.at_d = True
+        j.request.replica = j.d
+        told = WATCH_FINISH if j.watch or self._protocol.returns else 0
+        first = j.watch & WATCH_FIRST_TOKEN if self._says_at_d else 0
+        self._put(j, j.d, 1, t, REMOTE_KV | told | first)
         self._settle_d(j)  # from now on it is one of those that D has not finished
-        if self._pairs and not self._routers[-1].whole:
-            self._routers[1].reached(j.choice, t)
+        if self._choice.pairs and not self._choice.whole:
+            self._choice.routers[1].reached(j.choice, t)
 
     def _left_p(self, j: Journey, t: float) -> None:
         """P has nothing of it any more from ``t`` on."""
@@ -271,7 +250,8 @@ class HandOvers(Station):
     def _prompt_computed(self, j: Journey, t: float, slot: int) -> None:
         j.p_slot = slot
         self._tell_ended(0, j.number, t)
-        self.before.first_token(j.request, t)
+        if not self._says_at_d:
+            self.before.first_token(j.request, t)
         protocol = self._protocol
         if protocol.first_token == "prefill":
             j.seen = t
@@ -284,17 +264,19 @@ class HandOvers(Station):
         if protocol.first == "decode":
             self._carry(j, t, j.need - j.sent)
             return
+        if self._layers:  # P knows where to: what it computes has been on its way, into a buffer of D
+            j.there = self._send(j, int(j.block.prompt_tokens[j.row]), t, slot)
         self._to_chosen_decode(j, t)
 
     def _to_chosen_decode(self, j: Journey, t: float) -> None:
         if j.d < 0:
-            j.d = self._choose_decode(j, t)
-            if j.d < 0 and not in_service(self._routers[-1], 1):  # the side scales and nobody serves: somebody will
+            j.d = self._choice.choose_decode(j.block, j.row, j.p, t)
+            if j.d < 0 and not in_service(self._choice.routers[-1], 1):  # the side scales and nobody serves: somebody will
                 self._stranded.append(j)
                 return
             if j.d < 0:
                 self._rows.failed_on_p.append(j.number)
-                self._give_up(j, t)
+                self._give_up(j, t, FAILED)
                 return
             self._expect_at_d(j)
         self._to_decode(j, t)
@@ -310,18 +292,27 @@ class HandOvers(Station):
         else:
             self._carry(j, t, tokens)
 
-    def _chunk_done(self, j: Journey, t: float, tokens: int) -> None:
+    def _chunk_done(self, j: Journey, t: float, slot: int, tokens: int) -> None:
         """P has computed so much of the prompt; whole blocks of what D lacks are sent."""
         size = self._block_size
         due = max(tokens - (int(j.block.prompt_tokens[j.row]) - j.need), 0) // size * size
         if due > j.sent:
-            self._ports.send(j.p, j.d, (due - j.sent) * self._bytes[j.d], t)
+            self._send(j, due - j.sent, t, slot)
             j.sent = due
+        j.done_until = t
 
-    def _carry(self, j: Journey, t: float, tokens: int) -> None:
-        """The rest of the KV travels; both sides are told when it will have arrived."""
-        size, p, d = self._block_size, j.p, j.d
-        there = self._ports.send(p, d, -(-tokens // size) * size * self._bytes[d], t)
+    def _send(self, j: Journey, tokens: int, t: float, slot: int) -> float:
+        """KV of so many tokens goes from ``slot`` of P to D; answers when it will be there."""
+        size = -(-tokens // self._block_size) * self._block_size * self._bytes[j.d]
+        if not self._layers:
+            return self._ports.send(j.p, j.d, size, t)
+        begun = max(self._sides[self._pool[j.p]].scheduled(self._number[j.p], slot), j.done_until)
+        return self._ports.send_while(j.p, j.d, size, begun, t, self._layers)
+
+    def _carry(self, j: Journey, t: float, tokens: int) -> float:
+        """The rest of the KV travels; both sides are told when it will have arrived, which is returned."""
+        p, d = j.p, j.d
+        there = self._send(j, tokens, t, j.p_slot) if np.isnan(j.there) else max(j.there, t)
         self._times[2].append(there)
         if self._protocol.first == "decode":
             self._times[0].append(j.number)
@@ -334,9 +325,11 @@ class HandOvers(Station):
             del self._there[j.number]
             if j.watch:
                 self._sent_on[j.number] = j.request
+        return there
 
-    def _give_up(self, j: Journey, t: float) -> None:
+    def _give_up(self, j: Journey, t: float, status: int = FINISHED) -> None:
         """Nothing is left to do for it: P may forget its KV, the client has its answer."""
+        j.request.status = status
         if j.p_slot >= 0:
             self._sides[self._pool[j.p]].release_kept(self._number[j.p], j.p_slot, t)
         self._left_p(j, t)
@@ -346,11 +339,11 @@ class HandOvers(Station):
         self._tell_ended(1, j.number, t)
         self.before.ended(j.request, t, j.d if j.d >= 0 else j.p)
 
-    def _left_prefill(self, j: Journey, t: float) -> None:
-        """P has refused it."""
+    def _left_prefill(self, j: Journey, t: float, status: int) -> None:
+        """P has refused it, or died."""
         if j.d_slot >= 0:
             self._sides[self._pool[j.d]].drop_remote(self._number[j.d], j.d_slot, t)
-        self._give_up(j, t)
+        self._give_up(j, t, status)
 
     def _left_decode(self, number: int, g: int, k: int, t: float, slot: int, status: int) -> None:
         j = self._there.get(number)
@@ -358,27 +351,30 @@ class HandOvers(Station):
             assert j is not None, "a protocol that returns requests says so: HandOver.returns"
             self._again(j, t, *self._sides[g].delivered(k, slot))
         elif j is not None:
-            self._give_up(j, t)
+            self._give_up(j, t, status)
         else:
             request = self._sent_on.pop(number, None)
             if request is not None:
+                request.status = status
                 self._tell_ended(1, number, t)
                 self.before.ended(request, t, self._engines.first[g] + k)
 
     def _tell_ended(self, side: int, number: int, t: float) -> None:
         if self.watches:
-            self._clock.call(t, lambda: self._routers[side].on_end(number, t))
+            self._clock.call(t, lambda: self._choice.routers[side].on_end(number, t))
 
     def _again(self, j: Journey, t: float, done: int, last: float) -> None:
         """Prompt and what was delivered are the new prompt; routers choose anew, the old replicas where they have none."""
         self._rows.returned += 1
         j.block = j.again_as(t, done)
+        j.at_d = False
         j.row, j.p_slot, j.d_slot, j.sent, j.seen, j.last = 0, -1, -1, 0, np.nan, last
+        j.there, j.done_until = np.nan, -np.inf
         for view in self._engines.views:
             view.moment = t
-        p, d = self._choose(j.block, 0)
+        p, d = self._choice.choose(j.block, 0)
         if p >= 0:
-            j.p, j.d, j.choice = p, d, self._choices - 1
+            j.p, j.d, j.choice = p, d, self._choice.count - 1
         self._start(j, t)
 
     # -- results

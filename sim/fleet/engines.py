@@ -55,6 +55,10 @@ class Engines(Station):
         self.kept = Kept()
         self._block: tuple[Any, Any, Any] = (None, None, None)
         self._exits: dict[int, Any] = {}
+        self.dead: set[int] = set()
+        """Replicas at which nobody listens."""
+        self.died: Callable[[int, float], None] = lambda replica, now: None
+        """Told when a process has died, before its requests have their outcomes (`tell`)."""
         self.notices_after: list[float] = [0.0] * len(self.groups)
         """Of each pool: seconds between two looks at whether a client is still there."""
 
@@ -99,6 +103,17 @@ class Engines(Station):
         """A new process with an empty cache has taken the replica's place."""
         self._starts[replica] += 1
         self._shifts[replica] = shift_of(self._starts[replica])
+        self.dead.discard(replica)
+
+    def crash(self, replica: int, fresh: Any) -> int:
+        """The process dies, now; ``fresh`` is the state of the next. Returns the requests lost, whose outcomes `tell` passes on."""
+        from sim.engine.crash import crash
+
+        pool = self.pool_of[replica]
+        self.dead.add(replica)
+        lost = crash(self.groups[pool], self.number_of[replica], fresh, self.clock.now)
+        self.died(replica, self.clock.now)
+        return lost
 
     def as_seen(self, replica: int, block: Any, row: int) -> tuple[Any, int]:
         """The request as (block, row) with texts that are new to a replica that was restarted."""
@@ -146,13 +161,16 @@ class Engines(Station):
     def _let_go(self, request: Request) -> None:
         if request.number not in self._there:
             return
-        pool = self.pool_of[request.replica]
+        exits = self._exits_of(self.pool_of[request.replica])
+        if exits.withdraw(self.number_of[request.replica], request.number, self.clock.now) == 1:
+            self.tell()  # it has left
+
+    def _exits_of(self, pool: int) -> Any:
         if pool not in self._exits:
             from sim.engine.withdraw import Exits
 
             self._exits[pool] = Exits(self.groups[pool])
-        if self._exits[pool].withdraw(self.number_of[request.replica], request.number, self.clock.now) == 1:
-            self.tell()  # it has left
+        return self._exits[pool]
 
     def row_of(self, replica: int) -> int:
         """The (first) row of results of a replica."""
@@ -310,6 +328,22 @@ class JoinedEngines(Engines):
             # a router that looked at the engines brought them to now, perhaps to more outcomes
             if self.looks == looks or not self.joined.more_outcomes():
                 return
+
+    def settle(self, replica: int) -> None:
+        """What a replica does up to now is done and passed on."""
+        self.groups[self.pool_of[replica]].catch_up(self.clock.now, self.number_of[replica])
+        self.after_looks()
+
+    def crash(self, replica: int, fresh: Any) -> int:
+        """As of any engines, after what the replica has done until now."""
+        self.settle(replica)
+        lost = super().crash(replica, fresh)
+        self.joined.renewed(replica, self.groups[self.pool_of[replica]]._states[self.number_of[replica]])
+        return lost
+
+    def exits(self, replica: int) -> Any:
+        """The ways out of the pool of a replica."""
+        return self._exits_of(self.pool_of[replica])
 
     def after_looks(self) -> None:
         """There may be outcomes."""

@@ -15,7 +15,6 @@ from typing import Any
 from sim.fleet.attempts import UNREACHABLE, Attempt, Attempts
 from sim.fleet.clock import LATEST, Clock
 from sim.fleet.engines import Engines
-from sim.fleet.members import Members
 from sim.fleet.outage import Front
 from sim.fleet.request import Request
 from sim.fleet.station import Station
@@ -46,15 +45,15 @@ class Faults(Station):
         self._streams, self._new_engine, self._recovery = list(streams), new_engine, recovery
         self.attempts: Attempts | None = None
         self.front: Front | None = None
-        self.members: Members | None = None
-        """Who shows the router those that serve; None: it goes on choosing whom it likes."""
+        self.members = False
+        """Whether the router is shown only those that serve; else it goes on choosing whom it likes."""
         self.changed: Callable[[], None] = lambda: None
         """Told when other replicas may be chosen than before."""
         self.serves: Callable[[int], bool] = lambda replica: True
         """Whether a replica is there at all."""
         self.new_router: Callable[[], None] = lambda: None
         self.set_links: Callable[[float, float], None] = lambda factor, until: None
-        self.down: set[int] = set()
+        self.down = engines.dead
         self.out: set[int] = set()
         """Replicas that the router does not choose."""
         self._failures = [0] * len(engines.pool_of)
@@ -127,15 +126,14 @@ class Faults(Station):
 
     def crash(self, replica: int) -> None:
         """Everything in it is lost."""
-        from sim.engine.crash import crash, delivered
-
         group, pool, k = self._there(replica)
         if self._recovery.migrations:
+            from sim.engine.crash import delivered
+
             self._delivered = delivered(group, k, self._clock.now)
-        self.down.add(replica)
         self._times[replica] += 1
         assert self._now is not None
-        self._now.hurt = crash(group, k, self._new_engine(replica, group.recorder), self._clock.now)
+        self._now.hurt = self._engines.crash(replica, self._new_engine(replica, group.recorder))
         if pool in self._slowness:
             self._slowness[pool].renewed(k, self._clock.now)
         self._failures[replica] += self._now.hurt  # broken streams are failures, too
@@ -155,7 +153,7 @@ class Faults(Station):
             self.changed()
 
     def _take_out(self, replica: int) -> None:
-        if self.members is not None and replica not in self.out:
+        if self.members and replica not in self.out:
             self.out.add(replica)
             self.changed()
 
@@ -209,10 +207,14 @@ class Faults(Station):
             self.then.submit(request, replica)
             return
         request.status = UNREACHABLE
+        self.refused_by(replica)
+        self.before.refused(request, self._clock.now)
+
+    def refused_by(self, replica: int) -> None:
+        """Nobody has answered there: the breaker counts."""
         self._failures[replica] += 1
         if self._failures[replica] >= self._recovery.breaker:
             self._clock.call(self._clock.now, lambda: self._take_out(replica))
-        self.before.refused(request, self._clock.now)
 
     def ended(self, request: Request, time: float, replica: int) -> None:
         """An answer closes the breaker's count."""

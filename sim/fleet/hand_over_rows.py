@@ -21,6 +21,8 @@ class HandOverRows:
         """Requests of one token: P has it."""
         self.failed_on_p: list[int] = []
         """Requests that found no decode replica."""
+        self.lost: list[int] = []
+        """Requests whose KV was on its way, or to come, when the prefill replica died."""
         self.returned = 0
         """Times that a decode replica gave a request back."""
 
@@ -52,7 +54,11 @@ class HandOverRows:
 
         ``times``: request, when D had memory, when its KV was there.
         """
-        ids = rows["id"]
+        ids, numbers = rows["id"], np.arange(n)
+        if ids.size and int(ids.max()) >= n:  # attempts of clients have numbers of their own
+            numbers, ids = np.unique(ids, return_inverse=True)
+            n = len(numbers)
+        rows = rows | {"id": ids}
         decode = self._decodes(rows["replica"])
         order = np.lexsort((rows["arrival_s"], ids))
         p_rows, d_rows = (
@@ -61,7 +67,7 @@ class HandOverRows:
         )  # in order of time within a request: the last assignment stays
         out = {name: np.zeros(n, a.dtype) for name, a in rows.items()}
         nan = np.full(n, np.nan)
-        out["id"] = np.arange(n, dtype=ids.dtype)
+        out["id"] = numbers.astype(np.int64)
         for name in ("arrival_s", "taken_s", "first_scheduled_s"):
             values = nan.copy()
             np.fmin.at(values, ids, rows[name])
@@ -89,18 +95,21 @@ class HandOverRows:
             out[name] = rows[name][last].copy()
         computed = at_p & (out["status"] == FINISHED)  # on its way from P to D, unless it ended there
         final = np.zeros(n, bool)
-        final[self.ended_on_p + self.failed_on_p] = True
-        out["status"][self.failed_on_p] = FAILED
+        failed = np.searchsorted(numbers, self.failed_on_p)
+        final[np.searchsorted(numbers, self.ended_on_p)] = True
+        final[failed] = True
+        out["status"][failed] = FAILED
         if self._speaks == "prefill":
             out["output_tokens"][computed] += 1
         between = computed & ~final
         out["status"][between] = IN_FLIGHT
         out["finish_s"][between] = np.nan
         out["prefill_replica"] = np.where(last_p >= 0, rows["replica"][last_p], -1).astype(np.int32)
-        return out | self._stage_times(rows, n, p_rows, d_rows, times)
+        known = [np.searchsorted(numbers, np.array(times[0])), *times[1:]]
+        return out | self._stage_times(rows, n, p_rows, d_rows, known, np.searchsorted(numbers, self.lost))
 
-    def _stage_times(self, rows: Columns, n: int, p_rows: Array, d_rows: Array, times: Sequence[object]) -> Columns:
-        """Of the latest try of each request; NaN where it did not happen."""
+    def _stage_times(self, rows: Columns, n: int, p_rows: Array, d_rows: Array, times: Sequence[object], lost: Array) -> Columns:
+        """Of the latest try of each request; NaN where it did not happen, as of those whose KV was ``lost``."""
         ids = rows["id"]
         found = {name: np.full(n, np.nan) for name in ("prefill_end_s", "kv_allocated_s", "kv_arrived_s", "decode_start_s")}
         ended = p_rows[rows["status"][p_rows] == FINISHED]
@@ -111,6 +120,7 @@ class HandOverRows:
             values = np.array(column)
             known = ~np.isnan(values)
             found[name][number[known]] = values[known]
+        found["kv_arrived_s"][lost] = np.nan
         # MindIE counts a request as scheduled when it has memory
-        found["decode_start_s"] = np.maximum(found["decode_start_s"], found["kv_arrived_s"])
+        found["decode_start_s"] = np.fmax(found["decode_start_s"], found["kv_arrived_s"])
         return found

@@ -32,7 +32,11 @@ class Mix:
     The turns of a session stay with the model of the first.
     """
 
-    def __init__(self, shares: Sequence[float], rng: np.random.Generator, of_class: Sequence[int] = ()) -> None:
+    def __init__(
+        self, shares: Sequence[float], rng: np.random.Generator, of_class: Sequence[int] = (), told: bool = False
+    ) -> None:
+        self.told = told
+        """Whether the request table says which model it is."""
         total = np.cumsum(shares)
         self._edges = total / total[-1]
         self._rng = rng

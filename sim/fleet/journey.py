@@ -23,12 +23,16 @@ class Journey:
 
     __slots__ = (
         "again",
+        "at_d",
         "block",
         "choice",
         "d",
         "d_held",
         "d_slot",
+        "done_until",
+        "gone",
         "last",
+        "lost",
         "need",
         "number",
         "p",
@@ -38,6 +42,7 @@ class Journey:
         "row",
         "seen",
         "sent",
+        "there",
         "watch",
     )
 
@@ -50,7 +55,12 @@ class Journey:
         self.need = self.sent = 0  # tokens whose KV must travel, and of them on their way
         self.seen = np.nan  # when the client got the first token from P
         self.last = np.nan  # of a returned request: when it had its last token
+        self.done_until = -np.inf  # of its prompt a chunk was computed then
+        self.there = np.nan  # when its KV, which has left already, is at D
         self.again = 0  # times it was returned
+        self.at_d = False  # D has it
+        self.gone = False  # its client has gone, and an engine goes on with it for a while
+        self.lost = False  # P has died with its KV
 
     def again_as(self, t: float, done: int) -> RequestBlock:
         """The request that goes anew: the prompt and the ``done`` tokens that were delivered are its prompt."""

@@ -34,6 +34,8 @@ class Wire:
     latency: float
     source: str
     evidence: str
+    layerwise: bool = False
+    """KV leaves layer by layer while the next ones are computed."""
 
     @classmethod
     def of(cls, transfer: Transfer | None, accelerator: Accelerator, layout: Layout) -> Wire:
@@ -45,7 +47,7 @@ class Wire:
         source = (
             f"{t.efficiency:.0%} of the line rate; {link.source}" if t.bandwidth is None else "transfer.bandwidth of the scenario"
         )
-        return cls(t.link or link.name or link.kind, bandwidth, latency, source, "estimated")
+        return cls(t.link or link.name or link.kind, bandwidth, latency, source, "estimated", t.layerwise)
 
     @classmethod
     def between(cls, transfer: Transfer | None, plans: Sequence[Plan]) -> Wire:
@@ -102,6 +104,15 @@ class Ports:
         self.waits.append(start - now)
         self.bytes += size
         return start + max(out, into) + self._latency
+
+    def send_while(self, source: int, destination: int, size: float, begin: float, now: float, layers: int) -> float:
+        """The same of what was computed from ``begin`` to ``now``, each of ``layers`` having left when it was there.
+
+        The last layer leaves now; all of them take their time on the ports, which others use in between. *Assumed*: layers take equally long.
+        """
+        first = begin + (now - begin) / layers
+        through = self.send(source, destination, size, first)
+        return max(through, now + size / layers / min(self._rate[source], self._rate[destination]) + self._latency)
 
     def arrays(self, bytes_of: F8) -> PortArrays:
         """The same for compiled code, which then has them to itself; ``bytes_of``: f8[replica], of KV per token."""

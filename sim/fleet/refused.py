@@ -22,15 +22,6 @@ BREAKS: Final = {
 }
 """What a fault touches → the feature below."""
 REFUSED: Final = (
-    Refused(
-        "roles", "a gateway that is out", "withdrawing a request whose KV is on its way between engines is not modelled", "link"
-    ),
-    Refused(
-        "roles",
-        "broken replicas",
-        "what becomes of KV on its way when a prefill or decode replica breaks is not modelled",
-        "link",
-    ),
     Refused("several models", "faults", "faults of hosts with several models are not modelled", "none"),
     Refused("migration", "faults", "faults while requests move between engines are not modelled", "none"),
     Refused(
@@ -44,8 +35,6 @@ REFUSED: Final = (
         "broken replicas", "token times", "tokens that a broken replica had sent are not told from those sent again", "false"
     ),
     Refused("a coordinator", "a router that restarts", "it keeps the queue of requests, which would be lost", "none"),
-    Refused("roles", "a router that restarts", "routers of two sides know of each other", "none"),
-    Refused("roles", "clients", "withdrawing a request whose KV is on its way between engines is not modelled", "none"),
     Refused("several models", "clients", "withdrawing a request that waits for an Ollama server's model is not modelled", "none"),
     Refused("migration", "clients", "withdrawing a request that moves between engines is not modelled", "none"),
     Refused(
@@ -57,6 +46,8 @@ REFUSED: Final = (
         "Ollama loads and unloads models on the cards it has; nothing upstream starts servers by load",
         "none",
     ),
+    Refused("models apart", "migration", "a router that moves running requests is one for all replicas", "migration off"),
+    Refused("models apart", "a coordinator", "keeps one queue for replicas of one model", "round_robin"),
     Refused("several models", "migration", "a runner of Ollama cannot give a running request to another server", "migration off"),
     Refused("several models", "a coordinator", "keeps the queue of MindIE servers and does not speak to Ollama", "round_robin"),
     Refused(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from sim import registry
+from sim.fleet.by_model import models_of
 from sim.streams import stream
 
 if TYPE_CHECKING:
@@ -22,8 +23,16 @@ def make_router(section: Any, replicas: int, seed: int, name: str = "router") ->
 
 
 def make_routers(plans: Sequence[Plan], section: Any, seed: int) -> list[Any]:
-    """One router, or in a disaggregated deployment one for each side unless it chooses for both. Of models that share cards: of the hosts."""
+    """One router, or in a disaggregated deployment one for each side unless it chooses for both; or one for each model.
+
+    Of models that share cards: one of the hosts.
+    """
     replicas = {role: sum(p.replicas for p in plans if p.role == role) for role in ("", "prefill", "decode")}
+    if plans and plans[0].apart:
+        models = models_of(plans)
+        names = ["router", *(f"router.{name}" for name in models.names[1:])]
+        counts = [len(found) for found in models.replicas(plans)]
+        return [make_router(section, n, seed, name) for n, name in zip(counts, names, strict=True)]
     if plans[0].several:
         return [make_router(section, plans[0].replicas, seed)]
     if not plans[0].role:
@@ -36,7 +45,7 @@ def make_routers(plans: Sequence[Plan], section: Any, seed: int) -> list[Any]:
     ]
 
 
-def side_view(engines: Engines, plans: Sequence[Plan], role: str) -> Any:
-    """What the router of one side sees."""
-    mine = [g for g, p in zip(engines.groups, plans, strict=True) if p.role == role]
-    return engines.part(mine, [p.facts for p in plans if p.role == role for _ in range(p.replicas)])
+def part_view(engines: Engines, plans: Sequence[Plan], mine: Sequence[bool]) -> Any:
+    """What a router sees that is in front of some of the pools, which are ``mine``."""
+    some = [g for g, it_is in enumerate(mine) if it_is]
+    return engines.part([engines.groups[g] for g in some], [plans[g].facts for g in some for _ in range(plans[g].replicas)])

@@ -38,7 +38,7 @@ _HOST: Final = PARTS.index("host")
 
 
 class Elastic(Station):
-    """Before whoever chooses the replica. ``members``: the routers of the sides, prefill (or the only one) first.
+    """Before whoever chooses the replica. ``members``: the routers of the sides, prefill (or the only one) first; or those of the models (``by_model``).
 
     ``room``: whether requests wait here while no replica serves. ``waiting`` and ``sent`` are asked for the requests outside the engines, and for
     all that have left their clients.
@@ -49,7 +49,9 @@ class Elastic(Station):
     opened: Callable[[], None] = staticmethod(lambda: None)
     """Told when a replica has begun to serve."""
 
-    def __init__(self, clock: Clock, plan: ScalingPlan, engines: Engines, members: Sequence[Members], room: bool) -> None:
+    def __init__(
+        self, clock: Clock, plan: ScalingPlan, engines: Engines, members: Sequence[Members], room: bool, by_model: bool = False
+    ) -> None:
         super().__init__()
         self._clock, self._room = clock, room
         self._buffer: deque[Request] = deque()
@@ -58,13 +60,14 @@ class Elastic(Station):
         self.in_use: list[Callable[[int], bool]] = []
         """Asked whether a request is on its way to or from a replica."""
         self._members = list(members)
+        self._by_model = by_model
         self.out: set[int] = set()
         """Replicas that are not to be chosen, whatever an autoscaler says."""
-        sides = [0 if p.role != "decode" else len(members) - 1 for p in plan.pools]
+        sides = [min(p.side, len(members) - 1) for p in plan.pools]
         self._pools: list[ElasticPool] = []
         first, first_of = 0, [0] * len(members)
         for i, (p, side) in enumerate(zip(plan.pools, sides, strict=True)):
-            alone = sides.count(side) == 1
+            alone = sides.count(side) == 1 and not by_model
             self._pools.append(ElasticPool(self, i, p, plan.scaler(p.params), engines, first, first_of[side], side, alone))
             first += p.params.max
             first_of[side] += p.params.max
@@ -87,10 +90,9 @@ class Elastic(Station):
         )
         """What happened."""
 
-    @property
-    def open(self) -> bool:
-        """Whether each side has a replica that serves."""
-        return all(m.numbers for m in self._members)
+    def open(self, request: Request) -> bool:
+        """Whether each side has a replica that serves, or the request's model has one."""
+        return bool(self._members[request.model].numbers) if self._by_model else all(m.numbers for m in self._members)
 
     def start(self) -> None:
         """The replicas of the start serve at once; each pool is evaluated at its interval."""
@@ -110,7 +112,7 @@ class Elastic(Station):
 
     def arrive(self, request: Request) -> bool:
         """A request waits while no replica serves, unless a gateway before does that."""
-        if self.open or not self._room:
+        if self.open(request) or not self._room:
             return self.then.arrive(request)
         self._buffer.append(request)
         self.held[request.number] = request
@@ -124,7 +126,7 @@ class Elastic(Station):
 
     def arrive_ahead(self, block: RequestBlock, lo: int, hi: int, first: int) -> None:
         """On, or into the room."""
-        if self.open or not self._room:
+        if all(m.numbers for m in self._members) or not self._room:
             self.then.arrive_ahead(block, lo, hi, first)
             return
         for row in range(lo, hi):
@@ -150,18 +152,27 @@ class Elastic(Station):
         self.appoint(side)
         self._members[side].look_at()
         self.opened()
-        while self._buffer and self.open:
-            request = self._buffer.popleft()
+        waiting, self._buffer = self._buffer, deque()
+        for request in waiting:
+            if not self.open(request):
+                self._buffer.append(request)
+                continue
             del self.held[request.number]
             if not self.then.arrive(request):
                 self.refused(request, self._clock.now)
+
+    def all_ready(self) -> None:
+        """Other replicas of whatever side may be chosen than before."""
+        for side in range(len(self._members)):
+            self.ready(side)
 
     # -- what the pools ask
 
     def somebody_waits_for(self, pool: ElasticPool) -> bool:
         """Whether the pool's side serves nobody, requests wait, and it is this pool's turn to do something about it."""
         side = pool.side
-        return self._first_of_side[side] == pool.index and not self._members[side].numbers and self.waiting() > 0
+        waits = any(r.model == side for r in self._buffer) if self._by_model and self._room else self.waiting() > 0
+        return self._first_of_side[side] == pool.index and not self._members[side].numbers and waits
 
     def note_wish(self, now: float) -> None:
         """The replicas wanted of all pools."""
@@ -240,12 +251,9 @@ class ElasticPool:
 
     def kill(self, k: int, life: Life) -> int:
         """Its machine is gone, and what was in it has failed; answers how many requests."""
-        from sim.engine.crash import crash
-
         life.gone = self._env.now
         self._life[k] = None
-        group = self._engines.groups[self.index]
-        lost = crash(group, k, self._plan.engine(k, group.recorder), life.gone)
+        lost = self._engines.crash(self.first + k, self._plan.engine(k, self._engines.groups[self.index].recorder))
         self._engines.tell()
         return lost
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sim import registry
 from sim.errors import ConfigError, NotModelledError
+from sim.fleet.by_model import models_of
 from sim.policy.scaler import LifeParams, Scaler
 from sim.policy.startup import Phase
 
@@ -31,6 +32,8 @@ class PoolPlan:
     engine: Callable[[int, Any], Any]
     """The state of a new process (number, recorder)."""
     seed: int
+    side: int = 0
+    """Number of the router that chooses among its replicas."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,8 @@ def plan_scaling(scenario: Scenario, plans: Sequence[Plan]) -> ScalingPlan | Non
             raise ConfigError(
                 "scaling.pools", name, "is no pool of this scenario", ", ".join(known) if scenario.pools else "none"
             )
-    pools = []
+    pools: list[PoolPlan] = []
+    models = models_of(plans).of_pool if plans[0].apart else None
     for p in plans:
         field = f"scaling.pools.{p.name}" if p.name in own else "scaling"
         params = settings(cls.Params, given | own.get(p.name, {}), field)
@@ -84,9 +88,9 @@ def plan_scaling(scenario: Scenario, plans: Sequence[Plan]) -> ScalingPlan | Non
         if targets is not None and targets.kv is not None and p.budget is None:
             no = f"{p.scheduler.name} reports no KV use"
             raise NotModelledError(f"{field}.targets.kv", targets.kv, no, "qps, gpu, queue")
-        if params.spot is not None and (p.role or p.rank_count > 1):
-            why = "machines that are taken back are not modelled for sides or for data-parallel ranks"
-            raise NotModelledError(f"{field}.spot", p.role or p.rank_count, why, "none")
+        if params.spot is not None and p.rank_count > 1:
+            why = "machines that are taken back are not modelled for data-parallel ranks"
+            raise NotModelledError(f"{field}.spot", p.rank_count, why, "none")
         phases = params.startup.phases(float(p.model.weight_bytes()), p.scheduler.name)
         pools.append(
             PoolPlan(
@@ -99,6 +103,7 @@ def plan_scaling(scenario: Scenario, plans: Sequence[Plan]) -> ScalingPlan | Non
                 p.role,
                 p.engine,
                 scenario.seed,
+                models[len(pools)] if models is not None else int(p.role == "decode"),
             )
         )
     return ScalingPlan(cls, tuple(pools))

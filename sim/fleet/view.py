@@ -116,5 +116,8 @@ class View:
         return np.concatenate([g.outstanding for g in self._groups])
 
     def gauges(self) -> NDArray[np.float64]:
-        """Of all pools, side by side."""
+        """Of all pools, side by side, as of now."""
+        self.looks += 1
+        for group in self._groups:
+            group.catch_up(self.now)
         return np.concatenate([g.gauges() for g in self._groups], axis=1)

@@ -7,6 +7,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from sim.fleet.breakage import in_front
+from sim.fleet.by_model import ByModel, mix_of, models_of
 from sim.fleet.client_side import ClientSide
 from sim.fleet.clients import clients_of
 from sim.fleet.clock import Clock
@@ -18,11 +19,10 @@ from sim.fleet.gateway import Gateway
 from sim.fleet.kv_links import Wire
 from sim.fleet.members import Members
 from sim.fleet.migration import Migrator
-from sim.fleet.routers import side_view
+from sim.fleet.routers import part_view
 from sim.fleet.station import Station
 from sim.fleet.world import World
 from sim.policy.router import ReplicaFacts
-from sim.streams import stream
 
 if TYPE_CHECKING:
     from sim.engine.group import EngineGroup
@@ -60,15 +60,22 @@ def wire(
         hosts = Hosts(clock, plans, engines, plans[0].replicas)
         views = [hosts.view]
     if roles:
-        views = [side_view(engines, plans, role) for role in ("prefill", "decode")]
+        views = [part_view(engines, plans, [p.role == role for p in plans]) for role in ("prefill", "decode")]
+    models = models_of(plans) if plans and plans[0].apart else None
+    if models is not None:
+        views = [part_view(engines, plans, [of == k for of in models.of_pool]) for k in range(len(models.names))]
     if scaling is not None or (any(f.crashes for f in faults) and routers[0].elastic):
         routers = [Members(router, view) for router, view in zip(routers, views, strict=True)]
     choice: Any
     if roles:
-        from sim.fleet.disaggregation import HandOvers
-
         assert isinstance(engines, JoinedEngines)
+        if client is not None or faults or scaling is not None:
+            from sim.fleet.hand_over_losses import FragileHandOvers as HandOvers
+        else:
+            from sim.fleet.disaggregation import HandOvers  # type: ignore[assignment]
         choice = HandOvers(clock, engines, views, plans, routers, Wire.between(transfer, plans))
+    elif models is not None:
+        choice = ByModel(clock, routers, views, models.pools(plans), models.replicas(plans))
     else:
         choice = Dispatch(clock, routers[0], views[0])
     between: list[Station] = [choice]
@@ -82,7 +89,7 @@ def wire(
     if scaling is not None:
         from sim.fleet.scaling import Elastic
 
-        elastic = Elastic(clock, scaling, engines, routers, room=routers[0].gateway is None)
+        elastic = Elastic(clock, scaling, engines, routers, room=routers[0].gateway is None, by_model=models is not None)
         elastic.in_use = [station.in_use for station in between if hasattr(station, "in_use")]
         elastic.begin()
         between.insert(0, elastic)
@@ -93,11 +100,11 @@ def wire(
     if routers[0].gateway is not None:
         between.insert(0, Gateway(clock, routers[0].gateway))
     if admission:
-        seen = engines.view if roles else routers[0].seen if scaling is not None else views[0]
+        seen = engines.view if roles or models is not None else routers[0].seen if scaling is not None else views[0]
         between[:0] = doors(clock, admission, seed, seen)
     side = ClientSide.of(plans) if plans else None
-    between = in_front(clock, between, client, faults, plans, engines, routers[0], choice, elastic, side, seed)
-    mix = hosts.mix([p.share for p in plans], stream(seed, "models"), _of_class(plans, traffic)) if several else None
+    between = in_front(clock, between, client, faults, plans, engines, routers, choice, elastic, side, seed)
+    mix = mix_of(plans, traffic, models, seed) if several or models is not None else None
     clients = clients_of(clock, traffic, until, mix, side)
     world = World(clock, clients, between, engines, until=until, progress=progress, side=side)
     if elastic is not None:
@@ -105,9 +112,3 @@ def wire(
         elastic.sent = lambda: clients.sent
         world.record = elastic.record
     return world
-
-
-def _of_class(plans: Sequence[Plan], traffic: Traffic) -> list[int]:
-    """The model that each class of clients names; −1: any."""
-    names = [p.name for p in plans]
-    return [-1 if c.model is None else names.index(c.model) for c in traffic.classes]

@@ -111,7 +111,7 @@ class World:
             return self._in_order(kept, last)
         parts = [*kept, *last]
         out = {name: np.concatenate([p[name] for p in parts]) for name in like}
-        for station in self.stations:
+        for station in reversed(self.stations):
             out = station.join(out, self.sent)
         order = np.argsort(out["id"], kind="stable")
         out = {name: column[order] for name, column in out.items()}

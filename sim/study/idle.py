@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from sim.engine.effect import idle_settings, layers_of
 from sim.errors import ConfigError, did_you_mean
@@ -11,13 +11,13 @@ from sim.workload.base import Traffic
 from sim.workload.labels import carried
 
 
-def check_traffic(plans: Sequence[Plan], traffic: Traffic, chat: bool = False) -> list[str]:
+def check_traffic(plans: Sequence[Plan], traffic: Traffic, chat: bool = False, more: Collection[str] = ()) -> list[str]:
     """Notes on settings that the user wrote and that have no effect here. Raises `ConfigError` where adapters are named and not served.
 
-    ``chat``: clients call the chat endpoint.
+    ``chat``: clients call the chat endpoint; ``more``: what else there is (``faults``).
     """
     _models(plans, traffic)
-    carries = carried(traffic)
+    carries = carried(traffic) | set(more)
     notes = []
     for p in plans:
         if "adapters" in carries and p.scheduler.adapters(p.params) is None:
@@ -48,10 +48,18 @@ def check_traffic(plans: Sequence[Plan], traffic: Traffic, chat: bool = False) -
 
 def _models(plans: Sequence[Plan], traffic: Traffic) -> None:
     """Whether the models that classes name are there. Raises `ConfigError`."""
-    names = [p.name for p in plans if p.several]
+    models = list(dict.fromkeys(p.model.name for p in plans if p.apart))
+    pools = [p.name for p in plans if p.several or p.apart]
+    names = models or pools
     for c in traffic.classes:
-        if c.model is not None and c.model not in names:
-            why = "is no pool with a model of its own" if names else "all pools serve one model"
+        if c.model is not None and c.model not in (*models, *pools):
+            why = (
+                "is served by no pool"
+                if models
+                else "is no pool with a model of its own"
+                if names
+                else "all pools serve one model"
+            )
             raise ConfigError(f"traffic.classes.{c.name}.model", c.model, why, ", ".join(names), did_you_mean(c.model, names))
 
 

@@ -15,6 +15,7 @@ from sim.cost.memory import Budget
 from sim.errors import ConfigError, LawViolation, PluginError
 from sim.fleet.breakage import evidence_of, make_faults
 from sim.fleet.build import Plan, accelerators, plan
+from sim.fleet.by_model import models_of
 from sim.fleet.run import Raw, execute, fitting
 from sim.metrics import model_error
 from sim.metrics.histogram import ITL_BINS, ITL_LO, ITL_SCALE
@@ -56,7 +57,8 @@ class Prepared:
         self.notes = list(traffic.notes)
         self.scaling = self._scaling()
         self.traffic = fitting(self.plans, traffic, scenario.traffic.too_long)
-        self.notes += check_traffic(self.plans, self.traffic, scenario.traffic.endpoint == "chat")
+        more = ["faults"] if scenario.faults else []
+        self.notes += check_traffic(self.plans, self.traffic, scenario.traffic.endpoint == "chat", more)
 
     def _scaling(self) -> Any:
         """The planned autoscaler; None without one."""
@@ -226,7 +228,8 @@ def _record(scenario: Scenario, plans: Sequence[Plan], raw: Raw, traffic: Traffi
         replica_names=names,
         accelerators=accelerators(plans),
         replicas=sum(p.replicas for p in plans),
-        class_names=[c.name for c in traffic.classes] or ([p.name for p in plans] if plans[0].several else ()),
+        class_names=[c.name for c in traffic.classes]
+        or ([p.name for p in plans] if plans[0].several else models_of(plans).names if plans[0].apart else ()),
         context=_context(plans) | _wire_fact(scenario, plans),
         scenario=to_yaml(scenario),
         evidence=_evidence(plans) + _wire_evidence(scenario, plans) + evidence_of(make_faults(scenario.faults), plans),

@@ -50,6 +50,10 @@ def hosts(n: int) -> str:
     return f"pools: [{', '.join(pools)}]"
 
 
+MODELS = (
+    f"pools: [{{name: a, model: llama-3.1-8b, accelerator: h100-sxm, replicas: 2, engine: {SYNC}}}, "
+    f"{{name: b, model: qwen3-8b, share: 2, accelerator: a100-sxm-80g, replicas: 1, engine: {SYNC}}}]"
+)
 SIDES = {"vllm": sides("{name: vllm, max_model_len: 4096}"), "sglang": sides("sglang")}
 SCALING = (
     "scaling: {{name: eas, min: {least}, max: 3, targets: {{{target}}}, interval: 1s, window: 2s, scale_in_stabilization: 2s, "
@@ -66,6 +70,15 @@ ROUTERS = (
     "round_robin",
     "least_outstanding",
     "{name: dynamo, use_kv_events: false}",
+    "{name: dynamo, use_kv_events: false, migration_limit: 2}",
+    "llm_d",
+    "{name: sglang_router, policy: cache_aware}",
+    "{name: vllm_router, policy: power_of_two}",
+    "{name: production_stack, routing_logic: prefixaware}",
+    "aibrix",
+    "ray_serve",
+    "litellm",
+    "{name: nginx, method: least_conn}",
     "kubernetes",
     "power_of_two",
     "eas_tokenworks",
@@ -76,16 +89,19 @@ ROUTERS = (
     "{name: llumnix_v0, enable_migration: true, migrate_out_threshold: 80, enable_defrag: false}",
     "{name: llumnix, enable_rescheduling: true, rescheduling_load_threshold: 0.001, rescheduling_load_diff_threshold: 0.0}",
 )
-WORLDS = int(os.environ.get("SERVESIM_WORLDS", "60"))
+WORLDS = int(os.environ.get("SERVESIM_WORLDS", "100"))
 """Worlds that are tried: 3,000 in a night of their own."""
 FAULTS = (
     "{name: crash, at: 300ms, for: 500ms}",
     "[{name: crash, mtbf: 400ms, for: 200ms}, {name: slow, mtbf: 300ms, for: 200ms, repair: exponential}]",
     "{name: rank, mtbf: 1s, for: 300ms, replica: 1}",
+    "[{name: crash, replica: 2, at: [100ms, 700ms], for: 300ms}, {name: crash, replica: 0, at: 500ms, for: 1s}]",
+    "[{name: crash, mtbf: 700ms, for: 100ms}, {name: router_restart, at: 400ms}]",
     "{name: gateway_outage, at: [200ms, 1s], for: 300ms}",
     "[{name: gateway_outage, at: 200ms, for: 600ms, new: hang}, {name: crash, at: 400ms, for: 100ms}]",
     "{name: router_restart, at: [100ms, 500ms]}",
     "{name: link, at: 100ms, for: 400ms}",
+    "[{name: link, mtbf: 500ms, for: 200ms, factor: 0.05}, {name: crash, mtbf: 500ms, for: 200ms}]",
 )
 CLIENTS = (
     "simple",
@@ -101,12 +117,15 @@ CLIENTS = (
 def worlds(draw: Any) -> tuple[str, int]:
     """A scenario, and how many clients wait in it (0: none)."""
     pick = lambda *values: draw(st.sampled_from(values))  # noqa: E731
-    deployment = pick(ONE, TWO, RANKS, *SIDES.values(), hosts(1), hosts(3))
+    deployment = pick(ONE, TWO, MODELS, RANKS, *SIDES.values(), *SIDES.values(), hosts(1), hosts(3))
     lines = [deployment, f"router: {pick(*ROUTERS)}"]
+    if "role" in deployment:
+        lines.append(f"transfer: {pick('{}', '{bandwidth: 200MB}', '{bandwidth: 400MB, layerwise: true}')}")
     if pick(False, True):
         lines.append(
             SCALING.format(
-                least=pick(0, 1, 1 if deployment == TWO else 2), target=pick("qps: 4", "queue: 1", "gpu: 0.3", "qps: 9, queue: 2")
+                least=pick(0, 1, 1 if deployment in (TWO, MODELS) else 2),
+                target=pick("qps: 4", "queue: 1", "gpu: 0.3", "qps: 9, queue: 2"),
             )
         )
     if pick(False, True):
@@ -267,13 +286,9 @@ def test_what_is_refused_is_refused_with_its_reason(pair: Any) -> None:
         "a router that restarts": "faults: {name: router_restart, at: 1s}",
         "a gateway that is out": "faults: {name: gateway_outage, at: 1s}",
     }
-    pools = {"several models": hosts(1), "roles": SIDES["vllm"], "ranks": RANKS}
+    pools = {"several models": hosts(1), "models apart": MODELS, "roles": SIDES["vllm"], "ranks": RANKS}
     kinds = {pair.one, pair.other}
-    deployment = (
-        SIDES["vllm"]
-        if "scaled roles" in kinds
-        else next((pools[k] for k in ("several models", "roles", "ranks") if k in kinds), ONE)
-    )
+    deployment = SIDES["vllm"] if "scaled roles" in kinds else next((pools[k] for k in pools if k in kinds), ONE)
     if kinds == {"roles", "ranks"}:
         deployment = SIDES["sglang"].replace("replicas: 2", "replicas: 2, dp: 2")
     with pytest.raises(NotModelledError) as raised:

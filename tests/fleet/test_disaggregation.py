@@ -325,16 +325,17 @@ def test_chunks_are_sent_as_they_are_computed_and_only_what_the_decode_side_lack
     h._block_size, h._bytes, h._ports = 16, [1.0, 1.0], ports
     h._sides, h._pool, h._number, h._there = [told, told], [0, 1], [0, 0], {}
     h._times = [[], [], []]
+    h._layers, h._says_at_d = 0, True
     h._used, h.counting, h.before = [0, 0], False, SimpleNamespace(first_token=lambda request, time: None)
     j = Journey(Request(RequestBlock.of([0.0], [100], [9]), 0, 0, 0.0), 0, 1, 0)
     h._there[0] = j
     j.d_slot, j.p_slot, j.need = 5, 7, 80  # D has 20 tokens of the 100
 
-    h._chunk_done(j, 1.0, 10)
+    h._chunk_done(j, 1.0, 7, 10)
     assert ports.bytes == 0.0  # D has those
-    h._chunk_done(j, 2.0, 50)
+    h._chunk_done(j, 2.0, 7, 50)
     assert (ports.bytes, j.sent) == (16.0, 16)  # whole blocks of the 30 that it lacks
-    h._chunk_done(j, 3.0, 90)
+    h._chunk_done(j, 3.0, 7, 90)
     assert (ports.bytes, j.sent) == (64.0, 64)
     h._prompt_computed(j, 4.0, 7)
     assert ports.bytes == 80.0

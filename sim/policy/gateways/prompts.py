@@ -52,7 +52,7 @@ class Letters:
             yield self.text[at : at + size]
 
 
-_unseen = itertools.count(1)
+_unseen = itertools.count(2)  # hash(-1) is hash(-2): two prompts would look like one
 
 
 class Pieces:

@@ -63,6 +63,7 @@ def events(result: Result) -> Iterator[dict[str, Any]]:
             stages = (_BEFORE, (stages[0][0], "sent_s", stages[0][2]), *stages[1:])
         yield from _request(c, i, stages)
     yield from _counters(result)
+    yield from _links(result)
     yield from _happened(result)
 
 
@@ -137,6 +138,23 @@ def _counters(result: Result) -> Iterator[dict[str, Json]]:
                     "ts": _us(at),
                     "args": {title: round(value, 6)},
                 }
+
+
+def _links(result: Result) -> Iterator[dict[str, Any]]:
+    """How busy each replica's ports for KV were, beside the replica's other counters."""
+    found = result.summary.get("links")
+    if not found:
+        return
+    begins = [at - found["width_s"] / 2 for at in found["time_s"]]
+    for port in found["ports"]:
+        for at, share in zip([*begins, begins[-1] + found["width_s"]], [*port["busy_share"], 0.0], strict=True):
+            yield {
+                "ph": "C",
+                "pid": _FIRST_REPLICA + port["replica"],
+                "name": "KV link busy",
+                "ts": _us(at),
+                "args": {"KV link busy": round(share, 6)},
+            }
 
 
 def _us(seconds: float) -> float:

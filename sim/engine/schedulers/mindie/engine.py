@@ -16,7 +16,7 @@ from sim.engine.outline import addresses
 from sim.engine.schedulers.mindie.params import NEWEST, MindieParams, resolve_params
 from sim.engine.schedulers.mindie.params import as_side as settings_of_side
 from sim.engine.schedulers.mindie.ranks import at_rest_mindie, confer_mindie, heed_mindie, unfinished_mindie
-from sim.engine.schedulers.mindie.sides import kv_arrived_mindie, release_kept_mindie
+from sim.engine.schedulers.mindie.sides import drop_remote_mindie, kv_arrived_mindie, release_kept_mindie
 from sim.engine.schedulers.mindie.state import LATENCY, ROLES, MindieSettings, MindieState, grow_mindie, new_mindie
 from sim.engine.schedulers.mindie.steady import apply_mindie, steady_mindie
 from sim.engine.schedulers.mindie.step import complete_mindie, enqueue_mindie, plan_mindie
@@ -41,6 +41,7 @@ implement(
     grow=grow_mindie,
     release_kept=release_kept_mindie,
     kv_arrived=kv_arrived_mindie,
+    drop_remote=drop_remote_mindie,
     confer=confer_mindie,
     heed=heed_mindie,
     unfinished=unfinished_mindie,

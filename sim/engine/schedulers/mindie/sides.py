@@ -40,6 +40,21 @@ def give_blocks_back(s, slot):
         s.free_blocks += s.x[slot, CAP] // s.block_size
 
 
+def drop_remote_mindie(s, slot, t):
+    """See `sim.engine.hand_over`: out of ``transferringMap``, its blocks are free. What MindIE does is not published."""
+    n = 0
+    for i in range(s.n_pull):
+        if s.pull[i] != slot:
+            s.pull[n] = s.pull[i]
+            n += 1
+    s.n_pull = n
+    record_end(s, slot, t, FAILED)
+    give_blocks_back(s, slot)
+    free_slot(s, slot)
+    s.pure = -1.0
+    tell_at(s, t)
+
+
 @inline
 def transfer(s, slot):
     """The request enters ``transferringMap``: it holds its blocks and waits for its keys and values to be moved."""

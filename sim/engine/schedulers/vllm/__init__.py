@@ -55,7 +55,7 @@ from sim.engine.schedulers.vllm.params import V, VllmParams, is_v0
 from sim.engine.schedulers.vllm.plain_caches import plain_caches
 from sim.engine.schedulers.vllm.plan import plan_step
 from sim.engine.schedulers.vllm.ranks import at_rest_vllm, confer_vllm, heed_vllm, unfinished_vllm
-from sim.engine.schedulers.vllm.sides import kv_arrived_vllm, release_kept_vllm
+from sim.engine.schedulers.vllm.sides import compute_here_vllm, drop_remote_vllm, kv_arrived_vllm, release_kept_vllm
 from sim.engine.schedulers.vllm.state import VllmState, grow_vllm, new_vllm
 from sim.engine.schedulers.vllm.steady import apply_vllm, steady_vllm
 from sim.engine.schedulers.vllm.update import complete_step, enqueue_vllm
@@ -87,6 +87,8 @@ implement(
     grow=grow_vllm,
     release_kept=release_kept_vllm,
     kv_arrived=kv_arrived_vllm,
+    drop_remote=drop_remote_vllm,
+    compute_here=compute_here_vllm,
     confer=confer_vllm,
     heed=heed_vllm,
     unfinished=unfinished_vllm,
@@ -108,7 +110,7 @@ class Vllm(Scheduler[V]):
     rule = VllmRule
     follows_checkpoint_kv = True
     encodes = True
-    hands_over = HandOver(first="prefill", first_token="decode")
+    hands_over = HandOver(first="prefill", first_token="decode", orphan_s=480.0)  # VLLM_NIXL_ABORT_REQUEST_TIMEOUT
     not_modelled = (
         "encoders of sound and video, the budget of the encoder cache",
         "structured output",
@@ -197,6 +199,12 @@ class Vllm(Scheduler[V]):
 
             return new_tiered(*arguments, tier_settings(p, tiers))
         return cls.constructor(p)(*arguments)
+
+    @classmethod
+    def recomputes(cls, params: V) -> bool:
+        """``kv_load_failure_policy``."""
+        c = params.kv_transfer_config
+        return c is not None and c.kv_load_failure_policy == "recompute"
 
     @classmethod
     def tiers(cls, params: V, site: Site, blocks: int) -> TierPlan | None:

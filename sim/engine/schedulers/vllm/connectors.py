@@ -74,6 +74,11 @@ class KVTransferConfig(BaseModel):
     kv_role: Literal["kv_producer", "kv_consumer", "kv_both"] = Field(
         description="prefill side or decode side; kv_both with connectors to tiers"
     )
+    kv_load_failure_policy: Literal["fail", "recompute"] = Field(
+        "fail",
+        description="what becomes of a request on the decode side whose KV does not come, as its prefill replica has died",
+        json_schema_extra=needs("faults"),
+    )
     kv_connector_extra_config: ConnectorExtra | None = Field(None, description="settings of the OffloadingConnector")
     transfer_base: Seconds = Field(0.003, ge=0, description="latency of one transfer")
     transfer_per_token: Seconds = Field(0.0, ge=0, description="time per prompt token transferred")

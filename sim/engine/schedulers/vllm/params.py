@@ -356,7 +356,7 @@ def as_side(params: V, role: Role) -> V:
     if given.kv_role != kv_role:
         raise ConfigError("engine.kv_transfer_config.kv_role", given.kv_role, f"contradicts role {role} of the pool", kv_role)
     for name in ("transfer_base", "transfer_per_token"):
-        if name in given.model_fields_set:
+        if getattr(given, name) != KVTransferConfig.model_fields[name].default:  # a saved scenario says the defaults, too
             raise ConfigError(
                 f"engine.kv_transfer_config.{name}", getattr(given, name), "the links of the fleet carry the KV", "leave it out"
             )

@@ -44,8 +44,8 @@ from sim.jit import inline
 
 @inline
 def has_requests(s):
-    """Unfinished requests, finished ones not yet reported to the workers, or blocks that are still being read."""
-    return s.n_run > 0 or s.wq.len > 0 or s.kvq.len > 0 or s.finished_pending or s.n_send > 0
+    """Unfinished requests, finished ones not yet reported to the workers, blocks that are still being read, or written for somebody who has gone."""
+    return s.n_run > 0 or s.wq.len > 0 or s.kvq.len > 0 or s.finished_pending or s.n_send > 0 or s.in_n > 0
 
 
 @inline

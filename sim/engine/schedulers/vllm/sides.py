@@ -6,6 +6,12 @@ Workers report a finished pull or send with the output of a step, so both are se
 """
 
 from sim.engine.hand_over import tell_at
+from sim.engine.schedulers.vllm.queues import queue_remove
+from sim.engine.schedulers.vllm.seam import release
+from sim.engine.schedulers.vllm.state import COMP, DEFERRED, ENDED, HELD, PREFILLING, STATUS
+from sim.engine.state import free_slot, record_end
+from sim.jit import inline
+from sim.ledger import FAILED
 
 
 def release_kept_vllm(s, slot, t):
@@ -22,3 +28,65 @@ def kv_arrived_vllm(s, slot, t, delivered):
         if s.in_slot_x[i] == slot:
             s.in_time[i] = t
     tell_at(s, t)
+
+
+@inline
+def _load_ends(s, slot):
+    """It is not among those that wait for KV any more; False if it was not."""
+    n = 0
+    for i in range(s.in_n):
+        if s.in_slot_x[i] != slot:
+            s.in_slot_x[n] = s.in_slot_x[i]
+            s.in_time[n] = s.in_time[i]
+            n += 1
+    found = n < s.in_n
+    s.in_n = n
+    return found
+
+
+@inline
+def _looks_again(s, t):
+    s.pure = False
+    s.stuck = False
+    s.empties = 0
+    s.g_running = s.n_run
+    s.g_waiting = s.wq.len + s.kvq.len
+    s.g_kv_used = float(s.kv.total - s.kv.free)
+    tell_at(s, t)
+
+
+@inline
+def leave_queues(s, slot):
+    """A request that waits is in no queue any more."""
+    queue_remove(s, s.wq, slot)
+    queue_remove(s, s.kvq, slot)
+    if s.r_x[slot, DEFERRED] == 1:
+        s.r_x[slot, DEFERRED] = 0
+        s.n_deferred -= 1
+
+
+def drop_remote_vllm(s, slot, t):
+    """``kv_load_failure_policy`` fail: the request ends with an error. (One whose client has gone has its row already.)"""
+    x = s.r_x
+    _load_ends(s, slot)
+    release(s, slot)
+    if x[slot, STATUS] != ENDED:
+        x[slot, STATUS] = ENDED
+        s.finished_pending = True
+        record_end(s, slot, t, FAILED)
+        leave_queues(s, slot)
+    x[slot, HELD] = 0
+    free_slot(s, slot)
+    _looks_again(s, t)
+
+
+def compute_here_vllm(s, slot, t):
+    """``kv_load_failure_policy`` recompute: back to the queue with nothing computed (``_handle_invalid_blocks``)."""
+    for i in range(s.in_n):
+        if s.in_slot_x[i] == slot:
+            s.in_time[i] = t  # the decision that sees it takes the request for a new one
+    release(s, slot)
+    s.r_x[slot, COMP] = 0
+    s.r_x[slot, PREFILLING] = 0
+    s.key_slot = -1
+    _looks_again(s, t)

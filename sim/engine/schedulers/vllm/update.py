@@ -100,6 +100,10 @@ def _transfers(s, n_out):
         if s.in_time[i] <= s.now:
             if x[slot, STATUS] == REMOTE:
                 x[slot, RECEIVED] = 1
+            elif x[slot, HELD] == 1:  # its client went while it loaded
+                release(s, slot)
+                x[slot, HELD] = 0
+                free_slot(s, slot)
             log_event(s, RECV_DONE, s.r_id[slot], ZERO)
         else:
             s.in_slot_x[left] = slot

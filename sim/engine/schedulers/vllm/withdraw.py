@@ -3,12 +3,13 @@
 
 Waiting: out of the queue. Running: its blocks are free for the next decision, a batch in flight (two of them under asynchronous scheduling) is
 finished and its output for this request thrown away. What was cached stays cached.
+Blocks into which KV is being loaded are free when it has come (``finish_requests``: ``delay_free_blocks``).
 *Source*: vLLM 00fc8809 ``entrypoints/utils.py`` (the handler is cancelled when the client disconnects).
 """
 
-from sim.engine.schedulers.vllm.queues import queue_remove
 from sim.engine.schedulers.vllm.seam import release
-from sim.engine.schedulers.vllm.state import DEFERRED, ENDED, HELD, INFL, RUNNING, STATUS, VllmState
+from sim.engine.schedulers.vllm.sides import leave_queues
+from sim.engine.schedulers.vllm.state import ENDED, HELD, INFL, RECEIVED, REMOTE, RUNNING, STATUS, VllmState
 from sim.engine.state import free_slot, record_end
 from sim.engine.withdraw import LEFT, withdraw  # noqa: F401 - declares it
 from sim.jit import implement
@@ -19,10 +20,14 @@ def withdraw_vllm(s, slot):
     """See `sim.engine.withdraw`."""
     x = s.r_x
     running = x[slot, STATUS] == RUNNING
+    loading = x[slot, STATUS] == REMOTE and x[slot, RECEIVED] == 0
     x[slot, STATUS] = ENDED
     s.finished_pending = True
     record_end(s, slot, s.now, FAILED)
-    release(s, slot)
+    if loading:
+        x[slot, HELD] = 1
+    else:
+        release(s, slot)
     if running:
         n = 0
         for j in range(s.n_run):
@@ -31,11 +36,7 @@ def withdraw_vllm(s, slot):
                 n += 1
         s.n_run = n
     else:
-        queue_remove(s, s.wq, slot)
-        queue_remove(s, s.kvq, slot)
-        if x[slot, DEFERRED] == 1:
-            x[slot, DEFERRED] = 0
-            s.n_deferred -= 1
+        leave_queues(s, slot)
     if x[slot, INFL] == 0 and x[slot, HELD] == 0:
         free_slot(s, slot)
     s.pure = False

@@ -18,7 +18,7 @@ from sim.engine.schedulers.vllm.groups.steady import apply_groups, steady_groups
 from sim.engine.schedulers.vllm.plain_caches import comes_at_plain, kept_until_plain, outside_plain
 from sim.engine.schedulers.vllm.plan import plan_step
 from sim.engine.schedulers.vllm.ranks import at_rest_vllm, confer_vllm, heed_vllm, unfinished_vllm
-from sim.engine.schedulers.vllm.sides import kv_arrived_vllm, release_kept_vllm
+from sim.engine.schedulers.vllm.sides import compute_here_vllm, drop_remote_vllm, kv_arrived_vllm, release_kept_vllm
 from sim.engine.schedulers.vllm.state import LAZY, grow_vllm
 from sim.engine.schedulers.vllm.update import complete_step, enqueue_vllm
 from sim.jit import implement, inline
@@ -91,6 +91,8 @@ implement(
     grow=grow_vllm,
     release_kept=release_kept_vllm,
     kv_arrived=kv_arrived_vllm,
+    drop_remote=drop_remote_vllm,
+    compute_here=compute_here_vllm,
     confer=confer_vllm,
     heed=heed_vllm,
     unfinished=unfinished_vllm,

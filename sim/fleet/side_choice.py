@@ -1,0 +1,103 @@
+"""Who chooses the replicas of a request that is prefilled by one pool and decoded by another: a router for each side, or one for both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sim.fleet.dispatch import in_service
+from sim.fleet.members import Members
+from sim.fleet.view import View
+from sim.policy.router import Router
+from sim.workload.table import RequestBlock
+
+
+class SideChoice:
+    """``views``: what each router sees; ``view``: what one for both does (`Router.whole`). ``members``: the replicas of either side.
+
+    ``together``: P and D have to be chosen at once, at arrival; else as the router likes.
+    """
+
+    def __init__(
+        self, view: View, views: Sequence[View], routers: Sequence[Router], members: Sequence[Sequence[int]], together: bool
+    ) -> None:
+        self._view, self._views, self._members = view, list(views), members
+        self.routers = routers
+        self.whole = routers[0].whole
+        if self.whole:
+            routers[0].setup(view.facts)
+        for router, role, seen in zip(() if self.whole else routers, ("prefill", "decode"), views, strict=False):
+            router.plays(role)
+            router.setup(seen.facts)
+        self.pairs = together or routers[0].pairs
+        """Whether P and D are chosen together."""
+        for router in routers:
+            router.pairs = self.pairs
+        self.count = 0
+        """Pairs that the routers have chosen."""
+        self._turns = [0, 0]
+
+    def poll(self) -> None:
+        """The routers look at their replicas."""
+        if self.whole:
+            self.routers[0].poll(self._view)
+            return
+        for router, view in zip(self.routers, self._views, strict=True):
+            router.poll(view)
+
+    def renew(self, rng: Any) -> None:
+        """The routers are started anew, knowing nothing."""
+        self.count = 0
+        fresh: list[Any] = []
+        for old, role, view in zip(self.routers, ("prefill", "decode"), self._views, strict=True):
+            if isinstance(old, Members):
+                old.renew(rng)
+                fresh.append(old)
+                continue
+            router = type(old)(old.params, old.replicas, rng)
+            router.plays(role)
+            router.setup(view.facts)
+            if router.interval is not None:
+                router.poll(view)
+            fresh.append(router)
+        self.routers = fresh
+        for router in fresh:
+            router.pairs = self.pairs
+
+    def choose(self, block: RequestBlock, row: int) -> tuple[int, int]:
+        """Prefill replica, and the decode replica where both are chosen at arrival; −1: none."""
+        routers = self.routers
+        if self.whole:
+            return routers[0].choose_pair(self._view, block, row)
+        p = routers[0].choose(self._views[0], block, row)
+        if p < 0:
+            return -1, -1
+        if not self.pairs:
+            return self._members[0][p], -1
+        d = routers[1].choose(self._views[1], block, row)
+        if d < 0:
+            routers[0].revert()
+            return -1, -1
+        self.count += 1
+        return self._members[0][p], self._members[1][d]
+
+    def choose_decode(self, block: RequestBlock, row: int, p: int, t: float) -> int:
+        """The decode replica of what ``p`` has computed by ``t``; −1: none."""
+        router = self.routers[-1]
+        if self.whole:
+            self._view.moment = t
+            return router.choose_decode(self._view, block, row, p)
+        self._views[1].moment = t
+        d = router.choose(self._views[1], block, row)
+        return self._members[1][d] if d >= 0 else -1
+
+    def in_turn(self) -> tuple[int, int]:
+        """Round robin on either side, where the scheduler is out of reach; −1: a side has nobody."""
+        chosen = []
+        for side, members in enumerate(self._members):
+            serving = in_service(self.routers[0 if self.whole else side], len(members))
+            if not serving:
+                return -1, -1
+            chosen.append(members[serving[self._turns[side] % len(serving)]])
+            self._turns[side] += 1
+        return chosen[0], chosen[1]
