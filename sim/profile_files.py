@@ -138,6 +138,8 @@ def checked(model: type[M], raw: Mapping[str, Any], source: str) -> M:
         return model.model_validate(dict(raw))
     except ValidationError as error:
         raise DataError(source, _told(model, error)) from None
+    except OverflowError:  # raised through, not collected, by pydantic
+        raise DataError(source, "holds a whole number that is too large to compute with", "at most 1e308") from None
 
 
 def _told(model: type[BaseModel], error: ValidationError) -> str:

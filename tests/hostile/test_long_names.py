@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from sim.errors import DataError
 from sim.hardware import load_accelerator
+from sim.resources import path as resource
 
 LONG = "k" * 100_000
 
@@ -30,3 +32,12 @@ def test_it_is_cut(text: str, tmp_path: Path) -> None:
         load_accelerator(str(file))
     assert "own.yaml" in str(error.value)
     assert len(str(error.value)) < 4000
+
+
+@pytest.mark.parametrize("key", ["sm_count", "tdp_watts"])
+def test_a_number_of_four_hundred_digits(key: str, tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    found = yaml.safe_load(resource("profiles", "hardware", "h100-sxm.yaml").read_text(encoding="utf-8"))
+    file.write_text(yaml.safe_dump(found | {key: 10**400}))
+    with pytest.raises(DataError, match="own.yaml.*too large"):
+        load_accelerator(str(file))
