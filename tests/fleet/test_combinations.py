@@ -285,6 +285,7 @@ def test_what_is_refused_is_refused_with_its_reason(pair: Any) -> None:
         "broken replicas": "faults: {name: crash, at: 1s}",
         "a router that restarts": "faults: {name: router_restart, at: 1s}",
         "a gateway that is out": "faults: {name: gateway_outage, at: 1s}",
+        "token times": "record: {token_times: true}",
     }
     pools = {"several models": hosts(1), "models apart": MODELS, "roles": SIDES["vllm"], "ranks": RANKS}
     kinds = {pair.one, pair.other}
