@@ -227,8 +227,9 @@ def event(s, until, steady):
         return STOPPED
     take_in(s)
     k = steady_steps(s) if steady else 0
-    s.hint = k
-    if k < 0:
+    s.hint = max(k, 0)
+    if k < 0 and s.sleep > 0.0:
+        s.hint = -1
         limit = min(min(until, s.horizon), next_arrival(s))
         if limit > s.now and limit < inf:
             _look_on(s, limit)
