@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sim.fleet.clock import Clock
 from sim.fleet.dispatch import Dispatch
-from sim.fleet.hosts import Mix
+from sim.fleet.mix import Mix
 from sim.fleet.request import Request
 from sim.fleet.station import Station
 from sim.streams import stream

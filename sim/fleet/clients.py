@@ -25,7 +25,7 @@ _LOOK_UP = 4096  # answers of clients between two looks at the recorders
 
 
 class Clients(Station):
-    """What all clients have in common. ``mix`` names the model of each request where there are several (`sim.fleet.models.Mix`)."""
+    """What all clients have in common. ``mix`` names the model of each request where there are several (`sim.fleet.mix.Mix`)."""
 
     def __init__(self, clock: Clock, until: float = inf, mix: Any = None) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Several models on shared cards: which model a request names, and the hosts behind a router.
+"""Several models on shared cards: the hosts behind a router.
 
 Each host is one server with one card and all the models (`ollama_host`); model k's engine on host h is replica ``k · hosts + h``. The router chooses the
 host, as a load balancer before several servers does: it sees a host as the sum of its models, requests that wait for a load included.
@@ -24,38 +24,6 @@ from sim.workload.table import RequestBlock
 if TYPE_CHECKING:
     from sim.fleet.build import Plan
     from sim.fleet.view import View
-
-
-class Mix:
-    """Which model a request names: that of its class (``of_class``, −1: any), else drawn by ``shares`` from ``rng``.
-
-    The turns of a session stay with the model of the first.
-    """
-
-    def __init__(
-        self, shares: Sequence[float], rng: np.random.Generator, of_class: Sequence[int] = (), told: bool = False
-    ) -> None:
-        self.told = told
-        """Whether the request table says which model it is."""
-        total = np.cumsum(shares)
-        self._edges = total / total[-1]
-        self._rng = rng
-        self._of_class = np.array(of_class, np.int32)
-        self._sessions: dict[int, int] = {}
-
-    def models(self, block: RequestBlock) -> NDArray[np.int32]:
-        """i4[n]: the number of each request's model."""
-        model = np.searchsorted(self._edges, self._rng.random(len(block)), side="right").astype(np.int32)
-        for i in np.flatnonzero(block.session >= 0).tolist():
-            model[i] = self._sessions.setdefault(int(block.session[i]), int(model[i]))
-        if len(self._of_class):
-            own = self._of_class[block.klass]
-            model = np.where(own >= 0, own, model)
-        return model
-
-    def draw(self, block: RequestBlock, row: int) -> int:
-        """The same for one request of a waiting client."""
-        return int(self.models(block[row : row + 1])[0])
 
 
 class HostView:
@@ -127,7 +95,6 @@ class Hosts(Station):
     """Where a chosen replica is a host. ``engines``: one group per model and host."""
 
     watches = 1  # ends
-    mix = Mix
 
     def __init__(self, clock: Clock, plans: Sequence[Plan], engines: Engines, hosts: int) -> None:
         super().__init__()

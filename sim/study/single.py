@@ -190,10 +190,10 @@ def _at_once(traffic: Any) -> bool:
 
 
 def memory(scenario: Scenario) -> list[tuple[str, Budget | None]]:
-    """Per pool: a heading, and the memory budget of one of its accelerators. Raises `ServesimError` for what cannot be deployed."""
+    """Per pool: a heading, and the memory budget of one of its accelerators. Raises `ServesimError` for what `simulate` refuses."""
     return [
         (f"{p.name}: {p.model.name} under {p.scheduler.name} on {p.accelerator.title}", _budget(p))
-        for p in plan(as_scenario(scenario))
+        for p in Prepared(as_scenario(scenario)).plans
     ]
 
 

@@ -66,7 +66,7 @@ def test_traces_resolve_with_the_settings_of_their_format(tmp_path, scenario):
     s = config.loads(TEXT, ["traffic={trace: {format: csv, path: t.csv, window: [null, 10s]}}"], folder=tmp_path)
     resolved = config.resolve(s)
 
-    assert resolved.traffic.trace.settings["time_unit"] == "s"
+    assert resolved.traffic.trace.settings["block_tokens"] == 512
     assert config.loads(config.to_yaml(s)) == resolved
     with pytest.raises(UnknownNameError):
         config.resolve(scenario("traffic={trace: {format: cvs, path: t}}"))
