@@ -145,6 +145,9 @@ def load(folder: Path) -> Result:
     import pyarrow.parquet as pq
 
     try:
+        for name in ("requests.parquet", "timeseries.parquet", "itl_histogram.csv", "scenario.yaml", _TIMES):
+            if name != _TIMES or (folder / _TIMES).exists():
+                _regular(folder / name)
         summary = Summary.from_dict(json.loads((folder / "summary.json").read_text(encoding="utf-8")))
         columns, series = _requests(folder / "requests.parquet"), _arrays(pq.read_table(folder / "timeseries.parquet"))
         hist = np.zeros(ITL_BINS)
@@ -170,6 +173,11 @@ def load(folder: Path) -> Result:
     ) as error:
         raise DataError(str(folder), f"is a damaged servesim result: {str(error)[:500]}") from error
     return Result(summary, columns, series, hist, scenario, times)
+
+
+def _regular(path: Path) -> None:
+    if not path.is_file():  # a pipe would be waited for, a folder is read as a table without rows
+        raise OSError(f"{path.name} is no regular file" if path.exists() else f"{path.name} is missing")
 
 
 def _requests(path: Path) -> MutableMapping[str, Array]:
