@@ -19,11 +19,10 @@ names and arguments with ``sim.jit.implement(MyState, plan=…, …)``; helpers 
 ``steady_steps(s)``
     For how many further decisions would `plan` build the same pure-decode batch as the last one, with nothing finishing at any of their
     completions, no admission possible, no memory decision to take? 0 or 1 means: go step by step. All rows of the batch must have
-    received a token at ``s.now`` (the last completion). Arrivals are the loop's business. −1: until an arrival or the horizon each decision is
-    one without work, completed at once, and the next comes ``s.sleep`` seconds after it.
+    received a token at ``s.now`` (the last completion). Arrivals are the loop's business.
 ``apply_steady(s, k)``
     ``k`` such steps have been executed, the last completing at ``s.now``: advance ``r_done`` (+k), ``r_last_token`` (= now), blocks, contexts.
-    With ``depth`` 2 one equal batch is in flight before and after. Negative: −k decisions without work, the last at ``s.now``.
+    With ``depth`` 2 one equal batch is in flight before and after.
 ``grow(s, n)``
     Grow the scheduler's own request columns to ``n`` rows (`grown`).
 

@@ -137,26 +137,6 @@ def _run_steady(s, k, until):
     return done, now
 
 
-@flat
-def _look_on(s, until):
-    """Decisions without work up to ``until``, one after the other sleep; what is in flight is empty, and completed at once."""
-    k = np.int64(0)
-    now = last = s.now
-    while now < until:
-        record_gauges(s, now)
-        last = now
-        now += s.sleep
-        k += 1
-    s.now = last
-    s.stage_free[0] = last
-    for j in range(s.q_len):
-        p = (s.q_head + j) % s.q_rows.size
-        s.q_start[p] = last
-        s.q_end[p] = last
-    apply_steady(s, -k)
-    s.now = now
-
-
 STOPPED = 0
 PLANNED = 1
 COMPLETED = 2
@@ -227,14 +207,7 @@ def event(s, until, steady):
         return STOPPED
     take_in(s)
     k = steady_steps(s) if steady else 0
-    s.hint = max(k, 0)
-    if k < 0 and s.sleep > 0.0:
-        s.hint = -1
-        limit = min(min(until, s.horizon), next_arrival(s))
-        if limit > s.now and limit < inf:
-            _look_on(s, limit)
-            return COMPLETED
-        s.hint = 0
+    s.hint = k
     if k > 1:
         limit = until if s.horizon > until else np.nextafter(s.horizon, -inf)
         done, now = _run_steady(s, k, limit)
@@ -262,7 +235,7 @@ def turn(s, until):
 def outlook(s):
     """A time before which surely no request finishes here and nothing is watched: lazy fleets leave the engine alone until then."""
     if s.at_plan:
-        return s.now if s.hint >= 0 else max(s.now, min(s.horizon, next_arrival(s)))
+        return s.now
     if s.q_len > 0:
         p = s.q_head
         t = max(s.now, s.q_end[p])

@@ -94,7 +94,7 @@ class EngineState(SlotColumns):
     stall: f8  # seconds by which the batch just planned is longer, for KV that it loads or saves (`sim.engine.tiers`)
     stall_layers: i8  # 0: before or after it; else its KV is loaded layer by layer, so many of them, while it computes
     stalled: f8  # by how much steps were longer for that, since the start
-    hint: i8  # steps after the current one in which surely nothing finishes (a lower bound, for lazy fleets); −1: it only looks
+    hint: i8  # steps after the current one in which surely nothing finishes (a lower bound, for lazy fleets)
     # -- the API server before the engine: see `loop.accept`
     front_serial: f8  # seconds per request, 0: requests reach the engine as they come
     front_open: f8  # when the latest round of its event loop began

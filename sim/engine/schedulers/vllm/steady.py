@@ -1,10 +1,10 @@
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, misc, valid-type"
-"""Steps in which every running request decodes one token and nothing else can happen, in one stroke; and those in which nothing happens."""
+"""Steps in which every running request decodes one token and nothing else can happen, in one stroke."""
 
 import numpy as np
 
 from sim.engine.kv.blocks import take_blocks
-from sim.engine.schedulers.vllm.state import CACHED, CAP, COMP, DECODE_SIDE, KNOWN, LAST_SEQ, LAZY, NEXT
+from sim.engine.schedulers.vllm.state import CACHED, CAP, COMP, KNOWN, LAST_SEQ, LAZY, NEXT
 from sim.jit import inline
 
 
@@ -21,28 +21,6 @@ def settled(s):
 
 
 @inline
-def only_looks(s):
-    """Whether all that can be done is to look whether KV has been read or has come: the last decision had no work, nor have those in flight."""
-    if s.role == 0 or s.role > DECODE_SIDE or s.executed or s.sleep <= 0.0 or s.pp > 1:
-        return False
-    if s.n_run + s.wq.len + s.df_len > 0 or s.finished_pending or s.q_len != s.depth - 1 or s.stage_free[0] > s.now:
-        return False
-    if s.kvq.len == 0:
-        waits = s.n_send > 0
-    else:
-        waits = s.stuck
-    return waits and (s.depth == 1 or s.q_rows[s.q_head] == 0)
-
-
-@inline
-def count_looks(s, k):
-    """``k`` decisions without work are over."""
-    s.step_no += k
-    s.empties = s.empties + k if s.depth > 1 else 2 * s.depth + 3
-    s.t_got = s.now
-
-
-@inline
 def count_steps(s, k):
     """``k`` steps are over, and their blocks taken."""
     s.least -= k
@@ -55,7 +33,7 @@ def count_steps(s, k):
 def steady_vllm(s):
     """See the contract. Blocks: each request crosses at most k / block_size + 1 borders in k steps."""
     if not settled(s):
-        return -1 if only_looks(s) else 0
+        return 0
     k = s.least - 1
     fits = s.kv.free // s.n_run
     if k // s.block_size + 1 > fits:
@@ -65,9 +43,6 @@ def steady_vllm(s):
 
 def apply_vllm(s, k):
     """``k`` such steps are done."""
-    if k < 0:
-        count_looks(s, -k)
-        return
     x = s.r_x
     run, r_last, r_done = s.run, s.r_last_token, s.r_done
     size = s.block_size

@@ -13,7 +13,7 @@ from sim.engine.schedulers.vllm.groups.grow import advance_in, due, missing
 from sim.engine.schedulers.vllm.groups.held import note_held
 from sim.engine.schedulers.vllm.groups.state import HAVE, KIND, SLIDE, SLIDING, WINDOW, GroupState
 from sim.engine.schedulers.vllm.state import CAP, COMP, INFL, KNOWN, LAST_SEQ, LAZY, NEXT, ROW
-from sim.engine.schedulers.vllm.steady import count_looks, count_steps, only_looks, settled
+from sim.engine.schedulers.vllm.steady import count_steps, settled
 from sim.jit import inline
 
 
@@ -74,15 +74,12 @@ def steps_of_blocks(s, k):
 def steady_groups(s):
     """See the contract."""
     if not settled(s):
-        return -1 if only_looks(s) else 0
+        return 0
     return steps_of_blocks(s, np.int64(s.least - 1))
 
 
 def apply_groups(s, k):
     """``k`` such steps are done."""
-    if k < 0:
-        count_looks(s, -k)
-        return
     x = s.r_x
     run, r_last, r_done = s.run, s.r_last_token, s.r_done
     if s.defer_free:
