@@ -115,7 +115,8 @@ def test_clients_that_wait_for_answers_get_them_wherever_their_request_went():
 
 
 def test_migration_rescues_scattered_memory():
-    on, off = study().run().summary, study("router.enable_migration=false").run().summary
+    rate = "traffic.synthetic.arrival.rate=2.4/s"
+    on, off = study(rate).run().summary, study(rate, "router.enable_migration=false").run().summary
 
     assert on["latency"]["ttft_s"]["p99"] < 0.6 * off["latency"]["ttft_s"]["p99"]
     assert on["latency"]["itl_s"]["max"] < 0.5 * off["latency"]["itl_s"]["max"]

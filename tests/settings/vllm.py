@@ -17,6 +17,18 @@ FEW: dict[str, Any] = {"deployment": {"kv_blocks": 34}}
 DRAFT = {"speculative_config": {"method": "eagle", "num_speculative_tokens": 3}}
 SIDE = {"kv_transfer_config": {"kv_role": "kv_consumer"}}
 LORA = {"enable_lora": True}
+DYING: dict[str, Any] = {  # a prefill replica, while KV is on its way
+    "deployment": None,
+    "pools": [
+        {
+            "name": n, "role": r, "accelerator": "h100-sxm", "replicas": 2,
+            "engine": {"name": "vllm", "kv_transfer_config": {"kv_role": k}},
+        }
+        for n, r, k in (("p", "prefill", "kv_producer"), ("d", "decode", "kv_consumer"))
+    ],
+    "transfer": {"bandwidth": "200MB"},
+    "faults": {"name": "crash", "mtbf": "2s", "for": "200ms"},
+}  # fmt: skip
 EIGHT = {"max_num_seqs": 8}
 
 OSS: dict[str, Any] = {"model": "gpt-oss-20b"}
@@ -105,6 +117,7 @@ CASES: dict[str, Case] = {
     "speculative_config.acceptance_rate": Case(0.2, engine=DRAFT),
     "kv_transfer_config": Case({"kv_role": "kv_consumer"}),
     "kv_transfer_config.kv_role": Case("kv_producer", "kv_consumer"),
+    "kv_transfer_config.kv_load_failure_policy": Case("recompute", "fail", changes=DYING),
     "kv_transfer_config.transfer_base": Case(0.1, engine=SIDE),
     "kv_transfer_config.transfer_per_token": Case(0.001, engine=SIDE),
     "kv_transfer_config.idle_poll": Case(0.05, engine=SIDE),

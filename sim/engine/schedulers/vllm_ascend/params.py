@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field
 
 from sim.engine.contract import Site
+from sim.engine.effect import inert
 from sim.engine.schedulers.vllm.params import VllmParams
 from sim.errors import ConfigError, NotModelledError
 
@@ -62,6 +63,11 @@ class VllmAscendParams(VllmParams):
     block_size: int = Field(128, ge=1, le=1024, description="tokens per KV block")
     enable_prefix_caching: bool | None = Field(
         None, description="reuse blocks of equal prefixes; by default on, with the AscendScheduler off"
+    )
+    VLLM_MXFP4_USE_MARLIN: bool | None = Field(
+        None,
+        description="kernel of mxfp4 experts on CUDA cards (environment)",
+        json_schema_extra=inert("Marlin runs on CUDA cards only"),
     )
     additional_config: AdditionalConfig = Field(default_factory=AdditionalConfig, description="settings of vllm-ascend")
 
