@@ -67,7 +67,9 @@ def _translate(model: type[BaseModel], first: Any, field: str) -> ConfigError:
         message = "is not one of the choices"
     elif message.startswith("Input should be "):
         message = "must be " + message.removeprefix("Input should be ")
-    return ConfigError(where or "scenario", value if not isinstance(value, Mapping) else _short(value), message, allowed)
+    if isinstance(value, Mapping):
+        value = _short(value) if where else "the sections " + ", ".join(map(str, value))
+    return ConfigError(where or "scenario", value, message, allowed)
 
 
 def _short(value: Mapping[Any, Any]) -> dict[Any, Any]:

@@ -15,11 +15,14 @@ if TYPE_CHECKING:
     from pydantic.config import JsonDict
     from pydantic.fields import FieldInfo
 
-Need = Literal["adapters", "faults", "priorities", "shared prefixes", "window layers", "recurrent layers"]
+Need = Literal[
+    "adapters", "faults", "priorities", "shared prefixes", "window layers", "recurrent layers", "mxfp4 experts on Hopper"
+]
 _MISSING: dict[str, str] = {
     "adapters": "no request of this traffic names an adapter (traffic.adapters)",
     "faults": "nothing breaks in this scenario (faults)",
     "priorities": "no request of this traffic has a priority of its own (traffic.priorities)",
+    "mxfp4 experts on Hopper": "only mxfp4 experts on Hopper have two kernels to choose from",
     "window layers": "the model has no layers that keep only a window or a chunk",
     "recurrent layers": "the model has no recurrent layers",
     "shared prefixes": "no prompts of this traffic share a prefix (traffic.synthetic.prefixes, sessions, or a trace with block hashes)",
@@ -44,7 +47,7 @@ def without_effect(params: type[BaseModel]) -> dict[str, str]:
 def idle_settings(given: BaseModel, traffic: Collection[str], prefix: str = "engine.") -> list[str]:
     """A sentence for every setting that was given another value than its default and changes nothing here.
 
-    ``traffic``: what its requests have, and the layers of the model (`layers_of`).
+    ``traffic``: what its requests have, and what the model is (`traits_of`).
     """
     out = []
     for name, info in type(given).model_fields.items():
@@ -62,10 +65,14 @@ def idle_settings(given: BaseModel, traffic: Collection[str], prefix: str = "eng
     return out
 
 
-def layers_of(kinds: Collection[str]) -> set[str]:
-    """What settings may need, of the kinds of a model's layers."""
-    window = {"sliding", "chunked"} & set(kinds)
-    return ({"window layers"} if window else set()) | ({"recurrent layers"} if "linear" in kinds else set())
+def traits_of(kinds: Collection[str], weights: str, generation: str) -> set[str]:
+    """What settings may need, of the kinds of a model's layers, the format of its weights and the ``generation`` of the card (``sm_90``)."""
+    found: dict[Need, bool] = {
+        "window layers": not {"sliding", "chunked"}.isdisjoint(kinds),
+        "recurrent layers": "linear" in kinds,
+        "mxfp4 experts on Hopper": weights == "mxfp4" and generation == "sm_90",
+    }
+    return {need for need, there in found.items() if there}
 
 
 def _declared(params: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, JsonDict]]:

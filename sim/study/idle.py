@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from sim.engine.effect import idle_settings, layers_of
+from sim.engine.effect import idle_settings, traits_of
 from sim.errors import ConfigError, did_you_mean
 from sim.fleet.build import Plan
 from sim.workload.base import Traffic
@@ -42,7 +42,8 @@ def check_traffic(plans: Sequence[Plan], traffic: Traffic, chat: bool = False, m
             )
         notes += _longer_than_the_model(p)
         if p.given is not None:
-            notes += idle_settings(p.given, carries | layers_of(p.model.kinds), f"{p.field}.engine.")
+            traits = traits_of(p.model.kinds, p.model.format.name, p.accelerator.generation)
+            notes += idle_settings(p.given, carries | traits, f"{p.field}.engine.")
     return list(dict.fromkeys(notes))
 
 

@@ -80,6 +80,11 @@ deployment: {{accelerator: h100-sxm, engine: {engine}}}
         ("{name: vllm, scheduling_policy: priority}", "priorities: {0: 1, 1: 1}", []),
         ("{name: vllm, scheduling_policy: fcfs}", "", []),
         ("{name: vllm, enable_expert_parallel: true}", "", ["enable_expert_parallel has no effect on time: deployment.ep"]),
+        (
+            "{name: vllm, VLLM_MXFP4_USE_MARLIN: true}",
+            "",
+            ["VLLM_MXFP4_USE_MARLIN has no effect here: only mxfp4 experts on Hopper"],
+        ),
         ("{name: vllm, max_loras: 2}", "", ["max_loras has no effect here: no request of this traffic names an adapter"]),
         ("{name: vllm, max_loras: 2}", "adapters: {count: 2}", []),
         (

@@ -74,7 +74,9 @@ class VllmParams(EngineParams):
     gpu_memory_utilization: float | None = Field(None, gt=0.0, le=1.0, description="share of GPU memory that vLLM may use")
     kv_cache_memory_bytes: Bytes | None = Field(None, gt=0, description="memory of the KV cache, instead of what is left")
     VLLM_MXFP4_USE_MARLIN: bool | None = Field(
-        None, description="Run mxfp4 experts with Marlin on Hopper too (environment); by default Triton's kernels."
+        None,
+        description="Run mxfp4 experts with Marlin on Hopper too (environment); by default Triton's kernels.",
+        json_schema_extra=needs("mxfp4 experts on Hopper"),
     )
     VLLM_CPU_KVCACHE_SPACE: float | None = Field(
         None,
