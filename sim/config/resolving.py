@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from sim import registry
-from sim.config.base import Named
+from sim.config.base import Engine, Named
 from sim.config.scenario import Scenario
 from sim.config.traffic import Sources
 from sim.config.validate import settings
@@ -38,9 +38,9 @@ def resolved(scenario: Scenario) -> dict[str, Json]:
     """`resolve` as plain data, ready for YAML. A setting that is none by default is left out."""
     data = scenario.model_dump(mode="json", exclude_none=True)
     if scenario.deployment is not None:
-        data["deployment"]["engine"] = _named(scenario.deployment.engine, "engine", "deployment.engine")
+        data["deployment"]["engine"] = _engine(scenario.deployment.engine, "deployment.engine")
     for i, pool in enumerate(scenario.pools or ()):
-        data["pools"][i]["engine"] = _named(pool.engine, "engine", f"pools[{i}].engine")
+        data["pools"][i]["engine"] = _engine(pool.engine, f"pools[{i}].engine", pool.role)
     data["router"] = _named(scenario.router, "router", "router")
     if scenario.scaling is not None:
         data["scaling"] = _named(scenario.scaling, "scaler", "scaling")
@@ -81,14 +81,25 @@ def _source(source: Sources, into: dict[str, Any], field: str) -> None:
         into["trace"]["settings"] = _filled(reader.Params, trace.settings, f"{field}.trace.settings")
 
 
+def _engine(section: Engine, field: str, role: str | None = None) -> dict[str, Any]:
+    """As its pool's role makes it, whose defaults are others than those of a whole engine."""
+    cls = registry.lookup("engine", section.name, f"{field}.name").edition(section.settings)
+    given = settings(cls.Params, section.settings, field)
+    if role is not None and cls.hands_over is not None:
+        given = cls.as_side(given, role)
+    return {"name": section.name} | _written(given)
+
+
 def _named(section: Named, kind: str, field: str) -> dict[str, Any]:
     name = getattr(section, section.key)
     cls = registry.lookup(kind, name, f"{field}.{section.key}")
-    if kind == "engine":
-        cls = cls.edition(section.settings)
     return {section.key: name} | _filled(cls.Params, section.settings, field)
 
 
 def _filled(params: type[BaseModel], given: Mapping[str, object], field: str) -> dict[str, Any]:
-    values = settings(params, given, field).model_dump(mode="json")
-    return {k: v for k, v in values.items() if v is not None or params.model_fields[k].default is not None}
+    return _written(settings(params, given, field))
+
+
+def _written(given: BaseModel) -> dict[str, Any]:
+    values = given.model_dump(mode="json")
+    return {k: v for k, v in values.items() if v is not None or type(given).model_fields[k].default is not None}

@@ -4,9 +4,10 @@ import json
 
 import pytest
 
+import sim
 import sim.config as config
 from sim import registry
-from sim.errors import ConfigError, UnknownNameError
+from sim.errors import ConfigError, NotModelledError, UnknownNameError
 from tests.config.conftest import POOLS, TEXT
 
 EXTRAS = (
@@ -41,6 +42,40 @@ def test_every_engine_resolves_with_its_defaults(scenario, engine):
     s = config.resolve(scenario(f"deployment.engine={engine}"))
 
     assert config.resolve(s) == s == config.loads(config.to_yaml(s))
+
+
+@pytest.mark.parametrize(
+    ("engine", "card", "prefill", "decode"),
+    [
+        ("mindie", "ascend-910b3", {"inferMode": "dmi", "role": "P"}, {"inferMode": "dmi", "role": "D"}),
+        (
+            "sglang",
+            "h100-sxm",
+            {"disaggregation_mode": "prefill"},
+            {"disaggregation_mode": "decode", "disable_radix_cache": True},
+        ),
+        ("vllm", "h100-sxm", {"kv_role": "kv_producer"}, {"kv_role": "kv_consumer"}),
+        ("{name: vllm, version: '0.5.0'}", "h100-sxm", {}, {}),
+        ("vllm-ascend", "ascend-910b3", {"kv_role": "kv_producer"}, {"kv_role": "kv_consumer"}),
+    ],
+)
+def test_pools_with_roles_resolve_to_what_they_run_with(scenario, engine, card, prefill, decode):
+    """Also where the role makes other defaults than the engine has, which a saved scenario would contradict."""
+    one = f"accelerator: {card}, engine: {engine}"
+    pools = f"pools=[{{name: p, role: prefill, {one}}}, {{name: d, role: decode, {one}}}]"
+    s = scenario(pools, text=TEXT.split("deployment")[0])
+    resolved = config.resolve(s)
+
+    for pool, says in zip(resolved.pools, (prefill, decode), strict=True):
+        written = pool.engine.settings
+        assert (written | (written.get("kv_transfer_config") or {})).items() >= says.items()
+    assert config.resolve(resolved) == resolved == config.loads(config.to_yaml(s))
+    if prefill:
+        result, again = sim.run(s), sim.run(resolved)
+        assert again.summary == result.summary and again.scenario == result.scenario
+    else:
+        with pytest.raises(NotModelledError, match="not modelled"):
+            sim.run(resolved)
 
 
 @pytest.mark.parametrize(
