@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -102,9 +103,41 @@ def test_every_candidate_has_a_fate(answer: Any) -> None:
         assert c.refused or c.skipped or c.size is not None
         if c.skipped:
             assert c.least_cost > limit
+            assert c.least_cost > answer.finals[-1].cost or c.least_cost > min(f.cost for f in answer.finals)
+            assert c.least_cost >= answer.winner.cost
     rows = answer.front()
     assert [r["cost"] for r in rows] == sorted(r["cost"] for r in rows)
     assert [r["ttft_p99_s"] for r in rows] == sorted((r["ttft_p99_s"] for r in rows), reverse=True)
+
+
+def test_a_finalist_that_needs_more_than_it_seemed_brings_back_what_was_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of eight candidates the first four are screened; the rest is searched where the confirmed best costs more than they might."""
+    from sim.study.plan import candidate, finals
+
+    found = {i: candidate.Candidate(i, {}, f"c{i}", least_cost=1.0 + i) for i in range(8)}
+    confirmed = {i: 1.5 + i for i in found} | dict.fromkeys(range(4), 6.5)
+
+    def search(aim: Any, c: Any) -> Any:
+        yield from ()
+        return replace(c, size=1, cost=c.least_cost, cost_near=c.least_cost)
+
+    def confirm(aim: Any, c: Any, *how: Any) -> Any:
+        yield from ()
+        cost = confirmed[c.number]
+        return finals.Final(c, 1, sure, 1.0, 1.0, 1, 1, cost, cost, cost, 1)
+
+    monkeypatch.setattr(candidate, "search", search)
+    monkeypatch.setattr(finals, "confirm", confirm)
+    plan = Plan([quickstart()], Plan.Params(candidates={"deployment.tp": [1, 2]}))
+    for sure, left in ((True, [6, 7]), (False, [])):
+        seen: dict[int, Any] = dict(found)
+        sized: dict[int, Any] = {}
+        assert list(plan._screen(None, seen, sized)) == []
+        assert [c.number for c in seen.values() if c.skipped] == left
+        if sure:
+            best = min(f.cost for f in sized.values())
+            assert best == 5.5
+            assert all(c.least_cost >= best for c in seen.values() if c.skipped)
 
 
 def test_the_error_of_the_model_is_beside_the_figures_and_in_the_decision(answer: Any) -> None:

@@ -57,7 +57,8 @@ class Candidate:
 
     ``refused``: why it cannot be deployed or never holds the SLO. ``bound``: of one replica. ``least``: no smaller size is possible;
     ``least_cost``: what that costs. ``size``: fewest units (replicas; of pools, multiples of their own numbers) that held in the screening.
-    ``skipped``: not simulated, since ``least_cost`` is above the cost of the finalists. ``width``: accelerators of one unit.
+    ``skipped``: not simulated, since ``least_cost`` is above the cost of the finalists, and not below that of the best once it is confirmed.
+    ``width``: accelerators of one unit.
     """
 
     number: int

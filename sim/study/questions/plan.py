@@ -71,6 +71,11 @@ class PlanParams(Params):
     )
 
 
+def _best(finals: Mapping[int, Any]) -> float:
+    """What the cheapest that surely holds costs; infinite while none does."""
+    return min((f.cost for f in finals.values() if f.sure), default=math.inf)
+
+
 @register("study")
 class Plan(Study):
     """Find the cheapest deployment that holds the SLO, with confidence; say what breaks first and what if the world is worse."""
@@ -172,10 +177,10 @@ class Plan(Study):
         try:
             if self.sampled:
                 yield from self._explore(aim, found)
+                yield from self._confirm(aim, found, finals)
             else:
                 found |= {i: examine(i, choice, self._scenario(i), aim) for i, choice in enumerate(self._choices)}
-                yield from self._screen(aim, found)
-            yield from self._confirm(aim, found, finals)
+                yield from self._screen(aim, found, finals)
             limits = yield from self._limits(finals)
         except Interrupted:
             interrupted = True
@@ -199,16 +204,19 @@ class Plan(Study):
         p = self.params
         yield from explore(self._space, p.trials, 2 * _WAVE, self.scenarios[0].seed, evaluate, p.storage)
 
-    def _screen(self, aim: Any, found: dict[int, Any]) -> Any:
-        """Search in order of the least cost until no other candidate can be among the finalists."""
+    def _screen(self, aim: Any, found: dict[int, Any], finals: dict[int, Any]) -> Any:
+        """Search in order of the least cost, and confirm, until no other candidate can cost less than the best confirmed one."""
         from sim.study.plan.candidate import search
         from sim.study.plan.together import together
 
         waiting = sorted((c for c in found.values() if not c.refused), key=lambda c: (c.least_cost, c.number))
-        while waiting:
+        while True:
             costs = sorted(c.cost for c in found.values() if c.size is not None)
             limit = costs[self.params.finalists - 1] if len(costs) >= self.params.finalists else math.inf
             wave = [c for c in waiting[:_WAVE] if c.least_cost <= limit]
+            if not wave:  # none of them can be among the finalists, which may turn out to need more than they seemed to
+                yield from self._confirm(aim, found, finals)
+                wave = [c for c in waiting[:_WAVE] if c.least_cost < _best(finals)]
             if not wave:
                 break
             for c in (yield from together([search(aim, c) for c in wave])):
@@ -226,9 +234,8 @@ class Plan(Study):
         while True:
             ranked = sorted((c for c in found.values() if c.size is not None), key=lambda c: (c.cost_near, c.cost, c.number))
             waiting = [c for c in ranked if c.number not in finals]
-            best = min((f.cost for f in finals.values() if f.sure), default=math.inf)
             if finals:
-                waiting = [c for c in waiting if c.cost_near < best]
+                waiting = [c for c in waiting if c.cost_near < _best(finals)]
             if not waiting:
                 return
             for f in (yield from together([confirm(aim, c, p.replications, p.confidence) for c in waiting[: p.finalists]])):
