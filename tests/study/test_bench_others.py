@@ -1,6 +1,7 @@
 """Results of further tools: what carries enough facts is read to the figure, the rest refused with what is missing."""
 
 import json
+import os
 
 import pytest
 
@@ -42,6 +43,13 @@ def test_evalscope(tmp_path):
     assert rated.traffic == {"kind": "closed_loop", "concurrency": 8, "paced": True}
     (none,) = read(write(tmp_path, "benchmark_summary.json", EVALSCOPE | {"Succeed requests": 0}))
     assert "no request was served" in none.refused
+
+
+def test_what_lies_beside_and_is_no_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "benchmark_percentile.json")
+    (run,) = read(write(tmp_path, "benchmark_summary.json", EVALSCOPE))
+    assert not run.refused
+    assert "ttft_s.p50" not in run.measured
 
 
 AISBENCH = """Performance Parameters,Stage,Average,Min,Max,Median,P75,P90,P99,N

@@ -54,6 +54,13 @@ class Document:
         except (ValueError, RecursionError) as error:
             raise DataError(str(self.path), f"line {number}: is not JSON ({str(error)[:80]})") from None
 
+    def beside(self, name: str) -> Any:
+        """What is in a JSON file of the same folder; None where there is none that can be read."""
+        try:
+            return json.loads(read_all(self.path.with_name(name), LARGEST))
+        except (DataError, OSError, ValueError, RecursionError):
+            return None
+
     @property
     def kind(self) -> str:
         """``json``, ``jsonl`` or ``csv``. Raises `DataError` for a file that is none of them."""

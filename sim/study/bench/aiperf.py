@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -104,9 +103,8 @@ class AiPerf(Bench):
 
     def _config(self, document: Document) -> tuple[int | None, float | None]:
         try:
-            told = json.loads(document.path.with_name("profile_export_aiperf.json").read_text(encoding="utf-8-sig"))
-            concurrency, rate = sent(told["input_config"])
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            concurrency, rate = sent(document.beside("profile_export_aiperf.json")["input_config"])
+        except (ValueError, KeyError, TypeError):
             return None, None
         return (None if rate else concurrency), rate
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sim.errors import DataError
 from sim.registry import register
@@ -13,9 +12,6 @@ from sim.study.bench._document import Document
 from sim.study.bench._nvidia import UNITS
 from sim.study.bench._run import Run, of_aggregates, of_figures, refusal
 from sim.study.bench._sent import Sent
-
-if TYPE_CHECKING:
-    from sim.document import Json
 
 _ROWS = {"e2el": "e2e_s", "ttft": "ttft_s", "tpot": "tpot_s", "itl": "itl_s"}
 _COLUMNS = {"average": "mean", "median": "p50", "p90": "p90", "p95": "p95", "p99": "p99"}
@@ -71,7 +67,7 @@ class AisBench(Bench):
                 count = int(values.get("n") or count)
             elif which in ("inputtokens", "outputtokens"):
                 means[which] = values.get("average") or 0.0
-        totals = _beside(document)
+        totals = _totals(document.beside(document.path.with_suffix(".json").name))
         measured |= {ours: totals[theirs] for theirs, ours in _RATES.items() if totals.get(theirs)}
         if not measured:
             yield refusal(self.name, name, "has no figure that can be compared")
@@ -108,18 +104,10 @@ def _value(document: Document, line: int, text: str) -> float:
     return value
 
 
-def _beside(document: Document) -> dict[str, float]:
-    try:
-        value = json.loads(document.path.with_suffix(".json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return _totals(value) if isinstance(value, Mapping) else {}
-
-
-def _totals(value: Mapping[str, Json]) -> dict[str, float]:
-    """Figures such as ``{"Request Throughput": {"total": "0.4 req/s"}}`` by their name in small letters."""
+def _totals(value: object) -> dict[str, float]:
+    """Figures such as ``{"Request Throughput": {"total": "0.4 req/s"}}`` by their name in small letters; none of what is no mapping."""
     out = {}
-    for name, figure in value.items():
+    for name, figure in value.items() if isinstance(value, Mapping) else ():
         total = figure.get("total") if isinstance(figure, Mapping) else figure
         try:
             number = float(str(total).split(" ")[0])

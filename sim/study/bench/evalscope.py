@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 
 from sim.registry import register
@@ -55,16 +54,10 @@ class EvalScope(Bench):
 
 
 def _percentiles(document: Document) -> dict[str, float]:
-    path = document.path.with_name(_BESIDE)
-    if not path.is_file():
-        return {}
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
+    rows = document.beside(_BESIDE)
     found: dict[str, float] = {}
     for i, row in enumerate(rows if isinstance(rows, list) else []):
-        keys = Keys(path, row, f"[{i}]")
+        keys = Keys(document.path.with_name(_BESIDE), row, f"[{i}]")
         which = str(keys.raw("Percentiles")).rstrip("%")
         if which in ("50", "90", "95", "99"):
             found |= {f"{ours}.p{which}": v for theirs, ours in _PERCENTILES.items() if (v := keys.number(theirs))}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -78,12 +77,12 @@ class LlmPerf(Bench):
         return replace(run, lacks=("how many clients there were (num_concurrent_requests of *_summary.json)",))
 
     def _concurrency(self, document: Document) -> int | None:
-        beside = document.path.with_name(document.path.name.replace("individual_responses", "summary"))
-        if beside == document.path:
+        name = document.path.name.replace("individual_responses", "summary")
+        if name == document.path.name:
             return None
         try:
-            value = _flat(json.loads(beside.read_text(encoding="utf-8-sig"))).get("num_concurrent_requests")
-        except (OSError, ValueError, RecursionError, AttributeError):
+            value = _flat(document.beside(name)).get("num_concurrent_requests")
+        except RecursionError:
             return None
         return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,9 +19,7 @@ from sim.workload.traces._source import Source
 if TYPE_CHECKING:
     from sim.document import Json
 
-_READ_SIZE = 1 << 26
 _MOST_BRACKETS = 256
-_DEEPEST = 64
 
 
 @dataclass(frozen=True)
@@ -66,19 +63,12 @@ def json_pieces(path: Path, fields: Fields) -> Iterator[Records]:
 def _by_arrow(source: Source, fields: Fields) -> Records | None:
     """The fast way for well-formed pieces; None sends the caller to the slow way."""
     import pyarrow as pa
-    import pyarrow.json as pj
 
     found = _scan.marks(source.data)
-    if found is None or found.deepest > _DEEPEST:
-        return None
     kinds = [pa.field(name, pa.float64()) for name in (*fields.numbers, *fields.optional)]
     kinds += [pa.field(name, pa.list_(pa.int64())) for name in fields.ids]
-    options = pj.ParseOptions(explicit_schema=pa.schema(kinds), unexpected_field_behavior="infer")
-    try:
-        table = pj.read_json(io.BytesIO(source.data), pj.ReadOptions(block_size=_READ_SIZE), options)
-    except (pa.ArrowException, ValueError):
-        return None
-    if any(table.column(name).null_count for name in fields.numbers):
+    table = None if found is None else _scan.parsed(source.data, found.deepest, pa.schema(kinds), others=True)
+    if table is None or any(table.column(name).null_count for name in fields.numbers):
         return None
     ids = {}
     for name in fields.ids:

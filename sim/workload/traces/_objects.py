@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import io
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -14,11 +13,11 @@ from typing import Any, NoReturn, TypeVar
 
 from sim.errors import DataError
 from sim.workload import textfile
+from sim.workload.table import MAX_TOKENS
 from sim.workload.traces import _scan
 from sim.workload.traces._source import PIECE, _show
 
 _LONGEST = 1 << 28
-_DEEPEST = 64
 _SOME = 4096
 
 
@@ -41,6 +40,13 @@ class Item:
         if not (whole or isinstance(value, float)) or not low <= value < float("inf"):
             self.fail(name or key, f"must be a number of at least {low:g}", value)
         return float(value)
+
+    def tokens(self, key: str, where: Mapping[str, Any], low: float = 1, name: str = "") -> int:
+        """A whole number of tokens, at least ``low``, in ``where``."""
+        value = self.number(key, where, low, name)
+        if value != int(value) or value > MAX_TOKENS:
+            self.fail(name or key, "must be a whole number of tokens", value)
+        return int(value)
 
 
 @dataclass(frozen=True)
@@ -76,16 +82,8 @@ class Objects:
 
         None where some value is of another kind: the objects one by one say which.
         """
-        import pyarrow as pa
-        import pyarrow.json as pj
-
-        if self.rest is not None or self.deepest > _DEEPEST:
-            return None
-        options = pj.ParseOptions(explicit_schema=fields, unexpected_field_behavior="infer" if others else "ignore")
-        try:
-            return pj.read_json(io.BytesIO(self.lines), pj.ReadOptions(block_size=1 << 26), options).combine_chunks()
-        except (pa.ArrowException, ValueError):
-            return None
+        found = None if self.rest is not None else _scan.parsed(self.lines, self.deepest, fields, others)
+        return None if found is None else found.combine_chunks()
 
 
 T = TypeVar("T")

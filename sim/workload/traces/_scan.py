@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +20,9 @@ _COMMA = _BLANK.copy()
 _COMMA[ord(",")] = True
 _WIDEST = 64
 """Bytes between two objects; more is left to the decoder."""
+_READ_SIZE = 1 << 26
+_DEEPEST = 64
+"""Arrow's parser calls itself for every level."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,3 +85,20 @@ def as_lines(data: bytes, commas: bool) -> tuple[bytes, int, int, int] | None:
     out[(out == _NEWLINE) | (out == _RETURN)] = ord(" ")
     out[last[:-1] + 1] = _NEWLINE
     return out.tobytes() + b"\n", len(last), stop, found.deepest
+
+
+def parsed(lines: bytes, deepest: int, fields: Any, others: bool) -> Any:
+    """A ``pyarrow.Table`` of JSON lines, nested ``deepest``: of ``fields`` (a schema; what an object lacks is null) and, when asked for, all ``others``.
+
+    None where some value is of another kind, or the text is no JSON.
+    """
+    import pyarrow as pa
+    import pyarrow.json as pj
+
+    if deepest > _DEEPEST:
+        return None
+    options = pj.ParseOptions(explicit_schema=fields, unexpected_field_behavior="infer" if others else "ignore")
+    try:
+        return pj.read_json(io.BytesIO(lines), pj.ReadOptions(block_size=_READ_SIZE), options)
+    except (pa.ArrowException, ValueError):
+        return None

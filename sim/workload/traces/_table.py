@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,9 +29,6 @@ from sim.workload.traces._columns import (
     tokens,
     whole,
 )
-
-if TYPE_CHECKING:
-    from sim.document import Json
 
 OPTIONAL: Wanted = {"priority": PRIORITY, "session": SESSION, "lora": LORA, "limit": LIMIT}
 _WHOLE = 2**31 - 1
@@ -87,7 +84,7 @@ class Rows:
                 number[k] = self.adapters.setdefault(name, len(self.adapters) + 1)
         return {"lora": number[code]}
 
-    def _limit(self, piece: Piece, output: Any) -> dict[str, Json]:
+    def _limit(self, piece: Piece, output: Any) -> dict[str, Any]:
         return {"max_tokens": np.maximum(tokens(piece.source, piece["limit"]), output)}
 
 

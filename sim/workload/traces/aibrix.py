@@ -90,9 +90,4 @@ class Aibrix(Trace):
         return Request(at, prompt, output, session, ((content.RECORDED + number_of(text), 0, prompt),) if text else ())
 
     def _tokens(self, item: Item, row: Mapping[str, object], key: str, where: str) -> int | None:
-        if row.get(key) is None:
-            return None
-        value = item.number(key, row, 1, where + key)
-        if value != int(value) or value > MAX_TOKENS:
-            item.fail(where + key, "must be a whole number of tokens", value)
-        return int(value)
+        return None if row.get(key) is None else item.tokens(key, row, name=where + key)

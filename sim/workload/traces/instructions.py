@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -17,9 +17,6 @@ from sim.workload.table import RequestBlock
 from sim.workload.traces._base import Head, Trace
 from sim.workload.traces._objects import Item, columns
 from sim.workload.traces._text import TextParams, counter, filled, strings, text_block
-
-if TYPE_CHECKING:
-    from sim.document import Json
 
 _ANSWERS = ("output", "response")
 _MORE = ("input", "context")
@@ -81,7 +78,7 @@ class Instructions(Trace):
         if not first:
             raise DataError(str(path), "has no row with an answer")
 
-    def _prompts(self, texts: dict[str, Json]) -> Any:
+    def _prompts(self, texts: dict[str, Any]) -> Any:
         """What is sent, one text a row."""
         import pyarrow.compute as pc
 
@@ -100,14 +97,14 @@ def _filled_in(form: str, asked: Any, more: Any) -> Any:
     return pc.binary_join_element_wise(*parts, pa.scalar("", pa.large_string()))
 
 
-def _either(texts: dict[str, Json], names: tuple[str, str]) -> Any:
+def _either(texts: dict[str, Any], names: tuple[str, str]) -> Any:
     import pyarrow.compute as pc
 
     first, second = (texts[name] for name in names)
     return pc.if_else(pc.not_equal(first, ""), first, second)
 
 
-def _from_table(table: Any) -> dict[str, Json]:
+def _from_table(table: Any) -> dict[str, Any]:
     return {name: filled(table.column(name)) for name in _NAMES}
 
 

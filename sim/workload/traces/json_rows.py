@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from sim.registry import register
 from sim.workload.table import RequestBlock
 from sim.workload.traces._base import Head
-from sim.workload.traces._columns import OUTPUT, PROMPT, Piece, piece_of
+from sim.workload.traces._columns import Piece, piece_of
 from sim.workload.traces._objects import Item, columns
 from sim.workload.traces._source import Source
 from sim.workload.traces._stamps import normal, time_columns
@@ -37,10 +37,7 @@ class JsonRows(PlainCsv):
         import pyarrow as pa
 
         p = self.params
-        wanted: dict[str, tuple[str, ...]] = {
-            "prompt": (p.prompt_column,) if p.prompt_column else PROMPT,
-            "output": (p.output_column,) if p.output_column else OUTPUT,
-        }
+        wanted = self.lengths
         more = dict(OPTIONAL) | ({} if p.hash_column is None else {"hashes": (p.hash_column,)})
         first = True
         for number, frame in columns(path, pa.schema([]), _from_table, _from_items, others=True):

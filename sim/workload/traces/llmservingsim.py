@@ -14,7 +14,7 @@ from pydantic import Field
 from sim.registry import register
 from sim.workload import content
 from sim.workload.settings import Params
-from sim.workload.table import MAX_TOKENS, RequestBlock
+from sim.workload.table import RequestBlock
 from sim.workload.traces._base import Head, Trace, TurnParams
 from sim.workload.traces._columns import numbers, tokens
 from sim.workload.traces._json import Fields, json_pieces
@@ -92,7 +92,7 @@ class LlmServingSim(Trace):
         return out
 
     def _one(self, item: Item, row: Mapping[str, object], at: float, session: int, where: str) -> Request:
-        prompt, output = (self._tokens(item, row, key, where + key) for key in ("input_toks", "output_toks"))
+        prompt, output = (item.tokens(key, row, name=where + key) for key in ("input_toks", "output_toks"))
         ids = row.get("input_tok_ids")
         if ids is None:
             return Request(at, prompt, output, session)
@@ -103,12 +103,6 @@ class LlmServingSim(Trace):
                 f"{len(ids)} ids" if isinstance(ids, list) else ids,
             )
         return Request(at, prompt, output, session, _blocks(ids, self.params.block_tokens))
-
-    def _tokens(self, item: Item, row: Mapping[str, object], key: str, name: str) -> int:
-        value = item.number(key, row, 1, name)
-        if value != int(value) or value > MAX_TOKENS:
-            item.fail(name, "must be a whole number of tokens", value)
-        return int(value)
 
 
 def _lengths(path: Path) -> RequestBlock | None:

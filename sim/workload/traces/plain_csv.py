@@ -85,18 +85,24 @@ class PlainCsv(Trace):
         """A header with lengths under any of their names."""
         return head.kind in ("csv", "parquet") and has_lengths(head)
 
-    def pieces(self, path: Path) -> Iterator[RequestBlock]:
-        """The requests of a file, block after block."""
+    @property
+    def lengths(self) -> dict[str, tuple[str, ...]]:
+        """Under which names the columns of lengths are looked for."""
         p: CsvParams = self.params
-        if not is_parquet(path) and next(Source(path).pieces()).data.lstrip()[:1] in (b"{", b"["):
-            Source(path).fail("is JSON, not a CSV table", "use format: auto, or the name of its format")
-        wanted: dict[str, tuple[str, ...]] = {
+        return {
             "prompt": (p.prompt_column,) if p.prompt_column else PROMPT,
             "output": (p.output_column,) if p.output_column else OUTPUT,
         }
-        self.timed = p.times == "needed" or (p.times == "auto" and (bool(p.arrival_column) or _may_have_times(path)))
+
+    def pieces(self, path: Path) -> Iterator[RequestBlock]:
+        """The requests of a file, block after block."""
+        p: CsvParams = self.params
+        names = _names(path)
+        wanted = self.lengths
+        may_be = bool(p.arrival_column) or is_parquet(path) or _may_have_times(names)
+        self.timed = p.times == "needed" or (p.times == "auto" and may_be)
         if self.timed:
-            wanted = {"arrival": (p.arrival_column,) if p.arrival_column else time_columns(_names(path))} | wanted
+            wanted = {"arrival": (p.arrival_column,) if p.arrival_column else time_columns(names)} | wanted
         hashes: dict[str, tuple[str, ...]] = {"hashes": (p.hash_column,) if p.hash_column else HASHES}
         if p.hash_column:
             wanted |= hashes
@@ -150,7 +156,7 @@ def has_lengths(head: Head) -> bool:
 
 
 def _names(path: Path) -> list[str]:
-    """The names of a file's columns; none where its header cannot be told."""
+    """The names of a file's columns; none where its header cannot be told. Raises `DataError` for JSON."""
     if is_parquet(path):
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -159,17 +165,16 @@ def _names(path: Path) -> list[str]:
             return list(pq.ParquetFile(path).schema_arrow.names)
         except (pa.ArrowException, OSError):
             return []
-    head = head_of(next(Source(path).pieces()).data)[1]
+    data = next(Source(path).pieces()).data
+    if data.lstrip()[:1] in (b"{", b"["):
+        Source(path).fail("is JSON, not a CSV table", "use format: auto, or the name of its format")
+    head = head_of(data)[1]
     try:
         return next(csv.reader([head], delimiter=delimiter(head)), [])
     except csv.Error:
         return []
 
 
-def _may_have_times(path: Path) -> bool:
-    """Whether any column but the lengths could be one of arrival times; a file of which the header cannot be told says yes."""
-    names = _names(path)
-    if is_parquet(path) or not names:
-        return True
-    left = {normal(n) for n in names} - {normal(n) for n in (*PROMPT, *OUTPUT, *HASHES)} - _NO_TIMES
-    return bool(left)
+def _may_have_times(names: list[str]) -> bool:
+    """Whether any column but the lengths could be one of arrival times; no names, where the header cannot be told, say yes."""
+    return not names or bool({normal(n) for n in names} - {normal(n) for n in (*PROMPT, *OUTPUT, *HASHES)} - _NO_TIMES)

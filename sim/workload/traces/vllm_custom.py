@@ -146,9 +146,4 @@ def _from_items(some: list[Item]) -> Prompts:
 def _whole(item: Item, names: tuple[str, ...]) -> int:
     """Tokens by the first of these keys; 0 where none is there."""
     key = next((k for k in names if item.value.get(k) is not None), None)
-    if key is None:
-        return 0
-    value = item.number(key, item.value, 1)
-    if value != int(value) or value > MAX_TOKENS:
-        item.fail(key, "must be a whole number of tokens", value)
-    return int(value)
+    return 0 if key is None else item.tokens(key, item.value)

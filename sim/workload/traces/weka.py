@@ -13,7 +13,7 @@ from sim.errors import DataError
 from sim.registry import register
 from sim.workload import content
 from sim.workload.settings import Params
-from sim.workload.table import MAX_TOKENS, RequestBlock
+from sim.workload.table import RequestBlock
 from sim.workload.traces._base import Head, Trace
 from sim.workload.traces._columns import number_of
 from sim.workload.traces._objects import Item, items
@@ -97,7 +97,7 @@ class Weka(Trace):
                 return []
             return [r for i, x in enumerate(inner) for r in self._requests(item, x, f"{where}.requests[{i}]", talk, block)]
         at = item.number("t", row, name=f"{where}.t")
-        prompt, output = (_tokens(item, row, key, f"{where}.{key}") for key in ("in", "out"))
+        prompt, output = (item.tokens(key, row, low, f"{where}.{key}") for key, low in (("in", 1), ("out", 0)))
         if output == 0:
             self.note(f"{item.path.name}: requests with out 0 have no answer and are left out")
             return []
@@ -119,10 +119,3 @@ class Weka(Trace):
         spans[-1] = (spans[-1][0], 0, min(block, prompt - (len(ids) - 1) * block))
         rest = prompt - sum(s[2] for s in spans)
         return (*spans, (content.RECORDED + number_of(f"{own}/{where}"), 0, rest)) if rest > 0 else tuple(spans)
-
-
-def _tokens(item: Item, row: Mapping[str, object], key: str, name: str) -> int:
-    value = item.number(key, row, 1 if key == "in" else 0, name)
-    if value != int(value) or value > MAX_TOKENS:
-        item.fail(name, "must be a whole number of tokens", value)
-    return int(value)
