@@ -27,6 +27,29 @@ def grown(a, n):
     return out
 
 
+@inline
+def without(a, n, x):
+    """Take ``x`` out of the first ``n`` entries of ``a``, which keep their order; returns how many are left."""
+    left = 0
+    for i in range(n):
+        if a[i] != x:
+            a[left] = a[i]
+            left += 1
+    return left
+
+
+@inline
+def without_pair(a, b, n, x):
+    """The same, with the entries of ``b`` that go with them."""
+    left = 0
+    for i in range(n):
+        if a[i] != x:
+            a[left] = a[i]
+            b[left] = b[i]
+            left += 1
+    return left
+
+
 def _made(name: str, arguments: str, lines: list[str], **more: Any) -> Callable[..., Any]:
     scope: dict[str, Any] = {"np": np, "grown": grown} | more
     exec(f"def {name}({arguments}):\n" + "\n".join(f"    {line}" for line in lines), scope)

@@ -11,6 +11,7 @@ import numpy as np
 
 from sim.engine.hand_over import tell_at
 from sim.engine.outline import outlined
+from sim.engine.rows import without
 from sim.engine.schedulers.mindie.blocks import allocate, blocks_for, free_row
 from sim.engine.schedulers.mindie.prefill import more_run, turn_away
 from sim.engine.schedulers.mindie.state import CAP, CHUNK, HOLD, LIMIT, PROMPT, ROLE_P, ROW, MindieState
@@ -21,13 +22,13 @@ from sim.ledger import FAILED, FINISHED
 
 def release_kept_mindie(s, slot, t):
     """See `sim.engine.hand_over`."""
-    s.tell_s[slot] = t
+    s.told[slot] = t
     tell_at(s, t)
 
 
 def kv_arrived_mindie(s, slot, t, delivered):
     """See `sim.engine.hand_over`; the client has what P sampled."""
-    s.tell_s[slot] = t
+    s.told[slot] = t
     tell_at(s, t)
 
 
@@ -42,12 +43,7 @@ def give_blocks_back(s, slot):
 
 def drop_remote_mindie(s, slot, t):
     """See `sim.engine.hand_over`: out of ``transferringMap``, its blocks are free. What MindIE does is not published."""
-    n = 0
-    for i in range(s.n_pull):
-        if s.pull[i] != slot:
-            s.pull[n] = s.pull[i]
-            n += 1
-    s.n_pull = n
+    s.n_pull = without(s.pull, s.n_pull, slot)
     record_end(s, slot, t, FAILED)
     give_blocks_back(s, slot)
     free_slot(s, slot)
@@ -58,7 +54,7 @@ def drop_remote_mindie(s, slot, t):
 @inline
 def transfer(s, slot):
     """The request enters ``transferringMap``: it holds its blocks and waits for its keys and values to be moved."""
-    s.tell_s[slot] = INF
+    s.told[slot] = INF
     s.pull[s.n_pull] = slot
     s.n_pull += 1
 
@@ -71,8 +67,8 @@ def settle(s):
     n = 0
     for i in range(s.n_pull):
         slot = s.pull[i]
-        if s.tell_s[slot] > s.now:
-            tell_at(s, s.tell_s[slot])
+        if s.told[slot] > s.now:
+            tell_at(s, s.told[slot])
             s.pull[n] = slot
             n += 1
         elif s.role == ROLE_P:

@@ -114,7 +114,7 @@ class MindieState(EngineState):
     n_swap: i8
     pull: i4s  # roles P and D: requests whose keys and values are to be moved
     n_pull: i8
-    tell_s: f8s  # [slot] when they will have been, inf: not known yet
+    told: f8s  # [slot] when they will have been, inf: not known yet
     remote_more: b1  # role D: waiting requests may find blocks next turn
     cand: i4s
     cand2: i4s
@@ -278,7 +278,7 @@ def new_mindie(fn, replica, rec, cost, n, accepted):
     s.n_swap = 0
     s.pull = np.empty(64, np.int32)
     s.n_pull = 0
-    s.tell_s = np.full(64, INF)
+    s.told = np.full(64, INF)
     s.remote_more = False
     s.cand = np.empty(128, np.int32)
     s.cand2 = np.empty(128, np.int32)
@@ -356,10 +356,10 @@ def grow_mindie(s, n):
     for i in range(s.n_pull):
         pull[i] = s.pull[i]
     s.pull = pull
-    tell_s = np.full(n, INF)
-    for i in range(s.tell_s.size):
-        tell_s[i] = s.tell_s[i]
-    s.tell_s = tell_s
+    told = np.full(n, INF)
+    for i in range(s.told.size):
+        told[i] = s.told[i]
+    s.told = told
     s.cand = np.empty(2 * n, np.int32)
     s.cand2 = np.empty(2 * n, np.int32)
     s.left = np.empty(2 * n, np.int32)

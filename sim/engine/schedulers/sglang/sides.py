@@ -13,6 +13,7 @@ from typing import Final
 
 from sim.engine.hand_over import tell_at
 from sim.engine.outline import outlined
+from sim.engine.rows import without_pair
 from sim.engine.schedulers.sglang.memory import release
 from sim.engine.schedulers.sglang.state import CLIP_MAX_NEW, SglangState, ceil_page, total_len
 from sim.engine.state import INF, free_slot, note_allocated, record_end
@@ -183,13 +184,7 @@ def kv_arrived(s, slot, t, delivered):
 
 def drop_remote(s, slot, t):
     """The prefill side has refused it."""
-    m = 0
-    for i in range(s.n_transfer):
-        if s.t_slot[i] != slot:
-            s.t_slot[m] = s.t_slot[i]
-            s.t_time[m] = s.t_time[i]
-            m += 1
-    s.n_transfer = m
+    s.n_transfer = without_pair(s.t_slot, s.t_time, s.n_transfer, slot)
     release(s, slot, 0)
     record_end(s, slot, t, FAILED)
     free_slot(s, slot)

@@ -6,6 +6,7 @@ Clients are taken to stream: the tokenizer manager aborts when the response ends
 *Source*: SGLang 0.5.23 ``managers/tokenizer_manager.py``, ``managers/scheduler.py``.
 """
 
+from sim.engine.rows import without
 from sim.engine.schedulers.sglang.pool_state import free_slots
 from sim.engine.schedulers.sglang.result import hold_slot
 from sim.engine.schedulers.sglang.state import STATES, SglangState
@@ -16,14 +17,8 @@ from sim.ledger import FAILED
 
 
 def _withdraw(s, slot):
-    found = False
-    n = 0
-    for j in range(s.n_mail):
-        if s.mail[j] == slot:
-            found = True
-        else:
-            s.mail[n] = s.mail[j]
-            n += 1
+    n = without(s.mail, s.n_mail, slot)
+    found = n < s.n_mail
     s.n_mail = n
     n = s.w_lo
     for j in range(s.w_lo, s.w_hi):

@@ -6,6 +6,7 @@ Moved-in blocks carry no hash: what a request brings along is not found by other
 
 from sim.engine.inside import hold, join, leave, list_running, look, resident_tokens, unhold  # noqa: F401
 from sim.engine.kv.blocks import give_back_blocks, take_blocks
+from sim.engine.rows import without
 from sim.engine.schedulers.vllm.seam import release
 from sim.engine.schedulers.vllm.state import (
     CACHED,
@@ -94,12 +95,7 @@ def _unhold(s, blocks):
 
 
 def _leave(s, slot):
-    n = 0
-    for i in range(s.n_run):
-        if s.run[i] != slot:
-            s.run[n] = s.run[i]
-            n += 1
-    s.n_run = n
+    s.n_run = without(s.run, s.n_run, slot)
     release(s, slot)
     s.pure = False
     s.stuck = False

@@ -6,6 +6,7 @@ Workers report a finished pull or send with the output of a step, so both are se
 """
 
 from sim.engine.hand_over import tell_at
+from sim.engine.rows import without_pair
 from sim.engine.schedulers.vllm.queues import queue_remove
 from sim.engine.schedulers.vllm.seam import release
 from sim.engine.schedulers.vllm.state import COMP, DEFERRED, ENDED, HELD, PREFILLING, STATUS
@@ -31,28 +32,14 @@ def kv_arrived_vllm(s, slot, t, delivered):
 
 
 @inline
-def _load_ends(s, slot):
-    """It is not among those that wait for KV any more; False if it was not."""
-    n = 0
-    for i in range(s.in_n):
-        if s.in_slot_x[i] != slot:
-            s.in_slot_x[n] = s.in_slot_x[i]
-            s.in_time[n] = s.in_time[i]
-            n += 1
-    found = n < s.in_n
-    s.in_n = n
-    return found
-
-
-@inline
-def _looks_again(s, t):
+def decides_anew(s):
+    """What the last decision has found holds no longer: a request has gone, or has changed its course."""
     s.pure = False
     s.stuck = False
     s.empties = 0
     s.g_running = s.n_run
     s.g_waiting = s.wq.len + s.kvq.len
     s.g_kv_used = float(s.kv.total - s.kv.free)
-    tell_at(s, t)
 
 
 @inline
@@ -68,7 +55,7 @@ def leave_queues(s, slot):
 def drop_remote_vllm(s, slot, t):
     """``kv_load_failure_policy`` fail: the request ends with an error. (One whose client has gone has its row already.)"""
     x = s.r_x
-    _load_ends(s, slot)
+    s.in_n = without_pair(s.in_slot_x, s.in_time, s.in_n, slot)
     release(s, slot)
     if x[slot, STATUS] != ENDED:
         x[slot, STATUS] = ENDED
@@ -77,7 +64,8 @@ def drop_remote_vllm(s, slot, t):
         leave_queues(s, slot)
     x[slot, HELD] = 0
     free_slot(s, slot)
-    _looks_again(s, t)
+    decides_anew(s)
+    tell_at(s, t)
 
 
 def compute_here_vllm(s, slot, t):
@@ -89,4 +77,5 @@ def compute_here_vllm(s, slot, t):
     s.r_x[slot, COMP] = 0
     s.r_x[slot, PREFILLING] = 0
     s.key_slot = -1
-    _looks_again(s, t)
+    decides_anew(s)
+    tell_at(s, t)

@@ -7,8 +7,9 @@ Blocks into which KV is being loaded are free when it has come (``finish_request
 *Source*: vLLM 00fc8809 ``entrypoints/utils.py`` (the handler is cancelled when the client disconnects).
 """
 
+from sim.engine.rows import without
 from sim.engine.schedulers.vllm.seam import release
-from sim.engine.schedulers.vllm.sides import leave_queues
+from sim.engine.schedulers.vllm.sides import decides_anew, leave_queues
 from sim.engine.schedulers.vllm.state import ENDED, HELD, INFL, RECEIVED, REMOTE, RUNNING, STATUS, VllmState
 from sim.engine.state import free_slot, record_end
 from sim.engine.withdraw import LEFT, withdraw  # noqa: F401 - declares it
@@ -29,22 +30,12 @@ def withdraw_vllm(s, slot):
     else:
         release(s, slot)
     if running:
-        n = 0
-        for j in range(s.n_run):
-            if s.run[j] != slot:
-                s.run[n] = s.run[j]
-                n += 1
-        s.n_run = n
+        s.n_run = without(s.run, s.n_run, slot)
     else:
         leave_queues(s, slot)
     if x[slot, INFL] == 0 and x[slot, HELD] == 0:
         free_slot(s, slot)
-    s.pure = False
-    s.stuck = False
-    s.empties = 0
-    s.g_running = s.n_run
-    s.g_waiting = s.wq.len + s.kvq.len
-    s.g_kv_used = float(s.kv.total - s.kv.free)
+    decides_anew(s)
     return LEFT
 
 
