@@ -153,3 +153,17 @@ def test_a_process_that_dies_takes_all_it_had_with_it(name: str) -> None:
     mine = mine[np.argsort(rows["id"][mine])]
     for column in alone:
         np.testing.assert_allclose(alone[column][order], rows[column][mine], atol=1e-9, err_msg=column)
+
+
+def test_whoever_leaves_from_among_those_who_wait_leaves_them_as_they_were() -> None:
+    """In V0, whose queue had the last one twice then."""
+    p, block = (
+        pool("vllm 0.6", np.random.default_rng(1)),
+        RequestBlock.of(np.zeros(40), np.full(40, 500), np.full(40, 20)).validate(),
+    )
+    rows, codes, group = play(p, block, [(0.01, 22), (0.01, 23), (0.01, 24)], True)
+
+    assert codes == [LEFT] * 3
+    assert rows["id"].tolist() == list(range(40))
+    assert (rows["status"] != 0).nonzero()[0].tolist() == [22, 23, 24]
+    assert not group.gauges()[:3].any()

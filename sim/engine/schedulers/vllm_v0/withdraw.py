@@ -5,6 +5,7 @@ A prompt that is computed in chunks ends with its last chunk here, upstream with
 """
 
 from sim.engine.queue import queue_drop
+from sim.engine.rows import without
 from sim.engine.schedulers.vllm_v0.state import BLOCKS, ENDED, LEN, RUNNING, STATUS, STOP, SWAPPED, V0State
 from sim.engine.state import free_slot, record_end
 from sim.engine.withdraw import LEFT, STAYS, withdraw  # noqa: F401 - declares it
@@ -20,21 +21,9 @@ def _withdraw(s, slot):
         s.least = 1
         return STAYS
     if status == SWAPPED:
-        n = 0
-        for j in range(s.n_swapped):
-            if s.swapped[j] != slot:
-                s.swapped[n] = s.swapped[j]
-                n += 1
-        s.n_swapped = n
+        s.n_swapped = without(s.swapped, s.n_swapped, slot)
         s.host_free += x[slot, BLOCKS]
     else:
-        size = s.w_slot.size
-        n = 0
-        for j in range(s.w_len):
-            other = s.w_slot[(s.w_head + j) % size]
-            if other != slot:
-                s.w_slot[(s.w_head + n) % size] = other
-                n += 1
         queue_drop(s, slot)
     record_end(s, slot, s.now, FAILED)
     free_slot(s, slot)
