@@ -88,7 +88,6 @@ class EngineState(SlotColumns):
     horizon: (
         f8  # when something told from outside takes effect: an idle scheduler decides then, strokes of equal steps end before
     )
-    sleep: f8  # seconds after a decision without work, where an engine looks again and again; 0: it does not
     multi_step: b1  # advance unchanged decode steps in one stroke
     more: b1  # set by plan(): with a free place in the pipeline, plan again at once
     stall: f8  # seconds by which the batch just planned is longer, for KV that it loads or saves (`sim.engine.tiers`)
@@ -148,9 +147,10 @@ class EngineState(SlotColumns):
     ad_last: i8s  # batch that used it last
     ad_host_id: i4s  # in host memory
     ad_host_last: i8s
-    # -- event log for replays (off in normal runs): rows of (kind, a, b), the scheduler's own kinds
-    tok_told: i4s  # [slot] tokens of a request that are written down already, and whose (`token_times`)
+    # -- tokens written down one by one (off in normal runs), see `token_times`
+    tok_told: i4s  # [slot] how many of a request are written down already, and whose
     tok_of: i8s
+    # -- event log for replays (off in normal runs): rows of (kind, a, b), the scheduler's own kinds
     log_on: b1
     log_n: i8
     log: i8ss
@@ -166,7 +166,6 @@ def init_engine(s, replica, rec, cost, depth, rows, stages, slots):
     s.at_plan = False
     s.wake = INF
     s.horizon = INF
-    s.sleep = 0.0
     s.multi_step = True
     s.more = False
     s.stall = 0.0

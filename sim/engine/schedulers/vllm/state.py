@@ -75,6 +75,7 @@ class VllmFields(EngineState):
     role: i8  # of its KV connector: 0 none, PREFILL_SIDE, DECODE_SIDE, TIERED (`tiered/`)
     xfer_base: f8  # a transfer of n tokens lasts xfer_base + xfer_token · n
     xfer_token: f8
+    sleep: f8  # after a decision without work while requests remain (KV connector)
     defer_free: b1
     balance: b1  # vllm-ascend: no rank admits while another's batch is full
     throttle: i8  # data-parallel ranks: 1 or 0, whether the step counter defers prompts; -1: by the engine's own steps
