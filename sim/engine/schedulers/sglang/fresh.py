@@ -4,7 +4,7 @@
 import numpy as np
 
 from sim.engine.kv.radix import new_radix
-from sim.engine.schedulers.sglang.state import LAST, PLAIN, SAVED
+from sim.engine.schedulers.sglang.state import LAST, PLAIN, SAVED, fill_own, widen_own
 from sim.engine.state import grown, init_engine
 from sim.jit import inline, kernel
 
@@ -91,29 +91,6 @@ def _prefill(s, rows):
     s.d_touched = np.zeros(256, np.int32)
 
 
-@inline
-def _columns(s, n):
-    """The scheduler's own columns of requests."""
-    s.r_max_new = np.zeros(n, np.int32)
-    s.r_pre = np.zeros(n, np.int32)
-    s.r_end = np.zeros(n, np.int32)
-    s.r_fill = np.zeros(n, np.int32)
-    s.r_own = np.zeros(n, np.int32)
-    s.r_ins = np.zeros(n, np.int32)
-    s.r_com = np.zeros(n, np.int32)
-    s.r_alloc = np.zeros(n, np.int32)
-    s.r_node = np.zeros(n, np.int32)
-    s.r_lock = np.zeros(n, np.int32)
-    s.r_hit = np.zeros(n, np.int32)
-    s.r_middle = np.zeros(n, np.int32)
-    s.r_row = np.zeros(n, np.int32)
-    s.r_ended = np.zeros(n, np.int32)
-    s.r_retracted = np.zeros(n, np.int32)
-    s.r_stamp = np.zeros(n, np.int64)
-    s.r_processed = np.zeros(n, np.int64)
-    s.r_batch = np.zeros(n, np.int64)
-
-
 @kernel
 def init_sglang(
     s, fn, tree_fn, queue_fn, replica, rec, cost, kv_tokens, page, max_running, depth, policy, eviction, off, mt, stages, slots
@@ -150,30 +127,13 @@ def init_sglang(
     s.mt = mt
     s.mt_i = 624
     s.g_kv_total = float(kv_tokens)
-    _columns(s, 64)
+    fill_own(s, 64)
 
 
 @kernel
 def grow_sglang(s, n):
     """Grow everything whose size follows the number of slots."""
-    s.r_max_new = grown(s.r_max_new, n)
-    s.r_pre = grown(s.r_pre, n)
-    s.r_end = grown(s.r_end, n)
-    s.r_fill = grown(s.r_fill, n)
-    s.r_own = grown(s.r_own, n)
-    s.r_ins = grown(s.r_ins, n)
-    s.r_com = grown(s.r_com, n)
-    s.r_alloc = grown(s.r_alloc, n)
-    s.r_node = grown(s.r_node, n)
-    s.r_lock = grown(s.r_lock, n)
-    s.r_hit = grown(s.r_hit, n)
-    s.r_middle = grown(s.r_middle, n)
-    s.r_row = grown(s.r_row, n)
-    s.r_ended = grown(s.r_ended, n)
-    s.r_retracted = grown(s.r_retracted, n)
-    s.r_stamp = grown(s.r_stamp, n)
-    s.r_processed = grown(s.r_processed, n)
-    s.r_batch = grown(s.r_batch, n)
+    widen_own(s, n)
     s.mail = grown(s.mail, n)
     s.k_slot = grown(s.k_slot, n)
     s.k_time = grown(s.k_time, n)

@@ -27,6 +27,29 @@ RUNNING, FULL, FOUNDED, LAST, ENDED_ROWS, LEAST = range(6)  # fields of a slot t
 SAVED: Final = 6
 
 
+class OwnColumns:
+    """The scheduler's own columns of requests."""
+
+    r_max_new: i4s
+    r_pre: i4s  # prefix_len: tokens whose KV exists
+    r_end: i4s  # extend_end
+    r_fill: i4s  # length of the ids known at the last refresh
+    r_own: i4s  # cache_protected_len: tokens the tree owns
+    r_ins: i4s  # inserted_len: for hit counts
+    r_com: i4s  # kv_committed_len
+    r_alloc: i4s  # allocated beyond r_com by speculation (else what the last extend allocated)
+    r_node: i4s  # node of the last match
+    r_lock: i4s  # node this request holds, −1: none
+    r_hit: i4s  # matched prefix, less than the length
+    r_middle: i4s  # inflight_middle_chunks
+    r_stamp: i8s
+    r_processed: i8s  # processed_tokens_counter at entry to the queue
+    r_batch: i8s  # number of the last batch it is in
+    r_row: i4s  # holds a row of req_to_token
+    r_ended: i4s
+    r_retracted: i4s
+
+
 class SecondColumns:
     """What requests hold of a pool beside that of full KV; empty without one."""
 
@@ -39,11 +62,12 @@ class SecondColumns:
     r_before: i4s
 
 
+fill_own, widen_own = columns_of(OwnColumns)
 fill_second, widen_second = columns_of(SecondColumns)
 
 
 @struct(viewed=True)
-class SglangState(EngineState, SecondColumns):
+class SglangState(EngineState, OwnColumns, SecondColumns):
     """Waiting queue, running batch, the one chunked request, the radix tree and the settings that decisions look at."""
 
     fn: i8s  # addresses of the outlined functions
@@ -183,25 +207,6 @@ class SglangState(EngineState, SecondColumns):
     track_every: i8  # lengths at which a decoding request tracks its state, 0: never
     few_slots: b1  # they limit the running requests
     lazy: b1  # the slot for the next length is taken when it is reached
-    # -- request columns
-    r_max_new: i4s
-    r_pre: i4s  # prefix_len: tokens whose KV exists
-    r_end: i4s  # extend_end
-    r_fill: i4s  # length of the ids known at the last refresh
-    r_own: i4s  # cache_protected_len: tokens the tree owns
-    r_ins: i4s  # inserted_len: for hit counts
-    r_com: i4s  # kv_committed_len
-    r_alloc: i4s  # allocated beyond r_com by speculation (else what the last extend allocated)
-    r_node: i4s  # node of the last match
-    r_lock: i4s  # node this request holds, −1: none
-    r_hit: i4s  # matched prefix, less than the length
-    r_middle: i4s  # inflight_middle_chunks
-    r_stamp: i8s
-    r_processed: i8s  # processed_tokens_counter at entry to the queue
-    r_batch: i8s  # number of the last batch it is in
-    r_row: i4s  # holds a row of req_to_token
-    r_ended: i4s
-    r_retracted: i4s
 
 
 class SglangSettings(NamedTuple):
