@@ -40,10 +40,10 @@ What is in no flag stays as it was: without `HAND_OVER` and `REMOTE_KV` a side d
 
 import numpy as np
 
-from sim.engine.group import EngineGroup
+from sim.engine.group import EngineGroup, state_type
 from sim.engine.loop import outlook
 from sim.engine.state import EngineState, record_gap, record_gauges
-from sim.jit import _METHODS, JIT, generic, inline, kernel
+from sim.jit import _METHODS, generic, inline, kernel
 from sim.ledger import REMOTE_KV, WATCH_FINISH
 
 
@@ -91,24 +91,27 @@ def _kv_arrived(states, keys, k, slot, t, delivered, seen):
     keys[k] = min(keys[k], outlook(s))
 
 
-@kernel
-def _drop_remote(states, keys, k, slot, t):
-    s = states[k]
+@inline
+def _never_comes(s, t):
+    """A request changes its course at ``t``: what was foreseen no longer holds."""
     record_gauges(s, t)
     s.hint = 0
     if s.q_len == 0:  # it may have decided long ago
         s.now = max(s.now, t)
+
+
+@kernel
+def _drop_remote(states, keys, k, slot, t):
+    s = states[k]
+    _never_comes(s, t)
     drop_remote(s, slot, t)
-    keys[k] = min(keys[k], outlook(states[k]))
+    keys[k] = min(keys[k], outlook(s))
 
 
 @kernel
 def _compute_here(states, keys, k, slot, t):
     s = states[k]
-    record_gauges(s, t)
-    s.hint = 0
-    if s.q_len == 0:
-        s.now = max(s.now, t)
+    _never_comes(s, t)
     s.r_watch[slot] = (s.r_watch[slot] & ~REMOTE_KV) | WATCH_FINISH
     compute_here(s, slot, t)
     keys[k] = min(keys[k], outlook(s))
@@ -140,12 +143,7 @@ class Sides:
     @staticmethod
     def playable(group: EngineGroup) -> bool:
         """Whether the group's scheduler has the functions of the sides."""
-        if JIT:
-            import numba
-
-            kind = numba.typeof(group._states).item_type
-        else:
-            kind = type(group._states[0])
+        kind = state_type(group)
         return kind in _METHODS["kv_arrived"] and kind in _METHODS["release_kept"]
 
     def release_kept(self, replica: int, slot: int, t: float) -> None:
