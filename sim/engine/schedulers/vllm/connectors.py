@@ -92,7 +92,7 @@ def shared(description: str, **more: Any) -> Any:
     return Field(None, description=description, json_schema_extra=needs("shared prefixes"), **more)
 
 
-def _changed(given: BaseModel, name: str) -> bool:
+def changed(given: BaseModel, name: str) -> bool:
     """Whether a setting has another value than its default."""
     return bool(getattr(given, name) != type(given).model_fields[name].default)
 
@@ -135,7 +135,7 @@ def check_connector(p: VllmParams, site: Site) -> None:
     if not to_tiers:
         return
     for name in ("transfer_base", "transfer_per_token"):
-        if _changed(c, name):
+        if changed(c, name):
             raise ConfigError(
                 f"engine.kv_transfer_config.{name}", getattr(c, name), "the host's links carry the KV", "leave it out"
             )
@@ -180,10 +180,10 @@ def _check_lmcache(p: VllmParams) -> None:
         name: f.remote_url is not None for name in ("remote_bandwidth", "remote_latency", "max_remote_size")
     }
     for name, there in needs_one.items():
-        if _changed(f, name) and not there:
+        if changed(f, name) and not there:
             medium = "disk (max_local_disk_size)" if name.startswith("disk") else "remote store (remote_url)"
             raise ConfigError(f"{field}.{name}", getattr(f, name), f"there is no {medium}", "leave it out")
-    if p.kv_offloading_size is not None and _changed(f, "max_local_cpu_size"):
+    if p.kv_offloading_size is not None and changed(f, "max_local_cpu_size"):
         raise ConfigError(f"{field}.max_local_cpu_size", f.max_local_cpu_size, "contradicts kv_offloading_size", "one of the two")
     if not f.local_cpu and f.max_local_disk_size == 0 and f.remote_url is None:
         raise ConfigError(f"{field}.local_cpu", False, "leaves no place for KV", "true, or a disk or remote store")

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from sim.engine.adapters import Adapters
 from sim.engine.contract import EngineParams, Site
 from sim.engine.effect import inert, needs
-from sim.engine.schedulers.vllm.connectors import KVTransferConfig, LMCacheConfig, check_connector
+from sim.engine.schedulers.vllm.connectors import KVTransferConfig, LMCacheConfig, changed, check_connector
 from sim.engine.sides import Role
 from sim.errors import ConfigError, NotModelledError
 from sim.model.context import overridden, vllm_length
@@ -358,7 +358,7 @@ def as_side(params: V, role: Role) -> V:
     if given.kv_role != kv_role:
         raise ConfigError("engine.kv_transfer_config.kv_role", given.kv_role, f"contradicts role {role} of the pool", kv_role)
     for name in ("transfer_base", "transfer_per_token"):
-        if getattr(given, name) != KVTransferConfig.model_fields[name].default:  # a saved scenario says the defaults, too
+        if changed(given, name):  # a saved scenario says the defaults, too
             raise ConfigError(
                 f"engine.kv_transfer_config.{name}", getattr(given, name), "the links of the fleet carry the KV", "leave it out"
             )
