@@ -15,7 +15,7 @@ from sim.cost.extras import DraftShare, Extras, extra_constants, pass_seconds
 from sim.cost.formats import Gemm, expert_format, gemm_format, plain_format
 from sim.cost.forms import busiest
 from sim.cost.kernels import Kernels
-from sim.cost.launches import eager, piecewise
+from sim.cost.launches import chunked, eager, piecewise
 from sim.cost.layout import Layout, Wires
 from sim.cost.profile import EngineProfile
 from sim.cost.recurrent import state_time
@@ -295,8 +295,9 @@ class _Builder:
             computed[: largest + 1] = captured[np.searchsorted(captured, wanted[: largest + 1])]
         table = np.column_stack([np.interp(computed, sizes, columns[:, j]) for j in range(5)])
         table[:, FLOOR] = np.where(
-            wanted > largest, eager(self.profile, self.m, prompts), piecewise(self.profile, self.m, self.a, prompts)
+            wanted > largest, eager(self.profile, self.m), piecewise(self.profile, self.m, self.a, prompts)
         )
+        table[:, FLOOR] += chunked(self.profile, self.m) if prompts else 0.0
         table[0] = 0.0
         return np.ascontiguousarray(table)
 

@@ -16,7 +16,7 @@ from sim.cost.collectives import Collectives
 from sim.cost.evidence import Operator
 from sim.cost.formats import Gemm
 from sim.cost.forms import TILE_M, Machine, Times
-from sim.cost.machines import choose, lender, machine_of
+from sim.cost.machines import choose, lent, machine_of
 from sim.cost.residual import Residual, ShapeGrid
 from sim.cost.stack import STACK_ORDER, FittedOperator, load_stack
 from sim.hardware.accelerator import Accelerator, Evidence
@@ -55,6 +55,7 @@ class Kernels(Collectives):
         self.base, self.proxy_reason = chosen.system, chosen.reason
         order = (chosen.stack,) if chosen.stack else (framework, *(s for s in STACK_ORDER if s != framework))
         self._stacks = [s for b in (self.base, *chosen.machine.others) for f in order if (s := load_stack(f"{b}.{f}"))]
+        self._lent = {} if chosen.machine.relative else lent(accelerator, self.base, self.marlin)
         self.used: dict[str, tuple[Evidence, str]] = {}
         self.notes: list[str] = []
         if self.proxy_reason:
@@ -68,14 +69,14 @@ class Kernels(Collectives):
     def find(self, *names: str) -> FittedOperator | None:
         """The first of ``names`` that any stack has, own stack first; what another system lends, before the kernels of a stand-in."""
         for name in names:
-            lent = "" if self.choice.machine.relative else lender(name, self.accelerator, self.base, self.marlin)
-            if lent and (self.proxy_reason or self.marlin):
-                return load_stack(lent)[name]
+            lender = self._lent.get(name)
+            if lender and (self.proxy_reason or self.marlin):
+                return load_stack(lender)[name]
             for stack in self._stacks:
                 if name in stack:
                     return stack[name]
-            if lent:
-                return load_stack(lent)[name]
+            if lender:
+                return load_stack(lender)[name]
         return None
 
     def _own(self, op: FittedOperator) -> bool:

@@ -107,16 +107,17 @@ def _machines(files: tuple[tuple[Path, int, int], ...]) -> Mapping[str, Machine]
     return {f.stem: checked(Machine, read_mapping(f, "what was measured"), str(f)) for f, _, _ in files}
 
 
-def lender(operator: str, a: Accelerator, own: str, chosen: bool = False) -> str:
-    """The fitted profile of another system than ``own`` whose kernel an accelerator runs, scaled by datasheet; "": none.
+def lent(a: Accelerator, own: str, chosen: bool = False) -> Mapping[str, str]:
+    """Operators whose kernels an accelerator runs that were measured on another system than ``own``, and the fitted profile that has each.
 
     ``chosen``: by a setting or release of the engine, whatever the generation.
     """
+    found: dict[str, str] = {}
     for system, m in machines().items():
         for loan in m.lends:
-            if system != own and operator in loan.operators and (chosen or a.generation in loan.generations):
-                return f"{system}.{loan.framework}"
-    return ""
+            if system != own and (chosen or a.generation in loan.generations):
+                found = dict.fromkeys(loan.operators, f"{system}.{loan.framework}") | found
+    return found
 
 
 def machine_of(system: str) -> Machine:

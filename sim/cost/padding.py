@@ -11,6 +11,7 @@ from __future__ import annotations
 from math import ceil
 
 from sim.cost.memory import Deployment, Line
+from sim.model.quant import EXPERT
 
 _MARLIN, _AMD, _TRITON = (256, 128), (256, 256), (256, 1)
 _TRITON_ON_HOPPER = (0, 12)
@@ -36,12 +37,9 @@ def expert_padding(d: Deployment, version: tuple[int, int]) -> tuple[Line, ...]:
     hidden, inner = model.hidden, model.moe_intermediate / (max(d.tp * d.dp, d.ep) // d.ep)
     wide, inside = ceil(hidden / widths[0]) * widths[0], ceil(inner / widths[1]) * widths[1]
     layers = max(sum(model.experts_in[first:last]) for first, last in model.stages(d.pp))
-    more = layers * model.n_experts / d.ep * 3 * (wide * inside - hidden * inner) * _BYTES
+    more = layers * model.n_experts / d.ep * 3 * (wide * inside - hidden * inner) * model.format.bytes_of(EXPERT)
     return (
         (Line("expert padding", more, "fitted", f"experts of {wide} × {inside} for the kernels, in vLLM logs"),)
         if more > 0
         else ()
     )
-
-
-_BYTES = (4 + 8 / 32) / 8  # 4 bits and an 8-bit exponent for each 32
