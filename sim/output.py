@@ -19,6 +19,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Final
 
+from sim.document import loads
 from sim.errors import ConfigError
 
 _STAGE: Final = ".servesim-new-"
@@ -215,7 +216,7 @@ def _finish(at: Path) -> None:
 def _marks(folder: Path) -> Mapping[str, str]:
     """File → its mark when it was written, of the result that a folder holds."""
     try:
-        files = json.loads((folder / _LIST).read_text(encoding="utf-8"))["files"]
+        files = loads((folder / _LIST).read_text(encoding="utf-8"))["files"]
         return {str(k): str(v) for k, v in files.items() if k == Path(k).name}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return dict.fromkeys(_WITHOUT_LIST, "") if summary_format(folder) else {}
@@ -252,9 +253,9 @@ def summary_format(folder: Path) -> str | None:
         file = folder / _LAST
         if not file.is_file() or file.stat().st_size > _LARGEST:  # a pipe would be waited for
             return None
-        found = str(json.loads(file.read_text(encoding="utf-8"))["format"])
+        found = str(loads(file.read_text(encoding="utf-8"))["format"])
         return found if found.startswith("servesim-") else None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 

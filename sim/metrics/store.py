@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from sim import output
+from sim.document import loads
 from sim.errors import DataError, LawViolation
 from sim.ledger import Values as Array
 from sim.metrics.histogram import ITL_BINS, edges
@@ -148,7 +149,7 @@ def load(folder: Path) -> Result:
         for name in ("requests.parquet", "timeseries.parquet", "itl_histogram.csv", "scenario.yaml", _TIMES):
             if name != _TIMES or (folder / _TIMES).exists():
                 _regular(folder / name)
-        summary = Summary.from_dict(json.loads((folder / "summary.json").read_text(encoding="utf-8")))
+        summary = Summary.from_dict(loads((folder / "summary.json").read_text(encoding="utf-8")))
         columns, series = _requests(folder / "requests.parquet"), _arrays(pq.read_table(folder / "timeseries.parquet"))
         hist = np.zeros(ITL_BINS)
         rows = _arrays(pyarrow.csv.read_csv(folder / "itl_histogram.csv"))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sim.document import loads
 from sim.errors import ConfigError, DataError, UnknownNameError
 from sim.model.hf import spec_from_config
 from sim.model.spec import ModelSpec
@@ -103,8 +103,8 @@ def _read(file: Path) -> dict[str, Any]:
         raise DataError(str(file), "no such file", "give a built-in model name or the path of a config.json")
     text = read_text(file, "the config.json of a model")
     try:
-        raw = json.loads(text)
-    except (ValueError, RecursionError) as problem:
+        raw = loads(text)
+    except ValueError as problem:
         raise DataError(str(file), f"is no readable JSON: {problem}") from None
     if not isinstance(raw, dict):
         raise DataError(str(file), "must hold one JSON object, the config.json of a model")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sim import output
+from sim.document import loads
 from sim.errors import ConfigError, DataError
 from sim.study.table import FILE as TABLE
 
@@ -31,7 +32,7 @@ class Store:
         self.folder = Path(os.path.realpath(folder.expanduser())) if folder else None  # a link stays one
         self.known: dict[str, dict[str, Any]] = {}
         self.stale = 0
-        self._head = json.loads(json.dumps({"format": FORMAT, "definition": definition, "code": code}, default=str))
+        self._head = loads(json.dumps({"format": FORMAT, "definition": definition, "code": code}, default=str))
         self._to: Any = None
         self._ended = False
         if self.folder is not None:
@@ -89,7 +90,7 @@ class Store:
 
     def add(self, key: str, data: Mapping[str, Any] | None, error: str, *, keep: bool = True) -> dict[str, Any]:
         """A finished trial; returned as it will be read back. ``keep``: False for an error that another try may not meet."""
-        line: dict[str, Any] = json.loads(_line({"key": key, "data": data, "error": error}))
+        line: dict[str, Any] = loads(_line({"key": key, "data": data, "error": error}))
         self.known[key] = line
         if self._to is not None and keep:
             self._to.write(_line(line))
@@ -133,7 +134,7 @@ def _lines(file: Path) -> list[dict[str, Any]]:
     found = []
     for number, text in enumerate(whole.splitlines(), 1):
         try:
-            line = json.loads(text)
+            line = loads(text)
             if not isinstance(line, dict):
                 raise ValueError("is no mapping")
         except ValueError as error:

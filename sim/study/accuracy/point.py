@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from sim.document import loads
 from sim.errors import DataError
 from sim.workload.textfile import LARGEST, read_all
 
@@ -78,7 +78,7 @@ def read_folder(folder: Path) -> Iterator[Point]:
     for number, line in enumerate(lines, 1):
         if line.strip():
             try:
-                raw = json.loads(line)
+                raw = loads(line)
                 yield replace(parse(raw, folder), **told)
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
@@ -88,13 +88,13 @@ def read_folder(folder: Path) -> Iterator[Point]:
 def _told(file: Path) -> dict[str, Any]:
     """What is told of the run: whether times were taken inside the engine, whether clients called the chat endpoint, who launched the server."""
     try:
-        told = json.loads(read_all(file, LARGEST))
+        told = loads(read_all(file, LARGEST))
         return {
             "inside": str(told.get("metrics", {}).get("ttft_s", "")).startswith("engine"),
             "chat": "chat" in str(told.get("load_generator", "")),
             "launcher": _launcher(told.get("source") or {}),
         }
-    except (OSError, ValueError, AttributeError, RecursionError, DataError):
+    except (OSError, ValueError, AttributeError, DataError):
         return {}
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from sim.document import loads
 from sim.errors import DataError, did_you_mean
 from sim.tables import by_name
 from sim.tables import lines as table_lines
@@ -37,8 +38,8 @@ class Document:
         start = text.lstrip()[:1]
         if start in "{[":
             try:
-                return "json", json.loads(text)
-            except (ValueError, RecursionError) as error:
+                return "json", loads(text)
+            except ValueError as error:
                 lines = [(i, line) for i, line in enumerate(text.splitlines(), 1) if line.strip()]
                 if len(lines) < 2 or not isinstance(error, json.JSONDecodeError) or error.msg != "Extra data":
                     raise DataError(str(self.path), f"is no readable JSON: {str(error)[:120]}") from None
@@ -50,15 +51,15 @@ class Document:
 
     def _line(self, number: int, line: str) -> Any:
         try:
-            return json.loads(line)
-        except (ValueError, RecursionError) as error:
+            return loads(line)
+        except ValueError as error:
             raise DataError(str(self.path), f"line {number}: is not JSON ({str(error)[:80]})") from None
 
     def beside(self, name: str) -> Any:
         """What is in a JSON file of the same folder; None where there is none that can be read."""
         try:
-            return json.loads(read_all(self.path.with_name(name), LARGEST))
-        except (DataError, OSError, ValueError, RecursionError):
+            return loads(read_all(self.path.with_name(name), LARGEST))
+        except (DataError, OSError, ValueError):
             return None
 
     @property

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
+from sim.document import loads
 from sim.registry import register
 from sim.study.bench._base import Bench
 from sim.study.bench._document import Document, Keys
@@ -88,8 +88,8 @@ def _usage(outputs: Any) -> tuple[int, int]:
             if '"usage"' not in part:
                 continue
             try:
-                usage = json.loads(part).get("usage")
-            except (ValueError, RecursionError, AttributeError):
+                usage = loads(part).get("usage")
+            except (ValueError, AttributeError):
                 continue
             if isinstance(usage, Mapping) and all(isinstance(usage.get(k), int) and 0 <= usage[k] < 1 << 40 for k in _TOKENS):
                 return usage[_TOKENS[0]], usage[_TOKENS[1]]

@@ -80,10 +80,7 @@ class LlmPerf(Bench):
         name = document.path.name.replace("individual_responses", "summary")
         if name == document.path.name:
             return None
-        try:
-            value = _flat(document.beside(name)).get("num_concurrent_requests")
-        except RecursionError:
-            return None
+        value = _flat(document.beside(name)).get("num_concurrent_requests")
         return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
 
     def _summary(self, document: Document) -> Run:

@@ -9,7 +9,6 @@ one another), and the recording does not say in which: all are tried.
 from __future__ import annotations
 
 import gzip
-import json
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from sim.document import loads
 from sim.errors import DataError
 from sim.study.conformance.base import Case, Difference
 
@@ -36,8 +36,8 @@ def check(path: Path) -> Iterator[Case]:
     """Replay one recording, named by either of its files. Raises `DataError` for a file that is no such recording."""
     base = path.name.removesuffix(".gz").removesuffix(_STEPS).removesuffix(".json")
     try:
-        run = json.loads(_read(path.parent, base + ".json"))
-        steps = [json.loads(line) for line in _read(path.parent, base + _STEPS).splitlines() if line]
+        run = loads(_read(path.parent, base + ".json"))
+        steps = [loads(line) for line in _read(path.parent, base + _STEPS).splitlines() if line]
         yield _Recording(base, run, steps).case()
     except (KeyError, TypeError, ValueError, IndexError, StopIteration) as error:
         raise DataError(str(path), f"not a recording of llama-server: {type(error).__name__} {error}") from error

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import gzip
-import json
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sim.document import loads
 from sim.errors import DataError
 from sim.policy.llumnix import v0_dispatch as dispatch
 from sim.policy.llumnix import v0_load as load
@@ -44,7 +44,7 @@ def check(path: Path) -> Iterator[Case]:
 def _rows(path: Path) -> list[dict[str, Any]]:
     try:
         raw = path.read_bytes()
-        data = json.loads(gzip.decompress(raw) if path.suffix == ".gz" else raw)
+        data = loads(gzip.decompress(raw) if path.suffix == ".gz" else raw)
     except (OSError, ValueError, EOFError) as e:
         raise DataError(str(path), f"not readable as JSON: {e}") from e
     rows = data.get("rows") if isinstance(data, dict) else None

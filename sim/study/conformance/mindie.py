@@ -7,13 +7,13 @@ settings, requests and rounds; gzip or not.
 from __future__ import annotations
 
 import gzip
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from sim.document import loads
 from sim.errors import DataError
 from sim.study.conformance.base import Case, Difference
 
@@ -49,7 +49,7 @@ def check(path: Path) -> Iterator[Case]:
         if ".jsonl" in path.name:
             yield from _lines(path, text)
         else:
-            document = json.loads(text)
+            document = loads(text)
             defaults = DEFAULTS | document.get("defaults_when_not_overridden", {})
             for name, scenario in document["scenarios"].items():
                 settings = defaults | scenario["config_overrides"]
@@ -71,12 +71,12 @@ def _lines(path: Path, text: str) -> Iterator[Case]:
     found = next((p for p in beside if p.is_file()), None)
     if found is None:
         raise DataError(str(path), f"its settings are missing: no {SETTINGS} beside it")
-    document = json.loads(_read(found))
+    document = loads(_read(found))
     defaults = DEFAULTS | document.get("defaults_when_not_overridden", {})
     rows: dict[str, list[Row]] = {}
     for line in text.splitlines():
         if line.strip():
-            row = json.loads(line)
+            row = loads(line)
             rows.setdefault(row["scenario"], []).append(_long(row))
     if not rows:
         raise DataError(str(path), "holds no recording")

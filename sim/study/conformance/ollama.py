@@ -6,11 +6,11 @@ A recording is one JSON object (gzip or not) of groups; each row of a group is o
 from __future__ import annotations
 
 import gzip
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from sim.document import loads
 from sim.errors import DataError
 from sim.study.conformance.base import Case, Difference
 
@@ -23,7 +23,7 @@ def check(path: Path) -> Iterator[Case]:
     """Replay one file of unit rows, a case per group. Raises `DataError` for a file that is none."""
     try:
         data = path.read_bytes()
-        rows = json.loads(gzip.decompress(data) if path.suffix == ".gz" else data)
+        rows = loads(gzip.decompress(data) if path.suffix == ".gz" else data)
         if not isinstance(rows, dict) or not rows.keys() & _GROUPS.keys():
             raise DataError(str(path), "holds no unit rows of Ollama", f"expected groups {', '.join(_GROUPS)}")
         for name in rows:

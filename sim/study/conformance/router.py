@@ -6,12 +6,12 @@ A decision that the real one draws among equals is judged by the set it may draw
 from __future__ import annotations
 
 import gzip
-import json
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sim.document import loads
 from sim.errors import DataError
 from sim.policy.gateways import dynamo
 from sim.policy.gateways import production_stack as stack
@@ -69,7 +69,7 @@ def _same(a: object, b: object) -> bool:
 def _read(path: Path) -> Any:
     try:
         raw = path.read_bytes()
-        return json.loads(gzip.decompress(raw) if path.suffix == ".gz" else raw)
+        return loads(gzip.decompress(raw) if path.suffix == ".gz" else raw)
     except (OSError, ValueError, EOFError) as e:
         raise DataError(str(path), f"not readable as JSON: {e}") from e
 
@@ -91,9 +91,9 @@ def _gateway(data: Any) -> Rows:
     thresholds = data["cache_threshold"], data["balance_abs_threshold"], data["balance_rel_threshold"]
     core = CacheAware(Settings(_version_of(data), *thresholds), order)
     tokens = _version_of(data) != "vllm-router" or "token ids" in data.get("route", "")
-    for text, loads, chosen in data["rows"]:
+    for text, lengths, chosen in data["rows"]:
         prompt = Letters(text if tokens else "")
-        decision = core.decide(prompt, loads)
+        decision = core.decide(prompt, lengths)
         yield chosen, set(decision.allowed)
         core.chosen(chosen, prompt, decision)
 

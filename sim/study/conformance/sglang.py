@@ -9,7 +9,6 @@ end on the device, finished ids, memory after the result. Times in integer micro
 from __future__ import annotations
 
 import gzip
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import numpy as np
 
 from sim.cost.features import DECODE_ROWS, PREFILL_TOKENS
 from sim.cost.step import new_linear_cost
+from sim.document import loads
 from sim.engine.contract import Site
 from sim.engine.loop import COMPLETED, PLANNED, STOPPED, submit, turn
 from sim.engine.schedulers.sglang import Sglang
@@ -122,7 +122,7 @@ def read(path: Path) -> dict[str, Any]:
     """A recording. Raises `DataError`."""
     try:
         with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
-            recording = json.load(file)
+            recording = loads(file.read())
     except (OSError, EOFError, ValueError) as error:
         raise DataError(str(path), f"not a recording ({error})") from error
     missing = [key for key in ("meta", "requests", "trace") if not isinstance(recording, dict) or key not in recording]

@@ -7,13 +7,13 @@ prefix-cache allocator (``block_size, n_blocks, ops, results``), or a JSON list 
 from __future__ import annotations
 
 import gzip
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from sim.document import loads
 from sim.errors import DataError
 from sim.study.conformance.base import Case, Difference
 
@@ -40,8 +40,8 @@ def _rows(path: Path) -> Iterator[Row]:
     try:
         raw = path.read_bytes()
         text = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode()
-        whole = json.loads(text) if text.lstrip().startswith("[") else None
-        rows = whole if whole is not None else [json.loads(line) for line in text.splitlines() if line.strip()]
+        whole = loads(text) if text.lstrip().startswith("[") else None
+        rows = whole if whole is not None else [loads(line) for line in text.splitlines() if line.strip()]
     except (OSError, EOFError, ValueError) as error:
         raise DataError(str(path), f"cannot be read: {error}") from error
     if not rows or not all(isinstance(row, dict) for row in rows):

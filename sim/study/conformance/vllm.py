@@ -11,7 +11,6 @@ engine chosen, finish, stats as published). Compared: every choice of `sim.polic
 from __future__ import annotations
 
 import gzip
-import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy as np
 
 from sim.cost.features import SPARE, TOKENS
 from sim.cost.step import new_linear_cost
+from sim.document import loads
 from sim.engine.contract import Site
 from sim.engine.loop import COMPLETED, PLANNED, STOPPED, submit, turn
 from sim.engine.schedulers.vllm import Vllm
@@ -110,7 +110,7 @@ def read(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Scenario and rows of a recording. Raises `DataError`."""
     try:
         with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
-            lines = [json.loads(line) for line in file if line.strip()]
+            lines = [loads(line) for line in file if line.strip()]
     except (OSError, EOFError, ValueError) as error:
         raise DataError(str(path), f"not a recording ({error})") from error
     scenario = lines[0] if lines and isinstance(lines[0], dict) else {}
@@ -308,7 +308,7 @@ def read_balancer(path: Path) -> list[dict[str, Json]]:
     """Cases of a recording of the load balancer. Raises `DataError`."""
     try:
         with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
-            cases = json.load(file)
+            cases = loads(file.read())
     except (OSError, EOFError, ValueError) as error:
         raise DataError(str(path), f"not a recording ({error})") from error
     keys = {"num_engines", "client_count", "start_index", "events"}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sim import registry
+from sim.document import loads
 from sim.errors import ConfigError, DataError
 from sim.tables import lines as table_lines
 from sim.workload import textfile
@@ -90,8 +90,8 @@ def _lines(path: Path, data: bytes) -> Head:
     lines = [text for text in data.splitlines() if text.strip()][:_ROWS]
     for text in lines:
         try:
-            rows.append(json.loads(text))
-        except (ValueError, RecursionError):
+            rows.append(loads(text))
+        except ValueError:
             break
     if rows and isinstance(rows[0], Mapping):
         keys: dict[str, None] = {}

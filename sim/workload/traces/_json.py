@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sim.brackets import marks
+from sim.document import loads
 from sim.ledger import Values
 from sim.workload.traces import _scan
 from sim.workload.traces._columns import Column
@@ -18,8 +19,6 @@ from sim.workload.traces._source import Source
 
 if TYPE_CHECKING:
     from sim.document import Json
-
-_MOST_BRACKETS = 256
 
 
 @dataclass(frozen=True)
@@ -64,10 +63,10 @@ def _by_arrow(source: Source, fields: Fields) -> Records | None:
     """The fast way for well-formed pieces; None sends the caller to the slow way."""
     import pyarrow as pa
 
-    found = _scan.marks(source.data)
+    found = marks(source.data)
     kinds = [pa.field(name, pa.float64()) for name in (*fields.numbers, *fields.optional)]
     kinds += [pa.field(name, pa.list_(pa.int64())) for name in fields.ids]
-    table = None if found is None else _scan.parsed(source.data, found.deepest, pa.schema(kinds), others=True)
+    table = None if found.broken else _scan.parsed(source.data, found.deepest, pa.schema(kinds), others=True)
     if table is None or any(table.column(name).null_count for name in fields.numbers):
         return None
     ids = {}
@@ -150,24 +149,9 @@ def line_records(source: Source) -> Iterator[tuple[int, dict[str, Json]]]:
     """(row, object) of JSON lines. Raises `DataError` for what is no object."""
     for row, line in enumerate(text for text in source.data.splitlines() if text.strip()):
         try:
-            if line.count(b"[") + line.count(b"{") > _MOST_BRACKETS and deeper(line, _MOST_BRACKETS):
-                raise ValueError("nested too deeply")
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            record = loads(line)
+        except ValueError as error:
             source.fail(f"line {source.line(row)}: is not JSON ({str(error)[:80]})")
         if not isinstance(record, dict):
             source.fail(f"line {source.line(row)}: must be a JSON object")
         yield row, record
-
-
-def deeper(text: bytes, most: int) -> bool:
-    """Whether brackets are nested more deeply than ``most``; brackets in strings count too, which is what the parser's stack needs at most."""
-    depth = 0
-    for byte in text:
-        if byte in (0x5B, 0x7B):
-            depth += 1
-            if depth > most:
-                return True
-        elif byte in (0x5D, 0x7D):
-            depth -= 1
-    return False

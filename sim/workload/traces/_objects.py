@@ -11,6 +11,8 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
+from sim.brackets import deeper
+from sim.document import DEEPEST, loads
 from sim.errors import DataError
 from sim.workload import textfile
 from sim.workload.table import MAX_TOKENS
@@ -70,9 +72,7 @@ class Objects:
             return
         for k, line in enumerate(self.lines.splitlines(), self.first + 1):
             try:
-                value = json.loads(line)
-            except RecursionError:
-                raise DataError(str(self.path), f"item {k}: is not JSON (nested too deeply)") from None
+                value = loads(line)
             except ValueError as error:
                 raise DataError(str(self.path), f"item {k}: is not JSON ({str(error)[:80]})") from None
             yield Item(self.path, f"item {k}", value)
@@ -158,7 +158,7 @@ def _decoded(path: Path, chunks: Iterator[bytes], number: int, array: bool | Non
     space = re.compile(r"[ \t\r\n]*").match
     buffer, at, ended = "", 0, False
     utf8 = _text(path, chunks)
-    more = True
+    more, cut = True, False
     while True:
         at = space(buffer, at).end()  # type: ignore[union-attr]
         if array and at < len(buffer) and buffer[at] in ",]":
@@ -172,11 +172,10 @@ def _decoded(path: Path, chunks: Iterator[bytes], number: int, array: bool | Non
                 raise DataError(str(path), f"item {number + 1}: is longer than {_LONGEST >> 20} MiB")
             try:
                 value, end = decode(buffer, at)
-            except RecursionError:
-                raise DataError(str(path), f"item {number + 1}: is not JSON (nested too deeply)") from None
             except ValueError as error:
                 if not more:
-                    raise DataError(str(path), f"item {number + 1}: is not JSON ({str(error)[:80]})") from None
+                    what = "nested too deeply" if cut and getattr(error, "pos", 0) >= len(buffer) else str(error)[:80]
+                    raise DataError(str(path), f"item {number + 1}: is not JSON ({what})") from None
                 value, end = None, -1
             if end > 0 and (end < len(buffer) or not more):
                 number += 1
@@ -199,6 +198,9 @@ def _decoded(path: Path, chunks: Iterator[bytes], number: int, array: bool | Non
                 grown.append(piece)
                 size -= len(piece)
         buffer = "".join(grown)
+        deep = deeper(buffer, DEEPEST)
+        if deep is not None:  # the decoder comes no further than there
+            buffer, more, cut = buffer[:deep], False, True
     if array and not ended:
         raise DataError(str(path), "is not JSON: its array does not end")
     if not number:

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-_QUOTE, _NEWLINE, _RETURN = ord('"'), ord("\n"), ord("\r")
-_STEP = np.zeros(256, np.int32)
-_STEP[[ord("{"), ord("[")]] = 1
-_STEP[[ord("}"), ord("]")]] = -1
-_MARKS = bytes(int(step != 0 or c in (_QUOTE, _NEWLINE, _RETURN)) for c, step in enumerate(_STEP.tolist()))
+from sim.brackets import NEWLINE, RETURN, STEP, marks
+
 _BLANK = np.zeros(256, bool)
 _BLANK[[ord(c) for c in " \t\r\n"]] = True
 _COMMA = _BLANK.copy()
@@ -25,40 +20,13 @@ _DEEPEST = 64
 """Arrow's parser calls itself for every level."""
 
 
-@dataclass(frozen=True, slots=True)
-class Marks:
-    """Brackets outside strings: where (``at``), what (``char``), and how deep it is after each (``depth``)."""
-
-    at: NDArray[np.int64]
-    char: NDArray[np.uint8]
-    depth: NDArray[np.int64]
-
-    @property
-    def deepest(self) -> int:
-        """How deeply brackets are nested."""
-        return int(self.depth.max(initial=0))
-
-
-def marks(data: bytes) -> Marks | None:
-    """The brackets of text that begins outside strings; None where a line ends within a string, which no JSON has."""
-    plain = data.replace(b"\\\\", b"__").replace(b'\\"', b"__") if b"\\" in data else data
-    at = np.flatnonzero(np.frombuffer(plain.translate(_MARKS), bool))
-    char = np.frombuffer(plain, np.uint8)[at]
-    inside = np.logical_xor.accumulate(char == _QUOTE) if len(char) else np.zeros(0, bool)
-    if (inside & ((char == _NEWLINE) | (char == _RETURN))).any():
-        return None
-    outside = ~inside & (_STEP[char] != 0)
-    at, char = at[outside], char[outside]
-    return Marks(at, char, np.cumsum(_STEP[char], dtype=np.int64))
-
-
 def as_lines(data: bytes, commas: bool) -> tuple[bytes, int, int, int] | None:
     """(text with one object a line, objects, bytes of ``data`` up to the end of the last one, depth) of objects with blanks (and ``commas``) between.
 
     An object that does not end is left out. None: this is something else, which a decoder may name.
     """
     found = marks(data)
-    if found is None:
+    if found.broken:
         return None
     at, char, depth = found.at, found.char, found.depth
     if not len(at):
@@ -67,7 +35,7 @@ def as_lines(data: bytes, commas: bool) -> tuple[bytes, int, int, int] | None:
     if char[0] != ord("{") or depth.min() < 0 or (char[top] != ord("}")).any():
         return None
     last = at[top]
-    first = at[(depth == 1) & (_STEP[char] > 0)][: len(last)]
+    first = at[(depth == 1) & (STEP[char] > 0)][: len(last)]
     if not len(last):
         return b"", 0, 0, 0
     stop = int(last[-1]) + 1
@@ -82,8 +50,8 @@ def as_lines(data: bytes, commas: bool) -> tuple[bytes, int, int, int] | None:
         if not blank[out[place]].all():
             return None
         out[place] = ord(" ")
-    out[(out == _NEWLINE) | (out == _RETURN)] = ord(" ")
-    out[last[:-1] + 1] = _NEWLINE
+    out[(out == NEWLINE) | (out == RETURN)] = ord(" ")
+    out[last[:-1] + 1] = NEWLINE
     return out.tobytes() + b"\n", len(last), stop, found.deepest
 
 

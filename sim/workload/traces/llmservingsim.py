@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import Field
 
+from sim.document import loads
 from sim.registry import register
 from sim.workload import content
 from sim.workload.settings import Params
@@ -108,8 +109,8 @@ class LlmServingSim(Trace):
 def _lengths(path: Path) -> RequestBlock | None:
     """A file of single requests without token ids, by columns; None where some row has more, or the first line is no object."""
     try:
-        first = json.loads(next(Source(path).pieces()).data.lstrip().splitlines()[0])
-    except (ValueError, RecursionError):
+        first = loads(next(Source(path).pieces()).data.lstrip().splitlines()[0])
+    except ValueError:
         return None
     if not isinstance(first, dict) or _MORE & set(first):
         return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from sim.document import loads
 from sim.errors import ConfigError, DataError
 from sim.registry import register
 from sim.streams import stream
@@ -162,8 +162,8 @@ def _float(file: Path, line: int, column: int, text: str) -> float:
 
 def _lengths(file: Path) -> dict[float, Any]:
     try:
-        raw = json.loads(read_all(file, _LARGEST))
-    except (ValueError, RecursionError) as error:
+        raw = loads(read_all(file, _LARGEST))
+    except ValueError as error:
         raise DataError(str(file), f"is no readable JSON: {str(error)[:80]}") from None
     if not isinstance(raw, dict) or not raw:
         raise DataError(str(file), "must be an object of times")

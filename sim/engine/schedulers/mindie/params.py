@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from sim.cost.drafts import DraftMethod, acceptance
+from sim.document import loads
 from sim.engine.contract import EngineParams, Site
 from sim.engine.effect import inert
 from sim.engine.releases import check_release
@@ -136,7 +136,7 @@ class MindieParams(EngineParams):
     @field_validator("plugin_params", mode="before")
     @classmethod
     def _from_text(cls, value: object) -> object:
-        return (json.loads(value) if value.strip() else None) if isinstance(value, str) else value
+        return (loads(value) if value.strip() else None) if isinstance(value, str) else value
 
     @property
     def block_size(self) -> int:
