@@ -95,6 +95,11 @@ def shown(value: object) -> str:
     return text if len(text) <= 300 else f"{text[:200]}… of {len(text):,} characters"
 
 
+def brief(text: str) -> str:
+    """What somebody wrote, inside a sentence: its beginning where it is long."""
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """``did you mean 'x'?`` for the nearest of ``known``, or an empty string when nothing is near."""
     known = list(known)

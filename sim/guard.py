@@ -103,13 +103,8 @@ def watched(function: Any, guard: Guard, what: str) -> Any:
             shown = (args[0], *[shown_at(i, a) for i, a in enumerate(args[1:])])
             if given:
                 given = {k: read_only(v) for k, v in given.items()}
-        began = _enter() if guard.limited else None
         try:
-            try:
-                result = function(*shown, **given)
-            finally:
-                if began is not None:
-                    _leave(began)
+            result = _in_time(functools.partial(function, *shown, **given), guard.limited)
         except (ServesimError, KeyboardInterrupt):
             raise
         except BaseException as error:
@@ -132,6 +127,16 @@ def watched(function: Any, guard: Guard, what: str) -> Any:
 
     call.__name__, call.__doc__, call.__wrapped__ = function.__name__, function.__doc__, function  # type: ignore[attr-defined]
     return call
+
+
+def _in_time(call: Callable[[], R], limited: bool = True) -> R:
+    """What it answers within `LIMIT`."""
+    began = _enter() if limited else None
+    try:
+        return call()
+    finally:
+        if began is not None:
+            _leave(began)
 
 
 def engines(function: Callable[P, R]) -> Callable[P, R]:
@@ -182,13 +187,8 @@ def _about(guard: Guard, args: tuple[Any, ...]) -> str:
 
 def _each(items: Iterator[Any], file: str, line: int, what: str, guard: Guard, args: tuple[Any, ...]) -> Iterator[Any]:
     while True:
-        began = _enter() if guard.limited else None
         try:
-            try:
-                item = next(items)
-            finally:
-                if began is not None:
-                    _leave(began)
+            item = _in_time(functools.partial(next, items), guard.limited)
         except StopIteration:
             return
         except (ServesimError, KeyboardInterrupt):
@@ -208,13 +208,8 @@ def conversation(steps: Generator[A, B, R], asked: Callable[[A], str], end: Call
     step: Callable[[], A] = functools.partial(next, steps)
     thrown: BaseException | None = None
     while True:
-        began = _enter()
         try:
-            try:
-                item = step()
-            finally:
-                if began is not None:
-                    _leave(began)
+            item = _in_time(step)
         except StopIteration as done:
             problem = end(done.value)
             if problem:

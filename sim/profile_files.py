@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, ValidationErro
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from sim.errors import DataError, did_you_mean
+from sim.errors import DataError, brief, did_you_mean
 
 Evidence = Literal["measured", "fitted", "datasheet", "estimated"]
 GRADES: tuple[Evidence, ...] = ("measured", "fitted", "datasheet", "estimated")
@@ -57,7 +57,7 @@ class Graded(Record, Generic[T]):
     @classmethod
     def _grade(cls, given: Any) -> Any:
         if given not in GRADES:
-            raise ValueError(f"evidence {_short(given)} is none of {', '.join(GRADES)}")
+            raise ValueError(f"evidence {brief(repr(given))} is none of {', '.join(GRADES)}")
         return given
 
     @field_validator("source", mode="before")
@@ -123,7 +123,7 @@ def parse_mapping(text: str, source: str, what: str) -> Mapping[str, Any]:
         raise DataError(source, f"must hold one mapping, {what}")
     odd = [k for k in raw if not isinstance(k, str)]
     if odd:
-        raise DataError(source, f"keys must be names, not {_short(odd[0])}")
+        raise DataError(source, f"keys must be names, not {brief(repr(odd[0]))}")
     return raw
 
 
@@ -168,17 +168,12 @@ def _sentence(model: type[BaseModel], error: Any) -> str:
         message = "must be " + message.removeprefix("Input should be ")
     if kind in ("model_type", "dict_type"):
         message = "must be a mapping"
-    got = "" if kind == "value_error" and repr(value) in message else f" (got {_short(value)})"
+    got = "" if kind == "value_error" and repr(value) in message else f" (got {brief(repr(value))})"
     return f"{where}: {message}{got}" if where else f"{message}"
 
 
 def _cut(text: str) -> str:
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 60]}… of {len(text):,} characters"
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "…"
 
 
 def _dotted(loc: Sequence[Any]) -> str:

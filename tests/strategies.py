@@ -45,6 +45,13 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
             yield from places(inner, (*path, i))
 
 
+def value_at(document: Any, path: tuple[Any, ...]) -> Any:
+    """What is at a place of a document."""
+    for key in path:
+        document = document[key]
+    return document
+
+
 @st.composite
 def spoilt(draw: st.DrawFn, documents: list[Any], most: int = 3) -> Any:
     """A copy of one of the documents in which up to ``most`` things are removed, added, exchanged or replaced by `ODD`."""
@@ -54,20 +61,14 @@ def spoilt(draw: st.DrawFn, documents: list[Any], most: int = 3) -> Any:
         if not there:
             break
         path = draw(st.sampled_from(there))
-        inside = document
-        for key in path[:-1]:
-            inside = inside[key]
+        inside = value_at(document, path[:-1])
         how = draw(st.sampled_from(("odd", "odd", "odd", "gone", "added", "moved")))
         if how == "gone":
             del inside[path[-1]]
         elif how == "added" and isinstance(inside, dict):
             inside[draw(st.text(max_size=6))] = copy.deepcopy(draw(ODD))
         elif how == "moved":
-            other = draw(st.sampled_from(there))
-            value = document
-            for key in other:
-                value = value[key]
-            inside[path[-1]] = copy.deepcopy(value)
+            inside[path[-1]] = copy.deepcopy(value_at(document, draw(st.sampled_from(there))))
         else:
             inside[path[-1]] = copy.deepcopy(draw(ODD))
     return document

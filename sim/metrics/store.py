@@ -146,9 +146,9 @@ def load(folder: Path) -> Result:
     import pyarrow.parquet as pq
 
     try:
-        for name in ("requests.parquet", "timeseries.parquet", "itl_histogram.csv", "scenario.yaml", _TIMES):
-            if name != _TIMES or (folder / _TIMES).exists():
-                _regular(folder / name)
+        timed = (folder / _TIMES).exists()
+        for name in ("requests.parquet", "timeseries.parquet", "itl_histogram.csv", "scenario.yaml", *[_TIMES] * timed):
+            _regular(folder / name)
         summary = Summary.from_dict(loads((folder / "summary.json").read_text(encoding="utf-8")))
         columns, series = _requests(folder / "requests.parquet"), _arrays(pq.read_table(folder / "timeseries.parquet"))
         hist = np.zeros(ITL_BINS)
@@ -157,7 +157,7 @@ def load(folder: Path) -> Result:
             hist[np.searchsorted(edges() * (1 - 1e-9), rows["from_s"], side="right") - 1] = rows["gaps"]
         scenario = (folder / "scenario.yaml").read_text(encoding="utf-8")
         times = None
-        if (folder / _TIMES).exists():
+        if timed:
             found = _arrays(pq.read_table(folder / _TIMES))
             times = TokenTimes(found["row"], found["at_s"])
         check_result(columns, summary.as_dict())

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from sim.ledger import FINISHED
+from sim.ledger import Values as Array
 
-Array = npt.NDArray[Any]
 _CLOSE = 1e-9
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sim.errors import brief
 from sim.policy.requests import Requests
 
 if TYPE_CHECKING:
@@ -95,5 +96,4 @@ def numbers(policy: object, answer: object) -> str:
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
-    return (text if len(text) <= 60 else text[:57] + "…") + ("" if value is None else f" ({type(value).__name__})")
+    return brief(repr(value)) + ("" if value is None else f" ({type(value).__name__})")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sim import guard, plugins
-from sim.errors import PluginError
+from sim.errors import PluginError, brief
 from sim.study.base import Answer, Interrupted, Outcome, Steps, Study, Trial
 from sim.study.executors import Executor, executor
 from sim.study.keys import code_version, trial_key
@@ -154,7 +154,7 @@ def _steps_of(study: Study) -> Steps:
     found: object = steps
     if not inspect.isgenerator(found):
         code = inspect.unwrap(type(study).run).__code__
-        problem = f"answered {repr(steps)[:80]}; allowed: a generator that yields lists of trials and returns an answer"
+        problem = f"answered {brief(repr(steps))}; allowed: a generator that yields lists of trials and returns an answer"
         raise PluginError(code.co_filename, code.co_firstlineno, what, problem)
     return guard.conversation(steps, _wrong_batch, _wrong_answer, what)
 
@@ -162,13 +162,13 @@ def _steps_of(study: Study) -> Steps:
 def _wrong_batch(batch: object) -> str:
     if isinstance(batch, list | tuple) and all(isinstance(t, Trial) for t in batch):
         return ""
-    return f"yielded {repr(batch)[:80]}; allowed: a list of trials (sim.study.base.Trial)"
+    return f"yielded {brief(repr(batch))}; allowed: a list of trials (sim.study.base.Trial)"
 
 
 def _wrong_answer(answer: object) -> str:
     lacks = [n for n in ("sentence", "as_dict") if not callable(getattr(answer, n, None))]
     lacks += [] if hasattr(answer, "verdict") else ["verdict"]
-    return f"returned {repr(answer)[:80]}, which has no {' and no '.join(lacks)} (sim.study.base.Answer)" if lacks else ""
+    return f"returned {brief(repr(answer))}, which has no {' and no '.join(lacks)} (sim.study.base.Answer)" if lacks else ""
 
 
 def api(cls: type[Study]) -> Callable[..., Any]:

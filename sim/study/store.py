@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from sim import output
 from sim.document import loads
-from sim.errors import ConfigError, DataError
+from sim.errors import ConfigError, DataError, brief
 from sim.study.table import FILE as TABLE
 
 FORMAT: Final = "servesim-study/1"
@@ -178,5 +178,4 @@ def differences(before: Any, now: Any, where: str = "") -> list[str]:
 
 
 def _short(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else text[:57] + "…"
+    return brief(json.dumps(value, ensure_ascii=False))

@@ -7,7 +7,7 @@ from typing import TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.errors import DataError
+from sim.errors import DataError, brief
 from sim.workload.table import MAX_TOKENS, RequestBlock
 
 
@@ -60,5 +60,4 @@ def _numbers(answer: object) -> TypeGuard[NDArray[np.float64]]:
 
 
 def _shown(answer: object) -> str:
-    text = repr(answer)
-    return f"{text if len(text) <= 80 else text[:77] + '…'} ({type(answer).__name__})" if answer is not None else "None"
+    return brief(repr(answer)) + ("" if answer is None else f" ({type(answer).__name__})")

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import yaml
 from hypothesis import strategies as st
 
-from tests.strategies import places
+from tests.strategies import places, value_at
 
 # ---- what people mean otherwise: other types, other units, other letters
 
@@ -42,9 +42,7 @@ def meant(draw: st.DrawFn, documents: list[Any]) -> Any:
         if not there:
             break
         path = draw(st.sampled_from(there))
-        inside = document
-        for key in path[:-1]:
-            inside = inside[key]
+        inside = value_at(document, path[:-1])
         value = inside[path[-1]]
         match draw(st.integers(0, 10)):
             case 0:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.document import loads
-from sim.errors import DataError, did_you_mean
+from sim.errors import DataError, brief, did_you_mean
 from sim.tables import by_name
 from sim.tables import lines as table_lines
 from sim.workload.textfile import read_all
@@ -105,7 +105,8 @@ class Keys:
     def fail(self, key: str, rule: str, value: object) -> NoReturn:
         """Raise a `DataError` about a key."""
         name = ".".join(x for x in (self.inside, key) if x)
-        raise DataError(str(self.path), f"key {name!r}: {rule} (got {show(value)})" if name else f"{rule} (got {show(value)})")
+        got = f"{rule} (got {brief(repr(value))})"
+        raise DataError(str(self.path), f"key {name!r}: {got}" if name else got)
 
     def __contains__(self, key: str) -> bool:
         return self.value.get(key) is not None
@@ -195,9 +196,3 @@ def numbers(values: Sequence[Any], fail: Any, low: float | None = 0.0, holes: bo
         if low is not None and value < low:
             fail(i, f"must be at least {low:g}", value)
     return np.array([math.nan if v is None else v for v in values], np.float64)
-
-
-def show(value: object) -> str:
-    """A short form of any value for a message."""
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "…"

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import NoReturn
 
-from sim.errors import DataError
+from sim.errors import DataError, brief
 from sim.workload import textfile
 
 _PARQUET = b"PAR1"
@@ -94,5 +94,4 @@ class Source:
 
 
 def _show(value: object) -> str:
-    text = repr(value.item() if hasattr(value, "item") else value)
-    return text if len(text) <= 60 else text[:57] + "…"
+    return brief(repr(value.item() if hasattr(value, "item") else value))
