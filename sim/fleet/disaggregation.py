@@ -382,7 +382,7 @@ class HandOvers(Station):
     def join(self, rows: Columns, requests: int) -> Columns:
         """One row per request: what P and D say of it, and the times between them."""
         flow = self._engines.flow
-        return self._rows.join(rows, requests, self._times if flow is None else flow.stages())
+        return self._rows.join(rows, self._times if flow is None else flow.stages())
 
     def totals(self) -> dict[str, float]:
         """Figures for the summary: ``fleet_kv_…``."""

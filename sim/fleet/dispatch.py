@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sim.fleet.clock import Clock
-from sim.fleet.members import Members
+from sim.fleet.members import Members, anew
 from sim.fleet.request import Request
 from sim.fleet.station import Station
 from sim.policy.router import Router
@@ -56,14 +56,7 @@ class Dispatch(Station):
 
     def renew(self, rng: np.random.Generator) -> None:
         """The router is started anew: it knows nothing."""
-        old = self._router
-        if isinstance(old, Members):
-            old.renew(rng)
-            return
-        self._router = type(old)(old.params, old.replicas, rng)
-        self._router.setup(self._view.facts)
-        if self._router.interval is not None:
-            self._router.poll(self._view)
+        self._router = anew(self._router, rng, self._view)
 
     def start(self) -> None:
         """The router looks at the replicas at its interval."""

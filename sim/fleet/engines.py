@@ -339,6 +339,7 @@ class JoinedEngines(Engines):
         self.settle(replica)
         lost = super().crash(replica, fresh)
         self.joined.renewed(replica, self.groups[self.pool_of[replica]]._states[self.number_of[replica]])
+        self.joined.more_outcomes()  # what was lost is there for `tell`
         return lost
 
     def exits(self, replica: int) -> Any:

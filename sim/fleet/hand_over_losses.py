@@ -10,14 +10,24 @@ is computed to its end. *Assumed*: each side learns of the other's death at once
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
 
 from sim.fleet.attempts import UNREACHABLE
+from sim.fleet.clock import Clock
 from sim.fleet.disaggregation import HandOvers
 from sim.fleet.journey import Journey
+from sim.fleet.kv_links import Wire
 from sim.fleet.request import Request
+from sim.fleet.view import View
 from sim.ledger import ALLOCATED, CHUNK_DONE, ENDED, FAILED, FINISHED
+from sim.policy.router import Router
+
+if TYPE_CHECKING:
+    from sim.fleet.build import Plan
+    from sim.fleet.engines import JoinedEngines
 
 _MANY: Final = 1024  # transfers that are remembered before those that have arrived are forgotten
 
@@ -25,11 +35,19 @@ _MANY: Final = 1024  # transfers that are remembered before those that have arri
 class FragileHandOvers(HandOvers):
     """See above."""
 
-    def __init__(self, *given: Any) -> None:
-        super().__init__(*given)
-        plans = given[3]
+    def __init__(
+        self,
+        clock: Clock,
+        engines: JoinedEngines,
+        views: Sequence[View],
+        plans: Sequence[Plan],
+        routers: Sequence[Router],
+        wire: Wire,
+    ) -> None:
+        super().__init__(clock, engines, views, plans, routers, wire)
         self._recomputes = [p.scheduler.recomputes(p.params) for p in plans]
         self._on_way: dict[int, tuple[Journey, float, int]] = {}  # when its KV arrives, and its slot on P
+        self._forget_at = _MANY
         self.refused_by: Callable[[int], None] = lambda replica: None
         """Told of a replica at which nobody listened."""
         self.lost = self.computed_by_d = 0
@@ -41,7 +59,7 @@ class FragileHandOvers(HandOvers):
         """Anything may happen."""
         return False
 
-    def renew(self, rng: Any) -> None:
+    def renew(self, rng: np.random.Generator) -> None:
         """The routers are started anew, knowing nothing."""
         self._choice.renew(rng)
         for j in self._there.values():
@@ -79,7 +97,7 @@ class FragileHandOvers(HandOvers):
                 if j.d_slot >= 0:
                     self._drop(j, t)
                 else:
-                    self._rows.failed_on_p.append(number)
+                    self._rows.left_on_p.append(number)
                 self._give_up(j, t, FAILED)
                 return
             if kind == ALLOCATED and j.lost:
@@ -94,8 +112,9 @@ class FragileHandOvers(HandOvers):
     def _carry(self, j: Journey, t: float, tokens: int) -> float:
         slot = j.p_slot
         there = super()._carry(j, t, tokens)
-        if len(self._on_way) >= _MANY:
+        if len(self._on_way) >= self._forget_at:
             self._on_way = {n: x for n, x in self._on_way.items() if x[1] > t}
+            self._forget_at = max(_MANY, 2 * len(self._on_way))
         self._on_way[j.number] = j, there, slot
         return there
 
@@ -118,8 +137,9 @@ class FragileHandOvers(HandOvers):
                 self._orphaned(j.p, slot, now)
             elif j.p == replica:
                 del self._on_way[number]
-                self._there[number] = j
-                self._sent_on.pop(number, None)
+                if not j.gone:  # else D has its row already, and only its memory
+                    self._there[number] = j
+                    self._sent_on.pop(number, None)
                 self._never_comes(j, now)
 
     def _orphaned(self, p: int, slot: int, now: float) -> None:
@@ -155,15 +175,18 @@ class FragileHandOvers(HandOvers):
         j = self._there.get(number)
         if j is None:
             on_way = self._on_way.get(number)
-            if on_way is not None and on_way[1] > now and self._protocol.first == "decode":
+            travels = on_way is not None and on_way[1] > now
+            if on_way is not None and travels and self._protocol.first == "decode":
                 del self._on_way[number]
                 self._drop(on_way[0], now)
             elif number in self._sent_on:
+                if on_way is not None and travels:
+                    on_way[0].gone = True
                 self._withdraw_at(request.replica, number, now)
             return
         if j in self._stranded:
             self._stranded.remove(j)
-            self._rows.failed_on_p.append(number)
+            self._rows.left_on_p.append(number)
             self._give_up(j, now, FAILED)
             return
         j.gone = True

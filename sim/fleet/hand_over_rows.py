@@ -21,6 +21,8 @@ class HandOverRows:
         """Requests of one token: P has it."""
         self.failed_on_p: list[int] = []
         """Requests that found no decode replica."""
+        self.left_on_p: list[int] = []
+        """Requests whose clients had gone when P had computed them."""
         self.lost: list[int] = []
         """Requests whose KV was on its way, or to come, when the prefill replica died."""
         self.returned = 0
@@ -49,15 +51,13 @@ class HandOverRows:
         found: Array = self._is_decode[replica]
         return found
 
-    def join(self, rows: Columns, n: int, times: Sequence[object]) -> Columns:
-        """One row per request, ids 0…n−1: what P and D say of it, and the times between them (`sim.metrics.hand_over`).
+    def join(self, rows: Columns, times: Sequence[object]) -> Columns:
+        """One row per request that reached a replica: what P and D say of it, and the times between them (`sim.metrics.hand_over`).
 
         ``times``: request, when D had memory, when its KV was there.
         """
-        ids, numbers = rows["id"], np.arange(n)
-        if ids.size and int(ids.max()) >= n:  # attempts of clients have numbers of their own
-            numbers, ids = np.unique(ids, return_inverse=True)
-            n = len(numbers)
+        numbers, ids = np.unique(rows["id"], return_inverse=True)  # attempts of clients have numbers of their own
+        n = len(numbers)
         rows = rows | {"id": ids}
         decode = self._decodes(rows["replica"])
         order = np.lexsort((rows["arrival_s"], ids))
@@ -95,7 +95,7 @@ class HandOverRows:
             out[name] = rows[name][last].copy()
         computed = at_p & (out["status"] == FINISHED)  # on its way from P to D, unless it ended there
         final = np.zeros(n, bool)
-        failed = np.searchsorted(numbers, self.failed_on_p)
+        failed = np.searchsorted(numbers, self.failed_on_p + self.left_on_p)
         final[np.searchsorted(numbers, self.ended_on_p)] = True
         final[failed] = True
         out["status"][failed] = FAILED

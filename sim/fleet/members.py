@@ -69,6 +69,7 @@ class Members(Router):
         self._router = router
         self._seen = Serving(view)
         self._facts: Sequence[ReplicaFacts] = ()
+        self._role = ""
         self.numbers: list[int] = []
         """Those that serve, ascending."""
         self.interval = router.interval
@@ -105,9 +106,7 @@ class Members(Router):
 
     def renew(self, rng: np.random.Generator) -> None:
         """The router is started anew: it knows nothing."""
-        old = self._router
-        self._router = type(old)(old.params, old.replicas, rng)
-        self._router.setup(self._facts)
+        self._router = _fresh(self._router, rng, self._facts, self._role)
         self.appoint(self.numbers)
         self.look_at()
 
@@ -140,6 +139,7 @@ class Members(Router):
 
     def plays(self, role: str) -> None:
         """Passed on."""
+        self._role = role
         self._router.plays(role)
 
     def revert(self) -> None:
@@ -164,3 +164,23 @@ class Members(Router):
         moves = self._router.poll(self._seen)
         self.interval = self._router.interval
         return [replace(m, source=self.numbers[m.source], destination=self.numbers[m.destination]) for m in moves]
+
+
+def anew(router: Router, rng: np.random.Generator, view: View, role: str = "") -> Router:
+    """The router that is started in place of this one, knowing nothing but the ``role`` it plays; who polls has looked at the replicas of ``view``."""
+    if isinstance(router, Members):
+        router.renew(rng)
+        return router
+    fresh = _fresh(router, rng, view.facts, role)
+    if fresh.interval is not None:
+        fresh.poll(view)
+    return fresh
+
+
+def _fresh(old: Router, rng: np.random.Generator, facts: Sequence[ReplicaFacts], role: str) -> Router:
+    router = type(old)(old.params, old.replicas, rng)
+    if role:
+        router.plays(role)
+    router.setup(facts)
+    router.pairs = old.pairs
+    return router

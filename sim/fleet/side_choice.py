@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+
+import numpy as np
 
 from sim.fleet.dispatch import in_service
-from sim.fleet.members import Members
+from sim.fleet.members import anew
 from sim.fleet.view import View
 from sim.policy.router import Router
 from sim.workload.table import RequestBlock
@@ -24,10 +25,11 @@ class SideChoice:
         self._view, self._views, self._members = view, list(views), members
         self.routers = routers
         self.whole = routers[0].whole
-        if self.whole:
-            routers[0].setup(view.facts)
-        for router, role, seen in zip(() if self.whole else routers, ("prefill", "decode"), views, strict=False):
-            router.plays(role)
+        self._seats = [("", view)] if self.whole else list(zip(("prefill", "decode"), self._views, strict=True))
+        """Of each router the role that it plays, and what it sees."""
+        for router, (role, seen) in zip(routers, self._seats, strict=True):
+            if role:
+                router.plays(role)
             router.setup(seen.facts)
         self.pairs = together or routers[0].pairs
         """Whether P and D are chosen together."""
@@ -39,30 +41,13 @@ class SideChoice:
 
     def poll(self) -> None:
         """The routers look at their replicas."""
-        if self.whole:
-            self.routers[0].poll(self._view)
-            return
-        for router, view in zip(self.routers, self._views, strict=True):
-            router.poll(view)
+        for router, (_, seen) in zip(self.routers, self._seats, strict=True):
+            router.poll(seen)
 
-    def renew(self, rng: Any) -> None:
+    def renew(self, rng: np.random.Generator) -> None:
         """The routers are started anew, knowing nothing."""
         self.count = 0
-        fresh: list[Any] = []
-        for old, role, view in zip(self.routers, ("prefill", "decode"), self._views, strict=True):
-            if isinstance(old, Members):
-                old.renew(rng)
-                fresh.append(old)
-                continue
-            router = type(old)(old.params, old.replicas, rng)
-            router.plays(role)
-            router.setup(view.facts)
-            if router.interval is not None:
-                router.poll(view)
-            fresh.append(router)
-        self.routers = fresh
-        for router in fresh:
-            router.pairs = self.pairs
+        self.routers = [anew(router, rng, seen, role) for router, (role, seen) in zip(self.routers, self._seats, strict=True)]
 
     def choose(self, block: RequestBlock, row: int) -> tuple[int, int]:
         """Prefill replica, and the decode replica where both are chosen at arrival; −1: none."""

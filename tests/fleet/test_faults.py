@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import sim
-from sim.errors import ConfigError, NotModelledError
+from sim.errors import ConfigError
 from sim.fleet.attempts import Attempts
 from sim.fleet.clients import OpenClients
 from sim.fleet.clock import Clock
@@ -214,8 +214,9 @@ def test_what_cannot_be_is_told() -> None:
         run("{name: crash, at: 1s, mtbf: 3h}")
     with pytest.raises(ConfigError, match="there are none"):
         run("{name: link, at: 1s}")
-    with pytest.raises(NotModelledError, match="KV on its way"):
-        sim.run(sim.load("pd-vllm", ["faults={name: crash, at: 1s}"]))
+    apart = sim.run(sim.load("pd-vllm", ["faults={name: crash, at: 1s}", "traffic.synthetic.requests=60"])).summary
+    assert apart["faults"]["count"] == 1
+    assert apart["requests"]["finished"] + apart["requests"]["failed"] == 60
     late = run("{name: crash, at: 2h}")
     assert any("after the run had ended" in w for w in late.warnings)
 

@@ -7,7 +7,7 @@ import sim
 from sim.errors import ConfigError, NotModelledError
 from sim.fleet.build import plan
 from sim.fleet.clock import Clock
-from sim.fleet.hosts import Mix
+from sim.fleet.mix import Mix
 from sim.fleet.ollama_host import UNLOAD, Needs, OllamaHost, fits
 from sim.fleet.request import Request
 from sim.study.single import Prepared

@@ -9,6 +9,7 @@ import pytest
 
 import sim
 from sim.fleet.world import World
+from sim.policy.routing.dynamo import Dynamo
 from sim.study.single import Prepared
 from tests.fleet.test_combinations import SCALING, SIDES, check, sides, text_of
 
@@ -161,6 +162,27 @@ def test_the_gateway_is_out_and_the_routers_start_anew(engine: str) -> None:
     s = result.summary
     assert s["faults"]["incidents"][1]["hurt"] > 0
     assert s["requests"]["finished"] + s["requests"]["failed"] == 400
+
+
+@pytest.mark.parametrize("crash", ["", "{name: crash, at: 500ms, for: 100ms}, "])
+def test_routers_that_start_anew_play_their_roles(crash: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those that are shown only the replicas that serve."""
+    told: list[str] = []
+    plays = Dynamo.plays
+    monkeypatch.setattr(Dynamo, "plays", lambda self, role: told.append(role) or plays(self, role))
+    router = "router: {name: dynamo, use_kv_events: false}"
+    result, _ = played(text_of(SIDES["vllm"], router, f"faults: [{crash}{{name: router_restart, at: 1s}}]"))
+    assert told == ["prefill", "decode"] * 2
+    assert result.summary["requests"]["finished"] > 350
+
+
+def test_who_left_while_p_computed_is_none_that_found_no_decode_replica() -> None:
+    """MindIE computes to its end the prompt that it is at."""
+    fast = SLOW.replace("400MB", "4GB")
+    result, _ = played(text_of(MINDIE, fast, "clients: {name: simple, patience: {mean: 60ms}}"))
+    s = result.summary
+    assert s["clients"]["left"] == s["requests"]["failed"] > 200
+    assert s["fleet"]["no_decode"] == 0.0
 
 
 @pytest.mark.parametrize("engine", ["vllm", "sglang"])
