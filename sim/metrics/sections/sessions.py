@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,6 +16,7 @@ from sim.metrics.section import Extra, Section
 from sim.registry import register
 from sim.units import show_seconds
 
+_ROWS: Final = 1_000_000  # of requests that are looked at together
 _NEEDED: Final = ("session", "klass", "status", "arrival_s", "finish_s")
 
 
@@ -53,25 +55,39 @@ class Sessions(Extra):
         """Of traffic that has sessions."""
         if "session" not in facts.columns:
             return None
-        frame = session_table({**{k: facts.columns[k] for k in _NEEDED}, "slo_met": facts.ok}, facts.counted)
         aims = bool(facts.record.slo.targets() or facts.record.class_slo)
-        counts = frame["counted"] > 0
-        whole = frame["whole"]
-        met = frame["met"] & whole
-        n = int(np.count_nonzero(counts))
-        classes: dict[str, float | None] = {}
-        if aims and facts.record.class_names:
-            for k in np.unique(frame["klass"]).tolist():
-                mine = counts & (frame["klass"] == k)
-                classes[facts.record.class_name(k)] = float(met[mine].mean()) if mine.any() else None
+        by_class = aims and bool(facts.record.class_names)
+        columns = {**{k: facts.columns[k] for k in _NEEDED}, "slo_met": facts.ok}
+        counted_sessions: Counter[int] = Counter()
+        met_sessions: Counter[int] = Counter()
+        count = requests = 0
+        classes: set[int] = set()
+        durations, served = [], []
+        for frame in _some_sessions(columns, facts.counted):
+            counts, whole = frame["counted"] > 0, frame["whole"]
+            count += len(counts)
+            requests += int(frame["requests"].sum())
+            durations.append(frame["end_s"][whole] - frame["start_s"][whole])
+            served.append(frame["served_s"][whole])
+            klass = frame["klass"]
+            classes.update(np.unique(klass).tolist())
+            counted_sessions.update(dict(zip(*_how_many(klass[counts]), strict=True)))
+            met_sessions.update(dict(zip(*_how_many(klass[frame["met"] & whole & counts]), strict=True)))
+        n = counted_sessions.total()
+        duration = np.concatenate(durations)
         return cls(
-            count=len(counts),
-            whole=int(np.count_nonzero(whole)),
-            requests_mean=float(frame["requests"].mean()) if len(counts) else None,
-            met=float(np.count_nonzero(met & counts)) / n if aims and n else None,
-            duration_s=_latency(frame["end_s"][whole] - frame["start_s"][whole]),
-            served_s=_latency(frame["served_s"][whole]),
-            classes=classes,
+            count=count,
+            whole=len(duration),
+            requests_mean=requests / count if count else None,
+            met=met_sessions.total() / n if aims and n else None,
+            duration_s=_latency(duration),
+            served_s=_latency(np.concatenate(served)),
+            classes={
+                facts.record.class_name(k): met_sessions[k] / counted_sessions[k] if counted_sessions[k] else None
+                for k in sorted(classes)
+            }
+            if by_class
+            else {},
         )
 
     def sentences(self) -> list[str]:
@@ -82,6 +98,24 @@ class Sessions(Extra):
         if self.met is not None:
             text += f"; in {100 * self.met:.4g}% of them every request met the SLO"
         return [text]
+
+
+def _how_many(values: Array) -> tuple[list[int], list[int]]:
+    """Each value, and how often it is there."""
+    found, count = np.unique(values, return_counts=True)
+    return found.tolist(), count.tolist()
+
+
+def _some_sessions(columns: Mapping[str, Array], counted: Array) -> Iterator[dict[str, Array]]:
+    """`session_table` in parts, so that what is in memory does not grow with all requests."""
+    session = columns["session"]
+    parts = 1 + len(session) // _ROWS
+    if parts == 1:
+        yield session_table(columns, counted)
+        return
+    for part in range(parts):
+        rows = np.flatnonzero((session >= 0) & (session % parts == part))
+        yield session_table({name: column[rows] for name, column in columns.items()}, counted[rows])
 
 
 def session_table(columns: Mapping[str, Array], counted: Array) -> dict[str, Array]:
