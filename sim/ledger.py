@@ -5,7 +5,8 @@ Engines (compiled), the fleet and the metrics read it; it imports nothing of our
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple, TypeAlias
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple, TypeAlias, TypedDict, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,6 +110,33 @@ S_DECODE: Final = 7  # tokens
 S_PREFILL: Final = 8  # tokens
 SERIES: Final = ("running", "waiting", "kv_used", "kv_full", "time_s", "busy_s", "steps", "decode_tokens", "prefill_tokens")
 """Names in the order of the numbers above."""
+
+
+class Series(TypedDict, total=False):
+    """Time series by name, each f8[replica, bin], and seconds per bin; nothing at all where they were not asked for."""
+
+    running: Values
+    waiting: Values
+    kv_used: Values
+    kv_full: Values
+    time_s: Values
+    busy_s: Values
+    steps: Values
+    decode_tokens: Values
+    prefill_tokens: Values
+    width_s: float
+
+
+def by_name(series: Series) -> dict[str, Values]:
+    """The series of a `Series`, in the order of `SERIES`."""
+    columns = cast("dict[str, Values]", series)
+    return {name: columns[name] for name in SERIES}
+
+
+def series_of(columns: Mapping[str, Values], width_s: float) -> Series:
+    """`SERIES` as a `Series`."""
+    return cast("Series", {name: columns[name] for name in SERIES} | {"width_s": width_s})
+
 
 # -- what the time of a step was spent on; `sim.cost.step.step_time` adds seconds into these
 

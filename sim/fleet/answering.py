@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,7 +16,9 @@ from sim.ledger import WATCH_FINISH, Values
 from sim.workload.table import RequestBlock
 
 if TYPE_CHECKING:
+    from sim.fleet.mix import Mix
     from sim.workload.base import Traffic
+    from sim.workload.closed_loop import ClosedLoop
 
 
 class _Pending:
@@ -37,15 +39,15 @@ class AnsweringClients(Clients):
     watches = WATCH_FINISH
 
     def __init__(
-        self, clock: Clock, traffic: Traffic, until: float = inf, mix: Any = None, side: ClientSide | None = None
+        self, clock: Clock, traffic: Traffic, until: float = inf, mix: Mix | None = None, side: ClientSide | None = None
     ) -> None:
         super().__init__(clock, min(until, traffic.until), mix)
         self._blocks, self._side, self._classes = traffic.blocks(), side, bool(traffic.classes)
         self._most = inf if traffic.most is None else traffic.most
-        self._loops: Sequence[Any] = [loop.fresh() for loop in traffic.loops]
+        self._loops: Sequence[ClosedLoop] = [loop.fresh() for loop in traffic.loops]
         self._who = [(loop, k) for loop in self._loops for k in range(loop.concurrency)]
         self._labels: dict[str, list[int]] = {name: [] for name in LABELS}
-        self._block: Any = None
+        self._block: RequestBlock | None = None
         self._row = 0
         self._arrivals: list[float] = []
         self._alive: set[int] = set()  # awaited requests without an answer yet, sent or not
@@ -102,18 +104,20 @@ class AnsweringClients(Clients):
         while not self._stopped:
             if self._row == len(self._arrivals):
                 self._stopped = self.look_up() or self._stopped
-                self._block = next(self._blocks, None)
-                if self._block is None:
+                block = self._block = next(self._blocks, None)
+                if block is None:
                     return
-                self._not_too_late(float(self._block.arrival_s[-1]))
-                self._arrivals, self._row = self._block.arrival_s.tolist(), 0
+                self._not_too_late(float(block.arrival_s[-1]))
+                self._arrivals, self._row = block.arrival_s.tolist(), 0
+            block = self._block
+            assert block is not None, "rows are left of it"
             for row in range(self._row, len(self._arrivals)):
                 arrival = self._arrivals[row]
                 if arrival > now:
                     self._row = row
                     self._clock.at(arrival).callbacks.append(self._go)
                     return
-                self._take(self._block, row)
+                self._take(block, row)
             self._row = len(self._arrivals)
 
     def _take(self, block: RequestBlock, row: int) -> None:

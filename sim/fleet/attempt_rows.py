@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sim.ledger import FINISHED, IN_FLIGHT, Values
 from sim.metrics.clients import Waste
@@ -39,7 +40,7 @@ class Folded(NamedTuple):
     kept: tuple[int, ...] = ()
 
 
-def fold(rows: dict[str, Any], odd: Mapping[int, Folded]) -> tuple[dict[str, Any], Waste]:
+def fold(rows: dict[str, Values], odd: Mapping[int, Folded]) -> tuple[dict[str, Values], Waste]:
     """One row for each request, and what was computed in vain. ``rows``: all that engines and stations have left, by number of attempts.
 
     A request that is not in ``odd`` has the row of its first attempt.
@@ -75,7 +76,7 @@ def fold(rows: dict[str, Any], odd: Mapping[int, Folded]) -> tuple[dict[str, Any
     return out, _waste(rows, ~used)
 
 
-def _together(made: dict[str, Values], i: int, o: Folded, rows: dict[str, Values], used: Any) -> None:
+def _together(made: dict[str, Values], i: int, o: Folded, rows: dict[str, Values], used: NDArray[np.bool_]) -> None:
     """One row of the parts that a request left on its way from replica to replica."""
     parts = np.flatnonzero(np.isin(rows["id"], o.kept))
     used[parts] = True
@@ -88,7 +89,7 @@ def _together(made: dict[str, Values], i: int, o: Folded, rows: dict[str, Values
     made["preemptions"][i] += rows["preemptions"][parts].sum()
 
 
-def _rows_of(ids: Any, wanted: Any) -> tuple[Any, Any]:
+def _rows_of(ids: Values, wanted: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Where each of the wanted numbers is, and whether it is anywhere."""
     if not ids.size:
         return np.zeros(wanted.size, np.int64), np.zeros(wanted.size, bool)
@@ -97,7 +98,7 @@ def _rows_of(ids: Any, wanted: Any) -> tuple[Any, Any]:
     return found, ids[found] == wanted
 
 
-def _taken(column: Any, source: Any, served: Any, name: str) -> Any:
+def _taken(column: Values, source: NDArray[np.int64], served: NDArray[np.bool_], name: str) -> Values:
     out = column[source].copy() if column.size else np.zeros(source.size, column.dtype)
     if name in _NAN:
         out[~served] = np.nan
@@ -108,7 +109,7 @@ def _taken(column: Any, source: Any, served: Any, name: str) -> Any:
     return out
 
 
-def _waste(rows: dict[str, Values], lost: Any) -> Waste:
+def _waste(rows: dict[str, Values], lost: NDArray[np.bool_]) -> Waste:
     begun = lost & ~np.isnan(rows["first_scheduled_s"])
     gap = rows["finish_s"][lost] - rows["first_token_s"][lost]
     return Waste(

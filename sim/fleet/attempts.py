@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import inf
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -32,6 +32,7 @@ from sim.policy.client import BROKEN, BUSY, CONNECT, ERROR, TIMEOUT, Client
 from sim.streams import stream
 
 if TYPE_CHECKING:
+    from sim.config.base import Clients
     from sim.fleet.build import Plan
     from sim.fleet.engines import Engines
 
@@ -83,7 +84,9 @@ class Attempts(Station):
 
     watches = 1 | 2  # ends and first tokens
 
-    def __init__(self, clock: Clock, client: Client, pauses: Any, patience: Any, side: ClientSide | None) -> None:
+    def __init__(
+        self, clock: Clock, client: Client, pauses: np.random.Generator, patience: np.random.Generator, side: ClientSide | None
+    ) -> None:
         super().__init__()
         self._clock, self._client, self._pauses, self._patience, self._side = clock, client, pauses, patience, side
         p = client.params
@@ -294,9 +297,9 @@ class Attempts(Station):
         del self._open[call.request.number]
         self.before.ended(call.request, time, replica)
 
-    def _ring(self, kind: int, subject: Any) -> None:
+    def _ring(self, kind: int, subject: Call | Attempt) -> None:
         now = self._clock.now
-        call: Call = subject if kind >= LEAVE else subject.call
+        call = subject if isinstance(subject, Call) else subject.call
         if call.over:
             return
         if kind == RETRY:
@@ -315,7 +318,7 @@ class Attempts(Station):
         elif kind == END:
             self.record.deadlines += 1
             self._give_up(call, call.live[-1] if call.live else None, FAILED)
-        elif subject in call.live:
+        elif isinstance(subject, Attempt) and subject in call.live:
             late = (
                 kind == TOTAL or (kind == FIRST and subject.first > now) or (kind == CONNECTED and subject.leg.status == HANGING)
             )
@@ -323,9 +326,9 @@ class Attempts(Station):
                 self._withdraw(subject)
                 self._lost(subject, CONNECT if kind == CONNECTED else TIMEOUT)
 
-    def _dead(self, kind: int, subject: Any) -> bool:
+    def _dead(self, kind: int, subject: Call | Attempt) -> bool:
         """Whether an alarm means nothing any more; not all of them need be found."""
-        call: Call = subject if kind >= LEAVE else subject.call
+        call = subject if isinstance(subject, Call) else subject.call
         return call.over or (kind == FIRST and subject not in call.live)
 
     # -- in the end
@@ -346,7 +349,7 @@ class Attempts(Station):
             if folded.status in (REJECTED, FAILED):
                 rows["finish_s"][number] = folded.time
 
-    def leaves(self) -> dict[str, Any]:
+    def leaves(self) -> Mapping[str, object]:
         """What clients did."""
         return {"clients": self.record}
 
@@ -355,7 +358,7 @@ class Attempts(Station):
         return {"unseen_gap_s": self.record.waste.gap_s}
 
 
-def client_of(section: Any) -> Client | None:
+def client_of(section: Clients | None) -> Client | None:
     """The client of a scenario's ``clients`` section. Raises `ConfigError`, `UnknownNameError`."""
     if section is None:
         return None

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Sequence
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sim import registry
+from sim.document import Table
 from sim.errors import ConfigError
 from sim.fleet.attempts import attempts_of
 from sim.fleet.by_model import models_of
@@ -22,13 +23,25 @@ from sim.policy.startup import Startup
 from sim.streams import stream
 
 if TYPE_CHECKING:
+    from sim.config.base import Fault as Section
+    from sim.engine.recorder import Recorder
+    from sim.engine.state import EngineState
     from sim.fleet.build import Plan
+    from sim.fleet.by_model import ByModel
+    from sim.fleet.client_side import ClientSide
+    from sim.fleet.disaggregation import HandOvers
+    from sim.fleet.dispatch import Dispatch
     from sim.fleet.engines import Engines
+    from sim.fleet.scaling import Elastic
+    from sim.policy.router import Router
+
+    Choice = Dispatch | ByModel | HandOvers
+    """Who chooses the replica."""
 
 _IN_PLACE = ("weights", "warm-up")
 
 
-def make_faults(sections: Sequence[Any]) -> list[Fault]:
+def make_faults(sections: Sequence[Section]) -> list[Fault]:
     """The faults of a scenario's ``faults`` sections. Raises `ConfigError`, `UnknownNameError`."""
     from sim.config import settings
 
@@ -74,9 +87,9 @@ def check_faults(faults: Sequence[Fault], plans: Sequence[Plan]) -> None:
             )
 
 
-def evidence_of(faults: Sequence[Fault], plans: Sequence[Plan]) -> list[dict[str, Any]]:
+def evidence_of(faults: Sequence[Fault], plans: Sequence[Plan]) -> list[Table]:
     """What rates and repairs rest on."""
-    rows = []
+    rows: list[Table] = []
     for fault in faults:
         if fault.params.at is None and fault.params.mtbf is None:
             what = f"fault {fault.name}: one per {fault.mtbf / 86400:,.0f} days of an accelerator"
@@ -93,37 +106,41 @@ def faults_of(
     faults: Sequence[Fault],
     plans: Sequence[Plan],
     engines: Engines,
-    routers: Sequence[Any],
-    choice: Any,
+    routers: Sequence[Router],
+    choice: Choice,
     seed: int,
-    elastic: Any,
+    elastic: Elastic | None,
 ) -> Faults:
     """The station. ``routers``: as `choice` (which dispatches) has them, one per side; ``elastic``: who scales, or None."""
     pools = [(p, k) for p in plans for k in range(p.replicas)]
 
-    def new_engine(replica: int, recorder: Any) -> Any:
+    def new_engine(replica: int, recorder: Recorder) -> EngineState:
         p, k = pools[replica]
         return p.engine(k, recorder)
 
     streams = [stream(seed, f"faults.{i}") for i in range(len(faults))] + [stream(seed, "faults.pauses")]
     station = Faults(clock, faults, units_of(plans), engines, streams, new_engine, routers[0].recovery)
-    if isinstance(routers[0], Members):
+    members = [r for r in routers if isinstance(r, Members)]
+    if members:
         station.members = True
         if elastic is not None:
             elastic.out = station.out
             station.serves = elastic.serves
             station.changed = elastic.all_ready
         else:
-            station.changed = _appoint(routers, _sides(plans), station.out)
+            station.changed = _appoint(members, _sides(plans), station.out)
     numbers = count()
     station.new_router = lambda: choice.renew(stream(seed, f"router.restart.{next(numbers)}"))
-    if hasattr(choice, "set_links"):
+    if plans[0].role:
+        from sim.fleet.hand_over_losses import FragileHandOvers
+
+        assert isinstance(choice, FragileHandOvers)
         station.set_links = choice.set_links
         choice.refused_by = station.refused_by
     return station
 
 
-def _sides(plans: Sequence[Any]) -> list[list[int]]:
+def _sides(plans: Sequence[Plan]) -> list[list[int]]:
     """The replicas among which each router chooses, by its places."""
     if plans[0].apart:
         return models_of(plans).replicas(plans)
@@ -134,7 +151,7 @@ def _sides(plans: Sequence[Any]) -> list[list[int]]:
     ]
 
 
-def _appoint(routers: Sequence[Any], sides: Sequence[Sequence[int]], out: Container[int]) -> Callable[[], None]:
+def _appoint(routers: Sequence[Members], sides: Sequence[Sequence[int]], out: Container[int]) -> Callable[[], None]:
     """All serve; calling what this returns shows each router those that are not ``out``."""
     for router, side in zip(routers, sides, strict=True):
         router.appoint(range(len(side)))
@@ -154,10 +171,10 @@ def in_front(
     faults: Sequence[Fault],
     plans: Sequence[Plan],
     engines: Engines,
-    routers: Sequence[Any],
-    choice: Any,
-    elastic: Any,
-    side: Any,
+    routers: Sequence[Router],
+    choice: Choice,
+    elastic: Elastic | None,
+    side: ClientSide | None,
     seed: int,
 ) -> list[Station]:
     """The stations between clients and engines, with those of clients that do more than wait and of faults."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from sim import registry
+from sim.config.deployment import Pool
 from sim.cost.build import build_step_cost
 from sim.cost.evidence import Evidence, merge_notes
 from sim.cost.extras import Extras, adapter_bytes
@@ -33,10 +34,14 @@ from sim.policy.router import ReplicaFacts
 
 if TYPE_CHECKING:
     from sim.config.base import Engine
+    from sim.config.deployment import Deployment as Section
     from sim.config.scenario import Scenario
+    from sim.config.traffic import Traffic
     from sim.cost.shared import SharedCost
     from sim.cost.step import StepCost
     from sim.engine.contract import EngineParams
+    from sim.engine.recorder import Recorder
+    from sim.engine.state import EngineState
     from sim.engine.tiers.plan import TierPlan
 
 _ROWS = 1024  # first size of the recorder; it grows
@@ -115,7 +120,7 @@ class Plan:
         group.set_front(self.profile.client_serial)
         return group
 
-    def engine(self, number: int, recorder: Any) -> Any:
+    def engine(self, number: int, recorder: Recorder) -> EngineState:
         """The state of one new process."""
         state = self.scheduler.new_state(self.params, self.site, self.kv_blocks, number, recorder, self.cost)
         if (adapters := self.scheduler.adapters(self.params)) is not None:
@@ -137,12 +142,13 @@ class Plan:
         return ReplicaFacts(size, per_token * ranks, self.scheduler.name, slots=slots, role=self.role)
 
 
-def plan(scenario: Any) -> list[Plan]:
+def plan(scenario: Scenario) -> list[Plan]:
     """The pools of a scenario. Raises `ConfigError` (and its kin) for whatever cannot be deployed."""
     wanted = scenario.model
-    model = load_model(wanted.config or wanted.name, weights=wanted.weights, kv_cache=wanted.kv_cache)
+    model = load_model(wanted.config or wanted.name or "", weights=wanted.weights, kv_cache=wanted.kv_cache)
     pools = scenario.pools
     if pools is None:
+        assert scenario.deployment is not None, "a scenario has one of the two"
         plans = [_plan(scenario.deployment, model, "main", "deployment", scenario.traffic)]
         refuse(plans, scenario)
         return plans
@@ -150,7 +156,7 @@ def plan(scenario: Any) -> list[Plan]:
     plans = []
     for i, pool in enumerate(pools):
         own = pool.model
-        served = model if own is None else load_model(own.config or own.name, weights=own.weights, kv_cache=own.kv_cache)
+        served = model if own is None else load_model(own.config or own.name or "", weights=own.weights, kv_cache=own.kv_cache)
         found = _plan(pool, served, pool.name, f"pools[{i}]", scenario.traffic)
         if pool.share != 1.0 and not several:
             raise ConfigError(f"pools[{i}].share", pool.share, "is the weight of a model, and no pool names its own", "1")
@@ -170,7 +176,7 @@ def accelerators(plans: Sequence[Plan]) -> int:
     return max(p.accelerators for p in plans) if plans[0].several else sum(p.accelerators for p in plans)
 
 
-def _plan(section: Any, model: ModelSpec, name: str, field: str, traffic: Any) -> Plan:
+def _plan(section: Section, model: ModelSpec, name: str, field: str, traffic: Traffic) -> Plan:
     accelerator = load_accelerator(section.accelerator, f"{field}.accelerator")
     size, network = node_of(accelerator, section.node, section.network, field)
     layout = Layout(section.tp, section.pp, section.dp, section.ep, section.expert_imbalance, None, network, size)
@@ -181,7 +187,7 @@ def _plan(section: Any, model: ModelSpec, name: str, field: str, traffic: Any) -
             f"{field}.expert_imbalance", section.expert_imbalance, "matters only to experts spread over ranks", hint="set ep > 1"
         )
     written = given
-    if getattr(section, "role", None) is not None:
+    if isinstance(section, Pool) and section.role is not None:
         given = scheduler.as_side(given, section.role)
     model = served(model, scheduler.follows_checkpoint_kv)
     site = Site(model, accelerator, layout.tp, layout.pp, layout.dp, layout.ep, section.kv_blocks)
@@ -281,7 +287,7 @@ def _budget(scheduler: type[Scheduler[Any]], params: EngineParams, site: Site, f
 def refuse(plans: Sequence[Plan], scenario: Scenario) -> None:
     """Raise `NotModelledError` for two features of a scenario that do not go together. Raises `ConfigError` for a router that cannot be."""
     router = make_routers(plans, scenario.router, scenario.seed)[0]
-    has: dict[str, tuple[str, Any]] = {}
+    has: dict[str, tuple[str, object]] = {}
     if scenario.scaling is not None:
         has["scaling"] = "scaling", scenario.scaling.name
         if plans[0].role:

@@ -6,8 +6,10 @@ SGLang's router (a policy for each model), Dynamo and Ray Serve (a router for ea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
 
 from sim.fleet.clock import Clock
 from sim.fleet.dispatch import Dispatch
@@ -18,8 +20,9 @@ from sim.streams import stream
 
 if TYPE_CHECKING:
     from sim.fleet.build import Plan
-    from sim.fleet.view import View
+    from sim.fleet.view import Sight
     from sim.policy.router import Router
+    from sim.workload.base import Traffic
 
 
 class Models(NamedTuple):
@@ -51,7 +54,7 @@ def models_of(plans: Sequence[Plan]) -> Models:
     return Models(names, of_pool, [sum(p.share for p in plans if p.model.name == name) for name in names])
 
 
-def mix_of(plans: Sequence[Plan], traffic: Any, models: Models | None, seed: int) -> Mix:
+def mix_of(plans: Sequence[Plan], traffic: Traffic, models: Models | None, seed: int) -> Mix:
     """Which model a request names: that of its class, else drawn by share. Without ``models`` each pool is a model (`hosts`)."""
     names = [p.name for p in plans]
     number = names.index if models is None else lambda name: models.number(plans, name)
@@ -87,7 +90,7 @@ class ByModel(Station):
         self,
         clock: Clock,
         routers: Sequence[Router],
-        views: Sequence[View],
+        views: Sequence[Sight],
         pools: dict[str, list[str]],
         replicas: Sequence[Sequence[int]],
     ) -> None:
@@ -103,7 +106,7 @@ class ByModel(Station):
         for choice in self._of:
             choice.start()
 
-    def renew(self, rng: Any) -> None:
+    def renew(self, rng: np.random.Generator) -> None:
         """All routers are started anew."""
         for choice in self._of:
             choice.renew(rng)
@@ -128,6 +131,6 @@ class ByModel(Station):
         """Likewise."""
         self._of[request.model].refused(request, time, busy)
 
-    def leaves(self) -> dict[str, Any]:
+    def leaves(self) -> Mapping[str, object]:
         """Which pools serve which model."""
         return {"models": self._pools}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 from sim.workload.table import RequestBlock
 
@@ -17,7 +17,7 @@ def shift_of(start: int) -> int:
     return (start % _STARTS) << _TEXT_BITS
 
 
-def unseen(block: RequestBlock, row: int, start: int) -> tuple[Any, int]:
+def unseen(block: RequestBlock, row: int, start: int) -> tuple[RequestBlock, int]:
     """The request as (block, row) for an engine that was started ``start`` times before: its texts are new there, equal among themselves."""
     if start == 0 or not block.span_id.size:
         return block, row

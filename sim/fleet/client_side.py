@@ -13,13 +13,14 @@ into the rows. Pools that hand requests over have one door, that of the first po
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from sim.ledger import Values
 
 if TYPE_CHECKING:
+    from sim.cost.profile import EngineProfile
     from sim.fleet.build import Plan
 
 SEEN: Final = ("taken_s", "first_scheduled_s", "prefill_end_s", "kv_allocated_s", "kv_arrived_s", "decode_start_s")
@@ -29,7 +30,7 @@ SEEN: Final = ("taken_s", "first_scheduled_s", "prefill_end_s", "kv_allocated_s"
 class ClientSide:
     """Of the pools of a run: for each a `sim.cost.profile.EngineProfile`, how many replicas, how many ranks each (results are by rank)."""
 
-    def __init__(self, profiles: Sequence[Any], replicas: Sequence[int], ranks: Sequence[int]) -> None:
+    def __init__(self, profiles: Sequence[EngineProfile], replicas: Sequence[int], ranks: Sequence[int]) -> None:
         self._profiles = list(profiles)
         self._of_replica = [p for p, n in zip(profiles, replicas, strict=True) for _ in range(n)]
         self._bounds = np.cumsum([0, *(n * r for n, r in zip(replicas, ranks, strict=True))]).tolist()

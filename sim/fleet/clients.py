@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from math import inf
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sim.fleet.client_side import ClientSide
 from sim.fleet.clock import LATEST, Clock, too_late
@@ -16,6 +17,7 @@ from sim.ledger import REJECTED, WATCH_FINISH, Values, request_row
 from sim.workload.table import RequestBlock
 
 if TYPE_CHECKING:
+    from sim.fleet.mix import Mix
     from sim.workload.base import Traffic
     from sim.workload.closed_loop import ClosedLoop
 
@@ -27,7 +29,7 @@ _LOOK_UP = 4096  # answers of clients between two looks at the recorders
 class Clients(Station):
     """What all clients have in common. ``mix`` names the model of each request where there are several (`sim.fleet.mix.Mix`)."""
 
-    def __init__(self, clock: Clock, until: float = inf, mix: Any = None) -> None:
+    def __init__(self, clock: Clock, until: float = inf, mix: Mix | None = None) -> None:
         super().__init__()
         self.sent = 0
         self.asks = 0
@@ -50,7 +52,7 @@ class Clients(Station):
     def first_token(self, request: Request, time: float) -> None:
         """Nobody waits."""
 
-    def rows(self) -> Iterable[dict[str, Any]]:
+    def rows(self) -> Iterable[Mapping[str, float]]:
         """Requests that were refused."""
         for r, end in self.turned_away:
             yield request_row(id=r.number, arrival_s=r.arrival, finish_s=end, prompt_tokens=r.prompt_tokens, status=REJECTED)
@@ -105,13 +107,15 @@ class Clients(Station):
 class OpenClients(Clients):
     """They send at the times of the traffic, whatever becomes of it. ``blocks``: an iterator of `RequestBlock`."""
 
-    def __init__(self, clock: Clock, blocks: Any, until: float = inf, mix: Any = None, classes: bool = False) -> None:
+    def __init__(
+        self, clock: Clock, blocks: Iterator[RequestBlock], until: float = inf, mix: Mix | None = None, classes: bool = False
+    ) -> None:
         super().__init__(clock, until, mix)
         self._blocks = blocks
         self._classes = classes
         self._labels: dict[str, list[Values]] = {name: [] for name in LABELS}
-        self._models: Any = None
-        self._block: Any = None
+        self._models: NDArray[np.int32] | None = None
+        self._block: RequestBlock | None = None
         self._base = 0  # number of the first row of the current block
         self._row = 0
         self._arrivals: list[float] = []
@@ -134,8 +138,8 @@ class OpenClients(Clients):
             {name: np.concatenate([*parts, np.zeros(0, LABELS.get(name, np.int32))]) for name, parts in self._labels.items()}
         )
 
-    def _next_block(self) -> bool:
-        """Take the next block of the traffic; False when there is none, or the run was stopped."""
+    def _next_block(self) -> RequestBlock | None:
+        """Take the next block of the traffic; None when there is none, or the run was stopped."""
         if self._block is not None:
             self._base += len(self._block)
             self._block = None
@@ -144,7 +148,7 @@ class OpenClients(Clients):
         if block is not None and block.arrival_s[-1] >= self._until:  # who would send later sends nothing
             block = block[: int(np.searchsorted(block.arrival_s, self._until))]
         if block is None or not len(block):
-            return False
+            return None
         self._not_too_late(float(block.arrival_s[-1]))
         self._block = block
         for name in LABELS:
@@ -155,21 +159,21 @@ class OpenClients(Clients):
                 self._labels.setdefault("model", []).append(self._models)
             if not self._classes:
                 self._labels["klass"][-1] = self._models
-        return True
+        return block
 
     def _next_of_blocks(self) -> None:
-        if self._next_block():
-            self._clock.call(float(self._block.arrival_s[0]), self._send_block)
+        block = self._next_block()
+        if block is not None:
+            self._clock.call(float(block.arrival_s[0]), lambda: self._send_block(block))
 
-    def _send_block(self) -> None:
+    def _send_block(self, block: RequestBlock) -> None:
         if self._clock.now < self._until:
-            self.then.arrive_block(self._block, self._base)
-            self.sent += len(self._block)
+            self.then.arrive_block(block, self._base)
+            self.sent += len(block)
             self._next_of_blocks()
 
-    def _send_ahead(self, row: int) -> int:
+    def _send_ahead(self, block: RequestBlock, row: int) -> int:
         """All requests from ``row`` on that come before the next event; returns the first that does not."""
-        block = self._block
         limit = min(self._clock.peek(), self._until) if self._started else self._clock.now
         end = max(int(np.searchsorted(block.arrival_s, limit)), row + 1)
         self.then.arrive_ahead(block, row, end, self._base)
@@ -182,9 +186,11 @@ class OpenClients(Clients):
         now = clock.now
         while True:
             if self._row == len(self._arrivals):
-                if not self._next_block():
+                found = self._next_block()
+                if found is None:
                     return
-                self._arrivals, self._row = self._block.arrival_s.tolist(), 0
+                self._arrivals, self._row = found.arrival_s.tolist(), 0
+            assert self._block is not None, "rows are left of it"
             block, base, arrivals = self._block, self._base, self._arrivals
             for row in range(self._row, len(arrivals)):
                 arrival = arrivals[row]
@@ -195,11 +201,11 @@ class OpenClients(Clients):
                 if arrival >= until or self._stopped:
                     return
                 if self._ahead:
-                    self._row = self._send_ahead(row)
+                    self._row = self._send_ahead(block, row)
                     break
                 self.sent += 1
                 request = Request(block, row, base + row, arrival, asks)
-                if self._mix is not None:
+                if self._models is not None:
                     request.model = int(self._models[row])
                 if not then.arrive(request):
                     self.refused(request, max(arrival, now))
@@ -216,7 +222,7 @@ class WaitingClients(Clients):
     watches = WATCH_FINISH
 
     def __init__(
-        self, clock: Clock, loop: ClosedLoop, until: float = inf, mix: Any = None, side: ClientSide | None = None
+        self, clock: Clock, loop: ClosedLoop, until: float = inf, mix: Mix | None = None, side: ClientSide | None = None
     ) -> None:
         super().__init__(clock, until, mix)
         self._loop, self._side = loop, side
@@ -272,7 +278,7 @@ def said(columns: dict[str, Values]) -> dict[str, Values]:
     return {name: column for name, column in columns.items() if there.get(name, True)}
 
 
-def clients_of(clock: Clock, traffic: Traffic, until: float, mix: Any, side: ClientSide | None) -> Clients:
+def clients_of(clock: Clock, traffic: Traffic, until: float, mix: Mix | None, side: ClientSide | None) -> Clients:
     """The clients of a `sim.workload.base.Traffic`."""
     if traffic.waits or traffic.loops:
         from sim.fleet.answering import AnsweringClients

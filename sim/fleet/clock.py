@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from heapq import heappush
 from math import inf
-from typing import Any, Final
+from typing import Final
 
 import simpy
 from simpy.events import NORMAL
@@ -36,9 +36,13 @@ class Clock(simpy.Environment):
         heappush(self._queue, (time if time > now else now, NORMAL, next(self._eid), event))
         return event
 
-    def call(self, time: float, what: Callable[[], Any]) -> None:
+    def call(self, time: float, what: Callable[[], object]) -> None:
         """``what()`` at ``time``, or now if that has passed."""
-        self.at(time).callbacks.append(lambda _: what())
+
+        def happen(_: object) -> None:
+            what()
+
+        self.at(time).callbacks.append(happen)
 
     @property
     def over(self) -> bool:

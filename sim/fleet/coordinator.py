@@ -6,7 +6,7 @@ A round takes place when a request has come, when one has its first token or is 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import simpy
 
@@ -16,6 +16,7 @@ from sim.fleet.station import Station
 
 if TYPE_CHECKING:
     from sim.fleet.view import View
+    from sim.policy.coordinator import Coordinator
 
 
 class Queue(Station):
@@ -23,7 +24,7 @@ class Queue(Station):
 
     watches = 1 | 2  # ends and first tokens
 
-    def __init__(self, clock: Clock, router: Any, view: View) -> None:
+    def __init__(self, clock: Clock, router: Coordinator, view: View) -> None:
         super().__init__()
         self._env, self._router, self._view = clock, router, view
         self._alive: set[int] = set()

@@ -13,8 +13,8 @@ proxy between the sides takes no time.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -117,7 +117,7 @@ class HandOvers(Station):
         if self._choice.routers[0].interval is not None:
             self._clock.repeat(self._poll)
 
-    def leaves(self) -> dict[str, Any]:
+    def leaves(self) -> Mapping[str, object]:
         """Who used which link when."""
         return {"links": self._ports.log}
 

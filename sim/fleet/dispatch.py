@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,23 +12,25 @@ from sim.fleet.clock import Clock
 from sim.fleet.members import Members, anew
 from sim.fleet.request import Request
 from sim.fleet.station import Station
-from sim.policy.router import Router
+from sim.policy.router import Relocation, Router
 from sim.workload.table import RequestBlock
 
 if TYPE_CHECKING:
-    from sim.fleet.view import View
+    from sim.fleet.ahead import Choice
+    from sim.fleet.view import Sight
+    from sim.rules import Rule
 
 
 class Dispatch(Station):
     """``view``: what the router sees. ``moves`` is told which running requests it wants elsewhere."""
 
-    moves: Callable[[Any], None] | None = None
+    moves: Callable[[Sequence[Relocation]], None] | None = None
 
-    def __init__(self, clock: Clock, router: Router, view: View) -> None:
+    def __init__(self, clock: Clock, router: Router, view: Sight) -> None:
         super().__init__()
         self._clock, self._router, self._view = clock, router, view
         self._turn = 0
-        self._choice: Any = None
+        self._choice: Choice | None = None
         self.watches = (1 | 2) if router.hears else 0  # ends and first tokens
         router.setup(view.facts)
 
@@ -105,6 +107,7 @@ class Dispatch(Station):
 
     def arrive_ahead(self, block: RequestBlock, lo: int, hi: int, first: int) -> None:
         """By the router's rule."""
+        assert self._choice is not None, "who is not `ahead` is not asked"
         self.then.submit_ahead(block, lo, hi, first, self._choice)
 
     def arrive_block(self, block: RequestBlock, first: int) -> None:
@@ -138,7 +141,7 @@ def in_service(router: Router, replicas: int) -> Sequence[int]:
     return range(replicas) if numbers is None else numbers
 
 
-def rule_of(router: Router) -> Any:
+def rule_of(router: Router) -> Rule | None:
     """The router's rule, of the class that also has its `choose`, as who overrides that alone wants to be asked; None: there is none."""
     router = router.inner if isinstance(router, Members) else router
     of = type(router)

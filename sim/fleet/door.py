@@ -7,24 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sim import registry
 from sim.fleet.clock import Clock
 from sim.fleet.request import Request
 from sim.fleet.station import Station
-from sim.policy.admitting import Admission, Ticket
+from sim.policy.admitting import Admission, Seen, Ticket
 from sim.streams import stream
 
 if TYPE_CHECKING:
-    from sim.config.base import Named
-    from sim.fleet.view import View
+    from sim.config.base import Admission as Section
 
 
 class Door(Station):
     """``view``: what the policy sees of the replicas. ``label``: its name in results."""
 
-    def __init__(self, clock: Clock, policy: Admission, view: View, label: str) -> None:
+    def __init__(self, clock: Clock, policy: Admission, view: Seen, label: str) -> None:
         super().__init__()
         self._clock, self._policy, self._view, self._label = clock, policy, view, label
         self.watches = 1 | (2 if policy.hears_first_tokens else 0)
@@ -155,7 +154,7 @@ class Door(Station):
         }
 
 
-def doors(clock: Clock, sections: Sequence[Named], seed: int, view: View) -> list[Station]:
+def doors(clock: Clock, sections: Sequence[Section], seed: int, view: Seen) -> list[Station]:
     """A door for each ``admission`` section of a scenario, the first outermost."""
     out: list[Station] = []
     names: list[str] = []
@@ -166,7 +165,7 @@ def doors(clock: Clock, sections: Sequence[Named], seed: int, view: View) -> lis
     return out
 
 
-def make_policies(sections: Sequence[Any], replicas: int, seed: int) -> list[Admission]:
+def make_policies(sections: Sequence[Section], replicas: int, seed: int) -> list[Admission]:
     """The policies of a scenario's ``admission`` sections, outermost first. Raises `ConfigError`."""
     from sim.config import settings
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,13 @@ from sim.policy.router import ReplicaFacts
 
 if TYPE_CHECKING:
     from sim.engine.group import EngineGroup
+    from sim.engine.seam import Columns as BlockColumns
+    from sim.engine.seam import Spans
+    from sim.engine.state import EngineState
+    from sim.engine.withdraw import Exits
+    from sim.fleet.ahead import Choice
+    from sim.fleet.hand_over_flow import Flow
+    from sim.workload.table import RequestBlock
 
 Columns = dict[str, Values]
 
@@ -53,8 +60,8 @@ class Engines(Station):
         self._there: dict[int, Request] = {}
         self._came: dict[int, float] = {}  # requests that were kept before the engines: when they left their clients
         self.kept = Kept()
-        self._block: tuple[Any, Any, Any] = (None, None, None)
-        self._exits: dict[int, Any] = {}
+        self._block: tuple[RequestBlock, BlockColumns, Spans] | None = None
+        self._exits: dict[int, Exits] = {}
         self.dead: set[int] = set()
         """Replicas at which nobody listens."""
         self.died: Callable[[int, float], None] = lambda replica, now: None
@@ -66,7 +73,7 @@ class Engines(Station):
         """A view of some of the pools."""
         view = View(list(groups), self.clock, facts)
         numbers = [first + k for g, first in zip(self.groups, self.first, strict=False) if g in groups for k in range(g.n)]
-        view.as_seen = lambda replica, block, row: self.as_seen(numbers[replica], block, row)
+        view.as_seen = lambda replica, block, row: self.as_seen(numbers[replica], cast("RequestBlock", block), row)
         self.views.append(view)
         return view
 
@@ -92,7 +99,7 @@ class Engines(Station):
         """Whether nothing happens here any more."""
         return all(group.next_event() == inf for group in self.groups)
 
-    def leaves(self) -> dict[str, Any]:
+    def leaves(self) -> Mapping[str, object]:
         """What tiers behind the caches did."""
         found = [use for group in self.groups if (use := group.tiers()) is not None]
         return {"kv_tiers": found} if found else {}
@@ -105,7 +112,7 @@ class Engines(Station):
         self._shifts[replica] = shift_of(self._starts[replica])
         self.dead.discard(replica)
 
-    def crash(self, replica: int, fresh: Any) -> int:
+    def crash(self, replica: int, fresh: EngineState) -> int:
         """The process dies, now; ``fresh`` is the state of the next. Returns the requests lost, whose outcomes `tell` passes on."""
         from sim.engine.crash import crash
 
@@ -115,7 +122,7 @@ class Engines(Station):
         self.died(replica, self.clock.now)
         return lost
 
-    def as_seen(self, replica: int, block: Any, row: int) -> tuple[Any, int]:
+    def as_seen(self, replica: int, block: RequestBlock, row: int) -> tuple[RequestBlock, int]:
         """The request as (block, row) with texts that are new to a replica that was restarted."""
         start = self._starts[replica]
         return unseen(block, row, start) if start else (block, row)
@@ -132,12 +139,14 @@ class Engines(Station):
         block, row, number = request.block, request.row, request.number
         if self._starts[replica]:
             block, row = self.as_seen(replica, block, row)
-        if block is not self._block[0]:
+        if self._block is None or block is not self._block[0]:
             self._block = block, block.columns, block.spans
         _, columns, spans = self._block
         if self.clock.now != request.arrival:
             self._came[number] = request.arrival
-            columns = (np.array([self.clock.now]), *(c[row : row + 1] for c in columns[1:]))
+            one = slice(row, row + 1)
+            _, prompt, output, limit, priority, lora, content = columns
+            columns = (np.array([self.clock.now]), prompt[one], output[one], limit[one], priority[one], lora[one], content[one])
             spans = (spans[0][row : row + 2], *spans[1:])
             row = 0
         if request.watch:
@@ -165,7 +174,7 @@ class Engines(Station):
         if exits.withdraw(self.number_of[request.replica], request.number, self.clock.now) == 1:
             self.tell()  # it has left
 
-    def _exits_of(self, pool: int) -> Any:
+    def _exits_of(self, pool: int) -> Exits:
         if pool not in self._exits:
             from sim.engine.withdraw import Exits
 
@@ -177,7 +186,7 @@ class Engines(Station):
         pool = self.pool_of[replica]
         return int(self._first_row[pool] + self.number_of[replica] * self.groups[pool].ranks)
 
-    def submit_block(self, block: Any, replica_of: NDArray[np.int32], first: int) -> None:
+    def submit_block(self, block: RequestBlock, replica_of: NDArray[np.int32], first: int) -> None:
         """To the inboxes, which keep future arrivals."""
         columns, spans = block.columns, block.spans
         for group, low in zip(self.groups, self.first, strict=False):
@@ -190,7 +199,7 @@ class Engines(Station):
                     continue
             group.submit_routed(mine, columns, spans, first)
 
-    def submit_ahead(self, block: Any, lo: int, hi: int, first: int, choice: Any) -> None:
+    def submit_ahead(self, block: RequestBlock, lo: int, hi: int, first: int, choice: Choice) -> None:
         """Advance, choose, submit in one compiled call."""
         from sim.fleet.ahead import send_ahead
 
@@ -296,7 +305,7 @@ class JoinedEngines(Engines):
 
         self.watched = True
         self.joined = Joined(self.groups)
-        self.flow: Any = None
+        self.flow: Flow | None = None
         """Compiled code that does whatever follows from outcomes (`sim.fleet.hand_over_ahead.Flow`)."""
 
     @property
@@ -334,7 +343,7 @@ class JoinedEngines(Engines):
         self.groups[self.pool_of[replica]].catch_up(self.clock.now, self.number_of[replica])
         self.after_looks()
 
-    def crash(self, replica: int, fresh: Any) -> int:
+    def crash(self, replica: int, fresh: EngineState) -> int:
         """As of any engines, after what the replica has done until now."""
         self.settle(replica)
         lost = super().crash(replica, fresh)
@@ -342,7 +351,7 @@ class JoinedEngines(Engines):
         self.joined.more_outcomes()  # what was lost is there for `tell`
         return lost
 
-    def exits(self, replica: int) -> Any:
+    def exits(self, replica: int) -> Exits:
         """The ways out of the pool of a replica."""
         return self._exits_of(self.pool_of[replica])
 

@@ -8,9 +8,11 @@ again has an empty cache. Faults that nobody is there for any more do not happen
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import inf
-from typing import Any
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from sim.fleet.attempts import UNREACHABLE, Attempt, Attempts
 from sim.fleet.clock import LATEST, Clock
@@ -24,6 +26,12 @@ from sim.policy.client import CONNECT
 from sim.policy.fault import Fault, Unit
 from sim.policy.recovery import Recovery
 
+if TYPE_CHECKING:
+    from sim.engine.group import EngineGroup
+    from sim.engine.recorder import Recorder
+    from sim.engine.slow import Slowness
+    from sim.engine.state import EngineState
+
 BEGIN, END, DETECTED, BACK = range(4)  # alarms
 
 
@@ -36,8 +44,8 @@ class Faults(Station):
         faults: Sequence[Fault],
         units: Sequence[Unit],
         engines: Engines,
-        streams: Sequence[Any],
-        new_engine: Callable[[int, Any], Any],
+        streams: Sequence[np.random.Generator],
+        new_engine: Callable[[int, Recorder], EngineState],
         recovery: Recovery,
     ) -> None:
         super().__init__()
@@ -58,7 +66,7 @@ class Faults(Station):
         """Replicas that the router does not choose."""
         self._failures = [0] * len(engines.pool_of)
         self._times = [0] * len(engines.pool_of)
-        self._slowness: dict[int, Any] = {}
+        self._slowness: dict[int, Slowness] = {}
         self._incidents: list[Incident] = []
         self._now: Incident | None = None
         self._open: Counter[tuple[str, int]] = Counter()
@@ -87,11 +95,11 @@ class Faults(Station):
         if time < LATEST:
             self._timers.at(time, BEGIN, (i, unit))
 
-    def _ring(self, kind: int, what: Any) -> None:
-        if kind in (DETECTED, BACK):
-            self._router_sees(kind, *what)
-            return
+    def _ring(self, kind: int, what: tuple[int, Unit | int]) -> None:
         i, unit = what
+        if not isinstance(unit, Unit):
+            self._router_sees(kind, i, unit)
+            return
         fault = self._faults[i]
         scripted = fault.params.at is not None
         if kind == END:
@@ -120,7 +128,7 @@ class Faults(Station):
 
     # -- what faults ask for (`sim.policy.fault.Hands`)
 
-    def _there(self, replica: int) -> tuple[Any, int, int]:
+    def _there(self, replica: int) -> tuple[EngineGroup, int, int]:
         pool = self._engines.pool_of[replica]
         return self._engines.groups[pool], pool, self._engines.number_of[replica]
 
@@ -239,7 +247,7 @@ class Faults(Station):
 
     # -- in the end
 
-    def leaves(self) -> dict[str, Any]:
+    def leaves(self) -> Mapping[str, object]:
         """What broke."""
         return {"faults": self._incidents}
 

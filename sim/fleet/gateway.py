@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from heapq import heapify, heappop, heappush
-from typing import Any
 
 import simpy
 
@@ -29,7 +28,7 @@ class Gateway(Station):
         self._env = clock
         self._p = params
         self._idle = params.wait_queue_threads
-        self._buffer: list[tuple[int, int, Any]] = []
+        self._buffer: list[tuple[int, int, Request]] = []
         self._count = 0
         self.knocking = 0
         """Requests before a full buffer."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import inf
-from typing import Any
 
 import numpy as np
 
@@ -67,7 +66,7 @@ class Flow:
     ) -> None:
         groups = engines.groups
         self._joined, self._groups, self._ports = engines.joined, groups, ports
-        self._rules = [rule_of(r) for r in routers]
+        self._rules = [rule for r in routers if (rule := rule_of(r)) is not None]
         self._sources = [source_of(r.rng) for r in routers]
         pool = np.array([g for g, group in enumerate(groups) for _ in range(group.n)])
         first = np.cumsum([0, *(g.n for g in groups)])[:-1]
@@ -92,16 +91,17 @@ class Flow:
             np.empty(self.NOTES),
             np.zeros(1),
         )
-        self._block: Any = None
-        self._rows: Any = None  # the block with the rows kept from those before
-        self._window: Any = None
-        self._choosers: Any = None
+        self._block: RequestBlock | None = None
+        self._rows: RequestBlock | None = None  # the block with the rows kept from those before
+        self._window: Window | None = None
+        self._choosers: Choosers | None = None
         self._stages: list[F8] = []
 
     def send(self, block: RequestBlock, lo: int, hi: int, first: int) -> None:
         """Rows [lo, hi) of a block, each at its time; its first row is number ``first``."""
         if block is not self._block:
             self._renew(block, first)
+        assert self._window is not None
         kept = int(self._window.kept[0])
         self._book.at[ROW] = kept + lo
         self._go(kept + lo, kept + hi, inf)
@@ -123,13 +123,12 @@ class Flow:
         journey = np.full((n, WIDTH), -1)
         journey[:, [NEED, SENT, OPEN]] = 0
         kept = 0
-        rows = block
-        on = np.flatnonzero(self._window.journey[:, OPEN]) if self._window is not None else numbers[:0]
-        if len(on):
+        rows, window, before = block, self._window, self._rows
+        if window is not None and before is not None and len(on := np.flatnonzero(window.journey[:, OPEN])):
             kept = len(on)
-            rows = RequestBlock.concat([self._rows.take(on), block])
-            numbers = np.concatenate([self._window.numbers[on], numbers])
-            journey = np.concatenate([self._window.journey[on], journey])
+            rows = RequestBlock.concat([before.take(on), block])
+            numbers = np.concatenate([window.numbers[on], numbers])
+            journey = np.concatenate([window.journey[on], journey])
         self._block, self._rows = block, rows
         self._window = Window(numbers, np.array([kept]), *SideColumns().of(rows), rows.spans, journey)
         seen = []
@@ -139,26 +138,27 @@ class Flow:
         self._choosers = Choosers(np.array([r.address for r in self._rules], np.int64), *(r.table for r in self._rules), *seen)
 
     def _go(self, lo: int, hi: int, until: float) -> None:
-        joined, book = self._joined, self._book
+        joined, book, window, choosers = self._joined, self._book, self._window, self._choosers
+        assert window is not None and choosers is not None
         while True:
             code = run(
-                joined.states, joined.keys, joined.recorders, self._who, self._window, self._choosers, self._wires, book, lo, hi, until
+                joined.states, joined.keys, joined.recorders, self._who, window, choosers, self._wires, book, lo, hi, until
             )  # fmt: skip
             if code == DONE:
                 break
             if code == NO_ROOM:
                 r = int(book.at[ROOM])
                 place = np.array([self._who.number[r]], np.int32)
-                self._groups[self._who.pool[r]]._grow(place, self._window.spans, int(book.at[ROOM_ROW]))
+                self._groups[self._who.pool[r]]._grow(place, window.spans, int(book.at[ROOM_ROW]))
             elif code == NO_MEMORY:
                 short = int(book.at[SIDE])
                 self._rules[short].grow()
-                self._choosers = self._choosers._replace(**{("p_memory", "d_memory")[short]: self._rules[short].table})
+                choosers = self._choosers = choosers._replace(**{("p_memory", "d_memory")[short]: self._rules[short].table})
             elif code == MORE_OUTCOMES:
                 size = 2 * int(book.at[OUTCOMES])
                 book = self._book = book._replace(times=np.empty(size), rows=np.empty((size, 6), np.int64))
             elif code == REFUSED:  # P has refused what D has memory for
-                journey = self._window.journey[book.at[ROOM_ROW]]
+                journey = window.journey[book.at[ROOM_ROW]]
                 d = journey[D]
                 side = Sides(self._groups[self._who.pool[d]])
                 side.drop_remote(int(self._who.number[d]), int(journey[D_SLOT]), float(book.times[book.at[OUTCOME]]))

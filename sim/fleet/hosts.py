@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import ChainMap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +18,14 @@ from sim.fleet.engines import Engines
 from sim.fleet.ollama_host import UNLOAD, OllamaHost
 from sim.fleet.request import Request
 from sim.fleet.station import Station
+from sim.policy.requests import Requests
 from sim.policy.router import ReplicaFacts
-from sim.workload.table import RequestBlock
 
 if TYPE_CHECKING:
     from sim.fleet.build import Plan
     from sim.fleet.view import View
+
+N = TypeVar("N", np.int64, np.float64)
 
 
 class HostView:
@@ -42,7 +44,7 @@ class HostView:
     @property
     def outstanding(self) -> NDArray[np.int64]:
         """i8[host]."""
-        found: NDArray[np.int64] = self._sum(self._view.outstanding) + [len(h.held) for h in self._hosts]
+        found: NDArray[np.int64] = self._sum(self._view.outstanding) + np.array([len(h.held) for h in self._hosts])
         return found
 
     def gauges(self) -> NDArray[np.float64]:
@@ -55,20 +57,21 @@ class HostView:
         found = {name: self._sum(values) for name, values in self._view.look().items() if name != "seen_until"}
         return found | {"seen_until": np.full(self.replicas, np.inf)}
 
-    def delivered(self) -> Any:
+    def delivered(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Of all engines."""
         return self._view.delivered()
 
-    def cached(self, block: RequestBlock, row: int) -> Any:
+    def cached(self, block: Requests, row: int) -> NDArray[np.float64]:
         """Not of Ollama: refused by name."""
         return self._view.cached(block, row)
 
-    def running(self, replica: int) -> Any:
+    def running(self, replica: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Not of hosts."""
         raise NotImplementedError
 
-    def _sum(self, values: Any) -> Any:
-        return np.asarray(values).reshape(-1, self.replicas).sum(axis=0)
+    def _sum(self, values: NDArray[N]) -> NDArray[N]:
+        found: NDArray[N] = values.reshape(-1, self.replicas).sum(axis=0)
+        return found
 
 
 class _Door:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from sim.engine.seam import Columns
 from sim.engine.sides import HandOver
@@ -71,7 +72,7 @@ class Journey:
 def continued(old: RequestBlock, row: int, t: float, done: int) -> RequestBlock:
     """A row of a block whose prompt has the ``done`` tokens that were delivered beside its own, sent at ``t``; what is left to generate follows."""
     lo, hi = int(old.span_off[row]), int(old.span_off[row + 1])
-    spans: Any = (np.zeros(2, np.int64), (), (), ())
+    spans: tuple[ArrayLike, ArrayLike, ArrayLike, ArrayLike] = (np.zeros(2, np.int64), (), (), ())
     if hi > lo:
         more = ([int(old.out_content[row])], [0], [done])
         parts = (

@@ -10,7 +10,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -127,7 +127,7 @@ class Ports:
         self.busy = now.busy.tolist()
         self.bytes = size
 
-    def totals(self, span: float) -> dict[str, Any]:
+    def totals(self, span: float) -> dict[str, float]:
         """Figures for the summary."""
         waits = np.frombuffer(self.waits) if self.waits else np.zeros(1)
         return {

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sim.policy.requests import Requests
-from sim.policy.router import ReplicaFacts, Router, Snapshot
+from sim.policy.router import Relocation, ReplicaFacts, Router, Snapshot
 
 if TYPE_CHECKING:
-    from sim.fleet.view import View
+    from sim.fleet.view import Sight
 
 
 class Serving:
     """What the router sees (`sim.policy.router.Snapshot`): of all replicas of ``view`` those that serve, place i being number ``numbers[i]``."""
 
-    def __init__(self, view: View) -> None:
+    def __init__(self, view: Sight) -> None:
         self._view = view
         self.numbers = np.zeros(0, np.int64)
 
@@ -64,7 +64,7 @@ class Members(Router):
 
     name = "members"
 
-    def __init__(self, router: Router, view: View) -> None:
+    def __init__(self, router: Router, view: Sight) -> None:
         super().__init__(router.params, router.replicas, router.rng)
         self._router = router
         self._seen = Serving(view)
@@ -157,7 +157,7 @@ class Members(Router):
         place = self._router.choose(self._seen, block, row)
         return self.numbers[place] if place >= 0 else -1
 
-    def poll(self, snapshot: Snapshot) -> Any:
+    def poll(self, snapshot: Snapshot) -> Sequence[Relocation]:
         """The router's look at the replicas, and the moves that it wants."""
         if not self.numbers:
             return ()

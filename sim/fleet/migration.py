@@ -12,10 +12,11 @@ Transfers of different pairs do not slow each other; decoding is not slowed by c
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator, Iterable
-from typing import Any
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
+import simpy
 
 from sim.fleet.clock import Clock
 from sim.fleet.station import Station
@@ -23,6 +24,10 @@ from sim.fleet.view import View
 from sim.ledger import COLUMNS, request_row
 from sim.policy.migration import MigrationParams
 from sim.policy.router import Relocation
+
+if TYPE_CHECKING:
+    from sim.engine.rows import Passenger
+    from sim.engine.seam import I8
 
 
 class Migrator(Station):
@@ -36,14 +41,14 @@ class Migrator(Station):
         self._busy = np.zeros(view.replicas, np.int64)
         self._under_way: set[int] = set()
         self._moves: Counter[int] = Counter()
-        self._in_transit: dict[int, tuple[int, Any]] = {}
+        self._in_transit: dict[int, tuple[int, tuple[Passenger, I8]]] = {}
         self.outcomes: Counter[str] = Counter()
         self.down_times: list[float] = []
         self.copied_blocks = 0
         self.worse = 0
         self.relieved = 0
 
-    def move(self, moves: Any) -> None:
+    def move(self, moves: Sequence[Relocation]) -> None:
         """Begin what can begin: both sides below their concurrency, the request not under way yet."""
         for move in moves:
             if move.source == move.destination or move.request in self._under_way:
@@ -55,7 +60,7 @@ class Migrator(Station):
             self._under_way.add(move.request)
             self._env.process(self._migrate(move))
 
-    def _migrate(self, move: Relocation) -> Generator[Any, Any, None]:
+    def _migrate(self, move: Relocation) -> Generator[simpy.Event, object, None]:
         outcome = yield from self._stages(move)
         self.outcomes[outcome] += 1
         self._busy[move.source] -= 1
@@ -77,7 +82,7 @@ class Migrator(Station):
             return None
         return slot, tokens
 
-    def _stages(self, move: Relocation) -> Generator[Any, Any, str]:
+    def _stages(self, move: Relocation) -> Generator[simpy.Event, object, str]:
         view, p = self._view, self._p
         target, there = view.inside(move.destination)
         size = view.facts[move.destination].block_size
@@ -98,13 +103,13 @@ class Migrator(Station):
             yield from self._copy(move, blocks)
         return self._abort(move, held, "too_many_stages")
 
-    def _copy(self, move: Relocation, blocks: int) -> Generator[Any, Any, None]:
+    def _copy(self, move: Relocation, blocks: int) -> Generator[simpy.Event, object, None]:
         facts = self._view.facts[move.source]
         self.copied_blocks += blocks
         size = blocks * facts.block_size * facts.kv_bytes_per_token
         yield self._env.timeout(self._p.overhead + size / self._p.bandwidth)
 
-    def _last_stage(self, move: Relocation, held: int) -> Generator[Any, Any, str]:
+    def _last_stage(self, move: Relocation, held: int) -> Generator[simpy.Event, object, str]:
         view = self._view
         source, here = view.inside(move.source)
         target, there = view.inside(move.destination)
@@ -137,7 +142,7 @@ class Migrator(Station):
         self.relieved += bool(blocked)
         return "moved"
 
-    def _step_end(self, replica: int) -> Generator[Any, Any, None]:
+    def _step_end(self, replica: int) -> Generator[simpy.Event, object, None]:
         """Wait until no step is under way."""
         view = self._view
         inside, k = view.inside(replica)
@@ -162,7 +167,7 @@ class Migrator(Station):
 
     # -- results
 
-    def rows(self) -> Iterable[dict[str, Any]]:
+    def rows(self) -> Iterable[Mapping[str, float]]:
         """Requests that are on neither side when the run ends."""
         for source, (request, _) in self._in_transit.values():
             yield request_row(replica=source, **{c.name: getattr(request, c.slot) for c in COLUMNS if c.slot})

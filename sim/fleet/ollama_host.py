@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import simpy
 
@@ -31,6 +31,11 @@ UNLOAD: Final = 1.0
 _ROUNDING: Final = 1e-9  # of SimPy's clock, which adds up delays
 
 
+def _settings(p: Plan) -> OllamaParams:
+    assert isinstance(p.params, OllamaParams), "`sim.fleet.checks` lets only Ollama share a card"
+    return p.params
+
+
 @dataclass(frozen=True)
 class Needs:
     """What one model asks of the host. Bytes and seconds; ``vram``: weights and KV cache on the card, compute buffers left out."""
@@ -40,16 +45,18 @@ class Needs:
     session: float
 
     @classmethod
-    def of(cls, p: Any) -> Needs:
+    def of(cls, p: Plan) -> Needs:
         """Of a planned pool."""
-        weights, kv = memory_rule(p.params).sizes(p.model).on_card(placement(p.params, p.site))
-        load = ready_after(float(p.model.weight_bytes()) / p.params.load_bandwidth)
-        return cls(int(weights + kv), load, keep_alive(p.params.OLLAMA_KEEP_ALIVE))
+        settings = _settings(p)
+        weights, kv = memory_rule(settings).sizes(p.model).on_card(placement(settings, p.site))
+        load = ready_after(float(p.model.weight_bytes()) / settings.load_bandwidth)
+        return cls(int(weights + kv), load, keep_alive(settings.OLLAMA_KEEP_ALIVE))
 
 
-def fits(p: Any, needs: Needs, used: float) -> bool:
+def fits(p: Plan, needs: Needs, used: float) -> bool:
     """``requireFull``: whether the model fits beside runners that take ``used`` bytes of its accelerator."""
-    m, settings = p.model, p.params
+    m, settings = p.model, _settings(p)
+    assert settings.num_ctx is not None, "planned settings are resolved"
     free = max(int(p.accelerator.memory_bytes - used), 0)
     weights, head_dim = float(m.weight_bytes()), m.hidden // max(m.heads, 1)
     slots, batch = settings.OLLAMA_NUM_PARALLEL, settings.n_ubatch

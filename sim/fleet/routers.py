@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sim import registry
 from sim.fleet.by_model import models_of
 from sim.streams import stream
 
 if TYPE_CHECKING:
+    from sim.config.base import Router as Section
     from sim.fleet.build import Plan
     from sim.fleet.engines import Engines
+    from sim.fleet.view import View
+    from sim.policy.router import Router
 
 
-def make_router(section: Any, replicas: int, seed: int, name: str = "router") -> Any:
+def make_router(section: Section, replicas: int, seed: int, name: str = "router") -> Router:
     """The router of a scenario's ``router`` section; ``name`` of its substream. Raises `ConfigError`."""
     from sim.config import settings
 
-    cls = registry.lookup("router", section.name, "router.name")
+    cls: type[Router] = registry.lookup("router", section.name, "router.name")
     return cls(settings(cls.Params, section.settings, "router"), replicas, stream(seed, name))
 
 
-def make_routers(plans: Sequence[Plan], section: Any, seed: int) -> list[Any]:
+def make_routers(plans: Sequence[Plan], section: Section, seed: int) -> list[Router]:
     """One router, or in a disaggregated deployment one for each side unless it chooses for both; or one for each model.
 
     Of models that share cards: one of the hosts.
@@ -45,7 +48,7 @@ def make_routers(plans: Sequence[Plan], section: Any, seed: int) -> list[Any]:
     ]
 
 
-def part_view(engines: Engines, plans: Sequence[Plan], mine: Sequence[bool]) -> Any:
+def part_view(engines: Engines, plans: Sequence[Plan], mine: Sequence[bool]) -> View:
     """What a router sees that is in front of some of the pools, which are ``mine``."""
     some = [g for g, it_is in enumerate(mine) if it_is]
     return engines.part([engines.groups[g] for g in some], [plans[g].facts for g in some for _ in range(plans[g].replicas)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf, isfinite
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -25,7 +25,12 @@ from sim.metrics.sections.kv_pools import KvUse
 from sim.workload.base import Traffic
 
 if TYPE_CHECKING:
+    from sim.config.base import Admission, Clients, Fault, Router
+    from sim.config.deployment import Transfer
     from sim.engine.group import EngineGroup
+    from sim.fleet.scaling_plan import ScalingPlan
+    from sim.ledger import Series
+    from sim.metrics.scaling import Scaling
 
 
 @dataclass
@@ -33,7 +38,7 @@ class Raw:
     """What a run leaves, all pools together: request columns by id, and what `sim.metrics.record.collect` found."""
 
     requests: Mapping[str, Array]
-    series: dict[str, Any]
+    series: Series
     itl_hist: Array
     parts: Array
     kv_total: Array
@@ -42,9 +47,9 @@ class Raw:
     sent: int
     complete: bool
     notes: list[str]
-    scaling: Any = None
-    """What an autoscaler did (`sim.metrics.scaling.Scaling`)."""
-    stations: dict[str, Any] = field(default_factory=dict)
+    scaling: Scaling | None = None
+    """What an autoscaler did."""
+    stations: Mapping[str, object] = field(default_factory=dict)
     """What stations left for sections of the summary."""
     token_times: Sequence[tuple[Array, Array]] = ()
     """Of each pool, where it was asked for: whose tokens came when."""
@@ -54,7 +59,7 @@ class Raw:
 def execute(
     plans: Sequence[Plan],
     traffic: Traffic,
-    router: Any,
+    router: Router,
     seed: int,
     *,
     bins: int,
@@ -63,11 +68,11 @@ def execute(
     until: float = inf,
     progress: Callable[[int, int], object] | None = None,
     multi_step: bool = True,
-    scaling: Any = None,
-    transfer: Any = None,
-    admission: Sequence[Any] = (),
-    clients: Any = None,
-    faults: Sequence[Any] = (),
+    scaling: ScalingPlan | None = None,
+    transfer: Transfer | None = None,
+    admission: Sequence[Admission] = (),
+    clients: Clients | None = None,
+    faults: Sequence[Fault] = (),
 ) -> Raw:
     """Run the traffic through the pools. ``router``: section with ``name`` and settings; ``transfer``: the section of that name;
     ``clients``: likewise; ``faults``, ``admission``: sections with ``name`` and settings, outermost first.
@@ -117,7 +122,7 @@ def execute(
         not world.stopped,
         [*notes, *world.notes()],
         world.record,
-        world.leaves() | pools_of(groups, plans),
+        {**world.leaves(), **pools_of(groups, plans)},
         [group.token_times() for group in groups] if token_times else (),
     )
 
@@ -133,7 +138,7 @@ def _scatter(groups: Sequence[EngineGroup], plans: Sequence[Plan], seed: int) ->
             scatter_steps(group._states, p.profile.step_scatter, seed, p.name)
 
 
-def pools_of(groups: Sequence[EngineGroup], plans: Sequence[Plan]) -> dict[str, Any]:
+def pools_of(groups: Sequence[EngineGroup], plans: Sequence[Plan]) -> dict[str, list[KvUse]]:
     """For the section ``kv_pools``: pools within the replicas, or what shares one, where an engine tells them apart."""
     found = []
     for group, p in zip(groups, plans, strict=False):
@@ -147,12 +152,12 @@ def pools_of(groups: Sequence[EngineGroup], plans: Sequence[Plan]) -> dict[str, 
     return {"kv_pools": found} if found else {}
 
 
-def engines_of(plans: Sequence[Plan], bins: int, width: float, histogram: tuple[int, float, float]) -> list[Any]:
+def engines_of(plans: Sequence[Plan], bins: int, width: float, histogram: tuple[int, float, float]) -> list[EngineGroup]:
     """A group of engines per pool; models that share cards have one per host."""
-    groups: list[Any] = []
+    groups: list[EngineGroup] = []
     for p in plans:
         each = [replace(p, replicas=1)] * p.replicas if p.several else [p]
-        groups += [one.build(bins, width, histogram) for one in each]
+        groups += [cast("EngineGroup", one.build(bins, width, histogram)) for one in each]
     return groups
 
 

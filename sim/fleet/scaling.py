@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from math import isnan
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import simpy
@@ -27,7 +27,7 @@ from sim.fleet.station import Station
 from sim.fleet.upkeep import Upkeep
 from sim.ledger import PARTS
 from sim.metrics.scaling import Life, Pool, Scaling
-from sim.policy.scaler import Fleet, Scaler
+from sim.policy.scaler import Fleet, Scaler, Targets
 from sim.streams import stream
 from sim.workload.table import RequestBlock
 
@@ -214,7 +214,7 @@ class ElasticPool:
         self._env = owner.clock
         self._p, self.first, self._place = plan.params, first, place
         self.upkeep = Upkeep(owner.clock, self, plan.params, stream(plan.seed, f"spot.{plan.name}"))
-        self._targets: Any = getattr(plan.params, "targets", None)
+        self._targets: Targets | None = getattr(plan.params, "targets", None)
         self._window: float = getattr(plan.params, "window", 0.0)
         self._life: list[Life | None] = [None] * plan.params.max
         self._lived = [False] * plan.params.max
@@ -373,6 +373,7 @@ class ElasticPool:
 
     def _measure(self, now: float, busy: NDArray[np.float64]) -> dict[str, float]:
         """The metrics of `sim.policy.scaler.METRICS`, per replica."""
+        assert self._targets is not None, "only asked of scalers with targets"
         current = len(self.there())
         fleet = self._fleet(current)
         then, sent, busy_then = self._samples[0]

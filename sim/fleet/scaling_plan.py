@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sim import registry
 from sim.errors import ConfigError, NotModelledError
@@ -14,6 +14,8 @@ from sim.policy.startup import Phase
 
 if TYPE_CHECKING:
     from sim.config.scenario import Scenario
+    from sim.engine.recorder import Recorder
+    from sim.engine.state import EngineState
     from sim.fleet.build import Plan
 
 
@@ -29,7 +31,7 @@ class PoolPlan:
     """Of one replica."""
     ranks: int
     role: str
-    engine: Callable[[int, Any], Any]
+    engine: Callable[[int, Recorder], EngineState]
     """The state of a new process (number, recorder)."""
     seed: int
     side: int = 0
@@ -53,7 +55,7 @@ class ScalingPlan:
         """Replicas that can exist at once."""
         return sum(p.params.max for p in self.pools)
 
-    def grown(self, plans: Sequence[Plan]) -> list[Any]:
+    def grown(self, plans: Sequence[Plan]) -> list[Plan]:
         """The planned pools with as many replicas as can exist at once."""
         return [replace(plan, replicas=pool.params.max) for plan, pool in zip(plans, self.pools, strict=True)]
 
@@ -65,7 +67,7 @@ def plan_scaling(scenario: Scenario, plans: Sequence[Plan]) -> ScalingPlan | Non
     from sim.config import settings
 
     section = scenario.scaling
-    cls = registry.lookup("scaler", section.name, "scaling.name")
+    cls: type[Scaler] = registry.lookup("scaler", section.name, "scaling.name")
     given = dict(section.settings)
     own = given.pop("pools", None) or {}
     known = [p.name for p in plans]

@@ -13,13 +13,19 @@ ahead of the clock up to the next event, so that it may lie ahead of ``clock.now
 
 from __future__ import annotations
 
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from sim.fleet.request import Request
 from sim.ledger import Values, request_row
 from sim.workload.table import RequestBlock
+
+if TYPE_CHECKING:
+    from sim.fleet.ahead import Choice
 
 
 class Station:
@@ -69,7 +75,7 @@ class Station:
         """All requests of a block, the first of which is number ``first``, each at its time. Only asked where `by_blocks`."""
         self.then.arrive_block(block, first)
 
-    def submit_block(self, block: RequestBlock, replica_of: Any, first: int) -> None:
+    def submit_block(self, block: RequestBlock, replica_of: NDArray[np.int32], first: int) -> None:
         """The same to the replicas ``replica_of`` (i4[n])."""
         self.then.submit_block(block, replica_of, first)
 
@@ -77,7 +83,7 @@ class Station:
         """Rows [lo, hi) of a block, each at its time; nothing else of the world happens until then. Only asked where `ahead`."""
         self.then.arrive_ahead(block, lo, hi, first)
 
-    def submit_ahead(self, block: RequestBlock, lo: int, hi: int, first: int, choice: object) -> None:
+    def submit_ahead(self, block: RequestBlock, lo: int, hi: int, first: int, choice: Choice) -> None:
         """The same, each to the replica that ``choice`` (a `sim.fleet.ahead.Choice`) names then."""
         self.then.submit_ahead(block, lo, hi, first, choice)
 
@@ -101,7 +107,7 @@ class Station:
 
     # -- in the end
 
-    def rows(self) -> Iterable[dict[str, Any]]:
+    def rows(self) -> Iterable[Mapping[str, float]]:
         """Rows (`sim.ledger.request_row`) of requests that are here."""
         for r in self.held.values():
             yield request_row(id=r.number, arrival_s=r.arrival, prompt_tokens=r.prompt_tokens)
@@ -121,7 +127,7 @@ class Station:
         """The same in sentences, for the report."""
         return []
 
-    def leaves(self) -> dict[str, Values]:
+    def leaves(self) -> Mapping[str, object]:
         """What sections of the summary are made from (`sim.metrics.sections`), by the name of the section."""
         return {}
 

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeAlias
 
 from sim import guard, plugins
 from sim.errors import PluginError
@@ -21,6 +21,9 @@ from sim.errors import PluginError
 if TYPE_CHECKING:
     from sim.engine.group import EngineGroup
     from sim.fleet.build import Plan
+
+Progress: TypeAlias = list[tuple[float, int]]
+"""Of each group: seconds of steps begun, requests not finished."""
 
 
 @contextmanager
@@ -31,8 +34,8 @@ def watched(plans: Sequence[Plan], groups: Sequence[EngineGroup]) -> Iterator[No
         yield
         return
 
-    def progress() -> Any:
-        return [(g.parts.sum(), g.outstanding.sum()) for g in groups]
+    def progress() -> Progress:
+        return [(float(g.parts.sum()), int(g.outstanding.sum())) for g in groups]
 
     def tell() -> None:
         file = str(getattr(sys.modules.get(foreign.__module__), "__file__", foreign.__module__))
@@ -54,13 +57,13 @@ def watched(plans: Sequence[Plan], groups: Sequence[EngineGroup]) -> Iterator[No
 
 def look_on(
     thread: int,
-    progress: Callable[[], Any],
-    tell: Callable[[], Any],
+    progress: Callable[[], Progress],
+    tell: Callable[[], None],
     done: threading.Event,
     rooms: tuple[str, ...] = ("sim.engine.", "sim.fleet."),
 ) -> None:
     """Call ``tell`` once when the thread is stuck in one of the ``rooms``; until ``done``."""
-    last: Any = None
+    last: tuple[int, int, Progress] | None = None
     since = time.monotonic()
     while not done.wait(min(1.0, guard.LIMIT / 4)):
         frame = sys._current_frames().get(thread)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from heapq import heappop, heappush
 from math import inf
-from typing import Any
+from typing import Generic, TypeVar
 
 from sim.fleet.clock import Clock
 
+Subject = TypeVar("Subject")
 
-class Timers:
+
+class Timers(Generic[Subject]):
     """``ring(kind, subject)`` at each time. Alarms at one time ring in the order of setting.
 
     ``idle``: whether no alarm means anything any more; ``dead(kind, subject)``: whether this one does not.
@@ -19,18 +21,18 @@ class Timers:
     def __init__(
         self,
         clock: Clock,
-        ring: Callable[[int, Any], None],
+        ring: Callable[[int, Subject], None],
         idle: Callable[[], bool],
-        dead: Callable[[int, Any], bool] = lambda kind, subject: False,
+        dead: Callable[[int, Subject], bool] = lambda kind, subject: False,
     ) -> None:
         self._clock, self._ring, self._dead = clock, ring, dead
-        self._heap: list[tuple[float, int, int, Any]] = []
+        self._heap: list[tuple[float, int, int, Subject]] = []
         self._set = 0
         self._armed = inf
         self._pending = 0
         clock.sleepers.append(lambda: self._pending if idle() else 0)
 
-    def at(self, time: float, kind: int, subject: Any) -> None:
+    def at(self, time: float, kind: int, subject: Subject) -> None:
         """Ring at ``time`` (infinity: never)."""
         if time == inf:
             return

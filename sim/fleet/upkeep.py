@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import isnan
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -16,11 +16,17 @@ from sim.fleet.clock import Clock
 from sim.metrics.scaling import Life
 from sim.policy.startup import Maintenance
 
+if TYPE_CHECKING:
+    from sim.fleet.scaling import ElasticPool
+    from sim.policy.scaler import LifeParams
+
+About = TypeVar("About")
+
 
 class Upkeep:
     """``pool``: a `sim.fleet.scaling.ElasticPool`; ``rng``: the substream for times until machines are taken back."""
 
-    def __init__(self, clock: Clock, pool: Any, params: Any, rng: np.random.Generator) -> None:
+    def __init__(self, clock: Clock, pool: ElasticPool, params: LifeParams, rng: np.random.Generator) -> None:
         self._clock, self._pool, self._spot, self._windows, self._rng = clock, pool, params.spot, params.maintenance, rng
         self.away = 0
         """Replicas that cannot be had now."""
@@ -42,7 +48,7 @@ class Upkeep:
         if spot is not None and spot.mtbf is not None and k >= spot.on_demand:
             self._at(self._clock.now + float(self._rng.exponential(spot.mtbf)), self._take_back, life)
 
-    def _at(self, time: float, what: Callable[[Any], None], about: Any) -> None:
+    def _at(self, time: float, what: Callable[[About], None], about: About) -> None:
         """An alarm that does not keep the run from ending."""
         called = False
 
@@ -58,12 +64,15 @@ class Upkeep:
 
     def _take_back(self, life: Life | None) -> None:
         """A notice, for a replica or for the oldest on a spot machine."""
+        spot = self._spot
+        assert spot is not None, "only spot machines are taken back"
         if life is None:
-            able = [(x.asked, k) for k, x in self._pool.there() if k >= self._spot.on_demand]
+            able = [(x.asked, k) for k, x in self._pool.there() if k >= spot.on_demand]
             if not able:
                 return
             k = min(able)[1]
             life = self._pool.life(k)
+            assert life is not None, "it is there"
         else:
             k = life.replica - self._pool.first
         if self._pool.life(k) is not life or not isnan(life.drain) or not isnan(life.gone):
@@ -71,7 +80,7 @@ class Upkeep:
         self.reclaimed += 1
         self._pool.stop(k, life)
         if isnan(life.gone):
-            self._at(self._clock.now + self._spot.notice, self._end, (k, life))
+            self._at(self._clock.now + spot.notice, self._end, (k, life))
 
     def _end(self, about: tuple[int, Life]) -> None:
         k, life = about

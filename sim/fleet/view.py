@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import simpy
@@ -11,10 +11,21 @@ from numpy.typing import NDArray
 
 from sim.ledger import LOOK, LOOK_TOTAL_BLOCKS, LOOK_USED_BLOCKS
 from sim.policy.requests import Requests
-from sim.policy.router import ReplicaFacts
+from sim.policy.router import ReplicaFacts, Snapshot
 
 if TYPE_CHECKING:
     from sim.engine.group import EngineGroup
+    from sim.engine.inside import Inside
+
+
+class Sight(Snapshot, Protocol):
+    """What the fleet hands to routers: replicas by number, and what is known of each."""
+
+    replicas: int
+    facts: list[ReplicaFacts]
+
+    def delivered(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Numbers and tokens delivered so far of the requests in flight."""
 
 
 class View:
@@ -25,11 +36,11 @@ class View:
         self._env = env
         self.replicas = sum(g.n for g in groups)
         self.facts = list(facts) if facts is not None else [ReplicaFacts()] * self.replicas
-        self._insides: list[Any] = []
+        self._insides: list[Inside] = []
         self._place = [(g, k) for g, group in enumerate(groups) for k in range(group.n)]
         self.moment = 0.0
         """Time of the outcome that is being handled, which may be ahead of SimPy's clock."""
-        self.as_seen: Callable[[int, Any, int], tuple[Any, int]] = lambda replica, block, row: (block, row)
+        self.as_seen: Callable[[int, Requests, int], tuple[Requests, int]] = lambda replica, block, row: (block, row)
         """A request as a replica sees it, which may have been restarted."""
         self.looks = 0
         """Times that a router brought engines up to now."""
@@ -39,7 +50,7 @@ class View:
         """Simulated time."""
         return max(float(self._env.now), self.moment)
 
-    def insides(self) -> list[Any]:
+    def insides(self) -> list[Inside]:
         """One `sim.engine.inside.Inside` per pool."""
         if not self._insides:
             from sim.engine.inside import Inside
@@ -55,7 +66,7 @@ class View:
             inside.movable(self.facts[first].engine)
             first += group.n
 
-    def inside(self, replica: int) -> tuple[Any, int]:
+    def inside(self, replica: int) -> tuple[Inside, int]:
         """The inside of a replica's pool and its number there."""
         group, k = self._place[replica]
         return self.insides()[group], k

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sim.fleet.breakage import in_front
 from sim.fleet.by_model import ByModel, mix_of, models_of
@@ -22,29 +22,41 @@ from sim.fleet.migration import Migrator
 from sim.fleet.routers import part_view
 from sim.fleet.station import Station
 from sim.fleet.world import World
-from sim.policy.router import ReplicaFacts
+from sim.policy.coordinator import Coordinator
+from sim.policy.router import ReplicaFacts, Router
 
 if TYPE_CHECKING:
+    from sim.config.base import Admission
+    from sim.config.deployment import Transfer
     from sim.engine.group import EngineGroup
+    from sim.fleet.breakage import Choice
     from sim.fleet.build import Plan
+    from sim.fleet.by_model import Models
+    from sim.fleet.disaggregation import HandOvers
+    from sim.fleet.hosts import Hosts
+    from sim.fleet.scaling import Elastic
+    from sim.fleet.scaling_plan import ScalingPlan
+    from sim.fleet.view import Sight, View
+    from sim.policy.client import Client
+    from sim.policy.fault import Fault
     from sim.workload.base import Traffic
 
 
 def wire(
     groups: Sequence[EngineGroup],
-    routers: Sequence[Any],
+    routers: Sequence[Router],
     traffic: Traffic,
     *,
     plans: Sequence[Plan] = (),
     facts: Sequence[ReplicaFacts] | None = None,
     seed: int = 0,
     until: float = inf,
-    progress: Any = None,
-    scaling: Any = None,
-    transfer: Any = None,
-    admission: Sequence[Any] = (),
-    client: Any = None,
-    faults: Sequence[Any] = (),
+    progress: Callable[[int, int], object] | None = None,
+    scaling: ScalingPlan | None = None,
+    transfer: Transfer | None = None,
+    admission: Sequence[Admission] = (),
+    client: Client | None = None,
+    faults: Sequence[Fault] = (),
 ) -> World:
     """The world of a run: clients, what stands between, engines. Without ``plans``: one kind of engine, and clients who see nothing else."""
     clock = Clock()
@@ -52,28 +64,17 @@ def wire(
     if plans:
         facts = [p.facts for p in plans for _ in range(p.replicas)]
     engines: Engines = (JoinedEngines if roles else Engines)(clock, groups, facts)
-    hosts: Any = None
-    views: list[Any] = [engines.view]
-    if several:
-        from sim.fleet.hosts import Hosts
-
-        hosts = Hosts(clock, plans, engines, plans[0].replicas)
-        views = [hosts.view]
-    if roles:
-        views = [part_view(engines, plans, [p.role == role for p in plans]) for role in ("prefill", "decode")]
     models = models_of(plans) if plans and plans[0].apart else None
-    if models is not None:
-        views = [part_view(engines, plans, [of == k for of in models.of_pool]) for k in range(len(models.names))]
+    parts = _views(engines, plans, models)
+    hosts = _hosts(clock, plans, engines) if several else None
+    views: Sequence[Sight] = parts if hosts is None else [hosts.view]
     if scaling is not None or (any(f.crashes for f in faults) and routers[0].elastic):
         routers = [Members(router, view) for router, view in zip(routers, views, strict=True)]
-    choice: Any
-    if roles:
-        assert isinstance(engines, JoinedEngines)
-        if client is not None or faults or scaling is not None:
-            from sim.fleet.hand_over_losses import FragileHandOvers as HandOvers
-        else:
-            from sim.fleet.disaggregation import HandOvers  # type: ignore[assignment]
-        choice = HandOvers(clock, engines, views, plans, routers, Wire.between(transfer, plans))
+    fragile = client is not None or bool(faults) or scaling is not None
+    sides = _sides(clock, engines, parts, plans, routers, Wire.between(transfer, plans), fragile) if roles else None
+    choice: Choice
+    if sides is not None:
+        choice = sides
     elif models is not None:
         choice = ByModel(clock, routers, views, models.pools(plans), models.replicas(plans))
     else:
@@ -81,26 +82,22 @@ def wire(
     between: list[Station] = [choice]
     if routers[0].migration is not None:
         migrator = Migrator(clock, engines.view, routers[0].migration)
-        choice.moves = migrator.move
+        if isinstance(choice, Dispatch):
+            choice.moves = migrator.move
         between.append(migrator)
     if hosts is not None:
         between.append(hosts)
-    elastic: Any = None
+    elastic = None
     if scaling is not None:
-        from sim.fleet.scaling import Elastic
-
-        elastic = Elastic(clock, scaling, engines, routers, room=routers[0].gateway is None, by_model=models is not None)
-        elastic.in_use = [station.in_use for station in between if hasattr(station, "in_use")]
-        elastic.begin()
-        between.insert(0, elastic)
-        if roles:
-            choice.counting, elastic.opened = True, choice.go_on
-    if routers[0].coordinates:
+        elastic = _elastic(clock, scaling, engines, routers, between, models is not None)
+        if sides is not None:
+            sides.counting, elastic.opened = True, sides.go_on
+    if isinstance(routers[0], Coordinator):
         between.insert(0, Queue(clock, routers[0], engines.view))
     if routers[0].gateway is not None:
         between.insert(0, Gateway(clock, routers[0].gateway))
     if admission:
-        seen = engines.view if roles or models is not None else routers[0].seen if scaling is not None else views[0]
+        seen = engines.view if roles or models is not None else routers[0].seen if isinstance(routers[0], Members) else views[0]
         between[:0] = doors(clock, admission, seed, seen)
     side = ClientSide.of(plans) if plans else None
     between = in_front(clock, between, client, faults, plans, engines, routers, choice, elastic, side, seed)
@@ -108,7 +105,57 @@ def wire(
     clients = clients_of(clock, traffic, until, mix, side)
     world = World(clock, clients, between, engines, until=until, progress=progress, side=side)
     if elastic is not None:
-        elastic.waiting = (lambda: world.waiting + choice.stranded) if roles else (lambda: world.waiting)
+        elastic.waiting = lambda: world.waiting + (0 if sides is None else sides.stranded)
         elastic.sent = lambda: clients.sent
         world.record = elastic.record
     return world
+
+
+def _views(engines: Engines, plans: Sequence[Plan], models: Models | None) -> list[View]:
+    """What each router sees: all, its side, or the replicas of its model."""
+    if plans and plans[0].role:
+        return [part_view(engines, plans, [p.role == role for p in plans]) for role in ("prefill", "decode")]
+    if models is not None:
+        return [part_view(engines, plans, [of == k for of in models.of_pool]) for k in range(len(models.names))]
+    return [engines.view]
+
+
+def _hosts(clock: Clock, plans: Sequence[Plan], engines: Engines) -> Hosts:
+    """Servers whose models share a card."""
+    from sim.fleet.hosts import Hosts
+
+    return Hosts(clock, plans, engines, plans[0].replicas)
+
+
+def _sides(
+    clock: Clock,
+    engines: Engines,
+    views: Sequence[View],
+    plans: Sequence[Plan],
+    routers: Sequence[Router],
+    link: Wire,
+    fragile: bool,
+) -> HandOvers:
+    """Who chooses prefill and decode replicas. ``fragile``: replicas may die, or clients leave."""
+    from sim.fleet.disaggregation import HandOvers
+
+    assert isinstance(engines, JoinedEngines)
+    if fragile:
+        from sim.fleet.hand_over_losses import FragileHandOvers
+
+        return FragileHandOvers(clock, engines, views, plans, routers, link)
+    return HandOvers(clock, engines, views, plans, routers, link)
+
+
+def _elastic(
+    clock: Clock, scaling: ScalingPlan, engines: Engines, routers: Sequence[Router], between: list[Station], by_model: bool
+) -> Elastic:
+    """The autoscaler, which goes in front of those ``between``."""
+    from sim.fleet.scaling import Elastic
+
+    members = [router for router in routers if isinstance(router, Members)]
+    elastic = Elastic(clock, scaling, engines, members, room=routers[0].gateway is None, by_model=by_model)
+    elastic.in_use = [station.in_use for station in between if hasattr(station, "in_use")]
+    elastic.begin()
+    between.insert(0, elastic)
+    return elastic

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from math import inf
-from typing import Any
 
 import numpy as np
 
@@ -17,8 +16,10 @@ from sim.fleet.clients import Clients
 from sim.fleet.clock import Clock
 from sim.fleet.engines import Engines
 from sim.fleet.station import Station, link
+from sim.fleet.view import View
 from sim.ledger import WATCH_FIRST_TOKEN, Values
 from sim.metrics.on_disk import HELD_ROWS, DiskTable
+from sim.metrics.scaling import Scaling
 
 Columns = dict[str, Values]
 Table = Mapping[str, Values]
@@ -44,7 +45,7 @@ class World:
     ) -> None:
         self.clock, self.clients, self.engines, self.until = clock, clients, engines, until
         self.stations = [clients, *stations, engines]
-        self.record: Any = None
+        self.record: Scaling | None = None
         """What an autoscaler did (`sim.metrics.scaling.Scaling`)."""
         self.finished = 0
         self.stopped = False
@@ -73,7 +74,7 @@ class World:
         return sum(len(station.held) for station in self.stations)
 
     @property
-    def view(self) -> Any:
+    def view(self) -> View:
         """What a router sees of all engines."""
         return self.engines.view
 
@@ -147,7 +148,7 @@ class World:
             out |= station.totals()
         return out
 
-    def leaves(self) -> dict[str, Any]:
+    def leaves(self) -> Mapping[str, object]:
         """What stations leave for sections of the summary, by name of the section."""
         return {name: found for station in self.stations for name, found in station.leaves().items()}
 

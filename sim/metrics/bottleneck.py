@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from sim.ledger import FINISHED
+from sim.ledger import FINISHED, Series
 from sim.ledger import Values as Array
 from sim.units import show_seconds
 
@@ -60,7 +60,7 @@ def queue_grows(columns: Mapping[str, Array]) -> bool:
     return q[3] > 2.0 * q[1] and q[3] > q[2] and q[3] > 0.2 * mean
 
 
-def within(spell: Mapping[str, Any], columns: Mapping[str, Array], series: Mapping[str, Any]) -> dict[str, Any]:
+def within(spell: Mapping[str, Any], columns: Mapping[str, Array], series: Series) -> dict[str, Any]:
     """The facts of `judge` that hold in a stretch of the run (`sim.metrics.spell`)."""
     inside = (columns["arrival_s"] >= spell["start_s"]) & (columns["arrival_s"] <= spell["end_s"])
     done = inside & (columns["status"] == FINISHED)

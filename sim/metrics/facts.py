@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from sim.metrics.groups import replica_load
 from sim.metrics.record import RunRecord
 from sim.metrics.slo import Demand, demands_of, met
 from sim.metrics.storm import Storm, storm
+
+if TYPE_CHECKING:
+    from sim.metrics.clients import ClientRecord
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class Facts:
     @cached_property
     def storm(self) -> Storm | None:
         """The longest storm of retries."""
-        clients = self.record.stations.get("clients")
+        clients = cast("ClientRecord | None", self.record.stations.get("clients"))
         return None if clients is None else storm(self.columns["arrival_s"], clients.retries_s, self.ok)
 
     def of_finished(self, column: str) -> Array:

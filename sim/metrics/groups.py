@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sim.ledger import FINISHED
+from sim.ledger import FINISHED, Series
 from sim.ledger import Values as Array
 from sim.metrics.definitions import SLO_METRICS
 from sim.metrics.latency import number
@@ -91,7 +91,7 @@ def group_rows(columns: Mapping[str, Array], label: Array, ok: Array, counted: A
 
 
 def replica_load(
-    series: Mapping[str, Any],
+    series: Series,
     kv_total: Array | None,
     parts: Array,
     horizon: float,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from sim.errors import LawViolation
-from sim.ledger import FINISHED, IN_FLIGHT, REJECTED
+from sim.ledger import FINISHED, IN_FLIGHT, REJECTED, by_name
 from sim.ledger import Values as Array
 from sim.metrics.record import RunRecord
 
@@ -75,8 +75,8 @@ def _series(record: RunRecord) -> None:
     s = record.series
     if not s:
         return
-    for key, a in s.items():
-        if key != "width_s" and float(a.min(initial=0.0)) < -1e-9:
+    for key, a in by_name(s).items():
+        if float(a.min(initial=0.0)) < -1e-9:
             raise LawViolation(f"nothing in the time series is negative: {key} is")
     if record.kv_total is not None:
         room = s["time_s"] * np.asarray(record.kv_total)[:, None]

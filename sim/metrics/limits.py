@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from sim.metrics import bottleneck, hand_over
 from sim.metrics.facts import Facts
 from sim.metrics.latency import Latency, number
 from sim.metrics.section import Section
-from sim.metrics.sections.kv_pools import longest_waited
+from sim.metrics.sections.kv_pools import KvUse, longest_waited
 from sim.metrics.spell import Spell
 from sim.metrics.utilisation import Utilisation
 
@@ -65,7 +65,7 @@ def find_bottleneck(
         "met": met,
         "turned_away": _turned_away(facts),
         "step_s": use.step_time_mean_s,
-        "pool": longest_waited(record.stations.get("kv_pools", ())),
+        "pool": longest_waited(cast("Sequence[KvUse]", record.stations.get("kv_pools", ()))),
     }
     if spell is not None:  # a spike is judged by itself, not by the average of the run around it
         known |= bottleneck.within(spell, columns, record.series)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol, TypedDict, cast
 
 import numpy as np
 
-from sim.ledger import PARTS, SERIES
+from sim.ledger import PARTS, SERIES, Series, by_name, series_of
 from sim.ledger import Values as Array
 from sim.metrics.slo import Slo
 
 if TYPE_CHECKING:
-    from sim.document import Json
+    from sim.document import Json, Table
     from sim.metrics.scaling import Scaling
 
 
@@ -43,7 +43,7 @@ class RunRecord:
     totals: Mapping[str, float]
     itl_hist: Array
     parts: Array
-    series: Mapping[str, Any] = field(default_factory=dict)
+    series: Series = field(default_factory=Series)
     kv_total: Array | None = None
     kv_peak: Array | None = None
     part_names: Sequence[str] = PARTS
@@ -56,14 +56,14 @@ class RunRecord:
     replica_names: Sequence[str] = ()
     accelerators: float = 1
     replicas: int | None = None
-    context: Mapping[str, Any] = field(default_factory=dict)
+    context: Table = field(default_factory=dict)
     scenario: str = ""
     evidence: Sequence[Mapping[str, Json]] = ()
     warnings: Sequence[str] = ()
     complete: bool = True
     scaling: Scaling | None = None
     alive_s: Array | None = None
-    stations: Mapping[str, Any] = field(default_factory=dict)
+    stations: Mapping[str, object] = field(default_factory=dict)
     token_times: Sequence[tuple[Array, Array]] = ()
 
     def class_name(self, k: int) -> str:
@@ -84,21 +84,19 @@ def fold(a: Array, times: int = 1) -> Array:
     return a
 
 
-def join_series(pools: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def join_series(pools: Sequence[Series]) -> Series:
     """Series of several pools as one, replicas in the order given; bin widths must be powers of two of one width."""
     pools = [p for p in pools if p]
     if not pools:
-        return {}
+        return Series()
     width = max(float(p["width_s"]) for p in pools)
     folded = []
     for p in pools:
         times = round(np.log2(width / float(p["width_s"])))
-        folded.append({k: fold(np.asarray(p[k]), times) for k in SERIES})
+        folded.append({k: fold(np.asarray(values), times) for k, values in by_name(p).items()})
     bins = max(p["time_s"].shape[1] for p in folded)
-    out: dict[str, Any] = {"width_s": width}
-    for key in SERIES:
-        out[key] = np.concatenate([np.pad(p[key], ((0, 0), (0, bins - p[key].shape[1]))) for p in folded])
-    return out
+    joined = {k: np.concatenate([np.pad(p[k], ((0, 0), (0, bins - p[k].shape[1]))) for p in folded]) for k in SERIES}
+    return series_of(joined, width)
 
 
 def join_totals(pools: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -112,11 +110,38 @@ def join_totals(pools: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return out
 
 
-def collect(groups: Sequence[Any]) -> dict[str, Any]:
+class Counted(Protocol):
+    """An engine group of a run (`sim.engine.seam.Group`), as far as it says what happened."""
+
+    def series(self) -> tuple[Mapping[str, Array | float], Array, Array]:
+        """Time series, histogram of inter-token gaps, seconds by part."""
+
+    def totals(self) -> dict[str, float]:
+        """Sums and extremes."""
+
+    def capacity(self) -> Array:
+        """f8[n]: KV blocks (or tokens)."""
+
+    def kv_peak(self) -> Array:
+        """f8[n]: most of them in use at once."""
+
+
+class Collected(TypedDict):
+    """Fields of a `RunRecord` that come from the engines."""
+
+    series: Series
+    itl_hist: Array
+    parts: Array
+    totals: dict[str, float]
+    kv_total: Array
+    kv_peak: Array
+
+
+def collect(groups: Sequence[Counted]) -> Collected:
     """``series, itl_hist, parts, totals, kv_total`` of a `RunRecord` from the engine groups of a run, in that order."""
     found = [g.series() for g in groups]
     return {
-        "series": join_series([series for series, _, _ in found]),
+        "series": join_series([cast("Series", series) for series, _, _ in found]),
         "itl_hist": np.sum([hist for _, hist, _ in found], axis=0),
         "parts": np.concatenate([parts for _, _, parts in found]),
         "totals": join_totals([g.totals() for g in groups]),

@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from sim.ledger import SERIES
+from sim.ledger import Series, by_name, series_of
 from sim.ledger import Values as Array
 from sim.metrics.latency import number
 from sim.metrics.record import RunRecord
@@ -134,17 +134,16 @@ def narrowed(record: RunRecord) -> RunRecord:
     ranks = scaling.ranks(replicas)
     kv_total = None if record.kv_total is None else np.asarray(record.kv_total)[rows]
     alive = existed(scaling, int(replicas[-1]) + 1, horizon)[replicas]
-    series: dict[str, Any] = {}
+    series = Series()
     if record.series:
         width = float(record.series["width_s"])
-        series = {k: np.asarray(record.series[k])[rows].copy() for k in SERIES}
+        series = series_of({k: np.asarray(values)[rows].copy() for k, values in by_name(record.series).items()}, width)
         shape = (int(replicas[-1]) + 1, series["time_s"].shape[1])
         time = np.repeat(_covered(scaling.spans("born", "gone", horizon), shape, width)[replicas], ranks, axis=0)
         series["time_s"] = time
         series["kv_full"] = np.minimum(series["kv_full"], time)
         if kv_total is not None:
             series["kv_used"] = np.minimum(series["kv_used"], time * kv_total[:, None])
-        series["width_s"] = width
     place = np.full(int(rows[-1]) + 1, -1, np.int32)  # rows of replicas that never were are left out
     place[rows] = np.arange(len(rows), dtype=np.int32)
     moved = {

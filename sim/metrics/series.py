@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
-from sim.ledger import SERIES
+from sim.ledger import Series, by_name
 from sim.ledger import Values as Array
 from sim.metrics.record import fold
 
@@ -36,7 +36,7 @@ def _over(a: Array, b: Array) -> Array:
     return np.asarray(np.divide(a, b, out=np.full(a.shape, np.nan), where=b > 0))
 
 
-def table(series: Mapping[str, Any], kv_total: Array | None = None, max_rows: int = MAX_ROWS) -> dict[str, Array]:
+def table(series: Series, kv_total: Array | None = None, max_rows: int = MAX_ROWS) -> dict[str, Array]:
     """`COLUMNS`, sorted by replica and time; bins that no replica lived in are left out.
 
     ``running, waiting, kv_used`` (blocks) are time averages; ``kv_use, kv_blocked, busy`` shares; ``step_time_s, batch_tokens``
@@ -48,7 +48,7 @@ def table(series: Mapping[str, Any], kv_total: Array | None = None, max_rows: in
     rows = int(np.count_nonzero(series["time_s"]))
     while rows >> times > max_rows:
         times += 1
-    a = {k: fold(np.asarray(series[k]), times) for k in SERIES}
+    a = {k: fold(np.asarray(values), times) for k, values in by_name(series).items()}
     width = float(series["width_s"]) * 2**times
     replica, index = np.nonzero(a["time_s"] > 0)
     a = {k: v[replica, index] for k, v in a.items()}

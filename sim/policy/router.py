@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,8 @@ from sim.policy.recovery import Recovery
 from sim.policy.requests import Requests
 
 if TYPE_CHECKING:
+    from sim.policy.gateway import GatewayParams
+    from sim.policy.migration import MigrationParams
     from sim.rules import Rule
 
 
@@ -104,9 +106,9 @@ class Router(ABC):
         "members": Guard(limited=True),
     }
     """How a router of one's own is watched (`sim.guard`)."""
-    gateway: Any = None
+    gateway: GatewayParams | None = None
     """Settings of a gateway that buffers and retries (`sim.fleet.gateway.GatewayParams`); None: a request without a replica is refused."""
-    migration: Any = None
+    migration: MigrationParams | None = None
     """Settings of live migration (`sim.fleet.migration.MigrationParams`); None: running requests stay."""
 
     _compiled: Rule | None = None

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from math import inf
-from types import SimpleNamespace
 
 import numpy as np
 
+from sim.config.base import Router
 from sim.errors import ServesimError
 from sim.fleet.build import Plan
 from sim.fleet.run import execute
@@ -44,7 +44,7 @@ def could_serve(plans: Sequence[Plan], traffic: Traffic, seed: int) -> float | N
     clients = min(slots, _CLIENTS[1])
     requests = RecordedTraffic(_again(block, _TURNS * clients))
     one = replace(plans[0], replicas=1)
-    router = SimpleNamespace(name="round_robin", settings={})
+    router = Router(name="round_robin")
     try:
         raw = execute(
             [one],

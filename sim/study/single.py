@@ -12,6 +12,7 @@ import numpy as np
 from sim import __version__, plugins
 from sim.config import as_scenario
 from sim.cost.memory import Budget
+from sim.document import Table
 from sim.errors import ConfigError, LawViolation, PluginError
 from sim.fleet.breakage import evidence_of, make_faults
 from sim.fleet.build import Plan, accelerators, plan
@@ -36,6 +37,7 @@ from sim.workload.stretched import Course, Spike, stretched
 if TYPE_CHECKING:
     from sim.config.scenario import Scenario
     from sim.document import Json
+    from sim.fleet.kv_links import Wire
     from sim.workload.base import Traffic
 
 _SERIES_POINTS = 400_000  # of all replicas together
@@ -240,7 +242,7 @@ def _record(scenario: Scenario, plans: Sequence[Plan], raw: Raw, traffic: Traffi
     return record if raw.scaling is None else _of_scaled(record)
 
 
-def _wire(scenario: Scenario, plans: Sequence[Plan]) -> Any:
+def _wire(scenario: Scenario, plans: Sequence[Plan]) -> Wire | None:
     """What KV travels over between pools with roles; None without."""
     prefills = [p for p in plans if p.role == "prefill"]
     if not prefills:
@@ -255,7 +257,7 @@ def _wire_fact(scenario: Scenario, plans: Sequence[Plan]) -> dict[str, Json]:
     return {} if wire is None else {"KV transfer": f"KV over {wire.name}"}
 
 
-def _wire_evidence(scenario: Scenario, plans: Sequence[Plan]) -> list[dict[str, Json]]:
+def _wire_evidence(scenario: Scenario, plans: Sequence[Plan]) -> list[Table]:
     wire = _wire(scenario, plans)
     if wire is None:
         return []
@@ -319,9 +321,9 @@ def _engine(p: Plan) -> str:
     return f"{p.scheduler.name} {shown}" + (f" (own file {own})" if own else "")
 
 
-def _evidence(plans: Sequence[Plan]) -> list[dict[str, Json]]:
+def _evidence(plans: Sequence[Plan]) -> list[Table]:
     """What every number rests on: the engine's rules, the operators of a step, the lines of the memory budget."""
-    rows: list[dict[str, Json]] = []
+    rows: list[Table] = []
     for p in plans:
         at = f" ({p.name})" if len(plans) > 1 else ""
         rows.append({"what": f"scheduler{at}: {_engine(p)}", "grade": "modelled", "source": p.scheduler.models})

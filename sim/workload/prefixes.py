@@ -42,7 +42,9 @@ class Prefixes:
         return np.minimum(group, self.params.groups - 1).astype(np.int64)
 
 
-def prefixed_spans(group: NDArray[np.int64], shared: int, prompt: NDArray[np.int64], first: int) -> tuple[NDArray[np.int64], ...]:
+def prefixed_spans(
+    group: NDArray[np.int64], shared: int, prompt: NDArray[np.int64], first: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Spans of prompts: a shared prefix, then ``prompt`` tokens of their own; ``first`` numbers the first request."""
     n = len(group)
     ids = np.column_stack([content.SHARED + group, content.PROMPT + first + np.arange(n)]).ravel()

@@ -14,7 +14,7 @@ from sim.workload.arrivals._base import Arrival
 from sim.workload.base import Traffic
 from sim.workload.lengths._base import Length
 from sim.workload.prefixes import Prefixes, prefixed_spans
-from sim.workload.table import RequestBlock
+from sim.workload.table import GivenSpans, RequestBlock
 
 
 def how_many(arrival: Arrival, requests: int | None, seed: int) -> tuple[int | None, tuple[str, ...]]:
@@ -84,7 +84,7 @@ class SyntheticTraffic(Traffic):
             if n <= 0:
                 return
             arrival, prompt, output = arrival[:n], prompt[:n], output[:n]
-            spans = None
+            spans: GivenSpans | None = None
             if self._prefixes is not None:
                 spans = prefixed_spans(self._prefixes.draw(groups, n), self._shared, prompt, first)
                 prompt = prompt + self._shared

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TypeAlias, TypedDict
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -38,6 +38,32 @@ _DTYPES = {
 PER_ROW = tuple(_DTYPES)
 """Columns [n]."""
 _SPANS = ("span_off", "span_id", "span_start", "span_len")
+GivenSpans: TypeAlias = tuple[ArrayLike, ArrayLike, ArrayLike, ArrayLike]
+"""Offsets, content ids, starts and lengths, as the columns of these names have them."""
+Columns: TypeAlias = tuple[
+    NDArray[np.float64],
+    NDArray[np.int32],
+    NDArray[np.int32],
+    NDArray[np.int32],
+    NDArray[np.int32],
+    NDArray[np.int32],
+    NDArray[np.int64],
+]
+"""What an engine takes of a block, see `RequestBlock.columns`."""
+
+
+class Given(TypedDict, total=False):
+    """Columns of a block that a source gives beside lengths and times (`RequestBlock.of`)."""
+
+    max_tokens: ArrayLike
+    priority: ArrayLike
+    session: ArrayLike
+    lora: ArrayLike
+    klass: ArrayLike
+    tenant: ArrayLike
+    out_content: ArrayLike
+    spans: GivenSpans
+    waits: Waits | None
 
 
 @dataclass(slots=True)
@@ -77,7 +103,21 @@ class RequestBlock:
 
     @classmethod
     def of(
-        cls, arrival_s: ArrayLike, prompt_tokens: ArrayLike, output_tokens: ArrayLike, first: int = 0, **columns: Any
+        cls,
+        arrival_s: ArrayLike,
+        prompt_tokens: ArrayLike,
+        output_tokens: ArrayLike,
+        first: int = 0,
+        *,
+        max_tokens: ArrayLike | None = None,
+        priority: ArrayLike | None = None,
+        session: ArrayLike | None = None,
+        lora: ArrayLike | None = None,
+        klass: ArrayLike | None = None,
+        tenant: ArrayLike | None = None,
+        out_content: ArrayLike | None = None,
+        spans: GivenSpans | None = None,
+        waits: Waits | None = None,
     ) -> RequestBlock:
         """A block from what differs; the other columns get their defaults. ``first`` is the number of the first request.
 
@@ -85,27 +125,25 @@ class RequestBlock:
         """
         arrival = np.ascontiguousarray(arrival_s, np.float64)
         n = len(arrival)
-        waits = columns.pop("waits", None)
-        off, ids, start, length = columns.pop("spans", None) or (np.zeros(n + 1, np.int64), (), (), ())
-        given: dict[str, Any] = {
-            "arrival_s": arrival,
-            "prompt_tokens": prompt_tokens,
-            "output_tokens": output_tokens,
-            "max_tokens": output_tokens,
-            "priority": np.zeros(n),
-            "session": np.full(n, -1),
-            "lora": np.zeros(n),
-            "klass": np.zeros(n),
-            "tenant": np.zeros(n),
-            "out_content": content.OUTPUT + first + np.arange(n),
-        }
-        given |= columns
-        arrays = {name: np.ascontiguousarray(given.pop(name), dtype) for name, dtype in _DTYPES.items()}
-        if given:
-            raise TypeError(f"no such column: {', '.join(given)}")
-        given_spans = zip(_SPANS, (off, ids, start, length), strict=True)
-        spans: dict[str, Any] = {name: np.ascontiguousarray(x, np.int64) for name, x in given_spans}
-        return cls(**arrays, **spans, waits=waits)
+        none: GivenSpans = np.zeros(n + 1, np.int64), (), (), ()
+        off, ids, start, length = (np.ascontiguousarray(x, np.int64) for x in (none if spans is None else spans))
+        return cls(
+            arrival,
+            np.ascontiguousarray(prompt_tokens, np.int32),
+            np.ascontiguousarray(output_tokens, np.int32),
+            np.ascontiguousarray(output_tokens if max_tokens is None else max_tokens, np.int32),
+            np.zeros(n, np.int32) if priority is None else np.ascontiguousarray(priority, np.int32),
+            np.full(n, -1) if session is None else np.ascontiguousarray(session, np.int64),
+            np.zeros(n, np.int32) if lora is None else np.ascontiguousarray(lora, np.int32),
+            np.zeros(n, np.int32) if klass is None else np.ascontiguousarray(klass, np.int32),
+            np.zeros(n, np.int32) if tenant is None else np.ascontiguousarray(tenant, np.int32),
+            content.OUTPUT + first + np.arange(n) if out_content is None else np.ascontiguousarray(out_content, np.int64),
+            off,
+            ids,
+            start,
+            length,
+            waits,
+        )
 
     @classmethod
     def concat(cls, blocks: Sequence[RequestBlock]) -> RequestBlock:
@@ -133,7 +171,7 @@ class RequestBlock:
             raise ValueError("a block is sliced in steps of 1")
         hi = max(lo, hi)
         a, b = self.span_off[lo], self.span_off[hi]
-        columns: dict[str, Any] = {name: getattr(self, name)[lo:hi] for name in _DTYPES}
+        columns: dict[str, Values] = {name: getattr(self, name)[lo:hi] for name in _DTYPES}
         columns["span_off"] = self.span_off[lo : hi + 1] - a
         columns |= {name: getattr(self, name)[a:b] for name in _SPANS[1:]}
         return RequestBlock(**columns, waits=None if self.waits is None else self.waits.rows(lo, hi))
@@ -156,7 +194,7 @@ class RequestBlock:
         return RequestBlock(**columns, waits=None if self.waits is None else self.waits.take(rows))
 
     @property
-    def columns(self) -> tuple[NDArray[Any], ...]:
+    def columns(self) -> Columns:
         """Arrival, prompt, output, limit, priority, LoRA and output content, in the order an engine takes them."""
         return (
             self.arrival_s,
@@ -173,10 +211,22 @@ class RequestBlock:
         """Offsets, content ids, starts and lengths, in the order an engine takes them."""
         return self.span_off, self.span_id, self.span_start, self.span_len
 
-    def with_prompts(self, prompt_tokens: ArrayLike, spans: tuple[ArrayLike, ...]) -> RequestBlock:
+    def with_prompts(self, prompt_tokens: ArrayLike, spans: GivenSpans) -> RequestBlock:
         """The same requests with other prompts; ``spans`` as `of` takes them."""
-        kept: dict[str, Any] = {name: getattr(self, name) for name in (*PER_ROW[3:], "waits")}
-        return RequestBlock.of(self.arrival_s, prompt_tokens, self.output_tokens, spans=spans, **kept)
+        return RequestBlock.of(
+            self.arrival_s,
+            prompt_tokens,
+            self.output_tokens,
+            max_tokens=self.max_tokens,
+            priority=self.priority,
+            session=self.session,
+            lora=self.lora,
+            klass=self.klass,
+            tenant=self.tenant,
+            out_content=self.out_content,
+            spans=spans,
+            waits=self.waits,
+        )
 
     def limited(self, max_tokens: int | None) -> RequestBlock:
         """The same requests under a client limit of ``max_tokens``, where longer outputs end. None: unchanged."""
@@ -225,7 +275,7 @@ class RequestBlock:
         _refuse(source, "span_id", ids[1:], joins, "adjacent spans that continue each other must be merged", row[1:])
 
 
-def _refuse(source: str, column: str, x: Any, bad: Any, rule: str, row: Any = None) -> None:
+def _refuse(source: str, column: str, x: Values, bad: NDArray[np.bool_], rule: str, row: NDArray[np.int64] | None = None) -> None:
     if bad.any():
         i = int(np.argmax(bad))
         raise DataError(source, f"row {i if row is None else row[i]}, column {column!r}: {rule} (got {x[i].item()!r})")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sim.ledger import SERIES
 from sim.metrics.bottleneck import queue_grows
 from sim.metrics.expect import _inside
 from sim.metrics.faults import Incident
@@ -22,7 +23,7 @@ from sim.metrics.sections.fairness import Fairness, WorstTenant
 from sim.metrics.sections.kv_pools import KvPool, KvPools
 from sim.metrics.sections.kv_tiers import KvTiers
 from sim.metrics.sections.sessions import Sessions
-from sim.metrics.series import SERIES, table
+from sim.metrics.series import table
 from sim.metrics.slo import Demand, Slo, _effective
 from sim.metrics.spell import worst_spell
 from sim.metrics.steady import steady

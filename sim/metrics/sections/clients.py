@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
@@ -69,7 +70,7 @@ class Clients(Extra):
     @classmethod
     def of(cls, facts: Facts) -> Clients | None:
         """Of a run whose clients do more than wait."""
-        c: ClientRecord | None = facts.record.stations.get("clients")
+        c = cast("ClientRecord | None", facts.record.stations.get("clients"))
         if c is None:
             return None
         columns = facts.columns

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from sim.metrics.facts import Facts
 from sim.metrics.section import Extra, Section
 from sim.metrics.spell import worst_spell
 from sim.registry import register
+
+if TYPE_CHECKING:
+    from sim.metrics.faults import Incident
 
 MOST: Final = 200
 """Events that are told; of more, the faults come first."""
@@ -45,7 +48,7 @@ class Events(Extra):
 
 
 def _faults(facts: Facts) -> Iterator[Event]:
-    for i in facts.record.stations.get("faults") or ():
+    for i in cast("Sequence[Incident] | None", facts.record.stations.get("faults")) or ():
         yield Event("fault", i.start_s, min(i.end_s, max(facts.horizon, i.start_s)), i.words)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 
@@ -55,7 +55,7 @@ class Faults(Extra):
     @classmethod
     def of(cls, facts: Facts) -> Faults | None:
         """Of a run in which something could break."""
-        found: Sequence[Incident] | None = facts.record.stations.get("faults")
+        found = cast("Sequence[Incident] | None", facts.record.stations.get("faults"))
         if found is None:
             return None
         rows = _rows(found, facts)

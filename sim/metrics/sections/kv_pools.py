@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +25,9 @@ class KvUse(NamedTuple):
 
     deployment: str
     pools: Sequence[tuple[str, int, str]]
-    use: NDArray[Any]
-    series: NDArray[Any]
-    width: NDArray[Any]
+    use: NDArray[np.float64]
+    series: NDArray[np.float64]
+    width: NDArray[np.float64]
     shared: bool = False
 
 
@@ -64,7 +64,7 @@ class KvPools(Extra):
     @classmethod
     def of(cls, facts: Facts) -> KvPools | None:
         """Of a run in which some replica has several pools."""
-        found: Sequence[KvUse] = facts.record.stations.get("kv_pools", ())
+        found = cast("Sequence[KvUse]", facts.record.stations.get("kv_pools", ()))
         span = facts.horizon if facts.horizon > 0 else 1.0
         rows = [_pool(u, k, span) for u in found for k in range(len(u.pools))]
         return cls(pools=tuple(rows)) if rows else None

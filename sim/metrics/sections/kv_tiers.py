@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from sim.metrics.facts import Facts
 from sim.metrics.section import Extra, Section, keyed
@@ -52,7 +52,7 @@ class KvTiers(Extra):
     @classmethod
     def of(cls, facts: Facts) -> KvTiers | None:
         """Of a run with engines that have tiers; pools with tiers of one name as one."""
-        found: Sequence[Mapping[str, Any]] | None = facts.record.stations.get("kv_tiers")
+        found = cast("Sequence[Mapping[str, Any]] | None", facts.record.stations.get("kv_tiers"))
         if not found:
             return None
         total = {name: sum(use[name] for use in found) for name in ("asked", "device", "loads", "waited", "stalled", "late")}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 
@@ -40,7 +40,7 @@ class Links(Extra):
     @classmethod
     def of(cls, facts: Facts) -> Links | None:
         """Of a run in which KV travelled."""
-        found: tuple[array[int], array[float], array[float]] | None = facts.record.stations.get("links")
+        found = cast("tuple[array[int], array[float], array[float]] | None", facts.record.stations.get("links"))
         if found is None or not len(found[0]) or facts.horizon <= 0:
             return None
         replica, start, length = np.array(found[0]), np.array(found[1]), np.array(found[2])

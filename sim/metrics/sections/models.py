@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 from sim.metrics.facts import Facts
 from sim.metrics.groups import Row, group_rows
@@ -32,7 +33,7 @@ class Models(Extra):
     @classmethod
     def of(cls, facts: Facts) -> Models | None:
         """Where requests name models."""
-        serve: Mapping[str, Sequence[str]] | None = facts.record.stations.get("models")
+        serve = cast("Mapping[str, Sequence[str]] | None", facts.record.stations.get("models"))
         if serve is None or "model" not in facts.columns:
             return None
         rows = group_rows(facts.columns, facts.columns["model"], facts.ok, facts.counted, len(serve))

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from math import inf
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sim.config.base import Router
 from sim.errors import NotModelledError
 from sim.fleet.build import Plan
 from sim.fleet.run import execute, fitting
@@ -50,7 +50,7 @@ def predict(point: Point, overrides: Overrides | None = None, seed: int = 0) -> 
 
 def _simulated(point: Point, plans: list[Plan], seed: int) -> dict[str, float]:
     traffic = fitting(plans, traffic_of(point, seed), "error")
-    router = SimpleNamespace(name="round_robin", settings={})
+    router = Router(name="round_robin")
     transfer = _transfer(point, plans) if point.disaggregated else None
     raw = execute(plans, traffic, router, seed, bins=0, histogram=(ITL_BINS, ITL_LO, ITL_SCALE), until=inf, transfer=transfer)
     requests = {k: v[_window(point, raw.requests)] for k, v in raw.requests.items()}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sim.fleet.build import plan
 from sim.metrics import model_error
@@ -15,6 +15,9 @@ from sim.study.base import Trial
 from sim.study.kinds import kind_of_plan
 from sim.study.plan.together import Part
 from sim.study.slower import slower, step_error
+
+if TYPE_CHECKING:
+    from sim.config.scenario import Scenario
 
 METRICS: Final = {"ttft_p50_s": "ttft_s.p50", "ttft_p99_s": "ttft_s.p99", "tpot_p50_s": "tpot_s.p50", "tpot_p99_s": "tpot_s.p99"}
 """Figure of a finalist → figure of a run."""
@@ -38,8 +41,9 @@ class ModelBand:
     cost_high: float | None = None
 
 
-def figures(scenario: Any, values: Mapping[str, tuple[float, float, float]]) -> dict[str, dict[str, Any]]:
+def figures(scenario: Scenario | None, values: Mapping[str, tuple[float, float, float]]) -> dict[str, dict[str, Any]]:
     """Figure → where 4 of 5 real deployments like the scenario's (its first pool's) would be; without what nothing is known of."""
+    assert scenario is not None, "a finalist has been run"
     first = plan(scenario)[0]
     kind = kind_of_plan(first)
     out = {}
@@ -52,7 +56,7 @@ def figures(scenario: Any, values: Mapping[str, tuple[float, float, float]]) -> 
     return out
 
 
-def band(scenario: object, rate: float, size: int, required: float, settings: Mapping[str, object]) -> Part[ModelBand | None]:
+def band(scenario: Scenario, rate: float, size: int, required: float, settings: Mapping[str, object]) -> Part[ModelBand | None]:
     """Of a scenario that holds with ``size`` units at ``rate``; None where no deployment is on record. One run at each size that is tried."""
     error = step_error(plan(scenario)[:1])
     if error is None:

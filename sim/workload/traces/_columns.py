@@ -299,7 +299,7 @@ def pick(values: Any, row: int) -> Any:
 
 def hash_spans(
     source: Source, name: str, ids: Values, counts: NDArray[np.int64], prompt: NDArray[np.int32], block: int
-) -> tuple[NDArray[np.int64], ...]:
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Spans of prompts given as ids of ``block``-token pieces, row after row: one id, one span, the last one perhaps shorter.
 
     A row may have no ids (its prompt is shared with nobody); any other row needs exactly as many as its prompt has pieces.
