@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Sequence
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from sim import registry
 from sim.document import Table
@@ -32,11 +32,14 @@ if TYPE_CHECKING:
     from sim.fleet.disaggregation import HandOvers
     from sim.fleet.dispatch import Dispatch
     from sim.fleet.engines import Engines
+    from sim.fleet.hand_over_losses import FragileHandOvers
     from sim.fleet.scaling import Elastic
     from sim.policy.router import Router
 
     Choice = Dispatch | ByModel | HandOvers
     """Who chooses the replica."""
+    Breakable = Dispatch | ByModel | FragileHandOvers
+    """… where something may break."""
 
 _IN_PLACE = ("weights", "warm-up")
 
@@ -107,7 +110,7 @@ def faults_of(
     plans: Sequence[Plan],
     engines: Engines,
     routers: Sequence[Router],
-    choice: Choice,
+    choice: Breakable,
     seed: int,
     elastic: Elastic | None,
 ) -> Faults:
@@ -185,7 +188,7 @@ def in_front(
         attempts = attempts_of(clock, client or Simple(SimpleParams()), plans, engines, side, seed)
     if not faults:
         return between if attempts is None else [attempts, *between]
-    station = faults_of(clock, faults, plans, engines, routers, choice, seed, elastic)
+    station = faults_of(clock, faults, plans, engines, routers, cast("Breakable", choice), seed, elastic)
     at = between.index(choice) + 1 if not plans[0].role else 0
     between = [*between[:at], station, *between[at:]]
     if attempts is None:

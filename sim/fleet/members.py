@@ -166,7 +166,7 @@ class Members(Router):
         return [replace(m, source=self.numbers[m.source], destination=self.numbers[m.destination]) for m in moves]
 
 
-def anew(router: Router, rng: np.random.Generator, view: View, role: str = "") -> Router:
+def anew(router: Router, rng: np.random.Generator, view: Sight, role: str = "") -> Router:
     """The router that is started in place of this one, knowing nothing but the ``role`` it plays; who polls has looked at the replicas of ``view``."""
     if isinstance(router, Members):
         router.renew(rng)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeGuard
 
 import numpy as np
 
@@ -10,15 +10,15 @@ from sim.errors import brief
 from sim.policy.requests import Requests
 
 if TYPE_CHECKING:
-    from sim.policy.router import Router
+    from sim.policy.router import Router, Snapshot
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[int]:
     """Whether a value is a whole number, NumPy's included; ``True`` is none."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
-def one_replica(router: Router, answer: Any) -> str:
+def one_replica(router: Router, answer: object) -> str:
     """Of `Router.choose`: −1 or the number of a replica."""
     most = router.replicas - 1
     if is_number(answer) and -1 <= answer <= most:
@@ -26,7 +26,7 @@ def one_replica(router: Router, answer: Any) -> str:
     return f"answered {_shown(answer)}; allowed: 0 to {most}, or -1 for none"
 
 
-def two_replicas(router: Router, answer: Any) -> str:
+def two_replicas(router: Router, answer: object) -> str:
     """Of `Router.choose_pair`."""
     most = router.replicas - 1
     if isinstance(answer, tuple) and len(answer) == 2 and all(is_number(a) and -1 <= a <= most for a in answer):
@@ -34,11 +34,11 @@ def two_replicas(router: Router, answer: Any) -> str:
     return f"answered {_shown(answer)}; allowed: two numbers, each 0 to {most}, or (-1, -1) for none"
 
 
-def moves(router: Router, answer: Any) -> str:
+def moves(router: Router, answer: object) -> str:
     """Of `Router.poll`: relocations between two different replicas."""
     if isinstance(answer, list | tuple):
         for move in answer:
-            places: list[Any] = [getattr(move, "source", None), getattr(move, "destination", None)]
+            places: list[object] = [getattr(move, "source", None), getattr(move, "destination", None)]
             if not all(is_number(p) and 0 <= p < router.replicas for p in places) or places[0] == places[1]:
                 return f"answered with the relocation {_shown(move)}; allowed: from one replica to another, 0 to {router.replicas - 1}"
             if not is_number(getattr(move, "request", None)):
@@ -47,7 +47,7 @@ def moves(router: Router, answer: Any) -> str:
     return f"answered {_shown(answer)}; allowed: a list of Relocation"
 
 
-def rows(router: Any, answer: Any) -> str:
+def rows(router: Router, answer: object) -> str:
     """Of `Router.route`, without regard to the length of the block."""
     most = router.replicas - 1
     if not (isinstance(answer, np.ndarray) and answer.dtype == np.int32 and answer.ndim == 1):
@@ -58,14 +58,14 @@ def rows(router: Any, answer: Any) -> str:
     return ""
 
 
-def how_many(scaler: Any, answer: Any) -> str:
+def how_many(scaler: object, answer: object) -> str:
     """Of `Scaler.decide`: what is outside ``min`` to ``max`` is cut by the fleet."""
     if is_number(answer) and answer >= 0:
         return ""
     return f"answered {_shown(answer)}; allowed: a whole number of replicas, 0 or more"
 
 
-def row_of(snapshot: Any, block: Requests, row: int, *_: Any) -> str:
+def row_of(snapshot: Snapshot | None, block: Requests, row: int, *_: object) -> str:
     """The request that a router was asked about."""
     now = f"at {float(snapshot.now):.6g} s: " if snapshot is not None else ""
     prompt, output = int(block.prompt_tokens[row]), int(block.output_tokens[row])

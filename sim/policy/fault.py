@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol, Self
+from typing import ClassVar, Literal, Protocol, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -68,7 +68,7 @@ class FaultParams(BaseModel):
 
     @field_validator("at", mode="before")
     @classmethod
-    def _one(cls, value: object) -> Any:
+    def _one(cls, value: object) -> object:
         return (parse_seconds(value),) if isinstance(value, int | float | str) and not isinstance(value, bool) else value
 
     @model_validator(mode="after")
@@ -95,7 +95,7 @@ class Fault(ABC):
     touches: ClassVar[Literal["process", "speed", "gateway", "router", "link", "store"]] = "process"
     """What breaks: requests are cut off where it is a process or the gateway."""
 
-    def __init__(self, params: Any) -> None:
+    def __init__(self, params: FaultParams) -> None:
         self.params = params
 
     @property

@@ -21,6 +21,8 @@ class ReplicaFaultParams(FaultParams):
 class ReplicaFault(Fault):
     """It happens to one replica by script, to each by itself at random."""
 
+    params: ReplicaFaultParams
+
     def concerns(self, units: Sequence[Unit]) -> Sequence[Unit]:
         """The one that is named. Raises `ConfigError` for one that is not there."""
         chosen = self.params.replica

@@ -47,7 +47,7 @@ class CacheAware:
         self.tree = SharedTree(list(order))
         self._processed: dict[int, int] = dict.fromkeys(order, 0)
 
-    def decide(self, prompt: Prompt, loads: Sequence[int]) -> Decision:
+    def decide(self, prompt: Prompt, loads: Sequence[int] | NDArray[np.int64]) -> Decision:
         """``loads[worker]``: requests in flight through this gateway. Nothing is changed but what a match itself stamps."""
         s = self.settings
         values = np.asarray(loads)[self._places]

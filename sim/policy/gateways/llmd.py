@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -79,7 +78,9 @@ def utilization(waiting: ArrayLike, kv: ArrayLike, fresh: ArrayLike, queue_depth
     return float(np.where(ok, np.maximum(q / queue_depth, k / kv_util), 1.0).mean())
 
 
-def consecutive(keys: Sequence[Any], held: Any, weights: dict[str, float]) -> dict[str, float]:
+def consecutive(
+    keys: Sequence[Hashable], held: Callable[[Hashable], Iterable[tuple[str, str]]], weights: dict[str, float]
+) -> dict[str, float]:
     """``precise-prefix-cache``: Σ of the best tier over consecutive blocks from the first; ``held(key)``: [(pod, tier), …]."""
     score: dict[str, float] = {}
     alive: set[str] | None = None

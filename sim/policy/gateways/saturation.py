@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from math import inf
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +33,7 @@ class SaturationParams(AdmissionParams):
 class Detector:
     """1 and more: saturated."""
 
-    def __init__(self, params: Any) -> None:
+    def __init__(self, params: SaturationParams) -> None:
         self._p = params
         self._read_at = -inf
         self._gauges: NDArray[np.float64] = np.zeros((4, 0))

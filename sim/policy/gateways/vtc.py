@@ -8,7 +8,7 @@ client that left the queue last).
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
-from typing import Any, Literal
+from typing import Literal
 
 Client = Hashable
 
@@ -21,10 +21,12 @@ class Counters:
         lift: Literal["paper", "artifact"] = "paper",
         input_weight: float = 1.0,
         output_weight: float = 2.0,
-        weights: Mapping[Any, float] | None = None,
+        weights: Mapping[int, float] | Mapping[str, float] | None = None,
     ) -> None:
         self._lift, self._input, self._output = lift, input_weight, output_weight
-        self._weights = dict(weights or {})
+        self._weights = dict[Client, float]()
+        for client, weight in (weights or {}).items():
+            self._weights[client] = weight
         self.of: dict[Client, float] = {}
         """Service of each client so far, as the lifts leave it."""
         self._last_left: Client | None = None

@@ -7,7 +7,10 @@ conservative efficiencies, and hands out roles one by one. Units as upstream: mi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from sim.model.spec import ModelSpec
 
 _MS: Final = 1000.0
 _K: Final = 1024.0
@@ -60,9 +63,9 @@ class Ratio(NamedTuple):
 
 @dataclass(frozen=True)
 class Roofline:
-    """``LlamaSimulator``. ``model``: a `sim.model.spec.ModelSpec` (hidden, intermediate, heads, kv_heads, layers), 16-bit."""
+    """``LlamaSimulator``. ``model`` (hidden, intermediate, heads, kv_heads, layers), 16-bit."""
 
-    model: Any
+    model: ModelSpec
     summary: Summary = Summary()
     machine: Machine = Machine()
     tp: int = 8

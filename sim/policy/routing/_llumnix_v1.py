@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from sim.errors import ConfigError, NotModelledError
@@ -191,7 +192,7 @@ class V1Router(Router):
         self._predict(0)
         return [r for move in self._moves() for r in self._requests_of(move, snapshot)]
 
-    def _take_in(self, seen: Mapping[str, Any], now: float) -> None:
+    def _take_in(self, seen: Mapping[str, NDArray[np.float64]], now: float) -> None:
         for i, account in enumerate(self._accounts):
             size = self._facts[i].block_size
             account.update(

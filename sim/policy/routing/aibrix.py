@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from math import inf
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,7 +79,7 @@ class Aibrix(Router):
         kv = self._usage(snapshot)
         return len(kv) - 1 - int(kv[::-1].argmin()) if how == "least-kv-cache" else self._any(kv)
 
-    def _any(self, cost: Any) -> int:
+    def _any(self, cost: NDArray[np.float64] | NDArray[np.int64]) -> int:
         """The least; of equals one is drawn."""
         ties = np.flatnonzero(cost == cost.min())
         return int(ties[0]) if ties.size == 1 else int(ties[int(self.rng.integers(0, ties.size))])
@@ -94,7 +94,7 @@ class Aibrix(Router):
 
     # -- prefix-cache
 
-    def _prefix(self, now: float, running: Any, block: Requests, row: int) -> int:
+    def _prefix(self, now: float, running: NDArray[np.int64], block: Requests, row: int) -> int:
         p = self.params
         self._forget(now)
         keys = self._keys(block, row)
@@ -113,7 +113,7 @@ class Aibrix(Router):
             self._order.append((now, key, self._numbers[place]))
         return place
 
-    def _sorted(self, matched: dict[int, int], running: Any) -> list[int]:
+    def _sorted(self, matched: dict[int, int], running: NDArray[np.int64]) -> list[int]:
         """The best match first, then the least loaded, ties in any order."""
         luck = self.rng.random(len(matched))
         return [i for _, _, _, i in sorted((-m, int(running[i]), u, i) for (i, m), u in zip(matched.items(), luck, strict=True))]
@@ -150,7 +150,7 @@ class Aibrix(Router):
 
     # -- vtc-basic
 
-    def _vtc(self, now: float, running: Any, block: Requests, row: int) -> int:
+    def _vtc(self, now: float, running: NDArray[np.int64], block: Requests, row: int) -> int:
         """Users are spread over pods by their tokens; nobody is held back."""
         user = int(block.tenant[row]) or int(block.klass[row])
         since = now - 60.0 * self.params.vtc_window_minutes

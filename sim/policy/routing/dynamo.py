@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from math import inf
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from sim.policy.gateways import dynamo
@@ -83,7 +84,7 @@ class Dynamo(Router):
         self._kept: dict[int, dict[Hashable, float]] = {}
         self._prompts = 0
         self._open: dict[int, tuple[int, float, list[Hashable]]] = {}
-        self._chosen: tuple[Any, int, float, list[Hashable]] = (None, -1, 0.0, [])
+        self._chosen: tuple[Requests | None, int, float, list[Hashable]] = (None, -1, 0.0, [])
 
     def plays(self, role: str) -> None:
         """The decode side looks at active blocks only."""
@@ -139,7 +140,7 @@ class Dynamo(Router):
         self._prompts += 1
         return [(self._prompts, i) for i in range(len(out))]
 
-    def _overlap(self, snapshot: Snapshot, block: Requests, row: int, keys: list[Hashable]) -> Any:
+    def _overlap(self, snapshot: Snapshot, block: Requests, row: int, keys: list[Hashable]) -> NDArray[np.float64]:
         if self._decode or self.params.overlap_score_credit == 0:
             return np.zeros(len(self._numbers))
         if self.params.use_kv_events:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,7 +97,7 @@ class MindieMotor(Coordinator):
         self._slots: list[int] = []
         self._digs: digs.GlobalScheduler | None = None
         self._line: deque[tuple[int, int]] = deque()  # default_scheduler: request, session
-        self._turns: Any = None
+        self._turns: RoundRobin | CacheAffinity | None = None
         self._decoders: dict[int, RoundRobin] = {}
 
     def setup(self, facts: Sequence[ReplicaFacts]) -> None:
@@ -177,6 +177,7 @@ class MindieMotor(Coordinator):
         if isinstance(self._turns, CacheAffinity):
             node = self._turns.choose(session, self._has_room)
             return Dispatch(number, self._prefill[node]) if node >= 0 else None
+        assert self._turns is not None, "setup comes first"
         first = self._turns.choose(lambda n: self._is_free(self._prefill[n]))
         if first < 0:
             return None
@@ -210,7 +211,7 @@ class MindieMotor(Coordinator):
             self._digs.ended(number)
 
 
-_ROLES: dict[str, Any] = {"": "both", "prefill": "prefill", "decode": "decode"}
+_ROLES: dict[str, Literal["both", "prefill", "decode"]] = {"": "both", "prefill": "prefill", "decode": "decode"}
 
 
 def _check(p: MotorParams, values: Sequence[int], coefficients: Sequence[float]) -> None:

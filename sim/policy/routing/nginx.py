@@ -7,7 +7,7 @@ by itself unless the upstream has a ``zone``. Not modelled: ``slow_start``.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from pydantic import Field
@@ -18,6 +18,7 @@ from sim.policy.router import Router, RouterParams, Snapshot
 from sim.registry import register
 
 if TYPE_CHECKING:
+    from sim.policy.rules.smooth import Upstream
     from sim.rules import Rule
 
 
@@ -79,7 +80,7 @@ class Nginx(Router):
             self._compiled = Rule(smooth, self._upstream())
         return self._compiled
 
-    def _upstream(self) -> Any:
+    def _upstream(self) -> Upstream:
         from sim.policy.rules.smooth import Upstream
 
         weights = np.array([self._weight(k) for k in self._numbers], np.int64)

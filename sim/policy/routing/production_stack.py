@@ -8,9 +8,10 @@ as of now. Not modelled: the two disaggregated modes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from sim.policy.gateways.production_stack import CHUNK, MOST_SETS, Arrivals, HashTrie, RoundRobin, Session, lowest_qps, named
@@ -21,6 +22,7 @@ from sim.policy.routing._spans import spans_of
 from sim.registry import register
 
 if TYPE_CHECKING:
+    from sim.policy.rules.in_turn import Turn
     from sim.rules import Rule
 
 
@@ -55,7 +57,7 @@ class ProductionStack(Router):
         self._urls = [named(i) for i in self._numbers]
         self._place = {url: i for i, url in enumerate(self._urls)}
         self._arrivals = Arrivals(params.request_stats_window)
-        self._turns: dict[tuple[int, ...], Any] = {}
+        self._turns: dict[tuple[int, ...], NDArray[np.int64]] = {}
         self._block = 16
         self._round, self._session = RoundRobin(), Session()
         self._chunk = max(round(CHUNK / params.characters_per_token), 1)
@@ -88,7 +90,7 @@ class ProductionStack(Router):
             self._compiled = OwnedRule(self._owner, self._numbers, self.params.request_stats_window)
         return self._compiled
 
-    def _turn_of(self, numbers: tuple[int, ...]) -> Any:
+    def _turn_of(self, numbers: tuple[int, ...]) -> Turn:
         """Of this set of endpoints."""
         from sim.policy.rules.in_turn import Turn
 

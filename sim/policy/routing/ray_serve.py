@@ -7,9 +7,9 @@ matched against the real class (`servesim conformance router`). The LLM builder 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from sim.policy.gateways.owner_tree import OwnerTree
@@ -78,7 +78,7 @@ class RayServe(Router):
         self._tree.insert(prompt, self._names[place], snapshot.now)
         return place
 
-    def _two(self, able: list[int], load: Any) -> int:
+    def _two(self, able: list[int], load: NDArray[np.int64]) -> int:
         if len(able) == 1:
             return able[0]
         a, b = self.rng.choice(len(able), 2, replace=False)

@@ -13,9 +13,10 @@ Not modelled: overload protection of smg 1.13, circuit breakers and retries. Its
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from sim.policy.gateways.cache_aware import CacheAware, Settings
@@ -87,7 +88,7 @@ class SglangRouterParams(RouterParams):
 class _Reports:
     """What engines said last: requests waiting, share of KV memory in use; and tokens sent to each since."""
 
-    def __init__(self, gauges: Any) -> None:
+    def __init__(self, gauges: NDArray[np.float64]) -> None:
         _, self.waiting, used, total = np.array(gauges[:4], np.float64)
         self.kv = np.divide(used, total, out=np.zeros_like(used), where=total > 0)
         self.sent = np.zeros(len(self.kv))
@@ -252,7 +253,7 @@ class SglangRouter(Router):
         return self._numbers.index(self._sticky[session])
 
 
-def _by_number(numbers: Sequence[int], outstanding: Any) -> Any:
+def _by_number(numbers: Sequence[int], outstanding: NDArray[np.int64]) -> NDArray[np.int64]:
     """Loads by the number of a replica, whatever places the router sees."""
     if not numbers or numbers[-1] == len(numbers) - 1:  # ascending: all of them
         return outstanding

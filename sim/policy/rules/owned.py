@@ -2,11 +2,12 @@
 """Sessions on a hash ring: whose owner is found before their requests are routed; what has no session is drawn, or goes to the lowest rate."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from sim.jit import f8s, i8s
+from sim.policy.requests import Requests
 from sim.rules import MORE, Rule, draw, fields, for_workers
 
 
@@ -64,7 +65,9 @@ class OwnedRule(Rule):
     """``owner``: of a session, as a place. ``window``: in which requests of the workers ``order`` are counted; None: they are not."""
 
     def __init__(self, owner: Callable[[int], int], order: Sequence[int] = (), window: float | None = None) -> None:
-        self._owner, self._block, self._known = owner, None, {}  # type: ignore[var-annotated]
+        self._owner = owner
+        self._block: Requests | None = None
+        self._known: dict[int, int] = {}
         none = np.zeros(0, np.int64)
         if window is None:
             super().__init__(owned, Owners(none), None, self._look_up)
@@ -79,7 +82,7 @@ class OwnedRule(Rule):
         if isinstance(self.memory, Rates):
             self.replace(for_workers(self.memory, max(order, default=-1) + 1, counts=-1))
 
-    def _look_up(self, block: Any, lo: int, hi: int) -> None:
+    def _look_up(self, block: Requests, lo: int, hi: int) -> None:
         if block is not self._block:
             self._block = block
             self.replace(self.memory._replace(owner=np.full(len(block), -1, np.int64)))
@@ -90,8 +93,8 @@ class OwnedRule(Rule):
                     known[session] = self._owner(session)
                 self.memory.owner[row] = known[session]
 
-    def _longer(self) -> Any:
-        m: Any = self.memory
+    def _longer(self) -> Rates:
+        m: Rates = self.memory
         order = (m.ring[0] + np.arange(len(m.times))) % len(m.times)
         m.ring[0] = 0
         room = np.zeros(len(m.times))

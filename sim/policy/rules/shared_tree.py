@@ -5,11 +5,12 @@ A node has a row; nodes of one parent are a list in the order in which Python's 
 token. Its label is a number of tokens from a place in the pool of spans on. Who holds it is a list in the order in which they came.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from sim.jit import i4s, i4ss, i8s, i8ss, in_python, inline, kernel
+from sim.ledger import Values
 
 # columns of `Tree.node`; −1: none
 PARENT, CHAIN, LEN, SPAN, OFF, LAST, HOLD, LAST_HOLD, CHILD, LAST_CHILD, AFTER, BEFORE, N_NODE = range(13)
@@ -52,9 +53,9 @@ def new_tree(tenants: int, nodes: int = 1024) -> Tree:
     )
 
 
-def larger(t: Any) -> dict[str, Any]:
+def larger(t: Tree) -> dict[str, Values]:
     """Arrays that take the place of those that are full, by name."""
-    out: dict[str, Any] = {}
+    out: dict[str, Values] = {}
     if not in_python(_nodes_fit)(t):
         n = len(t.node)
         out["node"] = np.concatenate([t.node, np.full_like(t.node, -1)])

@@ -2,9 +2,10 @@
 """Sessions stay where they are; a new one is drawn among all, or among those with the fewest requests or sessions."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sim.jit import i1s, i8s, i8ss, inline
 from sim.rules import MORE, Rule, draw, fields, for_workers
@@ -87,8 +88,8 @@ class StickyRule(Rule):
         super().__init__(sticky, memory, lambda: self._with(self.memory.table, 2 * len(self.memory.table)))
         self.workers(order)
 
-    def _with(self, entries: Any, size: int) -> Any:
-        m: Any = self.memory
+    def _with(self, entries: NDArray[np.int64], size: int) -> Sessions:
+        m: Sessions = self.memory
         kept = entries[entries[:, 0] >= 0]
         table = np.full((size, 2), -1, np.int64)
         mask = size - 1
@@ -102,7 +103,7 @@ class StickyRule(Rule):
 
     def workers(self, order: Sequence[int]) -> None:
         """Who left loses his sessions."""
-        m: Any = for_workers(self.memory, max(order, default=-1) + 1, place=-1, held=0, best=0)
+        m: Sessions = for_workers(self.memory, max(order, default=-1) + 1, place=-1, held=0, best=0)
         self.replace(m)
         m.place[:] = -1
         m.place[list(order)] = np.arange(len(order))

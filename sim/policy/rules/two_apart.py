@@ -2,9 +2,10 @@
 """The better of two different replicas that are drawn, by what they reported last, as SGLang's and vLLM's routers do it."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sim.jit import f8s, i8s
 from sim.rules import Rule, draw, fields
@@ -40,7 +41,7 @@ class TwoApart(Rule):
     def __init__(self, own: bool) -> None:
         super().__init__(two_apart, Reports(np.array([0, own], np.int64), np.zeros(1)))
 
-    def reported(self, values: Any) -> None:
+    def reported(self, values: NDArray[np.float64]) -> None:
         """f8[place]: new reports."""
         self.memory.kind[0] = 1
         self.replace(self.memory._replace(report=np.ascontiguousarray(values, np.float64)))

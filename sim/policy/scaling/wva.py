@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +40,7 @@ class WvaParams(LifeParams):
         return min(self.interval, self.sample_interval)
 
 
-def wanted(p: Any, kv: NDArray[np.float64], queue: NDArray[np.float64], current: int) -> int:
+def wanted(p: WvaParams, kv: NDArray[np.float64], queue: NDArray[np.float64], current: int) -> int:
     """For the maxima of each replica that serves; while replicas are starting the number stays."""
     if len(kv) == 0 or current != len(kv):
         return current
