@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from rich import box
 from rich.console import Group
 from rich.table import Table as RichTable
 from rich.text import Text
@@ -17,7 +16,8 @@ from sim import output
 from sim.metrics import model_error
 from sim.metrics.store import write_json
 from sim.report import study
-from sim.report.figures import PALETTE, Figure, layout, rounded
+from sim.report.figures import PALETTE, Figure, layout, rounded, time_axis
+from sim.report.fitting import Fitting, plain_table
 from sim.report.templating import Page, Section, Table
 from sim.study.accuracy.errors import GROUPS, TARGETS, Row, title
 
@@ -80,16 +80,10 @@ def screen(report: AccuracyReport) -> Group:
     return Group(*parts)
 
 
-def errors(rows: Sequence[Row], with_group: bool) -> RichTable:
+def errors(rows: Sequence[Row], with_group: bool) -> Fitting:
     """The error table of the terminal."""
-    table = RichTable(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    if with_group:
-        table.add_column("")
-    table.add_column("metric")
-    for name in ("points", "median |error|", "p90 |error|", "bias"):
-        table.add_column(name, justify="right", no_wrap=True)
-    if not with_group:
-        table.add_column("aim", justify="right", no_wrap=True)
+    heads = ["metric", "points", "median\n|error|", "p90\n|error|", "bias"]
+    table = Fitting(["", *heads] if with_group else [*heads, "aim"], (0, 1) if with_group else (0,))
     last = ""
     for r in rows:
         aim = TARGETS.get(r.metric)
@@ -106,7 +100,7 @@ def errors(rows: Sequence[Row], with_group: bool) -> RichTable:
         else:
             cells.append("" if aim is None else percent(aim))
         last = r.group
-        table.add_row(*cells)
+        table.add(*cells)
     return table
 
 
@@ -122,7 +116,7 @@ def capacity_rows(found: Sequence[Capacity]) -> list[list[str]]:
 
 
 def _capacity(found: Sequence[Capacity]) -> RichTable:
-    table = RichTable(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    table = plain_table()
     for name in _CAPACITY:
         table.add_column(name, justify="left" if name == "" else "right", no_wrap=True)
     for row in capacity_rows(found):
@@ -131,7 +125,7 @@ def _capacity(found: Sequence[Capacity]) -> RichTable:
 
 
 def _worst(report: AccuracyReport, n: int) -> RichTable:
-    table = RichTable(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    table = plain_table()
     for name in ("point", "metric", "measured", "predicted", "error"):
         table.add_column(name, justify="left" if name in ("point", "metric") else "right", overflow="fold")
     for o, metric, error in report.worst(n):
@@ -193,14 +187,8 @@ def scatter(report: AccuracyReport, metric: str) -> Figure | None:
                 "marker": {"size": 6, "opacity": 0.7, "color": PALETTE[i % len(PALETTE)]},
             }
         )  # fmt: skip
-    unit = "" if metric.endswith("per_s") else ", s"
-    look = layout(
-        f"measured{unit}",
-        f"predicted{unit}",
-        xaxis={"type": "log"},
-        yaxis={"type": "log", "rangemode": "normal"},
-        hovermode="closest",
-    )
+    axis = {"type": "log", "nticks": 8} if metric.endswith("per_s") else time_axis(low, high)
+    look = layout("measured", "predicted", xaxis=axis, yaxis=axis | {"rangemode": "normal"}, hovermode="closest")
     row = report.rows(None, (metric,))[0]
     caption = f"{row.points} points; median error {percent(row.median)}, p90 {percent(row.p90)}, bias {percent(row.bias, True)}"
     return Figure(

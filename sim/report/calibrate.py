@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from rich import box
 from rich.console import Group
-from rich.table import Table as RichTable
 from rich.text import Text
 
 from sim.metrics.store import write_json
 from sim.report import study
-from sim.report.accuracy import error_table, errors, percent
+from sim.report.accuracy import errors, percent
+from sim.report.fitting import plain_table
 from sim.report.templating import Page, Section, Table
 from sim.study.accuracy.errors import TARGETS, title
 
@@ -38,14 +37,14 @@ def screen(done: Calibration) -> Group:
         parts += [Text(_name(f), style="bold"), Text(_figures(f.figures))]
         if f.unmoved:
             parts.append(Text(f"  left as they were, nothing measured depends on them: {', '.join(f.unmoved)}"))
-        table = RichTable(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+        table = plain_table()
         for name in _head(f):
             table.add_column(name, justify="left" if name.startswith("median") else "right")
         for row in _rows(f):
             table.add_row(*row)
         parts.append(table)
         if f.bands:
-            table = RichTable(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+            table = plain_table()
             for name in BANDS:
                 table.add_column(name, justify="left" if name == BANDS[0] else "right")
             for row in band_rows(f):
@@ -94,14 +93,28 @@ def page(done: Calibration) -> Page:
     sections += [
         Section(f"Band, {_name(f)}", BAND_WORDS, table=Table(list(BANDS), band_rows(f), (0,))) for f in done.fits if f.bands
     ]
-    sections += [
-        Section("All points, before", table=error_table(done.before.rows(), False)),
-        Section("All points, after", table=error_table(done.after.rows(), False)),
-    ]
+    sections.append(Section("All points", ALL_WORDS, table=_both(done)))
     details = [Section(f"Profile: {name}", pre=done.text(engine)) for engine, name in profiles(done).items()]
     state = study.STATE[done.verdict]
     return Page("Calibration", "Figures of your own, fitted to what was measured", done.sentence(), state, cards=cards,
                 warnings=done.warnings, sections=sections, details=details)  # fmt: skip
+
+
+ALL_WORDS: Final = (
+    "Of the absolute relative error: median and 90th percentile; bias: median with its sign. Each before → after the fit."
+)
+
+
+def _both(done: Calibration) -> Table:
+    """Errors of all points before and after, a row for each metric."""
+    after = {r.metric: r for r in done.after.rows()}
+    rows = []
+    for old in done.before.rows():
+        if (new := after.get(old.metric)) is not None:
+            pairs = ((percent(a), percent(b)) for a, b in ((old.median, new.median), (old.p90, new.p90)))
+            bias = f"{percent(old.bias, True)} → {percent(new.bias, True)}"
+            rows.append([title(old.metric), f"{new.points:,}", *(f"{a} → {b}" for a, b in pairs), bias])
+    return Table(["metric", "points", "median |error|", "p90 |error|", "bias"], rows, (0,))
 
 
 def _name(f: Fit) -> str:

@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from markupsafe import Markup
-from rich import box
 from rich.console import Group
-from rich.table import Table as RichTable
 from rich.text import Text
 
 from sim.metrics.definitions import definition
 from sim.metrics.store import write_csv
 from sim.report import page, study, words
 from sim.report.figures import BLUE, GREEN, ORANGE, Figure, layout, level_line, line, rounded, time_axis
+from sim.report.fitting import Fitting
 from sim.report.templating import Page, Section, Table
 from sim.study.questions.capacity import CapacityAnswer, Probe
 
@@ -27,7 +26,8 @@ if TYPE_CHECKING:
 
 _MAX_ROWS: Final = 14  # one terminal screen
 
-_COLUMNS: Final = ("held", "SLO met", "goodput/s", "TTFT p50", "TTFT p99", "TPOT p99", "E2E p99", "busy", "KV peak")
+_COLUMNS: Final = ("held", "SLO met", "goodput/s", "TTFT p50", "TTFT p99", "TPOT p99", "E2E p99", "KV peak")
+_SPARE: Final = ("E2E p99", "TTFT p50", "KV peak", "goodput/s")
 
 
 def _cells(s: Mapping[str, Any]) -> list[str]:
@@ -39,7 +39,6 @@ def _cells(s: Mapping[str, Any]) -> list[str]:
         words.seconds(latency["ttft_s"]["p99"]),
         words.seconds(latency["tpot_s"]["p99"]),
         words.seconds(latency["e2e_s"]["p99"]),
-        words.percent(use["busy"], 0),
         words.percent(use["kv_peak"], 0),
     ]
 
@@ -65,27 +64,51 @@ def _tested(answer: CapacityAnswer) -> str:
 
 
 def nearest(answer: CapacityAnswer, most: int = _MAX_ROWS) -> list[Probe]:
-    """The probes closest to the answer, in order of load."""
-    probes = sorted((p for p in answer.probes if p.replication == 0), key=lambda p: p.value)
+    """The probes closest to the answer, in order of load: of the first repetition for a rate, the worst of each number of replicas."""
+    shown = (p for p in answer.probes if p.replication == 0) if answer.question == "rate" else _worst(answer)
+    probes = sorted(shown, key=lambda p: p.value)
     if answer.answer is not None and len(probes) > most:
         at = answer.answer
         probes = sorted(sorted(probes, key=lambda p: abs(np.log(p.value / at)))[:most], key=lambda p: p.value)
     return probes[:most]
 
 
+def _worst(answer: CapacityAnswer) -> list[Probe]:
+    """Of each number of replicas the repetition that met the SLO least."""
+    found: dict[float, Probe] = {}
+    for p in sorted(answer.probes, key=lambda p: (p.held, p.summary["slo"]["attainment"].get("joint") or 0.0)):
+        found.setdefault(p.value, p)
+    return list(found.values())
+
+
+def _mark(answer: CapacityAnswer, probe: Probe) -> Text:
+    """Whether a probe held; for replicas, in how many of its repetitions."""
+    runs = [p.held for p in answer.probes if p.value == probe.value]
+    many = answer.question == "replicas" and len(answer.found) > 1
+    return Text("✔" if probe.held else "✘", "green" if probe.held else "red") + (f" {sum(runs)} of {len(runs)}" * many)
+
+
+def _which(answer: CapacityAnswer) -> str:
+    if len(answer.found) < 2:
+        return ""
+    return " Table: the first repetition." if answer.question == "rate" else " Table: the worst repetition of each size."
+
+
 def screen(answer: CapacityAnswer) -> Group:
     """The answer, the probes around it, and what breaks first."""
-    table = RichTable(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    table.add_column("rate, /s" if answer.question == "rate" else "replicas", justify="right", no_wrap=True)
-    for title in _COLUMNS:
-        table.add_column("" if title == "held" else title.replace(" ", "\n"), justify="right", no_wrap=True)
+    heads = ["rate, /s" if answer.question == "rate" else "replicas", *(c.replace(" ", "\n") for c in _COLUMNS)]
+    table = Fitting(heads, (), spare=[c.replace(" ", "\n") for c in _SPARE])
     for probe in nearest(answer):  # of the first repetition
-        mark = Text("✔", style="green") if probe.held else Text("✘", style="red")
-        table.add_row(_load(answer, probe), mark, *_cells(probe.summary), style="bold" if probe.value == answer.answer else "")
+        table.add(
+            _load(answer, probe),
+            _mark(answer, probe),
+            *_cells(probe.summary),
+            style="bold" if probe.value == answer.answer else "",
+        )
     style = "bold green" if answer.answer is not None else "bold red"
     lines: list[RenderableType] = [
         Text(answer.sentence(), style=style),
-        Text(" ".join(filter(None, (_slo(answer), _tested(answer)))), style="dim"),
+        Text(" ".join(filter(None, (_slo(answer), _tested(answer)))) + _which(answer), style="dim"),
         table,
         Text(f"Beyond: {answer.limit()}"),
     ]

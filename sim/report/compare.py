@@ -9,15 +9,14 @@ from typing import Any, Final
 
 import numpy as np
 from markupsafe import Markup
-from rich import box
 from rich.console import Group
-from rich.table import Table as RichTable
 from rich.text import Text
 
 from sim.metrics.bottleneck import WORDS
 from sim.metrics.store import write_csv
 from sim.report import page, study, words
 from sim.report.figures import Figure, cdf_figure, rounded
+from sim.report.fitting import plain_table
 from sim.report.html import KIND_COLORS
 from sim.report.templating import Page, Section, Table
 from sim.study.questions.compare import FIGURES, CompareAnswer, Deployment
@@ -63,8 +62,10 @@ class Row:
         return f"{self.show(value)} ± {percent(interval.half / abs(value))}"
 
 
-def _count(value: object) -> str:
-    return f"{value:,}" if value is not None else words.DASH
+def _count(value: float | None) -> str:
+    if value is None or value != int(value):  # accelerators that come and go have a mean
+        return words.number(value)
+    return f"{int(value):,}"
 
 
 def _share(value: Any) -> str:
@@ -87,12 +88,11 @@ ROWS: Final = (
     Row("E2E p50", "latency.e2e_s.p50", words.seconds, "min"),
     Row("E2E p99", "latency.e2e_s.p99", words.seconds, "min", brief=True),
     Row("Queue, mean", "latency.queue_s.mean", words.seconds, "min"),
-    Row("Requests/s", "throughput.requests_per_s", words.number),
-    Row("Output tokens/s", "throughput.output_tokens_per_s", words.number),
+    Row("Requests/s, whole run", "throughput.requests_per_s", words.number),
+    Row("Output tokens/s, whole run", "throughput.output_tokens_per_s", words.number),
     Row("… per accelerator", "throughput.output_tokens_per_s_per_accelerator", words.number, "max", brief=True),
-    Row("Accelerators", "context.accelerators", words.number, "min"),
+    Row("Accelerators", "context.accelerators", _count, "min"),
     Row("Unserved", "slo.unserved", _share, "min"),
-    Row("Busy", "utilisation.busy", _use),
     Row("KV use, peak", "utilisation.kv_peak", _use),
     Row("Preemptions", "preemptions", _count, "min"),
     Row("Limited by", "bottleneck.limit", lambda v: WORDS.get(v, "nothing")),
@@ -147,7 +147,7 @@ def screen(answer: CompareAnswer) -> Group:
     marks = {row.title: best(row, answer) for row in rows}
     show = Row.cell if len(answer.deployments) <= 2 else lambda row, d: row.show(row.value(d))
     cells = [[_mark(show(row, d), i in marks[row.title]) for row in rows] for i, d in enumerate(answer.deployments)]
-    table = RichTable(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    table = plain_table()
     if narrow:
         for title in ("", *(row.title for row in rows)):
             table.add_column(title, justify="right" if title else "left", overflow="fold")

@@ -7,15 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from rich import box
 from rich.console import Group
-from rich.table import Table as RichTable
 from rich.text import Text
 
 from sim.metrics.model_error import whose
 from sim.metrics.slo import attained
 from sim.report import study, words
-from sim.report.figures import BLUE, GREEN, Figure, layout
+from sim.report.figures import BLUE, GREEN, Figure, layout, time_axis
+from sim.report.fitting import plain_table
 from sim.report.templating import Page, Section, Table
 
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ def screen(answer: PlanAnswer) -> Group:
     """The decision, the finalists, the limits."""
     lines: list[Any] = [Text(answer.sentence(), style="bold green" if answer.verdict else "bold red")]
     if answer.finals:
-        table = RichTable(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+        table = plain_table()
         for i, title in enumerate(("deployment", answer.unit, "SLO met", "TTFT p99", "TPOT p99", "held")):
             table.add_column(title.replace(" ", "\n", 1), justify="left" if i == 0 else "right", overflow="fold")
         for f in answer.finals:
@@ -242,8 +241,8 @@ def _candidates(answer: PlanAnswer) -> Table:
                     "sort": c.cost if math.isfinite(c.cost) else None,
                 },
                 {"text": words.DASH if c.refused or not c.least_cost else f"{c.least_cost:,.2f}", "sort": c.least_cost},
-                study.cell(None if best is None else best.ttft_p99_s),
-                study.cell(None if best is None else best.tpot_p50_s),
+                _time(None if best is None else best.ttft_p99_s),
+                _time(None if best is None else best.tpot_p50_s),
                 study.cell(None if best is None else best.per_accelerator),
             ]
         )
@@ -252,12 +251,16 @@ def _candidates(answer: PlanAnswer) -> Table:
         "what became of it",
         "fewest replicas",
         answer.unit,
-        "at least",
-        "TTFT p99, s",
-        "TPOT p50, s",
+        "no less than",
+        "TTFT p99",
+        "TPOT p50",
         "tokens/s/card",
     ]
     return Table(head, rows, (0, 1), sortable=True)
+
+
+def _time(value: float | None) -> dict[str, Any]:
+    return {"text": words.seconds(value), "sort": value}
 
 
 def _state(answer: PlanAnswer, c: Candidate) -> tuple[str, str]:
@@ -303,12 +306,9 @@ def _front(answer: PlanAnswer) -> Figure | None:
         "y": [r["ttft_p99_s"] for r in front],
     }
     data.append(line | {"line": {"color": GREEN, "width": 1, "shape": "hv"}, "hoverinfo": "skip"})
-    return Figure(
-        "front",
-        "Cost against TTFT p99",
-        "Lower left is better.",
-        {"data": data, "layout": layout(answer.unit, "TTFT p99, s", yaxis={"type": "log"})},
-    )
+    heights = [r["ttft_p99_s"] for r in rows]
+    made = layout(answer.unit, "TTFT p99", yaxis=time_axis(min(heights), max(heights)))
+    return Figure("front", "Cost against TTFT p99", "Lower left is better.", {"data": data, "layout": made})
 
 
 def _per_user(answer: PlanAnswer) -> Figure | None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from rich import box
 from rich.console import Group
-from rich.table import Table as RichTable
 from rich.text import Text
 
 from sim.report import confidence, study
 from sim.report.compare import ROWS
+from sim.report.fitting import Fitting
 from sim.report.templating import Page, Section, Table
 from sim.study.statistics.paired import percent
 
@@ -43,14 +42,12 @@ def _rows(answer: RepeatAnswer) -> list[list[str]]:
 
 def screen(answer: RepeatAnswer) -> Group:
     """The figures with their intervals."""
-    table = RichTable(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    for title in ("", "mean", "from", "to", ""):
-        table.add_column(title, justify="right" if title else "left", no_wrap=True)
+    table = Fitting(("", "mean", "from", "to", "half-width"))
     for row in _rows(answer):
-        table.add_row(*row)
+        table.add(*row)
     style = {True: "bold green", False: "bold red", None: "bold"}[answer.verdict]
     lines: list[RenderableType] = [*confidence.caution({"stationary": answer.stationary}), Text(answer.sentence(), style=style)]
-    if table.row_count:
+    if table.rows:
         lines += [table, Text(f"{answer.level:.0%} intervals of the mean over {answer.replications} runs.", style="dim")]
     else:
         lines.append(Text(_ALONE, style="dim"))

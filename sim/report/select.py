@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich import box
 from rich.console import Group
-from rich.table import Table as RichTable
 from rich.text import Text
 
 from sim.report import study, words
+from sim.report.fitting import plain_table
 from sim.report.templating import Page, Section, Table
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ def screen(answer: SelectAnswer) -> Group:
     """Advice, figures, situations."""
     from sim.study.selection.advice import SITUATIONS, TITLES
 
-    table = RichTable(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    table = plain_table()
     money = [f"{answer.currency}/h"] if answer.currency else []
     for i, title in enumerate(("engine", "on", "cards", *money, "SLO met", "TTFT\np99", "TPOT\np50")):
         table.add_column(title, justify="left" if i < 2 else "right", overflow="fold")

@@ -6,14 +6,13 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from rich import box
 from rich.console import Group
-from rich.table import Table as RichTable
 from rich.text import Text
 
 from sim.metrics.definitions import definition
 from sim.report import study, words
-from sim.report.figures import BLUE, ORANGE, PALETTE, Figure, layout, level_line, rounded
+from sim.report.figures import BLUE, ORANGE, PALETTE, Figure, layout, level_line, rounded, time_axis
+from sim.report.fitting import plain_table
 from sim.report.templating import Page, Section, Table
 from sim.study.stress.curve import title_of
 
@@ -40,7 +39,7 @@ def screen(answer: StressAnswer) -> Group:
     from sim.study.questions.stress import recovery_sentence
 
     style = {True: "bold green", False: "bold red", None: "bold"}[answer.verdict]
-    table = RichTable(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    table = plain_table()
     for i, title in enumerate((answer.curve.unit, "SLO met", "TTFT\np50", "TTFT\np99", "TPOT\np99", "tokens/s", "")):
         table.add_column(title, justify="left" if i == 6 else "right", overflow="fold")
     for p in answer.curve.points:
@@ -185,9 +184,14 @@ def _band(answer: StressAnswer, name: str) -> Figure | None:
             wide=True,
         )
     title = "Output tokens/s" if name == "output_tokens_per_s" else f"{definition(name.rsplit('_p', 1)[0] + '_s').title} p99"
-    y = "tokens/s" if name == "output_tokens_per_s" else "seconds"
-    data = _line(xs, [p.figures[name] for p in points], title, BLUE)
-    made = layout(x_title, y, yaxis={} if name == "output_tokens_per_s" else {"type": "log"})
+    rows = [p.figures[name] for p in points]
+    if name == "output_tokens_per_s":
+        made = layout(x_title, "tokens/s")
+    else:  # an interval that reaches below zero reaches the foot of a logarithmic axis
+        axis = time_axis(min(r[0] for r in rows) / 2, max(r[2] for r in rows))
+        rows = [(mean, max(low, rows[0][0] / 1e3), high) for mean, low, high in rows] if axis["type"] == "log" else rows
+        made = layout(x_title, title, yaxis=axis)
+    data = _line(xs, rows, title, BLUE)
     return Figure(name.replace("_", "-"), title, "Mean and interval over the runs.", {"data": data, "layout": made})
 
 
@@ -215,9 +219,10 @@ def _spike(answer: StressAnswer, i: int) -> list[Figure]:
     }  # fmt: skip
     xs = [s + w.width_s / 2 for s in w.start_s]
     out = []
+    waits = [v for v in w.ttft_p99_s if v] or [1.0]
     for key, title, values, axis in (
         ("met", "Requests within the SLO", w.attainment, {"range": [0, 1.02], "tickformat": ".0%"}),
-        ("ttft", "TTFT p99, s", w.ttft_p99_s, {"type": "log"}),
+        ("ttft", "TTFT p99", w.ttft_p99_s, time_axis(min(waits), max(waits))),
     ):
         ys = rounded([math.nan if v is None else v for v in values])
         line = {"type": "scatter", "mode": "lines", "x": rounded(xs), "y": ys, "line": {"color": BLUE}, "name": title}

@@ -28,8 +28,13 @@ def screen(answer: Any) -> Group:
 
 
 def warnings(answer: Any, most: int = 3) -> list[Text]:
-    """The first warnings of an answer, whole."""
-    return [Text(f"! {w}", style="yellow") for w in list(getattr(answer, "warnings", ()))[:most]]
+    """The first warnings of an answer, whole, and how many there are besides."""
+    found = list(getattr(answer, "warnings", ()))
+    lines = [
+        *found[:most],
+        *([f"{words.counted(len(found) - most, 'more warning')} in the report."] if len(found) > most else []),
+    ]
+    return [Text(f"! {w}", style="yellow") for w in lines]
 
 
 def files(answer: Any, folder: Path) -> None:

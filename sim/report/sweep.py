@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from rich import box
 from rich.console import Group
-from rich.table import Table as RichTable
 from rich.text import Text
 
 from sim.report import study, words
 from sim.report.figures import BLUE, GREEN, Figure, layout, time_axis
+from sim.report.fitting import plain_table
 from sim.report.templating import Page, Section, Table
 from sim.study.domains import plain
 
@@ -35,7 +34,7 @@ COLUMNS: Final = {
     "latency.ttft_s.p99": ("TTFT p99", words.seconds),
     "latency.tpot_s.p99": ("TPOT p99", words.seconds),
     "latency.e2e_s.p99": ("E2E p99", words.seconds),
-    "throughput.requests_per_s": ("requests/s", words.number),
+    "throughput.requests_per_s": ("requests/s, whole run", words.number),
     "throughput.output_tokens_per_s_per_accelerator": ("tokens/s/card", words.number),
     "utilisation.kv_peak": ("KV peak", lambda v: words.percent(v, 0)),
 }
@@ -54,7 +53,7 @@ def _columns(answer: SweepAnswer) -> dict[str, Any]:
 def screen(answer: SweepAnswer) -> Group:
     """The sentence, the first rows, errors whole."""
     columns = {k: v for k, v in _columns(answer).items() if k in _BRIEF}
-    table = RichTable(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    table = plain_table()
     repeated = any(row["replication"] for row in answer.rows)
     for title in (*_short(answer).values(), *(["run"] if repeated else []), *(t.replace(" ", "\n") for t, _ in columns.values())):
         table.add_column(title, justify="right", no_wrap=True)
@@ -93,16 +92,18 @@ def files(answer: SweepAnswer, folder: Path) -> None:
 def page(answer: SweepAnswer) -> Page:
     """The report."""
     short, columns = _short(answer), _columns(answer)
-    head = [*short.values(), "run", *(title for title, _ in columns.values()), "error"]
+    repeated, failed = any(row["replication"] for row in answer.rows), any(row["error"] for row in answer.rows)
+    head = [*short.values(), *["run"] * repeated, *(title for title, _ in columns.values()), *["error"] * failed]
+    left = (0, len(head) - 1) if failed else (0,)
     rows = []
     for row in answer.rows:
         cells = [study.cell(row[p]) for p in answer.paths]
-        cells += [study.cell(row["replication"])]
+        cells += [study.cell(row["replication"])] * repeated
         cells += [{"text": show(row.get(k)), "sort": row.get(k)} for k, (_, show) in columns.items()]
         if row.get("slo.met") is not None:
             cells[-len(columns)]["mood"] = "yes" if row["slo.met"] else "no"
-        rows.append([*cells, {"text": row["error"] or "", "sort": None}])
-    sections = [Section("Every run", table=Table(head, rows, (0, len(head) - 1), sortable=True))]
+        rows.append([*cells, *[{"text": row["error"] or "", "sort": None}] * failed])
+    sections = [Section("Every run", table=Table(head, rows, left, sortable=True))]
     figures = _figures(answer)
     if figures:
         sections.insert(0, Section("Where the settings lie", figures=figures))

@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from typing import Any, Final
 
@@ -89,10 +88,8 @@ def render(template: str, title: str, figures: Sequence[Figure] = (), *, sortabl
     """A template of `templates/` that extends ``page.html``. plotly.js is inside only when there is something to plot."""
     from markupsafe import Markup
 
-    try:
-        made_by = f"servesim {version('servesim')}"
-    except PackageNotFoundError:
-        made_by = "servesim"
+    from sim import __version__
+
     specs = json.dumps({f.name: f.spec for f in figures}, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
     here = files("sim.report")
     text: str = (
@@ -102,7 +99,7 @@ def render(template: str, title: str, figures: Sequence[Figure] = (), *, sortabl
             title=title,
             policy=Markup(_POLICY),
             css=Markup((here / "page.css").read_text(encoding="utf-8")),
-            made_by=made_by,
+            made_by=f"servesim {__version__}",
             figures=bool(figures),
             specs=Markup(specs.replace("<", "\\u003c")),
             plotly=Markup(_plotly_js() if figures else ""),

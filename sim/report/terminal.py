@@ -6,13 +6,13 @@ import io
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from rich import box
 from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.table import Table
 from rich.text import Text
 
 from sim.metrics import money
 from sim.report import words
+from sim.report.fitting import Fitting, kept, plain_table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -64,18 +64,17 @@ def screen(result: Result, sure: Mapping[str, Json] | None = None) -> Group:
     return Group(*lines)
 
 
-def _class_table(s: Mapping[str, Any]) -> list[Table]:
+def _class_table(s: Mapping[str, Any]) -> list[Fitting]:
     """A row per class of clients where some have targets of their own, and they are not many."""
     rows = s["classes"]
     if len(rows) > _MOST_CLASSES or not any("met" in row for row in rows):
         return []
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    for i, title in enumerate(("class", "requests", "SLO met", "TTFT p50", "TTFT p99", "TPOT p99", "E2E p99")):
-        table.add_column(title, justify="right" if i else "left", no_wrap=True)
+    heads = ("class", "requests", "SLO met", "TTFT p50", "TTFT p99", "TPOT p99", "E2E p99")
+    table = Fitting(heads, spare=("TTFT p50", "E2E p99"))
     for row in rows:
         times = (words.seconds(row[k]) for k in ("ttft_p50_s", "ttft_p99_s", "tpot_p99_s", "e2e_p99_s"))
         style = {False: "red", True: "green", None: ""}[row.get("met")]
-        table.add_row(row["name"], f"{row['requests']:,}", words.percent(row["attainment"], 2), *times, style=style)
+        table.add(row["name"], f"{row['requests']:,}", words.percent(row["attainment"], 2), *times, style=style)
     return [table]
 
 
@@ -94,16 +93,13 @@ def latency_table(s: Mapping[str, Any], width: int = 80, sure: Mapping[str, Any]
     """The latency metrics, one row each; the SLO columns appear when there is one."""
     heads = {"label": "", **words.PERCENTILE_TITLES} | ({"slo": "SLO", "met": "met"} if s["slo"]["targets"] else {})
     rows = [row | {"label": f"{row['title']} {row['unit']}"} for row in words.latency_rows(s, sure)]
-    for name in _NARROW:
-        if sum(2 + max(len(head), *(len(row[key]) for row in rows)) for key, head in heads.items()) - 2 > width:
-            del heads[name]
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    for key, head in heads.items():
-        table.add_column(
-            head, justify="left" if key == "label" else "right", no_wrap=True, min_width=10 if key == "label" else None
-        )
+    shown = kept({key: max(len(head), *(len(row[key]) for row in rows)) for key, head in heads.items()}, _NARROW, width)
+    table = plain_table()
+    for key in shown:
+        label = key == "label"
+        table.add_column(heads[key], justify="left" if label else "right", no_wrap=True, min_width=10 if label else None)
     for row in rows:
-        table.add_row(*(row[key] for key in heads))
+        table.add_row(*(row[key] for key in shown))
     return table
 
 

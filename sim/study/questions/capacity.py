@@ -189,10 +189,10 @@ class CapacityAnswer:
         if not broken:
             return "No probe broke the SLO."
         rate = self.question == "rate"
-        broken = [p for p in broken if p.replication == 0] or broken
+        broken = [p for p in broken if rate and p.replication == 0] or broken
         if self.answer is not None:  # other repetitions, and noise, break below it too
             broken = [p for p in broken if (p.value > self.answer if rate else p.value < self.answer)] or broken
-        first = (min if rate else max)(broken, key=lambda p: p.value)
+        first = min(broken, key=lambda p: (p.value if rate else -p.value, p.summary["slo"]["attainment"].get("joint") or 0.0))
         attained = {k: v for k, v in first.summary.get("slo", {}).get("attainment", {}).items() if v is not None}
         required = first.summary.get("slo", {}).get("required") or 0.0
         single = {k: v for k, v in attained.items() if k != "joint" and v < required}

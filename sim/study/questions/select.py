@@ -116,7 +116,7 @@ class Select(Study):
             raise ConfigError(
                 "slo", None, "is needed: the engines are compared by what holds it", "for example slo: {ttft: 1s, tpot: 50ms}"
             )
-        self._choices = tries(s, params.engines, params.accelerators, params.tp)
+        self._choices = tries(s, params.engines, params.accelerators, params.tp, params.replications)
         self._made = made(s, self._choices)
 
     @staticmethod
@@ -227,7 +227,7 @@ class Select(Study):
         card, tp = best.choice["deployment.accelerator"], best.choice["deployment.tp"]
         cost = self._price(best, final.size)
         shown = {k: v[0] for k, v in final.figures.items()}
-        why = "" if final.sure else f"holds in {final.held} of {final.runs} runs, but not surely"
+        why = final.error or ("" if final.sure else f"holds in {final.held} of {final.runs} runs, but not surely")
         return Row(
             engine, best.label, card, tp, final.held > 0 and final.attainment >= best.required, final.size, final.accelerators, cost, shown,
             final.attainment, final.attainment_low, why, bands(best.scenario, final.figures), models.get(best.number), several(self.scenarios[0]),

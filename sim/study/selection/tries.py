@@ -25,22 +25,31 @@ def defaults() -> dict[str, dict[str, Any]]:
     return {k: v or {} for k, v in data.items()}
 
 
-def longest(scenario: Scenario) -> int:
-    """Tokens of the longest request, prompt and output, among the first ones; rounded up to 1,024."""
+def longest(scenario: Scenario, replications: int = 1) -> int:
+    """Tokens of the longest request, prompt and output, among the first ones of every replication; rounded up to 1,024."""
+    from sim.study.variants import repeated
     from sim.workload import build_traffic
 
-    most = seen = 0
-    for block in build_traffic(scenario.traffic, scenario.seed).blocks():
-        most = max(most, int((block.prompt_tokens.astype("i8") + block.max_tokens).max()))
-        seen += len(block)
-        if seen >= _LOOK:
-            break
+    most = 0
+    for r in range(replications):
+        again, seen = repeated(scenario, r), 0
+        for block in build_traffic(again.traffic, again.seed).blocks():
+            most = max(most, int((block.prompt_tokens.astype("i8") + block.max_tokens).max()))
+            seen += len(block)
+            if seen >= _LOOK:
+                break
     return math.ceil(most / 1024) * 1024
 
 
-def tries(scenario: Scenario, engines: Sequence[str], accelerators: Sequence[str], tps: Sequence[int]) -> list[dict[str, Any]]:
-    """Choices of settings, engine by engine. Raises `UnknownNameError` for an engine that does not exist, `ConfigError` for pools."""
+def tries(
+    scenario: Scenario, engines: Sequence[str], accelerators: Sequence[str], tps: Sequence[int], replications: int = 1
+) -> list[dict[str, Any]]:
+    """Choices of settings, engine by engine, that serve the requests of all ``replications``.
+
+    Raises `UnknownNameError` for an engine that does not exist, `ConfigError` for pools.
+    """
     from sim import registry
+    from sim.study.variants import is_random
 
     if scenario.deployment is None:
         raise ConfigError(
@@ -50,7 +59,7 @@ def tries(scenario: Scenario, engines: Sequence[str], accelerators: Sequence[str
     for name in engines:
         if name not in known and ".py:" not in name:
             raise UnknownNameError("engines", name, known)
-    context = longest(scenario)
+    context = longest(scenario, replications if is_random(scenario) else 1)
     out = []
     for name in engines or list(defaults()):
         own = defaults().get(name, {})

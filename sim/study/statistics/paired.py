@@ -44,7 +44,8 @@ class Difference:
         """``lowers p99 TTFT by 18 % ± 3 %``; ``points``: a share, whose change is told in percentage points."""
         share, half = self.relative.value, self.relative.half
         if points:
-            size, reach = f"{100 * abs(self.change.value):.2g} points", f"{100 * self.change.half:.2g}"
+            size, reach = (f"{round(100 * abs(v), 4):.2g}" for v in (self.change.value, self.change.half))
+            size += " points"
             near = 100 * (abs(self.change.value) + self.change.half) <= 0.5
         else:
             size, reach = percent(abs(share)), percent(half)
