@@ -178,7 +178,7 @@ def anew(router: Router, rng: np.random.Generator, view: Sight, role: str = "") 
 
 
 def _fresh(old: Router, rng: np.random.Generator, facts: Sequence[ReplicaFacts], role: str) -> Router:
-    router = type(old)(old.params, old.replicas, rng)
+    router = old.renewed(rng)
     if role:
         router.plays(role)
     router.setup(facts)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -117,6 +117,10 @@ class Router(ABC):
         self.params = params
         self.replicas = replicas
         self.rng = rng
+
+    def renewed(self, rng: np.random.Generator) -> Self:
+        """One with the same settings that knows nothing yet: it has been started again."""
+        return type(self)(self.params, self.replicas, rng)
 
     def route(self, block: Requests) -> NDArray[np.int32]:
         """i4[n]: the replica of each row of a request block. Only asked of stateless routers."""

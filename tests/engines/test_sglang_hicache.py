@@ -10,6 +10,7 @@ import pytest
 import sim
 from sim.engine.kv.radix import ROOT
 from sim.engine.kv.radix_host import EVICTED, LOADED, WRITTEN
+from sim.engine.kv.radix_storage import KEPT
 from sim.engine.schedulers.sglang import hicache
 from sim.engine.schedulers.sglang.hierarchy_group import HostEngines
 from sim.engine.tiers.plan import Medium
@@ -44,7 +45,9 @@ def check_tree(t: Any, tokens: int) -> None:
     assert t.free + t.evictable == tokens
     assert sum(int(t.size[x]) for x in nodes if t.h_dev[x]) == t.evictable
     assert sum(int(t.size[x]) for x in nodes if t.h_host[x]) + t.h_free == t.h_size
-    assert t.h_count[WRITTEN] - t.h_count[EVICTED] == t.h_size - t.h_free
+    fetched = t.l_count[KEPT] if t.l_on else 0
+    assert t.h_count[WRITTEN] + fetched - t.h_count[EVICTED] == t.h_size - t.h_free
+    assert not t.h_lock[nodes].any()
     kids, everyone = dict.fromkeys([ROOT, *nodes], 0), dict.fromkeys([ROOT, *nodes], 0)
     for x in nodes:
         up = int(t.parent[x])
@@ -178,7 +181,10 @@ def test_counts_survive_the_process_and_host_memory_does_not() -> None:
     [
         ("{hicache_size: 3}", ConfigError, "goes with enable_hierarchical_cache"),
         ("{enable_hierarchical_cache: true, disable_radix_cache: true}", ConfigError, "radix cache"),
-        ("{enable_hierarchical_cache: true, hicache_storage_backend: mooncake}", NotModelledError, "storage"),
+        ("{enable_hierarchical_cache: true, hicache_storage_backend: nixl}", NotModelledError, "file, mooncake, hf3fs"),
+        ("{hicache_storage_backend: file}", ConfigError, "goes with enable_hierarchical_cache"),
+        ("{hicache_storage_prefetch_policy: best_effort}", ConfigError, "goes with hicache_storage_backend"),
+        ("{hicache_storage_backend_extra_config: {}}", ConfigError, "goes with hicache_storage_backend"),
         ("{enable_hierarchical_cache: true, radix_eviction_policy: mru}", NotModelledError, "mru"),
         ("{enable_hierarchical_cache: true, speculative_algorithm: EAGLE}", NotModelledError, "speculative"),
     ],

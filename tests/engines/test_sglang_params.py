@@ -56,7 +56,7 @@ def test_graph_sizes_end_at_the_largest():
     "settings",
     [
         {"disaggregation_decode_enable_radix_cache": True},
-        {"hicache_storage_backend": "mooncake", "enable_hierarchical_cache": True},
+        {"hicache_storage_backend": "nixl", "enable_hierarchical_cache": True},
         {"enable_dynamic_chunking": True},
     ],
 )

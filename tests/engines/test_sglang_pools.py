@@ -146,7 +146,7 @@ def test_a_window_pool_smaller_than_a_window_is_refused():
 
 @pytest.mark.skipif(not JIT, reason="nothing is compiled")
 def test_a_model_of_full_layers_compiles_nothing_of_other_pools():
-    names = [f"sim.engine.kv.radix_{part}" for part in ("second", "window", "state", "host")]
+    names = [f"sim.engine.kv.radix_{part}" for part in ("second", "window", "state", "host", "storage")]
     added = len(outlined_in(Radix, dict.fromkeys(names, True)))
 
     assert added > 0

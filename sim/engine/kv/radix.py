@@ -16,6 +16,7 @@ import numpy as np
 
 from sim.engine.borrow import keep
 from sim.engine.outline import outlined
+from sim.engine.tiers.tier import Tier
 from sim.jit import b1, f8, f8s, i4s, i8, i8s, inline, kernel, new, struct
 
 ROOT: Final = 0
@@ -117,6 +118,13 @@ class Radix:
     g_node: i4s
     g_a: f8s
     in_g: i4s
+    # pages in storage behind host memory (`radix_storage`)
+    l_on: b1
+    l_store: Tier
+    l_from: i8s  # hash of all tokens before the node, and up to its end
+    l_key: i8s
+    l_lane: f8  # when what is written is through
+    l_count: f8s
 
 
 @kernel
@@ -157,6 +165,7 @@ def new_radix(fn, page, tokens, policy, off, nodes):
     t.end = 0
     t.w_on = False
     t.h_on = False
+    t.l_on = False
     t.h_load = t.h_wait = 0.0
     t.branch = -1
     radix_clear(t, tokens)

@@ -24,6 +24,7 @@ from sim.engine.kv.radix_nodes import (
 )
 from sim.engine.kv.radix_paths import further, room_for_key, stamp
 from sim.engine.kv.radix_state import match_state  # noqa: F401 - its functions come first in the table
+from sim.engine.kv.radix_storage import back_up, key_before, note_keys
 from sim.engine.outline import outlined
 from sim.jit import flat, inline, kernel
 
@@ -157,6 +158,8 @@ def _copy_out(t, x):
     t.h_count[WRITTEN] += size
     t.h_host[x] = 1
     t.h_ready[x] = _queue(t, 1, t.h_now, size)
+    if t.l_on:
+        back_up(t, x)
     return 1
 
 
@@ -180,7 +183,25 @@ def _cut(t, child, k):
     t.h_all[x] = 1
     t.in_g[x] = 0
     t.kids[x] = t.h_dev[child]
+    if t.l_on:
+        t.l_from[x] = t.l_from[child]
+        note_keys(t, x)
+        t.l_from[child] = t.l_key[x]
     return x
+
+
+@inline
+def _founded(t, x, node, on_device):
+    """A new leaf ``x`` below ``node``, on the device or else on the host alone."""
+    t.h_all[node] += 1
+    t.h_dev[x] = on_device
+    t.h_host[x] = 1 - on_device
+    t.h_all[x] = 0
+    t.h_lock[x] = 0
+    t.in_g[x] = 0
+    if t.l_on:
+        t.l_from[x] = key_before(t, node)
+        note_keys(t, x)
 
 
 @inline
@@ -248,12 +269,7 @@ def walk_host(t, n, insert, owned, counted, prio):
     t.end = node
     if o < n:
         x = new_leaf(t, node, n - o, ki, ko, h, float(prio))
-        t.h_all[node] += 1
-        t.h_dev[x] = 1
-        t.h_host[x] = 0
-        t.h_all[x] = 0
-        t.h_lock[x] = 0
-        t.in_g[x] = 0
+        _founded(t, x, node, 1)
         t.evictable += n - o
         if n > counted:
             t.hits[x] = 1
@@ -325,6 +341,50 @@ def load_back(t):
     t.h_count[LOADED] += need
     t.h_load = max(t.h_load, _queue(t, 0, t.h_start, need) - t.h_start)
     return need
+
+
+@outlined(Radix)
+def hold_host(t, x, tokens):
+    """Keep node ``x`` in host memory and make room for ``tokens`` more there; 0, and nothing kept, if there is none."""
+    t.h_lock[x] += 1
+    if _host_room(t, tokens) == 0:
+        leave_host(t, x)
+        return 0
+    t.h_free -= tokens
+    return 1
+
+
+@outlined(Radix)
+def leave_host(t, x):
+    """Undo what `hold_host` keeps; its room is the caller's."""
+    t.h_lock[x] -= 1
+    if x != ROOT and _for_host(t, x):
+        _host_candidate(t, x)
+    return 0
+
+
+@outlined(Radix)
+def put_on_host(t, n):
+    """What the tree lacks of the first ``n`` tokens of the key has come to host memory, whose room it has; returns how many tokens."""
+    room_for_key(t)
+    node, o, ki, ko = 0, 0, 0, 0
+    while o < n:
+        h = page_hash(t, node, ki, ko)
+        c = find_child(t, node, h)
+        m = common_tokens(t, c, ki, ko, n - o) if c >= 0 else 0
+        if m == 0:
+            x = new_leaf(t, node, n - o, ki, ko, h, 0.0)
+            t.kids[node] -= 1  # of those on the device
+            _founded(t, x, node, 0)
+            t.h_ready[x] = t.h_now
+            _host_candidate(t, x)
+            return n - o
+        if m < t.size[c]:
+            c = _cut(t, c, m)
+        node = c
+        o += m
+        ki, ko = further(t, ki, ko, m)
+    return 0
 
 
 TREE: Final = {"radix_walk": "walk_host", "evict_until": "evict_until_host"}

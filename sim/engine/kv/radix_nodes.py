@@ -17,7 +17,7 @@ _C2: Final = 0x369DEA0F31A53F85
 
 
 @inline
-def _mix(h, x):
+def mix(h, x):
     """One round of a 64-bit mixer on 63 bits (so that it is the same number with the JIT switched off)."""
     h = ((int(h) ^ int(x)) * _C1) & _LOW
     h ^= h >> 32
@@ -28,13 +28,13 @@ def _mix(h, x):
 @flat
 def page_hash(t, parent, ki, ko):
     """Hash of the first page of the key from run ``ki``, offset ``ko``, as a child of ``parent``."""
-    h = _mix(parent + 1, t.k_space if parent == ROOT else 0)
+    h = mix(parent + 1, t.k_space if parent == ROOT else 0)
     left = t.page
     while left > 0:
         n = min(left, t.k_len[ki] - ko)
-        h = _mix(_mix(h, t.k_id[ki]), t.k_start[ki] + ko)
+        h = mix(mix(h, t.k_id[ki]), t.k_start[ki] + ko)
         if left > 1:
-            h = _mix(h, n)
+            h = mix(h, n)
         left -= n
         ki += 1
         ko = 0
@@ -44,13 +44,13 @@ def page_hash(t, parent, ki, ko):
 @flat
 def edge_hash(t, parent, c):
     """Hash of the first page of an edge that starts with run ``c``, as a child of ``parent`` (not the root)."""
-    h = _mix(parent + 1, 0)
+    h = mix(parent + 1, 0)
     left = t.page
     while left > 0:
         n = min(left, t.c_len[c])
-        h = _mix(_mix(h, t.c_id[c]), t.c_start[c])
+        h = mix(mix(h, t.c_id[c]), t.c_start[c])
         if left > 1:
-            h = _mix(h, n)
+            h = mix(h, n)
         left -= n
         c = t.c_next[c]
     return h
@@ -178,6 +178,9 @@ def grow_nodes(t):
         own.g_node = wider_i4(t.g_node)
         own.g_a = wider_f8(t.g_a)
         own.in_g = wider_i4(t.in_g)
+    if t.l_on:
+        own.l_from = wider_i8(t.l_from)
+        own.l_key = wider_i8(t.l_key)
     entries = own.table  # held: it is replaced below
     own.table = np.empty(2 * entries.size, np.int32)
     for i in range(t.table.size):

@@ -10,23 +10,28 @@ from sim.engine.outline import addresses, outlined, outlined_in
 from sim.jit import JIT
 
 _HOST = "sim.engine.kv.radix_host"
+_STORAGE = "sim.engine.kv.radix_storage"
+ON_STORAGE = frozenset({"hold_host", "leave_host", "put_on_host"})
+"""What of host memory only storage behind it needs."""
 _SECOND = "sim.engine.kv.radix_second"
 _POOLS = {"match_window": "sim.engine.kv.radix_window", "match_state": "sim.engine.kv.radix_state"}
 
 
-def radix_functions(policy, instead=None, used=True):
+def radix_functions(policy, instead=None, used=True, storage=False):
     """What `new_radix` wants as ``fn`` for an eviction policy; none of it compiled for a tree that is never ``used``.
 
-    ``instead``: the functions that a second pool puts in the place of others, by name.
+    ``instead``: the functions that a second pool puts in the place of others, by name. ``storage``: there is some behind host memory.
     """
     if not used:
         return np.full(64, 0 if JIT else -1, np.int64)
     match = (instead or {}).get("radix_walk", "")
     host = match == "walk_host"
-    others = {_SECOND: not match or host, _HOST: not host}
+    others = {_SECOND: not match or host, _HOST: not host, _STORAGE: not storage}
     unused = outlined_in(Radix, others | {module: name != match for name, module in _POOLS.items()})
     if policy != MRU or match:
         unused |= {"_rebuild"}
+    if host and not storage:
+        unused |= ON_STORAGE
     return addresses(Radix, frozenset(unused), instead)
 
 

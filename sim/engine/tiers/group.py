@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, misc"
-"""Engines with tiers: what their groups have in common."""
+"""Engines with tiers: what their groups have in common. A remote store is one for all replicas, so they run in order of time then."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from sim.engine.group import EngineGroup
 from sim.engine.tiers.counts import STALLED
-from sim.engine.tiers.plan import TierPlan
+from sim.engine.tiers.plan import PLACES, TierPlan
 from sim.jit import inline
 
 if TYPE_CHECKING:
@@ -37,7 +37,27 @@ class GroupWithTiers(EngineGroup):
     def __init__(self, states: Sequence[EngineState], recorder: Recorder) -> None:
         super().__init__(states, recorder)
         self._plan = TierPlan(1, 1.0, ())
+        self._shared = False
 
     def with_tiers(self, plan: TierPlan) -> None:
         """What their tiers are, before anything has run."""
         self._plan = plan
+        self._shared = any(m.shared for m in plan.media) and self.n > 1
+        if self._shared:
+            self._share_store()
+
+    def _share_store(self) -> None:
+        """Give all replicas the first one's."""
+        raise NotImplementedError
+
+    def advance(self, until: float, watched: bool) -> bool:
+        """As ever; where a store is shared, in order of time over the replicas."""
+        return super().advance(until, watched or self._shared) and watched
+
+    def _store_blocks(self, there: bool) -> int:
+        """What a shared store keeps, 0 while it is not there."""
+        blocks = [self._plan.blocks(k) for k, m in enumerate(self._plan.media) if m.shared]
+        return blocks[0] if there and blocks else 0
+
+    def _places(self) -> list[int]:
+        return [PLACES[m.name] for m in self._plan.media]

@@ -12,6 +12,10 @@ PCIE_EFFICIENCY = 0.8
 """Of a PCIe link's bandwidth that large copies reach: 50 of 63 GB/s in one direction on an H100 (vLLM blog of 2026-01-08, blocks of 0.5 to 2 MB)."""
 
 
+PLACES = {"cpu": 0, "disk": 1, "remote": 2}
+"""Which tier of `sim.engine.tiers.counts` a medium is, by name."""
+
+
 @dataclass(frozen=True)
 class Medium:
     """``size`` bytes in all, ``read`` and ``write`` bytes per second, ``latency`` seconds of a transfer. ``shared`` by all replicas of a pool."""

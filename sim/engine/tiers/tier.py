@@ -1,5 +1,9 @@
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, misc, valid-type"
-"""One tier: blocks by hash, least recently used first, and a lane of transfers in each direction."""
+"""One tier: blocks by hash, least recently used first, and a lane of transfers in each direction.
+
+It evicts what it must to take something in, unless `set_rules` says otherwise: a store that never evicts, or one that evicts a share of all it
+has when it fills up, and keeps what was just read.
+"""
 
 from typing import Final
 
@@ -36,6 +40,9 @@ class Tier:
     lane: f8s  # [direction]: when it is free
     rate: f8s  # [direction]: seconds per block
     latency: f8
+    high: i8  # blocks above which it evicts
+    step: i8  # blocks it evicts at once, at least; −1: it never evicts
+    lease: f8  # seconds for which what was read stays
 
 
 @kernel
@@ -48,8 +55,17 @@ def new_tier(blocks, read_s, write_s, latency):
     t.lane = np.zeros(2)
     t.marks = 0
     t.evicted = 0
+    set_rules(t, blocks, 0, 0.0)
     clear_tier(t)
     return t
+
+
+@inline
+def set_rules(t, high, step, lease):
+    """When it evicts: above ``high`` blocks, at least ``step`` at once (−1: never), nothing that was read within ``lease`` seconds."""
+    t.high = high
+    t.step = step
+    t.lease = lease
 
 
 @kernel
@@ -155,27 +171,31 @@ def _forget(t, e):
 
 @kernel
 def make_room_for(t, need, now):
-    """Evict until ``need`` blocks fit, those used least recently first; False, and nothing evicted, if too many are in use.
+    """Evict until ``need`` blocks fit (`set_rules`), those used least recently first; False, and nothing evicted, if too many are in use.
 
     Blocks on their way in or out stay, and so do those with the mark of the store under way (``t.marks``).
     """
     lack = need - (t.total - t.used)
-    if lack <= 0:
+    want = t.used + need - min(t.high, t.total)
+    if want <= 0:
         return True
+    if t.step < 0:
+        return lack <= 0
+    want = max(max(want, lack), t.step)
     found = 0
     e = t.after[0]
-    while e != 0 and found < lack:
+    while e != 0 and found < want:
         if t.ready[e] <= now and t.busy[e] <= now and t.mark[e] != t.marks:
             found += 1
         e = t.after[e]
     if found < lack:
         return False
     e = t.after[0]
-    while lack > 0:
+    while found > 0:
         follower = t.after[e]
         if t.ready[e] <= now and t.busy[e] <= now and t.mark[e] != t.marks:
             _forget(t, e)
-            lack -= 1
+            found -= 1
         e = follower
     return True
 

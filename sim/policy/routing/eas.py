@@ -7,7 +7,7 @@ scheduler cannot be reached; the agents push waiting requests, KV use and token 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, Self
 
 import numpy as np
 from pydantic import Field
@@ -58,3 +58,8 @@ class Eas(V1Router):
         given |= {name.replace("neutral", "prefill"): value for name, value in given.items() if "neutral" in name}
         super().__init__(V1Params(status_interval=params.status_interval, **given), replicas, rng)
         self.gateway = params.gateway
+        self._given = params
+
+    def renewed(self, rng: np.random.Generator) -> Self:
+        """With the settings it was given, of which those of its rules were made."""
+        return type(self)(self._given, self.replicas, rng)

@@ -10,6 +10,7 @@ from typing import Final
 from sim.engine.kv.radix_walk import radix_move
 from sim.engine.outline import outlined
 from sim.engine.schedulers.sglang.admit_adapters import _adapter_fits, _adapters_of_batch, _note_adapter
+from sim.engine.schedulers.sglang.fetching import fetch_holds
 from sim.engine.schedulers.sglang.memory import enqueue_waiting, release_retracted
 from sim.engine.schedulers.sglang.order import match_waiting, order_waiting
 from sim.engine.schedulers.sglang.second import state_of_hit
@@ -358,6 +359,11 @@ def admit(s):
                 _wait_for_slots(s)
         if s.run_full and not (s.preempt_on and _try_preempt(s, slot) == 1):
             break
+        if s.l_on and fetch_holds(s, slot) == 1:
+            s.o_tmp[skipped] = slot
+            skipped += 1
+            i += 1
+            continue
         verdict = _add_one(s, slot)
         if s.n_can > 0 and s.can[s.n_can - 1] == slot:
             i += 1

@@ -68,6 +68,7 @@ def _prefill(s, rows):
     s.new_chunked = -1
     s.a_window = 0
     s.pool = PLAIN
+    s.l_on = False
     s.tracking = 0
     s.track_every = 0
     s.lazy = False

@@ -25,7 +25,8 @@ from sim.engine.schedulers.sglang.admit import (
 from sim.engine.schedulers.sglang.memory import set_key
 from sim.engine.schedulers.sglang.order import match_waiting
 from sim.engine.schedulers.sglang.state import CLIP_MAX_NEW, SglangState, ceil_page, ignores_eos, total_len
-from sim.engine.tiers.counts import ASKED, DEVICE, HIT, LOADS, LONGEST, N_COUNTS, TIER, WAITED
+from sim.engine.schedulers.sglang.storage import CAME
+from sim.engine.tiers.counts import ASKED, DEVICE, HIT, LOADS, LONGEST, N_COUNTS, PER_TIER, TIER, WAITED
 from sim.jit import kernel
 
 
@@ -108,6 +109,10 @@ def _add_with_host(s, slot):
     s.tc[ASKED] += n
     s.tc[DEVICE] += on_device
     s.tc[TIER + HIT] += got
+    if s.l_on:
+        came = min(got, int(s.l_req[slot, CAME]))
+        s.tc[TIER + HIT] -= came
+        s.tc[TIER + PER_TIER * s.l_tier + HIT] += came
     return verdict_of(s)
 
 

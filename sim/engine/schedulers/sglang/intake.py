@@ -2,6 +2,7 @@
 """Requests that arrive: ``_handle_generate_request``."""
 
 from sim.engine.outline import outlined
+from sim.engine.schedulers.sglang.fetching import drop_fetch
 from sim.engine.schedulers.sglang.memory import enqueue_waiting
 from sim.engine.schedulers.sglang.pool_state import reset_second
 from sim.engine.schedulers.sglang.sides import DECODE_SIDE
@@ -47,6 +48,8 @@ def enqueue_request(s, slot):
         for i in range(worst, s.w_hi - 1):
             s.w_slot[i] = s.w_slot[i + 1]
         s.w_hi -= 1
+        if s.l_on:
+            drop_fetch(s, x)
         _turn_away(s, x)
     max_new = min(s.r_max[slot] + 0, s.max_req_len - prompt - 1)
     s.r_max_new[slot] = max(0, min(max_new, s.kv_tokens - ceil_page(s, prompt) - s.page - 1))

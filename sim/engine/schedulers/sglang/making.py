@@ -11,12 +11,13 @@ import numpy as np
 from sim.engine.kv.radix_walk import radix_functions
 from sim.engine.outline import addresses, outlined_in
 from sim.engine.schedulers.sglang import recurrent, window
+from sim.engine.schedulers.sglang.fetching import HOOKS as FETCHING
 from sim.engine.schedulers.sglang.fresh import init_sglang
-from sim.engine.schedulers.sglang.hicache import host_plan
+from sim.engine.schedulers.sglang.hicache import host_plan, storage_settings
 from sim.engine.schedulers.sglang.pool_state import add_pool
 from sim.engine.schedulers.sglang.second import HOOKS
 from sim.engine.schedulers.sglang.state import PLAIN, STATES, WINDOW, SglangSettings, SglangState
-from sim.jit import kernel, new
+from sim.jit import by_name, kernel, new
 
 if TYPE_CHECKING:
     from sim.cost.step import StepCost
@@ -83,6 +84,7 @@ def _with_pool(s, numbers):
 
 
 _HIERARCHY = "sim.engine.schedulers.sglang.hierarchy"
+_STORAGE = "sim.engine.schedulers.sglang.storage"
 _DECODE_SIDE = ("decode_queues", "_resume", "_preallocate", "_take_transferred", "join_running")
 
 
@@ -117,7 +119,10 @@ def _never_called(p, slots, second, instead):
     }
     names = {name for name, never in unused.items() if never}
     kind = PLAIN if second is None else second.kind
-    names |= outlined_in(SglangState, {_HIERARCHY: True, window.__name__: kind != WINDOW, recurrent.__name__: kind != STATES})
+    names |= FETCHING
+    names |= outlined_in(
+        SglangState, {_HIERARCHY: True, _STORAGE: True, window.__name__: kind != WINDOW, recurrent.__name__: kind != STATES}
+    )
     if kind == PLAIN or not second.lazy:
         names |= {"quiet_steps", "_quiet_steps", "_prepare_tracking"}
     if kind == PLAIN or second.every == 0:
@@ -128,15 +133,23 @@ def _never_called(p, slots, second, instead):
 def _hierarchical(p, slots, host, replica, recorder, cost, told, right, twister, site):
     """A scheduler process with copies in host memory; what that takes is imported, and compiled, only here."""
     from sim.engine.kv import radix_host
-    from sim.engine.schedulers.sglang import hierarchy
+    from sim.engine.schedulers.sglang import hierarchy, storage
 
-    fn = addresses(SglangState, _never_called(p, slots, None, hierarchy.INSTEAD) - hierarchy.OWN, hierarchy.INSTEAD)
-    tree, queue = radix_functions(told.eviction, radix_host.TREE), radix_functions(told.eviction, {}, _matching(p))
+    instead, used = hierarchy.INSTEAD, hierarchy.OWN
+    store = storage_settings(p, host)
+    if store is not None:
+        instead = instead | storage.INSTEAD
+        used = used | outlined_in(SglangState, {_STORAGE: True}) | FETCHING
+    fn = addresses(SglangState, _never_called(p, slots, None, instead) - used, instead)
+    tree = radix_functions(told.eviction, radix_host.TREE, storage=store is not None)
+    queue = radix_functions(told.eviction, {}, _matching(p))
     state = _filled(fn, tree, queue, replica, recorder, cost, told, right, twister)
     medium = host.media[0]
     seconds = (host.bytes / medium.read, host.bytes / medium.write, medium.latency)
     layers = site.model.layers if site.model is not None else 1
     hierarchy.with_host(state, host.blocks(0), radix_host.WRITE_POLICIES.index(p.hicache_write_policy), *seconds, layers)
+    if store is not None:
+        storage.with_storage(state, by_name(storage.StorageSettings, **store))
     return state
 
 

@@ -9,6 +9,7 @@ from sim.engine.kv.radix import key_add, key_clear
 from sim.engine.kv.radix_evict import evict_until
 from sim.engine.kv.radix_walk import radix_move, radix_walk
 from sim.engine.outline import outlined
+from sim.engine.schedulers.sglang.fetching import start_fetch
 from sim.engine.schedulers.sglang.state import RETRACT_STEPS, SglangState, ceil_page, total_len
 from sim.jit import inline
 
@@ -121,6 +122,8 @@ def enqueue_waiting(s, slot):
     s.stamp += 1
     s.r_stamp[slot] = s.stamp
     s.r_processed[slot] = s.processed
+    if s.l_on:
+        start_fetch(s, slot)
     return 0
 
 

@@ -10,7 +10,7 @@ from sim.cost.drafts import DraftMethod, acceptance
 from sim.engine.contract import EngineParams, Site
 from sim.engine.effect import inert, needs
 from sim.engine.releases import check_release
-from sim.engine.schedulers.sglang.hicache import check_hicache
+from sim.engine.schedulers.sglang.hicache import StorageConfig, check_hicache
 from sim.engine.schedulers.sglang.pools import with_strategy
 from sim.engine.schedulers.sglang.ranks import divided, graph_reserve, refuse_ranks, server_site
 from sim.engine.sides import Role
@@ -176,8 +176,19 @@ class SglangParams(EngineParams):
     hicache_mem_layout: Literal["layer_first", "page_first", "page_first_direct"] = Field(
         "page_first", description="of the host's memory", json_schema_extra=inert("copies run at what the host's link reaches")
     )
+    hicache_storage_backend: str | None = Field(
+        None,
+        description="storage behind host memory: file (a disk of each replica), mooncake or hf3fs (one store of all replicas)",
+    )
+    hicache_storage_prefetch_policy: Literal["best_effort", "wait_complete", "timeout"] = Field(
+        "timeout",
+        description="whether a request waits for what is fetched from storage",
+        json_schema_extra=needs("shared prefixes"),
+    )
+    hicache_storage_backend_extra_config: StorageConfig | None = Field(
+        None, description="when to fetch from storage, how large and how fast it is"
+    )
     # accepted so that a server's command line can be copied, refused where they switch something on
-    hicache_storage_backend: str | None = Field(None, description="disks and remote stores behind host memory: not modelled")
     enable_dynamic_chunking: bool = Field(False, description="not modelled")
     disaggregation_mode: Literal["null", "prefill", "decode"] = Field(
         "null", description="side of a disaggregated deployment; set by the role of the pool"

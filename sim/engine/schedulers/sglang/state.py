@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 from sim.engine.kv.radix import Radix
 from sim.engine.rows import columns_of
 from sim.engine.state import EngineState
-from sim.jit import b1, f8, f8s, i4s, i4ss, i8, i8s, i8ss, inline, struct
+from sim.jit import b1, f8, f8s, f8ss, i4s, i4ss, i8, i8s, i8ss, inline, struct
 
 FCFS, LPM, DFS_WEIGHT, LOF, RANDOM, HRRN, SHORTEST = range(7)
 SCHEDULE_POLICIES: Final = ("fcfs", "lpm", "dfs-weight", "lof", "random", "hrrn", "shortest-prefill-first")
@@ -201,6 +201,18 @@ class SglangState(EngineState, OwnColumns, SecondColumns):
     mt: i8s  # Mersenne Twister of the `random` policy
     mt_i: i8
     tc: f8s  # `sim.engine.tiers.counts`, where host memory keeps copies (`hierarchy.py`)
+    # -- storage behind host memory (`storage.py`)
+    l_on: b1
+    l_tier: i8  # its place among tiers
+    l_threshold: i8  # tokens below which nothing is fetched
+    l_policy: i8
+    l_base: f8  # seconds that a request is passed over, and those for each token that comes
+    l_per_token: f8
+    l_occupied: i8  # tokens that waiting requests want from it
+    l_free: f8  # when the thread that fetches is done with what it has done
+    l_req: f8ss  # [slot, field]: what is fetched for a request
+    l_line: i4s  # requests in the order in which it is
+    l_n: i8
     # -- a pool beside that of full KV (`window.py`, `recurrent.py`)
     pool: i8
     tracking: i8  # slots in which a request tracks states

@@ -12,6 +12,7 @@ from sim.engine.contract import BATCH, EMPTY, NOTHING, clear_place, next_place
 from sim.engine.outline import outlined
 from sim.engine.schedulers.sglang.admit import admit
 from sim.engine.schedulers.sglang.batch import decode_rows, extend_place
+from sim.engine.schedulers.sglang.fetching import grow_fetches
 from sim.engine.schedulers.sglang.fresh import grow_sglang
 from sim.engine.schedulers.sglang.intake import enqueue_request
 from sim.engine.schedulers.sglang.memory import checkpoint
@@ -266,3 +267,5 @@ def grow(s, n):
     grow_sglang(s, n)
     if s.pool != PLAIN:
         grow_second(s, n)
+    if s.l_on:
+        grow_fetches(s, n)

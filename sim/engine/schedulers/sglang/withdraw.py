@@ -7,6 +7,7 @@ Clients are taken to stream: the tokenizer manager aborts when the response ends
 """
 
 from sim.engine.rows import without
+from sim.engine.schedulers.sglang.fetching import drop_fetch
 from sim.engine.schedulers.sglang.pool_state import free_slots
 from sim.engine.schedulers.sglang.result import hold_slot
 from sim.engine.schedulers.sglang.state import STATES, SglangState
@@ -34,6 +35,8 @@ def _withdraw(s, slot):
         return STAYS
     if s.pool == STATES:
         free_slots(s, slot)
+    if s.l_on:
+        drop_fetch(s, slot)
     record_end(s, slot, s.now, FAILED)
     hold_slot(s, slot)  # retracted, it may be named by a batch in flight
     s.stuck = False

@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, misc"
-"""The replicas of a pool with tiers: a remote store is one for all of them, so they run in order of time; and what the tiers did is told."""
+"""The replicas of a pool with tiers, and what the tiers did."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import numpy as np
 from sim.engine.schedulers.vllm.tiered.state import TieredState  # noqa: F401 - of these
 from sim.engine.tiers.counts import N_COUNTS, tiers_use
 from sim.engine.tiers.group import GroupWithTiers, carry_counts, copy_counts
-from sim.engine.tiers.plan import TierPlan
 from sim.engine.tiers.tier import clear_tier
 from sim.jit import kernel
 
@@ -61,19 +60,10 @@ class TieredEngines(GroupWithTiers):
 
     def __init__(self, states: Sequence[EngineState], recorder: Recorder) -> None:
         super().__init__(states, recorder)
-        self._shared = False
         self._lost = np.zeros(3)
 
-    def with_tiers(self, plan: TierPlan) -> None:
-        """What their tiers are; a remote store is one for all replicas."""
-        super().with_tiers(plan)
-        self._shared = any(m.shared for m in plan.media) and self.n > 1
-        if self._shared:
-            _share_remote(self._states)
-
-    def advance(self, until: float, watched: bool) -> bool:
-        """As ever; where a store is shared, in order of time over the replicas."""
-        return super().advance(until, watched or self._shared) and watched
+    def _share_store(self) -> None:
+        _share_remote(self._states)
 
     def renewed(self, replica: int, fresh: EngineState) -> None:
         """Another process takes a replica's place."""
@@ -83,13 +73,10 @@ class TieredEngines(GroupWithTiers):
 
     def set_store(self, there: bool) -> None:
         """The remote store is lost with all it kept; ``there``: an empty one takes its place."""
-        blocks = [self._plan.blocks(k) for k, m in enumerate(self._plan.media) if m.shared]
-        _set_remote(self._states, blocks[0] if there and blocks else 0)
+        _set_remote(self._states, self._store_blocks(there))
 
     def tiers(self) -> TiersUse:
         """What the tiers did so far."""
         counts, evicted = np.zeros((self.n, N_COUNTS)), self._lost.copy()
         _figures(self._states, counts, evicted)
-        order = {"cpu": 0, "disk": 1, "remote": 2}
-        places = [order[m.name] for m in self._plan.media]
-        return tiers_use(counts, self._plan.told(), places, self._plan.bytes, evicted, self.n)
+        return tiers_use(counts, self._plan.told(), self._places(), self._plan.bytes, evicted, self.n)
