@@ -86,7 +86,7 @@ def check_faults(faults: Sequence[Fault], plans: Sequence[Plan]) -> None:
                 "faults.name",
                 fault.name,
                 "is about a remote store of KV, of which there is none",
-                hint="an engine with kv_connector LMCacheConnectorV1 and a remote_url has one",
+                hint="a vLLM with LMCache and a remote_url has one, an SGLang with hicache_storage_backend mooncake or hf3fs",
             )
 
 

@@ -68,7 +68,7 @@ def test_whoever_waits_for_all_waits_for_its_batches_one_after_the_other(monkeyp
     traffic = conversations(5, 12, 2.0)
     slow = {"bandwidth": 1e8, "latency": 0.1}
     base, _, _ = simulate(*traffic, SMALL | {"hicache_ratio": 2.0} | storage(bandwidth=1e18, latency=0.0), 1536)
-    kept, _, state = simulate(*traffic, SMALL | {"hicache_ratio": 2.0} | storage(**slow), 1536)
+    kept, _, _ = simulate(*traffic, SMALL | {"hicache_ratio": 2.0} | storage(**slow), 1536)
     late = kept["first_token_s"] - base["first_token_s"]
     whole = (kept["cached_tokens"] == base["cached_tokens"]) & (late > 0.05)
     pages = (late[whole] - 0.1) * 1e8 / BYTES / 16
@@ -141,7 +141,9 @@ def test_a_store_that_is_lost_gives_nothing_and_starts_empty() -> None:
 def test_storage_outlives_the_server_before_it() -> None:
     crash = ["faults=[{name: crash, at: 30s, for: 1s}]", "deployment.engine.hicache_storage_backend=file"]
     lost = Prepared(sim.loads(TEXT, [*crash, "deployment.replicas=1"])).run().summary["kv_tiers"]
-    host = "deployment.engine={name: sglang, page_size: 16, context_length: 4096, enable_hierarchical_cache: true, hicache_ratio: 1}"
+    host = (
+        "deployment.engine={name: sglang, page_size: 16, context_length: 4096, enable_hierarchical_cache: true, hicache_ratio: 1}"
+    )
     without = Prepared(sim.loads(TEXT, [*crash[:1], host, "deployment.replicas=1"])).run().summary["kv_tiers"]
     assert lost["recomputed_share"] < without["recomputed_share"] - 0.1
 

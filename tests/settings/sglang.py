@@ -26,10 +26,11 @@ HICACHE = {"enable_hierarchical_cache": True}
 def storage(**more: Any) -> dict[str, Any]:
     """HiCache with little host memory and slow storage behind it, for which requests wait."""
     config: dict[str, Any] = {"prefetch_threshold": 16, "bandwidth": "500MB"} | more
-    kept = {"hicache_ratio": 0.5, "page_size": 16, "hicache_storage_backend": "mooncake"}
+    kept = {"hicache_ratio": 1.0, "page_size": 16, "hicache_storage_backend": "mooncake"}
     return HICACHE | kept | {"hicache_storage_backend_extra_config": config}
 
 
+STORED = merged(TALK, {"deployment": {"kv_blocks": 60}, "traffic": {"synthetic": {"requests": 72}}})
 WAITS = {"hicache_storage_prefetch_policy": "wait_complete"}
 _CONFIG = "hicache_storage_backend_extra_config"
 REUSE = merged(SHARED, {"traffic": {"synthetic": {"prefixes": {"groups": 6}, "requests": 48}}})
@@ -112,14 +113,15 @@ CASES: dict[str, Case] = {
     "hicache_write_policy": Case("write_back", engine=HICACHE, changes=RETURN),
     "hicache_io_backend": Case("direct", engine=HICACHE, changes=RETURN),
     "hicache_mem_layout": Case("layer_first", engine=HICACHE, changes=RETURN),
-    "hicache_storage_backend": Case("hf3fs", engine=storage(size=0.1) | WAITS, changes=RETURN),
-    "hicache_storage_prefetch_policy": Case("best_effort", engine=storage(), changes=RETURN),
-    f"{_CONFIG}.prefetch_threshold": Case(100_000, engine=storage(), changes=RETURN),
-    f"{_CONFIG}.prefetch_timeout_base": Case("1ms", engine=storage(prefetch_timeout_per_ki_token=0), changes=RETURN),
-    f"{_CONFIG}.prefetch_timeout_per_ki_token": Case(0, engine=storage(prefetch_timeout_base=0), changes=RETURN),
-    f"{_CONFIG}.bandwidth": Case("5GB", engine=storage() | WAITS, changes=RETURN),
-    f"{_CONFIG}.latency": Case("50ms", engine=storage() | WAITS, changes=RETURN),
-    f"{_CONFIG}.size": Case(0.05, engine=storage() | WAITS, changes=RETURN),
+    "hicache_storage_backend": Case("hf3fs", engine=storage(size=0.1) | WAITS, changes=STORED),
+    "hicache_storage_prefetch_policy": Case("best_effort", engine=storage(), changes=STORED),
+    f"{_CONFIG}.prefetch_threshold": Case(100_000, engine=storage(), changes=STORED),
+    f"{_CONFIG}.prefetch_timeout_base": Case("1ms", engine=storage(prefetch_timeout_per_ki_token=0), changes=STORED),
+    f"{_CONFIG}.prefetch_timeout_per_ki_token": Case(0, engine=storage(prefetch_timeout_base=0), changes=STORED),
+    f"{_CONFIG}.bandwidth": Case("5GB", engine=storage() | WAITS, changes=STORED),
+    f"{_CONFIG}.latency": Case("50ms", engine=storage() | WAITS, changes=STORED),
+    f"{_CONFIG}.size": Case(0.05, engine=storage() | WAITS, changes=STORED),
+    _CONFIG: Case({"prefetch_threshold": 100_000}, engine=storage() | WAITS, changes=STORED),
     "enable_dynamic_chunking": Case(True),
     "disaggregation_mode": Case("prefill"),
     "num_reserved_decode_tokens": Case(8, changes=sides("sglang", blocks=1500)),

@@ -25,12 +25,12 @@
 - Data-parallel ranks (``deployment.dp``) behind the data-parallel controller, `managers/data_parallel_controller.py`: schedulers of their own,
   or with ``enable_dp_attention`` in lock-step, `scheduler_components/dp_attn.py`. ``chunked_prefill_size`` and ``max_running_requests`` are then
   divided by the ranks. Read from the source too.
-- HiCache: copies in host memory, three write policies, loading back layer by layer, `mem_cache/unified_radix_cache.py`,
-  `managers/cache_controller.py`. Read from the source.
+- HiCache: copies in host memory, three write policies, loading back layer by layer; storage behind it (file, Mooncake store, 3FS), fetched
+  from while a request waits, `mem_cache/unified_radix_cache.py`, `managers/cache_controller.py`. Read from the source.
 - Prefill and decode sides: memory on the decode side first, ``num_reserved_decode_tokens``, chunks sent as they complete, retraction to host
   memory, `disaggregation/{prefill,decode}.py`. Read from the source as well.
 
-**What is not**: dynamic chunking, the radix cache of a decode side, storage behind HiCache, loading and draining of adapters, the prefill
+**What is not**: dynamic chunking, the radix cache of a decode side, further kinds of storage behind HiCache, loading and draining of adapters, the prefill
 delayer, ``routing-key`` order, tlru eviction, ``truncation_align``. They are refused.
 """
 
@@ -101,7 +101,7 @@ class Sglang(Scheduler[SglangParams]):
     not_modelled = (
         "dynamic chunking of pipeline parallelism",
         "decode side with a radix cache, speculation, priorities, adapters or pipeline parallelism on a disaggregated side",
-        "storage behind HiCache's host memory, HiCache of models whose layers forget",
+        "storage behind HiCache other than file, mooncake and hf3fs, HiCache of models whose layers forget",
         "overlapped loading and draining of adapters",
         "prefill delayer",
     )
