@@ -60,6 +60,15 @@ def queue_grows(columns: Mapping[str, Array]) -> bool:
     return q[3] > 2.0 * q[1] and q[3] > q[2] and q[3] > 0.2 * mean
 
 
+def waiting(columns: Mapping[str, Array], done: Array) -> float:
+    """Mean seconds in which the ``done`` requests queued: in the engine, and on their way in beyond what that takes when nobody is there.
+
+    The latter is the least of any request of the run.
+    """
+    ingress = columns["ingress_s"]
+    return float((ingress[done] + columns["queue_s"][done]).mean() - np.nanmin(ingress))
+
+
 def within(spell: Mapping[str, Any], columns: Mapping[str, Array], series: Series) -> dict[str, Any]:
     """The facts of `judge` that hold in a stretch of the run (`sim.metrics.spell`)."""
     inside = (columns["arrival_s"] >= spell["start_s"]) & (columns["arrival_s"] <= spell["end_s"])
@@ -68,7 +77,7 @@ def within(spell: Mapping[str, Any], columns: Mapping[str, Array], series: Serie
     if not finished:
         return {"spell": True}
     e2e = float(columns["e2e_s"][done].mean())
-    wait = float((columns["ingress_s"] + columns["queue_s"])[done].mean())
+    wait = waiting(columns, done)
     facts: dict[str, Any] = {
         "spell": True,
         "finished": finished,

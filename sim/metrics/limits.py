@@ -60,7 +60,7 @@ def find_bottleneck(
         "shares": shares,
         "kv_blocked": use.kv_blocked,
         "preemptions": preemptions,
-        "queue_share": (stages["ingress"] or 0.0) + (stages["queue"] or 0.0),
+        "queue_share": bottleneck.waiting(columns, facts.finished) / e2e if e2e else 0.0,
         "queue_grows": grows,
         "met": met,
         "turned_away": _turned_away(facts),

@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sim.metrics.bottleneck import judge
+import sim
+from sim.metrics.bottleneck import judge, waiting
 from sim.metrics.result import summarise
 from sim.metrics.slo import Slo
 from sim.metrics.spell import worst_spell
@@ -127,6 +128,23 @@ def test_nothing_is_saturated_only_where_the_slo_is_met():
     rarely = {"compute": 0.03, "memory_bandwidth": 0.06, "communication": 0.0, "host": 0.0, "other": 0.01, "idle": 0.9}
     assert judge(FACTS | {"met": False, "shares": rarely})[1] == missed  # an idle engine is not slow for that
     assert "then" in judge(FACTS | {"met": False, "spell": True})[1]
+
+
+def test_the_way_in_is_no_queue():
+    """The way into an engine takes some milliseconds when nobody is there; what it takes beyond that is waiting."""
+    columns = {"ingress_s": np.array([0.004, 0.005, 0.009, np.nan]), "queue_s": np.array([0.0, 0.0, 0.003, np.nan])}
+    assert waiting(columns, np.array([True, True, True, False])) == pytest.approx((0.001 + 0.005 + 0.003) / 3)
+    short = sim.run(
+        sim.load(
+            "quickstart",
+            [
+                "traffic.synthetic={arrival: {process: poisson, rate: 5/s}, lengths: {kind: fixed, prompt_tokens: 50, output_tokens: 1}, requests: 300}"
+            ],
+        )
+    )
+    times = short.summary.bottleneck.request_time
+    assert times["ingress"] > 0.1 and times["queue"] < 0.01
+    assert short.summary.bottleneck.limit != "queueing"
 
 
 def test_words_of_a_queue_and_of_memory():
