@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -13,6 +14,22 @@ Table: TypeAlias = Mapping[str, Json]
 
 DEEPEST = 100
 """Brackets within brackets; more is no document, and every parser calls itself for each."""
+_NUMBERS = {
+    "tag:yaml.org,2002:int": r"[-+]?(?:0|[1-9][0-9_]*|0b[01_]+|0x[0-9a-fA-F_]+)",
+    "tag:yaml.org,2002:float": r"[-+]?(?:[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|\.[0-9][0-9_]*(?:[eE][-+]?[0-9]+)?|\.(?:inf|Inf|INF))|\.(?:nan|NaN|NAN)",
+}
+"""Of YAML's numbers those that mean what they look like: ``010`` is not eight, ``1:30`` is not ninety."""
+
+
+def only_json(loader: Any) -> Any:
+    """Class decorator for a loader of PyYAML: no dates, bytes, sets or other values that JSON has not; what looks like one is text."""
+    odd = {f"tag:yaml.org,2002:{name}" for name in ("timestamp", "binary", "set", "omap", "pairs")}
+    loader.yaml_constructors = {tag: make for tag, make in loader.yaml_constructors.items() if tag not in odd}
+    loader.yaml_implicit_resolvers = {
+        first: [(tag, re.compile(f"^(?:{_NUMBERS[tag]})$") if tag in _NUMBERS else form) for tag, form in forms if tag not in odd]
+        for first, forms in loader.yaml_implicit_resolvers.items()
+    }
+    return loader
 
 
 def loads(text: str | bytes) -> Any:

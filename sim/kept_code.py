@@ -15,6 +15,7 @@ import shutil
 import sys
 import tempfile
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from types import FunctionType
@@ -102,6 +103,38 @@ listeners: list[Callable[[str, str], object]] = []
 """Called with the name of a function and its signature when it is about to be compiled, as the cache does not have it."""
 
 
+class _File(IndexDataCacheFile):
+    """An index and its data, each with a checksum at its end: what a sudden end or a bad disk left of them is not run but compiled anew."""
+
+    def _dump(self, obj: object) -> bytes:
+        data: bytes = super()._dump(obj)
+        return data + _sum(data)
+
+    def _load_index(self) -> dict[object, str]:
+        try:
+            raw = Path(self._index_path).read_bytes()
+        except FileNotFoundError:
+            return {}
+        version = pickle.dumps(self._version, protocol=-1)
+        if not raw.startswith(version):
+            return {}
+        stamp, overloads = pickle.loads(_whole(raw[len(version) :]))
+        return overloads if stamp == self._source_stamp else {}
+
+    def _load_data(self, name: str) -> object:
+        return pickle.loads(_whole(Path(self._data_path(name)).read_bytes()))
+
+
+def _sum(data: bytes) -> bytes:
+    return zlib.crc32(data).to_bytes(4, "little")
+
+
+def _whole(data: bytes) -> bytes:
+    if _sum(data[:-4]) != data[-4:]:
+        raise pickle.UnpicklingError("not as it was written")
+    return data[:-4]
+
+
 class Cache(FunctionCache):
     """A cache on disk with an index for each specialisation, kept apart for each set of plug-ins; what cannot be read is compiled anew.
 
@@ -112,10 +145,10 @@ class Cache(FunctionCache):
     def __init__(self, function: FunctionType) -> None:
         super().__init__(function)
         self._function = function
-        self._files: dict[str, IndexDataCacheFile | None] = {}
+        self._files: dict[str, _File | None] = {}
         self._turn: Turn | None = None
 
-    def _file(self, sig: Signature) -> IndexDataCacheFile | None:
+    def _file(self, sig: Signature) -> _File | None:
         """Index of the specialisation; None where a plug-in that takes part in it has no source file."""
         text = str(sig)
         if text in self._files:
@@ -133,7 +166,7 @@ class Cache(FunctionCache):
             folder.mkdir(parents=True, exist_ok=True)
             os.utime(base / f"plugin-{found}")
             _prune(base, base / f"plugin-{found}")
-        self._files[text] = IndexDataCacheFile(
+        self._files[text] = _File(
             cache_path=str(folder),
             filename_base=f"{self._impl.filename_base}-{hashlib.sha256(text.encode()).hexdigest()[:12]}",
             source_stamp=self._impl.locator.get_source_stamp(),

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, ValidationErro
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
+from sim.document import only_json
 from sim.errors import DataError, brief, did_you_mean
 
 Evidence = Literal["measured", "fitted", "datasheet", "estimated"]
@@ -73,6 +74,7 @@ class Graded(Record, Generic[T]):
         return {"anyOf": [whole["properties"]["value"], whole]}
 
 
+@only_json
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """Refuses keys that are given twice."""
 

@@ -6,11 +6,13 @@ from typing import Any
 
 import yaml
 
+from sim.document import only_json
 from sim.errors import DataError
 
 _LARGEST = 1 << 20
 
 
+@only_json
 class _Loader(yaml.SafeLoader):
     """Refuses aliases (a small file could expand without end), keys given twice, and nesting without end."""
 

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 import sim
 import sim.config as config
-from sim.config.text import parse
+from sim.config.text import dump, parse
 from sim.errors import ConfigError, DataError, ServesimError
+from sim.profile_files import parse_mapping
 from tests.config.conftest import POOLS, TEXT
 
 QUIET = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
@@ -116,3 +117,24 @@ def test_a_value_that_its_tag_does_not_fit_is_an_error_of_ours(text):
 def test_whole_numbers_have_an_upper_bound(engine, much):
     with pytest.raises(ConfigError, match=r"deployment\.engine\.max_\w+_tokens: is too large"):
         sim.run(sim.load("quickstart", (f"deployment.engine={engine % much}",)))
+
+
+@pytest.mark.parametrize("value", ["2026-11-30", "2026-11-30 12:00:00", "1:30", "12:30:45.5", "010", "08"])
+def test_what_looks_like_another_number_than_yaml_makes_of_it_is_text(value):
+    """A date, ninety, eight: nobody who writes a scenario means what YAML 1.1 makes of these."""
+    assert parse(f"a: {value}", "x") == {"a": value}
+    assert parse_mapping(f"a: {value}", "x", "test") == {"a": value}
+
+
+@pytest.mark.parametrize(
+    "value", [0, -7, 12, 1_000_000, 0.5, -2.25, 1e-7, 1e22, 5.0, float("inf"), -float("inf"), "1", "", "a: b", "010", True, None]
+)
+def test_numbers_and_texts_come_back_as_they_were_written_down(value):
+    assert parse(dump({"a": value}), "x") == {"a": value}
+
+
+@pytest.mark.parametrize("value", ["!!timestamp 2026-11-30", "!!binary aGk=", "!!set {a}", "!!omap [a: 1]"])
+def test_what_json_does_not_have_is_refused(value):
+    for read in (lambda text: parse(text, "x"), lambda text: parse_mapping(text, "x", "test")):
+        with pytest.raises(DataError, match="the tag"):
+            read(f"a: {value}")

@@ -11,7 +11,7 @@ import pytest
 import simpy
 
 import sim
-from sim import registry
+from sim import kept_code, registry
 from sim.errors import ConfigError, DataError, NotModelledError, PluginError, UnknownNameError
 
 GOOD = """
@@ -188,7 +188,7 @@ class Mine(Router):
 SCRIPT = """
 import sys
 import numpy as np
-from sim import registry
+from sim import kept_code, registry
 from sim.cost.step import new_linear_cost
 from sim.engine.loop import make_room
 from sim.engine.state import new_recorder
@@ -232,6 +232,26 @@ def test_an_edited_compiled_plug_in_is_compiled_again_and_others_never_see_it(ow
     for index in cache.rglob("*.nbi"):  # a cache that was cut off is compiled anew
         index.write_bytes(index.read_bytes()[:40])
     assert _run(cache)[1] == "compiled"
+    for data in cache.rglob("*.nbc"):  # and one of whose code the disk has kept only a part
+        data.write_bytes(data.read_bytes()[:-400] + bytes(400))
+    assert _run(cache)[1] == "compiled"
+
+
+def test_no_byte_of_kept_code_may_differ(tmp_path):
+    kept = kept_code._File(str(tmp_path), "f", "stamp")
+    kept.save("key", ("code", b"\x90" * 60))
+    assert kept.load("key") == ("code", b"\x90" * 60)
+    assert kept_code._File(str(tmp_path), "f", "of other sources").load("key") is None
+    for file in sorted(tmp_path.iterdir()):
+        whole = file.read_bytes()
+        for at in range(len(whole)):
+            for spoilt in (whole[:at], whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :]):
+                file.write_bytes(spoilt)
+                try:
+                    assert kept.load("key") is None  # as of another version
+                except pickle.UnpicklingError as error:
+                    assert str(error) == "not as it was written"
+        file.write_bytes(whole)
 
 
 def test_a_struct_of_the_package_cannot_be_given_other_functions():
@@ -255,7 +275,7 @@ def test_an_installed_plug_in_that_cannot_be_loaded_harms_nobody_else(tmp_path):
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plug\nVersion: 1\n")
     (info / "entry_points.txt").write_text("[servesim.router]\nbad = badplug:Bad\nlast = goodplug:Last\n")
     script = """
-from sim import registry
+from sim import kept_code, registry
 print(registry.lookup("router", "last").name, "round_robin" in registry.names("router"))
 for name in ("bad", "no_such_router"):
     try:

@@ -190,6 +190,12 @@ def test_a_stage_that_never_ends_is_refused(synthetic):
         synthetic(requests=100, arrival={"process": "piecewise", "stages": [{"rate": 1000, "duration": 1e9}]})
 
 
+@pytest.mark.parametrize("requests", [None, 2**31 - 1])
+def test_more_than_can_be_drawn_before_a_run_is_refused_at_once(synthetic, requests):
+    with pytest.raises(ConfigError, match="at most 500,000,000"):
+        synthetic(requests=requests, arrival={"process": "piecewise", "stages": [{"rate": 8, "duration": 1e9}]})
+
+
 @pytest.mark.parametrize(
     ("settings", "wrong"),
     [

@@ -23,6 +23,8 @@ RateOrNone = Annotated[
 
 _MOST_MORE = 50_000_000
 """Requests beyond the number asked for that a stage may bring until it ends."""
+_MOST = 500_000_000
+"""Requests: each is drawn before the run, as the stage in which the last one comes has to be known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +130,20 @@ class Shaped(Arrival):
 
     def whole(self, rng: np.random.Generator) -> int:
         """Arrivals until the curve has been played."""
-        return max(_until(rng, self.played.expected(self.rounds)), 1)
+        expected = self.played.expected(self.rounds)
+        if expected > _MOST:
+            raise ConfigError(
+                "traffic.synthetic.arrival", type(self).name, f"brings {expected:,.3g} requests until it has been played",
+                allowed=f"at most {_MOST:,}", hint="shorten it, lower its rates, or say requests",
+            )  # fmt: skip
+        return max(_until(rng, expected), 1)
 
     def to_the_end(self, fresh: Callable[[], np.random.Generator], requests: int) -> tuple[int, str]:
         """The number of requests with which the stage of request ``requests`` ends, and a note when it is another one."""
+        if requests > _MOST:
+            raise ConfigError(
+                "traffic.synthetic.requests", requests, f"is too many under {type(self).name}", allowed=f"at most {_MOST:,}"
+            )
         curve = self.played
         seen, reached = 0, 0.0
         rng = fresh()
