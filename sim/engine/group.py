@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sim.cost.step import copy_cost, cost_data, shared_data
 from sim.engine.loop import accept, make_room, outlook
@@ -92,8 +93,19 @@ def _drained(rec):
 
 
 @kernel
-def _pools_view(rec):
+def pools_view(rec):
     return rec.pool_use, rec.pool_series, rec.width
+
+
+def widest(series: NDArray[np.float64], width: F8) -> tuple[NDArray[np.float64], float]:
+    """f8[replica, bin, figure] sums over bins of f8[replica] ``width``: all brought to the widest, and that."""
+    series, top, half = series.copy(), float(width.max()), series.shape[1] // 2
+    for i, w in enumerate(width):
+        while w < top:
+            series[i, :half] = series[i, : 2 * half].reshape(half, 2, -1).sum(axis=1)
+            series[i, half:] = 0.0
+            w *= 2
+    return series, top
 
 
 @kernel
@@ -318,7 +330,7 @@ class EngineGroup:
 
     def pool_use(self) -> tuple[F8, F8, F8]:
         """Of pools within a replica: f8[n, pool, 3] used × time, most used, time waited for; f8[n, bin, pool] used × time; bin widths."""
-        use, series, width = _pools_view(self._recorder)
+        use, series, width = pools_view(self._recorder)
         return use.copy(), series.copy(), width.copy()
 
     def finished_since(self, row: int) -> tuple[I8, I4]:
@@ -347,18 +359,9 @@ class EngineGroup:
     def series(self) -> tuple[Series, F8, F8]:
         """Time series (dict of [replica, bin] integrals; all brought to the widest replica's bins), ITL histogram, parts [replica, part]."""
         view = recorder_view(self._recorder)
-        width, series = view.width, view.series.copy()
-        top = width.max()
-        m = series.shape[1]
-        half = m // 2
-        for i in range(self.n):
-            w = width[i]
-            while w < top:
-                series[i, :half] = series[i, : 2 * half].reshape(half, 2, -1).sum(axis=1)
-                series[i, half:] = 0.0
-                w *= 2
+        series, top = widest(view.series, view.width)
         named = {name: series[:, :, k] for k, name in enumerate(SERIES)}
-        return named | {"width_s": float(top)}, view.itl_hist.copy(), view.parts.copy()
+        return named | {"width_s": top}, view.itl_hist.copy(), view.parts.copy()
 
     def set_front(self, serial: float) -> None:
         """Each engine's API server takes ``serial`` seconds for a request before the engine gets it (`loop.accept`)."""

@@ -155,7 +155,7 @@ def record_gap(r, gap, weight):
 
 
 @inline
-def _bin(r, i, t):
+def bin_of(r, i, t):
     """Bin of time ``t``. When a run outgrows the bins, neighbours are merged: they now cover twice the time."""
     a = r.series
     m = a.shape[1]
@@ -183,7 +183,7 @@ def _record_pools(s, a, t):
             r.pool_use[i, k, 2] += t - a
     if not r.series_on or n == 0:
         return
-    last = _bin(r, i, t)
+    last = bin_of(r, i, t)
     w = r.width[i]
     for j in range(int(a / w), last + 1):
         b = t if j == last else (j + 1) * w
@@ -207,7 +207,7 @@ def record_gauges(s, t):
         _record_pools(s, a, t)
     if not r.series_on:
         return
-    last = _bin(r, i, t)
+    last = bin_of(r, i, t)
     w = r.width[i]
     sums = r.series
     for j in range(int(a / w), last + 1):
@@ -229,7 +229,7 @@ def record_step(s, start, end, decode_tokens, prefill_tokens):
     s.n_steps += 1
     if r.series_on:
         i = s.replica
-        j = _bin(r, i, start)
+        j = bin_of(r, i, start)
         sums = r.series
         sums[i, j, S_BUSY] += end - start
         sums[i, j, S_STEPS] += 1.0
@@ -243,7 +243,7 @@ def record_unseen(s, wait):
     r = s.rec
     if r.series_on and wait > 0.0:
         i = s.replica
-        j = _bin(r, i, s.now)
+        j = bin_of(r, i, s.now)
         r.series[i, j, S_WAITING] += wait
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
+from sim.metrics.sections.kv_tiers import MEDIA
 from sim.report.figures import BLUE, GREY, ORANGE, PURPLE, RED, Figure, layout, line, rounded
 
 if TYPE_CHECKING:
@@ -90,3 +91,28 @@ def link_figures(result: Result) -> list[Figure]:
     ]
     spec = {"data": data, "layout": layout("simulated time (s)", "% of time", yaxis={"range": [0, 102]})}
     return [Figure("links", "Links for KV", "Time in which the ports of a replica carry KV; the busiest ones.", spec)]
+
+
+def tier_figures(result: Result) -> list[Figure]:
+    """What KV beyond the accelerators held, gave back and took in, over time."""
+    tiers = result.summary.get("kv_tiers")
+    s = tiers.get("series") if tiers else None
+    if not s or len(s["time_s"]) < 2:
+        return []
+    t = rounded(s["time_s"], 6)
+    named = list(zip(s["tiers"], (BLUE, ORANGE, PURPLE), strict=False))
+    found = [line(t, rounded(row["hit_tokens_per_s"]), MEDIA[row["name"]], color) for row, color in named]
+    moved = [
+        line(t, rounded([v / 1e9 for v in row[f"{way}_bytes_per_s"]]), f"{MEDIA[row['name']]}, {way}", color, line=style)
+        for row, color in named
+        for way, style in (("read", {"width": 1.6}), ("written", {"width": 1.2, "dash": "dot"}))
+    ]
+    held = [line(t, rounded([100 * v for v in row["used"]]), MEDIA[row["name"]], color) for row, color in named]
+    return [
+        Figure("tier_hits", "KV found beyond the accelerators", "Prompt tokens found in each medium.",
+               {"data": found, "layout": layout("simulated time (s)", "tokens per second")}),
+        Figure("tier_moves", "KV that moves between media", "What is read from each medium, and written to it.",
+               {"data": moved, "layout": layout("simulated time (s)", "GB per second")}),
+        Figure("tier_use", "KV that media hold", "Share of each medium that is in use.",
+               {"data": held, "layout": layout("simulated time (s)", "% of its size", yaxis={"range": [0, 102]})}),
+    ]  # fmt: skip

@@ -328,9 +328,9 @@ def run_figures(result: Result) -> Mapping[str, list[Figure]]:
         cdf_figure([(result.name or "run", *latency_cdf(result, key))], key, aims.get(key))
         for key in ("ttft_s", "tpot_s", "itl_s", "e2e_s")
     ]
-    from sim.report.events import client_figures, link_figures, marked
+    from sim.report.events import client_figures, link_figures, marked, tier_figures
 
-    timed = [*time_figures(result), *client_figures(result), *link_figures(result)]
+    timed = [*time_figures(result), *client_figures(result), *link_figures(result), *tier_figures(result)]
     return {
         "latency": [f for f in cdfs if f.spec["data"][0]["x"]],
         "time": marked(timed, result.summary),

@@ -12,6 +12,8 @@ from sim.engine.kv.radix_storage import FETCHED, KEPT, STORED
 from sim.engine.schedulers.sglang import hicache
 from sim.engine.tiers.counts import LATE
 from sim.engine.tiers.plan import Medium
+from sim.report.events import tier_figures
+from sim.report.exports.perfetto import events
 from sim.study.single import Prepared
 from tests.engines.sglang_bench import random_traffic, simulate
 from tests.engines.test_sglang_hicache import ON, SMALL, check_tree, conversations, random_hicache
@@ -127,6 +129,26 @@ def test_one_store_serves_all_replicas_and_files_only_their_own() -> None:
     for s in (both, own):
         assert s["device_share"] + sum(t["hit_share"] for t in s["tiers"]) + s["recomputed_share"] == pytest.approx(1.0)
     assert tiers() == both
+
+
+def test_what_is_told_over_time_adds_up_to_what_is_told_of_all() -> None:
+    result = Prepared(sim.loads(TEXT)).run()
+    s = result.summary["kv_tiers"]
+    series = s["series"]
+    end = result.summary["simulated_s"]
+    seconds = np.minimum(series["width_s"], end - series["width_s"] * np.arange(len(series["time_s"])))
+    assert seconds.sum() == pytest.approx(end)
+    for row, tier in zip(series["tiers"], s["tiers"], strict=True):
+        assert row["name"] == tier["name"]
+        assert np.dot(row["hit_tokens_per_s"], seconds) == pytest.approx(tier["hit_tokens"])
+        assert np.dot(row["read_bytes_per_s"], seconds) == pytest.approx(tier["read_bytes"])
+        assert np.dot(row["written_bytes_per_s"], seconds) == pytest.approx(tier["written_bytes"])
+        kept = (tier["written_bytes"] - tier["evicted_bytes"]) / tier["capacity_bytes"] / tier["stores"]
+        assert row["used"][-1] == pytest.approx(kept, rel=0.05)
+        assert 0 < max(row["used"]) <= 1
+    assert {"tier_hits", "tier_moves", "tier_use"} <= {f.name for f in tier_figures(result)}
+    counters = [e for e in events(result) if e["ph"] == "C" and e["name"].startswith("KV in the remote store")]
+    assert len(counters) == 2 * len(series["time_s"])
 
 
 def test_a_store_that_is_lost_gives_nothing_and_starts_empty() -> None:

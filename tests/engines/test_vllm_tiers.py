@@ -295,3 +295,20 @@ def test_a_scenario_written_out_reads_back() -> None:
         once = sim.loads(BASE, changes)
         again = sim.loads(sim.config.to_yaml(once))
         assert Prepared(again).plans[0].tiers == Prepared(once).plans[0].tiers
+
+
+def test_a_store_with_a_watermark_lets_a_share_of_all_go_and_keeps_what_was_read() -> None:
+    """Above 90 of 100 blocks 5 go at once, the oldest first; a store that never evicts keeps what it has."""
+    tier = t.new_tier(100, 0.0, 0.0, 0.0)
+    t.set_rules(tier, 90, 5, 10.0)
+    for key in range(1, 91):
+        assert _step(tier, key, 1, 0.0, 0.0) == 2
+    tier.busy[t.find_block(tier, 2)] = 10.0  # its lease
+    assert (tier.used, tier.evicted) == (90, 0)
+    assert _step(tier, 1000, 1, 5.0, 0.0) == 2
+    assert (tier.used, tier.evicted) == (86, 5)
+    assert [t.find_block(tier, k) > 0 for k in (1, 2, 3, 6, 7)] == [False, True, False, False, True]
+    full = t.new_tier(10, 0.0, 0.0, 0.0)
+    t.set_rules(full, 10, -1, 0.0)
+    assert [_step(full, key, 1, 0.0, 0.0) for key in range(1, 13)] == [2] * 10 + [0, 0]
+    assert (full.used, full.evicted) == (10, 0)

@@ -54,6 +54,10 @@ MODELS = (
     f"pools: [{{name: a, model: llama-3.1-8b, accelerator: h100-sxm, replicas: 2, engine: {SYNC}}}, "
     f"{{name: b, model: qwen3-8b, share: 2, accelerator: a100-sxm-80g, replicas: 1, engine: {SYNC}}}]"
 )
+STORE = (
+    "deployment: {accelerator: h100-sxm, replicas: 2, kv_blocks: 100, engine: {name: sglang, page_size: 16, enable_hierarchical_cache: true, "
+    "hicache_ratio: 1, hicache_storage_backend: mooncake, hicache_storage_backend_extra_config: {prefetch_threshold: 32, bandwidth: 1GB, size: 1}}}"
+)
 SIDES = {"vllm": sides("{name: vllm, max_model_len: 4096}"), "sglang": sides("sglang")}
 SCALING = (
     "scaling: {{name: eas, min: {least}, max: 3, targets: {{{target}}}, interval: 1s, window: 2s, scale_in_stabilization: 2s, "
@@ -103,6 +107,7 @@ FAULTS = (
     "{name: link, at: 100ms, for: 400ms}",
     "[{name: link, mtbf: 500ms, for: 200ms, factor: 0.05}, {name: crash, mtbf: 500ms, for: 200ms}]",
 )
+LOSS = "[{name: store_loss, at: 300ms, for: 300ms}, {name: crash, at: 500ms, for: 100ms}]"
 CLIENTS = (
     "simple",
     "{name: openai, timeout: 300ms}",
@@ -117,7 +122,7 @@ CLIENTS = (
 def worlds(draw: Any) -> tuple[str, int]:
     """A scenario, and how many clients wait in it (0: none)."""
     pick = lambda *values: draw(st.sampled_from(values))  # noqa: E731
-    deployment = pick(ONE, TWO, MODELS, RANKS, *SIDES.values(), *SIDES.values(), hosts(1), hosts(3))
+    deployment = pick(ONE, TWO, MODELS, RANKS, STORE, *SIDES.values(), *SIDES.values(), hosts(1), hosts(3))
     lines = [deployment, f"router: {pick(*ROUTERS)}"]
     if "role" in deployment:
         lines.append(f"transfer: {pick('{}', '{bandwidth: 200MB}', '{bandwidth: 400MB, layerwise: true}')}")
@@ -131,14 +136,15 @@ def worlds(draw: Any) -> tuple[str, int]:
     if pick(False, True):
         lines.append(f"clients: {pick(*CLIENTS)}")
     if pick(False, True):
-        lines.append(f"faults: {pick(*FAULTS)}")
+        lines.append(f"faults: {pick(*FAULTS, *([LOSS] * 3 if deployment == STORE else []))}")
     lines.append(f"admission: {pick('[]', '[]', *DOORS)}")
     if pick(False, False, True):
         lines.append(f"until: {pick('0.3s', '4s')}")
     clients = pick(0, 0, 3, 25)
     arrival = pick("burst", "{process: poisson, rate: 20/s}", "{process: gamma, rate: 5/s, cv: 4}")
     text = BASE.format(model="llama-3.1-8b", arrival=arrival, requests=pick(1, 30, 120), deployment="\n".join(lines))
-    overrides = [f"traffic.closed_loop={{concurrency: {clients}, think_time: {pick('0s', '200ms')}}}"] if clients else []
+    overrides = ["traffic.synthetic.prefixes={groups: 4, shared_tokens: 400}"] if deployment == STORE else []
+    overrides += [f"traffic.closed_loop={{concurrency: {clients}, think_time: {pick('0s', '200ms')}}}"] if clients else []
     return sim.config.to_yaml(sim.loads(text, [*overrides, f"seed={draw(st.integers(0, 9))}"])), clients
 
 

@@ -6,14 +6,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sim.engine.group import EngineGroup
-from sim.engine.tiers.counts import STALLED
+from sim.engine.group import EngineGroup, pools_view, widest
+from sim.engine.tiers.counts import STALLED, tiers_use
 from sim.engine.tiers.plan import PLACES, TierPlan
-from sim.jit import inline
+from sim.engine.tiers.series import add_series, note_series
+from sim.jit import inline, kernel
 
 if TYPE_CHECKING:
     from sim.engine.recorder import Recorder
+    from sim.engine.seam import F8
     from sim.engine.state import EngineState
+    from sim.engine.tiers.counts import TiersUse
 
 
 @inline
@@ -21,6 +24,8 @@ def carry_counts(s, fresh):
     """What was counted stays when another process takes the place of ``s``."""
     fresh.tc = s.tc
     fresh.stalled = s.stalled
+    fresh.t_was = s.t_was
+    fresh.t_at = s.t_at
 
 
 @inline
@@ -29,6 +34,16 @@ def copy_counts(s, row):
     for j in range(s.tc.size):
         row[j] = s.tc[j]
     row[STALLED] = s.stalled
+
+
+@kernel
+def _close(states):
+    """What was held up to the end, also by those that had nothing to do any more."""
+    end = 0.0
+    for k in range(len(states)):
+        end = max(end, states[k].t_gauge)
+    for k in range(len(states)):
+        note_series(states[k], end)
 
 
 class GroupWithTiers(EngineGroup):
@@ -42,6 +57,7 @@ class GroupWithTiers(EngineGroup):
     def with_tiers(self, plan: TierPlan) -> None:
         """What their tiers are, before anything has run."""
         self._plan = plan
+        add_series(self._recorder)
         self._shared = any(m.shared for m in plan.media) and self.n > 1
         if self._shared:
             self._share_store()
@@ -59,5 +75,9 @@ class GroupWithTiers(EngineGroup):
         blocks = [self._plan.blocks(k) for k, m in enumerate(self._plan.media) if m.shared]
         return blocks[0] if there and blocks else 0
 
-    def _places(self) -> list[int]:
-        return [PLACES[m.name] for m in self._plan.media]
+    def _told(self, counts: F8, evicted: F8) -> TiersUse:
+        _close(self._states)
+        _, series, width = pools_view(self._recorder)
+        places = [PLACES[m.name] for m in self._plan.media]
+        sums = widest(series, width) if series.shape[1] > 1 else None
+        return tiers_use(counts, self._plan.told(), places, self._plan.bytes, evicted, self.n, sums)

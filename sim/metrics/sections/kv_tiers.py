@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, Final, cast
+
+import numpy as np
+from numpy.typing import NDArray
 
 from sim.metrics.facts import Facts
-from sim.metrics.section import Extra, Section, keyed
+from sim.metrics.section import ABSENT, Extra, Section, keyed
 from sim.registry import register
 
 
@@ -29,6 +32,26 @@ class KvTier(Section):
     evicted: float = field(metadata=keyed("evicted_bytes"))
 
 
+@dataclass(frozen=True)
+class TierSeries(Section):
+    """One medium over time: tokens found there and bytes moved per second, and the share of all its stores that was in use."""
+
+    name: str
+    hit_tokens_per_s: tuple[float, ...]
+    read_bytes_per_s: tuple[float, ...]
+    written_bytes_per_s: tuple[float, ...]
+    used: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class TiersOverTime(Section):
+    """``time_s``: middles of the bins of ``width_s``."""
+
+    width_s: float
+    time_s: tuple[float, ...]
+    tiers: tuple[TierSeries, ...]
+
+
 @register("section")
 @dataclass(frozen=True)
 class KvTiers(Extra):
@@ -48,6 +71,7 @@ class KvTiers(Extra):
     wait_longest: float | None = field(metadata=keyed("wait_longest_s"))
     stalled: float = field(metadata=keyed("stalled_s"))
     late: int
+    series: TiersOverTime | None = field(default=None, metadata=ABSENT)
 
     @classmethod
     def of(cls, facts: Facts) -> KvTiers | None:
@@ -87,11 +111,12 @@ class KvTiers(Extra):
             wait_longest=max(use["longest"] for use in found) if loads > 0 else None,
             stalled=total["stalled"],
             late=int(total["late"]),
+            series=_over_time(found, facts.horizon),
         )
 
     def sentences(self) -> list[str]:
         """In words, for the first screen."""
-        parts = [f"{self.device_share:.0%} on the accelerator"] + [f"{t.hit_share:.0%} in {_WORDS[t.name]}" for t in self.tiers]
+        parts = [f"{self.device_share:.0%} on the accelerator"] + [f"{t.hit_share:.0%} in {MEDIA[t.name]}" for t in self.tiers]
         text = f"of the tokens looked up {', '.join(parts)}, {self.recomputed_share:.0%} computed"
         if self.wait_mean is not None and self.wait_longest is not None:
             text += f"; {self.loads:,} loads, {1e3 * self.wait_mean:.3g} ms on average, {1e3 * self.wait_longest:.3g} ms at most"
@@ -99,12 +124,39 @@ class KvTiers(Extra):
         for t in self.tiers:
             if t.skipped > 0.1 * (t.skipped + t.written):
                 out.append(
-                    f"{t.skipped / 1e9:.3g} GB were not kept in {_WORDS[t.name]}, as all of it was in use: {t.capacity / 2**30:.3g} GiB are few"
+                    f"{t.skipped / 1e9:.3g} GB were not kept in {MEDIA[t.name]}, as all of it was in use: {t.capacity / 2**30:.3g} GiB are few"
                 )
         if self.late > 0:
             out.append(f"{self.late:,} loads took longer than the engine's time-out, after which it would have computed again")
         return out
 
 
+def _over_time(found: Sequence[Mapping[str, Any]], span: float) -> TiersOverTime | None:
+    """All pools' tiers of one name together, in bins of the widest, of which at most `_POINTS` are told."""
+    kept = [(use["width_s"], tier) for use in found for tier in use["tiers"] if tier.get("series") is not None]
+    if not kept or span <= 0:
+        return None
+    width = max(w for w, _ in kept)
+    while span / width > _POINTS:
+        width *= 2
+    bins = int(np.ceil(span / width))
+    sums: dict[str, NDArray[np.float64]] = {}
+    room: dict[str, float] = {}
+    for w, tier in kept:
+        fold = round(width / w)
+        rows = tier["series"][: bins * fold]
+        rows = np.concatenate([rows, np.zeros((bins * fold - len(rows), rows.shape[1]))])
+        sums[tier["name"]] = sums.get(tier["name"], 0.0) + rows.reshape(bins, fold, -1).sum(axis=1)
+        room[tier["name"]] = room.get(tier["name"], 0.0) + tier["capacity"] * tier["stores"]
+    starts = width * np.arange(bins)
+    seconds = np.minimum(width, span - starts)
+    tiers = []
+    for name, rows in sums.items():
+        hits, read, written, held = (tuple(column.tolist()) for column in (rows / seconds[:, None]).T)
+        tiers.append(TierSeries(name, hits, read, written, tuple(h / room[name] if room[name] > 0 else 0.0 for h in held)))
+    return TiersOverTime(width, tuple((starts + seconds / 2).tolist()), tuple(tiers))
+
+
+_POINTS = 200  # of a series in a summary
 _SUMS = ("stores", "hit_tokens", "read", "written", "skipped", "evicted")
-_WORDS = {"cpu": "host memory", "disk": "disks", "remote": "the remote store"}
+MEDIA: Final = {"cpu": "host memory", "disk": "disks", "remote": "the remote store"}

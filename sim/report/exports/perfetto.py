@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from sim.metrics.sections.kv_tiers import MEDIA
 from sim.registry import register
 from sim.report.exports._base import Export
 
@@ -64,6 +65,7 @@ def events(result: Result) -> Iterator[dict[str, Any]]:
         yield from _request(c, i, stages)
     yield from _counters(result)
     yield from _links(result)
+    yield from _tiers(result)
     yield from _happened(result)
 
 
@@ -155,6 +157,20 @@ def _links(result: Result) -> Iterator[dict[str, Any]]:
                 "ts": _us(at),
                 "args": {"KV link busy": round(share, 6)},
             }
+
+
+def _tiers(result: Result) -> Iterator[dict[str, Any]]:
+    """What media beyond the accelerators hold and give back: counters beside the events."""
+    found = result.summary.get("kv_tiers")
+    series = found.get("series") if found else None
+    if not series:
+        return
+    begins = [k * series["width_s"] for k in range(len(series["time_s"]))]
+    for tier in series["tiers"]:
+        for key, words in (("hit_tokens_per_s", "tokens found per second"), ("used", "in use")):
+            name = f"KV in {MEDIA[tier['name']]}: {words}"
+            for at, value in zip(begins, tier[key], strict=True):
+                yield {"ph": "C", "pid": _EVENTS, "name": name, "ts": _us(at), "args": {name: round(value, 6)}}
 
 
 def _us(seconds: float) -> float:

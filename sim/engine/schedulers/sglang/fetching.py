@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, misc, valid-type"
-"""Where storage behind host memory has a say: called only where there is some, and then replaced by what `storage.py` does."""
+"""Where host memory and the storage behind it have a say: called only where they are, and replaced by what `hierarchy.py` and `storage.py` do."""
 
 from sim.engine.outline import outlined
 from sim.engine.schedulers.sglang.state import SglangState
@@ -29,4 +29,10 @@ def grow_fetches(s, n):
     return 0
 
 
-HOOKS = frozenset({"start_fetch", "fetch_holds", "drop_fetch", "grow_fetches"})
+@outlined(SglangState)
+def note_tiers(s):
+    """A decision has been taken."""
+    return 0
+
+
+HOOKS = frozenset({"start_fetch", "fetch_holds", "drop_fetch", "grow_fetches", "note_tiers"})

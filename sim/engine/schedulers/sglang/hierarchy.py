@@ -9,7 +9,9 @@ from typing import Final
 import numpy as np
 
 from sim.engine.kv.radix import ROOT
-from sim.engine.kv.radix_host import add_host, load_back
+from sim.engine.kv.radix_host import LOADED, add_host, load_back
+from sim.engine.kv.radix_host import WRITTEN as COPIED
+from sim.engine.kv.radix_storage import FETCHED, KEPT, STORED
 from sim.engine.kv.radix_walk import radix_move, radix_walk
 from sim.engine.outline import outlined
 from sim.engine.schedulers.sglang.admit import (
@@ -26,7 +28,22 @@ from sim.engine.schedulers.sglang.memory import set_key
 from sim.engine.schedulers.sglang.order import match_waiting
 from sim.engine.schedulers.sglang.state import CLIP_MAX_NEW, SglangState, ceil_page, ignores_eos, total_len
 from sim.engine.schedulers.sglang.storage import CAME
-from sim.engine.tiers.counts import ASKED, DEVICE, HIT, LOADS, LONGEST, N_COUNTS, PER_TIER, TIER, WAITED
+from sim.engine.tiers.counts import (
+    ASKED,
+    DEVICE,
+    HELD,
+    HIT,
+    LOADS,
+    LONGEST,
+    N_COUNTS,
+    PER_SERIES,
+    PER_TIER,
+    READ,
+    TIER,
+    WAITED,
+    WRITTEN,
+)
+from sim.engine.tiers.series import init_series, note_series, take_counts
 from sim.jit import kernel
 
 
@@ -116,12 +133,30 @@ def _add_with_host(s, slot):
     return verdict_of(s)
 
 
+@outlined(SglangState)
+def _note_tiers(s):
+    t = s.tree
+    take_counts(s)
+    s.t_now[READ] = t.h_count[LOADED]
+    s.t_now[WRITTEN] = t.h_count[COPIED]
+    s.t_now[HELD] = t.h_size - t.h_free
+    if s.l_on:
+        at = PER_SERIES * s.l_tier
+        s.t_now[WRITTEN] += t.l_count[KEPT]
+        s.t_now[at + READ] = t.l_count[FETCHED]
+        s.t_now[at + WRITTEN] = t.l_count[STORED]
+        s.t_now[at + HELD] = t.l_store.used * s.page
+    note_series(s, s.now)
+    return 0
+
+
 @kernel
 def with_host(s, tokens, policy, read_s, write_s, latency, layers):
     """Put host memory beside a new state's tree (`sim.engine.kv.radix_host.add_host`)."""
     add_host(s.tree, tokens, policy, read_s, write_s, latency, layers)
     s.tc = np.zeros(N_COUNTS)
+    init_series(s)
 
 
-OWN: Final = frozenset({"_match_both", "_load_host", "_add_with_host"})
-INSTEAD: Final = {"match_waiting": "_match_both", "_add_one": "_add_with_host"}
+OWN: Final = frozenset({"_match_both", "_load_host", "_add_with_host", "_note_tiers", "note_tiers"})
+INSTEAD: Final = {"match_waiting": "_match_both", "_add_one": "_add_with_host", "note_tiers": "_note_tiers"}

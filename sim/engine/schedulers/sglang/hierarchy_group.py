@@ -9,7 +9,7 @@ import numpy as np
 
 from sim.engine.kv.radix_host import EVICTED, LOADED, SKIPPED, WRITTEN
 from sim.engine.kv.radix_storage import FETCHED, KEPT, LEFT_OUT, STORED
-from sim.engine.tiers.counts import BLOCKS_READ, BLOCKS_SKIPPED, BLOCKS_WRITTEN, N_COUNTS, PER_TIER, TIER, tiers_use
+from sim.engine.tiers.counts import BLOCKS_READ, BLOCKS_SKIPPED, BLOCKS_WRITTEN, N_COUNTS, PER_TIER, TIER
 from sim.engine.tiers.group import GroupWithTiers, carry_counts, copy_counts
 from sim.engine.tiers.tier import clear_tier
 from sim.jit import kernel
@@ -90,4 +90,4 @@ class HostEngines(GroupWithTiers):
         """What the tiers did so far."""
         counts, evicted = np.zeros((self.n, N_COUNTS)), np.zeros(3)
         _figures(self._states, counts, evicted, self._shared)
-        return tiers_use(counts, self._plan.told(), self._places(), self._plan.bytes, evicted, self.n)
+        return self._told(counts, evicted)

@@ -201,6 +201,9 @@ class SglangState(EngineState, OwnColumns, SecondColumns):
     mt: i8s  # Mersenne Twister of the `random` policy
     mt_i: i8
     tc: f8s  # `sim.engine.tiers.counts`, where host memory keeps copies (`hierarchy.py`)
+    t_now: f8s  # `sim.engine.tiers.series`
+    t_was: f8s
+    t_at: f8
     # -- storage behind host memory (`storage.py`)
     l_on: b1
     l_tier: i8  # its place among tiers

@@ -12,7 +12,7 @@ from sim.engine.contract import BATCH, EMPTY, NOTHING, clear_place, next_place
 from sim.engine.outline import outlined
 from sim.engine.schedulers.sglang.admit import admit
 from sim.engine.schedulers.sglang.batch import decode_rows, extend_place
-from sim.engine.schedulers.sglang.fetching import grow_fetches
+from sim.engine.schedulers.sglang.fetching import grow_fetches, note_tiers
 from sim.engine.schedulers.sglang.fresh import grow_sglang
 from sim.engine.schedulers.sglang.intake import enqueue_request
 from sim.engine.schedulers.sglang.memory import checkpoint
@@ -240,6 +240,8 @@ def plan(s):
     code = _visit_slots(s) if s.slots > 1 else _plan(s)
     if t.h_load + t.h_wait > 0.0:
         host_waits(s)
+    if t.h_on:
+        note_tiers(s)
     return code
 
 

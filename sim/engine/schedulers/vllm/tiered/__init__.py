@@ -21,6 +21,8 @@ from sim.engine.schedulers.vllm.tiered.keep import offer, saving, store_units
 from sim.engine.schedulers.vllm.tiered.state import TieredState, new_tiered, widen_stored
 from sim.engine.schedulers.vllm.update import complete_step, enqueue_vllm
 from sim.engine.schedulers.vllm.withdraw import withdraw_vllm
+from sim.engine.tiers.counts import HELD, PER_SERIES
+from sim.engine.tiers.series import note_series, take_counts
 from sim.jit import implement, inline
 
 __all__ = ["TieredState", "new_tiered"]
@@ -84,6 +86,11 @@ def _end_of_decision(s):
     s.step_until = s.flush = 0.0
     if stall > 0.0 and s.rows_planned > 0:
         s.stall = stall
+    take_counts(s)
+    s.t_now[HELD] = s.cpu.used
+    s.t_now[PER_SERIES + HELD] = s.disk.used
+    s.t_now[2 * PER_SERIES + HELD] = s.remote.used
+    note_series(s, s.now)
 
 
 def _complete(s, p):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sim.engine.schedulers.vllm.tiered.state import TieredState  # noqa: F401 - of these
-from sim.engine.tiers.counts import N_COUNTS, tiers_use
+from sim.engine.tiers.counts import N_COUNTS
 from sim.engine.tiers.group import GroupWithTiers, carry_counts, copy_counts
 from sim.engine.tiers.tier import clear_tier
 from sim.jit import kernel
@@ -79,4 +79,4 @@ class TieredEngines(GroupWithTiers):
         """What the tiers did so far."""
         counts, evicted = np.zeros((self.n, N_COUNTS)), self._lost.copy()
         _figures(self._states, counts, evicted)
-        return tiers_use(counts, self._plan.told(), self._places(), self._plan.bytes, evicted, self.n)
+        return self._told(counts, evicted)

@@ -9,6 +9,7 @@ from sim.engine.borrow import keep
 from sim.engine.schedulers.vllm.state import VllmFields, init_vllm
 from sim.engine.state import grown
 from sim.engine.tiers.counts import N_COUNTS
+from sim.engine.tiers.series import init_series
 from sim.engine.tiers.tier import Tier, new_tier
 from sim.jit import b1, f8, f8s, i4s, i8, i8s, inline, kernel, new, struct
 
@@ -39,6 +40,9 @@ class TieredState(VllmFields):
     found: i4s  # of the last lookup: the tier of each unit, 0 cpu, 1 disk, 2 remote
     n_found: i8
     tc: f8s  # `sim.engine.tiers.counts`
+    t_now: f8s  # `sim.engine.tiers.series`
+    t_was: f8s
+    t_at: f8
 
 
 class TierSettings(NamedTuple):
@@ -85,6 +89,7 @@ def _init_tiers(s, m):
     s.found = np.zeros(s.keys.size, np.int32)
     s.n_found = 0
     s.tc = np.zeros(N_COUNTS)
+    init_series(s)
 
 
 @kernel
