@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from sim.ledger import FAILED, FINISHED, IN_FLIGHT, REJECTED
 from sim.ledger import Values as Array
 from sim.metrics.definitions import SLO_METRICS
-from sim.metrics.groups import replica_load
+from sim.metrics.groups import LoadFigures, replica_load
 from sim.metrics.record import RunRecord
 from sim.metrics.slo import Demand, demands_of, met
 from sim.metrics.storm import Storm, storm
@@ -39,7 +39,7 @@ class Facts:
     last: float
     duration: float
     horizon: float
-    load: list[dict[str, Any]]
+    load: list[LoadFigures]
 
     @property
     def ok(self) -> Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Required, TypedDict, cast
 
 import numpy as np
 
@@ -57,7 +57,32 @@ class ReplicaRow(Row):
     kv_peak: float | None = field(default=None, metadata=ABSENT)
 
 
-def group_rows(columns: Mapping[str, Array], label: Array, ok: Array, counted: Array, groups: int) -> list[dict[str, Any]]:
+class Figures(TypedDict):
+    """Those of a `Row`, without whose they are."""
+
+    requests: int
+    finished: int
+    output_tokens: int
+    attainment: float | None
+    ttft_p50_s: float | None
+    ttft_p99_s: float | None
+    tpot_p50_s: float | None
+    tpot_p99_s: float | None
+    e2e_p50_s: float | None
+    e2e_p99_s: float | None
+
+
+class LoadFigures(TypedDict, total=False):
+    """What a `ReplicaRow` says beside: shares of the time and means over it, as far as they are known."""
+
+    busy: Required[float]
+    running_mean: float
+    waiting_mean: float
+    kv_mean: float | None
+    kv_peak: float | None
+
+
+def group_rows(columns: Mapping[str, Array], label: Array, ok: Array, counted: Array, groups: int) -> list[Figures]:
     """One row per group 0…groups−1: requests, finished, tokens, joint attainment, p50 and p99 of TTFT, TPOT and E2E.
 
     ``label``: group of every request; ``ok``: it met its targets; ``counted``: it takes part (finished, rejected or failed).
@@ -68,7 +93,7 @@ def group_rows(columns: Mapping[str, Array], label: Array, ok: Array, counted: A
     n_ok = np.bincount(label[ok & counted], minlength=groups)
     n_finished = np.bincount(label[finished], minlength=groups)
     tokens = np.bincount(label[finished], columns["output_tokens"][finished], groups)
-    rows: list[dict[str, Any]] = [
+    rows: list[dict[str, float | None]] = [
         {
             "requests": int(count[g]),
             "finished": int(n_finished[g]),
@@ -87,7 +112,7 @@ def group_rows(columns: Mapping[str, Array], label: Array, ok: Array, counted: A
             found = np.percentile(values, (50.0, 99.0), overwrite_input=True) if values.size else (np.nan, np.nan)
             name = key.removesuffix("_s")
             row |= {f"{name}_p50_s": number(found[0]), f"{name}_p99_s": number(found[1])}
-    return rows
+    return cast("list[Figures]", rows)
 
 
 def replica_load(
@@ -97,19 +122,19 @@ def replica_load(
     horizon: float,
     alive: Array | None = None,
     kv_peak: Array | None = None,
-) -> list[dict[str, Any]]:
+) -> list[LoadFigures]:
     """One row per replica: busy share, KV use (mean, peak), running, waiting; averages over ``horizon`` seconds.
 
     ``kv_peak``: most blocks in use at once; None: the peak of the bins' averages. ``alive``: seconds in which each replica existed, where that is
     not the horizon.
     """
     replicas = parts.shape[0]
-    span: Any = horizon if horizon > 0 else 1.0
+    span: float | Array = horizon if horizon > 0 else 1.0
     if alive is not None:
         span = np.where(alive > 0, alive, 1.0)
     if not series:
         busy = np.minimum(parts.sum(axis=1) / span, 1.0)
-        rows: list[dict[str, Any]] = [{"busy": float(busy[i])} for i in range(replicas)]
+        rows: list[LoadFigures] = [{"busy": float(busy[i])} for i in range(replicas)]
         if kv_total is not None and kv_peak is not None:
             for row, peak in zip(rows, kv_peak / kv_total, strict=True):
                 row["kv_peak"] = number(peak)
@@ -163,7 +188,7 @@ def replica_rows(facts: Facts) -> tuple[ReplicaRow, ...]:
     return tuple(ReplicaRow(index=g, name=_name(names, g), **row, **load) for g, (row, load) in found)
 
 
-def _of_replicas(facts: Facts, column: str, replicas: int) -> list[dict[str, Any]]:
+def _of_replicas(facts: Facts, column: str, replicas: int) -> list[Figures]:
     at = facts.columns[column]
     here = at >= 0
     if here.all():

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from sim.ledger import Values as Array
+
+if TYPE_CHECKING:
+    from sim.metrics.groups import LoadFigures
 
 STAGES: Final = ("prefill_queue", "prefill", "decode_queue", "transfer", "decode")
 _WAIT: Final = 0.10  # share of the end-to-end time from where on a wait is what breaks first; as in `bottleneck`
@@ -55,7 +58,7 @@ def sides(columns: Mapping[str, Array], replicas: int) -> Array:
 
 def judge(
     time: Mapping[str, float | None],
-    load: Sequence[Mapping[str, Any]],
+    load: Sequence[LoadFigures],
     prefills: Array,
     preempted: float,
     grows: bool,
@@ -65,12 +68,12 @@ def judge(
     ``met``: of the SLO.
     """
 
-    def mean(key: str, which: bool) -> float:
-        values = [row[key] for row, p in zip(load, prefills, strict=True) if p == which and row.get(key) is not None]
-        return float(np.mean(values)) if values else 0.0
+    def mean(values: Sequence[float | None], which: bool) -> float:
+        some = [v for v, p in zip(values, prefills, strict=True) if p == which and v is not None]
+        return float(np.mean(some)) if some else 0.0
 
     # a decode replica is busy as long as anybody decodes: how full it is shows in its memory
-    busy, kv = mean("busy", True), mean("kv_mean", False)
+    busy, kv = mean([row["busy"] for row in load], True), mean([row.get("kv_mean") for row in load], False)
     both = f"prefill replicas are busy {busy:.0%} of the time, decode replicas hold {kv:.0%} of their KV memory"
     tail = " The queue grew through the run: the offered load is above what the deployment serves." if grows else ""
     waits = {k: time.get(k) or 0.0 for k in ("prefill_queue", "decode_queue", "transfer")}

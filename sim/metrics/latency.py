@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final, TypedDict, cast
 
 import numpy as np
 
@@ -18,6 +18,21 @@ if TYPE_CHECKING:
 
 PERCENTILES: Final = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0, "p999": 99.9}
 STATISTICS: Final = ("count", "mean", "std", "min", *PERCENTILES, "max")
+
+
+class Statistics(TypedDict):
+    """Figures of a `Distribution`."""
+
+    count: int
+    mean: float | None
+    std: float | None
+    min: float | None
+    p50: float | None
+    p90: float | None
+    p95: float | None
+    p99: float | None
+    p999: float | None
+    max: float | None
 
 
 @dataclass(frozen=True)
@@ -78,27 +93,27 @@ def derive(columns: Mapping[str, Array]) -> dict[str, Array]:
     }
 
 
-def number(value: Any) -> float | None:
+def number(value: float | np.floating) -> float | None:
     """A float that JSON can hold: None for NaN and infinity."""
     value = float(value)
     return value if np.isfinite(value) else None
 
 
-def describe(values: Array) -> dict[str, Any]:
+def describe(values: Array) -> Statistics:
     """Count, mean, standard deviation, extremes and percentiles (linear interpolation) of the values that are not NaN."""
     values = values[~np.isnan(values)]
-    out: dict[str, Any] = dict.fromkeys(STATISTICS)
+    out: dict[str, float | None] = dict.fromkeys(STATISTICS)
     out["count"] = int(values.size)
     if values.size:
         out["mean"], out["std"] = float(values.mean()), float(values.std())
         found = np.percentile(values, [0.0, *PERCENTILES.values(), 100.0], overwrite_input=True)
         out.update(zip(("min", *PERCENTILES, "max"), map(float, found), strict=True))
-    return out
+    return cast("Statistics", out)
 
 
-def describe_itl(hist: Array, totals: Mapping[str, float]) -> dict[str, Any]:
+def describe_itl(hist: Array, totals: Mapping[str, float]) -> Statistics:
     """The same for inter-token latency, from its histogram and the recorder's exact sums; ``std`` and ``min`` are not kept."""
-    out: dict[str, Any] = dict.fromkeys(STATISTICS)
+    out: dict[str, float | None] = dict.fromkeys(STATISTICS)
     count = float(totals.get("itl_count", hist.sum()))
     out["count"] = int(count)
     if count > 0:
@@ -106,4 +121,4 @@ def describe_itl(hist: Array, totals: Mapping[str, float]) -> dict[str, Any]:
         out["mean"], out["max"] = float(totals["itl_sum_s"]) / count, largest
         found = quantiles(hist, [q / 100 for q in PERCENTILES.values()], largest)
         out.update(zip(PERCENTILES, found, strict=True))
-    return out
+    return cast("Statistics", out)

@@ -62,7 +62,7 @@ class Kind(NamedTuple):
     kernels: str = "own"
     load: str = "steady"
 
-    def properties(self) -> dict[str, Any]:
+    def properties(self) -> dict[str, object]:
         """What is compared."""
         return self._asdict() | {"accelerator": family(self.accelerator)}
 

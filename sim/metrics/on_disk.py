@@ -10,7 +10,7 @@ import shutil
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import suppress
-from typing import IO, Any, Final
+from typing import IO, Final
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from sim import scratch
 from sim.ledger import Values as Array
 
 Columns = MutableMapping[str, Array]
-_Files = dict[str, tuple[IO[bytes], np.dtype[Any]]]
+_Files = dict[str, tuple[IO[bytes], np.dtype[np.generic]]]
 
 HELD_ROWS: Final = 2_000_000
 """Rows that a run keeps in memory; of more, all go to disk."""
@@ -64,7 +64,7 @@ class DiskTable(Columns):
     def __contains__(self, name: object) -> bool:
         return name in self._files
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return dict, (dict(self),)
 
     @classmethod
@@ -119,7 +119,7 @@ class DiskTable(Columns):
         self._files.clear()
         self._files |= kept
 
-    def _new(self, name: str, dtype: np.dtype[Any]) -> IO[bytes]:
+    def _new(self, name: str, dtype: np.dtype[np.generic]) -> IO[bytes]:
         file = scratch.new_file()
         self._files[name] = file, dtype
         return file

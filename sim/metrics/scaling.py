@@ -232,7 +232,7 @@ class ScalingFigures(Section):
     while_starting: WhileStarting
     otherwise: WhileStarting
     steps: Mapping[str, tuple[float, ...]]
-    events: tuple[tuple[Any, ...], ...]
+    events: tuple[tuple[float | str, ...], ...]
     accelerator_hours_public: float | None = field(default=None, metadata=ABSENT)
 
 

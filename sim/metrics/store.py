@@ -11,8 +11,9 @@ import gzip
 import json
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import ExitStack
+from io import BufferedWriter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -27,6 +28,8 @@ from sim.metrics.summary_laws import check_result
 from sim.metrics.token_times import TokenTimes
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from sim.metrics.result import Result
 
 _TIMES: Final = "token_times.parquet"
@@ -66,7 +69,7 @@ def _write_times(times: TokenTimes, path: Path) -> None:
     pq.write_table(pa.table({"row": _arrow(times.row), "at_s": _arrow(times.at)}), path, compression="zstd")
 
 
-def write_json(data: Any, path: Path) -> None:
+def write_json(data: object, path: Path) -> None:
     """Indented JSON without NaN."""
     path.write_text(json.dumps(data, indent=1, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -107,7 +110,7 @@ def write_csv(columns: Mapping[str, Array], path: Path) -> None:
     options = pyarrow.csv.WriteOptions(include_header=False, quoting_style="none")
     with path.open("wb") as raw:
         # no time in the gzip header: the same result is the same bytes
-        to: Any = gzip.GzipFile("", "wb", 1, raw, mtime=0) if path.suffix == ".gz" else raw
+        to: gzip.GzipFile | BufferedWriter = gzip.GzipFile("", "wb", 1, raw, mtime=0) if path.suffix == ".gz" else raw
         to.write(header.encode())
         for block in _blocks(columns):
             arrow = pa.table({k: _arrow(v, True) for k, v in block.items()})
@@ -116,7 +119,7 @@ def write_csv(columns: Mapping[str, Array], path: Path) -> None:
             to.close()
 
 
-def _arrow(column: Array, missing: bool = False) -> Any:
+def _arrow(column: Array, missing: bool = False) -> pa.Array:
     """The column for Arrow, with ``missing`` numbers as what is not there. Numbers go there as they lie in memory: Arrow itself would load pandas."""
     import pyarrow as pa
 
@@ -194,5 +197,5 @@ def _requests(path: Path) -> MutableMapping[str, Array]:
         return table
 
 
-def _arrays(table: Any) -> dict[str, Array]:
+def _arrays(table: pa.Table) -> dict[str, Array]:
     return {name: table.column(name).to_numpy() for name in table.column_names}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
@@ -33,8 +35,11 @@ def utilisation(facts: Facts) -> Utilisation:
     weights = np.ones(len(load)) if existed else np.asarray(record.alive_s) / facts.horizon
 
     def over(key: str, how: str) -> float | None:
-        rows = [i for i, row in enumerate(load) if row.get(key) is not None]
-        values, w = np.array([load[i][key] for i in rows]), weights[rows]
+        found = [
+            (i, value) for i, row in enumerate(load) if (value := cast("Mapping[str, float | None]", row).get(key)) is not None
+        ]
+        rows = [i for i, _ in found]
+        values, w = np.array([value for _, value in found]), weights[rows]
         if not rows or (how == "mean" and w.sum() <= 0):
             return None
         if how == "max":

@@ -1,15 +1,17 @@
 """The best that a cache of a given size could have done, knowing the future (compiled: a trace has millions of pieces)."""
 
 import heapq
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sim.jit import kernel
 
 
 @kernel
-def tokens_found(keys: Any, tokens: Any, begins: Any, following: Any, capacity: int) -> Any:
+def tokens_found(
+    keys: NDArray[np.int64], tokens: NDArray[np.int64], begins: NDArray[np.bool_], following: NDArray[np.int64], capacity: int
+) -> np.int64:
     """Tokens of prompts that a cache of ``capacity`` tokens holds when they are asked for.
 
     Each [n], piece after piece: ``keys`` (0 … k), ``tokens``, whether a piece ``begins`` a prompt, and the place of the next piece with the same
@@ -19,8 +21,8 @@ def tokens_found(keys: Any, tokens: Any, begins: Any, following: Any, capacity: 
     held = np.zeros(keys.max() + 1, np.int64)
     farthest = [np.int64(0)]  # −place of the next use of what is held; places that have passed are at the bottom
     farthest.pop()
-    used: Any = np.int64(0)
-    found: Any = np.int64(0)
+    used = np.int64(0)
+    found = np.int64(0)
     whole = True
     for i in range(n):
         key = keys[i]

@@ -5,12 +5,19 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import IO, TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from sim import scratch
 from sim.errors import DataError
+from sim.ledger import Values
 from sim.workload.table import PER_ROW, RequestBlock
 from sim.workload.waits import Waits
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _SPANS = ("span_id", "span_start", "span_len")
 
@@ -23,9 +30,9 @@ class Kept:
     """
 
     requests: int = 0
-    _file: Any = None
-    _writer: Any = None
-    _reader: Any = None
+    _file: IO[bytes] = field(init=False)
+    _writer: pa.RecordBatchFileWriter | None = None
+    _reader: pa.RecordBatchFileReader | None = None
     _waits: list[bool] = field(default_factory=list)
 
     def add(self, block: RequestBlock) -> None:
@@ -65,6 +72,7 @@ class Kept:
     def blocks(self) -> Iterator[RequestBlock]:
         """The blocks in the order in which they came."""
         for i, waits in enumerate(self._waits):
+            assert self._reader is not None, "done comes first"
             yield _from_arrow(self._reader.get_batch(i), waits)
 
 
@@ -74,7 +82,7 @@ def _no_room(error: OSError) -> DataError:
     )
 
 
-def _to_arrow(block: RequestBlock) -> Any:
+def _to_arrow(block: RequestBlock) -> pa.RecordBatch:
     import pyarrow as pa
 
     waits = block.waits or Waits.none(len(block))
@@ -84,22 +92,23 @@ def _to_arrow(block: RequestBlock) -> Any:
     return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
 
 
-def _lists(off: Any, values: Any) -> Any:
+def _lists(off: NDArray[np.int64], values: Values) -> pa.Array:
     import pyarrow as pa
 
     return pa.LargeListArray.from_arrays(pa.array(off), pa.array(values))
 
 
-def _from_arrow(batch: Any, waits: bool) -> RequestBlock:
-    columns: dict[str, Any] = {name: _own(batch.column(name)) for name in PER_ROW}
+def _from_arrow(batch: pa.RecordBatch, waits: bool) -> RequestBlock:
+    columns: dict[str, Values] = {name: _own(batch.column(name)) for name in PER_ROW}
     columns |= {name: _own(batch.column(name).values) for name in _SPANS}
     columns["span_off"] = _own(batch.column(_SPANS[0]).offsets)
     if not waits:
-        return RequestBlock(**columns)
+        return RequestBlock(**columns, waits=None)
     wait, awaited, key = (batch.column(name) for name in ("wait_s", "awaited", "key"))
     return RequestBlock(**columns, waits=Waits(_own(wait), _own(awaited), _own(key.offsets), _own(key.values)))
 
 
-def _own(array: Any) -> Any:
+def _own(array: pa.Array) -> Values:
     """As NumPy, to be written to: compiled functions take arrays that are not for another type."""
-    return array.to_numpy(zero_copy_only=False, writable=True)
+    found: Values = array.to_numpy(zero_copy_only=False, writable=True)
+    return found

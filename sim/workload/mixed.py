@@ -6,7 +6,7 @@ import copy
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,9 @@ from sim.errors import ConfigError
 from sim.workload import content
 from sim.workload.base import Traffic
 from sim.workload.table import BLOCK_ROWS, RequestBlock
+
+if TYPE_CHECKING:
+    from sim.config.slo import ClassSlo
 
 _SPREAD = 44  # bits below which numbers of content are counted up
 _ENDS_EARLY = 0.95
@@ -32,7 +35,7 @@ class ClassFacts:
     priority: int | None = None
     adapter: int | None = None
     model: str | None = None
-    slo: Any = None
+    slo: ClassSlo | None = None
 
 
 @dataclass(frozen=True)

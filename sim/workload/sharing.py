@@ -71,7 +71,7 @@ class Sharing:
         following[order[:-1][same]] = order[1:][same]
 
         def best(capacity: int) -> float:
-            found: int = tokens_found(keys, tokens, begins, following, capacity)
+            found = int(tokens_found(keys, tokens, begins, following, capacity))
             return found / self.prompt_tokens if self.prompt_tokens else 0.0
 
         endless = best(footprint)

@@ -34,12 +34,13 @@ from sim.workload.traces._base import Trace
 from sim.workload.traces._turns import by_arrival
 
 if TYPE_CHECKING:
+    from sim.config.traffic import Traffic as Section
     from sim.document import Json
 
 _OURS = ("path", "rate_scale", "rate", "window", "limit", "max_tokens", "arrival")
 
 
-def build_traffic(traffic: Any, seed: int = 0) -> Traffic:
+def build_traffic(traffic: Section | Mapping[str, object], seed: int = 0) -> Traffic:
     """The traffic of a scenario's ``traffic`` section (a model or a mapping).
 
     Raises `ConfigError` for settings that cannot be run, `DataError` for a trace file that cannot be read.

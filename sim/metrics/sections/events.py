@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from sim.metrics.facts import Facts
 from sim.metrics.section import Extra, Section
@@ -70,7 +70,7 @@ def _spells(facts: Facts) -> Iterator[Event]:
 
 
 def _scaling(facts: Facts) -> Iterator[Event]:
-    scaling: Any = facts.record.scaling
+    scaling = facts.record.scaling
     for life in scaling.lives if scaling is not None else ():
         if life.ready > 0.0:
             yield Event("scaling", life.asked, life.ready, f"replica {life.replica} started")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from sim.document import Table
 from sim.errors import NotModelledError
 from sim.guard import Guard
 from sim.workload import answers
@@ -45,7 +46,7 @@ class Head:
     kind: str
     keys: tuple[str, ...] = ()
     first: Any = None
-    rows: tuple[Any, ...] = field(default=())
+    rows: tuple[Table, ...] = field(default=())
 
 
 class Trace:
@@ -115,7 +116,7 @@ class Trace:
         if text not in self.notes:
             self.notes.append(text)
 
-    def unused(self, path: Path, names: Any, meaning: str = "") -> None:
+    def unused(self, path: Path, names: Iterable[str], meaning: str = "") -> None:
         """Name columns that mean something and are not used."""
         left = sorted(names)
         if left:

@@ -7,10 +7,10 @@ import hashlib
 import io
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ from sim.ledger import Values
 from sim.workload import content, textfile
 from sim.workload.table import MAX_TOKENS
 from sim.workload.traces._source import Source
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ARRIVAL = ("arrival_s", "arrival_time_s", "arrival_time", "arrived_at", "arrival_timestamp", "timestamp_s")
 PROMPT = (
@@ -44,7 +47,7 @@ class Column:
     """A column as the file has it: its name there and a pandas Series (or an array)."""
 
     name: str
-    values: Any
+    values: pd.Series | Values
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,7 @@ def csv_pieces(path: Path, wanted: Wanted, optional: Wanted | None = None, text:
         Source(path).fail("has a header and no rows")
 
 
-def piece_of(source: Source, frame: Any, wanted: Wanted, optional: Wanted) -> Piece:
+def piece_of(source: Source, frame: pd.DataFrame, wanted: Wanted, optional: Wanted) -> Piece:
     """Some rows that are a pandas table already. Raises `DataError` for a column that is missing."""
     header = [str(name) for name in frame.columns]
     names = _find(source, header, wanted, optional)
@@ -144,7 +147,7 @@ def _parquet(source: Source, wanted: Wanted, optional: Wanted) -> Piece:
     return Piece(source, columns, tuple(n for n in header if n not in names.values()))
 
 
-def _frame(source: Source, header: list[str], between: str, dtypes: Any) -> Any:
+def _frame(source: Source, header: list[str], between: str, dtypes: dict[str, type[str]]) -> pd.DataFrame:
     import pandas as pd
 
     try:
@@ -163,7 +166,7 @@ def _frame(source: Source, header: list[str], between: str, dtypes: Any) -> Any:
                 low_memory=False,
             )
     except pd.errors.EmptyDataError:
-        return ()
+        return pd.DataFrame()
     except (pd.errors.ParserError, pd.errors.ParserWarning, ValueError, OverflowError) as error:
         source.fail(f"is not a CSV table ({' '.join(str(error).split())})")
 
@@ -230,7 +233,7 @@ def maybe(source: Source, column: Column, missing: float) -> NDArray[np.float64]
     return np.where(series.isna().to_numpy(), missing, found)
 
 
-def _filled(series: Any) -> Any:
+def _filled(series: pd.Series) -> pd.Series:
     """0 where a cell is empty."""
     return series.fillna(0) if series.dtype.kind in "iuf" else series.astype(object).where(series.notna(), 0)
 
@@ -264,8 +267,8 @@ class Clock:
     """Times of a file from its first one, checked for order from piece to piece. ``unit_s``: seconds of one unit."""
 
     unit_s: float = 1.0
-    first: Any = None
-    last: Any = None
+    first: float | None = None
+    last: float | None = None
     any_order: bool = False
     """Times may run backwards: the requests are put in order afterwards."""
 
@@ -280,7 +283,7 @@ class Clock:
 
     def since_first(self, source: Source, column: Column, values: Values) -> NDArray[np.float64]:
         """f8[n] ``values`` less the first one; refuses values that run backwards."""
-        if self.first is None:
+        if self.first is None or self.last is None:
             self.first = self.last = values[0]
         backwards = np.diff(values, prepend=self.last) < 0
         if backwards.any() and not self.any_order:
@@ -292,7 +295,7 @@ class Clock:
         return since
 
 
-def pick(values: Any, row: int) -> Any:
+def pick(values: pd.Series | Values, row: int) -> Any:
     """The value of a row of a Series or an array."""
     return values.iloc[row] if hasattr(values, "iloc") else values[row]
 
@@ -354,33 +357,36 @@ def number_of(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big") % content.NUMBERS
 
 
-def labels(values: Any, none: int = -1) -> NDArray[np.int64]:
+def labels(values: Sequence[object] | pd.Series | Values, none: int = -1) -> NDArray[np.int64]:
     """i8[n] numbers for session names and the like: whole numbers stay, texts are hashed, nothing is ``none``."""
-    if getattr(getattr(values, "dtype", None), "kind", "O") in "iu" and (len(values) == 0 or int(values.min()) >= 0):
-        return np.asarray(values, np.int64) % content.NUMBERS
+    column = np.asarray(values) if hasattr(values, "dtype") else None
+    if column is not None and column.dtype.kind in "iu" and (len(column) == 0 or int(column.min()) >= 0):
+        return np.asarray(column, np.int64) % content.NUMBERS
     code, names = coded(values)
     return np.append(np.array([_label(x, none) for x in names], np.int64), none)[code]
 
 
-def coded(values: Any) -> tuple[NDArray[np.int64], list[Any]]:
+def coded(values: Sequence[object] | pd.Series | Values) -> tuple[NDArray[np.int64], list[object]]:
     """(code [n], names): the number of each value among the different ones, the length of ``names`` where there is none."""
     import pandas as pd
 
-    values = values if hasattr(values, "dtype") else pd.Series(list(values), dtype=object)
+    column = values if isinstance(values, pd.Series | np.ndarray) else pd.Series(list(values), dtype=object)
+    names: Sequence[object] | pd.Index | Values
     try:
-        code, names = pd.factorize(values)
+        code, names = pd.factorize(column)
     except TypeError:  # lists and the like: a name of any other kind is as good as its text
-        code, names = pd.factorize(pd.Series([x if isinstance(x, str | int | float) else repr(x) for x in values], dtype=object))
+        code, names = pd.factorize(pd.Series([x if isinstance(x, str | int | float) else repr(x) for x in column], dtype=object))
     return np.where(code < 0, len(names), code), list(names)
 
 
-def _label(value: Any, none: int) -> int:
+def _label(value: object, none: int) -> int:
     if isinstance(value, str):
         return number_of(value) if value else none
     if value is None or value != value:
         return none
-    small = isinstance(value, int | float | np.number) and 0 <= value < content.NUMBERS and value == int(value)
-    return int(value) if small else number_of(str(value))
+    if isinstance(value, int | float | np.number) and 0 <= value < content.NUMBERS and value == int(value):
+        return int(value)
+    return number_of(str(value))
 
 
 def _plain(x: float) -> float | int:

@@ -5,19 +5,22 @@ from __future__ import annotations
 import codecs
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from sim.brackets import deeper
-from sim.document import DEEPEST, loads
+from sim.document import DEEPEST, Table, loads
 from sim.errors import DataError
 from sim.workload import textfile
 from sim.workload.table import MAX_TOKENS
 from sim.workload.traces import _scan
 from sim.workload.traces._source import PIECE, _show
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _LONGEST = 1 << 28
 _SOME = 4096
@@ -29,21 +32,22 @@ class Item:
 
     path: Path
     place: str
-    value: Mapping[str, Any]
+    value: Table
 
     def fail(self, key: str, rule: str, value: object = None) -> NoReturn:
         """Raise a `DataError` about a key of this object."""
         raise DataError(str(self.path), f"{self.place}, key {key!r}: {rule} (got {_show(value)})")
 
-    def number(self, key: str, where: Mapping[str, Any], low: float = 0.0, name: str = "") -> float:
+    def number(self, key: str, where: Table, low: float = 0.0, name: str = "") -> float:
         """A finite number of at least ``low`` in ``where``, a part of this object."""
-        value: Any = where.get(key)
-        whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 62
-        if not (whole or isinstance(value, float)) or not low <= value < float("inf"):
+        value = where.get(key)
+        if isinstance(value, bool) or not isinstance(value, int | float) or (isinstance(value, int) and abs(value) >= 1 << 62):
+            self.fail(name or key, f"must be a number of at least {low:g}", value)
+        if not low <= value < float("inf"):
             self.fail(name or key, f"must be a number of at least {low:g}", value)
         return float(value)
 
-    def tokens(self, key: str, where: Mapping[str, Any], low: float = 1, name: str = "") -> int:
+    def tokens(self, key: str, where: Table, low: float = 1, name: str = "") -> int:
         """A whole number of tokens, at least ``low``, in ``where``."""
         value = self.number(key, where, low, name)
         if value != int(value) or value > MAX_TOKENS:
@@ -77,7 +81,7 @@ class Objects:
                 raise DataError(str(self.path), f"item {k}: is not JSON ({str(error)[:80]})") from None
             yield Item(self.path, f"item {k}", value)
 
-    def table(self, fields: Any, others: bool = False) -> Any:
+    def table(self, fields: pa.Schema, others: bool = False) -> pa.Table | None:
         """A ``pyarrow.Table`` of ``fields`` (a schema; what an object lacks is null) and, when asked for, all ``others``.
 
         None where some value is of another kind: the objects one by one say which.
@@ -90,7 +94,7 @@ T = TypeVar("T")
 
 
 def columns(
-    path: Path, fields: Any, fast: Callable[[Any], T | None], slow: Callable[[list[Item]], T], others: bool = False
+    path: Path, fields: pa.Schema, fast: Callable[[pa.Table], T | None], slow: Callable[[list[Item]], T], others: bool = False
 ) -> Iterator[tuple[int, T]]:
     """(number of the first object, what is made of some objects): ``fast`` of a table of ``fields``, ``slow`` of objects where that is none.
 

@@ -5,13 +5,18 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sim.document import Table
+from sim.ledger import Values
 from sim.workload.table import MAX_TOKENS
 from sim.workload.traces._columns import labels
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 INPUT = ("gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens", "llm.usage.prompt_tokens", "llm.token_count.prompt")
 OUTPUT = (
@@ -36,7 +41,7 @@ class Shape:
     listed: bool
 
     @property
-    def fields(self) -> Any:
+    def fields(self) -> pa.Schema:
         """A schema with every place where spans may be; what is of another kind than the first ones makes Arrow refuse."""
         import pyarrow as pa
 
@@ -52,7 +57,7 @@ class Shape:
         groups = pa.list_(pa.struct([(name, scopes) for name in _SCOPES]))
         return pa.schema([(name, groups) for name in _GROUPS] + [("spans", spans), *span])
 
-    def calls(self, table: Any) -> tuple[Calls, int] | None:
+    def calls(self, table: pa.Table) -> tuple[Calls, int] | None:
         """The calls of some objects, and how many spans are none; None where something needs a closer look."""
         spans = _all_spans(table)
         if spans is None:
@@ -73,7 +78,7 @@ class Shape:
         traces = _first(spans, _IDS).to_numpy(zero_copy_only=False)[some]
         return (start[some], *counts.astype(np.int64), labels(np.where(traces == "", None, traces))), int((~some).sum())
 
-    def _mapped(self, attributes: Any, names: Sequence[str]) -> NDArray[np.float64] | None:
+    def _mapped(self, attributes: pa.StructArray, names: Sequence[str]) -> NDArray[np.float64] | None:
         out = np.full(len(attributes), np.nan)
         for name in reversed(names):
             found = _numbers(attributes.field(name))
@@ -82,7 +87,7 @@ class Shape:
             out = np.where(np.isnan(found), out, found)
         return out
 
-    def _listed(self, attributes: Any, names: Sequence[str]) -> NDArray[np.float64] | None:
+    def _listed(self, attributes: pa.StructArray, names: Sequence[str]) -> NDArray[np.float64] | None:
         import pyarrow as pa
         import pyarrow.compute as pc
 
@@ -103,7 +108,7 @@ class Shape:
         return out
 
 
-def shape_of(spans: Sequence[Mapping[str, Any]]) -> Shape:
+def shape_of(spans: Sequence[Table]) -> Shape:
     """The shape of these spans."""
     kinds: dict[str, type] = {}
     listed = False
@@ -117,7 +122,7 @@ def shape_of(spans: Sequence[Mapping[str, Any]]) -> Shape:
     return Shape(kinds, listed)
 
 
-def _all_spans(table: Any) -> Mapping[str, Any] | None:
+def _all_spans(table: pa.Table) -> Mapping[str, pa.Array] | None:
     """The spans of a table by their keys; None where objects hold them in different places."""
     import pyarrow as pa
 
@@ -144,13 +149,13 @@ def _all_spans(table: Any) -> Mapping[str, Any] | None:
     return None if spans.null_count else {name: spans.field(name) for name in bare}
 
 
-def _first(spans: Mapping[str, Any], names: Sequence[str]) -> Any:
+def _first(spans: Mapping[str, pa.Array], names: Sequence[str]) -> pa.Array:
     import pyarrow.compute as pc
 
     return pc.coalesce(*(spans[name] for name in names))
 
 
-def _numbers(values: Any) -> NDArray[np.float64] | None:
+def _numbers(values: pa.Array) -> NDArray[np.float64] | None:
     """f8, NaN where there is none; None for what is no number."""
     import pyarrow as pa
 
@@ -160,7 +165,7 @@ def _numbers(values: Any) -> NDArray[np.float64] | None:
         return None
 
 
-def _starts(spans: Mapping[str, Any], needed: NDArray[np.bool_]) -> NDArray[np.int64] | None:
+def _starts(spans: Mapping[str, pa.Array], needed: NDArray[np.bool_]) -> NDArray[np.int64] | None:
     import pyarrow as pa
 
     out = np.zeros(len(needed), np.int64)
@@ -180,7 +185,7 @@ def _starts(spans: Mapping[str, Any], needed: NDArray[np.bool_]) -> NDArray[np.i
     return None if needed.any() else out
 
 
-def nanoseconds(name: str, values: NDArray[Any]) -> NDArray[np.int64]:
+def nanoseconds(name: str, values: Values) -> NDArray[np.int64]:
     """Times as ns: ISO 8601 (UTC where it names no zone), or numbers of s, ms, us or ns by their size and the key's name.
 
     Raises `ValueError` or `TypeError` for what is no time, or one before 0.

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sim.brackets import NEWLINE, RETURN, STEP, marks
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _BLANK = np.zeros(256, bool)
 _BLANK[[ord(c) for c in " \t\r\n"]] = True
@@ -55,7 +58,7 @@ def as_lines(data: bytes, commas: bool) -> tuple[bytes, int, int, int] | None:
     return out.tobytes() + b"\n", len(last), stop, found.deepest
 
 
-def parsed(lines: bytes, deepest: int, fields: Any, others: bool) -> Any:
+def parsed(lines: bytes, deepest: int, fields: pa.Schema, others: bool) -> pa.Table | None:
     """A ``pyarrow.Table`` of JSON lines, nested ``deepest``: of ``fields`` (a schema; what an object lacks is null) and, when asked for, all ``others``.
 
     None where some value is of another kind, or the text is no JSON.

@@ -44,7 +44,7 @@ def stamped_seconds(piece: Piece, clock: Clock) -> NDArray[np.float64]:
         bad = bad | ((stamps.dt.year < 1970) | (stamps.dt.year > 2261)).to_numpy()  # what nanoseconds in 64 bits can hold
     if bad.any():
         row = int(np.argmax(bad))
-        value = column.values.iloc[row]
+        value = pick(column.values, row)
         source.fail_at(row, column.name, "" if value != value else value, rule)
     nanoseconds = stamps.dt.tz_convert(None).to_numpy().astype("datetime64[ns]").astype(np.int64)
     return clock.since_first(source, column, nanoseconds) * 1e-9

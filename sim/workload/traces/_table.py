@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sim.ledger import Values
-from sim.workload.table import RequestBlock
+from sim.workload.table import Given, RequestBlock
 from sim.workload.traces._base import Trace
 from sim.workload.traces._columns import (
     LIMIT,
@@ -52,8 +52,8 @@ class Rows:
         arrival: NDArray[np.float64],
         prompt: Values,
         output: Values,
-        keep: Any = None,
-        **columns: Any,
+        keep: NDArray[np.bool_] | None = None,
+        **columns: Unpack[Given],
     ) -> RequestBlock:
         """The requests of a piece; ``keep`` [n] leaves rows out."""
         for ours, read in (
@@ -69,13 +69,13 @@ class Rows:
         self.trace.unused(self.path, [n for n in piece.unused if n not in self.harmless])
         return made if keep is None or keep.all() else made.where(keep)
 
-    def _priority(self, piece: Piece, output: Any) -> dict[str, Any]:
+    def _priority(self, piece: Piece, output: Values) -> Given:
         return {"priority": whole(piece.source, piece["priority"], -_WHOLE, _WHOLE)}
 
-    def _session(self, piece: Piece, output: Any) -> dict[str, Any]:
+    def _session(self, piece: Piece, output: Values) -> Given:
         return {"session": labels(piece["session"].values)}
 
-    def _lora(self, piece: Piece, output: Any) -> dict[str, Any]:
+    def _lora(self, piece: Piece, output: Values) -> Given:
         code, names = coded(piece["lora"].values)
         number = np.zeros(len(names) + 1, np.int32)
         for k, value in enumerate(names):
@@ -84,11 +84,11 @@ class Rows:
                 number[k] = self.adapters.setdefault(name, len(self.adapters) + 1)
         return {"lora": number[code]}
 
-    def _limit(self, piece: Piece, output: Any) -> dict[str, Any]:
+    def _limit(self, piece: Piece, output: Values) -> Given:
         return {"max_tokens": np.maximum(tokens(piece.source, piece["limit"]), output)}
 
 
-def spans_of(piece: Piece, prompt: NDArray[np.int32], block_tokens: int) -> dict[str, Any]:
+def spans_of(piece: Piece, prompt: NDArray[np.int32], block_tokens: int) -> Given:
     """``{"spans": …}`` of a column of hash ids; empty without one."""
     if "hashes" not in piece:
         return {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,6 +13,11 @@ from sim.errors import ConfigError
 from sim.workload import content
 from sim.workload.settings import Params
 from sim.workload.table import RequestBlock
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from sim.workload.traces._base import Trace
 
 CHARS = 4.0
 
@@ -40,7 +45,7 @@ class Counter:
         """Tokens of one text."""
         return int(self.each(strings([text]))[0])
 
-    def each(self, texts: Any) -> NDArray[np.int64]:
+    def each(self, texts: pa.Array) -> NDArray[np.int64]:
         """[n] tokens of an array of Arrow's strings."""
         import pyarrow.compute as pc
 
@@ -51,7 +56,7 @@ class Counter:
         return -np.floor_divide(-length, self.chars).astype(np.int64)
 
 
-def counter(params: TextParams, trace: Any) -> Counter:
+def counter(params: TextParams, trace: Trace) -> Counter:
     """What counts the tokens of texts. Raises `ConfigError` for a tokenizer that cannot be used."""
     if params.tokenizer is None:
         trace.note(f"tokens of texts are estimated: {params.chars_per_token:g} characters each (settings.tokenizer counts them)")
@@ -69,7 +74,7 @@ def counter(params: TextParams, trace: Any) -> Counter:
     return Counter(params.chars_per_token, made)
 
 
-def strings(texts: list[str]) -> Any:
+def strings(texts: list[str]) -> pa.Array:
     """An array of Arrow's strings; half a surrogate pair, which JSON can hold and UTF-8 cannot, becomes the replacement character."""
     import pyarrow as pa
 
@@ -80,7 +85,7 @@ def strings(texts: list[str]) -> Any:
         return pa.array(whole, pa.large_string())
 
 
-def filled(texts: Any) -> Any:
+def filled(texts: pa.Array | pa.ChunkedArray) -> pa.Array:
     """An array of strings with an empty one where there is none."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -89,7 +94,7 @@ def filled(texts: Any) -> Any:
     return pc.fill_null(made, "").cast(pa.large_string())
 
 
-def contents(texts: Any) -> NDArray[np.int64]:
+def contents(texts: pa.Array) -> NDArray[np.int64]:
     """[n] content ids of an array of strings: different texts get different ones (60 bits of SipHash)."""
     from pandas.util import hash_array
 
@@ -98,7 +103,7 @@ def contents(texts: Any) -> NDArray[np.int64]:
 
 
 def text_block(
-    texts: Any, prompt: NDArray[np.int64], output: ArrayLike, first: int, arrival_s: ArrayLike | None = None
+    texts: pa.Array, prompt: NDArray[np.int64], output: ArrayLike, first: int, arrival_s: ArrayLike | None = None
 ) -> RequestBlock:
     """Requests of which each has one text as its prompt; ``first`` is the number of the first one."""
     n = len(prompt)

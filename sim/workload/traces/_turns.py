@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sim.workload import content
-from sim.workload.table import RequestBlock
+from sim.workload.table import Given, RequestBlock
 from sim.workload.waits import Waits
 
 Span = tuple[int, int, int]
@@ -58,7 +57,7 @@ def block_of(requests: Sequence[Request], sort: bool = True) -> RequestBlock:
     off = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     arrival = np.array([r.arrival_s for r in rows], np.float64)
     own = content.OUTPUT + np.arange(len(rows))
-    columns: dict[str, Any] = {
+    columns: Given = {
         "session": np.array([r.session for r in rows], np.int64),
         "priority": np.array([r.priority for r in rows], np.int32),
         "out_content": np.array([own[i] if r.out_content is None else r.out_content for i, r in enumerate(rows)], np.int64),

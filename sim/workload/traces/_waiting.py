@@ -5,7 +5,6 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +34,7 @@ class WaitingRows:
     counts: array[int] = field(default_factory=_integers)
     """For how many others each row waits; ``parents``: which, row after row."""
     parents: array[int] = field(default_factory=_integers)
-    _named: dict[Any, int] = field(default_factory=dict)
+    _named: dict[object, int] = field(default_factory=dict)
     _last: dict[int, int] = field(default_factory=dict)
 
     def add(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
+from sim.document import Table
 from sim.errors import DataError
 from sim.registry import register
 from sim.workload import content
@@ -16,7 +17,7 @@ from sim.workload.table import MAX_TOKENS, RequestBlock
 from sim.workload.traces._base import Head, Trace
 from sim.workload.traces._columns import labels, number_of
 from sim.workload.traces._objects import Item, items
-from sim.workload.traces._text import TextParams, counter
+from sim.workload.traces._text import Counter, TextParams, counter
 from sim.workload.traces._turns import Request, by_arrival, gathered
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class Aibrix(Trace):
                     item.fail(f"requests[{i}]", "must be an object", row)
                 yield self._one(item, row, at, f"requests[{i}].", count)
 
-    def _one(self, item: Item, row: Mapping[str, Json], at: float, where: str, count: Any) -> Request:
+    def _one(self, item: Item, row: Mapping[str, Json], at: float, where: str, count: Counter) -> Request:
         self.unused(item.path, set(row) - _USED)
         text = row.get("prompt")
         if text is not None and not isinstance(text, str):
@@ -89,5 +90,5 @@ class Aibrix(Trace):
         session = -1 if row.get("session_id") is None else int(labels([row["session_id"]])[0])
         return Request(at, prompt, output, session, ((content.RECORDED + number_of(text), 0, prompt),) if text else ())
 
-    def _tokens(self, item: Item, row: Mapping[str, object], key: str, where: str) -> int | None:
+    def _tokens(self, item: Item, row: Table, key: str, where: str) -> int | None:
         return None if row.get(key) is None else item.tokens(key, row, name=where + key)

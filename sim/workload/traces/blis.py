@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from pydantic import Field
 from sim.registry import register
 from sim.workload import content
 from sim.workload.settings import Params
-from sim.workload.table import RequestBlock
+from sim.workload.table import Given, GivenSpans, RequestBlock
 from sim.workload.traces._base import Head, Trace
 from sim.workload.traces._columns import Clock, Piece, coded, csv_pieces, number_of, numbers, tokens, whole
 from sim.workload.traces._table import Rows
@@ -93,7 +93,8 @@ class Blis(Trace):
             if "sent" in piece and (numbers(piece.source, piece["sent"], "must be a finite time") > 0).all():
                 when = piece["sent"]
             arrival = rows.clock.arrivals(piece.source, when)
-            block = rows.block(piece, arrival, prompt, output, **({"spans": spans} if spans else {}))
+            given: Given = {} if spans is None else {"spans": spans}
+            block = rows.block(piece, arrival, prompt, output, **given)
             if grows and "round" in piece and (whole(piece.source, piece["round"], 0, 1 << 30) > 0).any():
                 piece.source.fail(
                     "says session_context_growth: accumulate: prompts of later rounds hold the answers before, which a replay by time cannot know",
@@ -111,7 +112,7 @@ class Blis(Trace):
                 return "session_context_growth: accumulate" in header.read_text(encoding="utf-8", errors="replace")
         return False
 
-    def _prompts(self, piece: Piece, first: int) -> tuple[NDArray[np.int64], Any]:
+    def _prompts(self, piece: Piece, first: int) -> tuple[NDArray[np.int64], GivenSpans | None]:
         source = piece.source
         prompt = tokens(source, piece["prompt"]).astype(np.int64)
         code, names = coded(piece["group"].values) if "group" in piece else (np.zeros(len(prompt), np.int64), [])

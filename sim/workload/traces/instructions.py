@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -17,6 +17,9 @@ from sim.workload.table import RequestBlock
 from sim.workload.traces._base import Head, Trace
 from sim.workload.traces._objects import Item, columns
 from sim.workload.traces._text import TextParams, counter, filled, strings, text_block
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _ANSWERS = ("output", "response")
 _MORE = ("input", "context")
@@ -78,7 +81,7 @@ class Instructions(Trace):
         if not first:
             raise DataError(str(path), "has no row with an answer")
 
-    def _prompts(self, texts: dict[str, Any]) -> Any:
+    def _prompts(self, texts: dict[str, pa.Array]) -> pa.Array:
         """What is sent, one text a row."""
         import pyarrow.compute as pc
 
@@ -88,7 +91,7 @@ class Instructions(Trace):
         return pc.if_else(pc.not_equal(more, ""), *made)
 
 
-def _filled_in(form: str, asked: Any, more: Any) -> Any:
+def _filled_in(form: str, asked: pa.Array, more: pa.Array) -> pa.Array:
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -97,20 +100,20 @@ def _filled_in(form: str, asked: Any, more: Any) -> Any:
     return pc.binary_join_element_wise(*parts, pa.scalar("", pa.large_string()))
 
 
-def _either(texts: dict[str, Any], names: tuple[str, str]) -> Any:
+def _either(texts: dict[str, pa.Array], names: tuple[str, str]) -> pa.Array:
     import pyarrow.compute as pc
 
     first, second = (texts[name] for name in names)
     return pc.if_else(pc.not_equal(first, ""), first, second)
 
 
-def _from_table(table: Any) -> dict[str, Any]:
+def _from_table(table: pa.Table) -> dict[str, pa.Array]:
     return {name: filled(table.column(name)) for name in _NAMES}
 
 
-def _from_items(some: list[Item]) -> dict[str, Any]:
+def _from_items(some: list[Item]) -> dict[str, pa.Array]:
     for item in some:
         for name in _NAMES:
             if not isinstance(item.value.get(name), str | None):
                 item.fail(name, "must be a text", item.value[name])
-    return {name: strings([item.value.get(name) or "" for item in some]) for name in _NAMES}
+    return {name: strings([str(item.value.get(name) or "") for item in some]) for name in _NAMES}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from sim.registry import register
 from sim.workload.table import RequestBlock
@@ -15,6 +15,10 @@ from sim.workload.traces._source import Source
 from sim.workload.traces._stamps import normal, time_columns
 from sim.workload.traces._table import OPTIONAL
 from sim.workload.traces.plain_csv import PlainCsv, has_lengths
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
 
 
 @register("trace")
@@ -51,11 +55,12 @@ class JsonRows(PlainCsv):
             yield piece_of(source, frame, wanted, more)
 
 
-def _from_table(table: Any) -> Any:
-    return table.to_pandas()
+def _from_table(table: pa.Table) -> pd.DataFrame:
+    found: pd.DataFrame = table.to_pandas()
+    return found
 
 
-def _from_items(some: list[Item]) -> Any:
+def _from_items(some: list[Item]) -> pd.DataFrame:
     import pandas as pd
 
     return pd.DataFrame([item.value for item in some])

@@ -6,12 +6,12 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from pydantic import Field
 
-from sim.document import loads
+from sim.document import Table, loads
 from sim.registry import register
 from sim.workload import content
 from sim.workload.settings import Params
@@ -92,7 +92,7 @@ class LlmServingSim(Trace):
             self.note(f"{item.path.name}: tool times count from the arrival of the request before, not from its answer")
         return out
 
-    def _one(self, item: Item, row: Mapping[str, object], at: float, session: int, where: str) -> Request:
+    def _one(self, item: Item, row: Table, at: float, session: int, where: str) -> Request:
         prompt, output = (item.tokens(key, row, name=where + key) for key in ("input_toks", "output_toks"))
         ids = row.get("input_tok_ids")
         if ids is None:
@@ -130,7 +130,7 @@ def _lengths(path: Path) -> RequestBlock | None:
     return RequestBlock.of(at[order] - at[order[0]], prompt[order], output[order])
 
 
-def _blocks(ids: list[Any], size: int) -> tuple[Span, ...]:
+def _blocks(ids: list[int], size: int) -> tuple[Span, ...]:
     """Spans of token ids: a block's content is named by itself and all before it."""
     out, state = [], hashlib.blake2b(digest_size=8)
     for lo in range(0, len(ids), size):

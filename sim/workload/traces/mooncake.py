@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from itertools import repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from sim.ledger import Values
 from sim.registry import register
 from sim.workload import textfile
 from sim.workload.settings import Params
-from sim.workload.table import RequestBlock
+from sim.workload.table import Given, RequestBlock
 from sim.workload.traces._base import Head, Trace, TurnParams
 from sim.workload.traces._columns import HASHES, Clock, Column, hash_spans, labels, tokens, whole
 from sim.workload.traces._json import Fields, Records, json_pieces
@@ -87,7 +87,7 @@ class Mooncake(Trace):
         more = (block.session.tolist(), block.priority.tolist(), block.out_content.tolist())
         out = []
         for k, (at, prompt, output, session, priority, own, hashes) in enumerate(zip(*columns, *more, ids, strict=True)):
-            row: dict[str, Any] = {"timestamp": self._stamp(at), "input_length": prompt, "output_length": output}
+            row: dict[str, object] = {"timestamp": self._stamp(at), "input_length": prompt, "output_length": output}
             if hashes:
                 row["hash_ids"] = hashes
             if session >= 0 and "sessions" in (self.holds or ()):
@@ -142,7 +142,7 @@ class Mooncake(Trace):
             session = (
                 labels(records["session_id"].values) if "session_id" in records.present else np.full(records.rows, -1, np.int64)
             )
-            columns: dict[str, Any] = {"session": session, "priority": _priority(records)}
+            columns: Given = {"session": session, "priority": _priority(records), "spans": spans}
             if delayed:
                 arrival = self._turns(path, records, session, waiting, last)
             else:
@@ -152,7 +152,7 @@ class Mooncake(Trace):
                 arrival = clock.arrivals(records.source, records["timestamp"])
             if delayed and not grows:
                 self._afresh(path, session, ids, counts)
-            held.append(RequestBlock.of(arrival, prompt, output, first, spans=spans, **columns))
+            held.append(RequestBlock.of(arrival, prompt, output, first, **columns))
             first += len(prompt)
             if not (grows or delayed):
                 yield held.pop()
@@ -188,7 +188,7 @@ class Mooncake(Trace):
 
     def _waiting(self, path: Path, records: Records, session: NDArray[np.int64], waiting: WaitingRows) -> NDArray[np.float64]:
         """The rows join those that wait for answers; arrivals are set when all are known."""
-        stamps = records["timestamp"].values * self.unit_s
+        stamps: NDArray[np.float64] = np.asarray(records["timestamp"].values) * self.unit_s
         delay = np.nan_to_num(records["delay"].values) + np.nan_to_num(records["delay_ms"].values)
         given = ~np.isnan(records["delay"].values) | ~np.isnan(records["delay_ms"].values)
         tool = records["tool_wait_ms"].values
@@ -196,7 +196,7 @@ class Mooncake(Trace):
         if (wait < 0).any():
             row = int(np.argmax(wait < 0))
             records.source.fail_at(row, "delay", float(wait[row] * 1e3), "must not be negative")
-        names, others = records["request_id"].values, records["wait_for"].values
+        names, others = np.asarray(records["request_id"].values), records["wait_for"].values
         negative = stamps < 0
         if negative.any():
             row = int(np.argmax(negative))
@@ -231,7 +231,7 @@ class Mooncake(Trace):
         if self.params.delays == "wait":
             return self._waiting(path, records, session, waiting)
         delay = np.where(np.isnan(records["delay"].values), records["delay_ms"].values, records["delay"].values) * 1e-3
-        stamps = records["timestamp"].values * self.unit_s
+        stamps: NDArray[np.float64] = np.asarray(records["timestamp"].values) * self.unit_s
         out: NDArray[np.float64] = np.empty(len(stamps))
         for row, (stamp, wait, key) in enumerate(zip(stamps, delay, session, strict=True)):
             known = not np.isnan(stamp)

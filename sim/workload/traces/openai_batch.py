@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -16,7 +16,7 @@ from sim.workload.table import MAX_TOKENS, RequestBlock
 from sim.workload.traces._base import Head, Trace
 from sim.workload.traces._columns import number_of
 from sim.workload.traces._objects import Item, items
-from sim.workload.traces._text import TextParams, counter
+from sim.workload.traces._text import Counter, TextParams, counter
 from sim.workload.traces._turns import Request, Span, gathered
 
 _ENDPOINTS = ("/v1/chat/completions", "/v1/completions")
@@ -56,7 +56,7 @@ class OpenAiBatch(Trace):
         )
         return made
 
-    def _one(self, item: Item, count: Any) -> Request:
+    def _one(self, item: Item, count: Counter) -> Request:
         url, body = item.value.get("url"), item.value.get("body")
         if url not in _ENDPOINTS:
             raise NotModelledError("traffic.trace.path", str(item.path), f"{item.place} calls {url!r}", ", ".join(_ENDPOINTS))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 
+from sim.document import Json, Table
 from sim.errors import DataError
 from sim.registry import register
 from sim.workload.table import MAX_TOKENS, RequestBlock
@@ -60,7 +61,7 @@ class Otel(Trace):
 def _from_items(some: list[Item]) -> tuple[Calls, int]:
     others = 0
     rows: list[tuple[int, int, int]] = []
-    traces: list[Any] = []
+    traces: list[Json] = []
     for item in some:
         for where, span in _spans(item):
             attributes = _attributes(span)
@@ -72,21 +73,21 @@ def _from_items(some: list[Item]) -> tuple[Calls, int]:
             counts = [_count(item, f"{where}.attributes.{k}", v) for k, v in ((INPUT[0], prompt), (OUTPUT[0], output))]
             rows.append((_start(item, where, span) if min(counts) > 0 else 0, counts[0], counts[1]))
             traces.append(span.get("traceId") or span.get("trace_id") or item.value.get("trace_id"))
-    start, prompt, output = np.array(rows, np.int64).reshape(-1, 3).T
-    return (start, prompt, output, labels(traces)), others
+    start, prompts, outputs = np.array(rows, np.int64).reshape(-1, 3).T
+    return (start, prompts, outputs, labels(traces)), others
 
 
-def _spans(item: Item) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _spans(item: Item) -> Iterator[tuple[str, Table]]:
     value = item.value
     groups = value.get("resourceSpans", value.get("resource_spans"))
     if groups is None and "spans" not in value:
         yield "span", value
         return
-    found: list[Any] = [("spans", value.get("spans"))] if groups is None else []
+    found: list[tuple[str, Json]] = [("spans", value.get("spans"))] if groups is None else []
     if groups is not None and not isinstance(groups, list):
         item.fail("resourceSpans", "must be a list", groups)
     for i, group in enumerate(groups or []):
-        scopes: Any = group.get("scopeSpans", group.get("scope_spans", [])) if isinstance(group, Mapping) else []
+        scopes: Json = group.get("scopeSpans", group.get("scope_spans", [])) if isinstance(group, Mapping) else []
         if not isinstance(scopes, list):
             item.fail(f"resourceSpans[{i}].scopeSpans", "must be a list", scopes)
         found += [
@@ -101,7 +102,7 @@ def _spans(item: Item) -> Iterator[tuple[str, Mapping[str, Any]]]:
             yield f"{where}[{k}]", span
 
 
-def _attributes(span: Mapping[str, object]) -> dict[str, Any]:
+def _attributes(span: Table) -> dict[str, Json]:
     found = span.get("attributes") or {}
     if isinstance(found, Mapping):
         return dict(found)
@@ -112,9 +113,9 @@ def _attributes(span: Mapping[str, object]) -> dict[str, Any]:
     return out
 
 
-def _count(item: Item, name: str, value: Any) -> int:
+def _count(item: Item, name: str, value: Json) -> int:
     try:
-        found = float(value)
+        found = float(cast("str | float", value))  # anything else is refused below
     except (TypeError, ValueError, OverflowError):
         item.fail(name, "must be a number of tokens", value)
     if not (0 <= found <= MAX_TOKENS) or found != int(found):
@@ -122,7 +123,7 @@ def _count(item: Item, name: str, value: Any) -> int:
     return int(found)
 
 
-def _start(item: Item, where: str, span: Mapping[str, Any]) -> int:
+def _start(item: Item, where: str, span: Table) -> int:
     """Nanoseconds."""
     key = next((k for k in STARTS if span.get(k) is not None), None)
     if key is None:

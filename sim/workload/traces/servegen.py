@@ -115,7 +115,7 @@ class ServeGen(Trace):
 def _arrivals(rng: np.random.Generator, rate: float, cv: float, pattern: str, shape: float, span: float) -> NDArray[np.float64]:
     kind = pattern.lower()
 
-    def gaps(n: int) -> Any:
+    def gaps(n: int) -> NDArray[np.float64]:
         if kind.startswith("weibull") and shape > 0.05:
             return rng.weibull(shape, n) / math.gamma(1.0 + 1.0 / shape)
         if kind.startswith("expon") or cv <= 0:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,9 @@ from sim.workload.traces._columns import is_parquet
 from sim.workload.traces._objects import Item, columns
 from sim.workload.traces._text import Counter, TextParams, contents, counter, filled, strings
 from sim.workload.traces._writing import text as words
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _LISTS = ("conversations", "conversation", "messages")
 _ANSWERS = ("gpt", "assistant", "model", "bot", "chatgpt", "bing", "bard")
@@ -129,17 +132,17 @@ class Messages:
 
     counts: NDArray[np.int64]
     answers: NDArray[np.bool_]
-    texts: Any
+    texts: pa.Array
 
 
-def _fields() -> Any:
+def _fields() -> pa.Schema:
     import pyarrow as pa
 
     message = pa.struct([(name, pa.string()) for name in (*_WHO, *_WHAT)])
     return pa.schema([(name, pa.list_(message)) for name in _LISTS])
 
 
-def _from_table(table: Any) -> Messages | None:
+def _from_table(table: pa.Table) -> Messages | None:
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -174,7 +177,7 @@ def _parquet(path: Path) -> Iterator[tuple[int, Messages]]:
         raise DataError(str(path), f"is not a Parquet file ({error})") from None
 
 
-def _from_lists(lists: Any) -> Messages | None:
+def _from_lists(lists: pa.ListArray) -> Messages | None:
     import pyarrow as pa
     import pyarrow.compute as pc
 

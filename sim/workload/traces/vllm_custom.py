@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,9 @@ from sim.workload.traces._objects import Item, columns
 from sim.workload.traces._text import Counter, TextParams, counter, filled, strings, text_block
 from sim.workload.traces._turns import by_arrival
 from sim.workload.traces._writing import prompts
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _TEXTS = ("prompt", "text", "text_input")
 _OUTPUTS = ("output_tokens", "output_length", "expected_output_len", "output_len", "max_tokens")
@@ -106,14 +109,14 @@ class VllmCustom(Trace):
 class Prompts:
     """Some rows: ``texts`` (Arrow), tokens of prompts and outputs (0: the file does not say), ``at`` (ms, NaN: none), ``names`` of all keys."""
 
-    texts: Any
+    texts: pa.Array
     prompt: NDArray[np.int64]
     output: NDArray[np.int64]
     at: NDArray[np.float64]
     names: frozenset[str]
 
 
-def _from_table(table: Any) -> Prompts | None:
+def _from_table(table: pa.Table) -> Prompts | None:
     import pyarrow.compute as pc
 
     texts = filled(pc.coalesce(*(table.column(name) for name in _TEXTS)))
