@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final, TypedDict
 
 import numpy as np
 
 from sim.ledger import FINISHED, Series
 from sim.ledger import Values as Array
 from sim.units import show_seconds
+
+if TYPE_CHECKING:
+    from sim.metrics.spell import Spell
 
 KINDS: Final = {
     "compute": ("linear_compute", "attention_prefill"),
@@ -69,7 +72,23 @@ def waiting(columns: Mapping[str, Array], done: Array) -> float:
     return float((ingress[done] + columns["queue_s"][done]).mean() - np.nanmin(ingress))
 
 
-def within(spell: Mapping[str, Any], columns: Mapping[str, Array], series: Series) -> dict[str, Any]:
+class Judged(TypedDict, total=False):
+    """What `judge` goes by."""
+
+    finished: int
+    shares: Mapping[str, float]
+    kv_blocked: float | None
+    preemptions: int
+    queue_share: float
+    queue_grows: bool
+    met: bool | None
+    turned_away: float
+    step_s: float | None
+    pool: str | None
+    spell: bool
+
+
+def within(spell: Spell, columns: Mapping[str, Array], series: Series) -> Judged:
     """The facts of `judge` that hold in a stretch of the run (`sim.metrics.spell`)."""
     inside = (columns["arrival_s"] >= spell["start_s"]) & (columns["arrival_s"] <= spell["end_s"])
     done = inside & (columns["status"] == FINISHED)
@@ -78,7 +97,7 @@ def within(spell: Mapping[str, Any], columns: Mapping[str, Array], series: Serie
         return {"spell": True}
     e2e = float(columns["e2e_s"][done].mean())
     wait = waiting(columns, done)
-    facts: dict[str, Any] = {
+    facts: Judged = {
         "spell": True,
         "finished": finished,
         "preemptions": int(columns["preemptions"][done].sum()),
@@ -95,7 +114,7 @@ def within(spell: Mapping[str, Any], columns: Mapping[str, Array], series: Serie
     return facts
 
 
-def judge(facts: Mapping[str, Any]) -> tuple[str, str]:
+def judge(facts: Judged) -> tuple[str, str]:
     """(what limits, one sentence). It never calls a deployment well that misses its SLO.
 
     ``facts``: ``shares, kv_blocked, preemptions, finished, queue_share, queue_grows, met`` (of the SLO; None without one), ``step_s`` (mean),
@@ -142,7 +161,8 @@ def judge(facts: Mapping[str, Any]) -> tuple[str, str]:
                 top,
                 f"The SLO is missed by requests that were turned away or failed ({lost} of all), not by those that were served: {takes}.",
             )
-        step = f" ({show_seconds(facts['step_s'])} on average)" if facts.get("step_s") else ""
+        step_s = facts.get("step_s")
+        step = f" ({show_seconds(step_s)} on average)" if step_s else ""
         if facts.get("spell"):
             return top, f"Steps were too long then{step}, not the queue; over the whole run {takes}."
         return top, f"Steps are too long for the SLO{step}, not the queue: {of_steps}."

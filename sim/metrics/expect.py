@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sim.config.scenario import Expectation
 
 
-def unmet(summary: Mapping[str, Any], expect: Mapping[str, Any]) -> list[str]:
+def unmet(summary: Mapping[str, object], expect: Mapping[str, Expectation]) -> list[str]:
     """A sentence for every expectation that does not hold. ``expect``: dotted path in the summary → ``min, max, value, tolerance``.
 
     Members of lists are known by number or name: ``classes.0``.
     """
     out = []
     for path, bound in expect.items():
-        found: Any = summary
+        found: object = summary
         for part in path.split("."):
             found = _inside(found, part)
         if isinstance(found, bool) or not isinstance(found, int | float):
@@ -29,7 +32,7 @@ def unmet(summary: Mapping[str, Any], expect: Mapping[str, Any]) -> list[str]:
     return out
 
 
-def _inside(found: Any, part: str) -> Any:
+def _inside(found: object, part: str) -> object:
     if isinstance(found, Mapping):
         return found.get(part)
     if isinstance(found, Sequence) and not isinstance(found, str):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 
@@ -55,7 +55,7 @@ def find_bottleneck(
         computed = ttft - ingress - queue
         stages = {"ingress": ingress / e2e, "queue": queue / e2e, "prefill": computed / e2e, "decode": (e2e - ttft) / e2e}
     grows = bottleneck.queue_grows(columns)
-    known: dict[str, Any] = {
+    known: bottleneck.Judged = {
         "finished": facts.number_of(FINISHED),
         "shares": shares,
         "kv_blocked": use.kv_blocked,

@@ -8,9 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from sim.errors import DataError, did_you_mean
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 _MARK = b"\xef\xbb\xbf"
@@ -34,7 +37,7 @@ def packed_as(path: Path) -> str | None:
     return next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), None)
 
 
-def opened(path: Path) -> Any:
+def opened(path: Path) -> pa.NativeFile:
     """A binary stream of the unpacked content, to be closed by the caller. Raises `DataError`."""
     import pyarrow as pa
 

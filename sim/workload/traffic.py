@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -286,7 +286,7 @@ def _window(value: object, field: str) -> tuple[float, float] | None:
     )
 
 
-def _quantity(parse: Any, value: object, field: str) -> float:
+def _quantity(parse: Callable[[object], float], value: object, field: str) -> float:
     try:
         parsed: float = parse(value)
     except ValueError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -42,7 +42,7 @@ def load_profile(name: str) -> dict[str, Json]:
 
 
 @lru_cache(maxsize=16)
-def _read(file: Path, size: int, changed: int) -> dict[str, Any]:
+def _read(file: Path, size: int, changed: int) -> dict[str, Json]:
     """Kept by its size and time: reading one takes longer than a short run."""
-    loaded: dict[str, Any] = read_yaml(file)
+    loaded: dict[str, Json] = read_yaml(file)
     return loaded

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sim import registry
-from sim.document import loads
+from sim.document import Table, loads
 from sim.errors import ConfigError, DataError
 from sim.tables import lines as table_lines
 from sim.workload import textfile
@@ -86,7 +86,7 @@ def look(path: Path) -> Head:
 
 
 def _lines(path: Path, data: bytes) -> Head:
-    rows: list[Any] = []
+    rows: list[Table] = []
     lines = [text for text in data.splitlines() if text.strip()][:_ROWS]
     for text in lines:
         try:
@@ -102,7 +102,7 @@ def _lines(path: Path, data: bytes) -> Head:
     return Head(path, "json", tuple(first) if isinstance(first, Mapping) else (), first)
 
 
-def _first_of_array(path: Path) -> Any:
+def _first_of_array(path: Path) -> Table:
     from sim.workload.traces._objects import items
 
     return next(items(path, 1 << 16)).value

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from sim.document import Table
+from sim.document import Json, Table
 from sim.errors import NotModelledError
 from sim.guard import Guard
 from sim.workload import answers
@@ -45,7 +45,7 @@ class Head:
     path: Path
     kind: str
     keys: tuple[str, ...] = ()
-    first: Any = None
+    first: Json = None
     rows: tuple[Table, ...] = field(default=())
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,8 +91,8 @@ def _by_arrow(source: Source, fields: Fields) -> Records | None:
 
 
 def _by_line(source: Source, fields: Fields) -> Records:
-    numbers: dict[str, list[Any]] = {name: [] for name in (*fields.numbers, *fields.optional)}
-    texts: dict[str, list[Any]] = {name: [] for name in fields.texts}
+    numbers: dict[str, list[float | None]] = {name: [] for name in (*fields.numbers, *fields.optional)}
+    texts: dict[str, list[object]] = {name: [] for name in fields.texts}
     ids: dict[str, tuple[list[int], list[int]]] = {name: ([], []) for name in fields.ids}
     present: set[str] = set()
     rows = 0
@@ -117,7 +117,7 @@ def _by_line(source: Source, fields: Fields) -> Records:
     return Records(source, columns, arrays, frozenset(present - asked), rows, frozenset(present))
 
 
-def _objects(values: list[Any]) -> Values:
+def _objects(values: list[object]) -> Values:
     out = np.empty(len(values), object)
     out[:] = values
     return out

@@ -91,7 +91,7 @@ class ServeGen(Trace):
         first = arrival[order[0]]
         return RequestBlock.of(arrival[order] - first, prompt[order], output[order], klass=klass[order].astype(np.int32))
 
-    def _draw(self, client: _Client, path: Path) -> tuple[Any, ...]:
+    def _draw(self, client: _Client, path: Path) -> tuple[NDArray[np.float64], ...]:
         p = self.params
         rng = stream(p.seed, f"servegen.{client.number}")
         times, prompts, outputs = [], [], []
