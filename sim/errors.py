@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable
+from typing import Self
 
 
 class ServesimError(Exception):
@@ -21,6 +22,11 @@ class ServesimError(Exception):
 
     def __str__(self) -> str:
         return super().__str__() if self._text is None else self._text
+
+    def inside(self, file: str) -> Self:
+        """The same error, which says in which of several files it is."""
+        self._text = f"{file}: {self}"
+        return self
 
 
 class ConfigError(ServesimError):
@@ -100,9 +106,19 @@ def brief(text: str) -> str:
     return text if len(text) <= 60 else text[:57] + "…"
 
 
+_LEAST_ALIKE = 0.6
+_MODEL_NUMBER = re.compile(r"[a-z]+\d+|\d+[a-z]+")
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """``did you mean 'x'?`` for the nearest of ``known``, or an empty string when nothing is near."""
-    known = list(known)
+    """``did you mean 'x'?`` for the nearest of ``known``, or an empty string when nothing is near.
+
+    What begins with a number of a model (``h100…``) is meant to be one of that number, where there are some.
+    """
     by_lower = {k.lower(): k for k in known}
-    near = difflib.get_close_matches(name.lower(), list(by_lower), n=1, cutoff=0.6)
+    names, wanted, alike = list(by_lower), name.lower(), _LEAST_ALIKE
+    if (number := _MODEL_NUMBER.match(wanted)) is not None:
+        same = [n for n in names if n.startswith(number[0])]
+        names, alike = (same, 0.0) if same else (names, alike)
+    near = difflib.get_close_matches(wanted, names, n=1, cutoff=alike)
     return f"did you mean {by_lower[near[0]]!r}?" if near else ""

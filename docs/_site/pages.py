@@ -42,16 +42,24 @@ def engines() -> str:
     parts = [
         "# Engines\n\n`servesim engine NAME` prints the same. A setting is spelled as the engine spells it; one that cannot change a time says so.\n"
     ]
-    for name in sorted(registry.names("engine")):
+    others: dict[str, list[str]] = {}
+    for name in registry.names("engine"):
+        others.setdefault(registry.lookup("engine", name).name, []).append(name)
+    for name, called in sorted(others.items()):
         page = engine_page(name)
+        also = [f"`{n}`" for n in called if n != name]
         rows = [
             f"| `{s.name}` | {_cell(s.default)} | {_cell(s.description)}{f' *({_cell(s.note)})*' if s.note else ''} |"
             for s in page.settings
         ]
         parts += [
             f"## {name}\n\n**{page.title}**: {_plain(page.models)}\n",
+            f"Also called {', '.join(also)}.\n" if also else "",
             _plain(page.words) + "\n",
-            "Not modelled: " + "; ".join(page.not_modelled) + ".\n" if page.not_modelled else "",
+            "**Not modelled**: " + ("; ".join(page.not_modelled) or "nothing that is known") + ".\n",
+            "**Without effect on time**: "
+            + (_cell("; ".join(f"`{k}` ({why})" for k, why in page.idle.items())) or "none")
+            + ".\n",
             "\n".join(["| setting | default | what it is |", "|---|---|---|", *rows]) + "\n",
         ]
     return "\n".join(parts)
@@ -185,10 +193,15 @@ def _section(name: str, body: dict[str, Any], linked: frozenset[str]) -> str:
     return head + "\n".join(rows) + "\n"
 
 
+def _anchor(title: str) -> str:
+    """Where Markdown puts a heading."""
+    return re.sub(r"[^\w\s-]", "", title).strip().lower()
+
+
 def _type(field: dict[str, Any], linked: frozenset[str] = frozenset()) -> str:
     if "$ref" in field:
         name = field["$ref"].rsplit("/", 1)[-1]
-        return f"[{name}](#{name.lower()})" if name in linked else name.rpartition(".")[2]
+        return f"[{name}](#{_anchor(name)})" if name in linked else name.rpartition(".")[2]
     if "anyOf" in field:
         kinds = [_type(f, linked) for f in field["anyOf"] if f.get("type") != "null"]
         return " or ".join(dict.fromkeys(kinds))

@@ -11,7 +11,7 @@ from sim.config.resolving import resolved
 from sim.config.scenario import Scenario
 from sim.config.text import dump, parse
 from sim.config.validate import settings
-from sim.errors import ConfigError, DataError, did_you_mean
+from sim.errors import ConfigError, DataError, brief, did_you_mean
 from sim.profile_files import read_text
 from sim.resources import path as resource
 
@@ -49,6 +49,10 @@ def loads(text: str, overrides: Iterable[str] = (), source: str = "scenario", fo
     raw = parse(text, source)
     if not isinstance(raw, dict):
         raise DataError(source, "must be a mapping with model, traffic and deployment")
+    if raw and raw.keys().isdisjoint(Scenario.model_fields):
+        raise DataError(
+            source, f"is no scenario: it has {brief(', '.join(map(str, raw)))}", "a scenario has model, traffic and deployment"
+        )
     overrides = list(overrides)
     if overrides:
         raw.pop("expect", None)  # what is expected is expected of the scenario as written

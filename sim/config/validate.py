@@ -44,12 +44,30 @@ def _all_of(model: type[BaseModel], error: ValidationError, field: str) -> Confi
     return ConfigError(first.field, first.value, first.problem, first.allowed, "; ".join([h for h in [first.hint] if h] + also))
 
 
+ELSEWHERE: Final = {
+    **dict.fromkeys(("tensor_parallel_size", "tp_size", "tensor_parallel", "gpus_per_replica"), "deployment.tp"),
+    **dict.fromkeys(("pipeline_parallel_size", "pp_size"), "deployment.pp"),
+    **dict.fromkeys(("data_parallel_size", "dp_size"), "deployment.dp"),
+    **dict.fromkeys(("gpu", "gpu_type", "device", "hardware"), "deployment.accelerator"),
+    **dict.fromkeys(("gpus", "num_gpus", "num_replicas", "instances"), "deployment.replicas"),
+    **dict.fromkeys(("rate", "request_rate", "qps", "rps", "request_per_second"), "traffic.synthetic.arrival.rate"),
+    **dict.fromkeys(("num_prompts", "num_requests", "n_requests"), "traffic.synthetic.requests"),
+    **dict.fromkeys(("concurrency", "max_concurrency"), "traffic.closed_loop.concurrency"),
+}
+"""What other tools call a setting → where it is here."""
+
+
+def _meant(name: str, known: Sequence[str]) -> str:
+    at = ELSEWHERE.get(name.lower().replace("-", "_"))
+    return f"did you mean {at!r}?" if at else did_you_mean(name, known)
+
+
 def _translate(model: type[BaseModel], first: Any, field: str) -> ConfigError:
     where = _dotted(field, first["loc"])
     value = first["input"]
     if first["type"] == "extra_forbidden":
         known = _keys(model, first["loc"][:-1])
-        return ConfigError(where, value, "unknown setting", ", ".join(known), did_you_mean(str(first["loc"][-1]), known))
+        return ConfigError(where, value, "unknown setting", ", ".join(known), _meant(str(first["loc"][-1]), known))
     if first["type"] == "missing":
         return ConfigError(where, None, "is required")
     if first["type"] in ("model_type", "dict_type", "model_attributes_type"):

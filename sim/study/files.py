@@ -21,11 +21,9 @@ def gather(study: str, arguments: Sequence[str], overrides: Sequence[str] = ()) 
 
     *Raises*: `ConfigError`, `DataError`.
     """
-    from sim.config import load
-
     found = _of_study(study, arguments)
     if found is None:
-        return [load(a, overrides) for a in arguments], {}
+        return [_one_of(arguments, a, overrides) for a in arguments], {}
     data, folder, own = found
     if ("scenario" in data) == ("scenarios" in data):
         raise ConfigError("scenario", None, "a study file needs exactly one of scenario and scenarios")
@@ -33,6 +31,16 @@ def gather(study: str, arguments: Sequence[str], overrides: Sequence[str] = ()) 
     if not isinstance(listed, list):
         raise ConfigError("scenarios", listed, "must be a list")
     return [_scenario(s, folder, [*own, *overrides]) for s in listed], data
+
+
+def _one_of(arguments: Sequence[str], name: str, overrides: Sequence[str]) -> Any:
+    """A scenario; an error in one of several says in which."""
+    from sim.config import load
+
+    try:
+        return load(name, overrides)
+    except ConfigError as error:
+        raise error.inside(name) if len(arguments) > 1 else error from None
 
 
 def measured(

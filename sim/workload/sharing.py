@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -85,11 +84,3 @@ def _mixed(ids: Array, start: Array) -> Array:
     """One number for a content and a place in it."""
     mixed: Array = ids ^ (start * np.int64(-7046029254386353131))
     return mixed
-
-
-def sharing_of(blocks: Iterable[RequestBlock]) -> Sharing:
-    """Everything that the requests have in common."""
-    made = Sharing()
-    for block in blocks:
-        made.add(block)
-    return made

@@ -59,6 +59,21 @@ def test_reference_pages_say_something(tmp_path: Path, monkeypatch: pytest.Monke
         assert "None" not in text.splitlines()[0]
 
 
+def test_links_within_reference_pages_lead_to_headings() -> None:
+    for path, text in _generated().items():
+        heads = {re.sub(r"[^\w\s-]", "", h).strip().lower().replace(" ", "-") for h in re.findall(r"^#+ (.+)$", text, re.M)}
+        assert set(re.findall(r"\]\(#([^)]+)\)", text)) <= heads, path
+
+
+def test_every_engine_says_what_is_modelled_and_what_is_not() -> None:
+    engines = re.split(r"^## ", _generated()["reference/engines.md"], flags=re.M)[1:]
+    assert len(engines) == len({e.splitlines()[0] for e in engines}) >= 9
+    for engine in engines:
+        assert re.search(r"\*\*Not modelled\*\*: \S", engine), engine[:40]
+        assert re.search(r"\*\*Without effect on time\*\*: \S", engine), engine[:40]
+        assert "| setting | default |" in engine, engine[:40]
+
+
 _pages: dict[str, str] = {}
 
 

@@ -10,6 +10,7 @@ import pytest
 from sim.metrics.result import Result
 from sim.metrics.slo import Slo
 from sim.report import capacity, compare, terminal, words
+from sim.report.fitting import kept
 from sim.study.questions.capacity import CapacityAnswer, Probe
 from tests.report.comparing import compared
 
@@ -172,3 +173,33 @@ def test_only_what_holds_in_every_repetition_holds(make_result: Maker) -> None:
     assert compare.slo_line(answer).startswith("a holds the SLO")
     assert answer.held(last) is False
     assert answer.verdict is False
+
+
+@pytest.mark.parametrize("width", [50, 60, 80, 120])
+def test_a_narrow_screen_loses_columns_and_no_digits(make_result: Maker, width: int) -> None:
+    with_many = replace(_answer(make_result), found=(16.0, 15.0), low=14.0, high=18.0)
+    screen = terminal.as_text(capacity.screen(with_many), width)
+
+    assert "…" not in screen
+    assert "SLO" in screen and "TTFT" in screen
+    assert "first repetition" in screen
+
+
+def test_replicas_show_every_size_with_its_worst_repetition(make_result: Maker) -> None:
+    good, bad = make_result(1500, load=0.5).summary.as_dict(), make_result(1500, load=2.0).summary.as_dict()
+    assert good["slo"]["met"] and not bad["slo"]["met"]
+    probes = [Probe(2.0, good, 0), Probe(2.0, bad, 1), Probe(3.0, good, 1)]
+    answer = CapacityAnswer("x", "replicas", 3.0, probes, "9 requests/s", found=(2.0, 3.0))
+
+    assert [(p.value, p.held) for p in capacity.nearest(answer)] == [(2.0, False), (3.0, True)]
+    screen = terminal.as_text(capacity.screen(answer), 100)
+    assert "✘ 1 of 2" in screen
+    assert "at 2 replicas" in answer.limit()
+
+
+def test_columns_go_in_order_until_the_rest_fits() -> None:
+    widths = {"a": 10, "b": 10, "c": 10}
+
+    assert kept(widths, ("b", "c"), 34) == ["a", "b", "c"]
+    assert kept(widths, ("b", "c"), 33) == ["a", "c"]
+    assert kept(widths, ("b", "c"), 5) == ["a"]

@@ -11,6 +11,7 @@ from sim.errors import ConfigError
 from sim.study.selection.advice import SITUATIONS, TITLES, Row, advice, best
 from sim.study.selection.facts import SHOWN, facts
 from sim.study.selection.tries import defaults, longest, tries
+from sim.study.variants import repeated
 
 FEW: dict[str, Any] = {"screen": 200, "jobs": 1, "tp": "1"}
 
@@ -76,6 +77,14 @@ def test_settings_follow_the_traffic_and_the_hardware_the_engine() -> None:
     assert by["mindie"]["deployment.engine"]["maxSeqLen"] == longest(scenario)
     assert by["vllm"]["deployment.accelerator"] == "h100-sxm"
     assert longest(scenario) % 1024 == 0
+
+
+def test_settings_serve_the_requests_of_every_replication() -> None:
+    scenario = sim.load("quickstart", ["traffic.synthetic.requests=4"])
+    several = max(longest(repeated(scenario, r)) for r in range(6))
+    assert several > longest(scenario)
+    (mindie,) = tries(scenario, ["mindie"], [], [1], 6)
+    assert mindie["deployment.engine"]["maxSeqLen"] == several
 
 
 def test_under_a_load_one_replica_holds_the_engines_are_told_apart() -> None:

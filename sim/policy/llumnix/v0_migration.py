@@ -61,19 +61,3 @@ def choose(policy: str, running: Sequence[Candidate], waiting: Sequence[Candidat
     if first is None and policy == "FCWSR":
         return choose("SR", running, waiting)
     return first
-
-
-@dataclass(frozen=True, slots=True)
-class Stages:
-    """How a running request is copied (``llumnix/backends/migration_coordinator.py``)."""
-
-    max_stages: int = 3
-    last_stage_max_blocks: int = 16
-
-    def is_last(self, stage: int, increment: int) -> bool:
-        """Whether stage ``stage`` (from 1) with ``increment`` blocks to copy stops the request and completes."""
-        return increment <= self.last_stage_max_blocks or stage >= self.max_stages
-
-    def aborts(self, stage: int, increment: int) -> bool:
-        """After the last stage allowed there is still too much to copy: the request stays."""
-        return stage > self.max_stages and increment > self.last_stage_max_blocks

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from sim.policy.llumnix.v1_dispatch import Pick, filtered, select
-from sim.policy.llumnix.v1_status import Account, decode_batch_size
+from sim.policy.llumnix.v1_status import Account
 
 TTFT_SLO: Final = 6000.0
 TPOT_SLO: Final = 50.0
@@ -25,12 +25,6 @@ def slo(
         left = [a for a in left if a.predicted_tpot < FACTOR * tpot]
     metric = "predicted_tpot" if infer_type == "decode" else "predicted_ttft"
     return select(left, (metric,), pick) if left else None
-
-
-def adaptive_prefill(accounts: Sequence[Account], now: float, pick: Pick, ttft: float = TTFT_SLO) -> Account | None:
-    """An instance without decodes and with the lowest predicted TTFT below the SLO × 0.85."""
-    left = [a for a in filtered(accounts, now, None) if decode_batch_size(a) < 0.1 and a.predicted_ttft < FACTOR * ttft]
-    return select(left, ("predicted_ttft",), pick) if left else None
 
 
 def adaptive_decode(accounts: Sequence[Account], now: float, pick: Pick, tpot: float = TPOT_SLO) -> Account | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -266,8 +266,3 @@ def same_length(source: str, **columns: Any) -> None:
     sizes = {k: len(v) for k, v in columns.items()}
     if len(set(sizes.values())) != 1 or not next(iter(sizes.values())):
         raise DataError(source, f"its lists differ in length, or are empty: {', '.join(f'{k} {v}' for k, v in sizes.items())}")
-
-
-def with_notes(run: Run, *notes: str) -> Run:
-    """The run with more notes."""
-    return replace(run, notes=(*run.notes, *notes))

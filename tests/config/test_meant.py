@@ -1,0 +1,53 @@
+"""What somebody meant: the nearest name, the word of another tool, a file that is no scenario, the file of several that is wrong."""
+
+from pathlib import Path
+
+import pytest
+
+import sim
+from sim.config.validate import ELSEWHERE
+from sim.errors import ConfigError, DataError, did_you_mean
+from sim.hardware import load_accelerator
+
+
+@pytest.mark.parametrize("name", sorted(ELSEWHERE))
+def test_words_of_other_tools_lead_to_settings(name: str) -> None:
+    section = {"deployment": "deployment", "traffic": "traffic.synthetic"}[ELSEWHERE[name].split(".")[0]]
+    with pytest.raises(ConfigError, match=rf"did you mean '{ELSEWHERE[name]}'"):
+        sim.load("quickstart", [f"{section}.{name}=2"])
+
+
+@pytest.mark.parametrize("path", sorted(set(ELSEWHERE.values())))
+def test_and_those_settings_exist(path: str) -> None:
+    value = {"deployment.accelerator": "a100-sxm-80g", "traffic.synthetic.arrival.rate": "3/s"}.get(path, "2")
+    if "closed_loop" in path:
+        sim.load("closed-loop", [f"{path}={value}"])
+    else:
+        sim.load("quickstart", [f"{path}={value}"])
+
+
+def test_what_begins_with_the_number_of_a_model_is_one_of_it() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'h100-sxm'"):
+        load_accelerator("H100-SXM5-80GB")
+    assert did_you_mean("h100-ultra-wide-9000gb", ["a100-sxm", "h100-nvl"]) == "did you mean 'h100-nvl'?"
+    assert did_you_mean("h100-sxm", ["a100-sxm"]) == "did you mean 'a100-sxm'?"
+    assert did_you_mean("zzz", ["a100-sxm"]) == ""
+
+
+def test_a_file_of_another_tool_is_no_scenario(tmp_path: Path) -> None:
+    file = tmp_path / "compose.yaml"
+    file.write_text("version: '3'\nservices: {web: {image: nginx}}\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"compose\.yaml: is no scenario: it has version, services"):
+        sim.load(file)
+
+
+def test_of_several_files_the_wrong_one_is_named(tmp_path: Path) -> None:
+    from sim.study.files import gather
+
+    file = tmp_path / "b.yaml"
+    file.write_text("model: llama-3.1-8b\ntrafic: {}\ndeployment: {accelerator: h100-sxm, engine: vllm}\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"b\.yaml: trafic: unknown setting") as error:
+        gather("compare", ["quickstart", str(file)])
+    assert error.value.field == "trafic"
+    with pytest.raises(ConfigError, match=r"^trafic: unknown setting"):
+        gather("capacity", [str(file)])
