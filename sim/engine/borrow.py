@@ -4,6 +4,7 @@ Numba counts a reference up and down, atomically, wherever it reads an array out
 kernel the caller holds the state, and the state its arrays, so nothing needs counting: ``view(s)`` has the same fields, whose arrays and
 structs are borrowed. Only numbers can be assigned to its fields; what replaces an array (growth) does so by ``keep(s)``, the struct itself, and
 whoever looked the old array up before must look it up again. Both take either and give back what they have where there is nothing to do.
+``lend(t)`` is the same for a tuple of arrays, or of such tuples, that the caller of a kernel holds: it must not outlive the call.
 """
 
 # mypy: disable-error-code="no-untyped-call, no-untyped-def, misc, import-untyped"
@@ -93,7 +94,31 @@ if JIT:
 
         return owned(s), codegen
 
+    def _lent(context, builder, kind, value):
+        if isinstance(kind, types.Array):
+            array = context.make_array(kind)(context, builder, value=value)
+            array.meminfo = cgutils.get_null_value(array.meminfo.type)
+            array.parent = cgutils.get_null_value(array.parent.type)
+            return array._getvalue()
+        if isinstance(kind, types.BaseTuple):
+            parts = [_lent(context, builder, k, builder.extract_value(value, i)) for i, k in enumerate(kind.types)]
+            return context.make_tuple(builder, kind, parts)
+        return value
+
+    @intrinsic
+    def lend(typingctx, arrays):
+        """The tuple, whose arrays nobody counts."""
+
+        def codegen(context, builder, sig, args):
+            return _lent(context, builder, sig.return_type, args[0])
+
+        return arrays(arrays), codegen
+
 else:
+
+    def lend(arrays: T) -> T:
+        """The tuple."""
+        return arrays
 
     def seen_as(struct_type: type) -> type:
         """The type."""

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.cost.step import copy_cost, cost_data, shared_data
+from sim.engine.borrow import lend, view
 from sim.engine.loop import accept, make_room, outlook
 from sim.engine.order import advance
 from sim.engine.recorder import recorder_view
@@ -47,11 +48,12 @@ def _submit(states, keys, replica_of, lo, hi, first_id, watch, columns, spans):
     A negative number is somebody else's row.
     """
     one = replica_of.size == 1
+    columns, spans = lend(columns), lend(spans)
     for i in range(lo, hi):
         k = replica_of[0 if one else i]
         if k < 0:
             continue
-        if not accept(states[k], i, first_id, watch, columns, spans):
+        if not accept(view(states[k]), i, first_id, watch, columns, spans):
             return i
         keys[k] = min(keys[k], columns[0][i])
     return hi
@@ -72,7 +74,7 @@ def _outcomes(recorders, times, rows):
         return n
     n = 0
     for g in range(len(recorders)):
-        rec = recorders[g]
+        rec = view(recorders[g])
         for i in range(rec.n_watched):
             times[n] = rec.watched_time[i]
             rows[n, 0] = rec.watched_id[i]

@@ -25,7 +25,7 @@ from sim.ledger import (
 )
 
 
-@struct
+@struct(viewed=True)
 class Recorder(RowColumns):
     """Rows of finished requests and time series of one pool; shared by its replicas.
 

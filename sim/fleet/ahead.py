@@ -3,6 +3,7 @@
 
 import numpy as np
 
+from sim.engine.borrow import lend
 from sim.engine.group import EngineGroup, _submit
 from sim.engine.order import advance
 from sim.jit import inline, kernel
@@ -25,6 +26,7 @@ def _send(states, keys, outstanding, one, columns, spans, shifts, lo, hi, first_
     Returns (the first row that was not sent or ``hi``, its place if one was chosen but has no room, else `MORE`). ``chosen``: the place of row ``lo``
     if it has one. ``shifts``: of the texts for each replica, see `sim.fleet.caches`.
     """
+    columns, spans, seen = lend(columns), lend(spans), lend(seen)
     arrival = columns[0]
     texts = spans[1].size > 0
     own = seen.outstanding.ctypes.data != outstanding.ctypes.data

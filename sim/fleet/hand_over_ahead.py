@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from sim.engine.borrow import lend, view
 from sim.engine.group import _outcomes
 from sim.engine.hand_over import kv_arrived, release_kept
 from sim.engine.loop import accept, outlook
@@ -84,7 +85,7 @@ def _choose(recorders, who, window, choosers, book, row, now, side):
     members = who.p if side == P else who.d
     seen = choosers.p_seen if side == P else choosers.d_seen
     for k in range(members.size):
-        seen.outstanding[k] = recorders[who.pool[members[k]]].outstanding[who.number[members[k]]]
+        seen.outstanding[k] = view(recorders[who.pool[members[k]]]).outstanding[who.number[members[k]]]
     place = ask(choosers.rule[side], choosers.p_memory if side == P else choosers.d_memory, seen, row, now)
     if place < 0:
         book.at[SIDE] = side
@@ -102,7 +103,7 @@ def _put(states, keys, who, window, book, row, decode, t):
         flags = HAND_OVER | WATCH_CHUNKS if who.protocol[2] else HAND_OVER
     columns = window.columns_d if decode else window.columns_p
     columns[0][row] = t
-    if not accept(states[r], row, window.numbers[row] - row, flags, columns, window.spans):
+    if not accept(view(states[r]), row, window.numbers[row] - row, flags, columns, window.spans):
         book.at[ROOM] = r
         book.at[ROOM_ROW] = row
         return False
@@ -147,10 +148,10 @@ def _carry(states, keys, who, window, wires, book, row, number, allocated, t, to
     p, d, block = j[P], j[D], who.block[0]
     there = _send(wires, book, p, d, (tokens + block - 1) // block * block * wires.bytes_of[d], t)
     _note(book, number, allocated, there)
-    kv_arrived(states[d], j[D_SLOT], there, who.protocol[3])
-    keys[d] = min(keys[d], outlook(states[d]))
-    release_kept(states[p], j[P_SLOT], there)
-    keys[p] = min(keys[p], outlook(states[p]))
+    kv_arrived(view(states[d]), j[D_SLOT], there, who.protocol[3])
+    keys[d] = min(keys[d], outlook(view(states[d])))
+    release_kept(view(states[p]), j[P_SLOT], there)
+    keys[p] = min(keys[p], outlook(view(states[p])))
     j[OPEN] = 0
 
 
@@ -158,8 +159,9 @@ def _carry(states, keys, who, window, wires, book, row, number, allocated, t, to
 def _give_up(states, keys, window, row, t):
     j = window.journey[row]
     if j[P_SLOT] >= 0:
-        release_kept(states[j[P]], j[P_SLOT], t)
-        keys[j[P]] = min(keys[j[P]], outlook(states[j[P]]))
+        s = view(states[j[P]])
+        release_kept(s, j[P_SLOT], t)
+        keys[j[P]] = min(keys[j[P]], outlook(s))
     j[OPEN] = 0
 
 
@@ -243,6 +245,7 @@ def run(states, keys, recorders, who, window, choosers, wires, book, lo, hi, unt
 
     Returns `DONE`, or what is lacking to go on.
     """
+    who, window, choosers, wires, book = lend(who), lend(window), lend(choosers), lend(wires), lend(book)
     at = book.at
     while True:
         while at[OUTCOME] < at[OUTCOMES]:

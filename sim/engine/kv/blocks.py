@@ -13,6 +13,7 @@ entry: what many replicas keep does not fit into the caches, and each line that 
 import numpy as np
 
 from sim.engine.borrow import keep
+from sim.engine.prefetch import prefetch
 from sim.jit import b1, i4s, i4ss, i4x, i8, i8x, inline, kernel, new, struct
 
 _FIRST = 1024  # entries to begin with: a replica that caches little takes little memory
@@ -149,6 +150,25 @@ def cached_block(b, key):
 
 
 @inline
+def expect_key(b, key):
+    """This key will be looked for."""
+    prefetch(b.t_head, key & b.mask)
+
+
+@inline
+def expect_block(b, key):
+    """And the block that has it, most likely, will be looked at; its place in the table is there."""
+    prefetch(b.e_key, b.t_head[key & b.mask])
+
+
+@inline
+def expect_new(b, k):
+    """The entry that `new_entry` gives after ``k`` others will be written to."""
+    if k < b.n_spare:
+        prefetch(b.e_key, b.spare[b.n_spare - 1 - k])
+
+
+@inline
 def new_entry(b):
     """An entry that stands for a block held by one request, without a hash yet."""
     if b.n_spare == 0:
@@ -200,6 +220,10 @@ def forget_entry(b, e):
     b.spare[b.n_spare - 1] = e
     before = b.d_prev[e]
     after = b.d_next[e]
+    if before != 0 and after != 0:
+        b.d_next[before] = after
+        b.d_prev[after] = before
+        return
     mask = b.mask
     key = b.e_key[e]
     i = key & mask
@@ -207,11 +231,8 @@ def forget_entry(b, e):
     while b.t_low[i] != low or b.e_key[b.t_head[i]] != key:
         i = (i + 1) & mask
     if before != 0:
-        b.d_next[before] = after
-        if after != 0:
-            b.d_prev[after] = before
-        else:
-            b.d_last[b.t_head[i]] = before
+        b.d_next[before] = 0
+        b.d_last[b.t_head[i]] = before
         return
     if after != 0:
         b.d_prev[after] = 0

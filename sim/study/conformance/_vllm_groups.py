@@ -35,9 +35,17 @@ def plan_of(scenario: dict[str, Any]) -> GroupPlan:
 def _held(s):
     """Blocks in tables per group, keys known, ids and junctions (0: none) of those that run."""
     known = 0
-    for j in range(s.kv.t_head.size):
-        if s.kv.t_head[j] != 0:
-            known += 1
+    for first in s.kv.t_head:
+        if not s.alike_some:
+            known += first != 0
+            continue
+        e = first
+        while e != 0:  # each group knows its blocks by a key of its own
+            before = first
+            while before != e and s.k_group[before] != s.k_group[e]:
+                before = s.kv.d_next[before]
+            known += before == e
+            e = s.kv.d_next[e]
     ids = np.empty(s.n_run, np.int64)
     junctions = np.empty(s.n_run, np.int64)
     for i in range(s.n_run):

@@ -2,15 +2,17 @@
 """Prefix hits over groups: each kind of group says how far it can go, until none shortens it (``v1/core/kv_cache_coordinator.py``).
 
 Groups of equal spec are looked up together: a block counts only where all of them have it. The hash chain runs in units of
-``s.block_size``; a group's key of a place is the chain's at the end of its block, mixed with the number of the group.
+``s.block_size``; the key of a place is the chain's at the end of its block, mixed with the number of the spec group.
 """
 
 import numpy as np
 
 from sim.engine.kv.block_hash import extend_keys, first_key, mix
+from sim.engine.kv.blocks import cached_block, expect_block, expect_key
 from sim.engine.outline import outlined
 from sim.engine.schedulers.vllm.groups.pool import owner_of
 from sim.engine.schedulers.vllm.groups.state import (
+    AHEAD,
     CHUNKED,
     DROPS,
     FULL,
@@ -27,9 +29,9 @@ from sim.jit import inline, kernel
 
 
 @inline
-def group_key(key, g):
-    """Key of a block of group ``g``, never 0."""
-    k = mix(key, g + 1)
+def group_key(key, a):
+    """Key of a block of the groups of spec group ``a``, never 0."""
+    k = mix(key, a + 1)
     return k if k != 0 else np.int64(1)
 
 
@@ -48,13 +50,39 @@ def keys_upto(s, slot, row):
 @inline
 def _present(s, a, key, place):
     """Whether all groups of spec group ``a`` have the key; their entries go into the hits at ``place``."""
-    for j in range(s.spec_len[a]):
-        g = s.spec_of[a, j]
-        e = owner_of(s, group_key(key, g))
-        if e == 0:
-            return False
-        s.hit[g, place] = e
-    return True
+    kv = s.kv
+    e = cached_block(kv, group_key(key, a))
+    left = s.spec_len[a]
+    if left == 1:
+        if e != 0:
+            e = owner_of(s, e)
+        s.hit[s.spec_of[a, 0], place] = e
+        return e != 0
+    if e == 0:
+        return False
+    hit = s.hit
+    for j in range(left):
+        hit[s.spec_of[a, j], place] = 0
+    while e != 0:
+        g = s.k_group[e]
+        if hit[g, place] == 0:  # the oldest of each group
+            hit[g, place] = owner_of(s, e)
+            left -= 1
+            if left == 0:
+                return True
+        e = kv.d_next[e]
+    return False
+
+
+@inline
+def _expect(s, a, row, per, lo, hi):
+    """Places [lo, hi) are looked for next."""
+    kv, chain, keys = s.kv, s.rk[row], s.ahead
+    for i in range(lo, hi):
+        keys[i - lo] = group_key(chain[(i + 1) * per - 1], a)
+        expect_key(kv, keys[i - lo])
+    for i in range(lo, hi):
+        expect_block(kv, keys[i - lo])
 
 
 @inline
@@ -72,8 +100,14 @@ def _find_full(s, a, row, longest, n_keys, align, drop):
     size = s.g[s.spec_of[a, 0], SIZE]
     unit = s.block_size
     per = size // unit
-    n = np.int64(0)
-    while n < min(longest // size, n_keys // per) and _present(s, a, s.rk[row, (n + 1) * per - 1], n):
+    n = ahead = np.int64(0)
+    most = min(longest // size, n_keys // per)
+    while n < most:
+        if n == ahead:
+            ahead = min(n + AHEAD, most)
+            _expect(s, a, row, per, n, ahead)
+        if not _present(s, a, s.rk[row, (n + 1) * per - 1], n):
+            break
         n += 1
     tokens = n * size
     if s.fine and per > 1:
@@ -96,7 +130,14 @@ def _last_run(s, a, row, end, per, need):
             end -= need  # every run that ends later would have this block
             continue
         i = end - 1
-        while i > end - need and _present(s, a, s.rk[row, (i + 1) * per - 1], i):
+        ahead = end
+        while i > end - need:
+            if i < ahead:
+                first = max(ahead - AHEAD, end - need + 1)
+                _expect(s, a, row, per, first, ahead)
+                ahead = first
+            if not _present(s, a, s.rk[row, (i + 1) * per - 1], i):
+                break
             i -= 1
         if i == end - need:
             return end

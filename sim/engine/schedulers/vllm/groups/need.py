@@ -3,6 +3,7 @@
 
 import numpy as np
 
+from sim.engine.kv.block_hash import mix
 from sim.engine.schedulers.vllm.groups.counted import is_counted
 from sim.engine.schedulers.vllm.groups.split import internal_checkpoint
 from sim.engine.schedulers.vllm.groups.state import AL, CAP_AT, CK, CKI, FULL, KIND, LEN, MAMBA, NC, PHI, SIZE, skipped
@@ -28,7 +29,7 @@ def _need_states(s, slot, row, g, n_hits, done, main, loc, checking):
     t = s.tx[row, g]
     size = s.g[g, SIZE]
     if n_hits > 0 and s.keys_step == s.step_no:  # registered in this very decision: not computed yet
-        key = s.kv.e_key[s.hit[g, n_hits - 1]]
+        key = mix(s.kv.e_key[s.hit[g, n_hits - 1]], g)
         for j in range(s.new_keys_n):
             if s.step_keys[j] == key:
                 return np.int64(_IMPOSSIBLE)

@@ -2,7 +2,8 @@
 """Blocks of several groups in one pool: take, name, strip, give back (``v1/core/block_pool.py``).
 
 A block may have several keys where hits end inside blocks: the first is the entry's own, further ones are entries of their own that lead to
-it (`k_owner`, `k_more`). `NULL`, `ANON`, `UNASKED`: see `state.py`.
+it (`k_owner`, `k_more`). The groups of one spec share a key: its entries are one chain, and `k_group` says whose each is.
+`NULL`, `ANON`, `UNASKED`: see `state.py`.
 """
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from sim.engine.borrow import keep
 from sim.engine.kv.blocks import (
     append_entry,
-    cached_block,
+    expect_key,
     forget_entry,
     give_back_run,
     name_entry,
@@ -18,6 +19,7 @@ from sim.engine.kv.blocks import (
     take_bare,
     unlink_entry,
 )
+from sim.engine.prefetch import prefetch
 from sim.engine.schedulers.vllm.groups.state import ANON, UNASKED
 from sim.engine.state import grown
 from sim.jit import inline, kernel
@@ -30,6 +32,7 @@ def _more_key_columns(s):
     own.k_owner = grown(s.k_owner, n)
     own.k_more = grown(s.k_more, n)
     own.k_tokens = grown(s.k_tokens, n)
+    own.k_group = grown(s.k_group, n)
 
 
 @inline
@@ -38,9 +41,18 @@ def fresh_entry(s):
     e = new_entry(s.kv)
     if s.k_owner.size < s.kv.e_key.size:
         _more_key_columns(s)
-    s.k_owner[e] = e
-    s.k_more[e] = 0
+    if s.manifold:
+        s.k_owner[e] = e
+        s.k_more[e] = 0
     return e
+
+
+@inline
+def _name_entry(s, e, key, g):
+    """An entry becomes known by a key of group ``g``."""
+    name_entry(s.kv, e, key)
+    if s.alike_some:
+        s.k_group[e] = g
 
 
 @kernel
@@ -60,7 +72,7 @@ def _strip_further(s, e):
 def strip(s, e):
     """Take all keys of a held block away; the entry stays."""
     b = s.kv
-    if s.k_more[e] != 0:
+    if s.manifold and s.k_more[e] != 0:
         _strip_further(s, e)
     if b.e_key[e] != 0:
         forget_entry(b, e)  # puts the entry on top of the spare ones
@@ -78,8 +90,11 @@ def grab(s, n):
     n = take_bare(b, n)
     while n > 0:
         e = b.e_next[0]
+        after = b.e_next[e]  # will be next: it has been fetched, those after it not yet
+        expect_key(b, b.e_key[after])
+        prefetch(b.e_key, b.e_next[after])
         unlink_entry(b, e)
-        if s.k_more[e] != 0:
+        if s.manifold and s.k_more[e] != 0:
             _strip_further(s, e)
         forget_entry(b, e)
         n = take_bare(b, n - 1)
@@ -133,25 +148,25 @@ def give_back(s, v):
 
 
 @inline
-def owner_of(s, key):
-    """The entry of the oldest block with this key, 0 if there is none."""
-    e = cached_block(s.kv, key)
-    return s.k_owner[e] if e != 0 else e
+def owner_of(s, e):
+    """The entry of the block that entry ``e`` is a key of."""
+    return s.k_owner[e] if s.manifold else e
 
 
 @inline
-def put(s, place, key, tokens):
-    """The block at ``place`` (a view of length 1 of a table) is full: known by this key alone."""
-    v = place[0]
+def put(s, table, i, g, key, tokens):
+    """Block ``i`` of a table of group ``g`` is full: known by this key alone."""
+    v = np.int64(table[i])
     if v < 0:
-        v = fresh_entry(s)
-        place[0] = v
+        v = np.int64(fresh_entry(s))
+        table[i] = v
     elif s.kv.e_key[v] == key:
         return
     else:
         strip(s, v)
-    name_entry(s.kv, v, key)
-    s.k_tokens[v] = tokens
+    _name_entry(s, v, key, g)
+    if s.manifold:
+        s.k_tokens[v] = tokens
 
 
 @inline
@@ -167,17 +182,17 @@ def _has(s, e, key):
 
 
 @inline
-def add_key(s, e, key, tokens):
+def add_key(s, e, key, g, tokens):
     """One more key of a held block; the first one says how many tokens it stands for."""
     if _has(s, e, key):
         return
     if s.kv.e_key[e] == 0:
-        name_entry(s.kv, e, key)
+        _name_entry(s, e, key, g)
         s.k_tokens[e] = tokens
         return
     f = fresh_entry(s)
     s.k_owner[f] = e
-    name_entry(s.kv, f, key)
+    _name_entry(s, f, key, g)
     last = e
     while s.k_more[last] != 0:
         last = s.k_more[last]
@@ -185,20 +200,20 @@ def add_key(s, e, key, tokens):
 
 
 @inline
-def put_part(s, place, key, tokens):
-    """The block at ``place`` is known up to its middle; keys of fewer tokens go."""
-    v = place[0]
+def put_part(s, table, i, g, key, tokens):
+    """Block ``i`` of a table of group ``g`` is known up to its middle; keys of fewer tokens go."""
+    v = np.int64(table[i])
     if v == ANON or v == UNASKED:
-        v = fresh_entry(s)
-        place[0] = v
+        v = np.int64(fresh_entry(s))
+        table[i] = v
     if not _has(s, v, key) and s.kv.e_key[v] != 0 and s.k_tokens[v] < tokens:
         strip(s, v)
-    add_key(s, v, key, tokens)
+    add_key(s, v, key, g, tokens)
 
 
 @kernel
-def move_keys(s, src, dst):
-    """All keys of a held block go to another that has none."""
+def move_keys(s, src, dst, g):
+    """All keys of a held block of group ``g`` go to another that has none."""
     b = s.kv
     tokens = s.k_tokens[src]
     n = 0
@@ -213,4 +228,4 @@ def move_keys(s, src, dst):
         f = s.k_more[f]
     strip(s, src)
     for i in range(n):
-        add_key(s, dst, keys[i], tokens)
+        add_key(s, dst, keys[i], g, tokens)

@@ -7,12 +7,15 @@ Each block is visited once; `kept.py` says which stay known.
 import numpy as np
 
 from sim.engine.borrow import keep
+from sim.engine.kv.block_hash import mix
+from sim.engine.kv.blocks import expect_key, expect_new
 from sim.engine.outline import outlined
 from sim.engine.schedulers.vllm.groups.counted import commit_counted, count_no_more, is_counted, may_be_lost
 from sim.engine.schedulers.vllm.groups.kept import boundaries, kept, reached, reached_next
 from sim.engine.schedulers.vllm.groups.lookup import group_key, keys_upto
 from sim.engine.schedulers.vllm.groups.pool import add_key, fresh_entry, put, put_part, strip
 from sim.engine.schedulers.vllm.groups.state import (
+    AHEAD,
     CHUNKED,
     CK,
     CKI,
@@ -47,27 +50,37 @@ def checkpoint(s, n, unit):
 
 
 @inline
-def note_key(s, key):
-    """A state became known in this decision."""
+def note_key(s, key, g):
+    """A state of group ``g`` became known in this decision."""
     if s.keys_step != s.step_no:
         s.keys_step = s.step_no
         s.new_keys_n = 0
     if s.new_keys_n == s.step_keys.size:
         keep(s).step_keys = grown(s.step_keys, 2 * s.new_keys_n)
-    s.step_keys[s.new_keys_n] = key
+    s.step_keys[s.new_keys_n] = mix(key, g)
     s.new_keys_n += 1
 
 
 @inline
-def _name(s, table, row, g, i):
-    """Block ``i`` of a group becomes known, unless it is null."""
-    if table[i] == NULL:
-        return
+def _name(s, row, g, lo, hi):
+    """Blocks [lo, hi) of a group become known, unless they are null."""
     size = s.g[g, SIZE]
-    key = group_key(s.rk[row, (i + 1) * (size // s.block_size) - 1], g)
-    put(s, table[i : i + 1], key, (i + 1) * size)
-    if s.g[g, KIND] == MAMBA:
-        note_key(s, key)
+    per = size // s.block_size
+    a = s.alike[g]
+    table, chain, keys = s.tab[row, g], s.rk[row], s.ahead
+    state = s.g[g, KIND] == MAMBA
+    for first in range(lo, hi, AHEAD):
+        last = min(first + AHEAD, hi)
+        for i in range(first, last):
+            key = group_key(chain[(i + 1) * per - 1], a)
+            expect_key(s.kv, key)
+            expect_new(s.kv, i - first)
+            keys[i - first] = key
+        for i in range(first, last):
+            if table[i] != NULL:
+                put(s, table, i, g, keys[i - first], (i + 1) * size)
+                if state:
+                    note_key(s, keys[i - first], g)
 
 
 @inline
@@ -75,24 +88,21 @@ def _register(s, slot, row, g, first, n):
     """Blocks [first, n) of a group."""
     size = s.g[g, SIZE]
     kind = s.g[g, KIND]
-    table = s.tab[row, g]
     if kind == FULL or kind == CHUNKED:
-        for i in range(first, n):
-            _name(s, table, row, g, i)
+        _name(s, row, g, first, n)
         return
     bounds = s.bounds
     n_bounds = boundaries(s, slot, g, bounds)
     if s.retention != 0:
         for i in range(first, n):
             if kept(s, g, i, bounds, n_bounds):
-                _name(s, table, row, g, i)
+                _name(s, row, g, i, i + 1)
         return
     more = s.g[g, JOINS] if kind == SLIDING else 0  # only what lies before a boundary
     need = (s.g[g, WINDOW] - 1 + size - 1) // size + more if kind == SLIDING else 1
     for j in range(n_bounds):
         end = bounds[j] // s.align * s.align // size + more
-        for i in range(max(end - need, first), min(end, n)):
-            _name(s, table, row, g, i)
+        _name(s, row, g, max(end - need, first), min(end, n))
 
 
 @kernel
@@ -118,9 +128,9 @@ def _register_checkpoint(s, slot, row, g):
         v = fresh_entry(s)
         s.tab[row, g, i] = v
     strip(s, v)
-    key = group_key(s.rk[row, position // s.block_size - 1], g)
-    add_key(s, v, key, position)
-    note_key(s, key)
+    key = group_key(s.rk[row, position // s.block_size - 1], s.alike[g])
+    add_key(s, v, key, g, position)
+    note_key(s, key, g)
 
 
 @kernel
@@ -134,16 +144,16 @@ def _register_parts(s, slot, row, g, tokens, n_keys):
         q = min((prompt - 1) // unit, n_keys) * unit
         i = q // size
         if 0 < q <= tokens and q % size != 0 and i < t[LEN]:
-            put_part(s, s.tab[row, g, i : i + 1], group_key(s.rk[row, q // unit - 1], g), q)
+            put_part(s, s.tab[row, g], i, g, group_key(s.rk[row, q // unit - 1], s.alike[g]), q)
     elif s.g[g, KIND] == MAMBA and tokens > 0 and tokens % unit == 0 and tokens == checkpoint(s, prompt, unit):
         i = (tokens + size - 1) // size - 1
         if i < t[LEN] and s.tab[row, g, i] != NULL:
             v = s.tab[row, g, i]
             if v > 0 and s.kv.e_key[v] != 0 and s.k_tokens[v] == tokens:
                 return
-            key = group_key(s.rk[row, tokens // unit - 1], g)
-            put_part(s, s.tab[row, g, i : i + 1], key, tokens)
-            note_key(s, key)
+            key = group_key(s.rk[row, tokens // unit - 1], s.alike[g])
+            put_part(s, s.tab[row, g], i, g, key, tokens)
+            note_key(s, key, g)
             if tokens % size != 0:
                 t[PHI] = i + 1
                 t[PHE] = s.tab[row, g, i]
@@ -198,4 +208,4 @@ def ask_for_in(s, slot):
         per = s.g[g, SIZE] // s.block_size
         for i in range(s.tx[row, g, LEN]):
             if s.tab[row, g, i] == UNASKED:
-                put(s, s.tab[row, g, i : i + 1], group_key(s.rk[row, (i + 1) * per - 1], g), (i + 1) * s.g[g, SIZE])
+                put(s, s.tab[row, g], i, g, group_key(s.rk[row, (i + 1) * per - 1], s.alike[g]), (i + 1) * s.g[g, SIZE])

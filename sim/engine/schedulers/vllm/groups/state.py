@@ -16,6 +16,7 @@ i4sss = numba.int32[:, :, ::1]
 
 FULL, SLIDING, CHUNKED, MAMBA = 0, 1, 2, 3  # kinds of group
 NULL, ANON, UNASKED = 0, -1, -2  # places of a table
+AHEAD = 32  # keys whose places in tables are fetched at once
 
 # columns of `r_x`
 JUNCTION = 24  # shared_prefix_boundary, 0: none
@@ -86,6 +87,10 @@ class GroupState(VllmFields):
     k_owner: i4s  # [entry]: of a further key: the block's entry; else itself
     k_more: i4s  # [entry]: next further key
     k_tokens: i4s  # [entry]: tokens that its first key stands for
+    k_group: i4s  # [entry]: whose it is, if some groups share keys
+    manifold: b1  # a block can have several keys, or one of part of its tokens; else the first three are not kept
+    alike_some: b1  # some spec has more than one group
+    ahead: i8s  # keys that are looked for next
     # -- deferred frees: a list of places, ``df`` says (step, first, n)
     df_items: i4s
     df_end: i8
@@ -154,6 +159,10 @@ def init_groups(s, groups, specs, n, longest):
     s.k_owner = np.zeros(entries, np.int32)
     s.k_more = np.zeros(entries, np.int32)
     s.k_tokens = np.zeros(entries, np.int32)
+    s.k_group = np.zeros(entries, np.int32)
+    s.manifold = s.fine or s.states
+    s.alike_some = s.n_specs < k
+    s.ahead = np.empty(AHEAD, np.int64)
     s.df_items = np.empty(64, np.int32)
     s.df_end = 0
 

@@ -5,6 +5,7 @@ import numpy as np
 
 from sim.engine.borrow import keep
 from sim.engine.kv.blocks import touch_block
+from sim.engine.prefetch import prefetch
 from sim.engine.schedulers.vllm.groups.counted import begin_counted, is_counted, slide_counted, take_counted
 from sim.engine.schedulers.vllm.groups.pool import fresh_entry, give_back, give_back_anonymous, give_back_unasked, grab, move_keys
 from sim.engine.schedulers.vllm.groups.register import note_key
@@ -32,6 +33,8 @@ from sim.engine.schedulers.vllm.groups.state import (
 from sim.engine.schedulers.vllm.state import CAP, NEVER
 from sim.jit import inline, kernel
 
+_NEAR = 8  # blocks that are fetched before they are given back
+
 
 @inline
 def _null(s, row, g, lo, hi, gaps):
@@ -56,6 +59,8 @@ def give_back_table(s, table, n, g, later):
     gaps = s.g[g, KIND] == MAMBA
     lifo = s.kv.lifo
     for i in range(n - 1, -1, -1):
+        if i >= _NEAR and table[i - _NEAR] > 0:
+            prefetch(s.kv.e_key, table[i - _NEAR])
         v = np.int64(table[i])
         if v == NULL:
             if gaps:
@@ -194,9 +199,9 @@ def _take_states(s, row, g, main):
         if t[AL] == 1:
             copy = np.int64(fresh_entry(s))
             s.kv.e_ref[source] += 1
-            move_keys(s, source, copy)
+            move_keys(s, source, copy, g)
             if s.kv.e_key[copy] != 0:
-                note_key(s, s.kv.e_key[copy])
+                note_key(s, s.kv.e_key[copy], g)
             _copy_on_write(s, source, copy)
         else:
             table[t[PHI] - 1] = ANON
