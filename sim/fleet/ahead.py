@@ -1,4 +1,4 @@
-# mypy: disable-error-code="no-untyped-def, no-untyped-call, misc"
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, misc, call-arg"
 """Requests that are routed by a rule up to the next event of the world, in one compiled call: advance, choose, submit, row by row."""
 
 import numpy as np

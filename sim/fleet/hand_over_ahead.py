@@ -1,4 +1,4 @@
-# mypy: disable-error-code="no-untyped-def, no-untyped-call, misc"
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, misc, call-arg, var-annotated"
 """Requests between prefill and decode pools up to the next event of the world, in one compiled call: advance, choose, hand over, carry.
 
 What `sim.fleet.disaggregation.HandOvers` does at each outcome, in the same order and with the same numbers, where both routers have rules in
