@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from sim.document import Json
 from sim.engine.schedulers.vllm.groups.state import JUNCTION
 from sim.engine.schedulers.vllm.kv_plan import Group, GroupPlan
 from sim.engine.schedulers.vllm.state import NEW, RESUMED
+from sim.engine.state import EngineState
 from sim.jit import kernel
 
 _KINDS = {
@@ -57,14 +59,16 @@ def _held(s):
     return held, known, ids, junctions, s.kv.caching
 
 
-def fields(state: Any, log: list[tuple[int, str, int]], names: list[str]) -> dict[str, Any]:
+def fields(state: EngineState, log: list[tuple[int, str, int]], names: list[str]) -> dict[str, Json]:
     """The further fields of a row, after a decision."""
     held, known, ids, junctions, caching = _held(state)
-    row: dict[str, Any] = {"held": [int(n) for n in held]}
+    row: dict[str, Json] = {"held": [int(n) for n in held]}
     if caching:
         row["nhash"] = int(known)
     boundary = {names[int(i)]: int(j) for i, j in zip(ids, junctions, strict=True)}
-    found = [[name, boundary[name]] for kind in (NEW, RESUMED) for k, name, _ in log if k == kind and boundary.get(name)]
+    found: list[Json] = [
+        [name, boundary[name]] for kind in (NEW, RESUMED) for k, name, _ in log if k == kind and boundary.get(name)
+    ]
     if found:
         row["junction"] = found
     return row

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 
 @dataclass(frozen=True)
@@ -16,8 +15,8 @@ class Difference:
     """
 
     step: int
-    recorded: dict[str, Any]
-    ours: dict[str, Any]
+    recorded: Mapping[str, object]
+    ours: Mapping[str, object]
 
 
 @dataclass(frozen=True)
@@ -28,6 +27,26 @@ class Case:
     steps: int
     matched: int
     difference: Difference | None = None
+
+
+@dataclass
+class Count:
+    """What is known of a case while its rows are gone through."""
+
+    steps: int = 0
+    matched: int = 0
+    difference: Difference | None = None
+
+    def add(self, same: bool, recorded: Mapping[str, object], ours: Mapping[str, object]) -> None:
+        """One more row."""
+        if self.difference is None and not same:
+            self.difference = Difference(self.steps, recorded, ours)
+        self.steps += 1
+        self.matched += self.difference is None
+
+    def case(self, name: str) -> Case:
+        """What came of it."""
+        return Case(name, self.steps, self.matched, self.difference)
 
 
 Replay = Callable[[Path], Iterator[Case]]

@@ -13,13 +13,17 @@ from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sim.document import loads
 from sim.errors import DataError
 from sim.study.conformance.base import Case, Difference
+
+if TYPE_CHECKING:
+    from sim.engine.schedulers.llamacpp import LlamaCppParams
 
 Row = dict[str, Any]
 _STEPS = ".steps.jsonl"
@@ -233,7 +237,7 @@ def batches(run: Row, prompts: list[list[int]], order: list[tuple[float, int]]) 
     return _rows(log_view(s), [i for _, i in order]), refused
 
 
-def _params(run: Row) -> tuple[Any, int]:
+def _params(run: Row) -> tuple[LlamaCppParams, int]:
     from sim.engine.schedulers.llamacpp import LlamaCppParams
 
     words = run["cmd"].split()
@@ -254,7 +258,7 @@ def _params(run: Row) -> tuple[Any, int]:
     return params, option("--keep", default=0)
 
 
-def _rows(log: Any, request: list[int]) -> list[Row]:
+def _rows(log: NDArray[np.int64], request: list[int]) -> list[Row]:
     from sim.engine.schedulers.llamacpp.state import EV_AT, EV_LAUNCH, EV_PROMPT
 
     rows: list[Row] = []

@@ -6,7 +6,7 @@ import gzip
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from sim.document import loads
 from sim.errors import DataError
@@ -14,7 +14,7 @@ from sim.policy.llumnix import v0_dispatch as dispatch
 from sim.policy.llumnix import v0_load as load
 from sim.policy.llumnix import v0_migration as migration
 from sim.policy.llumnix.v0_load import DISPATCH_METRIC, METRICS, InstanceInfo, by_load
-from sim.study.conformance.base import Case, Difference
+from sim.study.conformance.base import Case, Count
 
 if TYPE_CHECKING:
     from sim.document import Json
@@ -24,24 +24,37 @@ _TYPES = ("neutral", "prefill", "decode")
 
 def check(path: Path) -> Iterator[Case]:
     """One case per kind of row. *Raises* `DataError` for a file that is not such a recording."""
-    cases: dict[str, list[Any]] = {}
+    cases: dict[str, Count] = {}
     for row in _rows(path):
-        steps = cases.setdefault(row["kind"], [0, 0, None])
+        count = cases.setdefault(row["kind"], Count())
         try:
             ours = _EVALUATE[row["kind"]](row["input"])
         except (KeyError, TypeError, AttributeError) as e:
-            raise DataError(str(path), f"row {steps[0]} of kind {row['kind']!r}: {e!r}") from e
+            raise DataError(str(path), f"row {count.steps} of kind {row['kind']!r}: {e!r}") from e
         recorded = row["expected"]
-        if steps[2] is None and not _same(recorded, {k: ours.get(k) for k in recorded}):
-            differs = {k for k in recorded if not _same(recorded[k], ours.get(k))}
-            steps[2] = Difference(steps[0], {k: recorded[k] for k in differs}, {k: ours.get(k) for k in differs})
-        steps[0] += 1
-        steps[1] += steps[2] is None
-    for kind, (n, matched, difference) in cases.items():
-        yield Case(f"{path.name.split('.')[0]} {kind}", n, matched, difference)
+        differs = [k for k in recorded if not _same(recorded[k], ours.get(k))]
+        count.add(not differs, {k: recorded[k] for k in differs}, {k: ours.get(k) for k in differs})
+    for kind, count in cases.items():
+        yield count.case(f"{path.name.split('.')[0]} {kind}")
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
+class Row(TypedDict):
+    """A rule with its input, and what it answers."""
+
+    kind: str
+    input: Input
+    expected: dict[str, Json]
+
+
+class Input(TypedDict, total=False):
+    """Of rules of several instances; that of one is an `InstanceInfo`."""
+
+    instances: list[dict[str, Any]]
+    instance_num_requests: dict[str, int]
+    migrate_out_threshold: float
+
+
+def _rows(path: Path) -> list[Row]:
     try:
         raw = path.read_bytes()
         data = loads(gzip.decompress(raw) if path.suffix == ".gz" else raw)
@@ -70,9 +83,9 @@ def _finite(x: float) -> float | None:
     return None if math.isinf(x) else float(x)
 
 
-def _instance_load(x: dict[str, Any]) -> dict[str, Any]:
+def _instance_load(x: Any) -> dict[str, Json]:
     i = InstanceInfo(**x)
-    out: dict[str, Any] = {
+    out: dict[str, Json] = {
         "remaining_steps": _finite(load.remaining_steps(i)),
         "remaining_steps_is_inf": math.isinf(load.remaining_steps(i)),
         "kv_blocks_ratio": float(load.kv_blocks_ratio(i)),
@@ -83,7 +96,7 @@ def _instance_load(x: dict[str, Any]) -> dict[str, Any]:
     return out | {f"{name}_busy": m.busy(i) for name, m in METRICS.items()}
 
 
-def _instances(x: dict[str, Any]) -> list[InstanceInfo]:
+def _instances(x: Input) -> list[InstanceInfo]:
     return [InstanceInfo(**i) for i in x["instances"]]
 
 
@@ -97,7 +110,7 @@ def _by_load(instances: list[InstanceInfo], kind: str) -> dict[str, Json]:
     }
 
 
-def _dispatch(x: dict[str, Any]) -> dict[str, Any]:
+def _dispatch(x: Input) -> dict[str, Json]:
     instances, sent = _instances(x), x["instance_num_requests"]
     return {f"load_{kind}": _by_load(instances, kind) for kind in _TYPES} | {
         "queue": dispatch.queue(instances),
@@ -106,7 +119,7 @@ def _dispatch(x: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _defrag(x: dict[str, Any]) -> dict[str, Any]:
+def _defrag(x: Input) -> dict[str, Json]:
     instances, threshold = _instances(x), x["migrate_out_threshold"]
     return {
         "src": [i.instance_id for i in migration.sources(instances, threshold)],
@@ -115,13 +128,13 @@ def _defrag(x: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _ties(x: dict[str, Json]) -> dict[str, Json]:
+def _ties(x: Input) -> dict[str, Json]:
     instances = _instances(x)
     metric = METRICS["remaining_steps"]
     return {"sorted_ids": [i.instance_id for i in by_load(instances, metric)], "chosen": dispatch.load(instances, metric)}
 
 
-_EVALUATE: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+_EVALUATE: dict[str, Callable[[Input], dict[str, Json]]] = {
     "instance_load": _instance_load,
     "dispatch": _dispatch,
     "migration_defrag": _defrag,

@@ -9,13 +9,17 @@ from __future__ import annotations
 import gzip
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sim.document import loads
 from sim.errors import DataError
 from sim.study.conformance.base import Case, Difference
+
+if TYPE_CHECKING:
+    from sim.document import Json
+    from sim.engine.state import EngineState
 
 Row = dict[str, Any]
 SETTINGS = "scenarios.json"
@@ -98,7 +102,7 @@ def _long(row: Row) -> Row:
     return out | {"swaps": swapped, "ignored": row["ignored"], "us": row["batch_us"]}
 
 
-def _short(row: list[Any]) -> Row:
+def _short(row: list[Json]) -> Row:
     """A row of a recording in one document."""
     keys = ("t", "mode", "batch", "recomputed", "waiting", "running", "swapped", "free", "empties")
     return dict(zip(keys, row, strict=True))
@@ -193,7 +197,7 @@ def replay(settings: Row, requests: list[Row]) -> Iterator[Row]:
         }
 
 
-def _submit(s: Any, requests: list[Row]) -> None:
+def _submit(s: EngineState, requests: list[Row]) -> None:
     from sim.engine.loop import submit
 
     n = len(requests)

@@ -8,11 +8,14 @@ from __future__ import annotations
 import gzip
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sim.document import loads
 from sim.errors import DataError
 from sim.study.conformance.base import Case, Difference
+
+if TYPE_CHECKING:
+    from sim.engine.schedulers.ollama.placement import Gpu
 
 Row = dict[str, Any]
 Pair = tuple[object, object]
@@ -43,7 +46,7 @@ def _case(name: str, pairs: list[Pair]) -> Case:
     return Case(name, len(pairs), len(pairs))
 
 
-def _gpus(row: Row) -> list[Any]:
+def _gpus(row: Row) -> list[Gpu]:
     from sim.engine.schedulers.ollama.placement import Gpu
 
     return [Gpu(g.get("id", ""), g["free"], g.get("library", ""), bool(g["integrated"])) for g in row["gpus"]]

@@ -19,12 +19,14 @@ from sim.policy.gateways.cache_aware import CacheAware, Settings
 from sim.policy.gateways.owner_tree import OwnerTree
 from sim.policy.gateways.prompts import Letters
 from sim.study.conformance import _router_rows as router_rows
+from sim.study.conformance import _router_shapes as shapes
 from sim.study.conformance import _scaler_rows, _vtc_rows
 from sim.study.conformance.base import Case, Difference
 
 if TYPE_CHECKING:
-    from sim.document import Json
+    pass
 
+_UNIT_ROWS = "unit_rows"
 Rows = Iterator[tuple[object, object]]
 """Pairs of what was recorded and what ours may be: equal values, or a value and the set it must be in."""
 
@@ -32,17 +34,18 @@ Rows = Iterator[tuple[object, object]]
 def recordings(folder: Path) -> list[Path]:
     """The recordings of a folder that can be replayed; queues of tenants and autoscalers among them."""
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name.endswith((".json", ".json.gz")))
-    return [p for p in files if _replay_of(p) is not None]
+    return [p for p in files if p.name.startswith(_UNIT_ROWS) or _replay_of(p) is not None]
 
 
 def check(path: Path) -> Iterator[Case]:
     """*Raises* `DataError` for a file that is not such a recording."""
     replay = _replay_of(path)
-    if replay is None:
-        raise DataError(str(path), "is no recording of a router", f"names begin with {', '.join(_REPLAYS)}")
+    unit_rows = path.name.startswith(_UNIT_ROWS)
+    if replay is None and not unit_rows:
+        raise DataError(str(path), "is no recording of a router", f"names begin with {', '.join((*_REPLAYS, _UNIT_ROWS))}")
     data = _read(path)
     try:
-        if replay is router_rows.check:
+        if replay is None:
             yield from router_rows.check(data)
             return
         steps = matched = 0
@@ -74,14 +77,14 @@ def _read(path: Path) -> Any:
         raise DataError(str(path), f"not readable as JSON: {e}") from e
 
 
-def _version_of(data: dict[str, Json]) -> str:
+def _version_of(data: shapes.GatewayRecording) -> str:
     package = str(data["package"])
     if package.startswith("smg"):
         return "smg-1.13"
     return "vllm-router" if "vllm_router" in package else "0.3"
 
 
-def _gateway(data: Any) -> Rows:
+def _gateway(data: shapes.GatewayRecording) -> Rows:
     """sglang_router, smg, vllm_router: ``[text, requests in flight by worker, chosen]``."""
     order = data["registry_order"]
     if data["policy"] == "round_robin":
@@ -98,26 +101,26 @@ def _gateway(data: Any) -> Rows:
         core.chosen(chosen, prompt, decision)
 
 
-def _round_robin(data: Any) -> Rows:
+def _round_robin(data: list[tuple[list[str], str]]) -> Rows:
     core = stack.RoundRobin()
     for urls, chosen in data:
         yield chosen, core.choose(urls)
 
 
-def _session(data: Any) -> Rows:
+def _session(data: list[tuple[list[str], str | None, str]]) -> Rows:
     core = stack.Session()
     for urls, session, chosen in data:
         yield chosen, core.choose(urls, session, {})
 
 
-def _lowest_qps(data: Any) -> Rows:
+def _lowest_qps(data: list[tuple[float, dict[str, float], str]]) -> Rows:
     """``[t, {url: qps}, chosen, …]``: candidates http://e0:8000 … e3."""
     urls = [f"http://e{i}:8000" for i in range(4)]
     for row in data:
         yield row[2], stack.lowest_qps(urls, row[1])
 
 
-def _prefix_aware(data: Any) -> Rows:
+def _prefix_aware(data: list[tuple[list[str], str, dict[str, float], int, list[str], str]]) -> Rows:
     trie, least = stack.HashTrie(), 0
     for urls, text, qps, length, matched, chosen in data:
         found, owners = trie.match(Letters(text), urls)
@@ -129,7 +132,7 @@ def _prefix_aware(data: Any) -> Rows:
         trie.insert(Letters(text), chosen)
 
 
-def _prefix_aware_256(data: Any) -> Rows:
+def _prefix_aware_256(data: list[tuple[list[str], str, dict[str, float], int, list[str], str]]) -> Rows:
     trie = stack.HashTrie()
     for urls, text, qps, length, matched, chosen in data:
         found, owners = trie.match(Letters(text), urls)
@@ -158,7 +161,7 @@ def _ray(data: Any) -> Rows:
             yield (op[2], op[3]), (tree.remove(op[1]), dict(tree.sizes))
 
 
-def _dynamo(data: Any) -> Rows:
+def _dynamo(data: shapes.DynamoRecording) -> Rows:
     block, weights = int(data["block_size"]), dynamo.Weights()
     rows = data["rows"]
     for isl, overlap, potential, costs, chosen, *_ in rows:
@@ -169,7 +172,7 @@ def _dynamo(data: Any) -> Rows:
         yield str(chosen), {names[i] for i in dynamo.best([ours[n] for n in names])}
 
 
-_REPLAYS: dict[str, Callable[[Any], Any]] = {
+_REPLAYS: dict[str, Callable[[Any], Rows]] = {
     "sglang_router": _gateway,
     "smg": _gateway,
     "vllm_router": _gateway,
@@ -182,9 +185,8 @@ _REPLAYS: dict[str, Callable[[Any], Any]] = {
     "dynamo_select": _dynamo,
     "vtc_artifact": _vtc_rows.replay,
     "ray_autoscaling": _scaler_rows.ray,
-    "unit_rows": router_rows.check,
 }
 
 
-def _replay_of(path: Path) -> Callable[[Any], Any] | None:
+def _replay_of(path: Path) -> Callable[[Any], Rows] | None:
     return next((replay for name, replay in _REPLAYS.items() if path.name.startswith(name)), None)

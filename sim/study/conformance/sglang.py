@@ -17,13 +17,13 @@ import numpy as np
 
 from sim.cost.features import DECODE_ROWS, PREFILL_TOKENS
 from sim.cost.step import new_linear_cost
-from sim.document import loads
+from sim.document import Json, loads, number
 from sim.engine.contract import Site
 from sim.engine.loop import COMPLETED, PLANNED, STOPPED, submit, turn
 from sim.engine.schedulers.sglang import Sglang
 from sim.engine.schedulers.sglang.params import SglangParams
 from sim.engine.schedulers.sglang.state import IGNORE_EOS, LOG_FINISH, LOG_PREEMPT, LOG_RETRACT, MODES
-from sim.engine.state import new_recorder
+from sim.engine.state import EngineState, new_recorder
 from sim.errors import ConfigError, DataError
 from sim.jit import kernel
 from sim.study.conformance.base import Case, Difference
@@ -155,7 +155,7 @@ def settings(meta: dict[str, Any]) -> tuple[SglangParams, int, int]:
     return SglangParams(**arguments), resolved["kv_tokens"] // page, stages
 
 
-def start(recording: dict[str, Any]) -> tuple[Any, dict[int, str]]:
+def start(recording: dict[str, Any]) -> tuple[EngineState, dict[int, str]]:
     """A scheduler that has the recording's requests in its inbox, and the request names by our numbers."""
     meta = recording["meta"]
     params, blocks, stages = settings(meta)
@@ -191,13 +191,13 @@ def _pool_fields(name: str, free: int, evictable: int, protected: int, evicted: 
     return row | {f"{name}_ev": evicted} if evicted else row
 
 
-def replay(recording: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def replay(recording: dict[str, Any]) -> Iterator[dict[str, Json]]:
     """Our decisions in the recording's format, in order; a row is complete when its batch has finished."""
     state, names = start(recording)
     scenario = recording["meta"]["scenario"]
     pipeline = scenario["server_args"].get("pp_size", 1) > 1
     pool = next((name for name in _POOLS if scenario.get(name)), None)
-    in_flight: list[dict[str, Any]] = []
+    in_flight: list[dict[str, Json]] = []
     queue: list[str] | None = None
     decoding: list[str] | None = None
     stalled = 0
@@ -260,10 +260,10 @@ def replay(recording: dict[str, Any]) -> Iterator[dict[str, Any]]:
             yield row
 
 
-def _differs(key: str, recorded: Any, ours: Any) -> bool:
+def _differs(key: str, recorded: object, ours: object) -> bool:
     if key in _ROUNDED and recorded is not None and ours is not None:
-        return bool(abs(recorded - ours) > _TOLERANCE)
-    return bool(recorded != ours)
+        return abs(number(recorded) - number(ours)) > _TOLERANCE
+    return recorded != ours
 
 
 def compare(recording: dict[str, Any], name: str, without: frozenset[str] = frozenset()) -> Case:

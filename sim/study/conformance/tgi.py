@@ -7,15 +7,19 @@ prefix-cache allocator (``block_size, n_blocks, ops, results``), or a JSON list 
 from __future__ import annotations
 
 import gzip
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sim.document import loads
 from sim.errors import DataError
 from sim.study.conformance.base import Case, Difference
+
+if TYPE_CHECKING:
+    from sim.engine.state import EngineState
 
 Row = dict[str, Any]
 
@@ -65,7 +69,7 @@ def _runs(blocks: list[tuple[int, int]]) -> list[list[int]]:
     return out
 
 
-def _merged(runs: Any) -> list[list[int]]:
+def _merged(runs: Sequence[tuple[int, int]]) -> list[list[int]]:
     return _runs([(int(a), int(n)) for a, n in runs])
 
 
@@ -199,7 +203,7 @@ class Replay:
         return new | {"max_blocks": int(s.nb_blocks), "requests": requests}
 
 
-def _submit(s: Any, requests: list[Row]) -> None:
+def _submit(s: EngineState, requests: list[Row]) -> None:
     from sim.engine.loop import submit
     from sim.engine.schedulers.tgi.replay import set_client
 
@@ -287,7 +291,7 @@ def _operations(row: Row, name: str) -> Case:
     ops = row["ops"].split()
     kv = new_tgi_blocks(addresses(TgiBlocks), block, int(row["n_blocks"]), 0, True)
     lists = BlockLists(int(kv.total))
-    taken: list[tuple[int, int, int, int, Any]] = []
+    taken: list[tuple[int, int, int, int, tuple[NDArray[np.int64], bool]]] = []
     for i, (op, recorded) in enumerate(zip(ops, row["results"], strict=True)):
         what, *arguments = op.split("/")
         if what == "a":

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import gzip
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ from sim.engine.loop import COMPLETED, PLANNED, STOPPED, submit, turn
 from sim.engine.schedulers.vllm import Vllm
 from sim.engine.schedulers.vllm.params import VllmParams
 from sim.engine.schedulers.vllm.state import COMP, FINISH, KV_WAIT, NEW, OUT, PREEMPTION, RECV_DONE, RESUMED, SEND_DONE
-from sim.engine.state import new_recorder
+from sim.engine.state import EngineState, new_recorder
 from sim.errors import ConfigError, DataError
 from sim.jit import kernel
 from sim.policy.routing.vllm_dp import Balancer
@@ -153,7 +153,7 @@ def settings(scenario: dict[str, Any]) -> tuple[VllmParams, Site, int]:
     return VllmParams(**arguments), Site(pp=e.get("pipeline_parallel_size", 1), extra=extra), e["num_gpu_blocks"]
 
 
-def start(scenario: dict[str, Any], lone: bool = False) -> tuple[Any, list[str]]:
+def start(scenario: dict[str, Any], lone: bool = False) -> tuple[EngineState, list[str]]:
     """An engine core that has the recording's requests in its inbox, and the request names by our numbers; ``lone`` as in `send`."""
     params, site, blocks = settings(scenario)
     params = Vllm.resolve(params, site)
@@ -172,7 +172,7 @@ def _shared(requests: list[dict[str, Any]]) -> set[int]:
     return {content for content, n in seen.items() if n > 1}
 
 
-def send(state: Any, scenario: dict[str, Any], lone: bool = False) -> list[str]:
+def send(state: EngineState, scenario: dict[str, Any], lone: bool = False) -> list[str]:
     """The recording's requests into the inbox of an engine core whose log is switched on; their names by our numbers.
 
     ``lone``: a prompt that shares nothing with any other comes without its content, as traffic of unique prompts does.
@@ -197,19 +197,19 @@ def send(state: Any, scenario: dict[str, Any], lone: bool = False) -> list[str]:
     return names
 
 
-def _number(value: Any) -> int | float:
+def _number(value: float) -> int | float:
     value = float(value)
     return int(value) if value.is_integer() else value
 
 
-def replay(scenario: dict[str, Any], lone: bool = False) -> Iterator[dict[str, Any]]:
+def replay(scenario: dict[str, Any], lone: bool = False) -> Iterator[dict[str, Json]]:
     """Our decisions in the recording's format, in order of the calls; a row is complete when its batch has been processed."""
     state, names = start(scenario, lone)
     grouped = "kv_plan" in scenario
     speculative = bool(scenario["engine"].get("num_speculative_tokens"))
     connector = bool(scenario.get("connector"))
     idle_until_arrival = None  # a synchronous core without work notes the next arrival as the end of its empty step
-    in_flight: list[dict[str, Any]] = []
+    in_flight: list[dict[str, Json]] = []
     calls = 0
     stalled = 0
     while stalled < _STALLED:
@@ -222,8 +222,8 @@ def replay(scenario: dict[str, Any], lone: bool = False) -> Iterator[dict[str, A
             row = in_flight.pop(0)
             t_got, free, unfinished = _updated(state)
             row["t_upd"] = _number(t_got)
-            outputs: list[Any] = [[name, n] if speculative else name for kind, name, n in log if kind == OUT]
-            events: tuple[tuple[str, list[Any]], ...] = (
+            outputs: list[Json] = [[name, n] if speculative else name for kind, name, n in log if kind == OUT]
+            events: tuple[tuple[str, Sequence[Json]], ...] = (
                 ("out", outputs),
                 ("finished", [name for kind, name, _ in log if kind == FINISH]),
                 ("recv_done", [name for kind, name, _ in log if kind == RECV_DONE]),
