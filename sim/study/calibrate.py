@@ -6,12 +6,13 @@ called fitted only where something measured depends on it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 import yaml
+from pydantic import TypeAdapter
 
 from sim import output
 from sim.errors import ConfigError, DataError, did_you_mean
@@ -26,6 +27,8 @@ from sim.study.fitting import FIGURES, WEIGHTS, Key, Problem
 if TYPE_CHECKING:
     from sim.config.scenario import Scenario
     from sim.document import Json
+    from sim.study import driver
+    from sim.study.base import Progress
 
 
 class Band(NamedTuple):
@@ -127,20 +130,23 @@ class Calibration:
         """The profile of an engine, as YAML."""
         own = Path(engine).expanduser()
         base = str(own.resolve()) if own.suffix in (".yaml", ".yml") else engine
-        lines: dict[str, dict[str, Any]] = {}
+        lines: dict[str, dict[str, dict[str, Json]]] = {}  # line → accelerator → figures
         for f in (f for f in self.fits if f.engine == engine):
             source = f"servesim calibrate: {f.points} operating points"
-            entry = lines.setdefault(f.line, {"from": f.line, "accelerators": {}})
-            entry["accelerators"][f.accelerator] = {
-                name: {"value": float(f"{value:.4g}"), "source": source, "evidence": "fitted"}
-                for name, value in f.figures.items()
-            }
+            entry = lines.setdefault(f.line, {}).setdefault(f.accelerator, {})
+            for name, value in f.figures.items():
+                entry[name] = {"value": float(f"{value:.4g}"), "source": source, "evidence": "fitted"}
             if f.bands:
-                entry["accelerators"][f.accelerator]["band"] = {
+                entry["band"] = {
                     m: [float(f"{b.after[0]:.4g}"), float(f"{b.after[1]:.4g}"), b.points] for m, b in f.bands.items()
                 }
         name = f"{own.stem if base != engine else engine}, calibrated"
-        return str(yaml.safe_dump({"title": name, "base": base, "lines": list(lines.values())}, sort_keys=False))
+        return str(
+            yaml.safe_dump(
+                {"title": name, "base": base, "lines": [{"from": k, "accelerators": v} for k, v in lines.items()]},
+                sort_keys=False,
+            )
+        )
 
 
 def check_profile(path: str | Path) -> None:
@@ -167,7 +173,7 @@ def calibrate(
     figures: Sequence[str] = DEFAULT,
     scenario: Scenario | None = None,
     seed: int = 0,
-    progress: Callable[..., Any] | None = None,
+    progress: driver.Progress | None = None,
     out: str | Path | None = None,
     jobs: int | None = None,
     cluster: str | None = None,
@@ -228,20 +234,18 @@ class Fitting:
     figures: tuple[str, ...]
     seed: int = 0
 
-    def identity(self) -> Any:
+    def identity(self) -> Json:
         """See `Work`."""
         return {"key": self.key, "points": [plain(p) for p in self.points], "figures": self.figures, "seed": self.seed}
 
-    def perform(self, progress: Callable[..., Any] | None) -> Mapping[str, Json]:
+    def perform(self, progress: Progress | None) -> Mapping[str, Json]:
         """The fields of the `Fit`."""
         return asdict(fit(self.key, self.points, self.figures, self.seed))
 
 
 def fit_of(data: Mapping[str, object]) -> Fit:
     """The fit that `Fitting.perform` gave."""
-    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
-    bands = {m: Band(b[0] and tuple(b[0]), tuple(b[1]), b[2], b[3]) for m, b in fields.get("bands", {}).items()}
-    return Fit(**fields | {"bands": bands})
+    return TypeAdapter(Fit).validate_python(data)
 
 
 def fit(key: Key, points: Sequence[Point], figures: Sequence[str], seed: int = 0) -> Fit:

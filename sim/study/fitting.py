@@ -75,7 +75,7 @@ class Problem:
         self.logged = [p for p in points if p.traffic["kind"] == "steps"]
         self.steps: Kinds | None = None
         if self.logged:
-            self.steps = kinds([log for p in self.logged for log in (p.columns or {})["logs"]])
+            self.steps = kinds([log for p in self.logged for log in p.logs])
         self.start = {name: float(getattr(profile, name)) for name in names}
         self.prior = np.array([FIGURES[name] for name in names])
         top = np.log(_FACTOR)

@@ -6,15 +6,15 @@ overheads and kernels, also for versions whose scheduler is not modelled.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
+from numpy.typing import NDArray
 
 from sim.cost import features as f
 from sim.cost.build import build_tables
 from sim.cost.layout import Layout
 from sim.cost.plain import plain_step_time
 from sim.cost.profile import EngineProfile
+from sim.cost.tables import Tables
 from sim.errors import NotModelledError
 from sim.hardware import load_accelerator
 from sim.model import load_model
@@ -54,7 +54,7 @@ def static_batch(point: Point, profile: EngineProfile) -> dict[str, float]:
     }
 
 
-def _prefill(tables: Any, batch: int, prompt: int, chunk: int) -> float:
+def _prefill(tables: Tables, batch: int, prompt: int, chunk: int) -> float:
     """All prompts, in chunks; a chunk of several short prompts or a piece of a long one."""
     total = 0.0
     rows = max(1, min(batch, chunk // max(prompt, 1)))
@@ -79,12 +79,12 @@ def _prefill(tables: Any, batch: int, prompt: int, chunk: int) -> float:
     return total
 
 
-def _decode(tables: Any, batch: int, context: float) -> float:
+def _decode(tables: Tables, batch: int, context: float) -> float:
     rows = {f.TOKENS: batch, f.DECODE_ROWS: batch, f.DECODE_TOKENS: batch, f.SAMPLED: batch, f.ROWS: batch}
     return plain_step_time(tables, _features(rows | {f.DECODE_CTX: batch * context}))[0]
 
 
-def _features(values: dict[int, float]) -> Any:
+def _features(values: dict[int, float]) -> NDArray[np.float64]:
     feat = np.zeros(f.N_FEATURES)
     for index, value in values.items():
         feat[index] = value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 from sim import registry
 from sim.cost.extras import Extras
@@ -20,6 +20,10 @@ from sim.study.accuracy.launchers import assumed_settings
 from sim.study.accuracy.lengths import longest
 from sim.study.accuracy.point import Point
 from sim.study.accuracy.versions import release
+
+if TYPE_CHECKING:
+    from sim.config.traffic import Traffic
+    from sim.document import Json
 
 Overrides = Mapping[tuple[str, str, str], Mapping[str, float]]
 """Figures to try instead of those of a profile: (engine, line, accelerator) → name → value; an empty accelerator means any."""
@@ -48,14 +52,20 @@ def check(point: Point) -> None:
     if point.engine not in registry.names("engine"):
         raise NotModelledError("engine", point.engine, "is not modelled", ", ".join(registry.names("engine")))
     if (told := point.settings.get("speculative")) is not None:
-        draft_settings(point.engine, told)
+        draft_settings(point.engine, _mapping("speculative", told))
+
+
+def _mapping(name: str, value: Json) -> Mapping[str, Json]:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"settings.{name}", value, "must be a mapping")
+    return value
 
 
 def profile_of(point: Point, overrides: Overrides | None = None) -> EngineProfile:
     """The engine profile of the point's version line, with overrides applied."""
     accelerator = load_accelerator(point.accelerator)
     at = accelerator.name
-    if point.scenario is not None:
+    if point.scenario is not None and point.scenario.deployment is not None:
         own = point.scenario.deployment
         scheduler, params = engine_of(own.engine, "deployment.engine")
         profile = load_engine_profile(
@@ -89,7 +99,7 @@ def fleet(point: Point, overrides: Overrides | None = None) -> list[Plan]:
         return [_with_profile(made, own, point.scenario.traffic)]
     given = _settings(point)
     pools = _pools(point, {"name": point.engine, **given})
-    raw: dict[str, Any] = {
+    raw: dict[str, Json] = {
         "model": {"name": point.model, "weights": point.weights, "kv_cache": point.kv_cache},
         "traffic": {
             "endpoint": "chat" if point.chat else "completions",
@@ -109,8 +119,8 @@ def fleet(point: Point, overrides: Overrides | None = None) -> list[Plan]:
         limit = {"vllm": "max_model_len", "vllm-ascend": "max_model_len", "sglang": "context_length"}.get(point.engine)
         if limit is None or limit in given or not error.field.endswith(("max_model_len", "kv_blocks")):
             raise
-        for pool in pools:
-            pool["engine"][limit] = _longest(point)
+        pools = _pools(point, {"name": point.engine, **given, limit: _longest(point)})
+        raw |= {"pools": pools} if point.disaggregated else {"deployment": pools[0]}
         plans = plan(settings(Scenario, raw))
     out = []
     for made in plans:
@@ -119,11 +129,11 @@ def fleet(point: Point, overrides: Overrides | None = None) -> list[Plan]:
     return out
 
 
-def _pools(point: Point, engine: dict[str, Any]) -> list[dict[str, Any]]:
+def _pools(point: Point, engine: dict[str, Json]) -> list[dict[str, Json]]:
     """The pools as a scenario writes them."""
     widths = ("tp", "pp", "dp", "ep")
     if not point.disaggregated:
-        one: dict[str, Any] = {"accelerator": point.accelerator, **{k: getattr(point, k) for k in widths}, "engine": engine}
+        one: dict[str, Json] = {"accelerator": point.accelerator, **{k: getattr(point, k) for k in widths}, "engine": engine}
         return [one | ({"kv_blocks": point.kv_blocks} if point.kv_blocks else {})]
     return [
         {
@@ -134,7 +144,7 @@ def _pools(point: Point, engine: dict[str, Any]) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def _with_profile(made: Plan, profile: EngineProfile, traffic: Any = None) -> Plan:
+def _with_profile(made: Plan, profile: EngineProfile, traffic: Traffic | None = None) -> Plan:
     if profile == made.profile:
         return made
     tokens = made.scheduler.max_batch_tokens(made.params, made.site)
@@ -146,21 +156,21 @@ def _with_profile(made: Plan, profile: EngineProfile, traffic: Any = None) -> Pl
     return replace(made, profile=profile, cost=cost, shared=shared, evidence=evidence)
 
 
-def _settings(point: Point) -> dict[str, Any]:
+def _settings(point: Point) -> dict[str, Json]:
     version = release(point.engine, point.version, point.assumed)
     scheduler = registry.lookup("engine", point.engine).edition({} if version is None else {"version": version})
     known = set(scheduler.Params.model_fields)
-    given: dict[str, Any] = {}
+    given: dict[str, Json] = {}
     own = _OWN_NAMES.get(point.engine, {})
     for setting, value in point.settings.items():
         name = own.get(setting, setting)
         if name in _WITHOUT_EFFECT:
             continue
         if name == "speculative":
-            given |= draft_settings(point.engine, value)
+            given |= draft_settings(point.engine, _mapping(name, value))
             continue
         if name in ("cudagraph_mode", "cudagraph_capture_sizes") and "compilation_config" in known:
-            given["compilation_config"] = {**given.get("compilation_config", {}), name: value}
+            given["compilation_config"] = {**_mapping(name, given.get("compilation_config", {})), name: value}
             continue
         if name not in known:
             raise NotModelledError(f"settings.{name}", value, f"is not modelled for {point.engine}")
@@ -179,7 +189,7 @@ def _settings(point: Point) -> dict[str, Any]:
         given.setdefault("enable_dp_attention", True)  # whole experts on every rank would not fit
     if "ignore_eos" in known:
         t = point.traffic
-        given["ignore_eos"] = not isinstance(t.get("output_tokens"), Mapping) or "uniform" in t["output_tokens"]
+        given["ignore_eos"] = not isinstance(lengths := t.get("output_tokens"), Mapping) or "uniform" in lengths
     return given
 
 

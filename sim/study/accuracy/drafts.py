@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
+from sim.document import Json, number
 from sim.errors import NotModelledError
 
 _USUAL = 3  # drafts a step where only their acceptance is told
@@ -20,17 +20,17 @@ _VLLM = {
 _SGLANG = {"eagle": "EAGLE", "eagle3": "EAGLE3", "mtp": "NEXTN", "deepseek_mtp": "NEXTN", "ngram": "NGRAM", "nextn": "NEXTN"}
 
 
-def draft_settings(engine: str, told: Mapping[str, Any]) -> dict[str, Any]:
+def draft_settings(engine: str, told: Mapping[str, Json]) -> dict[str, Json]:
     """``told``: ``method, num_speculative_tokens`` and ``accept_length`` (tokens a step) or ``accept_rate`` (share of drafts).
 
     Raises `NotModelledError` where the acceptance is not known, or the engine has no such method here.
     """
-    n = int(told.get("num_speculative_tokens") or _USUAL)
+    n = int(number(told.get("num_speculative_tokens") or _USUAL))
     method = str(told.get("method") or "").lower()
     if told.get("accept_length"):
-        right = chance(float(told["accept_length"]) - 1.0, n)
+        right = chance(number(told["accept_length"]) - 1.0, n)
     elif told.get("accept_rate"):
-        right = chance(float(told["accept_rate"]) * n, n)
+        right = chance(number(told["accept_rate"]) * n, n)
     else:
         raise NotModelledError("settings.speculative", dict(told), "the share of accepted drafts is not known")
     if engine in ("vllm", "vllm-ascend") and method in _VLLM:

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 from sim.cost.engine_figures import version_of
 from sim.study.accuracy.point import Point
+
+if TYPE_CHECKING:
+    from sim.document import Json
 
 # What vLLM falls back to when another program than its own server starts it (`EngineArgs.get_batch_defaults` without a usage context). TTFT of
 # 90 such points fits this and not the server's 8,192 tokens.
@@ -46,7 +49,7 @@ def known_board(point: Point) -> Point:
     return replace(point, accelerator=board, notes=(*point.notes, f"{point.launcher}: {label} in the source behaves as {board}"))
 
 
-def assumed_settings(point: Point) -> Mapping[str, Any]:
+def assumed_settings(point: Point) -> Mapping[str, Json]:
     """Settings to take where the point gives none; empty where flags were recorded or nothing is known of who launched the server."""
     if point.engine == "vllm-ascend" and any("baseline" in a for a in point.assumed) and not point.settings.get("enforce_eager"):
         return _NIGHTLY

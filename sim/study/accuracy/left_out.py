@@ -14,11 +14,11 @@ from math import exp, log
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import yaml
 
 from sim.cost.machines import machines, measured_on
+from sim.document import Json, at
 from sim.hardware import load_accelerator
 from sim.metrics.model_error import family as card
 from sim.profile_files import read_text
@@ -50,7 +50,7 @@ def without_accelerator(points: Sequence[Point], predict: Predict) -> list[Outco
 def _unmeasured(name: str, folder: Path) -> str:
     """A profile of the accelerator without what was measured of it; empty where no other of its vendor was measured."""
     file = path("profiles", "hardware", f"{name}.yaml")
-    data: dict[str, Any] = yaml.safe_load(read_text(file, "an accelerator"))
+    data: dict[str, Json] = yaml.safe_load(read_text(file, "an accelerator"))
     if own := measured_on(name):
         other = nearest(name, own)
         if not other:
@@ -58,7 +58,7 @@ def _unmeasured(name: str, folder: Path) -> str:
         data["proxy"] = {"name": other, "reason": f"{name} is left out"}
     data.pop("aliases", None)
     for key in _FITTED:
-        if (data.get(key) or {}).get("evidence") in ("fitted", "measured"):
+        if at(data, f"{key}.evidence") in ("fitted", "measured"):
             del data[key]
     data["name"] = f"unmeasured-{name}"
     to = folder / f"{data['name']}.yaml"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from sim.errors import NotModelledError
+from sim.study.accuracy.point import Lengths
 
 # ShareGPT V3 as `vllm bench serve` samples it (prompts of 4 to 1,024 tokens, together at most 2,048): log-normal within those limits,
 # scaled to the mean that the run reports. Spread (sigma of the logarithm) of prompts estimated from published histograms, of outputs as the answers
@@ -22,7 +21,7 @@ _SHAPES = {
 }
 
 
-def draw(spec: Any, n: int, rng: np.random.Generator, role: str) -> NDArray[np.int32]:
+def draw(spec: float | Lengths, n: int, rng: np.random.Generator, role: str) -> NDArray[np.int32]:
     """i4[n]. ``role``: prompt or output. Raises `NotModelledError` for a data set whose shape is not known."""
     if isinstance(spec, int | float):
         return np.full(n, int(spec), np.int32)
@@ -49,12 +48,10 @@ def _lognormal(mean: float, n: int, rng: np.random.Generator, sigma: float, most
     return np.clip(np.rint(low * shape), 4, most).astype(np.int32)
 
 
-def longest(spec: Any) -> int:
+def longest(spec: float | Lengths) -> int:
     """Upper bound of a length."""
     if isinstance(spec, int | float):
         return int(spec)
-    return (
-        int(spec["uniform"][1])
-        if "uniform" in spec
-        else max(most for _, most in _SHAPES.get(spec.get("trace"), _SHAREGPT).values())
-    )
+    if "uniform" in spec:
+        return int(spec["uniform"][1])
+    return max(most for _, most in _SHAPES.get(spec.get("trace", ""), _SHAREGPT).values())

@@ -6,14 +6,62 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Required, TypedDict
 
 from sim.document import loads
 from sim.errors import DataError
 from sim.workload.textfile import LARGEST, read_all
 
+if TYPE_CHECKING:
+    from sim.config.scenario import Scenario
+    from sim.document import Json
+    from sim.ledger import Values
+    from sim.study.accuracy.step_log import StepLog
+
 QUALITIES = ("good", "fair", "weak")
 LATENCIES = ("ttft_s", "tpot_s", "itl_s", "e2e_s", "step_s")
+
+
+class Lengths(TypedDict, total=False):
+    """``uniform``: lowest and highest; or the name of a data set (``trace``) and its ``mean``."""
+
+    uniform: list[float]
+    trace: str
+    mean: float
+
+
+class Stage(TypedDict):
+    """So many requests per second for so many seconds."""
+
+    rate: float
+    duration: float
+
+
+class Told(TypedDict, total=False):
+    """``traffic`` of a point. ``kind``: trace, closed_loop, stages, burst, static_batch, steps; the rest belongs to some of them."""
+
+    kind: Required[str]
+    file: str
+    num_requests: int
+    prompt_tokens: float | Lengths
+    output_tokens: float | Lengths
+    unique_prompts: int
+    prefix_tokens: int
+    concurrency: int
+    max_rate: float
+    paced: bool
+    stages: list[Stage]
+    arrival: str
+    batch: int
+
+
+class Window(TypedDict, total=False):
+    """Which requests the figures cover: of a ``stage``, within some seconds, without the first."""
+
+    stage: int
+    after_s: float
+    before_s: float
+    skip_first: int
 
 
 @dataclass(frozen=True)
@@ -31,20 +79,20 @@ class Point:
     engine: str
     version: str | None
     accelerator: str
-    traffic: Mapping[str, Any]
+    traffic: Told
     measured: Mapping[str, float]
     weights: str = "auto"
     kv_cache: str = "auto"
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Json] = field(default_factory=dict)
     tp: int = 1
     pp: int = 1
     dp: int = 1
     ep: int = 1
     nodes: int = 1
-    sides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    sides: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     kv_blocks: int | None = None
     block_size: int | None = None
-    window: Mapping[str, Any] = field(default_factory=dict)
+    window: Window = field(default_factory=Window)
     quality: str = "fair"
     overload: bool = False
     assumed: tuple[str, ...] = ()
@@ -52,8 +100,10 @@ class Point:
     chat: bool = False
     launcher: str = ""
     folder: Path = Path()
-    columns: Mapping[str, Any] | None = None
-    scenario: Any = None
+    columns: Mapping[str, Values] | None = None
+    logs: tuple[StepLog, ...] = ()
+    """Steps as the server itself told them."""
+    scenario: Scenario | None = None
     notes: tuple[str, ...] = ()
     """What was assumed or left out in reading a benchmark result."""
     refused: str = ""
@@ -142,7 +192,7 @@ def parse(raw: Mapping[str, Any], folder: Path) -> Point:
         sides=parallel.get("pd") or {},
         kv_blocks=raw.get("kv_blocks"),
         block_size=raw.get("block_size"),
-        window=raw.get("window") or {},
+        window=raw.get("window") or Window(),
         quality=quality,
         overload=bool(raw.get("overload")),
         assumed=tuple(raw.get("assumed") or ()),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -11,7 +10,7 @@ from sim.ledger import Values
 from sim.study.accuracy.point import Point
 
 
-def counted(point: Point, requests: Mapping[str, Values], samples: Mapping[str, Any]) -> dict[str, Any]:
+def counted(point: Point, requests: Mapping[str, Values], samples: Mapping[str, Values]) -> dict[str, Values]:
     """``samples`` (``ttft_s``, ``tpot_s`` … by row of ``requests``) with NaN where the tool counts nothing, and its own figure where it enters one.
 
     Rows are told apart by ``id``, the place of the request in order of arrival, or by ``tenant`` where conversations change that order.
@@ -29,7 +28,7 @@ def counted(point: Point, requests: Mapping[str, Values], samples: Mapping[str, 
     return out
 
 
-def counted_requests(point: Point, requests: Mapping[str, Values]) -> dict[str, Any]:
+def counted_requests(point: Point, requests: Mapping[str, Values]) -> dict[str, Values]:
     """The rows that count in throughput, with output tokens as the tool counts them."""
     rows = _rows(point, requests)
     if rows is None or point.columns is None:
@@ -39,7 +38,7 @@ def counted_requests(point: Point, requests: Mapping[str, Values]) -> dict[str, 
     return {k: np.asarray(v)[keep] for k, v in changed.items()}
 
 
-def counted_output(point: Point, requests: Mapping[str, Values]) -> Any:
+def counted_output(point: Point, requests: Mapping[str, Values]) -> Values:
     """Output tokens as the tool counts them: none of a request that ended without a token (which is simulated with one)."""
     rows = _rows(point, requests)
     if rows is None or point.columns is None:
@@ -47,7 +46,7 @@ def counted_output(point: Point, requests: Mapping[str, Values]) -> Any:
     return np.where(np.asarray(point.columns["output_tokens"])[rows] < 1, 0, requests["output_tokens"])
 
 
-def _rows(point: Point, requests: Mapping[str, Values]) -> Any:
+def _rows(point: Point, requests: Mapping[str, Values]) -> Values | None:
     """Row of the point's columns for every simulated request; None where they are not known one by one."""
     if point.columns is None or "counts_ttft" not in point.columns:
         return None
@@ -57,4 +56,5 @@ def _rows(point: Point, requests: Mapping[str, Values]) -> Any:
     ids = np.asarray(requests["id"])
     if ids.size and int(ids.max()) >= order.size:
         return None
-    return order[ids]
+    found: Values = order[ids]
+    return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from math import inf
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -37,7 +37,7 @@ def predict(point: Point, overrides: Overrides | None = None, seed: int = 0) -> 
     if point.traffic["kind"] == "static_batch":
         values = batch.static_batch(point, profile_of(point, overrides))
     elif point.traffic["kind"] == "steps":
-        found = kinds((point.columns or {})["logs"])
+        found = kinds(point.logs)
         values = summary(found, step_seconds(planned(point, overrides), found))
     else:
         values = _simulated(point, fleet(point, overrides), seed)
@@ -88,7 +88,7 @@ def _throughput(requests: dict[str, Values]) -> dict[str, float]:
     }
 
 
-def _window(point: Point, requests: Mapping[str, Values]) -> Any:
+def _window(point: Point, requests: Mapping[str, Values]) -> Values:
     """Which requests the figures cover."""
     arrival = requests["arrival_s"]
     keep = np.ones(len(arrival), bool)

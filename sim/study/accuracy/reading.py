@@ -5,22 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sim.errors import ConfigError, DataError
 from sim.ledger import Values
 from sim.study.accuracy.launchers import known_board
-from sim.study.accuracy.point import Point, read_folder
+from sim.study.accuracy.point import Point, Told, read_folder
 from sim.study.accuracy.step_log import is_step_log, kinds, read_step_log, summary
 from sim.study.bench import Run, known, read, read_tree
 
 if TYPE_CHECKING:
+    from sim.config.deployment import Deployment
     from sim.config.scenario import Scenario
 
 
-def read_points(paths: Iterable[str | Path], scenario: Any = None) -> Iterator[Point]:
+def read_points(paths: Iterable[str | Path], scenario: Scenario | None = None) -> Iterator[Point]:
     """Points under ``paths``, in order of their names.
 
     A folder is searched for ``points.jsonl``, for results of benchmark tools (`sim.study.bench`) and for servers' logs of their steps (``*.log``,
@@ -46,7 +47,7 @@ def read_points(paths: Iterable[str | Path], scenario: Any = None) -> Iterator[P
         raise DataError(str(first.folder / first.id), f"{first.refused}{more}")
 
 
-def _file(path: Path, scenario: Any) -> Iterator[Point]:
+def _file(path: Path, scenario: Scenario | None) -> Iterator[Point]:
     if path.name == "points.jsonl":
         yield from map(known_board, read_folder(path.parent))
         return
@@ -58,7 +59,7 @@ def _file(path: Path, scenario: Any) -> Iterator[Point]:
         yield _point(path, run, scenario)
 
 
-def _tree(folder: Path, scenario: Any) -> Iterator[Point]:
+def _tree(folder: Path, scenario: Scenario | None) -> Iterator[Point]:
     told = sorted(f.parent for f in folder.rglob("points.jsonl"))
     for there in told:
         yield from map(known_board, read_folder(there))
@@ -87,23 +88,21 @@ def _steps(path: Path) -> Run:
     """A server's log of its steps."""
     logs = read_step_log(path)
     found = kinds(logs)
-    columns: dict[str, Any] = {"logs": logs}
-    return Run("step log", path.name, columns, {"kind": "steps"}, summary(found, found.seconds))
+    return Run("step log", path.name, {}, {"kind": "steps"}, summary(found, found.seconds), logs=tuple(logs))
 
 
-def _needed(scenario: Scenario, path: Path) -> Any:
+def _needed(scenario: Scenario | None, path: Path) -> tuple[Scenario, Deployment]:
     if scenario is None:
         raise ConfigError(
             "--scenario", None, f"{path.name} does not say what was deployed: name a scenario with model and deployment"
         )
     if scenario.deployment is None:
         raise ConfigError("--scenario", scenario.name, "needs one deployment, not several pools")
-    return scenario
+    return scenario, scenario.deployment
 
 
-def _point(path: Path, run: Run, scenario: Scenario) -> Point:
-    s = _needed(scenario, path)
-    d = s.deployment
+def _point(path: Path, run: Run, scenario: Scenario | None) -> Point:
+    s, d = _needed(scenario, path)
     model = s.model.name or str(s.model.config)
     columns, traffic, notes = (run.columns, run.traffic, []) if not run.lacks else _of_scenario(run, s)
     return Point(
@@ -124,7 +123,8 @@ def _point(path: Path, run: Run, scenario: Scenario) -> Point:
         kv_blocks=d.kv_blocks,
         quality="good",
         folder=path.parent,
-        columns=None if run.traffic["kind"] == "static_batch" else columns,
+        columns=None if run.traffic["kind"] in ("static_batch", "steps") else columns,
+        logs=run.logs,
         scenario=scenario,
         notes=(*_other_model(run, model), *_other_layout(run, d), *run.notes, *notes),
         refused=run.refused,
@@ -141,7 +141,7 @@ def _other_model(run: Run, model: str) -> list[str]:
     return [f"the file names the model {told!r}, the scenario deploys {model!r}"]
 
 
-def _other_layout(run: Run, deployment: Any) -> list[str]:
+def _other_layout(run: Run, deployment: Deployment) -> list[str]:
     """A note for every part of the deployment that the file tells otherwise."""
     told = {k: run.said[k] for k in ("tp", "pp", "ep", "engine", "accelerator") if run.said.get(k)}
     have = {
@@ -165,7 +165,7 @@ def _too_few(run: Run, have: int, need: int) -> ConfigError:
     )
 
 
-def _of_scenario(run: Run, scenario: Scenario) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
+def _of_scenario(run: Run, scenario: Scenario) -> tuple[dict[str, Values], Told, list[str]]:
     """Requests as the scenario's traffic has them, for a file that does not say what was sent."""
     from sim.workload import RequestBlock, build_traffic
 
@@ -187,7 +187,7 @@ def _of_scenario(run: Run, scenario: Scenario) -> tuple[dict[str, Any], dict[str
         columns = {**run.columns, "arrival_s": np.zeros(n) if waits else block.arrival_s[:n]}
         what = "requests are sent at the times"
     loop = scenario.traffic.closed_loop
-    traffic: dict[str, Any] = {"kind": "trace"}
+    traffic: Told = {"kind": "trace"}
     if loop is not None:
         traffic = {"kind": "closed_loop", "concurrency": loop.concurrency, "paced": loop.paced}
     return columns, traffic, [f"the file does not say {', '.join(run.lacks)}: {what} of the scenario's traffic"]

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from sim.errors import ConfigError, ServesimError, did_you_mean
 from sim.hardware import load_accelerator
@@ -23,6 +23,7 @@ from sim.study.kinds import kind_of, kind_of_plan
 if TYPE_CHECKING:
     from sim.config.scenario import Scenario
     from sim.document import Json
+    from sim.study.driver import Progress
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class AccuracyReport:
     def ratios(self) -> list[model_error.Row]:
         """Measured / predicted of every figure that `sim.metrics.model_error` keeps a record of."""
         wanted = set(model_error.METRICS.values())
-        kinds: dict[tuple[Any, ...], model_error.Kind] = {}
+        kinds: dict[tuple[object, ...], model_error.Kind] = {}
         return [
             (_kind(o.point, kinds), o.point.deployment, m, o.point.measured[m] / v)
             for o in self.simulated
@@ -158,11 +159,11 @@ class AccuracyReport:
             "not_simulated": [{"engine": e, "reason": r, "points": n} for e, r, n in self.reasons()],
         }
 
-    def table(self) -> Iterator[dict[str, Any]]:
+    def table(self) -> Iterator[dict[str, Json]]:
         """One mapping per point and metric, for a CSV file."""
         for o in self.outcomes:
             p = o.point
-            head = {
+            head: dict[str, Json] = {
                 "id": p.id, "engine": p.engine, "version": p.version, "model": p.model, "weights": p.weights, "accelerator": p.accelerator,
                 "tp": p.tp, "pp": p.pp, "dp": p.dp, "ep": p.ep, "traffic": p.traffic["kind"], "quality": p.quality, "overload": p.overload,
             }  # fmt: skip
@@ -187,14 +188,18 @@ def accuracy(
     overrides: Overrides | None = None,
     leave_out: bool = False,
     seed: int = 0,
-    **common: Any,
+    out: str | Path | None = None,
+    jobs: int | None = None,
+    cluster: str | None = None,
+    fresh: bool = False,
+    progress: Progress | None = None,
 ) -> AccuracyReport:
     """Simulate every operating point under ``paths`` and compare.
 
     ``on``: part of a deployment's name → accelerator to simulate it on instead of the one that is recorded.
     ``paths``: folders of points (``points.jsonl``), ``vllm bench serve --save-detailed`` JSON, per-request CSV; for the last two ``scenario``
     says what was deployed. ``engine``, ``accelerator``, ``model`` choose points by a part of the name. ``leave_out``: simulate each again as
-    if its accelerator had never been measured. ``common``: ``out``, ``jobs``, ``cluster``, ``fresh``, ``progress`` as in `sim.study.driver.run_study`.
+    if its accelerator had never been measured. ``out``, ``jobs``, ``cluster``, ``fresh``, ``progress``: as in `sim.study.driver.run_study`.
     Raises `DataError` for files that cannot be read; points that cannot be simulated are in the report with the reason.
     """
     from sim.study.driver import run_study
@@ -212,7 +217,7 @@ def accuracy(
         seed=seed,
     )
     study = Accuracy([] if scenario is None else [scenario], params, overrides)
-    return cast(AccuracyReport, run_study(study, **common))
+    return cast(AccuracyReport, run_study(study, out=out, jobs=jobs, cluster=cluster, fresh=fresh, progress=progress))
 
 
 def chosen(
@@ -247,7 +252,7 @@ def kind_at(p: Point) -> model_error.Kind:
     return _kind(p, {})
 
 
-def _kind(p: Point, known: dict[tuple[Any, ...], model_error.Kind]) -> model_error.Kind:
+def _kind(p: Point, known: dict[tuple[object, ...], model_error.Kind]) -> model_error.Kind:
     """What kind of deployment a point belongs to; ``known`` holds those found so far."""
     load = "burst" if p.traffic["kind"] == "burst" else "steady"
     key = (p.engine, p.version, p.assumed, p.model, p.weights, p.kv_cache, p.accelerator, id(p.scenario), load)

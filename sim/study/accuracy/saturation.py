@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -69,10 +69,14 @@ def at_equal_load(outcomes: Iterable[Outcome]) -> list[Point]:
 
 def stretched(point: Point, factor: float) -> Point:
     """The point with ``factor`` times as long between its requests."""
-    t: dict[str, Any] = dict(point.traffic)
-    window = {k: v * factor if k in ("after_s", "before_s") else v for k, v in point.window.items()}
+    t = point.traffic.copy()
+    window = point.window.copy()
+    if "after_s" in window:
+        window["after_s"] *= factor
+    if "before_s" in window:
+        window["before_s"] *= factor
     if t["kind"] == "stages":
-        t["stages"] = [s | {"rate": s["rate"] / factor, "duration": s["duration"] * factor} for s in t["stages"]]
+        t["stages"] = [{**s, "rate": s["rate"] / factor, "duration": s["duration"] * factor} for s in t["stages"]]
         return replace(point, traffic=t, window=window)
     columns = dict(point.columns) if point.columns is not None else read_requests(point.folder / str(t["file"]))
     columns["arrival_s"] = np.asarray(columns["arrival_s"]) * factor
@@ -81,7 +85,7 @@ def stretched(point: Point, factor: float) -> Point:
 
 def capacities(outcomes: Iterable[Outcome]) -> list[Capacity]:
     """Of every deployment and kind of request that was measured saturated: bursts, overloaded runs, closed loops whose throughput no longer grows."""
-    groups: dict[tuple[Any, ...], list[Outcome]] = {}
+    groups: dict[tuple[object, ...], list[Outcome]] = {}
     for o in outcomes:
         if not o.reason:
             groups.setdefault(_same(o.point), []).append(o)
@@ -96,7 +100,7 @@ def capacities(outcomes: Iterable[Outcome]) -> list[Capacity]:
     return found
 
 
-def _same(p: Point) -> tuple[Any, ...]:
+def _same(p: Point) -> tuple[object, ...]:
     """What is served, how, and for what requests."""
     t = p.traffic
     lengths = repr((t.get("prompt_tokens"), t.get("output_tokens"), t.get("file")))

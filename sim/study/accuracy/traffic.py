@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from sim.errors import DataError
+from sim.ledger import Values
 from sim.streams import stream
 from sim.study.accuracy.lengths import draw
-from sim.study.accuracy.point import Point
+from sim.study.accuracy.point import Point, Told
 from sim.study.accuracy.talks import conversations
 from sim.workload import content
 from sim.workload.base import Traffic
@@ -45,12 +44,12 @@ def traffic_of(point: Point, seed: int = 0) -> Traffic:
     raise DataError(point.id, f"unknown kind of traffic {kind!r}", "trace, closed_loop, stages, burst, static_batch")
 
 
-def stage_starts(traffic: Mapping[str, Any]) -> list[float]:
+def stage_starts(traffic: Told) -> list[float]:
     """Seconds at which the stages begin, and the end of the last."""
     return [float(x) for x in np.cumsum([0.0, *(s["duration"] for s in traffic["stages"])])]
 
 
-def _stages(t: Mapping[str, Any], seed: int) -> Any:
+def _stages(t: Told, seed: int) -> Values:
     rng = stream(seed, "accuracy.arrivals")
     parts = []
     for start, stage in zip(stage_starts(t), t["stages"], strict=False):
@@ -65,7 +64,7 @@ def _stages(t: Mapping[str, Any], seed: int) -> Any:
     return arrivals[: int(t["num_requests"])] if t.get("num_requests") else arrivals
 
 
-def _drawn(t: Mapping[str, Any], arrivals: Any, seed: int) -> RequestBlock:
+def _drawn(t: Told, arrivals: Values, seed: int) -> RequestBlock:
     n = len(arrivals)
     prompt = draw(t["prompt_tokens"], n, stream(seed, "accuracy.prompts"), "prompt")
     output = draw(t["output_tokens"], n, stream(seed, "accuracy.outputs"), "output")
@@ -78,7 +77,7 @@ def _drawn(t: Mapping[str, Any], arrivals: Any, seed: int) -> RequestBlock:
     return RequestBlock.of(arrivals, prompt, output, spans=_spans(prompt, number, group, prefix))
 
 
-def _spans(prompt: Any, number: Any, group: Any, prefix: Any) -> tuple[Any, Any, Any, Any]:
+def _spans(prompt: Values, number: Values, group: Values, prefix: Values) -> tuple[Values, Values, Values, Values]:
     """A shared prefix (where there is one), then the prompt's own text."""
     n = len(prompt)
     count = 1 + (prefix > 0)
@@ -107,12 +106,12 @@ def _recorded(point: Point) -> RequestBlock:
     return RequestBlock.of(columns["arrival_s"], prompt, output, spans=spans)
 
 
-def read_requests(file: Path) -> dict[str, Any]:
+def read_requests(file: Path) -> dict[str, Values]:
     """Columns of a per-request CSV (plain or gz): ``arrival_s, prompt_tokens, output_tokens`` and, where known, ``prompt_id, prefix_id,
     prefix_tokens`` (−1: unknown), ``ttft_s, e2e_s`` (NaN: unknown). Raises `DataError`.
     """
     wanted = {name: (name,) for name in ("arrival_s", "prompt_tokens", "output_tokens")}
-    parts: list[dict[str, Any]] = []
+    parts: list[dict[str, Values]] = []
     for piece in csv_pieces(file, wanted, {name: (name,) for name in _OPTIONAL}):
         found = {name: numbers(piece.source, piece[name], "must be a finite number") for name in wanted}
         parts.append(found | {name: maybe(piece.source, piece[name], none) for name, none in _OPTIONAL.items() if name in piece})

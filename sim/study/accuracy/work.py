@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 import joblib
 
@@ -13,18 +13,19 @@ from sim.study.accuracy.errors import Outcome
 from sim.study.accuracy.left_out import without_accelerator
 from sim.study.accuracy.point import Point
 from sim.study.base import Outcome as Done
-from sim.study.base import Task
+from sim.study.base import Progress, Task
 
 if TYPE_CHECKING:
     from sim.document import Json
 
 
-def plain(point: Point) -> dict[str, Any]:
+def plain(point: Point) -> dict[str, Json]:
     """The point as plain data: what is measured of single requests as a digest, a file of requests by its path."""
     from sim.config.resolving import resolved
 
-    told = {f.name: getattr(point, f.name) for f in fields(point) if f.name not in ("columns", "scenario", "folder")}
+    told = {f.name: getattr(point, f.name) for f in fields(point) if f.name not in ("columns", "logs", "scenario", "folder")}
     told["columns"] = None if point.columns is None else joblib.hash(point.columns)
+    told["logs"] = joblib.hash(point.logs) if point.logs else None
     told["scenario"] = None if point.scenario is None else resolved(point.scenario)
     if point.columns is None and "file" in point.traffic:
         told["file"] = str((point.folder / str(point.traffic["file"])).resolve())
@@ -40,12 +41,12 @@ class Simulated:
     seed: int = 0
     unmeasured: bool = False
 
-    def identity(self) -> Any:
+    def identity(self) -> Json:
         """See `Work`."""
         changed = sorted((list(key), sorted(figures.items())) for key, figures in (self.overrides or {}).items())
         return {"point": plain(self.point), "overrides": changed, "seed": self.seed, "unmeasured": self.unmeasured}
 
-    def perform(self, progress: Callable[..., Any] | None) -> Mapping[str, Json]:
+    def perform(self, progress: Progress | None) -> Mapping[str, Json]:
         """Predictions by metric, or the reason why there are none; ``tried``: False where no other accelerator could stand in."""
         from sim.study.accuracy.report import outcome
 
@@ -56,9 +57,11 @@ class Simulated:
         return {"tried": bool(found)} | ({"predicted": dict(found[0].predicted), "reason": found[0].reason} if found else {})
 
 
-def tasks(points: Sequence[Point], stage: str, **how: Any) -> list[Task]:
+def tasks(
+    points: Sequence[Point], stage: str, *, overrides: Overrides | None = None, seed: int = 0, unmeasured: bool = False
+) -> list[Task]:
     """A trial for every point."""
-    return [Task(settings={"stage": stage, **_row(p)}, work=Simulated(p, **how)) for p in points]
+    return [Task(settings={"stage": stage, **_row(p)}, work=Simulated(p, overrides, seed, unmeasured)) for p in points]
 
 
 def outcomes(done: Sequence[Done]) -> list[Outcome]:
@@ -71,7 +74,7 @@ def outcomes(done: Sequence[Done]) -> list[Outcome]:
         if d.data is None:
             out.append(Outcome(point, {}, d.error))
         elif d.data["tried"]:
-            out.append(Outcome(point, d.data["predicted"], d.data["reason"]))
+            out.append(Outcome(point, cast("dict[str, float]", d.data["predicted"]), str(d.data["reason"])))
     return out
 
 

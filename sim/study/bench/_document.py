@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -49,16 +49,18 @@ class Document:
             raise DataError(str(self.path), "is neither JSON, JSON lines nor a CSV table")
         return "csv", rows
 
-    def _line(self, number: int, line: str) -> Any:
+    def _line(self, number: int, line: str) -> Json:
         try:
-            return loads(line)
+            found: Json = loads(line)
+            return found
         except ValueError as error:
             raise DataError(str(self.path), f"line {number}: is not JSON ({str(error)[:80]})") from None
 
-    def beside(self, name: str) -> Any:
+    def beside(self, name: str) -> Json:
         """What is in a JSON file of the same folder; None where there is none that can be read."""
         try:
-            return loads(read_all(self.path.with_name(name), LARGEST))
+            found: Json = loads(read_all(self.path.with_name(name), LARGEST))
+            return found
         except (DataError, OSError, ValueError):
             return None
 
@@ -73,13 +75,13 @@ class Document:
         return self._parsed[1]
 
     @property
-    def records(self) -> list[Mapping[str, Any]]:
+    def records(self) -> list[Mapping[str, Json]]:
         """Objects of JSON lines, of a JSON array, or the one object; other things are left out."""
         values = self.value if isinstance(self.value, list) and self.kind != "csv" else [self.value]
         return [v for v in values if isinstance(v, Mapping)]
 
     @property
-    def first(self) -> Mapping[str, Any]:
+    def first(self) -> Mapping[str, Json]:
         """The first object, empty when there is none."""
         return self.records[0] if self.records else {}
 
@@ -186,13 +188,18 @@ def _finite(value: int | float) -> bool:
         return False
 
 
-def numbers(values: Sequence[Any], fail: Any, low: float | None = 0.0, holes: bool = False) -> NDArray[np.float64]:
+def numbers(
+    values: Sequence[Json], fail: Callable[[int, str, Json], NoReturn], low: float | None = 0.0, holes: bool = False
+) -> NDArray[np.float64]:
     """f8[n] of finite numbers of at least ``low``. ``fail(i, rule, value)`` raises."""
+    found: list[float] = []
     for i, value in enumerate(values):
         if value is None and holes:
+            found.append(math.nan)
             continue
         if isinstance(value, bool) or not isinstance(value, int | float) or not _finite(value):
             fail(i, "must be a finite number", value)
         if low is not None and value < low:
             fail(i, f"must be at least {low:g}", value)
-    return np.array([math.nan if v is None else v for v in values], np.float64)
+        found.append(value)
+    return np.array(found, np.float64)

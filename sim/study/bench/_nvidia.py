@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from sim.study.bench._document import Keys
 from sim.study.bench._run import Run, of_aggregates, of_figures, refusal
@@ -46,8 +45,8 @@ def average(keys: Keys, name: str) -> float | None:
 
 def sent(config: Mapping[str, object]) -> tuple[int | None, float | None]:
     """(concurrency, rate) of ``input_config``, wherever the version of the tool put them."""
-    found: dict[str, Any] = {}
-    stack: list[Any] = [config]
+    found: dict[str, float] = {}
+    stack: list[object] = [config]
     while stack:
         part = stack.pop()
         if isinstance(part, Mapping):

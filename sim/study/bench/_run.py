@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from sim.errors import DataError
 from sim.ledger import Values as Array
@@ -17,6 +18,9 @@ from sim.study.bench._sent import Sent, planned
 from sim.workload.table import MAX_TOKENS
 
 if TYPE_CHECKING:
+    from sim.document import Json
+    from sim.study.accuracy.point import Told
+    from sim.study.accuracy.step_log import StepLog
     from sim.study.bench._talks import Talks
 
 _LONGEST_S = 1e8
@@ -42,29 +46,29 @@ class Run:
     tool: str
     name: str
     columns: Mapping[str, Array]
-    traffic: Mapping[str, Any]
+    traffic: Told
     measured: Mapping[str, float]
-    said: Mapping[str, Any] = field(default_factory=dict)
+    said: Mapping[str, Json] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     refused: str = ""
     lacks: tuple[str, ...] = ()
     inside: bool = False
+    logs: tuple[StepLog, ...] = ()
+    """Steps as the server itself told them."""
 
 
-def refusal(tool: str, name: str, reason: str, said: Mapping[str, Any] | None = None) -> Run:
+def refusal(tool: str, name: str, reason: str, said: Mapping[str, Json] | None = None) -> Run:
     """A run that is no operating point."""
     return Run(tool, name, {}, {"kind": "trace"}, {}, said or {}, (), reason)
 
 
-def statistics(name: str, values: Any) -> dict[str, float]:
+def statistics(name: str, values: ArrayLike) -> dict[str, float]:
     """``name.mean`` and percentiles of what is finite."""
-    values = np.asarray(values, float)
-    values = values[np.isfinite(values)]
-    if not values.size:
+    found = np.asarray(values, float)
+    found = found[np.isfinite(found)]
+    if not found.size:
         return {}
-    return {f"{name}.mean": float(values.mean())} | {
-        f"{name}.{k}": float(np.percentile(values, q)) for k, q in PERCENTILES.items()
-    }
+    return {f"{name}.mean": float(found.mean())} | {f"{name}.{k}": float(np.percentile(found, q)) for k, q in PERCENTILES.items()}
 
 
 @dataclass
@@ -90,7 +94,7 @@ class Requests:
 
 
 def of_requests(
-    tool: str, name: str, r: Requests, sent: Sent, *, said: Mapping[str, Any] | None = None, notes: Sequence[str] = (),
+    tool: str, name: str, r: Requests, sent: Sent, *, said: Mapping[str, Json] | None = None, notes: Sequence[str] = (),
     told: Mapping[str, float] | None = None,
 ) -> Run:  # fmt: skip
     """A run from its requests. ``told``: figures of the file that replace what follows from the requests (throughput over the tool's window)."""
@@ -176,7 +180,7 @@ def _impossible(r: Requests) -> str:
 
 def of_aggregates(
     tool: str, name: str, *, requests: int, prompt: float | tuple[int, int] | Array, output: float | tuple[int, int] | Array,
-    measured: Mapping[str, float], sent: Sent, said: Mapping[str, Any] | None = None, notes: Sequence[str] = (), failed: int = 0,
+    measured: Mapping[str, float], sent: Sent, said: Mapping[str, Json] | None = None, notes: Sequence[str] = (), failed: int = 0,
 ) -> Run:  # fmt: skip
     """A run of which only totals are known. Lengths: a mean, taken for every request, (least, most), drawn uniformly, both
     said, or one a request, in order.
@@ -189,7 +193,7 @@ def of_aggregates(
             return refusal(tool, name, f"{requests:,} requests with {role}s of {most:.4g} tokens are no benchmark", said)
     if failed:
         notes = [*notes, f"{failed} of {requests + failed} requests failed: they are not sent"]
-    columns: dict[str, Any] = {}
+    columns: dict[str, Array] = {}
     for role, spec in (("prompt", prompt), ("output", output)):
         if isinstance(spec, np.ndarray):
             columns[f"{role}_tokens"] = spec.astype(np.int64)
@@ -248,7 +252,7 @@ def of_figures(
     name: str,
     measured: Mapping[str, float],
     lacks: Sequence[str],
-    said: Mapping[str, Any] | None = None,
+    said: Mapping[str, Json] | None = None,
     notes: Sequence[str] = (),
 ) -> Run:
     """A run of which only figures are known: what was sent is the scenario's to say."""
@@ -258,7 +262,7 @@ def of_figures(
     return Run(tool, name, {}, {"kind": "trace"}, kept, said or {}, tuple(notes), "", tuple(lacks))
 
 
-def same_length(source: str, **columns: Any) -> None:
+def same_length(source: str, **columns: Sized) -> None:
     """Raise `DataError` unless all lists have one length and are not empty."""
     for key, value in columns.items():
         if not hasattr(value, "__len__") or isinstance(value, str):

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sim.ledger import Values as Array
 from sim.streams import stream
+
+if TYPE_CHECKING:
+    from sim.study.accuracy.point import Told
 
 _SLOWEST = 1e-9
 
@@ -29,12 +31,16 @@ class Sent:
     """Evenly spaced instead of drawn."""
 
 
+def _plain() -> Told:
+    return {"kind": "trace"}
+
+
 @dataclass(frozen=True)
 class Planned:
     """Seconds [n], the kind of traffic, what was assumed; or why it cannot be known."""
 
     arrival_s: Array = field(default_factory=lambda: np.zeros(0))
-    traffic: Mapping[str, Any] = field(default_factory=dict)
+    traffic: Told = field(default_factory=_plain)
     notes: tuple[str, ...] = ()
     refused: str = ""
 
@@ -53,7 +59,7 @@ def planned(sent: Sent, n: int) -> Planned:
     if limit and limit < n:
         drawn = planned(replace(sent, concurrency=None), n)
         said = f"no more than {limit} of them in flight: a request that would be is sent when one has ended"
-        kind = {"kind": "closed_loop", "concurrency": int(limit), "paced": True}
+        kind: Told = {"kind": "closed_loop", "concurrency": int(limit), "paced": True}
         return replace(drawn, traffic=kind, notes=(*drawn.notes, said)) if not drawn.refused else drawn
     if sent.ramp is not None:
         return _trace(_ramped(sent, n), f"arrivals drawn along the {sent.ramp[0]} ramp: the file has no start times")

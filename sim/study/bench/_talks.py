@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -38,7 +37,7 @@ def talks_of(
     each adds (aiperf before 0.2, servers that keep the conversation): then prompts are the sums.
     """
     n = len(prompt)
-    code: dict[Any, int] = {}
+    code: dict[Hashable, int] = {}
     talk = np.array([-1 if x is None else code.setdefault(x, len(code)) for x in names], np.int64)
     place = np.array([k if t is None else t for k, t in enumerate(turns)], np.float64)
     order = np.lexsort((start, place, talk))

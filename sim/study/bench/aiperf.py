@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import numpy as np
 
+from sim.document import Json
 from sim.registry import register
 from sim.study.bench._base import Bench
 from sim.study.bench._document import Document, Keys
@@ -58,7 +58,7 @@ class AiPerf(Bench):
     def _records(self, document: Document) -> Run:
         rows: dict[str, list[float]] = {k: [] for k in ("start", "prompt", "output", "ttft", "e2e")}
         ok, cancelled, errors = [], [], []
-        talks: list[tuple[Any, Any]] = []
+        talks: list[tuple[Json, Json]] = []
         for number, record in enumerate(document.records, 1):
             keys = Keys(document.path, record, f"[{number}]")
             about, metrics = keys.sub("metadata"), keys.sub("metrics")
@@ -102,8 +102,12 @@ class AiPerf(Bench):
         return of_requests(self.name, document.path.name, requests, Sent(start=arrays["start"], concurrency=concurrency))
 
     def _config(self, document: Document) -> tuple[int | None, float | None]:
+        told = document.beside("profile_export_aiperf.json")
+        config = told.get("input_config") if isinstance(told, Mapping) else None
+        if not isinstance(config, Mapping):
+            return None, None
         try:
-            concurrency, rate = sent(document.beside("profile_export_aiperf.json")["input_config"])
+            concurrency, rate = sent(config)
         except (ValueError, KeyError, TypeError):
             return None, None
         return (None if rate else concurrency), rate
@@ -123,7 +127,7 @@ def _first_form(document: Document) -> Keys:
 
 
 def _value(metrics: Keys, name: str, units: Mapping[str, float] | None) -> float | None:
-    found: Any = metrics.raw(name)
+    found = metrics.raw(name)
     if found is None:
         return None
     if not isinstance(found, Mapping):  # a plain number: latencies in ms

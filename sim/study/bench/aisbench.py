@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from pathlib import Path
 
 from sim.errors import DataError
 from sim.registry import register
@@ -38,7 +38,7 @@ class AisBench(Bench):
             return [c.strip() for c in document.value[0][:2]] == ["Performance Parameters", "Stage"]
         return {"Benchmark Duration", "Total Requests"} <= set(document.first)
 
-    def told_by(self, folder: Any) -> Iterator[Any]:
+    def told_by(self, folder: Path) -> Iterator[Path]:
         """The JSON beside each CSV."""
         yield from super().told_by(folder)
         yield from (file.with_suffix(".json") for file in folder.glob("*.csv"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import NoReturn
 
 import numpy as np
 
@@ -43,7 +44,7 @@ class BlisBench(Bench):
         rows = document.table()
 
         def column(name: str) -> np.ndarray:
-            def fail(i: int, rule: str, value: object) -> None:
+            def fail(i: int, rule: str, value: object) -> NoReturn:
                 raise DataError(str(document.path), f"line {i + 2}, column {name!r}: {rule} (got {value!r})")
 
             values = []

@@ -35,10 +35,10 @@ class GenAiPerf(Bench):
         if document.kind == "csv":
             return [c.strip() for c in document.value[0][:2]] == ["Metric", "avg"]
         head = document.first
+        latency = head.get("request_latency")
         return (
-            "aiperf" not in document.path.name and isinstance(head.get("request_latency"), Mapping) and "unit" in head["request_latency"]
-            and "metadata" not in head
-        )  # fmt: skip
+            "aiperf" not in document.path.name and isinstance(latency, Mapping) and "unit" in latency and "metadata" not in head
+        )
 
     def runs(self, document: Document) -> Iterator[Run]:
         """The one run."""

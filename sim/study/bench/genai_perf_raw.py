@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import numpy as np
 
 from sim.document import loads
+from sim.ledger import Values as Array
 from sim.registry import register
 from sim.study.bench._base import Bench
 from sim.study.bench._document import Document, Keys
@@ -38,6 +38,7 @@ class GenAiPerfRaw(Bench):
     def runs(self, document: Document) -> Iterator[Run]:
         """One run an experiment."""
         found = document.first["experiments"]
+        assert isinstance(found, list)  # or it would not fit
         for i, one in enumerate(found):
             keys = Keys(document.path, one, f"experiments[{i}]")
             yield self._run(keys, f"{document.path.name}[{i + 1}]" if len(found) > 1 else document.path.name)
@@ -53,17 +54,17 @@ class GenAiPerfRaw(Bench):
             if at is None:
                 one.needed("timestamp")
             start = (at or 0.0) * 1e-9
-            ok = len(times) > 0 and one.raw("success") is not False
+            served = len(times) > 0 and one.raw("success") is not False
             table.append(
                 [
                     start,
-                    *(times[[0, -1]] - start if ok else (np.nan, np.nan)),
-                    *(_usage(one.raw("response_outputs")) if ok else (0, 0)),
-                    ok,
+                    *(times[[0, -1]] - start if served else (np.nan, np.nan)),
+                    *(_usage(one.raw("response_outputs")) if served else (0, 0)),
+                    served,
                 ]
             )
             gaps.append(np.diff(times))
-        a: Any = np.array(table, float).reshape(-1, 6)
+        a: Array = np.array(table, float).reshape(-1, 6)
         ok = a[:, 5] > 0
         if not ok.any():
             return refusal(self.name, name, f"no request was served: {len(a)} of {len(a)} failed; that is no operating point")
@@ -80,7 +81,7 @@ class GenAiPerfRaw(Bench):
         return of_requests(self.name, name, requests, Sent(start=a[:, 0], concurrency=concurrency))
 
 
-def _usage(outputs: Any) -> tuple[int, int]:
+def _usage(outputs: object) -> tuple[int, int]:
     """Tokens of prompt and answer as the server tells them; 0 where it does not."""
     for output in reversed(outputs if isinstance(outputs, list) else []):
         text = str(output.get("response") or "") if isinstance(output, Mapping) else ""

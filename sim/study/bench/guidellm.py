@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import numpy as np
 
+from sim.document import Json
 from sim.registry import register
 from sim.study.bench._base import Bench
 from sim.study.bench._document import Document, Keys
@@ -56,7 +56,7 @@ class GuideLlm(Bench):
         if isinstance(keys.raw("results"), list):
             return self._first_form(keys, name)
         requests = keys.raw("requests")
-        groups: dict[str, list[Any]] = {}
+        groups: dict[str, list[Json]] = {}
         if isinstance(requests, Mapping):
             for group in ("successful", "incomplete", "errored"):
                 groups[group] = requests.get(group) or []
@@ -71,7 +71,7 @@ class GuideLlm(Bench):
             )
         return self._aggregate(keys.sub("metrics"), sent, strategy, name)
 
-    def _requests(self, keys: Keys, groups: Mapping[str, Any], sent: Sent, name: str) -> Run:
+    def _requests(self, keys: Keys, groups: Mapping[str, list[Json]], sent: Sent, name: str) -> Run:
         rows: dict[str, list[float]] = {k: [] for k in ("start", "prompt", "output", "ttft", "e2e")}
         kinds: list[str] = []
         for group, members in groups.items():
@@ -89,7 +89,7 @@ class GuideLlm(Bench):
                         one.needed(theirs[0])
                     rows[ours].append(np.nan if value is None else value * unit)
         a = {k: np.array(v, float) for k, v in rows.items()}
-        kind: Any = np.array(kinds)
+        kind = np.array(kinds)
         prompt, output = np.nan_to_num(a["prompt"]), np.nan_to_num(a["output"])
         cut = (kind == "incomplete") & (prompt >= 1) & np.isfinite(a["start"])
         errors = np.where(kind == "errored", "errored", "").tolist()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from sim.document import Json
 from sim.registry import register
 from sim.study.bench._base import Bench
 from sim.study.bench._document import Document, Keys
@@ -40,7 +41,7 @@ class InferenceBenchmarker(Bench):
             if keys.text("id") != "warmup":
                 yield self._run(keys, f"{document.path.name}[{keys.text('id') or i}]", said)
 
-    def _run(self, keys: Keys, name: str, said: Mapping[str, object]) -> Run:
+    def _run(self, keys: Keys, name: str, said: Mapping[str, Json]) -> Run:
         done, failed = keys.count("successful_requests") or 0, keys.count("failed_requests") or 0
         if not done:
             return refusal(

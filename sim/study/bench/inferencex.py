@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
+from sim.document import Json
 from sim.registry import register
 from sim.study.bench._base import Bench
 from sim.study.bench._document import Document, Keys
@@ -31,16 +31,15 @@ class InferenceX(Bench):
     def fits(self, document: Document) -> bool:
         """By its names."""
         head = document.first
-        return "conc" in head and (
-            "tput_per_gpu" in head or (isinstance(head.get("metrics"), Mapping) and "tput_per_gpu" in head["metrics"])
-        )
+        inner = head.get("metrics")
+        return "conc" in head and ("tput_per_gpu" in head or (isinstance(inner, Mapping) and "tput_per_gpu" in inner))
 
     def runs(self, document: Document) -> Iterator[Run]:
         """One run an object."""
         several = len(document.records) > 1
         for number, record in enumerate(document.records, 1):
             inner = record.get("metrics")
-            flat: dict[str, Any] = {**record, **(inner if isinstance(inner, Mapping) else {})}
+            flat: dict[str, Json] = {**record, **(inner if isinstance(inner, Mapping) else {})}
             inside = f"[{number}]" if several else ""
             yield self._run(Keys(document.path, flat, inside), document.path.name + inside)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
+from sim.document import Json
 from sim.registry import register
+from sim.study.accuracy.point import Told
 from sim.study.bench._base import Bench
 from sim.study.bench._document import Document, Keys
 from sim.study.bench._run import Run, refusal
@@ -35,14 +36,14 @@ class LlamaBench(Bench):
         for key in ("n_prompt", "n_gen", "avg_ts"):
             keys.needed(key)
         prompt, output, speed = keys.count("n_prompt") or 0, keys.count("n_gen") or 0, keys.number("avg_ts") or 0.0
-        said: dict[str, Any] = {"engine": "llama.cpp"}
+        said: dict[str, Json] = {"engine": "llama.cpp"}
         if not speed:
             return refusal(self.name, name, "avg_ts is 0: nothing was measured", said)
         if keys.count("n_depth"):
             return refusal(self.name, name, "starts from a filled context (n_depth), which is not simulated", said)
         if prompt and output:
             return refusal(self.name, name, "times a prompt and its answer together (pg), which is not simulated", said)
-        traffic: Mapping[str, Any] = {
+        traffic: Told = {
             "kind": "static_batch",
             "batch": 1,
             "prompt_tokens": max(prompt, 1),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,6 +18,8 @@ from sim.study.bench.vllm import figures, gap_lists, texts
 if TYPE_CHECKING:
     from sim.document import Json
 
+Lengths = float | tuple[int, int]
+"""A mean, or the ends of a range."""
 _NAMES = {"ttft": "ttft_s", "tpot": "tpot_s", "itl": "itl_s", "e2e_latency": "e2e_s"}
 
 
@@ -48,7 +50,7 @@ class SglangBench(Bench):
 
 
 def _run(keys: Keys, name: str) -> Run:
-    said: dict[str, Any] = {k: v for k, v in (("engine", keys.text("backend")), ("model", keys.text("model_id"))) if v}
+    said: dict[str, Json] = {k: v for k, v in (("engine", keys.text("backend")), ("model", keys.text("model_id"))) if v}
     info = keys.raw("server_info")
     if isinstance(info, Mapping):
         said |= {k: info[k] for k in ("model_path", "version", "tp_size") if info.get(k)}
@@ -87,15 +89,17 @@ def _throughput(keys: Keys) -> dict[str, float]:
     return {k: v for k, v in told.items() if v}
 
 
-def _lengths(keys: Keys, prompt: float, output: float) -> tuple[Any, Any, list[str]]:
+def _lengths(keys: Keys, prompt: float, output: float) -> tuple[Lengths, Lengths, list[str]]:
     """With the data set ``random`` lengths are uniform between ``ratio·len`` and ``len``: drawn so when their mean agrees with the totals."""
-    found: list[Any] = []
+    found: list[Lengths] = []
     ratio = keys.number("random_range_ratio", default=0.0) or 0.0
     for mean, key in ((prompt, "random_input_len"), (output, "random_output_len")):
         most = keys.count(key)
         low = max(1, int((most or 0) * ratio))
-        uniform = keys.text("dataset_name") == "random" and most and ratio < 1 and abs((low + most) / 2 / mean - 1) < 0.15
-        found.append((low, most) if uniform else mean)
+        if keys.text("dataset_name") == "random" and most and ratio < 1 and abs((low + most) / 2 / mean - 1) < 0.15:
+            found.append((low, most))
+        else:
+            found.append(mean)
     return found[0], found[1], []
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
+from sim.document import Json
 from sim.registry import register
 from sim.study.bench._base import Bench
 from sim.study.bench._document import Document, Keys
@@ -40,7 +40,7 @@ class SglangOffline(Bench):
             yield self._run(Keys(document.path, record, inside), document.path.name + inside)
 
     def _run(self, keys: Keys, name: str) -> Run:
-        said: dict[str, Any] = {"engine": "sglang"}
+        said: dict[str, Json] = {"engine": "sglang"}
         if "batch_size" in keys:
             why = "is of one batch of equal requests, which no scheduler serves and no queue holds; needs `sglang.bench_serving`"
             return refusal(self.name, name, why, said)

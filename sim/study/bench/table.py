@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NoReturn
 
 import numpy as np
 
@@ -56,7 +57,7 @@ class Table(Bench):
         def column(name: str, holes: bool = False, low: float | None = 0.0) -> np.ndarray:
             values = [_number(path, i, name, row[name], holes) for i, row in enumerate(rows, 2)]
 
-            def fail(i: int, rule: str, value: object) -> None:
+            def fail(i: int, rule: str, value: object) -> NoReturn:
                 raise DataError(str(path), f"line {i + 2}, column {name!r}: {rule} (got {value!r})")
 
             return numbers(values, fail, low, holes)

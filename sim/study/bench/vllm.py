@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NoReturn
 
 import numpy as np
 
+from sim.document import Json
 from sim.errors import DataError
 from sim.ledger import Values as Array
 from sim.registry import register
@@ -76,7 +77,7 @@ def _run(keys: Keys, name: str) -> Run:
     return _aggregate(keys, name, sent, said)
 
 
-def _said(keys: Keys) -> dict[str, Any]:
+def _said(keys: Keys) -> dict[str, Json]:
     return {k: v for k, v in (("model", keys.text("model_id")), ("client", keys.text("backend"))) if v}
 
 
@@ -96,7 +97,7 @@ def _sent(keys: Keys) -> Sent:
     )
 
 
-def _detailed(keys: Keys, name: str, sent: Sent, said: Mapping[str, Any]) -> Run:
+def _detailed(keys: Keys, name: str, sent: Sent, said: Mapping[str, Json]) -> Run:
     prompt, output = keys.column("input_lens"), keys.column("output_lens")
     ttft = keys.column("ttfts")
     lists = keys.raw("itls")
@@ -124,13 +125,13 @@ def texts(keys: Keys, name: str, n: int) -> list[str]:
     return [str(e or "") for e in found]
 
 
-def gap_lists(keys: Keys, lists: Any) -> list[Any]:
+def gap_lists(keys: Keys, lists: Sequence[Json]) -> list[Array]:
     """The lists of gaps of every request, checked."""
     return [_gaps(keys, i, x) for i, x in enumerate(lists)]
 
 
-def _gaps(keys: Keys, i: int, value: object) -> Any:
-    def fail(j: int, rule: str, v: Any) -> None:
+def _gaps(keys: Keys, i: int, value: object) -> Array:
+    def fail(j: int, rule: str, v: object) -> NoReturn:
         raise DataError(str(keys.path), f"key 'itls[{i}][{j}]': {rule} (got {v!r:.60})")
 
     if not isinstance(value, list):
@@ -154,7 +155,7 @@ def figures(keys: Keys, names: Mapping[str, str] = _NAMES, unit: float = 1e-3, e
     return found
 
 
-def _aggregate(keys: Keys, name: str, sent: Sent, said: Mapping[str, Any]) -> Run:
+def _aggregate(keys: Keys, name: str, sent: Sent, said: Mapping[str, Json]) -> Run:
     done = keys.count("completed")
     if done is None:
         keys.needed("completed")

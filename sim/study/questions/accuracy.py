@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, Generic, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field
+from pydantic.config import JsonDict
 
 from sim.errors import ConfigError
 from sim.registry import register
@@ -15,6 +16,8 @@ from sim.study.base import Interrupted, Params, Steps, Study
 
 if TYPE_CHECKING:
     from sim.config.scenario import Scenario
+    from sim.study.accuracy.deploy import Overrides
+    from sim.study.accuracy.point import Point
 
 
 def listed(given: object) -> object:
@@ -39,7 +42,7 @@ def _pairs(given: object) -> object:
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(listed)]
-_HIDDEN: dict[str, Any] = {"hidden": True}
+_HIDDEN: JsonDict = {"hidden": True}
 
 
 class MeasuredParams(Params):
@@ -88,10 +91,13 @@ class AccuracyParams(MeasuredParams):
     )
 
 
-class Measured(Study):
+M = TypeVar("M", bound=MeasuredParams)
+
+
+class Measured(Study[M], Generic[M]):
     """A study of measured operating points."""
 
-    takes: ClassVar[Any] = "files"
+    takes: ClassVar[Literal["one", "many", "files"]] = "files"
     _total: int | None = None
 
     @property
@@ -105,7 +111,7 @@ class Measured(Study):
         """As far as known."""
         return self._total
 
-    def points(self, overload: bool | None = None) -> tuple[list[Any], int]:
+    def points(self, overload: bool | None = None) -> tuple[list[Point], int]:
         """Those that are wanted, and how many were left out. Raises `ConfigError`, `DataError`."""
         from sim.study.accuracy.reading import read_points
         from sim.study.accuracy.report import chosen
@@ -114,13 +120,13 @@ class Measured(Study):
         every = list(read_points(p.paths, self.scenarios[0] if self.scenarios else None))
         return chosen(every, p.engine, p.accelerator, p.model, p.quality, p.overload if overload is None else overload, p.on)
 
-    def overloaded(self) -> list[Any]:
+    def overloaded(self) -> list[Point]:
         """Points of saturated systems that were left out."""
         return [] if self.params.overload else [q for q in self.points(overload=True)[0] if q.overload]
 
 
 @register("study")
-class Accuracy(Measured):
+class Accuracy(Measured[AccuracyParams]):
     """Simulate measured operating points of real systems and say how far the predictions are off.
 
     Exits with 1 when no point can be simulated. With --gate: 3 when a median error misses its aim.
@@ -130,7 +136,7 @@ class Accuracy(Measured):
     Params = AccuracyParams
     report: ClassVar[str] = "sim.report.accuracy"
 
-    def __init__(self, scenarios: Sequence[Scenario], params: AccuracyParams, overrides: Any = None) -> None:
+    def __init__(self, scenarios: Sequence[Scenario], params: AccuracyParams, overrides: Overrides | None = None) -> None:
         from sim import output
 
         super().__init__(scenarios, params)

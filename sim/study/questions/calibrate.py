@@ -32,7 +32,7 @@ class CalibrateParams(MeasuredParams):
 
 
 @register("study")
-class Calibrate(Measured):
+class Calibrate(Measured[CalibrateParams]):
     """Fit host overheads and efficiency factors to measured points; write them as an engine profile of your own."""
 
     name = "calibrate"
