@@ -20,18 +20,24 @@ if TYPE_CHECKING:
     from sim.metrics.result import Result as Result
     from sim.metrics.result import load_result as load_result
     from sim.study.accuracy import accuracy as accuracy
+    from sim.study.base import Answer
     from sim.study.calibrate import calibrate as calibrate
+    from sim.study.plan.answer import PlanAnswer
     from sim.study.questions.capacity import CapacityAnswer as CapacityAnswer
+    from sim.study.questions.compare import CompareAnswer
+    from sim.study.questions.select import SelectAnswer
+    from sim.study.questions.stress import StressAnswer
+    from sim.study.questions.sweep import SweepAnswer
     from sim.study.single import memory as memory
     from sim.study.single import simulate
 
     run = simulate
-    capacity: Callable[..., Any]
-    compare: Callable[..., Any]
-    plan: Callable[..., Any]
-    select: Callable[..., Any]
-    stress: Callable[..., Any]
-    sweep: Callable[..., Any]
+    capacity: Callable[..., CapacityAnswer]
+    compare: Callable[..., CompareAnswer]
+    plan: Callable[..., PlanAnswer]
+    select: Callable[..., SelectAnswer]
+    stress: Callable[..., StressAnswer]
+    sweep: Callable[..., SweepAnswer]
 
 __version__ = "1.0.0rc1"
 
@@ -69,14 +75,15 @@ def __getattr__(name: str) -> Any:
     return value
 
 
-def _study(name: str) -> Any:
+def _study(name: str) -> Callable[..., Answer] | None:
     """The function of a registered study; None when there is none of that name."""
     if find_spec(f"{__name__}.{name}") is not None:  # a room, not a name
         return None
     registry = import_module("sim.registry")
     if name not in registry.names("study"):
         return None
-    return import_module("sim.study.driver").api(registry.lookup("study", name))
+    made: Callable[..., Answer] = import_module("sim.study.driver").api(registry.lookup("study", name))
+    return made
 
 
 def __dir__() -> list[str]:

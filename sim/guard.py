@@ -17,10 +17,11 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
+from types import FunctionType, MappingProxyType
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sim import plugins
 from sim.errors import PluginError, ServesimError
@@ -57,7 +58,7 @@ def guarded(cls: type, base: type, everything: bool = False) -> type:
     known: dict[str, Guard] = {}
     for parent in reversed(cls.__mro__):
         known.update(parent.__dict__.get("guards", {}))
-    space: dict[str, Any] = {"__module__": cls.__module__, "__doc__": cls.__doc__, "__qualname__": cls.__qualname__}
+    space: dict[str, object] = {"__module__": cls.__module__, "__doc__": cls.__doc__, "__qualname__": cls.__qualname__}
     for name in {n for parent in base.__mro__[:-1] for n in vars(parent)} | {"__init__", *known}:
         if name.startswith("_") and name != "__init__":
             continue
@@ -75,20 +76,19 @@ def guarded(cls: type, base: type, everything: bool = False) -> type:
     return type(cls)(cls.__name__, (cls,), space)
 
 
-def _function(found: Any) -> Any:
-    if isinstance(found, classmethod | staticmethod):
-        return found.__func__
-    if isinstance(found, property):
-        return found.fget
-    return found if inspect.isfunction(found) else None
+def _function(found: object) -> FunctionType | None:
+    inner = (
+        found.__func__ if isinstance(found, classmethod | staticmethod) else found.fget if isinstance(found, property) else found
+    )
+    return inner if isinstance(inner, FunctionType) else None
 
 
-def watched(function: Any, guard: Guard, what: str) -> Any:
+def watched(function: Callable[..., R], guard: Guard, what: str) -> Callable[..., R]:
     """The function with the same arguments, under guard; ``what`` names it in messages."""
     file, line = function.__code__.co_filename, function.__code__.co_firstlineno
-    last: dict[int, tuple[Any, ReadOnly]] = {}  # by place: the proxy handed out last, which is mostly wanted again
+    last: dict[int, tuple[object, ReadOnly]] = {}  # by place: the proxy handed out last, which is mostly wanted again
 
-    def shown_at(place: int, value: Any) -> Any:
+    def shown_at(place: int, value: object) -> object:
         known = last.get(place)
         if known is not None and known[0] is value:
             return known[1]
@@ -97,14 +97,14 @@ def watched(function: Any, guard: Guard, what: str) -> Any:
             last[place] = (value, shown)
         return shown
 
-    def call(*args: Any, **given: Any) -> Any:
+    def call(*args: object, **given: object) -> Any:
         shown = args
         if guard.show:
             shown = (args[0], *[shown_at(i, a) for i, a in enumerate(args[1:])])
             if given:
                 given = {k: read_only(v) for k, v in given.items()}
         try:
-            result = _in_time(functools.partial(function, *shown, **given), guard.limited)
+            result: Any = _in_time(functools.partial(function, *shown, **given), guard.limited)
         except (ServesimError, KeyboardInterrupt):
             raise
         except BaseException as error:
@@ -181,11 +181,11 @@ def failure(error: BaseException, file: str, line: int, what: str, about: str = 
     return PluginError(file, at, what, f"raised {text}", about)
 
 
-def _about(guard: Guard, args: tuple[Any, ...]) -> str:
+def _about(guard: Guard, args: tuple[object, ...]) -> str:
     return guard.about(*args[1:]) if guard.about is not None else ""
 
 
-def _each(items: Iterator[Any], file: str, line: int, what: str, guard: Guard, args: tuple[Any, ...]) -> Iterator[Any]:
+def _each(items: Iterator[A], file: str, line: int, what: str, guard: Guard, args: tuple[object, ...]) -> Iterator[A]:
     while True:
         try:
             item = _in_time(functools.partial(next, items), guard.limited)
@@ -244,7 +244,7 @@ class ReadOnly:
 
     __slots__ = ("_inner",)
 
-    def __init__(self, inner: Any) -> None:
+    def __init__(self, inner: object) -> None:
         object.__setattr__(self, "_inner", inner)
 
     def __getattr__(self, name: str) -> Any:
@@ -265,7 +265,7 @@ class ReadOnly:
         return repr(self._inner)
 
 
-def read_only(value: Any) -> Any:
+def read_only(value: object) -> object:
     """The same value such that it cannot be changed: a read-only view of an array, a proxy of an object of ours."""
     kind = type(value)
     show = _SHOWN.get(kind)
@@ -274,7 +274,7 @@ def read_only(value: Any) -> Any:
     return show(value)
 
 
-def _how(kind: type) -> Callable[[Any], Any]:
+def _how(kind: type) -> Callable[[Any], object]:
     """How values of a type are shown."""
     if issubclass(kind, np.ndarray):
         return _view
@@ -291,14 +291,14 @@ def _how(kind: type) -> Callable[[Any], Any]:
     return lambda value: value
 
 
-def _view(value: Any) -> Any:
+def _view(value: NDArray[np.generic]) -> NDArray[np.generic]:
     if value.flags.writeable:
         value = value.view()
         value.flags.writeable = False
     return value
 
 
-_SHOWN: dict[type, Callable[[Any], Any]] = {}
+_SHOWN: dict[type, Callable[[Any], object]] = {}
 
 
 # -- the time limit

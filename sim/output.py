@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from sim.document import loads
 from sim.errors import ConfigError
@@ -39,7 +39,7 @@ _DIGESTED: Final = 1 << 22
 _PATIENCE: Final = 3_000
 """Hundredths of a second to wait for another program that writes to the same place; a lock is held for no longer than renaming takes."""
 
-on_kept: ContextVar[Callable[[str], Any] | None] = ContextVar("on_kept", default=None)
+on_kept: ContextVar[Callable[[str], object] | None] = ContextVar("on_kept", default=None)
 """Told, in a sentence, of a user's file that had to make room and is kept under another name."""
 
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Generic, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, ValidationError, field_validator, model_validator
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
+from pydantic_core import CoreSchema, ErrorDetails
 
-from sim.document import only_json
+from sim.document import Json, only_json
 from sim.errors import DataError, brief, did_you_mean
 
 Evidence = Literal["measured", "fitted", "datasheet", "estimated"]
@@ -47,7 +47,7 @@ class Graded(Record, Generic[T]):
 
     @model_validator(mode="before")
     @classmethod
-    def _bare(cls, given: Any) -> Any:
+    def _bare(cls, given: object) -> object:
         if not isinstance(given, Mapping):
             return {"value": given}
         if "value" not in given:
@@ -56,14 +56,14 @@ class Graded(Record, Generic[T]):
 
     @field_validator("evidence", mode="before")
     @classmethod
-    def _grade(cls, given: Any) -> Any:
+    def _grade(cls, given: object) -> object:
         if given not in GRADES:
             raise ValueError(f"evidence {brief(repr(given))} is none of {', '.join(GRADES)}")
         return given
 
     @field_validator("source", mode="before")
     @classmethod
-    def _said(cls, given: Any) -> Any:
+    def _said(cls, given: object) -> object:
         if not isinstance(given, str) or not given.strip():
             raise ValueError("source must say where the figure comes from")
         return given
@@ -78,7 +78,7 @@ class Graded(Record, Generic[T]):
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """Refuses keys that are given twice."""
 
-    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[object, object]:
         seen = set()
         for key, _ in node.value:
             name = self.construct_object(key, deep=True)
@@ -87,7 +87,8 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
             if name in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"{name!r} is given twice", key.start_mark)
             seen.add(name)
-        return super().construct_mapping(node, deep)
+        made: dict[object, object] = super().construct_mapping(node, deep)
+        return made
 
 
 def read_text(file: Path, what: str) -> str:
@@ -107,7 +108,7 @@ def read_text(file: Path, what: str) -> str:
 
 
 @lru_cache(maxsize=256)
-def _parsed(text: str, source: str) -> Any:
+def _parsed(text: str, source: str) -> object:
     try:
         return yaml.load(text, _Loader)
     except yaml.MarkedYAMLError as error:
@@ -118,7 +119,7 @@ def _parsed(text: str, source: str) -> Any:
         raise DataError(source, f"is no readable YAML: {_cut((str(error) or type(error).__name__).splitlines()[0])}") from None
 
 
-def parse_mapping(text: str, source: str, what: str) -> Mapping[str, Any]:
+def parse_mapping(text: str, source: str, what: str) -> Mapping[str, Json]:
     """The mapping of a YAML text. Raises `DataError`."""
     raw = _parsed(text, source)
     if not isinstance(raw, Mapping):
@@ -129,12 +130,12 @@ def parse_mapping(text: str, source: str, what: str) -> Mapping[str, Any]:
     return raw
 
 
-def read_mapping(file: Path, what: str) -> Mapping[str, Any]:
+def read_mapping(file: Path, what: str) -> Mapping[str, Json]:
     """The mapping a YAML file holds; a file that was edited is read again. Raises `DataError`."""
     return parse_mapping(read_text(file, what), str(file), what)
 
 
-def checked(model: type[M], raw: Mapping[str, Any], source: str) -> M:
+def checked(model: type[M], raw: Mapping[str, object], source: str) -> M:
     """``model`` of what a file holds. Raises `DataError` that names everything that is wrong."""
     try:
         return model.model_validate(dict(raw))
@@ -152,7 +153,7 @@ def _told(model: type[BaseModel], error: ValidationError) -> str:
     return f"{len(found)} things are wrong: {'; '.join(found[:_SHOWN])}{more}"
 
 
-def _sentence(model: type[BaseModel], error: Any) -> str:
+def _sentence(model: type[BaseModel], error: ErrorDetails) -> str:
     loc = [p for p in error["loc"] if not (isinstance(p, str) and p.startswith(("function-", "tagged-", "constrained-")))]
     kind, value = error["type"], error["input"]
     if kind == "extra_forbidden":
@@ -178,7 +179,7 @@ def _cut(text: str) -> str:
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 60]}… of {len(text):,} characters"
 
 
-def _dotted(loc: Sequence[Any]) -> str:
+def _dotted(loc: Sequence[int | str]) -> str:
     text = ""
     for part in loc:
         if part == "value" and text:

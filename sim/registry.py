@@ -12,7 +12,7 @@ import inspect
 import pkgutil
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeGuard, TypeVar
 
 from pydantic import BaseModel
 
@@ -159,7 +159,7 @@ def _cannot(point: EntryPoint, error: Exception) -> str:
     return f"plug-in {point.name} = {point.value} cannot be loaded: {plugins.said(error)}"
 
 
-def _from_file(kind: str, spec: str, field: str) -> Any:
+def _from_file(kind: str, spec: str, field: str) -> type:
     file, _, attribute = spec.rpartition(":")
     _own_file.append(file)
     try:
@@ -172,39 +172,39 @@ def _from_file(kind: str, spec: str, field: str) -> Any:
     return _check(kind, getattr(module, attribute), field, spec)
 
 
-def _check(kind: str, cls: Any, field: str, given: str) -> Any:
+def _check(kind: str, cls: object, field: str, given: str) -> type:
     """The guarded class. Raises `ConfigError` where it is not what the kind asks for."""
     if inspect.isclass(cls) and (kind, cls) in _checked:
         return _checked[kind, cls]
     module, _, base_name = BASES[kind].partition(":")
-    base: Any = getattr(importlib.import_module(module), base_name)
+    base: type = getattr(importlib.import_module(module), base_name)
     path = f"{module}.{base_name}"
     if not _is(cls, base):
         raise ConfigError(field, given, f"must be a class derived from {path}")
     missing = sorted(getattr(cls, "__abstractmethods__", ()))
     if missing:
         raise ConfigError(field, given, f"does not define {', '.join(missing)}", hint=f"see {path}")
-    if not isinstance(getattr(cls, "name", None), str) or not cls.name:
+    if not isinstance(name := getattr(cls, "name", None), str) or not name:
         raise ConfigError(field, given, "needs a `name`, which results show", 'such as name = "mine"')
     if hasattr(base, "Params"):
-        _check_params(cls, base, field, given)
+        _check_params(cls, base.Params, field, given)
     from sim import guard  # loads numpy, which the help of the command line does not need
 
     _checked[kind, cls] = guard.guarded(cls, base) if kind in _GUARDED else cls
     return _checked[kind, cls]
 
 
-def _check_params(cls: Any, base: Any, field: str, given: str) -> None:
-    params: Any = getattr(cls, "Params", None)
-    models = [c for c in base.Params.__mro__ if issubclass(c, BaseModel)]
+def _check_params(cls: type, wanted_by: type[BaseModel], field: str, given: str) -> None:
+    params: object = getattr(cls, "Params", None)
+    models = [c for c in wanted_by.__mro__ if issubclass(c, BaseModel)]
     wanted = models[max(0, len(models) - 2)]  # the first of ours, which holds for settings of any kind
     if not _is(params, wanted):
         raise ConfigError(field, given, f"needs `Params`, a class derived from {wanted.__module__}.{wanted.__name__}")
-    if params.model_config.get("extra") != "forbid":
+    if not issubclass(params, BaseModel) or params.model_config.get("extra") != "forbid":
         raise ConfigError(
             field, given, "`Params` must refuse unknown settings", 'model_config = ConfigDict(frozen=True, extra="forbid")'
         )
 
 
-def _is(found: Any, base: type) -> bool:
+def _is(found: object, base: type) -> TypeGuard[type]:
     return inspect.isclass(found) and issubclass(found, base)

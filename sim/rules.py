@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numba import types
+from numpy.typing import NDArray
 
 from sim.jit import JIT, callback, f8, i4s, i8, i8s, inline
 
@@ -39,9 +40,9 @@ class Rule:
 
     def __init__(
         self,
-        choose: Callable[..., Any],
+        choose: Callable[..., int],
         memory: Any,
-        grow: Callable[[], Any] | None = None,
+        grow: Callable[[], tuple[object, ...]] | None = None,
         prepare: Callable[[Any, int, int], None] | None = None,
     ) -> None:
         self.choose, self._grow = choose, grow
@@ -53,10 +54,10 @@ class Rule:
     def workers(self, order: Sequence[int]) -> None:
         """Other replicas from now on, by number in the order of places: for rules that remember any."""
 
-    def reported(self, values: Any) -> None:
+    def reported(self, values: NDArray[np.float64]) -> None:
         """[place]: what the replicas have reported, for rules that go by it."""
 
-    def replace(self, memory: Any) -> None:
+    def replace(self, memory: tuple[object, ...]) -> None:
         """Other arrays from now on."""
         self.memory, self.table = memory, _table(memory)
 
@@ -75,8 +76,8 @@ def for_workers(memory: Any, workers: int, **fill: int) -> Any:
     )
 
 
-_functions: list[Callable[..., Any]] = []
-_compiled: dict[Any, Any] = {}
+_functions: list[Callable[..., int]] = []
+_compiled: dict[Callable[..., int], Any] = {}
 
 if JIT:
     from llvmlite import ir
@@ -161,7 +162,7 @@ if JIT:
 
     _next_uint32: Any = _drawn
 
-    def source_of(rng: np.random.Generator) -> Any:
+    def source_of(rng: np.random.Generator) -> i8s:
         """i8[2]: the numbers of ``rng`` for rules."""
         import ctypes
 
@@ -201,7 +202,7 @@ else:
         """Call it."""
         return _functions[address](memory, seen, row, now)
 
-    def source_of(rng: np.random.Generator) -> Any:
+    def source_of(rng: np.random.Generator) -> i8s:
         """i8[1]: its number."""
         if not any(r is rng for r in _sources):
             _sources.append(rng)
@@ -218,7 +219,7 @@ ask: Any = _ask
 """``ask(address, memory, seen, row, now)``: what the rule at an address answers."""
 
 
-def seen_of(outstanding: Any, numbers: Any, block: Any, source: Any) -> Seen:
+def seen_of(outstanding: i8s, numbers: i8s, block: Any, source: i8s) -> Seen:
     """Replicas, and the columns of a `sim.policy.requests.Requests`."""
     return Seen(
         outstanding, numbers, block.prompt_tokens, block.session, block.span_off, block.span_id, block.span_start, block.span_len, source

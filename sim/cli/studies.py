@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import inspect
 import types
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Optional, Union, get_args, get_origin
 
 import typer
+from pydantic.config import JsonDict
+from pydantic.fields import FieldInfo
 
 from sim import registry
 from sim.cli import common
 from sim.cli.app import app
+from sim.study.base import Answer, Params, Study
 
 Many = Annotated[
     list[str], typer.Argument(metavar="SCENARIO…", help="Scenario files or built-in names, or one study file that names them.")
@@ -37,7 +41,7 @@ Fresh = Annotated[bool, typer.Option("--fresh", help="Forget finished runs in th
 Gate = Annotated[bool, typer.Option("--gate", help="Exit with 3 when the verdict is negative, for CI.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 
-_COMMON: dict[str, tuple[Any, Any]] = {
+_COMMON: dict[str, tuple[object, object]] = {
     "set_": (common.Overrides, None),
     "seed": (Annotated[Optional[int], typer.Option(help="Seed of all random streams, instead of the scenario's.")], None),
     "jobs": (Jobs, None),
@@ -51,7 +55,7 @@ _COMMON: dict[str, tuple[Any, Any]] = {
 }
 
 
-def add(cls: Any) -> None:
+def add(cls: type[Study[Params]]) -> None:
     """The command ``servesim NAME`` of a study."""
 
     def command(**given: Any) -> None:
@@ -59,7 +63,7 @@ def add(cls: Any) -> None:
 
     command.__doc__ = inspect.cleandoc(cls.__doc__ or f"The study {cls.name}.").partition("\n\n")[0]
     needed = inspect.Parameter.empty
-    parameters: dict[str, tuple[Any, Any]] = {"scenarios": (Many if cls.takes == "many" else One, needed)}
+    parameters: dict[str, tuple[object, object]] = {"scenarios": (Many if cls.takes == "many" else One, needed)}
     if cls.takes == "files":
         parameters = {"paths": (Files, needed), "scenario": (Deployed, None)}
     parameters |= {name: (_option(name, f), None) for name, f in cls.Params.model_fields.items() if not _extra(f).get("hidden")}
@@ -72,11 +76,11 @@ def add(cls: Any) -> None:
     app.command(cls.name)(command)
 
 
-def _extra(field: Any) -> dict[str, Any]:
+def _extra(field: FieldInfo) -> JsonDict:
     return field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
 
 
-def _option(name: str, field: Any) -> Any:
+def _option(name: str, field: FieldInfo) -> object:
     """The option of a field. None is its default: what was not given is left to the study's own default, or to a study file."""
     extra, choices = _extra(field), ""
     hint = _plain(field.annotation)
@@ -85,13 +89,12 @@ def _option(name: str, field: Any) -> Any:
     if extra.get("list") or hint not in (bool, int, float, str):
         hint = list[str] if extra.get("list") else str
     default = "" if field.default_factory is not None or field.is_required() else _shown(extra.get("shown", field.default))
-    flags = [f"--{name.replace('_', '-')}", *([extra["option"]] if "option" in extra else [])]
-    if extra.get("metavar") and hint is float:
+    flags = [f"--{name.replace('_', '-')}", *([str(extra["option"])] if "option" in extra else [])]
+    metavar = str(extra["metavar"]) if extra.get("metavar") else None
+    if metavar and hint is float:
         hint = str  # shares such as 2%
     text = f"{field.description or name}{choices}{default}".replace("[", r"\[")  # help is markup, and servesim[search] is not
-    return Annotated[
-        Optional[hint], typer.Option(*flags, help=text[0].upper() + text[1:], metavar=extra.get("metavar"), show_default=False)
-    ]
+    return Annotated[Optional[hint], typer.Option(*flags, help=text[0].upper() + text[1:], metavar=metavar, show_default=False)]
 
 
 def _shown(default: object) -> str:
@@ -111,15 +114,15 @@ def _plain(hint: Any) -> Any:
     return hint
 
 
-def ask(name: str, scenario: str, options: dict[str, Any], how: dict[str, Any]) -> None:
+def ask(name: str, scenario: str, options: Mapping[str, object], how: Mapping[str, object]) -> None:
     """Run a study for another command. ``options``: of the study, None where not given; ``how``: of those that all studies have."""
     _ask(
         registry.lookup("study", name),
-        {n: default for n, (_, default) in _COMMON.items()} | how | options | {"scenarios": scenario},
+        {**{n: default for n, (_, default) in _COMMON.items()}, **how, **options, "scenarios": scenario},
     )
 
 
-def _ask(cls: Any, given: dict[str, Any]) -> None:
+def _ask(cls: type[Study[Params]], given: dict[str, Any]) -> None:
     from importlib import import_module
 
     from rich.console import Console
@@ -163,7 +166,7 @@ def _ask(cls: Any, given: dict[str, Any]) -> None:
     raise typer.Exit(_code(answer, asked["gate"]))
 
 
-def _code(answer: Any, gate: bool) -> int:
+def _code(answer: Answer, gate: bool) -> int:
     if getattr(answer, "answered", True) is False:
         return 1
     return 3 if gate and answer.verdict is False else 0

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from math import isfinite
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
+from pydantic.json_schema import JsonSchemaValue
 
 from sim import registry
 from sim.config.resolving import PARTS, params_of
@@ -33,7 +34,7 @@ def schema() -> dict[str, JsonValue]:
     definitions = out["$defs"]
     for section, (kind, key) in _KINDS.items():
         names = registry.names(kind)
-        choices: list[dict[str, Any]] = [{"type": "string", "enum": names}, _OWN]
+        choices: list[JsonSchemaValue] = [{"type": "string", "enum": names}, _OWN]
         choices += [_choice(kind, name, definitions, {key: {"const": name}}, [key]) for name in names]
         choices.append({"type": "object", "properties": {key: _OWN}, "required": [key]})
         definitions[section] = {"description": definitions[section].get("description", ""), "anyOf": choices}
@@ -48,7 +49,9 @@ def schema() -> dict[str, JsonValue]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | out
 
 
-def _choice(kind: str, name: str, definitions: dict[str, Any], properties: dict[str, Any], required: list[str]) -> dict[str, Any]:
+def _choice(
+    kind: str, name: str, definitions: JsonSchemaValue, properties: JsonSchemaValue, required: list[str]
+) -> JsonSchemaValue:
     cls = registry.lookup(kind, name)
     params = _params(cls.Params, f"{kind}.{name}", definitions)
     params["properties"] = properties | params.get("properties", {})
@@ -58,7 +61,7 @@ def _choice(kind: str, name: str, definitions: dict[str, Any], properties: dict[
     return params
 
 
-def _trace(definitions: dict[str, Any]) -> dict[str, Any]:
+def _trace(definitions: JsonSchemaValue) -> JsonSchemaValue:
     """One branch for each format, with the settings of its reader."""
     base = definitions["Trace"]
     branches = []
@@ -71,7 +74,7 @@ def _trace(definitions: dict[str, Any]) -> dict[str, Any]:
     return {"description": base.get("description", ""), "anyOf": [found, *branches, user]}
 
 
-def _params(params: type[BaseModel], prefix: str, definitions: dict[str, Any]) -> dict[str, Any]:
+def _params(params: type[BaseModel], prefix: str, definitions: JsonSchemaValue) -> JsonSchemaValue:
     """Schema of a settings class; the definitions it needs are added under names of their own."""
     made = params.model_json_schema(ref_template=f"#/$defs/{prefix}.{{model}}")
     for described in made.get("properties", {}).values():

@@ -87,8 +87,8 @@ def built_in() -> list[tuple[str, str]]:
     """Names of the built-in scenarios, and the question each one answers."""
     out = []
     for file in sorted(resource("scenarios").rglob("*.yaml")):
-        question = parse(file.read_text(encoding="utf-8"), file.name).get("question", "")
-        out.append((file.stem, question))
+        raw = parse(file.read_text(encoding="utf-8"), file.name)
+        out.append((file.stem, str(raw.get("question", "")) if isinstance(raw, Mapping) else ""))
     return out
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Hashable
 
 import yaml
 
-from sim.document import only_json
+from sim.document import Json, only_json
 from sim.errors import DataError
 
 _LARGEST = 1 << 20
@@ -18,7 +18,7 @@ class _Loader(yaml.SafeLoader):
 
     depth = 0
 
-    def compose_node(self, parent: Any, index: Any) -> Any:
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.events.AliasEvent):
             raise yaml.composer.ComposerError(None, None, "aliases are not allowed", self.peek_event().start_mark)  # type: ignore[no-untyped-call]
         self.depth += 1
@@ -28,7 +28,7 @@ class _Loader(yaml.SafeLoader):
         self.depth -= 1
         return node
 
-    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, object]:
         seen = set()
         for key, _ in node.value:
             name = self.construct_object(key, deep=True)
@@ -40,12 +40,13 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def parse(text: str, source: str) -> Any:
+def parse(text: str, source: str) -> Json:
     """The value of a YAML text. Raises `DataError` with line and column."""
     if len(text) > _LARGEST:
         raise DataError(source, f"is no scenario: {len(text):,} characters", f"at most {_LARGEST:,}")
     try:
-        return yaml.load(text, _Loader)
+        found: Json = yaml.load(text, _Loader)
+        return found
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""

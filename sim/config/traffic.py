@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, StrictBool, StrictInt, model_validator
 
@@ -42,12 +42,12 @@ class Synthetic(Section):
         description="number of requests; null: 10,000, or as many as come until arrivals end that do (stages, spike, diurnal …)",
     )
     max_tokens: Count | None = Field(None, description="the clients' limit on generated tokens; longer outputs end there")
-    prefixes: dict[str, Any] | None = Field(None, description="shared system prompts: {groups, shared_tokens, zipf}")
-    sessions: dict[str, Any] | None = Field(None, description="multi-turn sessions: {turns, think_time, …}")
-    agents: dict[str, Any] | None = Field(
+    prefixes: dict[str, object] | None = Field(None, description="shared system prompts: {groups, shared_tokens, zipf}")
+    sessions: dict[str, object] | None = Field(None, description="multi-turn sessions: {turns, think_time, …}")
+    agents: dict[str, object] | None = Field(
         None, description="runs of agents: calls with tools between them, some at once: {steps, tool_time, fan_out, …}"
     )
-    clients: dict[str, Any] | None = Field(
+    clients: dict[str, object] | None = Field(
         None, description="a pool of unlike clients, each with its share of the rate and its lengths: {count, zipf, …}"
     )
 
@@ -65,7 +65,7 @@ class Trace(Section):
     window: tuple[Seconds | None, Seconds | None] | None = Field(None, description="only requests of this time, [start, end]")
     limit: Count | None = Field(None, description="only the first so many requests")
     max_tokens: Count | None = Field(None, description="the clients' limit on generated tokens; longer outputs end there")
-    settings: dict[str, Any] = Field(default_factory=dict, description="settings of the format's reader")
+    settings: dict[str, object] = Field(default_factory=dict, description="settings of the format's reader")
 
 
 class Adapters(Section):
@@ -201,11 +201,13 @@ class Traffic(Sources):
 
     @model_validator(mode="before")
     @classmethod
-    def _so_many(cls, given: Any) -> Any:
+    def _so_many(cls, given: object) -> object:
         """10,000 requests, where nothing ends by itself; a class that is null is none."""
-        if isinstance(given, Mapping) and isinstance(given.get("classes"), Mapping):
+        if not isinstance(given, Mapping):
+            return given
+        if isinstance(given.get("classes"), Mapping):
             given = {**given, "classes": {k: v for k, v in given["classes"].items() if v is not None}}
-        source = given.get("synthetic") if isinstance(given, Mapping) else None
+        source = given.get("synthetic")
         if not isinstance(source, Mapping) or source.get("requests") is not None or _ends(source.get("arrival")):
             return given
         return {**given, "synthetic": {**source, "requests": 10_000}}

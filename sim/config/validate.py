@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import UnionType
-from typing import Annotated, Any, Final, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Final, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from sim.errors import ConfigError, did_you_mean, shown
 
@@ -16,7 +17,7 @@ _LARGEST: Final = 2**62
 _SHOWN: Final = 9
 
 
-def settings(model: type[M], data: Mapping[str, Any], field: str = "") -> M:
+def settings(model: type[M], data: Mapping[str, object], field: str = "") -> M:
     """``model`` of ``data``. Raises `ConfigError` that names all that is wrong, from ``field`` on; its attributes are of the first."""
     try:
         made = model.model_validate(dict(data))
@@ -62,7 +63,7 @@ def _meant(name: str, known: Sequence[str]) -> str:
     return f"did you mean {at!r}?" if at else did_you_mean(name, known)
 
 
-def _translate(model: type[BaseModel], first: Any, field: str) -> ConfigError:
+def _translate(model: type[BaseModel], first: ErrorDetails, field: str) -> ConfigError:
     where = _dotted(field, first["loc"])
     value = first["input"]
     if first["type"] == "extra_forbidden":
@@ -90,7 +91,7 @@ def _translate(model: type[BaseModel], first: Any, field: str) -> ConfigError:
     return ConfigError(where or "scenario", value, message, allowed)
 
 
-def _short(value: Mapping[Any, Any]) -> dict[Any, Any]:
+def _short(value: Mapping[object, object]) -> dict[object, object]:
     return {k: "…" if isinstance(v, Mapping | list) else v for k, v in list(value.items())[:4]}
 
 
@@ -106,20 +107,17 @@ def _dotted(field: str, loc: Sequence[int | str]) -> str:
 
 def _keys(model: type[BaseModel], loc: Sequence[int | str]) -> list[str]:
     """Names of the fields at a place inside a model."""
-    here: Any = model
+    here: type[BaseModel] | None = model
     for part in loc:
-        if isinstance(here, type) and issubclass(here, BaseModel) and part in here.model_fields:
+        if here is not None and part in here.model_fields:
             here = _model_in(here.model_fields[str(part)].annotation)
-    return list(here.model_fields) if isinstance(here, type) and issubclass(here, BaseModel) else []
+    return list(here.model_fields) if here is not None else []
 
 
-def _model_in(annotation: Any) -> Any:
+def _model_in(annotation: object) -> type[BaseModel] | None:
     """The model inside ``X | None``, ``tuple[X, ...]``, ``Annotated[X, …]``."""
     if isinstance(annotation, type) and get_origin(annotation) is None:
-        return annotation
+        return annotation if issubclass(annotation, BaseModel) else None
     if get_origin(annotation) in (Union, UnionType, tuple, list, dict, Annotated):
-        for inside in get_args(annotation):
-            found = _model_in(inside)
-            if isinstance(found, type) and issubclass(found, BaseModel):
-                return found
-    return annotation
+        return next((found for inside in get_args(annotation) if (found := _model_in(inside)) is not None), None)
+    return None

@@ -9,12 +9,14 @@ All take and return NumPy arrays (or floats) and broadcast. ``q`` is the tuple o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 
 if TYPE_CHECKING:
     from sim.cost.residual import Floats, Numbers
+
+Parameters: TypeAlias = "Sequence[float] | Floats"
 
 PARAMETERS = {
     "gemm": (
@@ -59,7 +61,7 @@ class Times(NamedTuple):
 
 
 def gemm(
-    q: Sequence[float], hw: Machine, m: Numbers, n: Numbers, k: Numbers, weight_bytes: float = 2.0, act_bytes: float = 2.0
+    q: Parameters, hw: Machine, m: Numbers, n: Numbers, k: Numbers, weight_bytes: float = 2.0, act_bytes: float = 2.0
 ) -> Times:
     """``m × k`` times ``k × n``: tiles of 64 × 128, a wave of tiles fills the multiprocessors. Bytes are per element; output in 16 bits."""
     tile = q[6] if len(q) > 6 else TILE_M
@@ -72,7 +74,7 @@ def gemm(
 
 
 def prefill(
-    q: Sequence[float],
+    q: Parameters,
     hw: Machine,
     rows: Numbers,
     length: Numbers,
@@ -91,7 +93,7 @@ def prefill(
 
 
 def decode(
-    q: Sequence[float],
+    q: Parameters,
     hw: Machine,
     rows: Numbers,
     context: Numbers,
@@ -111,7 +113,7 @@ def decode(
 
 
 def latent_decode(
-    q: Sequence[float],
+    q: Parameters,
     hw: Machine,
     rows: Numbers,
     context: Numbers,
@@ -165,7 +167,7 @@ def busiest(tokens: Numbers, experts: float, top_k: float, ranks: float) -> Floa
 
 
 def moe(
-    q: Sequence[float],
+    q: Parameters,
     hw: Machine,
     tokens: Numbers,
     hidden: Numbers,
@@ -186,7 +188,7 @@ def moe(
     return Times(total, compute, memory)
 
 
-def all_reduce(q: Sequence[float], size: Numbers, ranks: Numbers) -> Floats:
+def all_reduce(q: Parameters, size: Numbers, ranks: Numbers) -> Floats:
     """Seconds to add up ``size`` bytes over ``ranks``: the faster of one-shot (everyone reads everyone) and ring."""
     one_shot = (q[0] + q[1] * ranks) * 1e-6 + (ranks - 1) * size / (q[2] * 1e9)
     ring = (q[3] + q[4] * ranks) * 1e-6 + 2.0 * (ranks - 1) / ranks * size / (q[5] * 1e9)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic.config import JsonDict
 
 from sim.errors import DataError, UnknownNameError, did_you_mean
 from sim.hardware.accelerator import Kind, MemoryType
@@ -31,17 +32,18 @@ def _size(value: object) -> float:
     return _above(parse_bytes(value.strip().removesuffix("/s") if isinstance(value, str) else value))
 
 
-def _whole(value: Any) -> float:
-    if _above(value) != int(value):
+def _whole(value: object) -> float:
+    found = _above(value)
+    if found != int(found):
         raise ValueError(f"must be a whole number (got {value})")
-    return float(value)
+    return found
 
 
 def _name(value: object) -> object:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-_TEXT_TOO: Any = {"type": ["number", "string"]}
+_TEXT_TOO: JsonDict = {"type": ["number", "string"]}
 
 
 class Size(Graded[Annotated[float, Field(le=1e18, json_schema_extra=_TEXT_TOO), BeforeValidator(_size)]]):
@@ -137,14 +139,14 @@ class AcceleratorFile(Record):
 
     @field_validator("compute_capability", mode="before")
     @classmethod
-    def _quoted(cls, given: Any) -> Any:
+    def _quoted(cls, given: object) -> object:
         if isinstance(given, int | float):
             raise ValueError(f'must be text: YAML reads a bare number; quote it, as in "{given}"')
         return given
 
     @field_validator("peak_tflops", mode="before")
     @classmethod
-    def _formats(cls, given: Any) -> Any:
+    def _formats(cls, given: object) -> object:
         if not isinstance(given, dict) or not given:
             raise ValueError("must map number formats such as bf16 to figures")
         unknown = [k for k in given if k not in DTYPES]

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
+from pydantic.config import JsonDict
 
 from sim.errors import UnknownNameError
-from sim.profile_files import Graded, Record, checked, parse_mapping, read_text
+from sim.profile_files import Evidence, Graded, Record, checked, parse_mapping, read_text
 from sim.resources import path as resource
 from sim.units import parse_bytes, parse_seconds
 
@@ -23,7 +24,7 @@ def _per_second(value: object) -> float:
     return parse_bytes(value.strip().removesuffix("/s") if isinstance(value, str) else value)
 
 
-_TEXT_TOO: Any = {"type": ["number", "string"]}
+_TEXT_TOO: JsonDict = {"type": ["number", "string"]}
 
 
 class Bandwidth(Graded[Annotated[float, Field(ge=0, le=1e15, json_schema_extra=_TEXT_TOO), BeforeValidator(_per_second)]]):
@@ -78,7 +79,7 @@ class Link:
     domain: int = 8
     peer_bandwidth: float = 0.0
     source: str = ""
-    evidence: str = "datasheet"
+    evidence: Evidence = "datasheet"
     name: str = ""
     switched: bool = False
     collectives: str = ""

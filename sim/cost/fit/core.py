@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from sim.cost.residual import Floats, pack
+from sim.cost.residual import Floats, Numbers, pack
+from sim.ledger import Values
 
 
 def fit(
-    form: Callable[..., Any], start: list[float], low: list[float], high: list[float], seconds: Floats, weight: Any = 1.0
+    form: Callable[[Floats], Floats],
+    start: list[float],
+    low: list[float],
+    high: list[float],
+    seconds: Floats,
+    weight: Numbers = 1.0,
 ) -> Floats:
     """Parameters that minimise a soft-L1 norm of log(form / measured)."""
     from scipy.optimize import least_squares
@@ -36,7 +43,15 @@ def error(predicted: Floats, measured: Floats) -> dict[str, float]:
     }
 
 
-def grid(data: pd.DataFrame, keys: list[str], axes: list[str], log: Floats) -> dict[str, Any]:
+class Grid(NamedTuple):
+    """Combinations of the keys, values of each axis, and a packed residual row for each combination."""
+
+    keys: Floats
+    axes: tuple[Floats, ...]
+    values: Values
+
+
+def grid(data: pd.DataFrame, keys: list[str], axes: list[str], log: Floats) -> Grid:
     """Residual rows on the full grid; cells that were not measured take the nearest measured one of their row."""
     from scipy.ndimage import distance_transform_edt
 
@@ -50,10 +65,10 @@ def grid(data: pd.DataFrame, keys: list[str], axes: list[str], log: Floats) -> d
         if missing.any():
             nearest = distance_transform_edt(missing, return_distances=False, return_indices=True)
             row[...] = row[tuple(nearest)]
-    return {"keys": rows, "axes": points, "values": pack(values)}
+    return Grid(rows, tuple(points), pack(values))
 
 
-def held_out(data: pd.DataFrame, columns: list[str], share: float = 0.25, seed: int = 1) -> Any:
+def held_out(data: pd.DataFrame, columns: list[str], share: float = 0.25, seed: int = 1) -> NDArray[np.bool_]:
     """Mask of the rows whose combination of ``columns`` falls into a random quarter."""
     labels = data.groupby(columns, observed=True).ngroup().to_numpy()
     return np.isin(labels, np.random.default_rng(seed).permutation(labels.max() + 1)[: max(1, int(share * (labels.max() + 1)))])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ KV_DTYPES = {"bfloat16": ("bf16", 2.0), "fp8": ("fp8", 1.0)}
 
 
 _COLUMNS = ("system", "framework", "version", "dtype", "kv_dtype", "head_dim", "window", "collective", "backend", "distribution")
-Results = dict[str, dict[str, Any]]
+Results = dict[str, operators.Result]
 # Routing of the measured experts, best first. Few experts are nearly evenly used (whole steps of Mixtral, 8 experts, agree with the even tables
 # within 3 %, with power-law ones they come out 10 to 20 % too slow); `operators.moe` makes it even by chance. Many experts are not: steps of
 # gpt-oss and MiniMax (128 and 256) are faster for few tokens, which wake fewer of them, and slower for prompts, as in the power-law tables.
@@ -117,7 +118,7 @@ def fit_stack(name: str, stack: dict[str, Any], folder: Path, out: Path, check: 
     d = _collectives(_read(folder, "collectives"), stack)
     d = d[(d.collective == "all_reduce") & d.backend.astype(str).str.contains("graph") & d.dtype.isin(["half", "bfloat16"])]
     if len(d):
-        results["all_reduce"] = operators.all_reduce(d) | {"unit": "bf16"}
+        results["all_reduce"] = {**operators.all_reduce(d), "unit": "bf16"}
     write(name, stack, results, out)
 
 
@@ -185,11 +186,12 @@ def _by_dtype(stack: dict[str, Any], folder: Path, table: str, check: bool) -> R
         hw = _half(stack)._replace(peak=stack["reference"]["peak"][unit])
         if table == "moe":
             d, routing = _routed(d)
-            result = operators.moe(d, hw, weight, check) | {"routing": routing}
+            result = operators.moe(d, hw, weight, check)
+            result["routing"] = routing
         else:
             result = operators.gemm(d, hw, weight, act, check)
         result["parameters"][2] += stack.get("quantise_us", {}).get(f"{table}.{label}", 0.0)
-        out[f"{table}.{label}"] = result | {"unit": unit, "version": version, "weight_bytes": weight, "act_bytes": act}
+        out[f"{table}.{label}"] = {**result, "unit": unit, "version": version, "weight_bytes": weight, "act_bytes": act}
     return out
 
 
@@ -224,7 +226,7 @@ def _attention(stack: dict[str, Any], folder: Path, check: bool) -> Results:
                     if kind == "prefill"
                     else operators.decode(d, hw, int(dim), element, check)
                 )
-                out[f"{kind}.{label}.{int(dim)}"] = fit | {"unit": "bf16"}
+                out[f"{kind}.{label}.{int(dim)}"] = {**fit, "unit": "bf16"}
     return out
 
 
@@ -240,14 +242,15 @@ def _latent(stack: dict[str, Any], folder: Path, check: bool) -> Results:
                     if kind == "latent_prefill"
                     else operators.latent_decode(d, hw, element, check)
                 )
-                out[f"{kind}.{label}"] = fit | {"unit": "bf16"}
+                out[f"{kind}.{label}"] = {**fit, "unit": "bf16"}
     return out
 
 
-def write(name: str, stack: dict[str, Any], results: dict[str, dict[str, Any]], out: Path) -> None:
+def write(name: str, stack: dict[str, Any], results: Results, out: Path) -> None:
     """The two files of a profile."""
     arrays: dict[str, Any] = {}
-    text: dict[str, Any] = {
+    entries = _borrowed(stack, out)
+    text: dict[str, object] = {
         "stack": {k: stack[k] for k in ("system", "framework", "version")},
         "reference": stack["reference"],
         "source": stack.get(
@@ -255,15 +258,15 @@ def write(name: str, stack: dict[str, Any], results: dict[str, dict[str, Any]], 
             "operator timings of aiconfigurator@095f58a5, aiconfigurator-npu@90d7765a and InferSim@f2293dab (medians of repeats)",
         ),
         "form": "sim/cost/forms.py, residual log(measured/form) on the measured grid in the .npz",
-        "operators": _borrowed(stack, out),
+        "operators": entries,
     }
     for key, r in results.items():
         names = forms.PARAMETERS[{"latent_prefill": "prefill", "latent_decode": "decode"}.get(r["operator"], r["operator"])]
-        entry: dict[str, Any] = {
-            k: r[k] for k in ("unit", "version", "routing", "weight_bytes", "act_bytes", "rows", "error") if k in r
-        }
+        told: Mapping[str, object] = r
+        shown = ("unit", "version", "routing", "weight_bytes", "act_bytes", "rows", "error")
+        entry: dict[str, object] = {k: told[k] for k in shown if k in told}
         entry["parameters"] = {n: float(f"{v:.6g}") for n, v in zip(names, r["parameters"], strict=True)}
-        text["operators"][key] = entry
+        entries[key] = entry
         arrays[f"{key}/values"] = r["values"]
         if "keys" in r:
             arrays[f"{key}/keys"] = r["keys"].astype(np.float32)
