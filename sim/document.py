@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from typing import Any, TypeAlias
 
 Json: TypeAlias = "Mapping[str, Json] | Sequence[Json] | str | int | float | bool | None"
@@ -42,3 +43,35 @@ def loads(text: str | bytes) -> Any:
         if deeper(text, DEEPEST) is not None:
             raise ValueError("nested too deeply")
     return json.loads(text)
+
+
+def number(value: object) -> float:
+    """A value that must be a number, as it is. Raises TypeError."""
+    if isinstance(value, int | float):
+        return value
+    raise TypeError(f"{value!r} is no number")
+
+
+def at(data: Mapping[str, object], path: str) -> object:
+    """``at({"a": {"b": 1}}, "a.b")`` → 1; None where there is none."""
+    here: object = data
+    for key in path.split("."):
+        here = here.get(key) if isinstance(here, Mapping) else None
+    return here
+
+
+def number_at(data: Mapping[str, object], path: str) -> float | None:
+    """The number at a path; None where there is none."""
+    found = at(data, path)
+    return found if isinstance(found, int | float) else None
+
+
+def finite(value: Json) -> Json:
+    """The same as JSON can hold it: None for what is not finite, lists for tuples, texts as keys."""
+    if isinstance(value, float):
+        return value if isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(k): finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(v) for v in value]
+    return value

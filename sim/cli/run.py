@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from sim.cli import common
 from sim.cli.app import app
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sim.metrics.result import Result
+    from sim.report.exports import Export
 
 
 @app.command()
@@ -43,7 +49,7 @@ def run(
     from sim.metrics.expect import unmet
     from sim.report import confidence as view
     from sim.report import terminal
-    from sim.study.statistics.worth import confidence
+    from sim.study.statistics.worth import confidence, worth
 
     overrides = [*(set_ or ()), *([f"seed={seed}"] if seed is not None else ())]
     loaded = sim.load(scenario, overrides)
@@ -52,13 +58,13 @@ def run(
     with common.stopping() as stopped, common.progress(quiet or json) as progress:
         result = sim.run(loaded, progress=lambda done, total: progress(done, total) or bool(stopped()))
         if target:  # before anything is printed: what stops the printing does not lose the run
-            result.save(target, lambda to: [one.fill(result, to / one.file) for one in exports])
+            result.save(target, lambda to: _fill(exports, result, to))
     with common.printing():
         if json:
             typer.echo(common.json(result.summary.as_dict() | {"confidence": confidence(result)}))
         elif not quiet:
-            sure = confidence(result)
-            common.show(*view.caution(sure))
+            sure = worth(result)
+            common.show(*view.caution(sure.stationary))
             terminal.show(result, sure=sure)
             common.show(*view.one_run(sure))
         if target:
@@ -74,10 +80,15 @@ def run(
         raise typer.Exit(common.interrupted(stopped()))
     if missed:
         raise typer.Exit(1)
-    raise typer.Exit(3 if gate and result.summary["slo"]["met"] is False else 0)
+    raise typer.Exit(3 if gate and result.summary.slo.met is False else 0)
 
 
-def _exports(names: str | None, target: Path | None) -> list[Any]:
+def _fill(exports: Sequence[Export], result: Result, to: Path) -> None:
+    for one in exports:
+        one.fill(result, to / one.file)
+
+
+def _exports(names: str | None, target: Path | None) -> list[Export]:
     """The exports asked for, found before anything runs."""
     if not names:
         return []

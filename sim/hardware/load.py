@@ -82,8 +82,8 @@ def parse_accelerator(raw: Mapping[str, object], source: str) -> Accelerator:
 
     peaks = {dtype: number(f"peak_flops.{dtype}", entry, 1e12) for dtype, entry in f.peak_tflops.items()}
     link, host = find_link(f.link), find_link(f.host_link)
-    figures["link.bandwidth"] = Figure(link.bandwidth, link.source, link.evidence)  # type: ignore[arg-type]
-    figures["host_bandwidth"] = Figure(host.bandwidth, host.source, host.evidence)  # type: ignore[arg-type]
+    figures["link.bandwidth"] = Figure(link.bandwidth, link.source, link.evidence)
+    figures["host_bandwidth"] = Figure(host.bandwidth, host.source, host.evidence)
     idle = f.idle_watts or Graded[float](value=_IDLE * f.tdp_watts.value, source="15 % of the power limit")
     return Accelerator(
         name=f.name,

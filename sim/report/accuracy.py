@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from rich.console import Group
@@ -16,14 +16,15 @@ from sim import output
 from sim.metrics import model_error
 from sim.metrics.store import write_json
 from sim.report import study
-from sim.report.figures import PALETTE, Figure, layout, rounded, time_axis
+from sim.report.figures import PALETTE, Figure, Layout, Trace, layout, rounded, time_axis
 from sim.report.fitting import Fitting, plain_table
-from sim.report.templating import Page, Section, Table
+from sim.report.templating import Cell, Page, Section, Table
 from sim.study.accuracy.errors import GROUPS, TARGETS, Row, title
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from sim.document import Json
     from sim.study.accuracy import AccuracyReport
     from sim.study.accuracy.saturation import Capacity
 
@@ -88,7 +89,7 @@ def errors(rows: Sequence[Row], with_group: bool) -> Fitting:
     for r in rows:
         aim = TARGETS.get(r.metric)
         style = "" if aim is None else "green" if r.median <= aim else "yellow"
-        cells: list[Any] = [
+        cells: list[str | Text] = [
             title(r.metric),
             str(r.points),
             Text(percent(r.median), style=style),
@@ -171,11 +172,11 @@ def scatter(report: AccuracyReport, metric: str) -> Figure | None:
         return None
     every = [v for points in groups.values() for m, p, _ in points for v in (m, p)]
     low, high = min(every) / 1.2, max(every) * 1.2
-    guide = {"color": "#8b93a1", "width": 1}
-    data: list[dict[str, Any]] = [
+    guide: dict[str, Json] = {"color": "#8b93a1", "width": 1}
+    data: list[Trace] = [
         {
             "type": "scatter", "mode": "lines", "x": [low, high], "y": [low * k, high * k], "showlegend": False, "hoverinfo": "skip",
-            "line": guide | ({} if k == 1.0 else {"dash": "dot"}),
+            "line": guide if k == 1.0 else guide | {"dash": "dot"},
         }
         for k in (1.0, 0.9, 1.1)
     ]  # fmt: skip
@@ -187,7 +188,7 @@ def scatter(report: AccuracyReport, metric: str) -> Figure | None:
                 "marker": {"size": 6, "opacity": 0.7, "color": PALETTE[i % len(PALETTE)]},
             }
         )  # fmt: skip
-    axis = {"type": "log", "nticks": 8} if metric.endswith("per_s") else time_axis(low, high)
+    axis: Layout = {"type": "log", "nticks": 8} if metric.endswith("per_s") else time_axis(low, high)
     look = layout("measured", "predicted", xaxis=axis, yaxis=axis | {"rangemode": "normal"}, hovermode="closest")
     row = report.rows(None, (metric,))[0]
     caption = f"{row.points} points; median error {percent(row.median)}, p90 {percent(row.p90)}, bias {percent(row.bias, True)}"
@@ -218,13 +219,13 @@ def page(report: AccuracyReport) -> Page:
         sections.append(Section("Capacity", "Highest throughput where a deployment was saturated, predicted against measured.",
                                 table=Table(list(_CAPACITY), capacity_rows(found), (0,))))  # fmt: skip
     details = [Section(f"By {name}", table=error_table(report.rows(name), True)) for name in GROUPS]
-    worst = [
+    worst: list[list[str | Cell]] = [
         [
             o.point.id,
             title(m),
             study.cell(o.point.measured[m]),
             study.cell(o.predicted[m]),
-            {"text": percent(e, True), "sort": abs(e)},
+            Cell(percent(e, True), abs(e)),
         ]
         for o, m, e in report.worst(100)
     ]
@@ -252,11 +253,15 @@ def page(report: AccuracyReport) -> Page:
 def error_table(rows: Sequence[Row], with_group: bool) -> Table:
     """The error table of a page."""
     head = ["group"] * with_group + ["metric", "points", "median |error|", "p90 |error|", "bias"]
-    cells: list[list[Any]] = [
-        [r.group] * with_group
-        + [title(r.metric), f"{r.points:,}"]
-        + [{"text": percent(r.median), "sort": r.median}, {"text": percent(r.p90), "sort": r.p90}]
-        + [{"text": percent(r.bias, True), "sort": r.bias}]
+    cells: list[list[str | Cell]] = [
+        [
+            *[r.group] * with_group,
+            title(r.metric),
+            f"{r.points:,}",
+            Cell(percent(r.median), r.median),
+            Cell(percent(r.p90), r.p90),
+            Cell(percent(r.bias, True), r.bias),
+        ]
         for r in rows
     ]
     return Table(head, cells, (0, 1) if with_group else (0,), sortable=True)

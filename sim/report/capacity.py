@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from markupsafe import Markup
 from rich.console import Group
 from rich.text import Text
 
+from sim.document import number_at
 from sim.metrics.definitions import definition
 from sim.metrics.store import write_csv
 from sim.report import page, study, words
-from sim.report.figures import BLUE, GREEN, ORANGE, Figure, layout, level_line, line, rounded, time_axis
+from sim.report.figures import BLUE, GREEN, ORANGE, Figure, Layout, Trace, layout, level_line, line, rounded, time_axis
 from sim.report.fitting import Fitting
-from sim.report.templating import Page, Section, Table
+from sim.report.templating import Cell, Page, Section, Table
 from sim.study.questions.capacity import CapacityAnswer, Probe
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from sim.document import Json
+    from sim.ledger import Values
+    from sim.study.figures import Figures
 
 _MAX_ROWS: Final = 14  # one terminal screen
 
@@ -30,16 +31,15 @@ _COLUMNS: Final = ("held", "SLO met", "goodput/s", "TTFT p50", "TTFT p99", "TPOT
 _SPARE: Final = ("E2E p99", "TTFT p50", "KV peak", "goodput/s")
 
 
-def _cells(s: Mapping[str, Any]) -> list[str]:
-    latency, use = s["latency"], s["utilisation"]
+def _cells(s: Figures) -> list[str]:
     return [
-        words.percent(s["slo"]["attainment"].get("joint"), 2),
-        words.number(words.rates(s)["goodput_requests_per_s"]),
-        words.seconds(latency["ttft_s"]["p50"]),
-        words.seconds(latency["ttft_s"]["p99"]),
-        words.seconds(latency["tpot_s"]["p99"]),
-        words.seconds(latency["e2e_s"]["p99"]),
-        words.percent(use["kv_peak"], 0),
+        words.percent(s.slo.attainment.get("joint"), 2),
+        words.number(words.rates(s).goodput_requests_per_s),
+        words.seconds(s.latency.ttft.p50),
+        words.seconds(s.latency.ttft.p99),
+        words.seconds(s.latency.tpot.p99),
+        words.seconds(s.latency.e2e.p99),
+        words.percent(s.utilisation.kv_peak, 0),
     ]
 
 
@@ -54,8 +54,8 @@ def _load(answer: CapacityAnswer, probe: Probe) -> str:
 def _slo(answer: CapacityAnswer) -> str:
     if not answer.probes:
         return ""
-    s = answer.probes[0].summary
-    return f"SLO: {words.required(s['slo']['required'])} of requests with {words.targets(s)}."
+    slo = answer.probes[0].summary.slo
+    return f"SLO: {words.required(slo.required or 0.0)} of requests with {words.targets(slo)}."
 
 
 def _tested(answer: CapacityAnswer) -> str:
@@ -117,28 +117,30 @@ def screen(answer: CapacityAnswer) -> Group:
 
 def _figures(answer: CapacityAnswer) -> list[Figure]:
     probes = sorted((p for p in answer.probes if p.replication == 0), key=lambda p: p.value)
-    others = [p for p in answer.probes if p.replication > 0 and p.summary["slo"]["attainment"].get("joint") is not None]
+    others = [
+        (p.value, joint)
+        for p in answer.probes
+        if p.replication > 0 and (joint := p.summary.slo.attainment.get("joint")) is not None
+    ]
     if len(probes) < 2:
         return []
     x = [p.value for p in probes]
     summaries = [p.summary for p in probes]
-    slo = summaries[0]["slo"]
-    stop: list[dict[str, Any]] = []
+    slo = summaries[0].slo
+    stop: list[Layout] = []
     if answer.answer is not None:
-        shape = {"type": "line", "x0": answer.answer, "x1": answer.answer, "yref": "paper", "y0": 0, "y1": 1}
+        shape: Layout = {"type": "line", "x0": answer.answer, "x1": answer.answer, "yref": "paper", "y0": 0, "y1": 1}
         stop = [shape | {"line": {"color": GREEN, "width": 1.5, "dash": "dot"}}]
 
-    def plot(
-        name: str, title: str, caption: str, y: str, curves: list[dict[str, Any]], level: float | None, axis: dict[str, Any]
-    ) -> Figure:
+    def plot(name: str, title: str, caption: str, y: str, curves: list[Trace], level: float | None, axis: Layout) -> Figure:
         for curve in curves:
             curve |= {"mode": "lines+markers", "marker": {"size": 6}}
         shapes = stop if level is None else [*stop, level_line(level)]
         return Figure(name, title, caption, {"data": curves, "layout": layout(_unit(answer), y, shapes=shapes, yaxis=axis)})
 
-    share = [None if (v := s["slo"]["attainment"].get("joint")) is None else 100 * v for s in summaries]
-    good = [words.rates(s)["goodput_requests_per_s"] for s in summaries]
-    done = [words.rates(s)["requests_per_s"] for s in summaries]
+    share = [None if (v := s.slo.attainment.get("joint")) is None else 100 * v for s in summaries]
+    good = [words.rates(s).goodput_requests_per_s for s in summaries]
+    done = [words.rates(s).requests_per_s for s in summaries]
     figures = [
         plot(
             "attainment",
@@ -146,7 +148,7 @@ def _figures(answer: CapacityAnswer) -> list[Figure]:
             "Dashed: required. Dotted: the answer.",
             "% of requests",
             [line(x, rounded(np.array(share, float)), "all targets", BLUE)],
-            100 * slo["required"],
+            100 * (slo.required or 0.0),
             {
                 "range": [max(0.0, 10 * (min((v for v in share if v is not None), default=0.0) // 10) - 10), 101],
                 "rangemode": "normal",
@@ -166,18 +168,17 @@ def _figures(answer: CapacityAnswer) -> list[Figure]:
         ),
     ]
     if others:
-        shares = [100 * p.summary["slo"]["attainment"]["joint"] for p in others]
-        dots = {
+        dots: Trace = {
             "type": "scatter",
             "mode": "markers",
             "marker": {"size": 5, "color": GREEN, "opacity": 0.6},
             "name": "other repetitions",
         }
-        figures[0].spec["data"].append(dots | {"x": [p.value for p in others], "y": rounded(np.array(shares))})
-    for key in ("ttft_s", "tpot_s"):
-        found = {p: np.array([s["latency"][key][p] for s in summaries], float) for p in ("p50", "p99")}
+        figures[0].spec["data"].append(dots | {"x": [v for v, _ in others], "y": rounded([100 * joint for _, joint in others])})
+    for key, stats in (("ttft_s", [s.latency.ttft for s in summaries]), ("tpot_s", [s.latency.tpot for s in summaries])):
+        found = {"p50": np.array([x.p50 for x in stats], float), "p99": np.array([x.p99 for x in stats], float)}
         values = np.concatenate([v[np.isfinite(v) & (v > 0)] for v in found.values()])
-        target = slo["targets"].get(key)
+        target = slo.targets.get(key)
         if not values.size:
             continue
         top = max(float(values.max()), target or 0.0)
@@ -190,11 +191,10 @@ def _figures(answer: CapacityAnswer) -> list[Figure]:
 
 def page_of(answer: CapacityAnswer) -> Page:
     """The report: the answer and how sure it is, what was tested, every probe."""
-    rows = []
+    rows: list[list[str | Cell]] = []
     for p in answer.probes:
-        held = {"text": "✔" if p.held else "✘", "mood": "yes" if p.held else "no", "sort": int(p.held)}
-        load: dict[str, Json] = {"text": _load(answer, p), "sort": p.value}
-        rows.append([load, {"text": str(p.replication), "sort": p.replication}, held, *_cells(p.summary)])
+        held = Cell("✔", 1, "yes") if p.held else Cell("✘", 0, "no")
+        rows.append([Cell(_load(answer, p), p.value), Cell(str(p.replication), p.replication), held, *_cells(p.summary)])
     head = [_unit(answer), "repetition", *("held" if c == "held" else c for c in _COLUMNS)]
     cards = [{"label": str(k), "value": str(v)} for k, v in answer.tested.items() if len(str(v)) <= 60]
     found = [f"{f:.4g}" if f is not None else words.DASH for f in answer.found]
@@ -230,20 +230,13 @@ def render(answer: CapacityAnswer) -> str:
 def files(answer: CapacityAnswer, folder: Path) -> None:
     """``summary.json, probes.csv, report.html``."""
     study.write(folder, answer.as_dict(), render(answer))
-    columns: dict[str, Any] = {
+    columns: dict[str, Values] = {
         "rate_per_s" if answer.question == "rate" else "replicas": np.array([p.value for p in answer.probes]),
         "replication": np.array([p.replication for p in answer.probes], int),
     }
     columns["held"] = np.array([p.held for p in answer.probes], bool)
-    paths = [("slo", "attainment", "joint"), ("slo", "goodput_requests_per_s"), ("throughput", "output_tokens_per_s")]
-    paths += [("latency", k, p) for k in ("ttft_s", "tpot_s", "itl_s", "e2e_s") for p in ("p50", "p99")]
+    paths = ["slo.attainment.joint", "slo.goodput_requests_per_s", "throughput.output_tokens_per_s"]
+    paths += [f"latency.{k}.{p}" for k in ("ttft_s", "tpot_s", "itl_s", "e2e_s") for p in ("p50", "p99")]
     for path in paths:
-        columns["/".join(path)] = np.array([_at(p.summary, path) for p in answer.probes], float)
+        columns[path.replace(".", "/")] = np.array([number_at(p.summary, path) for p in answer.probes], float)
     write_csv(columns, folder / "probes.csv")
-
-
-def _at(summary: Mapping[str, Any], path: tuple[str, ...]) -> float:
-    value: Any = summary
-    for key in path:
-        value = value.get(key)
-    return float("nan") if value is None else float(value)

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from markupsafe import Markup
 from rich.console import Group
 from rich.text import Text
 
+from sim.document import number_at
 from sim.metrics.bottleneck import WORDS
 from sim.metrics.store import write_csv
 from sim.report import page, study, words
 from sim.report.figures import Figure, cdf_figure, rounded
 from sim.report.fitting import plain_table
 from sim.report.html import KIND_COLORS
-from sim.report.templating import Page, Section, Table
+from sim.report.templating import Cell, Page, Section, Table
 from sim.study.questions.compare import FIGURES, CompareAnswer, Deployment
 from sim.study.statistics.paired import percent
 from sim.study.stretches import curve_grid
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from sim.ledger import Values
+    from sim.study.questions.compare import Against
 
 _SIDE_BY_SIDE: Final = 4
 """More deployments than this become rows of the terminal table, with fewer figures each."""
@@ -36,18 +44,15 @@ class Row:
 
     title: str
     path: str
-    show: Callable[[Any], str]
+    show: Callable[[float | None], str]
     best: str = ""
     brief: bool = False
 
-    def value(self, d: Deployment) -> Any:
+    def value(self, d: Deployment) -> float | None:
         """The mean over repetitions, else the value of the first one; None where there is none."""
         if self.path in d.intervals:
             return d.intervals[self.path].value
-        found: Any = d.summary
-        for key in self.path.split("."):
-            found = found.get(key) if found is not None else None
-        return found
+        return number_at(d.summary, self.path)
 
     def cell(self, d: Deployment) -> str:
         """The value, with half of its interval."""
@@ -55,7 +60,7 @@ class Row:
         interval = d.intervals.get(self.path)
         if value is None or interval is None or not value:
             return self.show(value)
-        if interval.as_dict()["high"] is None:
+        if not math.isfinite(interval.high):
             return f"{self.show(value)} (at least {self.show(interval.low)})"
         if self.path == "slo.attainment.joint":
             return f"{self.show(value)} ± {percent(interval.half)}"
@@ -68,11 +73,11 @@ def _count(value: float | None) -> str:
     return f"{int(value):,}"
 
 
-def _share(value: Any) -> str:
+def _share(value: float | None) -> str:
     return words.percent(value, 2)
 
 
-def _use(value: Any) -> str:
+def _use(value: float | None) -> str:
     return words.percent(value, 0)
 
 
@@ -95,8 +100,14 @@ ROWS: Final = (
     Row("Unserved", "slo.unserved", _share, "min"),
     Row("KV use, peak", "utilisation.kv_peak", _use),
     Row("Preemptions", "preemptions", _count, "min"),
-    Row("Limited by", "bottleneck.limit", lambda v: WORDS.get(v, "nothing")),
 )
+LIMITED: Final = "Limited by"
+"""The last line, and the only one in words."""
+
+
+def limited(d: Deployment) -> str:
+    """By what, in a word or two."""
+    return WORDS.get(d.summary.bottleneck.limit, "nothing")
 
 
 def best(row: Row, answer: CompareAnswer) -> set[int]:
@@ -126,13 +137,12 @@ def _differs(row: Row, answer: CompareAnswer, i: int, top: int) -> bool:
 
 def facts(d: Deployment) -> str:
     """What a deployment is, in a line: accelerators, engine."""
-    context = d.summary["context"]
-    return ", ".join(str(v) for k, v in context.items() if k.startswith(("deployment", "engine")))
+    return ", ".join(str(v) for k, v in d.summary.context.items() if k.startswith(("deployment", "engine")))
 
 
 def shown(answer: CompareAnswer) -> list[Row]:
     """Rows that say something: effective attainment only where several things are demanded apart."""
-    apart = any(len(d.summary["slo"].get("demands", ())) > 1 for d in answer.deployments)
+    apart = any(len(d.summary.slo.demands) > 1 for d in answer.deployments)
     known = [r for r in ROWS if any(r.value(d) is not None for d in answer.deployments)]
     return [r for r in known if apart or r.path != "slo.effective"]
 
@@ -158,8 +168,9 @@ def screen(answer: CompareAnswer) -> Group:
             table.add_column(title, justify="right" if title else "left", overflow="fold")
         for k, row in enumerate(rows):
             table.add_row(row.title, *(line[k] for line in cells))
+        table.add_row(LIMITED, *(limited(d) for d in answer.deployments))
     style = {True: "bold green", False: "bold red", None: "bold"}[answer.verdict]
-    lines: list[Any] = [Text(c.verdict, style=_STYLES[c.mood]) for c in answer.comparisons if c.verdict]
+    lines: list[RenderableType] = [Text(c.verdict, style=_STYLES[c.mood]) for c in answer.comparisons if c.verdict]
     if len(lines) > 1:
         lines.insert(0, Text(answer.headline(), style=style))
     lines = [*(Text(f"{name} failed: {error}", style="bold red") for name, error in answer.failed.items()), *lines]
@@ -171,12 +182,12 @@ def screen(answer: CompareAnswer) -> Group:
 
 def slo_line(answer: CompareAnswer) -> str:
     """Who holds the SLO."""
-    judged = [d for d in answer.deployments if d.summary["slo"]["met"] is not None]
+    judged = [d for d in answer.deployments if d.summary.slo.met is not None]
     if not judged:
         return ""
     held = [d.name for d in judged if answer.held(d)]
     whom = "None" if not held else "All" if len(held) == len(judged) else words.join(held)
-    return f"{whom} {'holds' if len(held) == 1 and len(judged) > 1 else 'hold'} the SLO ({words.targets(judged[0].summary)})."
+    return f"{whom} {'holds' if len(held) == 1 and len(judged) > 1 else 'hold'} the SLO ({words.targets(judged[0].summary.slo)})."
 
 
 def legend(answer: CompareAnswer) -> str:
@@ -193,13 +204,14 @@ def _mark(text: str, is_best: bool) -> Text:
 def page_of(answer: CompareAnswer) -> Page:
     """The comparison as a report."""
     names = [d.name for d in answer.deployments]
-    rows: list[list[Any]] = [["", *({"text": facts(d), "mood": "fact"} for d in answer.deployments)]]
+    rows: list[list[str | Cell]] = [["", *(Cell(facts(d), mood="fact") for d in answer.deployments)]]
     for row in shown(answer):
         marks = best(row, answer)
-        cells = [{"text": row.cell(d), "mood": "best" if i in marks else ""} for i, d in enumerate(answer.deployments)]
+        cells = [Cell(row.cell(d), mood="best" if i in marks else "") for i, d in enumerate(answer.deployments)]
         rows.append([row.title, *cells])
-    limits = Table(["", "what limits"], [[d.name, d.summary["bottleneck"]["sentence"]] for d in answer.deployments], (0, 1))
-    bars = "".join(page.bar(d.name, d.summary["bottleneck"]["shares"], WORDS, KIND_COLORS) for d in answer.deployments)
+    rows.append([LIMITED, *(limited(d) for d in answer.deployments)])
+    limits = Table(["", "what limits"], [[d.name, d.summary.bottleneck.sentence] for d in answer.deployments], (0, 1))
+    bars = "".join(page.bar(d.name, d.summary.bottleneck.shares, WORDS, KIND_COLORS) for d in answer.deployments)
     sections = [
         Section("Side by side", legend(answer), table=Table(["", *names], rows)),
         *(Section(f"{c.second} against {c.first}", table=_differences(c)) for c in answer.comparisons),
@@ -229,8 +241,8 @@ def page_of(answer: CompareAnswer) -> Page:
     )
 
 
-def _differences(c: Any) -> Table:
-    rows = []
+def _differences(c: Against) -> Table:
+    rows: list[list[str | Cell]] = []
     for path, d in c.differences.items():
         r = d.relative
         p = d.p if d.holm is None else d.holm
@@ -238,7 +250,7 @@ def _differences(c: Any) -> Table:
         cells = [percent(r.value, sign=True), f"{percent(r.low, sign=True)} to {percent(r.high, sign=True)}"]
         effect = words.DASH if d.as_dict()["effect"] is None else f"{d.effect:+.1f}"
         rows.append(
-            [FIGURES[path][0], {"text": cells[0], "mood": mood}, cells[1], effect, f"{p:.2g}" + " (Holm)" * (d.holm is not None)]
+            [FIGURES[path][0], Cell(cells[0], mood=mood), cells[1], effect, f"{p:.2g}" + " (Holm)" * (d.holm is not None)]
         )
     return Table(["figure", "difference", "interval", "effect size (d)", "p"], rows)
 
@@ -249,7 +261,7 @@ def figures(answer: CompareAnswer) -> list[Figure]:
     shares = rounded(100.0 * np.asarray(curve_grid()), 6)
     for key in ("ttft_s", "tpot_s", "e2e_s"):
         curves = [(d.name, d.curves[key], shares) for d in answer.deployments if d.curves.get(key)]
-        aims = {d.summary["slo"]["targets"].get(key) for d in answer.deployments}
+        aims = {d.summary.slo.targets.get(key) for d in answer.deployments}
         if curves:
             out.append(cdf_figure(curves, key, aims.pop() if len(aims) == 1 else None))
     return out
@@ -258,21 +270,16 @@ def figures(answer: CompareAnswer) -> list[Figure]:
 def files(answer: CompareAnswer, folder: Path) -> None:
     """``summary.json, compare.csv, report.html``."""
     study.write(folder, answer.as_dict(), page_of(answer).html())
-    columns: dict[str, Any] = {"name": np.array([d.name for d in answer.deployments], dtype=object)}
+    columns: dict[str, Values] = {"name": np.array([d.name for d in answer.deployments], dtype=object)}
     for row in ROWS:
-        values = [row.value(d) for d in answer.deployments]
-        if any(isinstance(v, str) for v in values):
-            columns[row.path] = np.array(values, dtype=object)
-            continue
-        columns[row.path] = _numbers(values)
+        columns[row.path] = _numbers([row.value(d) for d in answer.deployments])
         if any(row.path in d.intervals for d in answer.deployments):
-            found: list[Mapping[str, Any]] = [
-                d.intervals[row.path].as_dict() if row.path in d.intervals else {} for d in answer.deployments
-            ]
-            columns[f"{row.path}.low"] = _numbers([f.get("low") for f in found])
-            columns[f"{row.path}.high"] = _numbers([f.get("high") for f in found])
+            found = [d.intervals.get(row.path) for d in answer.deployments]
+            columns[f"{row.path}.low"] = _numbers([None if i is None else i.low for i in found])
+            columns[f"{row.path}.high"] = _numbers([None if i is None or not math.isfinite(i.high) else i.high for i in found])
+    columns["bottleneck.limit"] = np.array([d.summary.bottleneck.limit for d in answer.deployments], dtype=object)
     write_csv(columns, folder / "compare.csv")
 
 
-def _numbers(values: Sequence[object]) -> Any:
+def _numbers(values: Sequence[float | None]) -> Values:
     return np.array([np.nan if v is None else v for v in values], float)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
 
 from rich.text import Text
 
@@ -11,7 +12,12 @@ from sim.metrics.definitions import definition
 from sim.report import words
 from sim.report.templating import Table
 
-SHOWN: Final[dict[str, tuple[str, Any]]] = {
+if TYPE_CHECKING:
+    from sim.study.statistics.interval import Interval
+    from sim.study.statistics.worth import Worth
+
+Show = Callable[[float], str]
+SHOWN: Final[dict[str, tuple[str, Show]]] = {
     "latency.ttft_s.p99": ("TTFT p99", words.seconds),
     "latency.tpot_s.p99": ("TPOT p99", words.seconds),
     "latency.e2e_s.p99": ("E2E p99", words.seconds),
@@ -27,48 +33,48 @@ TITLES: Final = {
 }
 
 
-def one_run(found: Mapping[str, Any]) -> list[Text]:
-    """One line: the intervals of the figures that decide. ``found``: the ``confidence`` of a summary."""
+def one_run(found: Worth) -> list[Text]:
+    """One line: the intervals of the figures that decide."""
     parts = []
     for path, (title, show) in SHOWN.items():
-        interval = found["intervals"].get(path)
+        interval = found.intervals.get(path)
         if interval is not None:
             parts.append(f"{title} {span(interval, show)}")
     if not parts:
         return [Text("Too few requests to say how sure these figures are: at least 100 are needed.", style="yellow")]
-    lines = [Text(f"One run, {found['level']:.0%} intervals: {', '.join(parts)}. Other seeds: --replications 5.", style="dim")]
+    lines = [Text(f"One run, {found.level:.0%} intervals: {', '.join(parts)}. Other seeds: --replications 5.", style="dim")]
     return lines + [Text(f"{words.STAR} {sentence}", style="yellow") for sentence in few(found)]
 
 
-def few(found: Mapping[str, Any]) -> list[str]:
+def few(found: Worth) -> list[str]:
     """Percentiles that nothing bounds from above, with what is known of them."""
     out = []
     for key in ("ttft_s", "tpot_s", "e2e_s"):
         for name, title in (("p99", "p99"), ("p999", "p99.9")):
-            interval = found["intervals"].get(f"latency.{key}.{name}")
-            if interval is not None and interval["high"] is None:
-                out.append(f"{title} of {definition(key).title} at least {words.seconds(interval['low'])}")
+            interval = found.intervals.get(f"latency.{key}.{name}")
+            if interval is not None and not math.isfinite(interval.high):
+                out.append(f"{title} of {definition(key).title} at least {words.seconds(interval.low)}")
                 break
     return [f"Too few independent requests to bound from above: {'; '.join(out)}."] if out else []
 
 
-def table(found: Mapping[str, Any]) -> Table:
+def table(found: Worth) -> Table:
     """Every interval of one run."""
     rows = []
-    for path, interval in found["intervals"].items():
+    for path, interval in found.intervals.items():
         kind, *rest = path.split(".")
         name = words.PERCENTILE_TITLES.get(rest[-1], rest[-1])
         title = f"{definition(rest[0]).title}, {name}" if kind == "latency" else TITLES[path]
-        show = words.seconds if kind == "latency" else SHOWN[path][1] if path in SHOWN else words.number
-        high = "open" if interval["high"] is None else show(interval["high"])
-        rows.append([title, show(interval["value"]), show(interval["low"]), high, f"{interval['n']:,.0f}"])
+        show: Show = words.seconds if kind == "latency" else SHOWN[path][1] if path in SHOWN else words.number
+        high = show(interval.high) if math.isfinite(interval.high) else "open"
+        rows.append([title, show(interval.value), show(interval.low), high, f"{round(interval.n, 1):,.0f}"])
     return Table(["figure", "this run", "from", "to", "worth, independent observations"], rows)
 
 
-def span(interval: Mapping[str, Any], show: Any) -> str:
+def span(interval: Interval, show: Show) -> str:
     """``203 to 251 ms``; open above where nothing bounds it."""
-    low, high = interval["low"], interval["high"]
-    if high is None:
+    low, high = interval.low, interval.high
+    if not math.isfinite(high):
         return f"at least {show(low)} (too few requests for more)"
     first, second = show(low), show(high)
     unit = first.rpartition(" ")[2]
@@ -77,6 +83,6 @@ def span(interval: Mapping[str, Any], show: Any) -> str:
     return f"{first} to {second}"
 
 
-def caution(found: Mapping[str, Any]) -> list[Text]:
+def caution(stationary: str) -> list[Text]:
     """What must stand on the first line; empty for a run that settles."""
-    return [Text(found["stationary"], style="bold yellow")] if found["stationary"] else []
+    return [Text(stationary, style="bold yellow")] if stationary else []

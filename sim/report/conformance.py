@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+if TYPE_CHECKING:
+    from sim.study.conformance import Case
 
-def show_difference(case: Any, console: Console | None = None) -> None:
+
+def show_difference(case: Case, console: Console | None = None) -> None:
     """The first step that differs, both sides field by field."""
     console = console or Console()
     d = case.difference
+    assert d is not None
     table = Table(title=f"{case.name}: step {d.step} differs (matched {case.matched:,} of {case.steps:,})", title_justify="left")
     for heading in ("field", "recorded", "ours"):
         table.add_column(heading, overflow="fold")
@@ -24,7 +28,7 @@ def show_difference(case: Any, console: Console | None = None) -> None:
     console.print(table)
 
 
-def show_total(engine: str, cases: Sequence[Any], console: Console | None = None) -> None:
+def show_total(engine: str, cases: Sequence[Case], console: Console | None = None) -> None:
     """``matched N of N``."""
     console = console or Console()
     matched, steps = sum(c.matched for c in cases), sum(c.steps for c in cases)

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final, TypeAlias, TypedDict
 
 import numpy as np
+from numpy.typing import ArrayLike
 
+from sim.document import Json
 from sim.ledger import Values as Array
 from sim.metrics.definitions import definition
 from sim.metrics.histogram import cdf
+from sim.metrics.sections.kv_pools import KvPool, KvPools
 from sim.metrics.series import fleet
-from sim.report.words import seconds
+from sim.report.words import extra, seconds
 
 if TYPE_CHECKING:
     from sim.metrics.result import Result
+    from sim.metrics.scaling import ScalingFigures
 
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#2864a8", "#d9802e", "#2f8f6b", "#c2413a", "#7b5aa6", "#8b93a1"
 PALETTE: Final = (BLUE, ORANGE, GREEN, PURPLE, RED, "#3d9db5", "#a67c2d", "#5b6472")
@@ -25,6 +29,19 @@ _CDF_POINTS: Final = 320
 MANY_REPLICAS: Final = 12
 
 
+Trace: TypeAlias = dict[str, Json]
+"""One entry of ``data``, as plotly's schema of its ``type`` has it."""
+Layout: TypeAlias = dict[str, Json]
+"""``layout``, shapes and axes of it, as plotly has them."""
+
+
+class Spec(TypedDict):
+    """What ``Plotly.newPlot`` is given."""
+
+    data: list[Trace]
+    layout: Layout
+
+
 @dataclass(frozen=True)
 class Figure:
     """One plot: ``name`` is its element id, ``title`` a heading, ``caption`` how to read it; ``wide`` takes the whole row."""
@@ -32,11 +49,11 @@ class Figure:
     name: str
     title: str
     caption: str
-    spec: dict[str, Any]
+    spec: Spec
     wide: bool = False
 
 
-def rounded(values: Any, digits: int = 5) -> list[float | None]:
+def rounded(values: ArrayLike, digits: int = 5) -> list[float | None]:
     """A list for JSON with so many significant digits (the file stays small); None for NaN."""
     a = np.asarray(values, dtype=np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -45,9 +62,9 @@ def rounded(values: Any, digits: int = 5) -> list[float | None]:
     return [None if not np.isfinite(v) else float(f"{v:.{digits}g}") for v in out]
 
 
-def layout(x: str, y: str, **changes: Any) -> dict[str, Any]:
+def layout(x: str, y: str, **changes: Json) -> Layout:
     """The look that all plots share; ``x`` and ``y`` are axis titles."""
-    axis = {
+    axis: Layout = {
         "gridcolor": _GRID,
         "zeroline": False,
         "linecolor": "#c9ced8",
@@ -55,7 +72,7 @@ def layout(x: str, y: str, **changes: Any) -> dict[str, Any]:
         "tickcolor": "#c9ced8",
         "automargin": True,
     }
-    base: dict[str, Any] = {
+    base: Layout = {
         "font": {"family": _FONT, "size": 12, "color": "#3a4150"},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
@@ -67,14 +84,17 @@ def layout(x: str, y: str, **changes: Any) -> dict[str, Any]:
         "yaxis": axis | {"title": {"text": y, "standoff": 8}, "rangemode": "tozero"},
     }
     for key, value in changes.items():
-        base[key] = base[key] | value if isinstance(base.get(key), dict) and isinstance(value, dict) else value
+        old = base.get(key)
+        base[key] = {**old, **value} if isinstance(old, Mapping) and isinstance(value, Mapping) else value
     return base
 
 
-def line(x: Sequence[Any], y: Sequence[Any], name: str, color: str, **more: Any) -> dict[str, Any]:
-    """One curve."""
-    style = {"color": color, "width": 1.8} | more.pop("line", {})
-    return {"type": "scatter", "mode": "lines", "x": x, "y": y, "name": name, "line": style} | more
+def line(
+    x: Sequence[Json], y: Sequence[Json], name: str, color: str, *, line: Mapping[str, Json] | None = None, **more: Json
+) -> Trace:
+    """One curve; ``line``: more of its style."""
+    style = {"color": color, "width": 1.8, **(line or {})}
+    return {"type": "scatter", "mode": "lines", "x": x, "y": y, "name": name, "line": style, **more}
 
 
 def cdf_points(values: Array) -> tuple[list[float | None], list[float | None]]:
@@ -95,23 +115,26 @@ def latency_cdf(result: Result, key: str) -> tuple[list[float | None], list[floa
     return rounded(x), rounded(100 * share, 6)
 
 
-def cdf_figure(curves: Sequence[tuple[str, Any, Any]], key: str, target: float | None) -> Figure:
+def cdf_figure(
+    curves: Sequence[tuple[str, Sequence[float | None], Sequence[float | None]]], key: str, target: float | None
+) -> Figure:
     """CDF of one metric, one curve per (name, x, y) in seconds and percent, with the SLO as a line."""
     metric = definition(key)
     data = [line(x, y, name, PALETTE[i % len(PALETTE)]) for i, (name, x, y) in enumerate(curves)]
     for curve in data:
         curve["hovertemplate"] = "%{y:.2f} % ≤ %{x:.4~s}s"
     values = [v for _, x, _ in curves for v in x if v]
-    shapes, notes = [], []
+    shapes: list[Layout] = []
+    notes: list[Layout] = []
     if target is not None:
         values.append(target)
-        shape = {"type": "line", "x0": target, "x1": target, "yref": "paper", "y0": 0, "y1": 1}
+        shape: Layout = {"type": "line", "x0": target, "x1": target, "yref": "paper", "y0": 0, "y1": 1}
         shapes.append(shape | {"line": {"color": RED, "width": 1.5, "dash": "dash"}})
     axis = time_axis(min(values, default=0.001), max(values, default=1.0))
     if target is not None:
         at = float(np.log10(target)) if axis["type"] == "log" else target
         left = target > 0.6 * max(values)
-        note = {
+        note: Layout = {
             "x": at,
             "yref": "paper",
             "y": 0.06,
@@ -122,7 +145,7 @@ def cdf_figure(curves: Sequence[tuple[str, Any, Any]], key: str, target: float |
         notes.append(
             note | {"font": {"color": RED, "size": 11}, "xanchor": "right" if left else "left", "xshift": -4 if left else 4}
         )
-    spec = {
+    spec: Spec = {
         "data": data,
         "layout": layout(
             metric.title,
@@ -138,13 +161,13 @@ def cdf_figure(curves: Sequence[tuple[str, Any, Any]], key: str, target: float |
     return Figure(f"cdf-{key[:-2]}", f"{metric.title} distribution", metric.formula, spec)
 
 
-def level_line(y: float) -> dict[str, Any]:
+def level_line(y: float) -> Layout:
     """A dashed line over the whole width, at what is required."""
-    line: dict[str, Any] = {"color": RED, "width": 1, "dash": "dash"}
+    line: Layout = {"color": RED, "width": 1, "dash": "dash"}
     return {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": y, "y1": y, "line": line}
 
 
-def time_axis(low: float, high: float) -> dict[str, Any]:
+def time_axis(low: float, high: float) -> Layout:
     """An axis of seconds with ticks that read like times (``50 ms``, ``1 s``): logarithmic from a factor of eight on."""
     log = high > 8 * low > 0
     if log:
@@ -164,7 +187,7 @@ def time_axis(low: float, high: float) -> dict[str, Any]:
 def time_figures(result: Result) -> list[Figure]:
     """Requests, latency, KV use, batch composition over simulated time."""
     f = fleet(result.series)
-    figures = [_replicas_over_time(result)] if "scaling" in result.summary else []
+    figures = [] if result.summary.scaling is None else [_replicas_over_time(result.summary.scaling, result.summary.simulated_s)]
     by_time = _latency_over_time(result)
     if by_time is not None:
         figures.append(by_time)
@@ -175,7 +198,7 @@ def time_figures(result: Result) -> list[Figure]:
         line(t, rounded(f["running"]), "running", BLUE, fill="tozeroy", fillcolor="rgba(40,100,168,0.12)"),
         line(t, rounded(f["waiting"]), "waiting", ORANGE, fill="tozeroy", fillcolor="rgba(217,128,46,0.15)"),
     ]
-    spec = {"data": running, "layout": layout("simulated time (s)", "requests")}
+    spec: Spec = {"data": running, "layout": layout("simulated time (s)", "requests")}
     figures.append(Figure("requests", "Requests in the engines", "Time averages, all replicas together.", spec))
     if not np.isnan(f["kv_use"]).all():
         use = [
@@ -185,52 +208,53 @@ def time_figures(result: Result) -> list[Figure]:
         ]
         spec = {"data": use, "layout": layout("simulated time (s)", "% of blocks, % of time", yaxis={"range": [0, 102]})}
         figures.append(Figure("kv", "KV cache and busy time", "KV use as share of blocks; the others as share of time.", spec))
-    if "kv_pools" in result.summary:
-        figures.append(_pools(result.summary["kv_pools"]["pools"]))
-    stack = {"stackgroup": "tokens", "line": {"width": 0.8}}
+    pools = extra(result.summary, KvPools)
+    if pools is not None:
+        figures.append(_pools(pools.pools))
     tokens = [
-        line(t, rounded(f["decode_tokens_per_s"]), "decode", BLUE, fillcolor="rgba(40,100,168,0.55)", **stack),
-        line(t, rounded(f["prefill_tokens_per_s"]), "prefill", ORANGE, fillcolor="rgba(217,128,46,0.55)", **stack),
+        line(t, rounded(f[f"{phase}_tokens_per_s"]), phase, color, line={"width": 0.8}, fillcolor=fill, stackgroup="tokens")
+        for phase, color, fill in (("decode", BLUE, "rgba(40,100,168,0.55)"), ("prefill", ORANGE, "rgba(217,128,46,0.55)"))
     ]
     spec = {"data": tokens, "layout": layout("simulated time (s)", "tokens/s")}
     figures.append(Figure("batch", "Batch composition", "Tokens processed per second, by the phase of their request.", spec))
     return figures
 
 
-def _pools(rows: Sequence[Mapping[str, Any]]) -> Figure:
+def _pools(rows: Sequence[KvPool]) -> Figure:
     """How full each pool within the replicas was."""
     colors = (GREEN, ORANGE, BLUE, RED, GREY)
     data = [
         line(
-            [p["bin_s"] * (i + 0.5) for i in range(len(p["used"]))],
-            [round(100 * v, 3) for v in p["used"]],
-            p["name"],
+            [p.bin_s * (i + 0.5) for i in range(len(p.used))],
+            [round(100 * v, 3) for v in p.used],
+            p.name,
             colors[k % len(colors)],
         )
         for k, p in enumerate(rows)
     ]
-    shared = any(p["shared"] for p in rows)
-    spec = {"data": data, "layout": layout("simulated time (s)", "% of the pool", yaxis={"range": [0, 102]})}
+    shared = any(p.shared for p in rows)
+    spec: Spec = {"data": data, "layout": layout("simulated time (s)", "% of the pool", yaxis={"range": [0, 102]})}
     title = "KV blocks by kind of layer" if shared else "Pools of a replica"
     note = "Held, as share of all blocks" if shared else "In use, as share of each pool"
     return Figure("pools", title, f"{note}, all replicas together.", spec)
 
 
-def _replicas_over_time(result: Result) -> Figure:
+def _replicas_over_time(scaling: ScalingFigures, end: float) -> Figure:
     """What the autoscaler wanted, what existed, what served."""
-    scaling = result.summary["scaling"]
-    steps = scaling["steps"]
-    t = [*steps["time_s"], max(result.summary["simulated_s"], steps["time_s"][-1])]
-    lines = [("exist", "exist", GREY), ("serving", "serve", BLUE), ("wanted", "wanted", ORANGE)]
+    steps = scaling.steps
+    t = rounded([*steps["time_s"], max(end, steps["time_s"][-1])], 6)
+
+    def curve(key: str, name: str, color: str, style: Mapping[str, Json], **more: Json) -> Trace:
+        return line(t, [*steps[key], steps[key][-1]], name, color, line={"shape": "hv", **style}, **more)
+
     data = [
-        line(rounded(t, 6), [*steps[key], steps[key][-1]], name, color, line={"shape": "hv", "color": color, "width": 1.8})
-        for key, name, color in lines
+        curve("exist", "exist", GREY, {}, fill="tozeroy", fillcolor="rgba(139,147,161,0.18)"),
+        curve("serving", "serve", BLUE, {}),
+        curve("wanted", "wanted", ORANGE, {"width": 1.4, "dash": "dot"}),
     ]
-    data[0] |= {"fill": "tozeroy", "fillcolor": "rgba(139,147,161,0.18)"}
-    data[2]["line"] |= {"dash": "dot", "width": 1.4}
-    spec = {"data": data, "layout": layout("simulated time (s)", "replicas")}
+    spec: Spec = {"data": data, "layout": layout("simulated time (s)", "replicas")}
     caption = (
-        f"Between {scaling['min']} and {scaling['max']}, by {scaling['scaler']}. Grey without blue: accelerators that are held by replicas "
+        f"Between {scaling.least} and {scaling.most}, by {scaling.scaler}. Grey without blue: accelerators that are held by replicas "
         "which start or drain."
     )
     return Figure("scaling", "Replicas through the run", caption, spec)
@@ -254,21 +278,22 @@ def _latency_over_time(result: Result) -> Figure | None:
         line(t, rounded(v), n, color) for v, n, color in zip(found, ("p50", "p90", "p99"), (BLUE, GREEN, ORANGE), strict=True)
     ]
     positive = found[np.isfinite(found) & (found > 0)]
-    top, shapes = float(positive.max(initial=1e-3)), []
-    target = result.summary["slo"]["targets"].get("ttft_s")
+    top = float(positive.max(initial=1e-3))
+    shapes: list[Layout] = []
+    target = result.summary.slo.targets.get("ttft_s")
     if target is not None and target < 20 * top:
         top = max(top, target)
-        shape = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": target, "y1": target}
+        shape: Layout = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": target, "y1": target}
         shapes.append(shape | {"line": {"color": RED, "width": 1.5, "dash": "dash"}})
     axis = time_axis(float(positive.min(initial=top)), top)
-    spec = {"data": curves, "layout": layout("arrival time (s)", "TTFT", yaxis=axis, shapes=shapes)}
+    spec: Spec = {"data": curves, "layout": layout("arrival time (s)", "TTFT", yaxis=axis, shapes=shapes)}
     caption = "Percentiles of the requests that arrived in each interval; dashed: SLO."
     return Figure("ttft-time", "TTFT through the run", caption, spec)
 
 
 def replica_figures(result: Result, rows: int = 150, points: int = 160) -> list[Figure]:
     """With several replicas: how evenly they are loaded. A heat map stays readable with a thousand of them."""
-    table, s = result.summary["replicas"], result.series
+    table, s = result.summary.replicas, result.series
     n = len(table)
     if n < 2 or s["time_s"].size < 2:
         return []
@@ -281,49 +306,50 @@ def replica_figures(result: Result, rows: int = 150, points: int = 160) -> list[
     load = np.bincount(flat, (s["running"] + s["waiting"]) * s["width_s"], cells * points)
     time = np.bincount(flat, s["width_s"], cells * points)
     z = np.divide(load, time, out=np.full(load.shape, np.nan), where=time > 0).reshape(cells, points)
-    names = [str(k * group) if group > 1 or not table[k]["name"] else str(table[k]["name"]) for k in range(cells)]
-    heat = {
+    names = [str(k * group) if group > 1 or not table[k].name else table[k].name for k in range(cells)]
+    ticks = [k * group for k in range(cells)]
+    heat: Trace = {
         "type": "heatmap",
         "x": rounded((np.arange(points) + 0.5) * end / points),
-        "y": [k * group for k in range(cells)],
+        "y": ticks,
         "z": [rounded(r, 3) for r in z],
         "colorscale": [[0, "#f4f7fb"], [0.35, "#9cc3e6"], [0.7, "#2864a8"], [1, "#102a4c"]],
         "colorbar": {"title": {"text": "requests"}, "thickness": 12, "outlinewidth": 0},
         "hovertemplate": "replica %{y}, %{x:.4g} s: %{z:.1f} requests<extra></extra>",
     }
-    axis: dict[str, Any] = {"rangemode": "normal", "autorange": "reversed"}
+    axis: Layout = {"rangemode": "normal", "autorange": "reversed"}
     if n <= MANY_REPLICAS:
-        axis |= {"tickvals": heat["y"], "ticktext": names}
+        axis |= {"tickvals": ticks, "ticktext": names}
     each = f" Each row is the mean of {group} replicas." if group > 1 else ""
-    spec = {"data": [heat], "layout": layout("simulated time (s)", "replica", yaxis=axis, hovermode="closest")}
+    spec: Spec = {"data": [heat], "layout": layout("simulated time (s)", "replica", yaxis=axis, hovermode="closest")}
     figures = [
         Figure("replicas", "Load by replica", f"Requests running and waiting on each replica over time.{each}", spec, wide=True)
     ]
-    p99 = [r["ttft_p99_s"] for r in table if r["ttft_p99_s"] is not None]
+    p99 = [r.ttft_p99_s for r in table if r.ttft_p99_s is not None]
     if n > MANY_REPLICAS and p99:
         figures += [
             _spread(p99, "spread-ttft", "p99 TTFT by replica", "p99 TTFT (s)", BLUE),
-            _spread([r["requests"] for r in table], "spread-requests", "Requests by replica", "requests", GREEN),
+            _spread([r.requests for r in table], "spread-requests", "Requests by replica", "requests", GREEN),
         ]
     return figures
 
 
 def _spread(values: Sequence[float], name: str, title: str, axis: str, color: str) -> Figure:
     counts, edges = np.histogram(values, bins=min(40, max(8, len(values) // 10)))
-    bars = {
+    bars: Trace = {
         "type": "bar",
         "x": rounded((edges[1:] + edges[:-1]) / 2),
         "y": counts.tolist(),
         "marker": {"color": color},
         "name": "replicas",
     }
-    spec = {"data": [bars], "layout": layout(axis, "replicas", bargap=0.05, showlegend=False)}
+    spec: Spec = {"data": [bars], "layout": layout(axis, "replicas", bargap=0.05, showlegend=False)}
     return Figure(name, title, "How far the replicas are apart.", spec)
 
 
 def run_figures(result: Result) -> Mapping[str, list[Figure]]:
     """All plots of one run by section: ``latency, time, replicas``."""
-    aims = result.summary["slo"]["targets"]
+    aims = result.summary.slo.targets
     cdfs = [
         cdf_figure([(result.name or "run", *latency_cdf(result, key))], key, aims.get(key))
         for key in ("ttft_s", "tpot_s", "itl_s", "e2e_s")

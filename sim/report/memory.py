@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+if TYPE_CHECKING:
+    from sim.cost.memory import Budget
 
-def show(pools: Iterable[tuple[str, Any]], console: Console | None = None) -> None:
+
+def show(pools: Iterable[tuple[str, Budget | None]], console: Console | None = None) -> None:
     """``pools``: (heading, budget) with a budget of `sim.cost.memory`, or None where the engine does not manage KV memory."""
     console = console or Console()
     for heading, budget in pools:

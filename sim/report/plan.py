@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from rich.console import Group
 from rich.text import Text
@@ -13,13 +13,14 @@ from rich.text import Text
 from sim.metrics.model_error import whose
 from sim.metrics.slo import attained
 from sim.report import study, words
-from sim.report.figures import BLUE, GREEN, Figure, layout, time_axis
+from sim.report.figures import BLUE, GREEN, Figure, Trace, layout, time_axis
 from sim.report.fitting import plain_table
-from sim.report.templating import Page, Section, Table
+from sim.report.templating import Cell, Page, Section, Table
 
 if TYPE_CHECKING:
-    from sim.document import Json
-    from sim.study.plan.answer import PlanAnswer
+    from rich.console import RenderableType
+
+    from sim.study.plan.answer import PlanAnswer, Tried
     from sim.study.plan.candidate import Candidate
     from sim.study.plan.finals import Final as Finalist
 
@@ -36,13 +37,13 @@ _HEAD: Final = (
 
 def screen(answer: PlanAnswer) -> Group:
     """The decision, the finalists, the limits."""
-    lines: list[Any] = [Text(answer.sentence(), style="bold green" if answer.verdict else "bold red")]
+    lines: list[RenderableType] = [Text(answer.sentence(), style="bold green" if answer.verdict else "bold red")]
     if answer.finals:
         table = plain_table()
         for i, title in enumerate(("deployment", answer.unit, "SLO met", "TTFT p99", "TPOT p99", "held")):
             table.add_column(title.replace(" ", "\n", 1), justify="left" if i == 0 else "right", overflow="fold")
         for f in answer.finals:
-            cells = [c["text"].partition(" (")[0].partition(" ± ")[0] for c in _final_cells(answer, f)]
+            cells = [c.text.partition(" (")[0].partition(" ± ")[0] for c in _final_cells(answer, f)]
             amount = f"{f.accelerators:,}" if answer.objective == "accelerators" else f"{f.cost:,.2f}"
             row = (cells[0], amount, f"≥ {at_least(f.attainment_low)}" if f.runs > 1 else cells[3], cells[4], cells[6], cells[9])
             table.add_row(*row, style="bold" if f is answer.winner else "" if f.sure else "dim")
@@ -54,7 +55,7 @@ def screen(answer: PlanAnswer) -> Group:
     lines.append(Text(counts, style="dim"))
     for price in answer.prices:
         lines.append(
-            Text(f"price: {price['what']} ({price['source']}{', ' + price['date'] if price['date'] else ''})", style="dim")
+            Text(f"price: {price['what']} ({price['source']}{', ' + str(price['date']) if price['date'] else ''})", style="dim")
         )
     return Group(*lines, *study.warnings(answer, most=6))
 
@@ -111,7 +112,7 @@ def model_error(answer: PlanAnswer, f: Finalist) -> str:
         return ""
     one = next(iter(found.values()))
     shown = ", ".join(f"{_TITLES[k]} {words.between(v)}" for k, v in found.items())
-    return f"{shown} ({one['level']:.0%} of {whose(one['deployments'], one['class'], ': {}')})"
+    return f"{shown} ({one.level:.0%} of {whose(one.deployments, one.words, ': {}')})"
 
 
 def at_least(share: float) -> str:
@@ -119,35 +120,31 @@ def at_least(share: float) -> str:
     return f"{math.floor(share * 1e4) / 1e2:.2f}%"
 
 
-def _final_cells(answer: PlanAnswer, f: Finalist) -> list[dict[str, Any]]:
+def _final_cells(answer: PlanAnswer, f: Finalist) -> list[Cell]:
     from sim.study.plan.answer import size_of
 
-    def figure(name: str, show: Any) -> dict[str, Any]:
+    def figure(name: str, show: Callable[[float], str]) -> Cell:
         if name not in f.figures:
-            return {"text": words.DASH, "sort": None}
+            return Cell(words.DASH)
         mean, low, high = f.figures[name]
-        text = show(mean) if low == high else f"{show(mean)} ± {show((high - low) / 2)}"
-        return {"text": text, "sort": mean}
+        return Cell(show(mean) if low == high else f"{show(mean)} ± {show((high - low) / 2)}", mean)
 
-    def within(name: str) -> dict[str, Json]:
+    def within(name: str) -> Cell:
         found = answer.bands.get(size_of(f), {}).get(name)
-        return {"text": words.between(found) if found else words.DASH, "mood": "fact", "sort": found["high"] if found else None}
+        return Cell(words.DASH, mood="fact") if found is None else Cell(words.between(found), found.high, "fact")
 
+    low = f" (≥ {at_least(f.attainment_low)})" if f.runs > 1 else ""
     return [
-        {"text": size_of(f), "sort": None, "mood": "best" if f is answer.winner else ""},
-        {"text": f"{f.accelerators:,}", "sort": f.accelerators},
-        {"text": answer.amount(f).removesuffix(f" {answer.unit}"), "sort": f.cost},
-        {
-            "text": f"{f.attainment:.2%}" + (f" (≥ {at_least(f.attainment_low)})" if f.runs > 1 else ""),
-            "sort": f.attainment,
-            "mood": "yes" if f.sure else "no",
-        },
+        Cell(size_of(f), mood="best" if f is answer.winner else ""),
+        Cell(f"{f.accelerators:,}", f.accelerators),
+        Cell(answer.amount(f).removesuffix(f" {answer.unit}"), f.cost),
+        Cell(f"{f.attainment:.2%}{low}", f.attainment, "yes" if f.sure else "no"),
         figure("ttft_p99_s", words.seconds),
         within("ttft_p99_s"),
         figure("tpot_p99_s", words.seconds),
         within("tpot_p99_s"),
         figure("per_accelerator", words.number),
-        {"text": f"{f.held} of {f.runs}" if not f.error else f.error, "sort": f.held},
+        Cell(f"{f.held} of {f.runs}" if not f.error else f.error, f.held),
     ]
 
 
@@ -194,7 +191,7 @@ def page(answer: PlanAnswer) -> Page:
     if figures:
         sections.append(Section("Cost against latency", FRONT, figures=figures))
     sections.append(Section("Every candidate", tally(answer), table=_candidates(answer)))
-    prices = [[p["what"], p["source"], p["date"], p["confidence"]] for p in answer.prices]
+    prices = [[str(p[k]) for k in ("what", "source", "date", "confidence")] for p in answer.prices]
     if prices:
         sections.append(
             Section("Where the prices come from", PRICES, table=Table(["price", "source", "date", "confidence"], prices, (0, 1)))
@@ -233,14 +230,11 @@ def _candidates(answer: PlanAnswer) -> Table:
         state, mood = _state(answer, c)
         rows.append(
             [
-                {"text": c.label, "sort": None},
-                {"text": state, "sort": None, "mood": mood},
-                {"text": words.DASH if c.size is None else f"{c.size:,}", "sort": c.size},
-                {
-                    "text": words.DASH if not math.isfinite(c.cost) else f"{c.cost:,.2f}",
-                    "sort": c.cost if math.isfinite(c.cost) else None,
-                },
-                {"text": words.DASH if c.refused or not c.least_cost else f"{c.least_cost:,.2f}", "sort": c.least_cost},
+                Cell(c.label),
+                Cell(state, mood=mood),
+                Cell(words.DASH if c.size is None else f"{c.size:,}", c.size),
+                Cell(f"{c.cost:,.2f}", c.cost) if math.isfinite(c.cost) else Cell(words.DASH),
+                Cell(words.DASH if c.refused or not c.least_cost else f"{c.least_cost:,.2f}", c.least_cost),
                 _time(None if best is None else best.ttft_p99_s),
                 _time(None if best is None else best.tpot_p50_s),
                 study.cell(None if best is None else best.per_accelerator),
@@ -259,8 +253,8 @@ def _candidates(answer: PlanAnswer) -> Table:
     return Table(head, rows, (0, 1), sortable=True)
 
 
-def _time(value: float | None) -> dict[str, Any]:
-    return {"text": words.seconds(value), "sort": value}
+def _time(value: float | None) -> Cell:
+    return Cell(words.seconds(value), value)
 
 
 def _state(answer: PlanAnswer, c: Candidate) -> tuple[str, str]:
@@ -275,50 +269,53 @@ def _state(answer: PlanAnswer, c: Candidate) -> tuple[str, str]:
     return "holds in the screening" if c.size is not None else "not reached", "yes" if c.size is not None else ""
 
 
-def _scatter(rows: list[dict[str, Json]], x: str, y: str, name: str, color: str, hover: str) -> Mapping[str, Json]:
+def _scatter(rows: Sequence[Tried], points: Sequence[tuple[float, float]], name: str, color: str, hover: str) -> Trace:
     return {
         "type": "scatter",
         "mode": "markers",
         "name": name,
-        "x": [float(f"{r[x]:.5g}") for r in rows],
-        "y": [float(f"{r[y]:.5g}") for r in rows],
-        "text": [f"{r['size']:,} × {r['label']}" for r in rows],
+        "x": [float(f"{x:.5g}") for x, _ in points],
+        "y": [float(f"{y:.5g}") for _, y in points],
+        "text": [f"{r.probe.size:,} × {r.label}" for r in rows],
         "hovertemplate": hover,
         "marker": {"size": 9, "color": color, "opacity": 0.75},
     }
 
 
+def _both(rows: Sequence[Tried], points: Sequence[tuple[float, float]], hover: str) -> list[Trace]:
+    """Those that hold the SLO, and those that do not."""
+    out = []
+    for met, name, color in ((True, "holds the SLO", GREEN), (False, "does not", BLUE)):
+        mine = [i for i, r in enumerate(rows) if r.probe.met is met]
+        out.append(_scatter([rows[i] for i in mine], [points[i] for i in mine], name, color, hover))
+    return out
+
+
 def _front(answer: PlanAnswer) -> Figure | None:
-    rows = [r for r in answer.tried() if r["ttft_p99_s"] is not None and math.isfinite(r["cost"])]
+    rows = [r for r in answer.tried() if r.probe.ttft_p99_s is not None and math.isfinite(r.probe.cost)]
     if len(rows) < 2:
         return None
     hover = "%{text}<br>%{x:,.2f}, TTFT p99 %{y:.3g} s<extra></extra>"
-    data: list[Any] = [
-        _scatter([r for r in rows if r["met"]], "cost", "ttft_p99_s", "holds the SLO", GREEN, hover),
-        _scatter([r for r in rows if not r["met"]], "cost", "ttft_p99_s", "does not", BLUE, hover),
-    ]
-    front = [r for r in answer.front() if r["ttft_p99_s"] is not None]
-    line = {
+    data = _both(rows, [(r.probe.cost, r.probe.ttft_p99_s or 0.0) for r in rows], hover)
+    front = [r.probe for r in answer.front() if r.probe.ttft_p99_s is not None]
+    line: Trace = {
         "type": "scatter",
         "mode": "lines",
         "name": "best of both",
-        "x": [r["cost"] for r in front],
-        "y": [r["ttft_p99_s"] for r in front],
+        "x": [p.cost for p in front],
+        "y": [p.ttft_p99_s for p in front],
     }
     data.append(line | {"line": {"color": GREEN, "width": 1, "shape": "hv"}, "hoverinfo": "skip"})
-    heights = [r["ttft_p99_s"] for r in rows]
+    heights = [r.probe.ttft_p99_s or 0.0 for r in rows]
     made = layout(answer.unit, "TTFT p99", yaxis=time_axis(min(heights), max(heights)))
     return Figure("front", "Cost against TTFT p99", "Lower left is better.", {"data": data, "layout": made})
 
 
 def _per_user(answer: PlanAnswer) -> Figure | None:
-    rows = [r for r in answer.tried() if r["per_user"] is not None]
+    rows = [r for r in answer.tried() if r.probe.per_user is not None]
     if len(rows) < 2:
         return None
     hover = "%{text}<br>%{x:,.0f} tokens/s/user, %{y:,.0f} tokens/s/card<extra></extra>"
-    data = [
-        _scatter([r for r in rows if r["met"]], "per_user", "per_accelerator", "holds the SLO", GREEN, hover),
-        _scatter([r for r in rows if not r["met"]], "per_user", "per_accelerator", "does not", BLUE, hover),
-    ]
+    data = _both(rows, [(r.probe.per_user or 0.0, r.probe.per_accelerator) for r in rows], hover)
     made = layout("output tokens/s per user", "output tokens/s per accelerator")
     return Figure("per-user", "Throughput against speed", "Upper right is better.", {"data": data, "layout": made})

@@ -46,7 +46,7 @@ def screen(answer: RepeatAnswer) -> Group:
     for row in _rows(answer):
         table.add(*row)
     style = {True: "bold green", False: "bold red", None: "bold"}[answer.verdict]
-    lines: list[RenderableType] = [*confidence.caution({"stationary": answer.stationary}), Text(answer.sentence(), style=style)]
+    lines: list[RenderableType] = [*confidence.caution(answer.stationary), Text(answer.sentence(), style=style)]
     if table.rows:
         lines += [table, Text(f"{answer.level:.0%} intervals of the mean over {answer.replications} runs.", style="dim")]
     else:

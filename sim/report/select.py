@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Group
 from rich.text import Text
 
 from sim.report import study, words
 from sim.report.fitting import plain_table
-from sim.report.templating import Page, Section, Table
+from sim.report.templating import Cell, Page, Section, Table
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from sim.study.questions.select import SelectAnswer
 
 
@@ -31,7 +33,7 @@ def screen(answer: SelectAnswer) -> Group:
         cells = (cards, *price, f"{r.attainment:.2%}")
         shown = [words.seconds(r.figures[k]) if k in r.figures else words.DASH for k in ("ttft_p99_s", "tpot_p50_s")]
         table.add_row(TITLES.get(r.engine, r.engine), on, *cells, *shown, style="" if r.holds else "dim")
-    lines: list[Any] = [Text(answer.english[0], style="bold green" if answer.verdict else "bold red"), table]
+    lines: list[RenderableType] = [Text(answer.english[0], style="bold green" if answer.verdict else "bold red"), table]
     lines += [Text(line) for line in answer.english[1:]]
     if any(" " in r.within() for r in answer.rows):
         lines.append(Text("Cards in brackets: within the error of the model on measured deployments.", style="dim"))
@@ -55,19 +57,19 @@ def page(answer: SelectAnswer) -> Page:
     money = [answer.currency + " per hour"] if answer.currency else []
     head = ["engine", "best deployment", "accelerators", "within model error", *money, "SLO met", "TTFT p99", "within model error",
             "TPOT p50", "tokens/s/card", "remark"]  # fmt: skip
-    rows = []
+    rows: list[list[str | Cell]] = []
     for r in answer.rows:
         price = [study.cell(r.cost)] if answer.currency else []
         figures = [
-            {"text": show(r.figures[k]) if k in r.figures else words.DASH, "sort": r.figures.get(k)}
+            Cell(show(r.figures[k]), r.figures[k]) if k in r.figures else Cell(words.DASH)
             for k, show in (("ttft_p99_s", words.seconds), ("tpot_p50_s", words.seconds), ("per_accelerator", words.number))
         ]
         if (found := r.bands.get("ttft_p99_s")) is not None:
-            figures.insert(1, {"text": words.between(found), "sort": found["high"]})
+            figures.insert(1, Cell(words.between(found), found.high))
         else:
-            figures.insert(1, {"text": words.DASH, "sort": None})
-        within = {"text": r.within() or words.DASH, "sort": None}
-        met = {"text": f"{r.attainment:.2%}", "sort": r.attainment, "mood": "yes" if r.holds else "no"}
+            figures.insert(1, Cell(words.DASH))
+        within = Cell(r.within() or words.DASH)
+        met = Cell(f"{r.attainment:.2%}", r.attainment, "yes" if r.holds else "no")
         on = f"{r.size} × {r.accelerator}, tp {r.tp}" if r.size else words.DASH
         rows.append([TITLES.get(r.engine, r.engine), on, study.cell(r.accelerators), within, *price, met, *figures, r.why])
     known = {r.engine: facts(r.engine) for r in answer.rows}
@@ -102,7 +104,7 @@ def page(answer: SelectAnswer) -> Page:
     )
 
 
-def _without_empty(head: list[str], rows: list[list[Any]]) -> Table:
+def _without_empty(head: list[str], rows: list[list[str | Cell]]) -> Table:
     """The table, without its last column where nobody has a remark."""
     if not any(row[-1] for row in rows):
         return Table(head[:-1], [row[:-1] for row in rows], (0, 1), sortable=True)

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from rich.console import Group
 from rich.text import Text
 
 from sim.metrics.definitions import definition
 from sim.report import study, words
-from sim.report.figures import BLUE, ORANGE, PALETTE, Figure, layout, level_line, rounded, time_axis
+from sim.report.figures import BLUE, ORANGE, PALETTE, Figure, Layout, Trace, layout, level_line, rounded, time_axis
 from sim.report.fitting import plain_table
-from sim.report.templating import Page, Section, Table
+from sim.report.templating import Cell, Page, Section, Table
 from sim.study.stress.curve import title_of
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from sim.study.questions.stress import StressAnswer
-    from sim.study.stress.curve import Point
+    from sim.study.stress.curve import Curve, Interval, Point
+    from sim.study.stress.hysteresis import Hysteresis
 
 CURVE: Final = (
     "Bands are the interval of the mean over the runs. Where the queue grows to the end of the run, latencies depend on how long the run is: "
@@ -40,13 +44,14 @@ def screen(answer: StressAnswer) -> Group:
 
     style = {True: "bold green", False: "bold red", None: "bold"}[answer.verdict]
     table = plain_table()
-    for i, title in enumerate((answer.curve.unit, "SLO met", "TTFT\np50", "TTFT\np99", "TPOT\np99", "tokens/s", "")):
+    curve = answer.curve
+    for i, title in enumerate((curve.unit, "SLO met", "TTFT\np50", "TTFT\np99", "TPOT\np99", "tokens/s", "")):
         table.add_column(title, justify="left" if i == 6 else "right", overflow="fold")
-    for p in answer.curve.points:
-        held = p.attainment["joint"][0] >= answer.curve.required
-        cells = [c["text"].partition(" ± ")[0] for c in _cells(answer, p)]
+    for p in curve.points:
+        held = p.attainment["joint"][0] >= curve.required
+        cells = [c.text.partition(" ± ")[0] for c in _cells(curve, p)]
         table.add_row(*cells[:2], *cells[2:5], cells[6], cells[7], style="green" if held else "")
-    lines: list[Any] = [Text(answer.sentence(), style=style), table]
+    lines: list[RenderableType] = [Text(answer.sentence(), style=style), table]
     lines += [Text(line) for line in facts(answer)]
     lines += [Text(recovery_sentence(r), style="red" if r.stuck else "") for r in answer.recoveries]
     if answer.hysteresis is not None:
@@ -76,30 +81,29 @@ def facts(answer: StressAnswer) -> list[str]:
     return out
 
 
-def _cells(answer: StressAnswer, p: Point) -> list[dict[str, Any]]:
-    def figure(name: str, show: Any) -> dict[str, Any]:
-        if name not in p.figures:
-            return {"text": words.DASH, "sort": None}
-        mean, low, high = p.figures[name]
-        return {"text": show(mean) + ("" if low == high else f" ± {show((high - low) / 2)}"), "sort": mean}
+def _mean(mean: float, low: float, high: float, show: Callable[[float], str], mood: str = "") -> Cell:
+    return Cell(show(mean) + ("" if low == high else f" ± {show((high - low) / 2)}"), mean, mood)
 
-    load = p.rate if answer.curve.along == "rate" else p.factor
+
+def _share(share: float) -> str:
+    return f"{share:.2%}"
+
+
+def _cells(curve: Curve, p: Point) -> list[Cell]:
+    def figure(name: str, show: Callable[[float], str]) -> Cell:
+        return _mean(*p.figures[name], show) if name in p.figures else Cell(words.DASH)
+
+    load = p.rate if curve.along == "rate" else p.factor
     joint = p.attainment["joint"]
-    half = (joint[2] - joint[1]) / 2
-    met = {
-        "text": f"{joint[0]:.2%}" + (f" ± {half:.2%}" if half else ""),
-        "sort": joint[0],
-        "mood": "yes" if joint[0] >= answer.curve.required else "no",
-    }
     return [
-        {"text": f"{load:.4g}", "sort": load},
-        met,
+        Cell(f"{load:.4g}", load),
+        _mean(*joint, _share, "yes" if joint[0] >= curve.required else "no"),
         figure("ttft_p50_s", words.seconds),
         figure("ttft_p99_s", words.seconds),
         figure("tpot_p99_s", words.seconds),
         figure("e2e_p99_s", words.seconds),
         figure("output_tokens_per_s", words.number),
-        {"text": "queue grows" if p.saturated else "", "sort": None},
+        Cell("queue grows" if p.saturated else ""),
     ]
 
 
@@ -115,14 +119,14 @@ def page(answer: StressAnswer) -> Page:
     c = answer.curve
     head = [c.unit, "SLO met", "TTFT p50", "TTFT p99", "TPOT p99", "E2E p99", "output tokens/s", ""]
     figures = [
-        _band(answer, "attainment"),
-        _band(answer, "ttft_p99_s"),
-        _band(answer, "tpot_p99_s"),
-        _band(answer, "output_tokens_per_s"),
+        _band(c, "attainment"),
+        _band(c, "ttft_p99_s"),
+        _band(c, "tpot_p99_s"),
+        _band(c, "output_tokens_per_s"),
     ]
     sections = [
         Section("Load against service", CURVE, figures=[f for f in figures if f is not None]),
-        Section("Every load", table=Table(head, [_cells(answer, p) for p in c.points], (7,), sortable=True)),
+        Section("Every load", table=Table(head, [_cells(c, p) for p in c.points], (7,), sortable=True)),
     ]
     if answer.recoveries:
         spikes = [f for i in range(len(answer.recoveries)) for f in _spike(answer, i)]
@@ -142,20 +146,15 @@ def page(answer: StressAnswer) -> Page:
     )
 
 
-def _steps(found: Any) -> Table:
-    def share(x: tuple[float, float, float]) -> dict[str, Any]:
-        half = (x[2] - x[1]) / 2
-        return {"text": f"{x[0]:.2%}" + (f" ± {half:.2%}" if half else ""), "sort": x[0]}
-
+def _steps(found: Hysteresis) -> Table:
     rows = [
-        [{"text": f"{v.rate:.4g}", "sort": v.rate}, share(v.up), share(v.down) | {"mood": "no" if v.worse else "yes"}]
+        [Cell(f"{v.rate:.4g}", v.rate), _mean(*v.up, _share), _mean(*v.down, _share, "no" if v.worse else "yes")]
         for v in found.levels
     ]
     return Table(["requests/s", "SLO met on the way up", "on the way down"], rows)
 
 
-def _band(answer: StressAnswer, name: str) -> Figure | None:
-    c = answer.curve
+def _band(c: Curve, name: str) -> Figure | None:
     x_title = {
         "rate": "requests/s",
         "lengths": "lengths, times the scenario's",
@@ -199,10 +198,17 @@ def _short(target: str) -> str:
     return "all together" if target == "joint" else title_of(target)
 
 
-def _line(xs: list[float], rows: list[Any], name: str, color: str) -> list[dict[str, Any]]:
+def _line(xs: list[float], rows: list[Interval], name: str, color: str) -> list[Trace]:
     mean, low, high = ([r[i] for r in rows] for i in range(3))
-    band = {"type": "scatter", "mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False, "x": rounded(xs)}
-    line = {"type": "scatter", "mode": "lines+markers", "name": name, "x": rounded(xs), "y": rounded(mean)}
+    band: Trace = {
+        "type": "scatter",
+        "mode": "lines",
+        "line": {"width": 0},
+        "hoverinfo": "skip",
+        "showlegend": False,
+        "x": rounded(xs),
+    }
+    line: Trace = {"type": "scatter", "mode": "lines+markers", "name": name, "x": rounded(xs), "y": rounded(mean)}
     return [
         band | {"y": rounded(low)},
         band | {"y": rounded(high), "fill": "tonexty", "fillcolor": color + "33"},
@@ -213,19 +219,20 @@ def _line(xs: list[float], rows: list[Any], name: str, color: str) -> list[dict[
 def _spike(answer: StressAnswer, i: int) -> list[Figure]:
     w, r = answer.windows[i], answer.recoveries[i]
     start = 60.0
-    shade = {
+    shade: Layout = {
         "type": "rect", "xref": "x", "yref": "paper", "x0": start, "x1": start + r.duration_s, "y0": 0, "y1": 1,
         "fillcolor": ORANGE + "22", "line": {"width": 0},
     }  # fmt: skip
     xs = [s + w.width_s / 2 for s in w.start_s]
     out = []
     waits = [v for v in w.ttft_p99_s if v] or [1.0]
-    for key, title, values, axis in (
+    panels: tuple[tuple[str, str, list[float | None], Layout], ...] = (
         ("met", "Requests within the SLO", w.attainment, {"range": [0, 1.02], "tickformat": ".0%"}),
         ("ttft", "TTFT p99", w.ttft_p99_s, time_axis(min(waits), max(waits))),
-    ):
+    )
+    for key, title, values, axis in panels:
         ys = rounded([math.nan if v is None else v for v in values])
-        line = {"type": "scatter", "mode": "lines", "x": rounded(xs), "y": ys, "line": {"color": BLUE}, "name": title}
+        line: Trace = {"type": "scatter", "mode": "lines", "x": rounded(xs), "y": ys, "line": {"color": BLUE}, "name": title}
         made = layout("time, s", title, yaxis=axis, showlegend=False)
         made["shapes"] = [shade, *([level_line(answer.curve.required)] if key == "met" else [])]
         at = f"{r.factor:g}× for {r.duration_s:g} s at {r.load:.4g} requests/s"

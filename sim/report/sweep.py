@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from rich.console import Group
 from rich.text import Text
 
+from sim.document import number
 from sim.report import study, words
-from sim.report.figures import BLUE, GREEN, Figure, layout, time_axis
+from sim.report.figures import BLUE, GREEN, Figure, Trace, layout, time_axis
 from sim.report.fitting import plain_table
-from sim.report.templating import Page, Section, Table
+from sim.report.templating import Cell, Page, Section, Table
 from sim.study.domains import plain
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from sim.document import Json
     from sim.study.questions.sweep import SweepAnswer
 
 _ROWS: Final = 20
@@ -27,7 +29,8 @@ _BRIEF: Final = (
     "latency.tpot_s.p99",
     "throughput.output_tokens_per_s_per_accelerator",
 )
-COLUMNS: Final = {
+Show = Callable[[float | None], str]
+COLUMNS: Final[dict[str, tuple[str, Show]]] = {
     "slo.attainment.joint": ("SLO met", lambda v: words.percent(v, 2)),
     "slo.goodput_requests_per_s": ("goodput/s", words.number),
     "latency.ttft_s.p50": ("TTFT p50", words.seconds),
@@ -46,7 +49,7 @@ def _short(answer: SweepAnswer) -> dict[str, str]:
     return {p: e if ends.count(e) == 1 else p for p, e in zip(answer.paths, ends, strict=True)}
 
 
-def _columns(answer: SweepAnswer) -> dict[str, Any]:
+def _columns(answer: SweepAnswer) -> dict[str, tuple[str, Show]]:
     return {k: v for k, v in COLUMNS.items() if any(row.get(k) is not None for row in answer.rows)}
 
 
@@ -60,7 +63,7 @@ def screen(answer: SweepAnswer) -> Group:
     for row in answer.rows[:_ROWS]:
         cells = [plain(row[p]) for p in answer.paths] + ([str(row["replication"])] if repeated else [])
         style = "green" if row.get("slo.met") else ""
-        table.add_row(*cells, *(show(row.get(k)) for k, (_, show) in columns.items()), style=style)
+        table.add_row(*cells, *(show(_figure(row, k)) for k, (_, show) in columns.items()), style=style)
     lines: list[RenderableType] = [Text(answer.sentence(), style="bold"), table]
     if len(answer.rows) > _ROWS:
         lines.append(Text(f"{len(answer.rows) - _ROWS:,} more rows in runs.parquet and the report", style="dim"))
@@ -78,8 +81,14 @@ def _errors(answer: SweepAnswer) -> dict[str, int]:
     found: dict[str, int] = {}
     for row in answer.rows:
         if row["error"]:
-            found[row["error"]] = found.get(row["error"], 0) + 1
+            error = str(row["error"])
+            found[error] = found.get(error, 0) + 1
     return found
+
+
+def _figure(row: Mapping[str, Json], name: str) -> float | None:
+    value = row.get(name)
+    return None if value is None else number(value)
 
 
 def files(answer: SweepAnswer, folder: Path) -> None:
@@ -99,10 +108,11 @@ def page(answer: SweepAnswer) -> Page:
     for row in answer.rows:
         cells = [study.cell(row[p]) for p in answer.paths]
         cells += [study.cell(row["replication"])] * repeated
-        cells += [{"text": show(row.get(k)), "sort": row.get(k)} for k, (_, show) in columns.items()]
-        if row.get("slo.met") is not None:
-            cells[-len(columns)]["mood"] = "yes" if row["slo.met"] else "no"
-        rows.append([*cells, *[{"text": row["error"] or "", "sort": None}] * failed])
+        met = row.get("slo.met")
+        for i, (k, (_, show)) in enumerate(columns.items()):
+            mood = "" if i or met is None else "yes" if met else "no"
+            cells.append(Cell(show(_figure(row, k)), _figure(row, k), mood))
+        rows.append([*cells, *[Cell(str(row["error"] or ""))] * failed])
     sections = [Section("Every run", table=Table(head, rows, left, sortable=True))]
     figures = _figures(answer)
     if figures:
@@ -139,13 +149,14 @@ def _figures(answer: SweepAnswer) -> list[Figure]:
     x, y = "throughput.output_tokens_per_s_per_accelerator", "latency.tpot_s.p99"
     out = []
     for key, title in ((y, "TPOT p99"), ("latency.ttft_s.p99", "TTFT p99")):
-        dots: Mapping[bool, list[Any]] = {True: [], False: []}
+        dots: dict[bool, list[tuple[float, float, str]]] = {True: [], False: []}
         for row in answer.rows:
-            if row.get(x) is not None and row.get(key) is not None:
-                dots[row.get("slo.met") is not False].append((row[x], row[key], answer.settings(row)))
+            across, up = _figure(row, x), _figure(row, key)
+            if across is not None and up is not None:
+                dots[row.get("slo.met") is not False].append((across, up, answer.settings(row)))
         if sum(map(len, dots.values())) < 2:
             continue
-        data = [
+        data: list[Trace] = [
             {
                 "type": "scatter",
                 "mode": "markers",

@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 from sim.report.figures import Figure
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 # The browser itself refuses every request to a network: a report cannot call home by accident.
 _POLICY: Final = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
@@ -29,14 +32,20 @@ window.addEventListener("error", e => window.reportErrors.push(e.message));
 
 
 @dataclass(frozen=True)
-class Table:
-    """``rows``: lists of texts, or of ``{"text", "mood": "best|yes|no|fact", "sort": number}`` (``fact``: small, may wrap).
+class Cell:
+    """``sort``: what the column is sorted by; ``mood``: best, yes, no, or fact (small, may wrap)."""
 
-    ``text_columns`` are set left and may wrap.
-    """
+    text: str
+    sort: float | None = None
+    mood: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """``text_columns`` are set left and may wrap."""
 
     head: Sequence[str]
-    rows: Sequence[Sequence[Any]]
+    rows: Sequence[Sequence[str | Cell]]
     text_columns: Sequence[int] = (0,)
     sortable: bool = False
 
@@ -76,7 +85,7 @@ class Page:
 
 
 @cache
-def _environment() -> Any:
+def _environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     return Environment(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import yaml
 from rich import box
@@ -15,7 +15,7 @@ from rich.text import Text
 from sim import output
 from sim.metrics.store import write_json
 from sim.report import page
-from sim.report.figures import PALETTE, Figure, layout, line, rounded
+from sim.report.figures import PALETTE, Figure, Spec, Trace, layout, line, rounded
 
 if TYPE_CHECKING:
     from sim.workload.describe import Description
@@ -125,12 +125,12 @@ def _figures(d: Description, i: int) -> list[Figure]:
     if "rate_over_time" in x:
         n = len(x["rate_over_time"])
         at = [x["span_s"] * (k + 0.5) / n for k in range(n)]
-        spec = {
+        spec: Spec = {
             "data": [line(rounded(at), rounded(x["rate_over_time"]), "rate", PALETTE[0])],
             "layout": layout("time, s", "requests/s"),
         }
         out.append(Figure(f"rate{i}", "Rate over time", "Mean of each of some twenty equal parts.", spec, True))
-    curves: list[dict[str, Any]] = []
+    curves: list[Trace] = []
     for k, key in enumerate(("prompt_tokens", "output_tokens")):
         table = d.synthetic["lengths"]["quantiles"]
         shares = [100 * p for p in table["p"]]

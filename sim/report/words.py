@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeVar
 
 from sim.metrics.definitions import LATENCIES, SLO_METRICS, definition
 from sim.metrics.model_error import LEVEL, whose
+from sim.metrics.section import Extra
 from sim.units import show_seconds
+
+if TYPE_CHECKING:
+    from sim.metrics.latency import Distribution
+    from sim.metrics.load import Load
+    from sim.metrics.sections.kv_pools import KvPools
+    from sim.metrics.slo import Demand, SloFigures
+    from sim.metrics.summary import Summary
+    from sim.study.figures import Figures
+    from sim.study.statistics.worth import Worth
+
+E = TypeVar("E", bound=Extra)
 
 DASH: Final = "–"
 _FEW: Final = 4  # demands that a sentence names
@@ -38,9 +50,15 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{value:,.{places}f}"
 
 
-def pools(section: Mapping[str, Any]) -> str:
+def extra(summary: Summary, section: type[E]) -> E | None:
+    """A section beside the summary's own; None where it has nothing to say."""
+    found = summary.extras.get(section.name)
+    return found if isinstance(found, section) else None
+
+
+def pools(section: KvPools) -> str:
     """Pools within the replicas, or what shares one, how full they were."""
-    return "; ".join(f"{p['name']} {percent(p['mean'], 0)}, peak {percent(p['peak'], 0)}" for p in section["pools"])
+    return "; ".join(f"{p.name} {percent(p.mean, 0)}, peak {percent(p.peak, 0)}" for p in section.pools)
 
 
 def percent(value: float | None, places: int = 1) -> str:
@@ -58,14 +76,26 @@ def seconds(value: float | None) -> str:
     return show_seconds(value) if value is not None else DASH
 
 
-def between(ends: Mapping[str, Any]) -> str:
-    """``300 ms to 900 ms``, of ``low`` and ``high`` in seconds."""
-    return f"{seconds(ends['low'])} to {seconds(ends['high'])}"
+class Ends(Protocol):
+    """Of an interval, in seconds."""
+
+    @property
+    def low(self) -> float:
+        """The lower end."""
+
+    @property
+    def high(self) -> float:
+        """The upper end."""
 
 
-def unit_of(stats: Mapping[str, Any]) -> tuple[str, float]:
+def between(ends: Ends) -> str:
+    """``300 ms to 900 ms``."""
+    return f"{seconds(ends.low)} to {seconds(ends.high)}"
+
+
+def unit_of(stats: Distribution) -> tuple[str, float]:
     """(unit, seconds per unit) in which one row of statistics is printed: ms, or s where its median is a second or more, or its p99 ten."""
-    middle, high = stats.get("p50"), stats.get("p99")
+    middle, high = stats.p50, stats.p99
     return ("s", 1.0) if (middle is not None and middle >= 1.0) or (high is not None and high >= 10.0) else ("ms", 1e-3)
 
 
@@ -79,36 +109,36 @@ def in_unit(value: float | None, scale: float, places: int) -> str:
     return f"{value / scale:,.{places}f}" if value is not None and math.isfinite(value) else DASH
 
 
-def latency_rows(summary: Mapping[str, Any], sure: Mapping[str, Any] | None = None) -> list[dict[str, str]]:
+def latency_rows(summary: Summary, sure: Worth | None = None) -> list[dict[str, str]]:
     """One row per latency metric: ``title, unit, mean … p999, slo, met``, all text.
 
     ``sure``: the intervals of one run (`sim.study.statistics.worth`); a percentile that too few requests bound has a star.
     """
-    slo = summary["slo"]
-    intervals = (sure or {}).get("intervals", {})
+    slo = summary.slo
+    intervals = {} if sure is None else sure.intervals
     rows = []
     for key in LATENCIES:
-        stats = summary["latency"][key]
+        stats: Distribution = summary.latency[key]
         unit, scale = unit_of(stats)
         row = {"key": key, "title": definition(key).title, "unit": unit}
-        places = 1 if (stats["p99"] or 0.0) / scale >= 100 else 2
+        places = 1 if (stats.p99 or 0.0) / scale >= 100 else 2
         row |= {p: in_unit(stats[p], scale, places) for p in PERCENTILE_TITLES}
         for p in PERCENTILE_TITLES:
             interval = intervals.get(f"latency.{key}.{p}")
-            if interval is not None and interval["high"] is None and row[p] != DASH:
+            if interval is not None and not math.isfinite(interval.high) and row[p] != DASH:
                 row[p] += STAR
-        target = slo["targets"].get(key)
+        target = slo.targets.get(key)
         row["slo"] = f"≤ {seconds(target)}" if target is not None else ""
-        row["met"] = percent(slo["attainment"].get(key), 2) if target is not None else ""
+        row["met"] = percent(slo.attainment.get(key), 2) if target is not None else ""
         rows.append(row)
     return rows
 
 
-def targets(summary: Mapping[str, Any]) -> str:
+def targets(slo: SloFigures) -> str:
     """``TTFT ≤ 1 s and TPOT ≤ 50 ms``; empty without targets."""
-    found = summary["slo"]["targets"]
+    found = slo.targets
     texts = [f"{definition(k).title} ≤ {seconds(found[k])}" for k in SLO_METRICS if k in found]
-    if summary["slo"].get("class_targets"):
+    if slo.class_targets:
         texts.append("the targets of each class")
     return join(texts)
 
@@ -119,30 +149,29 @@ def join(texts: Iterable[str]) -> str:
     return " and ".join([", ".join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)
 
 
-def verdict(summary: Mapping[str, Any]) -> tuple[str, str]:
+def verdict(summary: Summary) -> tuple[str, str]:
     """(``holds`` | ``misses`` | ``none``, the headline sentence)."""
-    slo, finished = summary["slo"], summary["requests"]["finished"]
-    if slo["met"] is None:
-        if not finished:
+    slo, required_share = summary.slo, summary.slo.required
+    if slo.met is None or required_share is None:
+        if not summary.requests.finished:
             return "none", "No request finished."
-        ttft, tpot = summary["latency"]["ttft_s"], summary["latency"]["tpot_s"]
-        rate = number(rates(summary)["requests_per_s"])
+        ttft, tpot = summary.latency.ttft, summary.latency.tpot
+        rate = number(rates(summary).requests_per_s)
         return (
             "none",
-            f"Median TTFT {seconds(ttft['p50'])}, median TPOT {seconds(tpot['p50'])} at {rate} requests/s. No SLO was set.",
+            f"Median TTFT {seconds(ttft.p50)}, median TPOT {seconds(tpot.p50)} at {rate} requests/s. No SLO was set.",
         )
-    demands = slo.get("demands", ())
-    if len(demands) > 1 or any(d["percentile"] for d in demands):
-        return _several(slo, demands)
-    joint = slo["attainment"]["joint"]
-    need = f"{targets(summary)} ({required(slo['required'])} required)."
+    if len(slo.demands) > 1 or any(d.percentile for d in slo.demands):
+        return _several(slo.demands)
+    joint = slo.attainment["joint"]
+    need = f"{targets(slo)} ({required(required_share)} required)."
     if not joint:
         return "misses", f"Misses its SLO: no request meets {need}"
     text = f"of requests meet {need}"
-    if slo["met"]:
+    if slo.met:
         return "holds", f"Holds its SLO: {met_share(joint)} {text}"
-    single = {k: v for k, v in slo["attainment"].items() if k != "joint" and v is not None}
-    lost = summary["requests"]["rejected"] + summary["requests"]["failed"]
+    single = {k: v for k, v in slo.attainment.items() if k != "joint" and v is not None}
+    lost = summary.requests.rejected + summary.requests.failed
     if lost and all(v == joint for v in single.values()):  # whoever is served is served in time
         return "misses", f"Misses its SLO: only {met_share(joint)} {text} {lost:,} got no answer."
     worst = min(single, key=lambda k: single[k]) if len(single) > 1 else None
@@ -150,14 +179,13 @@ def verdict(summary: Mapping[str, Any]) -> tuple[str, str]:
     return "misses", f"Misses its SLO: only {met_share(joint)} {text}{more}"
 
 
-def _several(slo: Mapping[str, Any], demands: Iterable[Mapping[str, Any]]) -> tuple[str, str]:
+def _several(demands: Sequence[Demand]) -> tuple[str, str]:
     """The verdict where more than one thing is asked: of classes, of percentiles."""
-    demands = list(demands)
-    missed = [d for d in demands if d["met"] is False]
+    missed = [d for d in demands if d.met is False]
     if not missed:
         asked = join(_demand(d) for d in demands) if len(demands) <= _FEW else f"all {len(demands)} demands are met"
         return "holds", f"Holds its SLO: {asked}."
-    shown = [_demand(d) for d in sorted(missed, key=lambda d: d["attainment"] or 0.0)]
+    shown = [_demand(d) for d in sorted(missed, key=lambda d: d.attainment or 0.0)]
     if len(shown) > _FEW:
         shown = [*shown[:_FEW], f"{len(shown) - _FEW} more demands are missed"]
     kept = len(demands) - len(missed)
@@ -165,13 +193,13 @@ def _several(slo: Mapping[str, Any], demands: Iterable[Mapping[str, Any]]) -> tu
     return "misses", f"Misses its SLO: {'; '.join(shown)}.{rest}"
 
 
-def _demand(d: Mapping[str, Any]) -> str:
-    who = "" if d["klass"] is None else f"class {d['klass']}, "
-    found = met_share(d["attainment"])
-    if d["percentile"] is None:
-        return f"{who}{found} of requests meet their targets ({required(d['required'])} required)"
-    limit = f"{definition(d['target']).title} {d['percentile']} ≤ {seconds(d['limit_s'])}"
-    return f"{who}{limit} (within it: {found}, {required(d['required'])} required)"
+def _demand(d: Demand) -> str:
+    who = "" if d.klass is None else f"class {d.klass}, "
+    found = met_share(d.attainment)
+    if d.percentile is None:
+        return f"{who}{found} of requests meet their targets ({required(d.required)} required)"
+    limit = f"{definition(d.target).title} {d.percentile} ≤ {seconds(d.limit_s)}"
+    return f"{who}{limit} (within it: {found}, {required(d.required)} required)"
 
 
 def met_share(value: float | None) -> str:
@@ -181,61 +209,72 @@ def met_share(value: float | None) -> str:
     return "less than 0.01%" if value is not None and value < 5e-5 else percent(value, 2)
 
 
-def spell(summary: Mapping[str, Any]) -> str:
+def spell(summary: Summary) -> str:
     """When it was bad and for how long; empty where the whole run was, or nothing."""
-    s = summary.get("spell")
+    s = summary.spell
     if s is None:
         return ""
-    span = f"from {seconds(s['start_s'])} to {seconds(s['end_s'])} ({seconds(s['end_s'] - s['start_s'])})"
+    span = f"from {seconds(s.start_s)} to {seconds(s.end_s)} ({seconds(s.end_s - s.start_s)})"
     head = f"Bad {span}"
-    if s["stretches"] > 1:
-        head = f"Bad in {s['stretches']} stretches, {seconds(s['bad_s'])} together; worst {span}"
-    text = f"{head}: {met_share(s['met'])} of the {s['requests']:,} requests that came then met the SLO, {met_share(s['met_outside'])} of all others"
-    text += f"; up to {s['waiting_peak']:,} waited." if s["waiting_peak"] > _MANY * s["requests"] else "."
-    if not s["recovered"]:
+    if s.stretches > 1:
+        head = f"Bad in {s.stretches} stretches, {seconds(s.bad_s)} together; worst {span}"
+    text = f"{head}: {met_share(s.met)} of the {s.requests:,} requests that came then met the SLO, {met_share(s.met_outside)} of all others"
+    text += f"; up to {s.waiting_peak:,} waited." if s.waiting_peak > _MANY * s.requests else "."
+    if not s.recovered:
         return f"{text} It was still bad when the last request came."
-    if s["recovery_s"] is None:
+    if s.recovery_s is None:
         return text
-    if s["recovery_s"] <= s["width_s"]:
+    if s.recovery_s <= s.width_s:
         return f"{text} It was good again as soon as the load had fallen."
-    return f"{text} It took {seconds(s['recovery_s'])} from the fall of the load to recover."
+    return f"{text} It took {seconds(s.recovery_s)} from the fall of the load to recover."
 
 
-def load(summary: Mapping[str, Any]) -> str:
+def load(summary: Summary) -> str:
     """The load as a share of what could be served; empty where that is not known."""
-    found = summary.get("load")
-    if not found:
+    found = summary.load
+    if found is None:
         return ""
-    text = f"{found['share']:.0%} of the {number(found['could_serve_requests_per_s'])} requests/s that could be served, whatever the latency"
-    text += f" ({number(found['offered_requests_per_s'])} offered)"
-    return f"{text}; at its peak {found['peak_share']:.0%}" if has_peak(found) else text
+    text = f"{found.share:.0%} of the {number(found.could_serve_requests_per_s)} requests/s that could be served, whatever the latency"
+    text += f" ({number(found.offered_requests_per_s)} offered)"
+    return f"{text}; at its peak {found.peak_share:.0%}" if has_peak(found) else text
 
 
-def has_peak(load: Mapping[str, Any]) -> bool:
+def has_peak(load: Load) -> bool:
     """Whether the load had a peak, and not only its scatter."""
-    return bool(load["peak_share"] > _PEAK * load["share"])
+    return load.peak_share > _PEAK * load.share
 
 
 _ERRORS: Final = {"ttft_s.p50": "TTFT p50", "ttft_s.p99": "TTFT p99", "tpot_s.p50": "TPOT p50"}
 
 
-def model_error(summary: Mapping[str, Any]) -> str:
+def model_error(summary: Summary) -> str:
     """Intervals in which 4 of 5 real deployments like this one would be; empty where there is no record."""
-    found = summary.get("model_error") or {}
+    found = summary.model_error or {}
     shown = [f"{title} {between(r)}" for key, title in _ERRORS.items() if (r := found.get(key))]
     if not shown:
         return ""
     row = found[next(k for k in _ERRORS if k in found)]
-    return f"{', '.join(shown)} ({LEVEL:.0%} of {whose(row['deployments'], row['class'], ': {}')})"
+    return f"{', '.join(shown)} ({LEVEL:.0%} of {whose(row.deployments, row.deployed, ': {}')})"
 
 
-def rates(summary: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Rates to print: without start and drain where the run is long enough, else over the whole run."""
-    slo: Mapping[str, Any] = summary["slo"]
-    inner: Mapping[str, Any] = summary.get("steady") or {}
-    if inner.get("requests_per_s") is not None:
-        return inner
-    return dict(summary["throughput"]) | {k: slo[k] for k in ("goodput_requests_per_s", "goodput_output_tokens_per_s")}
+class Rates(NamedTuple):
+    """Rates to print; None: not known, or no SLO."""
+
+    requests_per_s: float | None
+    output_tokens_per_s: float | None
+    total_tokens_per_s: float | None
+    goodput_requests_per_s: float | None
+    goodput_output_tokens_per_s: float | None
+
+
+def rates(summary: Summary | Figures) -> Rates:
+    """Without start and drain where the run is long enough, else over the whole run."""
+    inner, whole, slo = summary.steady, summary.throughput, summary.slo
+    if inner.requests_per_s is not None:
+        good = (inner.goodput_requests_per_s, inner.goodput_output_tokens_per_s)
+        return Rates(inner.requests_per_s, inner.output_tokens_per_s, inner.total_tokens_per_s, *good)
+    good = (slo.goodput_requests_per_s, slo.goodput_output_tokens_per_s)
+    return Rates(whole.requests_per_s, whole.output_tokens_per_s, whole.total_tokens_per_s, *good)
 
 
 def counted(n: int, what: str) -> str:
@@ -243,23 +282,23 @@ def counted(n: int, what: str) -> str:
     return f"{n:,} {what}{'' if n == 1 else 's'}"
 
 
-def subtitle(summary: Mapping[str, Any]) -> str:
+def subtitle(summary: Summary) -> str:
     """What was simulated, on one line: the facts of the context, and how many requests in how much time."""
-    context = summary["context"]
+    context = summary.context
     skip = ("replicas", "accelerators")
     facts = [str(v) for k, v in context.items() if k not in skip and v not in (None, "")]
     count = context.get("accelerators", 1)
     if context.get("replicas", 1) > 1 and "deployment" not in context:
         facts.append(f"{counted(context['replicas'], 'replica')}, {counted(count, 'accelerator')}")
-    facts.append(f"{counted(summary['requests']['injected'], 'request')} in {seconds(summary['duration_s'])}")
+    facts.append(f"{counted(summary.requests.injected, 'request')} in {seconds(summary.duration_s)}")
     return " · ".join(facts)
 
 
-def evidence_line(summary: Mapping[str, Any]) -> str:
+def evidence_line(summary: Summary) -> str:
     """``62% measured, 30% fitted, 8% estimated of the step time``; counts of figures where shares are unknown."""
     order = ("measured", "fitted", "datasheet", "estimated")
-    shares: dict[str, float] = summary.get("evidence_shares", {})
+    shares = summary.evidence_shares
     if shares:
         return ", ".join(f"{shares[g]:.0%} {g}" for g in order if shares.get(g, 0.0) >= 0.005) + " of the step time"
-    grades = [str(row.get("grade", "unknown")) for row in summary["evidence"]]
+    grades = [str(row.get("grade", "unknown")) for row in summary.evidence]
     return ", ".join(f"{grades.count(g)} {g}" for g in (*order, "unknown") if g in grades)

@@ -14,7 +14,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypedDict, TypeVar, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict
 
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from sim.config import Scenario
     from sim.document import Json
     from sim.metrics.result import Result
+    from sim.study.figures import Figures
+
+Progress = Callable[[int, int | None], object]
+"""Told the requests of a run that are done, and how many there are as far as known; a true answer stops it."""
 
 
 class Params(BaseModel):
@@ -38,6 +42,22 @@ class Params(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+P = TypeVar("P", bound=Params)
+
+
+class Load(TypedDict, total=False):
+    """What a run replaces of its scenario; see `sim.study.single.Prepared.run`."""
+
+    rate: float
+    replicas: int
+    units: int
+    lengths: float
+    burst: float
+    spike: tuple[float, float, float]
+    course: tuple[tuple[float, ...], tuple[float, ...]]
+    classes: Mapping[str, float]
+
+
 @dataclass(frozen=True)
 class Trial:
     """One run.
@@ -48,12 +68,12 @@ class Trial:
     """
 
     scenario: Scenario
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    load: Mapping[str, float] = field(default_factory=dict)
+    settings: Mapping[str, Json] = field(default_factory=dict)
+    load: Load = field(default_factory=Load)
     problem: str = ""
 
     @property
-    def row(self) -> dict[str, Any]:
+    def row(self) -> dict[str, object]:
         """What its row of the table says besides its outcome."""
         return {**self.settings, **self.load, "seed": self.scenario.seed}
 
@@ -61,10 +81,10 @@ class Trial:
 class Work(Protocol):
     """What a trial does that is more, or other, than a scenario run: sent to where the trial runs, so it must be picklable."""
 
-    def identity(self) -> Any:
+    def identity(self) -> Json:
         """Plain data that tells it apart; a file that it names by its absolute path counts with what is in it."""
 
-    def perform(self, progress: Callable[..., Any] | None) -> Mapping[str, Json]:
+    def perform(self, progress: Progress | None) -> Mapping[str, Json]:
         """Do it: a mapping ready for JSON. Raises what becomes the error of the trial."""
 
 
@@ -76,7 +96,7 @@ class Task(Trial):
     work: Work = field(kw_only=True)
 
     @property
-    def row(self) -> dict[str, Any]:
+    def row(self) -> dict[str, object]:
         """See `Trial`."""
         return dict(self.settings)
 
@@ -90,14 +110,21 @@ class Outcome:
     """What became of a trial: ``data``, what `Study.observe` took from its result, or ``error``, one sentence."""
 
     trial: Trial
-    data: Mapping[str, Any] | None
+    data: Mapping[str, Json] | None
     error: str = ""
 
-    def value(self) -> Mapping[str, Any]:
+    def value(self) -> Mapping[str, Json]:
         """The data. Raises `TrialError` with the error of the trial."""
         if self.data is None:
             raise TrialError(self.error)
         return self.data
+
+    @property
+    def figures(self) -> Figures:
+        """What `figures` kept, for a study that keeps it. Raises `TrialError`."""
+        from sim.study.figures import Figures
+
+        return Figures.from_dict(self.value())
 
 
 class Interrupted(ServesimError):
@@ -129,8 +156,8 @@ class Answer(Protocol):
 Steps = Generator[Sequence[Trial], list[Outcome], Answer]
 
 
-class Study(ABC):
-    """Base of all studies; see the module.
+class Study(ABC, Generic[P]):
+    """Base of all studies, generic in their options; see the module.
 
     ``takes``: ``one`` scenario or ``many``, or ``files``: paths of measurements, which its `Params` call ``paths``, and a scenario or none.
     ``report``: the module with ``screen(answer)``, what the terminal shows,
@@ -144,7 +171,7 @@ class Study(ABC):
     takes: ClassVar[Literal["one", "many", "files"]] = "one"
     report: ClassVar[str] = "sim.report.study"
 
-    def __init__(self, scenarios: Sequence[Scenario], params: Any) -> None:
+    def __init__(self, scenarios: Sequence[Scenario], params: P) -> None:
         if self.takes == "one" and len(scenarios) != 1:
             raise ConfigError("scenario", len(scenarios), f"{self.name} is a study of one scenario", "1")
         if self.takes == "files" and len(scenarios) > 1:
@@ -172,13 +199,8 @@ class Study(ABC):
         return figures(result)
 
 
-_KEPT = (
-    "name", "seed", "complete", "context", "requests", "duration_s", "simulated_s", "latency", "throughput", "steady", "slo", "utilisation",
-    "tokens", "preemptions", "steps", "fleet", "scaling", "bottleneck", "warnings",
-)  # fmt: skip
-
-
-def figures(result: Any) -> dict[str, Any]:
+def figures(result: Result) -> dict[str, Json]:
     """The summary of a result without what is the same in every run (evidence) or long (replicas, classes)."""
-    summary = result.summary.as_dict()
-    return {key: summary[key] for key in _KEPT if key in summary}
+    from sim.study.figures import Figures
+
+    return Figures.of(result.summary).as_dict()

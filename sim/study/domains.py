@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
+from typing import TYPE_CHECKING, cast
+
+from pydantic import JsonValue
 
 from sim.config.text import parse
 from sim.errors import ConfigError
 from sim.units import parse_rate, parse_seconds
+
+if TYPE_CHECKING:
+    from sim.document import Json
 
 _RANGE = re.compile(r"^\s*(\S+?)\s*\.\.\s*([^\s:]+?)\s*(?::\s*(\d+)\s*(log)?)?\s*$")
 _KEYS = ("from", "to", "steps", "scale", "whole")
@@ -25,7 +30,7 @@ class Domain:
     """
 
     path: str
-    values: tuple[Any, ...] = ()
+    values: tuple[JsonValue, ...] = ()
     low: float = 0.0
     high: float = 0.0
     steps: int | None = None
@@ -33,7 +38,7 @@ class Domain:
     whole: bool = False
     unit: str = ""
 
-    def grid(self) -> tuple[Any, ...]:
+    def grid(self) -> tuple[Json, ...]:
         """The values of a grid. Raises `ConfigError` for a range without ``steps``."""
         if self.values:
             return self.values
@@ -47,7 +52,7 @@ class Domain:
         parts = self.steps - 1
         return tuple(dict.fromkeys(self.at(i / parts if parts else 0.0) for i in range(self.steps)))
 
-    def at(self, share: float) -> Any:
+    def at(self, share: float) -> Json:
         """The value at a place between 0 (low) and 1 (high); of a list, each value has an equal part of the way."""
         if self.values:
             return self.values[min(int(share * len(self.values)), len(self.values) - 1)]
@@ -55,11 +60,11 @@ class Domain:
             value = float(self.low * (self.high / self.low) ** share)
         else:
             value = self.low + (self.high - self.low) * share
-        shown: Any = round(value) if self.whole else float(f"{value:.6g}")
+        shown = round(value) if self.whole else float(f"{value:.6g}")
         return f"{shown:g}{self.unit}" if self.unit else shown
 
 
-def domains(given: Any, option: str = "over") -> tuple[Domain, ...]:
+def domains(given: Mapping[str, Json] | str | Iterable[str], option: str = "over") -> tuple[Domain, ...]:
     """From a mapping ``{path: [values] | {from, to, steps, scale, whole}}`` or texts ``path=a,b,c``, ``path=4/s..16/s:7``.
 
     Raises `ConfigError`.
@@ -85,7 +90,7 @@ def domains(given: Any, option: str = "over") -> tuple[Domain, ...]:
     return tuple(_domain(path, value, option) for path, value in pairs)
 
 
-def _text(value: str) -> Any:
+def _text(value: str) -> Json:
     match = _RANGE.match(value)
     if match:
         return (
@@ -93,10 +98,11 @@ def _text(value: str) -> Any:
             | ({"steps": int(match[3])} if match[3] else {})
             | ({"scale": "log"} if match[4] else {})
         )
-    return parse(f"[{value}]", "--over")
+    listed: Json = parse(f"[{value}]", "--over")
+    return listed
 
 
-def _domain(path: str, value: object, option: str) -> Domain:
+def _domain(path: str, value: Json, option: str) -> Domain:
     where = f"{option}.{path}"
     if isinstance(value, Mapping) and "from" in value:
         for key in value:
@@ -112,7 +118,7 @@ def _domain(path: str, value: object, option: str) -> Domain:
     for i, (one, text) in enumerate(zip(value, shown, strict=True)):
         if text in shown[:i]:
             raise ConfigError(where, one, "is in the list twice: it would run twice", ", ".join(dict.fromkeys(shown)))
-    return Domain(path, tuple(value))
+    return Domain(path, tuple(cast("Sequence[JsonValue]", value)))
 
 
 def plain(value: object) -> str:
@@ -122,7 +128,7 @@ def plain(value: object) -> str:
     return str(value)
 
 
-def _range(path: str, value: Mapping[str, object], where: str) -> Domain:
+def _range(path: str, value: Mapping[str, Json], where: str) -> Domain:
     low, unit = _number(value["from"], f"{where}.from")
     high, other = _number(value.get("to"), f"{where}.to")
     if unit != other:
@@ -140,7 +146,7 @@ def _range(path: str, value: Mapping[str, object], where: str) -> Domain:
     return Domain(path, (), low, high, steps, scale == "log", bool(whole), unit)
 
 
-def _number(value: Any, where: str) -> tuple[float, str]:
+def _number(value: Json, where: str) -> tuple[float, str]:
     """A number and its unit."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return float(value), ""
@@ -148,17 +154,17 @@ def _number(value: Any, where: str) -> tuple[float, str]:
     try:
         if match and match[2]:
             (parse_rate if match[2].startswith("/") else parse_seconds)(value)
-        return float(match[1] if match else value), match[2] if match else ""
+        return float(match[1] if match else str(value)), match[2] if match else ""
     except (TypeError, ValueError):
         raise ConfigError(where, value, "must be a number, with a unit where the setting has one") from None
 
 
-def grid(given: Sequence[Domain]) -> list[dict[str, Any]]:
+def grid(given: Sequence[Domain]) -> list[dict[str, Json]]:
     """Every combination, the last setting changing fastest."""
     return [dict(zip((d.path for d in given), values, strict=True)) for values in product(*(d.grid() for d in given))]
 
 
-def sample(given: Sequence[Domain], method: str, n: int, seed: int) -> list[dict[str, Any]]:
+def sample(given: Sequence[Domain], method: str, n: int, seed: int) -> list[dict[str, Json]]:
     """``n`` points spread over the ranges: ``latin-hypercube``, ``sobol`` (n is best a power of two) or ``random``; by scipy.stats.qmc."""
     import numpy as np
     from scipy.stats import qmc

@@ -7,15 +7,23 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from sim import guard, plugins
 from sim.errors import PluginError, brief
-from sim.study.base import Answer, Interrupted, Outcome, Steps, Study, Trial
+from sim.study.base import Answer, Interrupted, Outcome, Params, Steps, Study, Trial
 from sim.study.executors import Executor, executor
 from sim.study.keys import code_version, trial_key
 from sim.study.store import Store
 from sim.study.table import Table
+
+if TYPE_CHECKING:
+    from sim.config import Scenario
+    from sim.document import Json
+
+    Given = Scenario | str | Path
+
+P = TypeVar("P", bound=Params)
 
 Progress = Callable[[float, int | None, str], object]
 """Called with the trials done (a fraction counts for one that is running), how many there will be as far as known, and what is done;
@@ -23,7 +31,7 @@ a true answer, or KeyboardInterrupt, stops the study."""
 
 
 def run_study(
-    study: Study,
+    study: Study[P],
     *,
     out: str | Path | None = None,
     jobs: int | None = None,
@@ -41,7 +49,7 @@ def run_study(
         return _Drive(study, store, executor(jobs, cluster), progress).drive()
 
 
-def definition(study: Study) -> dict[str, Any]:
+def definition(study: Study[P]) -> dict[str, Json]:
     """The whole study as plain data: two with the same definition ask the same."""
     from sim.config.resolving import resolved
 
@@ -52,8 +60,8 @@ def definition(study: Study) -> dict[str, Any]:
     }
 
 
-class _Drive:
-    def __init__(self, study: Study, store: Store, where: Executor, progress: Progress | None) -> None:
+class _Drive(Generic[P]):
+    def __init__(self, study: Study[P], store: Store, where: Executor, progress: Progress | None) -> None:
         self.study, self.store, self.where = study, store, where
         self.progress = progress or (lambda *_: None)
         self.asked: list[str] = []  # keys in the order in which the study asked for them
@@ -126,9 +134,9 @@ class _Drive:
         self._tell(min(part, 0.999), batch)
         return False
 
-    def _rows(self) -> list[Mapping[str, Any]]:
+    def _rows(self) -> list[Mapping[str, object]]:
         """One row per finished trial, in the order in which they were asked for."""
-        rows: list[Mapping[str, Any]] = []
+        rows: list[Mapping[str, object]] = []
         for key in self.asked:
             line = self.store.known.get(key)
             if line is not None:
@@ -146,7 +154,7 @@ class _Drive:
         self.store.finish(lambda to: view.files(answer, to), complete=complete)
 
 
-def _steps_of(study: Study) -> Steps:
+def _steps_of(study: Study[P]) -> Steps:
     """What a study asks and answers; one of somebody else's is watched."""
     if plugins.is_own(type(study).__module__):
         return study.run()
@@ -171,14 +179,24 @@ def _wrong_answer(answer: object) -> str:
     return f"returned {brief(repr(answer))}, which has no {' and no '.join(lacks)} (sim.study.base.Answer)" if lacks else ""
 
 
-def api(cls: type[Study]) -> Callable[..., Any]:
+def api(cls: type[Study[Params]]) -> Callable[..., Answer]:
     """The function ``sim.NAME``: scenario(s) first, then the options of the study and those of `run_study` by name."""
     from sim.config import as_scenario, settings
 
-    def ask(scenarios: Any, /, **options: Any) -> Any:
-        common = {k: options.pop(k) for k in ("out", "jobs", "cluster", "fresh", "progress") if k in options}
+    def ask(
+        scenarios: Given | Sequence[Given],
+        /,
+        *,
+        out: str | Path | None = None,
+        jobs: int | None = None,
+        cluster: str | None = None,
+        fresh: bool = False,
+        progress: Progress | None = None,
+        **options: object,
+    ) -> Answer:
         given = list(scenarios) if isinstance(scenarios, list | tuple) else [scenarios]
-        return run_study(cls([as_scenario(s) for s in given], settings(cls.Params, options)), **common)
+        study = cls([as_scenario(s) for s in given], settings(cls.Params, options))
+        return run_study(study, out=out, jobs=jobs, cluster=cluster, fresh=fresh, progress=progress)
 
     ask.__name__ = ask.__qualname__ = cls.name
     fields = "\n".join(f"    {name}: {f.description or ''}" for name, f in cls.Params.model_fields.items())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -23,11 +23,12 @@ if TYPE_CHECKING:
     from sim.config.scenario import Scenario
     from sim.document import Json
 
+V = TypeVar("V")
 _HOURS_A_YEAR = 8760.0
 _OWNED = "owned"
 
 
-def check(scenario: Any, plans: Sequence[Plan]) -> None:
+def check(scenario: Scenario, plans: Sequence[Plan]) -> None:
     """Find whatever is wrong with the section before anything runs. Raises `ConfigError`."""
     e: Economics | None = scenario.economics
     if e is None:
@@ -57,7 +58,7 @@ def section(summary: Summary, scenario: Scenario, plans: Sequence[Plan], record:
     expense = expense_of(e, widths, power, mean)
     grid = None if not isinstance(e.grid, str) else find_grid(e.grid)
     g = carbon_intensity(e)
-    notes: dict[str, Any] = {"grid": None, "pue_source": f"{pue.who} ({pue.source})" if pue.source else pue.who}
+    notes: dict[str, str | None] = {"grid": None, "pue_source": f"{pue.who} ({pue.source})" if pue.source else pue.who}
     if g is not None:
         notes["grid"] = f"{g:g} gCO2e/kWh, given" if grid is None else f"{grid.name} {grid.year}, {g:g} gCO2e/kWh: {grid.source}"
     return economics_section(summary, expense, power, output_to_input=e.output_to_input, g_per_kwh=g, notes=notes)
@@ -142,7 +143,7 @@ def _rates(e: Economics) -> dict[str, float]:
     return {e.currency: 1.0} | {name: 1.0 / rate for name, rate in e.exchange.items()}
 
 
-def _canonical(given: Mapping[str, Any], field: str, deployed: str) -> dict[str, Any]:
+def _canonical(given: Mapping[str, V], field: str, deployed: str) -> dict[str, V]:
     """Prices by the names of profiles: ``h100`` is ``h100-sxm``; an accelerator of one's own is known by its own name."""
     return {k if k == deployed else load_accelerator(k, field).name: v for k, v in given.items()}
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from sim import registry
 from sim.engine.effect import every_setting, without_effect
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+    from pydantic.fields import FieldInfo
 
 
 @dataclass(frozen=True)
@@ -47,16 +51,17 @@ def engine_page(name: str) -> EnginePage:
     )
 
 
-def _setting(name: str, inner: Any, info: Any) -> Setting:
+def _setting(name: str, inner: type[BaseModel] | None, info: FieldInfo) -> Setting:
     extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
     note = "no effect on time" if extra.get("effect") == "none" else ""
     if "needs" in extra:
-        values = f"{', '.join(extra['values'])}: " if extra.get("values") else ""
+        listed = extra.get("values")
+        values = f"{', '.join(map(str, listed))}: " if isinstance(listed, list | tuple) else ""
         note = f"{values}only where requests have {extra['needs']}"
     return Setting(name, _default(inner, info), info.description or "", note)
 
 
-def _default(inner: Any, info: Any) -> str:
+def _default(inner: type[BaseModel] | None, info: FieldInfo) -> str:
     if info.is_required():
         return "required"
     value = info.get_default(call_default_factory=True)

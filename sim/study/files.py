@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sim.errors import ConfigError
 from sim.profile_files import read_text
 
 if TYPE_CHECKING:
+    from sim.config.scenario import Scenario
     from sim.document import Json
 
 
-def gather(study: str, arguments: Sequence[str], overrides: Sequence[str] = ()) -> tuple[list[Any], dict[str, Any]]:
+def gather(study: str, arguments: Sequence[str], overrides: Sequence[str] = ()) -> tuple[list[Scenario], dict[str, Json]]:
     """(scenarios, options): of a study file, if that is the only argument, else of scenario files and built-in names.
 
     A study file has ``scenario`` (a file, a built-in name, or a mapping in place) or ``scenarios`` (a list of them); ``set`` (as ``--set``);
@@ -33,7 +34,7 @@ def gather(study: str, arguments: Sequence[str], overrides: Sequence[str] = ()) 
     return [_scenario(s, folder, [*own, *overrides]) for s in listed], data
 
 
-def _one_of(arguments: Sequence[str], name: str, overrides: Sequence[str]) -> Any:
+def _one_of(arguments: Sequence[str], name: str, overrides: Sequence[str]) -> Scenario:
     """A scenario; an error in one of several says in which."""
     from sim.config import load
 
@@ -45,7 +46,7 @@ def _one_of(arguments: Sequence[str], name: str, overrides: Sequence[str]) -> An
 
 def measured(
     study: str, paths: Sequence[str], scenario: str | None, overrides: Sequence[str] = ()
-) -> tuple[list[Any], dict[str, Any]]:
+) -> tuple[list[Scenario], dict[str, Json]]:
     """(scenarios, options) of a study of measurements: ``paths`` are theirs, or one study file with ``paths`` and perhaps ``scenario``.
 
     *Raises*: `ConfigError`, `DataError`.
@@ -96,7 +97,7 @@ def _study_file(argument: str) -> tuple[dict[str, Json], Path] | None:
     return (data, file.resolve().parent) if isinstance(data, dict) and "study" in data else None
 
 
-def _scenario(given: object, folder: Path, overrides: Sequence[str]) -> Any:
+def _scenario(given: object, folder: Path, overrides: Sequence[str]) -> Scenario:
     from sim.config import load, loads
     from sim.config.text import dump
 

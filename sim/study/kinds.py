@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from sim.cost.machines import choose
 from sim.cost.profile import EngineProfile
@@ -10,6 +10,9 @@ from sim.hardware.accelerator import Accelerator
 from sim.metrics.model_error import Kind
 from sim.model.quant import EXPERT, MLP
 from sim.model.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from sim.fleet.build import Plan
 
 
 def kind_of(engine: str, model: ModelSpec, accelerator: Accelerator, profile: EngineProfile) -> Kind:
@@ -26,6 +29,6 @@ def kind_of(engine: str, model: ModelSpec, accelerator: Accelerator, profile: En
     )
 
 
-def kind_of_plan(plan: Any) -> Kind:
+def kind_of_plan(plan: Plan) -> Kind:
     """Of a planned pool (`sim.fleet.build.Plan`)."""
     return kind_of(plan.scheduler.name, plan.model, plan.accelerator, plan.profile)

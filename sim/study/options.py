@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
 from sim.config.base import Count
 
 
-def share(value: object) -> Any:
+def share(value: object) -> object:
     """``2%`` → 0.02; a plain number stays. Raises ValueError."""
     if isinstance(value, str):
         match = re.match(r"^\s*([\d.]+)\s*(%?)\s*$", value)

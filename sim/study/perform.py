@@ -6,35 +6,39 @@ import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from sim.document import Json
 from sim.errors import LawViolation, ServesimError
-from sim.study.base import Task, Trial
+from sim.study.base import Progress, Task, Trial
 from sim.study.keys import contents, digest
 
-Observe = Callable[[Any, Trial], dict[str, Json]]
+if TYPE_CHECKING:
+    from sim.metrics.result import Result
+    from sim.study.single import Prepared
+
+Observe = Callable[["Result", Trial], dict[str, Json]]
 _PREPARED = 4  # scenarios kept ready for other loads
 
-_ready: OrderedDict[Any, Any] = OrderedDict()
+_ready: OrderedDict[str, Prepared] = OrderedDict()
 
 
 @dataclass(frozen=True)
 class Performed:
     """``data`` or ``error``; ``final``: the same trial would end so again."""
 
-    data: Mapping[str, Any] | None
+    data: Mapping[str, Json] | None
     error: str = ""
     final: bool = True
 
 
-def perform(trial: Trial, observe: Observe, progress: Callable[[int, int | None], object] | None = None) -> Performed:
+def perform(trial: Trial, observe: Observe, progress: Progress | None = None) -> Performed:
     """Run a trial. KeyboardInterrupt passes; every other exception becomes the error of the trial."""
     try:
         if isinstance(trial, Task):
             return Performed(trial.work.perform(progress))
         result = _prepared(trial).run(**trial.load, progress=progress)
-        if not result.summary["complete"]:
+        if not result.summary.complete:
             raise KeyboardInterrupt
         return Performed(observe(result, trial))
     except LawViolation:
@@ -48,7 +52,7 @@ def perform(trial: Trial, observe: Observe, progress: Callable[[int, int | None]
         return Performed(None, f"{type(error).__name__}: {error} ({frame.filename}:{frame.lineno})")
 
 
-def _prepared(trial: Trial) -> Any:
+def _prepared(trial: Trial) -> Prepared:
     """The scenario made ready; kept for a while where trials differ by load alone."""
     from sim.study.single import Prepared
 

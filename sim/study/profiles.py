@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final, cast
+from functools import partial
+from typing import Final
 
 from sim.cost.machines import choose
 from sim.cost.profile import engine_lines, engine_profiles, load_engine_profile
@@ -109,43 +110,62 @@ def _model(name: str) -> tuple[Entry, list[Fact]]:
     return Entry("model", profile.name, f"{m.param_count() / 1e9:.1f} B parameters", {}, "; ".join(m.warnings)), facts
 
 
-def _count(grades: Any) -> dict[str, int]:
-    found = Counter(grades)
+def _count(grades: Iterable[str]) -> dict[str, int]:
+    found: Counter[str] = Counter(grades)
     return {g: found[g] for g in GRADES if found[g]}
 
 
 def check() -> Iterator[tuple[str, str]]:
     """(profile, problem) of everything that cannot be read or lacks a source; nothing when all is well."""
     for name in accelerator_names():
-        yield from _problems(f"hardware {name}", lambda name=name: load_accelerator(name).figures.items())
+        yield from _problems(f"hardware {name}", partial(_of_accelerator, name))
     for name in link_names():
-        yield from _problems(f"link {name}", lambda name=name: _sourced(find_link(name)))
+        yield from _problems(f"link {name}", partial(_of_link, name))
     for name in instance_names():
-        yield from _problems(f"server {name}", lambda name=name: _sourced(load_instance(name)))
+        yield from _problems(f"server {name}", partial(_of_instance, name))
     for name in accelerator_names():
-        yield from _problems(f"kernels for {name}", lambda name=name: _nothing(choose(load_accelerator(name), "vllm")))
+        yield from _problems(f"kernels for {name}", partial(_of_kernels, name))
     for name in model_names():
-        yield from _problems(f"model {name}", lambda name=name: _readable(name))
+        yield from _problems(f"model {name}", partial(_readable, name))
     for name in engine_profiles():
         for line in engine_lines(name):
-            figures = lambda name=name, line=line: load_engine_profile(name, line).figures.items()  # noqa: E731
-            yield from _problems(f"engine {name} {line}", figures)
+            yield from _problems(f"engine {name} {line}", partial(_of_line, name, line))
 
 
-def _readable(name: str) -> list[tuple[str, Any]]:
+Figures = Iterable[tuple[str, Figure]]
+
+
+def _of_accelerator(name: str) -> Figures:
+    return load_accelerator(name).figures.items()
+
+
+def _of_link(name: str) -> Figures:
+    return _sourced(find_link(name))
+
+
+def _of_instance(name: str) -> Figures:
+    return _sourced(load_instance(name))
+
+
+def _of_kernels(name: str) -> Figures:
+    choose(load_accelerator(name), "vllm")
+    return ()
+
+
+def _of_line(name: str, line: str) -> Figures:
+    return load_engine_profile(name, line).figures.items()
+
+
+def _readable(name: str) -> Figures:
     load_model(name).param_count()
-    return []
+    return ()
 
 
-def _sourced(entry: Link | Instance) -> list[tuple[str, Figure]]:
-    return [("figures", Figure(entry.name, entry.source, cast("Any", entry.evidence)))]
+def _sourced(entry: Link | Instance) -> Figures:
+    return [("figures", Figure(entry.name, entry.source, entry.evidence))]
 
 
-def _nothing(_: object) -> list[tuple[str, Any]]:
-    return []
-
-
-def _problems(profile: str, figures: Any) -> Iterator[tuple[str, str]]:
+def _problems(profile: str, figures: Callable[[], Figures]) -> Iterator[tuple[str, str]]:
     try:
         listed = list(figures())
     except ServesimError as error:

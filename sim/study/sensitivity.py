@@ -6,12 +6,16 @@ import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from sim.document import number
 from sim.errors import ConfigError
 from sim.study.domains import Domain
+
+if TYPE_CHECKING:
+    from sim.document import Json
 
 FIGURES: Final = (
     "slo.attainment.joint",
@@ -23,7 +27,7 @@ FIGURES: Final = (
 _LEAST = 32
 
 
-def indices(rows: Sequence[Mapping[str, Any]], over: Sequence[Domain]) -> dict[str, dict[str, dict[str, float]]]:
+def indices(rows: Sequence[Mapping[str, Json]], over: Sequence[Domain]) -> dict[str, dict[str, dict[str, float]]]:
     """By figure and setting: ``delta`` (Borgonovo 2007: 0 no influence, 1 all of it) and ``S1`` (share of the variance), each with the
     half-width of its 95 % interval (``delta_conf``, ``S1_conf``).
 
@@ -40,7 +44,7 @@ def indices(rows: Sequence[Mapping[str, Any]], over: Sequence[Domain]) -> dict[s
     problem = {"num_vars": len(over), "names": [d.path for d in over], "bounds": [[0.0, 1.0]] * len(over)}
     out: dict[str, dict[str, dict[str, float]]] = {}
     for figure in FIGURES:
-        y = np.array([np.nan if r.get(figure) is None else float(r[figure]) for r in done])
+        y = np.array([np.nan if r.get(figure) is None else float(number(r[figure])) for r in done])
         if np.isnan(y).any() or y.std() <= 1e-12 * abs(y.mean()):
             continue
         with (
@@ -60,11 +64,11 @@ def indices(rows: Sequence[Mapping[str, Any]], over: Sequence[Domain]) -> dict[s
     return out
 
 
-def _place(domain: Domain, value: Any) -> float:
+def _place(domain: Domain, value: Json) -> float:
     """Where in its domain a value lies, 0 to 1."""
     if domain.values:
         return (domain.values.index(value) + 0.5) / len(domain.values)
-    number = float(str(value).removesuffix(domain.unit)) if domain.unit else float(value)
+    at = float(str(value).removesuffix(domain.unit)) if domain.unit else float(number(value))
     if domain.log:
-        return float(np.log(number / domain.low) / np.log(domain.high / domain.low))
-    return (number - domain.low) / (domain.high - domain.low)
+        return float(np.log(at / domain.low) / np.log(domain.high / domain.low))
+    return (at - domain.low) / (domain.high - domain.low)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -35,9 +35,13 @@ from sim.workload import build_traffic
 from sim.workload.stretched import Course, Spike, stretched
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from sim.config.scenario import Scenario
+    from sim.config.traffic import Traffic as TrafficSection
     from sim.document import Json
     from sim.fleet.kv_links import Wire
+    from sim.fleet.scaling_plan import ScalingPlan
     from sim.workload.base import Traffic
 
 _SERIES_POINTS = 400_000  # of all replicas together
@@ -62,7 +66,7 @@ class Prepared:
         more = ["faults"] if scenario.faults else []
         self.notes += check_traffic(self.plans, self.traffic, scenario.traffic.endpoint == "chat", more)
 
-    def _scaling(self) -> Any:
+    def _scaling(self) -> ScalingPlan | None:
         """The planned autoscaler; None without one."""
         if self.scenario.scaling is None:
             return None
@@ -158,7 +162,7 @@ def _bins(wanted: int, replicas: int) -> int:
     return max(2, min(wanted, max(_SERIES_POINTS // replicas, 50)) // 2 * 2)
 
 
-def broken(error: LawViolation, scenario: str, plans: Sequence[Plan], changed: Mapping[str, Any]) -> Exception:
+def broken(error: LawViolation, scenario: str, plans: Sequence[Plan], changed: Mapping[str, object]) -> Exception:
     """What to raise for a law that does not hold: with what shows it again; a scheduler that is not ours is to blame itself."""
     for p in plans:
         file = plugins.file_name(p.scheduler.__module__)
@@ -169,7 +173,7 @@ def broken(error: LawViolation, scenario: str, plans: Sequence[Plan], changed: M
     return LawViolation(str(error), "".join(f"# {line}\n" for line in head) + scenario)
 
 
-def simulate(scenario: Any, *, progress: Progress | None = None) -> Result:
+def simulate(scenario: Scenario | str | Path, *, progress: Progress | None = None) -> Result:
     """Run a scenario (`sim.load`; a file or a built-in name will do) and return its `Result`. Raises `ServesimError` for whatever is wrong with it."""
     scenario = as_scenario(scenario)
     prepared = Prepared(scenario)
@@ -185,7 +189,7 @@ def simulate(scenario: Any, *, progress: Progress | None = None) -> Result:
     return result
 
 
-def _at_once(traffic: Any) -> bool:
+def _at_once(traffic: TrafficSection) -> bool:
     """Whether all requests come at the same time, and none waits for another's answer."""
     arrival = getattr(traffic.synthetic, "arrival", None)
     return getattr(arrival, "process", "") == "burst" and traffic.closed_loop is None

@@ -3,35 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from sim.document import Json
+    from sim.config.scenario import Scenario
+    from sim.config.slo import ClassSlo, Slo
+    from sim.config.traffic import Traffic
+    from sim.fleet.build import Plan
     from sim.metrics.model_error import Interval
 
+T = TypeVar("T", "Slo", "ClassSlo | None")
 
-def slower(scenario: Any, factor: float) -> Any:
+
+def slower(scenario: Scenario, factor: float) -> Scenario:
     """The scenario with every target shorter by ``factor``, those of classes too.
 
     A world in which every step takes ``factor`` times as long is the same as traffic so much faster, judged by targets so much shorter: the
     rate is for the caller to raise. Prompts' way to the engine is stretched with it, which is little.
     """
 
-    def targets(slo: Any) -> Any:
+    def targets(slo: T) -> T:
         if slo is None:
-            return None
+            return slo
         given = {k: v for k in ("ttft", "tpot", "e2e") if (v := getattr(slo, k)) is not None}
         cut = {k: {p: x / factor for p, x in v.items()} if isinstance(v, Mapping) else v / factor for k, v in given.items()}
         return slo.model_copy(update=cut)
 
-    changes: dict[str, Json] = {"slo": targets(scenario.slo)}
+    changes: dict[str, Slo | Traffic | None] = {"slo": targets(scenario.slo)}
     if scenario.traffic.classes is not None:
         classes = {name: c.model_copy(update={"slo": targets(c.slo)}) for name, c in scenario.traffic.classes.items()}
         changes["traffic"] = scenario.traffic.model_copy(update={"classes": classes})
     return scenario.model_copy(update=changes)
 
 
-def step_error(plans: Sequence[Any]) -> Interval | None:
+def step_error(plans: Sequence[Plan]) -> Interval | None:
     """How much longer than predicted steps of measured deployments like this one were; None where nothing is known, or pools differ.
 
     A calibrated profile knows it of the user's own server.

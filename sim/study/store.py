@@ -10,15 +10,26 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, TYPE_CHECKING, Final, TypedDict, cast
 
 from sim import output
 from sim.document import loads
 from sim.errors import ConfigError, DataError, brief
 from sim.study.table import FILE as TABLE
 
+if TYPE_CHECKING:
+    from sim.document import Json
+
 FORMAT: Final = "servesim-study/1"
 _FILE: Final = "runs.jsonl"
+
+
+class Line(TypedDict):
+    """A finished trial."""
+
+    key: str
+    data: dict[str, Json] | None
+    error: str
 
 
 class Store:
@@ -28,12 +39,12 @@ class Store:
     unfinished runs of another study, or something that is no study at all; `DataError` when its file is damaged.
     """
 
-    def __init__(self, folder: Path | None, definition: Mapping[str, Any], code: str, *, fresh: bool = False) -> None:
+    def __init__(self, folder: Path | None, definition: Mapping[str, Json], code: str, *, fresh: bool = False) -> None:
         self.folder = Path(os.path.realpath(folder.expanduser())) if folder else None  # a link stays one
-        self.known: dict[str, dict[str, Any]] = {}
+        self.known: dict[str, Line] = {}
         self.stale = 0
         self._head = loads(json.dumps({"format": FORMAT, "definition": definition, "code": code}, default=str))
-        self._to: Any = None
+        self._to: IO[bytes] | None = None
         self._ended = False
         if self.folder is not None:
             try:
@@ -68,7 +79,7 @@ class Store:
                     + (f" (and {len(changed) - 1} more)" * (len(changed) > 1)),
                     hint="undo the change to go on, name another folder with --out, or begin anew with --fresh",
                 )
-            trials = [line for line in lines if "key" in line]
+            trials = [cast("Line", line) for line in lines if "key" in line]
             self.known = {line["key"]: line for line in trials}
             self.stale = len(trials) if before["code"] != self._head["code"] else 0
             if not changed and not self.stale:
@@ -84,13 +95,13 @@ class Store:
             self.known = {}
         fresh.write_bytes(b"".join(map(_line, lines)))
         fresh.replace(folder / _FILE)
-        self._to.close()
+        self.close()
         self._to = (folder / _FILE).open("a+b")
         _lock(self._to, folder)
 
-    def add(self, key: str, data: Mapping[str, Any] | None, error: str, *, keep: bool = True) -> dict[str, Any]:
+    def add(self, key: str, data: Mapping[str, Json] | None, error: str, *, keep: bool = True) -> Line:
         """A finished trial; returned as it will be read back. ``keep``: False for an error that another try may not meet."""
-        line: dict[str, Any] = loads(_line({"key": key, "data": data, "error": error}))
+        line: Line = loads(_line({"key": key, "data": data, "error": error}))
         self.known[key] = line
         if self._to is not None and keep:
             self._to.write(_line(line))
@@ -102,7 +113,7 @@ class Store:
         if self.folder is None:
             return
         output.write_folder(self.folder, fill, also=(_FILE, TABLE), ours=True)
-        if complete and not self._ended:
+        if complete and not self._ended and self._to is not None:
             self._ended = True
             self._to.write(_line({"end": True}))
             self._to.flush()
@@ -114,18 +125,18 @@ class Store:
             self._to.close()
 
 
-def _is_trial(line: Mapping[str, Any]) -> bool:
+def _is_trial(line: Mapping[str, Json]) -> bool:
     """Whether a line is a finished trial, or the end."""
     if "key" not in line:
         return "end" in line
     return isinstance(line["key"], str) and isinstance(line.get("data"), dict | None) and isinstance(line.get("error"), str)
 
 
-def _line(data: Mapping[str, Any]) -> bytes:
+def _line(data: Mapping[str, object]) -> bytes:
     return json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 
-def _lines(file: Path) -> list[dict[str, Any]]:
+def _lines(file: Path) -> list[dict[str, Json]]:
     """The whole lines of the file; what a sudden end tore off is cut away. Raises `DataError`."""
     raw = file.read_bytes()
     whole = raw[: raw.rfind(b"\n") + 1]
@@ -145,7 +156,7 @@ def _lines(file: Path) -> list[dict[str, Any]]:
     return found
 
 
-def _lock(opened: Any, folder: Path) -> None:
+def _lock(opened: IO[bytes], folder: Path) -> None:
     try:
         import fcntl
     except ImportError:  # not on this system
@@ -159,7 +170,7 @@ def _lock(opened: Any, folder: Path) -> None:
         ) from None
 
 
-def differences(before: Any, now: Any, where: str = "") -> list[str]:
+def differences(before: Json, now: Json, where: str = "") -> list[str]:
     """What changed between two plain structures, a sentence each."""
     if isinstance(before, dict) and isinstance(now, dict):
         out = []

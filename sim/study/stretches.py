@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sim.ledger import IN_FLIGHT
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 GRID = 200
 
 
-def curve_grid() -> Any:
+def curve_grid() -> NDArray[np.float64]:
     """Shares at which the curves of a deployment are kept, closer together in the upper tail."""
     tail = 1.0 - np.logspace(-1, -4, GRID // 3)
     return np.concatenate([np.linspace(0.0, 0.9, GRID - tail.size - 1, endpoint=False), tail, [1.0]])

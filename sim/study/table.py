@@ -5,8 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
+from sim.document import number
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+T = TypeVar("T")
 FILE: Final = "runs.parquet"
 _FIRST_S = 5.0
 _SHARE = 20.0  # writing takes at most a twentieth of the time
@@ -19,7 +25,7 @@ class Table:
         self._folder = folder
         self._next = time.monotonic() + _FIRST_S
 
-    def grow(self, rows: Callable[[], Sequence[Mapping[str, Any]]]) -> None:
+    def grow(self, rows: Callable[[], Sequence[Mapping[str, object]]]) -> None:
         """Write what there is, now and then."""
         if self._folder is not None and time.monotonic() >= self._next:
             began = time.monotonic()
@@ -37,7 +43,7 @@ class Table:
         fresh.replace(self._folder / FILE)
 
 
-def arrow(rows: Sequence[Mapping[str, object]]) -> Any:
+def arrow(rows: Sequence[Mapping[str, object]]) -> pa.Table:
     """Rows as an Arrow table; what is nested is flattened to dotted names, lists are left out."""
     import pyarrow as pa
 
@@ -46,9 +52,9 @@ def arrow(rows: Sequence[Mapping[str, object]]) -> Any:
     return pa.table({name: _column([row.get(name) for row in flat]) for name in names})
 
 
-def flatten(row: Mapping[str, object], prefix: str = "") -> dict[str, Any]:
+def flatten(row: Mapping[str, T], prefix: str = "") -> dict[str, T]:
     """``{"a": {"b": 1}, "c": [2]}`` → ``{"a.b": 1}``."""
-    out: dict[str, Any] = {}
+    out: dict[str, T] = {}
     for key, value in row.items():
         if isinstance(value, Mapping):
             out |= flatten(value, f"{prefix}{key}.")
@@ -57,15 +63,16 @@ def flatten(row: Mapping[str, object], prefix: str = "") -> dict[str, Any]:
     return out
 
 
-def _column(values: list[Any]) -> Any:
+def _column(values: list[object]) -> pa.Array:
     """Whole numbers, numbers, truth values, else text."""
     import pyarrow as pa
 
     known = [v for v in values if v is not None]
     if known and all(isinstance(v, bool) for v in known):
         return pa.array(values, pa.bool_())
-    if any(isinstance(v, bool) or not isinstance(v, int | float) for v in known) or not known:
+    numbers = [v for v in known if isinstance(v, int | float) and not isinstance(v, bool)]
+    if len(numbers) < len(known) or not known:
         return pa.array([None if v is None else str(v) for v in values], pa.string())
-    if all(isinstance(v, int) for v in known) and all(abs(v) < 2**62 for v in known):
+    if all(isinstance(v, int) and abs(v) < 2**62 for v in numbers):
         return pa.array(values, pa.int64())
-    return pa.array([None if v is None else float(v) for v in values], pa.float64())
+    return pa.array([v if v is None else float(number(v)) for v in values], pa.float64())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sim.errors import ConfigError, ServesimError
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from sim.document import Json
 
 
-def variants(base: Any, points: Sequence[Mapping[str, Json]], paths: Sequence[str] = ()) -> list[Any]:
+def variants(base: Scenario, points: Sequence[Mapping[str, Json]], paths: Sequence[str] = ()) -> list[Scenario | ServesimError]:
     """The scenario at every point; in place of a combination that is impossible, its `ServesimError`.
 
     A value that is impossible in every combination (a setting of an unknown name, a degree of 0) is an error of the study. ``paths``: the
@@ -22,7 +22,7 @@ def variants(base: Any, points: Sequence[Mapping[str, Json]], paths: Sequence[st
     """
     from sim.config import resolve, vary
 
-    found: list[Any] = []
+    found: list[Scenario | ServesimError] = []
     for point in points:
         try:
             made = vary(base, point)
@@ -34,16 +34,17 @@ def variants(base: Any, points: Sequence[Mapping[str, Json]], paths: Sequence[st
     if failed and len(failed) == len(found):
         raise failed[0]
     for path in paths:
-        by_value: dict[str, list[Any]] = {}
-        for point, made in zip(points, found, strict=True):
-            by_value.setdefault(repr(point[path]), []).append(made)
+        by_value: dict[str, list[Scenario | ServesimError]] = {}
+        for point, one in zip(points, found, strict=True):
+            by_value.setdefault(repr(point[path]), []).append(one)
         for group in by_value.values():
-            if all(isinstance(made, ServesimError) for made in group):
-                raise group[0]
+            errors = [one for one in group if isinstance(one, ServesimError)]
+            if len(errors) == len(group):
+                raise errors[0]
     return found
 
 
-def repeated(scenario: Scenario, replication: int) -> Any:
+def repeated(scenario: Scenario, replication: int) -> Scenario:
     """The same scenario with the random numbers of its ``replication``-th repetition; the 0th is the scenario itself."""
     return scenario if replication == 0 else scenario.model_copy(update={"seed": seed_of(scenario.seed, replication)})
 

@@ -42,7 +42,6 @@ def engines() -> list[str]:
 def warm(name: str) -> Warmed:
     """Compile for an engine (a name, or a file of one's own). Raises `ConfigError` and its kin for one that cannot be run."""
     registry.lookup("engine", name, "engine")
-    found = None
     for place in _PLACES:
         found = load("quickstart", [f"deployment.engine={name}", f"deployment.accelerator={place}", *_SMALL])
         try:

@@ -47,6 +47,9 @@ def test_every_export_by_its_name(wave: Result, tmp_path: Path) -> None:
 
     assert len({f.name for f in files}) == len(files) == len(registry.names("export"))
     assert all(f.stat().st_size > 100 for f in files)
+    for file, name in zip(files, registry.names("export"), strict=True):  # as a result's folder is filled
+        registry.lookup("export", name)().fill(wave, tmp_path / "filled")
+        assert (tmp_path / "filled").read_bytes() == file.read_bytes()
     with pytest.raises(UnknownNameError, match="did you mean 'perfetto'"):
         write_exports(wave, ["perfeto"], tmp_path)
 

@@ -106,7 +106,7 @@ def test_comparison_says_who_is_better_and_marks_the_best(make_result: Maker, tm
 
 
 def _answer(make_result: Maker, answer: float | None = 16.0) -> CapacityAnswer:
-    probes = [Probe(16 * load, make_result(1500, load=load).summary.as_dict()) for load in (2.0, 0.5, 1.0, 1.2)]
+    probes = [Probe(16 * load, make_result(1500, load=load).summary) for load in (2.0, 0.5, 1.0, 1.2)]
     return CapacityAnswer("quickstart", "rate", answer, probes, "1 replica", 0.02, ("KV blocks are an estimate",))
 
 
@@ -121,8 +121,8 @@ def test_what_breaks_first_is_said_of_a_load_beyond_the_answer(make_result: Make
 def test_capacity_prints_rates_without_start_and_drain(make_result: Maker) -> None:
     answer = _answer(make_result)
     probe = next(p for p in answer.probes if p.held)
-    inner = dict(probe.summary["steady"]) | {"requests_per_s": 7.77, "goodput_requests_per_s": 6.66}
-    shown = replace(answer, probes=[replace(probe, summary=probe.summary | {"steady": inner})])
+    inner = replace(probe.summary.steady, requests_per_s=7.77, goodput_requests_per_s=6.66)
+    shown = replace(answer, probes=[replace(probe, summary=replace(probe.summary, steady=inner))])
     assert "6.66" in terminal.as_text(capacity.screen(shown), 90)
 
 
@@ -167,7 +167,7 @@ def test_only_what_holds_in_every_repetition_holds(make_result: Maker) -> None:
     answer = compared(make_result, {"a": 0.5, "b": 0.5})
     first, last = answer.deployments
     for d, shares in ((first, [1.0] * 4), (last, [1.0, 1.0, 0.7, 1.0])):
-        d.summary["slo"]["met"] = True
+        d.summary = replace(d.summary, slo=replace(d.summary.slo, met=True))
         d.values["slo.attainment.joint"] = d.effective = shares
 
     assert compare.slo_line(answer).startswith("a holds the SLO")

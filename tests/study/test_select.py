@@ -71,11 +71,11 @@ def test_the_error_of_the_model_is_said_in_both_languages() -> None:
 def test_settings_follow_the_traffic_and_the_hardware_the_engine() -> None:
     scenario = sim.load("quickstart", ["traffic.synthetic.requests=2000"])
     choices = tries(scenario, [], [], [1])
-    by = {c["deployment.engine"]["name"]: c for c in choices}
+    by = {c.engine: c for c in choices}
     assert set(by) == set(defaults())
-    assert by["mindie"]["deployment.accelerator"].startswith("ascend")
-    assert by["mindie"]["deployment.engine"]["maxSeqLen"] == longest(scenario)
-    assert by["vllm"]["deployment.accelerator"] == "h100-sxm"
+    assert by["mindie"].accelerator.startswith("ascend")
+    assert by["mindie"].point["deployment.engine"]["maxSeqLen"] == longest(scenario)
+    assert by["vllm"].accelerator == "h100-sxm"
     assert longest(scenario) % 1024 == 0
 
 

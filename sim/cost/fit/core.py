@@ -25,7 +25,7 @@ def fit(
     from scipy.optimize import least_squares
 
     def residual(q: Floats) -> Floats:
-        return weight * np.log(np.maximum(form(q), 1e-12) / seconds)  # type: ignore[no-any-return]
+        return weight * np.log(np.maximum(form(q), 1e-12) / seconds)
 
     scale = np.maximum(np.abs(start), 1e-3)
     return least_squares(residual, start, bounds=(low, high), loss="soft_l1", f_scale=0.1, max_nfev=120, x_scale=scale).x  # type: ignore[no-any-return]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import yaml
 
+from sim.document import Json, at, number_at
 from sim.ledger import FINISHED
 from sim.ledger import Values as Array
 from sim.metrics.histogram import quantiles
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 _ROUNDS = 6
 
 
-def scenario_of(result: Result) -> Mapping[str, Any]:
+def scenario_of(result: Result) -> Mapping[str, Json]:
     """The resolved scenario; empty for a result without one."""
     found = yaml.safe_load(result.scenario) if result.scenario else None
     return found if isinstance(found, Mapping) else {}
@@ -31,21 +32,22 @@ def sent(result: Result) -> tuple[float, float, int | None]:
 
     The rate is infinite for a burst and for a closed loop that is not paced; that of a trace is its mean. Burstiness is 1/cv² of the gaps.
     """
-    traffic = scenario_of(result).get("traffic") or {}
-    loop = traffic.get("closed_loop") or {}
-    limit = int(loop["concurrency"]) if loop.get("concurrency") else None
-    if limit and not loop.get("paced"):
+    traffic = at(scenario_of(result), "traffic")
+    told: Mapping[str, object] = traffic if isinstance(traffic, Mapping) else {}
+    clients = number_at(told, "closed_loop.concurrency")
+    limit = int(clients) if clients else None
+    if limit and not at(told, "closed_loop.paced"):
         return math.inf, 1.0, limit
-    arrival = (traffic.get("synthetic") or {}).get("arrival") or {}
-    process = str(arrival.get("process"))
+    process = str(at(told, "synthetic.arrival.process"))
     if process == "burst":
         return math.inf, 1.0, limit
-    burstiness = {"gamma": 1.0 / float(arrival.get("cv") or 1.0) ** 2, "constant": 1e6}.get(process, 1.0)
-    if process in ("poisson", "gamma", "constant") and arrival.get("rate"):
-        return float(arrival["rate"]), burstiness, limit
-    at = result.columns["arrival_s"]
-    span = float(at.max() - at.min()) if at.size > 1 else 0.0
-    return ((at.size - 1) / span if span > 0 else math.inf), burstiness, limit
+    cv, rate = number_at(told, "synthetic.arrival.cv"), number_at(told, "synthetic.arrival.rate")
+    burstiness = {"gamma": 1.0 / float(cv or 1.0) ** 2, "constant": 1e6}.get(process, 1.0)
+    if process in ("poisson", "gamma", "constant") and rate:
+        return float(rate), burstiness, limit
+    arrival = result.columns["arrival_s"]
+    span = float(arrival.max() - arrival.min()) if arrival.size > 1 else 0.0
+    return ((arrival.size - 1) / span if span > 0 else math.inf), burstiness, limit
 
 
 def gap_lists(result: Result) -> list[Array]:
@@ -72,7 +74,7 @@ def gap_lists(result: Result) -> list[Array]:
         pool = np.array(quantiles_of(result.itl_hist, total))
     else:
         pool = np.repeat(sums / size, size)
-    gaps = stream(int(result.summary.get("seed") or 0), "export.gaps").permutation(pool)
+    gaps = stream(int(result.summary.seed or 0), "export.gaps").permutation(pool)
     ordered = np.sort(pool)
     for turn in range(_ROUNDS):
         if turn:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from sim.report.exports._facts import scenario_of
 
@@ -144,11 +144,12 @@ _BY_ENGINE: Final = {
 def names_of(result: Result) -> Names:
     """The names of the engine that the scenario deploys (of its first pool); names of our own for an engine that has no such metrics."""
     scenario = scenario_of(result)
-    pools = [scenario.get("deployment") or {}, *(scenario.get("pools") or [])]
-    engine: Any = next((p.get("engine") for p in pools if isinstance(p, Mapping) and p.get("engine")), None)
+    listed = scenario.get("pools")
+    pools = [scenario.get("deployment"), *(listed if isinstance(listed, list) else ())]
+    engine = next((p.get("engine") for p in pools if isinstance(p, Mapping) and p.get("engine")), None)
     name = engine.get("name") if isinstance(engine, Mapping) else engine
     if name is None:
-        name = str(result.summary["context"].get("engine", "")).split(" ")[0]
+        name = str(result.summary.context.get("engine", "")).split(" ")[0]
     return _BY_ENGINE.get(str(name), _OWN)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from sim.report.exports._facts import sent
 
 if TYPE_CHECKING:
     from sim.document import Json
+    from sim.ledger import Values
     from sim.metrics.result import Result
 
 _PERCENTILES = {
@@ -72,7 +73,7 @@ def _strategy(result: Result) -> dict[str, Json]:
     return {"type_": "throughput"} if math.isinf(rate) else {"type_": "poisson", "rate": rate}
 
 
-def _record(c: Any, i: int) -> dict[str, Json]:
+def _record(c: Mapping[str, Values], i: int) -> dict[str, Json]:
     def ms(x: float) -> float | None:
         return 1e3 * x if math.isfinite(x) else None
 
@@ -87,7 +88,7 @@ def _record(c: Any, i: int) -> dict[str, Json]:
 
 
 def _metrics(result: Result) -> dict[str, Json]:
-    c, t = result.columns, result.summary["throughput"]
+    c, t = result.columns, result.summary.throughput
     done = c["status"] == FINISHED
     output = np.where(c["output_tokens"] > 0, c["output_tokens"], np.nan)
     values = {
@@ -103,7 +104,7 @@ def _metrics(result: Result) -> dict[str, Json]:
     return out | {"request_totals": {**counts, "total": int(status.size)}}
 
 
-def _distribution(values: Any) -> dict[str, Json]:
+def _distribution(values: Values) -> dict[str, Json]:
     values = values[np.isfinite(values)]
     if not values.size:
         return {"count": 0}

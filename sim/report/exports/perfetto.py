@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from sim.metrics.sections.kv_tiers import MEDIA
+from sim.metrics.sections.events import Events
+from sim.metrics.sections.kv_tiers import MEDIA, KvTiers
+from sim.metrics.sections.links import Links
 from sim.registry import register
 from sim.report.exports._base import Export
+from sim.report.words import extra
 
 if TYPE_CHECKING:
     from sim.document import Json
+    from sim.ledger import Values
     from sim.metrics.result import Result
 
 _STAGES: Final = (
@@ -51,11 +55,11 @@ class Perfetto(Export):
         yield "\n]}\n"
 
 
-def events(result: Result) -> Iterator[dict[str, Any]]:
+def events(result: Result) -> Iterator[dict[str, Json]]:
     """All events of a result."""
     yield _named(_REQUESTS, "requests", 0)
-    for i, row in enumerate(result.summary.get("replicas") or []):
-        yield _named(_FIRST_REPLICA + i, str(row.get("name") or f"replica {i}"), i + 1)
+    for i, row in enumerate(result.summary.replicas):
+        yield _named(_FIRST_REPLICA + i, row.name or f"replica {i}", i + 1)
     c = result.columns
     apart = "prefill_end_s" in c
     for i in range(len(c["id"])):
@@ -71,21 +75,21 @@ def events(result: Result) -> Iterator[dict[str, Any]]:
 
 def _happened(result: Result) -> Iterator[dict[str, Json]]:
     """Faults, storms, scaling: slices of a process of their own."""
-    found = result.summary.get("events")
-    if not found:
+    found = extra(result.summary, Events)
+    if found is None:
         return
     yield _named(_EVENTS, "events", -1)
-    for k, e in enumerate(found["events"]):
-        here = {"cat": e["kind"], "id": k, "pid": _EVENTS, "tid": 1, "name": e["words"]}
-        yield {"ph": "b", "ts": _us(e["start_s"]), **here}
-        yield {"ph": "e", "ts": _us(e["end_s"]), **here}
+    for k, e in enumerate(found.events):
+        here: dict[str, Json] = {"cat": e.kind, "id": k, "pid": _EVENTS, "tid": 1, "name": e.words}
+        yield {"ph": "b", "ts": _us(e.start_s), **here}
+        yield {"ph": "e", "ts": _us(e.end_s), **here}
 
 
 def _named(pid: int, name: str, order: int) -> dict[str, Json]:
     return {"ph": "M", "pid": pid, "tid": 0, "name": "process_name", "args": {"name": name, "sort_index": order}}
 
 
-def _request(c: Mapping[str, Any], i: int, stages: tuple[tuple[str, str, str], ...]) -> Iterator[dict[str, Any]]:
+def _request(c: Mapping[str, Values], i: int, stages: tuple[tuple[str, str, str], ...]) -> Iterator[dict[str, Json]]:
     number = int(c["id"][i])
     begin = float(c["arrival_s"][i])
     times = [float(c[name][i]) for stage in stages for name in stage[1:] if name in c]
@@ -95,9 +99,9 @@ def _request(c: Mapping[str, Any], i: int, stages: tuple[tuple[str, str, str], .
         "attempts": int(c["attempts"][i]) if "attempts" in c else 1,
         "preemptions": int(c["preemptions"][i]), "status": _STATUS[int(c["status"][i])], "replica": int(c["replica"][i]),
     }  # fmt: skip
-    whole = {"cat": "request", "id": number, "pid": _REQUESTS, "tid": 1}
+    whole: dict[str, Json] = {"cat": "request", "id": number, "pid": _REQUESTS, "tid": 1}
     yield {"ph": "b", "name": f"request {number}", "ts": _us(begin), "args": told, **whole}
-    flow = {"cat": "request", "id": number, "name": f"request {number}"}
+    flow: dict[str, Json] = {"cat": "request", "id": number, "name": f"request {number}"}
     on: list[tuple[int, float]] = []
     for stage, start, stop in stages:
         a, b = (float(c[name][i]) if name in c else float("nan") for name in (start, stop))
@@ -112,7 +116,7 @@ def _request(c: Mapping[str, Any], i: int, stages: tuple[tuple[str, str, str], .
                 else c["replica"][i]
             )
             pid = _FIRST_REPLICA + max(int(replica), 0)
-            here = {"cat": stage, "id": number, "pid": pid, "tid": 1, "name": f"{stage} of request {number}"}
+            here: dict[str, Json] = {"cat": stage, "id": number, "pid": pid, "tid": 1, "name": f"{stage} of request {number}"}
             yield {"ph": "b", "ts": _us(a), **here}
             yield {"ph": "e", "ts": _us(b), **here}
             on.append((pid, a))
@@ -142,34 +146,34 @@ def _counters(result: Result) -> Iterator[dict[str, Json]]:
                 }
 
 
-def _links(result: Result) -> Iterator[dict[str, Any]]:
+def _links(result: Result) -> Iterator[dict[str, Json]]:
     """How busy each replica's ports for KV were, beside the replica's other counters."""
-    found = result.summary.get("links")
-    if not found:
+    found = extra(result.summary, Links)
+    if found is None:
         return
-    begins = [at - found["width_s"] / 2 for at in found["time_s"]]
-    for port in found["ports"]:
-        for at, share in zip([*begins, begins[-1] + found["width_s"]], [*port["busy_share"], 0.0], strict=True):
+    begins = [at - found.width_s / 2 for at in found.time_s]
+    for port in found.ports:
+        for at, share in zip([*begins, begins[-1] + found.width_s], [*port.busy_share, 0.0], strict=True):
             yield {
                 "ph": "C",
-                "pid": _FIRST_REPLICA + port["replica"],
+                "pid": _FIRST_REPLICA + port.replica,
                 "name": "KV link busy",
                 "ts": _us(at),
                 "args": {"KV link busy": round(share, 6)},
             }
 
 
-def _tiers(result: Result) -> Iterator[dict[str, Any]]:
+def _tiers(result: Result) -> Iterator[dict[str, Json]]:
     """What media beyond the accelerators hold and give back: counters beside the events."""
-    found = result.summary.get("kv_tiers")
-    series = found.get("series") if found else None
-    if not series:
+    found = extra(result.summary, KvTiers)
+    series = found.series if found is not None else None
+    if series is None:
         return
-    begins = [k * series["width_s"] for k in range(len(series["time_s"]))]
-    for tier in series["tiers"]:
-        for key, words in (("hit_tokens_per_s", "tokens found per second"), ("used", "in use")):
-            name = f"KV in {MEDIA[tier['name']]}: {words}"
-            for at, value in zip(begins, tier[key], strict=True):
+    begins = [k * series.width_s for k in range(len(series.time_s))]
+    for tier in series.tiers:
+        for values, words in ((tier.hit_tokens_per_s, "tokens found per second"), (tier.used, "in use")):
+            name = f"KV in {MEDIA[tier.name]}: {words}"
+            for at, value in zip(begins, values, strict=True):
                 yield {"ph": "C", "pid": _EVENTS, "name": name, "ts": _us(at), "args": {name: round(value, 6)}}
 
 

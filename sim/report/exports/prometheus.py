@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from sim.report.exports._base import Export
 from sim.report.exports._names import Names, escaped, names_of
 
 if TYPE_CHECKING:
+    from sim.ledger import Values
     from sim.metrics.result import Result
 
 
@@ -59,7 +60,7 @@ def _gauges(result: Result, names: Names, labels: dict[int, str]) -> Iterator[st
 def _counters(result: Result, names: Names, labels: dict[int, str]) -> Iterator[str]:
     c = result.columns
     done = c["status"] == FINISHED
-    columns: dict[str, Any] = {
+    columns: dict[str, Values] = {
         "prompt": c["prompt_tokens"] * np.isfinite(c["first_scheduled_s"]), "output": c["output_tokens"], "preemptions": c["preemptions"],
         "cache_queries": c["prompt_tokens"] * np.isfinite(c["first_scheduled_s"]), "cache_hits": c["cached_tokens"], "finished": done.astype(np.int64),
         "requests": np.ones(done.size, np.int64),

@@ -5,20 +5,32 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 from sim.config import to_yaml
+from sim.document import finite
 from sim.errors import ServesimError
 from sim.metrics import model_error
 from sim.metrics.slo import attained, several
-from sim.study.plan.candidate import Candidate
+from sim.study.plan.candidate import Candidate, Probe
 from sim.study.plan.finals import Final, Limits
 from sim.study.plan.model_band import figures
 
 if TYPE_CHECKING:
+    from sim.config.economics import Economics
+    from sim.config.scenario import Scenario
     from sim.document import Json
+    from sim.study.questions.plan import PlanParams
+    from sim.study.within import Within
 
 _UNITS = {"accelerators": "accelerators", "energy": "kW", "carbon": "gCO2e per hour"}
+
+
+class Tried(NamedTuple):
+    """A run of the search: the label of its candidate, and what came of it."""
+
+    label: str
+    probe: Probe
 
 
 @dataclass(frozen=True)
@@ -32,17 +44,17 @@ class PlanAnswer:
     question: str
     objective: str
     unit: str
-    slo: Mapping[str, Any]
+    slo: Mapping[str, Json]
     rate: float
     confidence: float
     winner: Final | None
     finals: Sequence[Final]
     candidates: Sequence[Candidate]
     limits: Limits | None
-    prices: Sequence[Mapping[str, Any]] = ()
+    prices: Sequence[Mapping[str, Json]] = ()
     scenarios: Mapping[str, str] = field(default_factory=dict)
     warnings: Sequence[str] = ()
-    bands: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    bands: Mapping[str, Mapping[str, Within]] = field(default_factory=dict)
     """Finalist → figure → its interval of model error (`sim.study.plan.model_band.figures`)."""
     several: bool = False
     """Whether the SLO demands several things apart (classes, percentiles): shares are then effective ones (`SloFigures.effective`)."""
@@ -52,18 +64,20 @@ class PlanAnswer:
         """Whether something holds."""
         return self.winner is not None
 
-    def front(self) -> list[dict[str, Any]]:
+    def front(self) -> list[Tried]:
         """Deployments that hold the SLO and that no other beats in both cost and TTFT p99 (of the screening runs), cheapest first."""
-        rows = sorted(self.tried(), key=lambda r: (r["cost"], r["ttft_p99_s"] or math.inf))
-        out: list[dict[str, Any]] = []
-        for row in rows:
-            if row["met"] and (not out or (row["ttft_p99_s"] or math.inf) < (out[-1]["ttft_p99_s"] or math.inf)):
+        out: list[Tried] = []
+        best = math.inf
+        for row in sorted(self.tried(), key=lambda r: (r.probe.cost, r.probe.ttft_p99_s or math.inf)):
+            latency = row.probe.ttft_p99_s or math.inf
+            if row.probe.met and (not out or latency < best):
                 out.append(row)
+                best = latency
         return out
 
-    def tried(self) -> list[dict[str, Any]]:
-        """Every deployment that was simulated, with its figures."""
-        return [{"label": c.label} | asdict(p) for c in self.candidates for p in c.probes]
+    def tried(self) -> list[Tried]:
+        """Every deployment that was simulated."""
+        return [Tried(c.label, p) for c in self.candidates for p in c.probes]
 
     def nearest(self) -> Candidate | None:
         """The candidate that came nearest to the SLO."""
@@ -128,15 +142,14 @@ class PlanAnswer:
             "winner": None if self.winner is None else _plain(self.winner),
             "finals": [_plain(f) for f in self.finals],
             "limits": None if self.limits is None else asdict(self.limits),
-            "bands": {k: dict(v) for k, v in self.bands.items()},
-            "front": self.front(),
+            "bands": {k: {name: w.as_dict() for name, w in v.items()} for k, v in self.bands.items()},
+            "front": [{"label": row.label} | asdict(row.probe) for row in self.front()],
             "candidates": [_row(c) for c in self.candidates],
             "prices": [dict(p) for p in self.prices],
             "scenarios": dict(self.scenarios),
             "warnings": list(self.warnings),
         }
-        finite: dict[str, Json] = _finite(own)
-        return finite
+        return {k: finite(v) for k, v in own.items()}
 
 
 def size_of(f: Final) -> str:
@@ -151,8 +164,8 @@ def winner(finals: Mapping[int, Final]) -> Final | None:
 
 
 def answer(
-    base: Any,
-    params: Any,
+    base: Scenario,
+    params: PlanParams,
     found: Sequence[Candidate],
     finals: Mapping[int, Final],
     limits: Limits | None,
@@ -181,7 +194,7 @@ def answer(
         name=base.name,
         question=base.question,
         objective=params.objective,
-        unit=f"{e.currency} per hour" if params.objective == "cost" else _UNITS[params.objective],
+        unit=f"{e.currency} per hour" if e is not None and params.objective == "cost" else _UNITS[params.objective],
         slo=base.slo.model_dump(),
         rate=next((c.rate for c in found if math.isfinite(c.rate)), math.nan),
         confidence=params.confidence,
@@ -192,18 +205,20 @@ def answer(
         prices=_prices(e, params.objective, ranked),
         scenarios={size_of(f): _ready(f) for f in ranked},
         warnings=warnings,
-        bands={size_of(f): figures(f.candidate.scenario, f.figures) for f in ranked},
+        bands={size_of(f): figures(f.candidate.planned, f.figures) for f in ranked},
         several=several(base),
     )
 
 
-def _prices(e: Any, objective: str, finals: Sequence[Final]) -> list[dict[str, Json]]:
+def _prices(e: Economics | None, objective: str, finals: Sequence[Final]) -> list[dict[str, Json]]:
     """Where the amounts of the finalists come from, each once."""
     from sim.study import economics
     from sim.study.single import Prepared
 
     out: dict[str, dict[str, Json]] = {}
-    for f in finals if objective == "cost" and e is not None else ():
+    if objective != "cost" or e is None:
+        return []
+    for f in finals:
         try:
             plans = Prepared(_sized(f)).plans
             for line in economics.expense_of(e, economics.replica_widths(plans), None).lines:
@@ -213,9 +228,8 @@ def _prices(e: Any, objective: str, finals: Sequence[Final]) -> list[dict[str, J
     return list(out.values())
 
 
-def _sized(f: Final) -> Any:
-    scenario = f.candidate.scenario
-    assert scenario is not None
+def _sized(f: Final) -> Scenario:
+    scenario = f.candidate.planned
     if scenario.deployment is not None:
         return scenario.model_copy(update={"deployment": scenario.deployment.model_copy(update={"replicas": f.size})})
     pools = tuple(
@@ -240,13 +254,3 @@ def _row(c: Candidate) -> dict[str, Json]:
     row = {k: v for k, v in vars(c).items() if k not in ("scenario", "bound", "probes")}
     bound = None if c.bound is None else asdict(c.bound)
     return row | {"choice": dict(c.choice), "bound": bound, "probes": [asdict(p) for p in c.probes]}
-
-
-def _finite(x: Any) -> Any:
-    if isinstance(x, float):
-        return x if math.isfinite(x) else None
-    if isinstance(x, Mapping):
-        return {str(k): _finite(v) for k, v in x.items()}
-    if isinstance(x, list | tuple):
-        return [_finite(v) for v in x]
-    return x

@@ -9,7 +9,7 @@ meets it on average must decode at least that fast. Prompts that may be cached c
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from sim.cost.step import step_time
 from sim.fleet.build import Plan
 from sim.metrics.slo import Slo, loosest
 from sim.workload.base import Traffic
+
+if TYPE_CHECKING:
+    from sim.study.single import Prepared
 
 _LOOK = 10_000
 
@@ -119,7 +122,7 @@ def bounded(plans: list[Plan]) -> bool:
     return len(plans) == 1 and not plans[0].role and plans[0].shared is None and not plans[0].several
 
 
-def of_scenario(prepared: Any) -> Bound | None:
+def of_scenario(prepared: Prepared) -> Bound | None:
     """The bound of a prepared scenario's replica; None where it has none."""
     if not bounded(prepared.plans) or prepared.traffic.closed_loop is not None:
         return None

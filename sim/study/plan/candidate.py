@@ -6,9 +6,10 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sim.config.scenario import Scenario
+from sim.document import number, number_at
 from sim.errors import ServesimError, UnknownNameError
 from sim.metrics.slo import Slo, attained, several
 from sim.study import economics
@@ -18,6 +19,7 @@ from sim.study.plan.together import Part
 from sim.study.single import Prepared
 
 if TYPE_CHECKING:
+    from sim.config.traffic import Synthetic
     from sim.document import Json
 
 NEAR = 0.03
@@ -62,7 +64,7 @@ class Candidate:
     """
 
     number: int
-    choice: Mapping[str, Any]
+    choice: Mapping[str, Json]
     label: str
     scenario: Scenario | None = None
     refused: str = ""
@@ -83,13 +85,18 @@ class Candidate:
     """Whether it is ``refused`` because nobody says what its accelerators cost."""
 
     @property
+    def planned(self) -> Scenario:
+        """The scenario of a candidate that is not refused."""
+        assert self.scenario is not None
+        return self.scenario
+
+    @property
     def required(self) -> float:
         """Share of requests that must meet the SLO."""
-        assert self.scenario is not None
-        return Slo.of(self.scenario.slo).required
+        return Slo.of(self.planned.slo).required
 
 
-def label(choice: Mapping[str, Any]) -> str:
+def label(choice: Mapping[str, Json]) -> str:
     """``h100-sxm, tp 2, vllm``: the values that make a candidate."""
     words = []
     for key, value in choice.items():
@@ -149,30 +156,32 @@ def _least_cost(aim: Aim, prepared: Prepared, units: int) -> float:
 
 def probe_of(aim: Aim, candidate: Candidate, outcome: Outcome) -> Probe:
     """What is kept of a run. Raises `TrialError`."""
-    s = outcome.value()
-    size = int(outcome.trial.load["units"])
-    tpot = s["latency"]["tpot_s"]["p50"]
+    s = outcome.figures
+    size = outcome.trial.load["units"]
+    tpot = s.latency.tpot.p50
     key = {"cost": "per_hour", "energy": "kilowatts", "carbon": "g_co2e_per_hour"}
-    cost = float(size * candidate.width) if aim.objective == "accelerators" else float(s["economics"][key[aim.objective]])
+    if aim.objective == "accelerators":
+        cost = float(size * candidate.width)
+    else:
+        cost = float(number(number_at(outcome.value(), f"economics.{key[aim.objective]}")))
     return Probe(
         size=size,
-        met=bool(s["slo"]["met"]),
-        attainment=float(s["slo"]["effective"] or 0.0),
-        ttft_p99_s=s["latency"]["ttft_s"]["p99"],
+        met=bool(s.slo.met),
+        attainment=float(s.slo.effective or 0.0),
+        ttft_p99_s=s.latency.ttft.p99,
         tpot_p50_s=tpot,
-        tpot_p99_s=s["latency"]["tpot_s"]["p99"],
-        e2e_p99_s=s["latency"]["e2e_s"]["p99"],
-        per_accelerator=float(s["throughput"]["output_tokens_per_s"] or 0.0) / (size * candidate.width),
+        tpot_p99_s=s.latency.tpot.p99,
+        e2e_p99_s=s.latency.e2e.p99,
+        per_accelerator=float(s.throughput.output_tokens_per_s or 0.0) / (size * candidate.width),
         per_user=1.0 / tpot if tpot else None,
         cost=cost,
-        limit=str(s["bottleneck"]["sentence"]),
+        limit=s.bottleneck.sentence,
     )
 
 
 def search(aim: Aim, found: Candidate) -> Part[Candidate]:
     """The fewest units that hold the SLO, by bracketing and bisection with the screening traffic."""
-    assert found.scenario is not None
-    scenario = screened(found.scenario, aim.screen)
+    scenario = screened(found.planned, aim.screen)
     probes: dict[int, Probe] = {}
     good, bad = None, found.least - 1
     size = found.least
@@ -196,7 +205,7 @@ def search(aim: Aim, found: Candidate) -> Part[Candidate]:
     out = replace(found, probes=tuple(probes[n] for n in sorted(probes)))
     if good is None:
         best = max(probes.values(), key=lambda p: (p.attainment, -p.size))
-        reached = attained(f"{best.attainment:.2%}", several(found.scenario), "the SLO")
+        reached = attained(f"{best.attainment:.2%}", several(found.planned), "the SLO")
         note = f"the best of {len(probes)} sizes: with {best.size:,} {reached}"
         return replace(out, refused="no size holds the SLO", note=note)
     below = probes.get(good - 1)
@@ -218,5 +227,5 @@ def screened(scenario: Scenario, requests: int) -> Scenario:
     return scenario.model_copy(update={"traffic": scenario.traffic.with_requests(requests)})
 
 
-def _steady(synthetic: Any) -> bool:
+def _steady(synthetic: Synthetic | None) -> bool:
     return synthetic is not None and synthetic.arrival.process in _STATIONARY

@@ -6,30 +6,37 @@ The sampler is seeded and asked in waves of fixed size, so the same study asks f
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from sim.errors import ConfigError
 from sim.study.plan.candidate import Candidate
+from sim.study.plan.together import Part
 
-Evaluate = Callable[[Sequence[int]], Generator[Any, Any, list[Candidate]]]
+if TYPE_CHECKING:
+    import optuna
+
+    from sim.document import Json
+
+Evaluate = Callable[[Sequence[int]], Part[list[Candidate]]]
 _NO_WAIT = 1e9
 
 
 def explore(
-    space: Sequence[Mapping[str, Sequence[Any]]], trials: int, wave: int, seed: int, evaluate: Evaluate, storage: str | None
-) -> Generator[Any, Any, None]:
+    space: Sequence[Mapping[str, Sequence[Json]]], trials: int, wave: int, seed: int, evaluate: Evaluate, storage: str | None
+) -> Part[None]:
     """Let Optuna choose ``trials`` candidates of ``space`` (grids: setting → values), ``wave`` at a time.
 
     ``evaluate`` takes numbers of choices (in the order of all combinations of all grids) and returns their candidates; what was examined
     before is answered at once. Every finished trial also goes into ``storage`` (a URL of Optuna: ``sqlite:///plan.db``, any database), to be
     looked at with its dashboard. *Raises*: `ConfigError` without the library, or for a storage that cannot be opened.
     """
-    optuna = _library()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    sampler = optuna.samplers.NSGAIISampler(population_size=max(4 * wave, 16), seed=seed % 2**32)
-    study = optuna.create_study(directions=["minimize", "minimize"], sampler=sampler)
-    shown = _storage(optuna, storage)
+    library = _library()
+    library.logging.set_verbosity(library.logging.ERROR)
+    sampler = library.samplers.NSGAIISampler(population_size=max(4 * wave, 16), seed=seed % 2**32)
+    study = library.create_study(directions=["minimize", "minimize"], sampler=sampler)
+    shown = _storage(library, storage)
     known: dict[int, Candidate] = {}
     done = 0
     while done < trials:
@@ -46,7 +53,7 @@ def explore(
         done += len(asked)
 
 
-def _number(space: Sequence[Mapping[str, Sequence[Any]]], trial: Any) -> int:
+def _number(space: Sequence[Mapping[str, Sequence[Json]]], trial: optuna.Trial) -> int:
     """The number of the combination that a trial stands for."""
     which = trial.suggest_categorical("grid", list(range(len(space)))) if len(space) > 1 else 0
     before = sum(math.prod(len(v) for v in grid.values()) for grid in space[:which])
@@ -66,7 +73,7 @@ def _values(c: Candidate) -> tuple[float, float]:
     return held[0].cost, held[0].ttft_p99_s or 0.0
 
 
-def _library() -> Any:
+def _library() -> ModuleType:
     try:
         import optuna
     except ImportError as error:
@@ -76,11 +83,12 @@ def _library() -> Any:
     return optuna
 
 
-def _storage(optuna: Any, url: str | None) -> Any:
+def _storage(library: ModuleType, url: str | None) -> optuna.Study | None:
     if url is None:
         return None
     try:
-        return optuna.create_study(storage=url, directions=["minimize", "minimize"], study_name=None)
+        made: optuna.Study = library.create_study(storage=url, directions=["minimize", "minimize"], study_name=None)
+        return made
     except Exception as error:  # whatever a database driver raises
         raise ConfigError(
             "storage", url, f"cannot be opened ({type(error).__name__})", "a URL such as sqlite:///plan.db"

@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 from scipy import stats
 
 from sim.errors import ServesimError
 from sim.metrics.model_error import OWN
-from sim.study.base import Interrupted, Trial
-from sim.study.plan.candidate import Aim, Candidate, probe_of
+from sim.study.base import Interrupted, Load, Trial
+from sim.study.plan.candidate import Aim, Candidate, Probe, probe_of
 from sim.study.plan.model_band import ModelBand, band
 from sim.study.plan.together import Part
 from sim.study.slower import slower, step_error
@@ -62,6 +61,14 @@ class WorseWorld:
 
 
 @dataclass(frozen=True)
+class HeadRoom:
+    """``rate``: the highest that holds (None: none does); ``breaks``: what limits the run beyond it."""
+
+    rate: float | None
+    breaks: str
+
+
+@dataclass(frozen=True)
 class Limits:
     """``rate``: the highest that the winner held (requests/s; None: none was tried or held); ``breaks``: what gives beyond, in words."""
 
@@ -75,15 +82,14 @@ class Limits:
 
 def confirm(aim: Aim, found: Candidate, replications: int, confidence: float) -> Part[Final]:
     """Replications at the screened size (or one less, where that missed narrowly), then one unit more until the SLO surely holds."""
-    assert found.scenario is not None
     size = (found.size or 1) - (1 if found.cost_near < found.cost else 0)
-    runs = replications if is_random(found.scenario) else 1
+    runs = replications if is_random(found.planned) else 1
     best: Final | None = None
     try:
         for _ in range(_MOST_STEPS):
             settings = {"candidate": found.label, "stage": "final"}
             outcomes = yield [
-                Trial(repeated(found.scenario, r), settings | {"replication": r}, {"units": size}) for r in range(runs)
+                Trial(repeated(found.planned, r), settings | {"replication": r}, {"units": size}) for r in range(runs)
             ]
             now = _final(found, size, [probe_of(aim, found, o) for o in outcomes], confidence)
             if now.sure:
@@ -101,7 +107,7 @@ def confirm(aim: Aim, found: Candidate, replications: int, confidence: float) ->
     return best
 
 
-def _final(found: Candidate, size: int, probes: Sequence[Any], confidence: float) -> Final:
+def _final(found: Candidate, size: int, probes: Sequence[Probe], confidence: float) -> Final:
     reached = np.array([p.attainment for p in probes])
     low = mean = float(reached.mean())
     if len(probes) > 1 and reached.std() > 0:
@@ -128,30 +134,29 @@ def _final(found: Candidate, size: int, probes: Sequence[Any], confidence: float
     )
 
 
-def head_room(final: Final) -> Part[tuple[float | None, str]]:
+def head_room(final: Final) -> Part[HeadRoom]:
     """The highest rate that holds, to 2 %, and what limits the run beyond it."""
-    scenario, offered = final.candidate.scenario, final.candidate.rate
-    assert scenario is not None
+    scenario, offered = final.candidate.planned, final.candidate.rate
     good, bad, broken, rate = 0.0, math.inf, "", offered
     while bad / max(good, 1e-12) > 1.02:
         settings = {"candidate": final.candidate.label, "stage": "head-room"}
         (outcome,) = yield [Trial(scenario, settings, {"units": final.size, "rate": rate})]
-        s = outcome.value()
-        if s["slo"]["met"]:
+        s = outcome.figures
+        if s.slo.met:
             good = rate
         else:
-            bad, broken = rate, str(s["bottleneck"]["sentence"])
+            bad, broken = rate, s.bottleneck.sentence
         if good == 0.0:
             if rate < offered / 64:
-                return None, broken
+                return HeadRoom(None, broken)
             rate /= 1.25
         elif math.isinf(bad):
             if rate > offered * 64:
-                return good, ""
+                return HeadRoom(good, "")
             rate *= 1.25
         else:
             rate = math.sqrt(good * bad)
-    return good, broken
+    return HeadRoom(good, broken)
 
 
 _UNKNOWN_ERROR = 1.1
@@ -164,8 +169,7 @@ def known_error(final: Final) -> tuple[float, str]:
     """
     from sim.fleet.build import plan
 
-    assert final.candidate.scenario is not None
-    found = step_error(plan(final.candidate.scenario)[:1])
+    found = step_error(plan(final.candidate.planned)[:1])
     if found is None:
         return _UNKNOWN_ERROR, "assumed: no measured deployment is on record"
     if found.words == OWN:
@@ -178,8 +182,7 @@ def known_error(final: Final) -> tuple[float, str]:
 def model_band(final: Final) -> Part[ModelBand | None]:
     """How many units a finalist needs within the error of the model."""
     c = final.candidate
-    assert c.scenario is not None
-    return band(c.scenario, c.rate, final.size, c.required, {"candidate": c.label})
+    return band(c.planned, c.rate, final.size, c.required, {"candidate": c.label})
 
 
 def worse_world(final: Final, what: str, factor: float, why: str = "") -> Part[WorseWorld]:
@@ -188,7 +191,7 @@ def worse_world(final: Final, what: str, factor: float, why: str = "") -> Part[W
     now: float | None = None
     for size in _growing(final.size):
         (outcome,) = yield [_worse_trial(final, size, what, factor)]
-        reached = float(outcome.value()["slo"]["effective"] or 0.0)
+        reached = float(outcome.figures.slo.effective or 0.0)
         now = reached if now is None else now
         if reached >= required:
             return WorseWorld(what, factor, now, now >= required, size, why)
@@ -205,14 +208,15 @@ def _growing(size: int) -> list[int]:
 
 def _worse_trial(final: Final, size: int, what: str, factor: float) -> Trial:
     c = final.candidate
-    assert c.scenario is not None
     settings = {"candidate": c.label, "stage": f"{what} ×{factor:g}"}
-    load: dict[str, float] = {"units": size}
-    scenario = c.scenario
+    load: Load = {"units": size}
+    scenario = c.planned
     if what in ("rate", "step_time"):
         load["rate"] = c.rate * factor
+    elif what == "lengths":
+        load["lengths"] = factor
     else:
-        load[what] = factor
+        load["burst"] = factor
     if what == "step_time":
         scenario = slower(scenario, factor)
     return Trial(scenario, settings, load)

@@ -7,17 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
+from sim.document import number_at
 from sim.fleet.build import plan
 from sim.metrics import model_error
 from sim.study.base import Trial
 from sim.study.kinds import kind_of_plan
 from sim.study.plan.together import Part
 from sim.study.slower import slower, step_error
+from sim.study.within import Within
 
 if TYPE_CHECKING:
     from sim.config.scenario import Scenario
+    from sim.document import Json
 
 METRICS: Final = {"ttft_p50_s": "ttft_s.p50", "ttft_p99_s": "ttft_s.p99", "tpot_p50_s": "tpot_s.p50", "tpot_p99_s": "tpot_s.p99"}
 """Figure of a finalist → figure of a run."""
@@ -41,22 +44,20 @@ class ModelBand:
     cost_high: float | None = None
 
 
-def figures(scenario: Scenario | None, values: Mapping[str, tuple[float, float, float]]) -> dict[str, dict[str, Any]]:
+def figures(scenario: Scenario, values: Mapping[str, tuple[float, float, float]]) -> dict[str, Within]:
     """Figure → where 4 of 5 real deployments like the scenario's (its first pool's) would be; without what nothing is known of."""
-    assert scenario is not None, "a finalist has been run"
     first = plan(scenario)[0]
     kind = kind_of_plan(first)
-    out = {}
+    out: dict[str, Within] = {}
     for name, metric in METRICS.items():
         found = model_error.known(kind, model_error.METRICS[metric], first.profile.band)
         if name in values and found is not None:
             mean = values[name][0]
-            own = {"low": mean * found.low, "high": mean * found.high, "level": model_error.LEVEL}
-            out[name] = own | {"deployments": found.deployments, "class": found.words}
+            out[name] = Within(mean * found.low, mean * found.high, model_error.LEVEL, found.deployments, found.words)
     return out
 
 
-def band(scenario: Scenario, rate: float, size: int, required: float, settings: Mapping[str, object]) -> Part[ModelBand | None]:
+def band(scenario: Scenario, rate: float, size: int, required: float, settings: Mapping[str, Json]) -> Part[ModelBand | None]:
     """Of a scenario that holds with ``size`` units at ``rate``; None where no deployment is on record. One run at each size that is tried."""
     error = step_error(plan(scenario)[:1])
     if error is None:
@@ -87,7 +88,7 @@ def band(scenario: Scenario, rate: float, size: int, required: float, settings: 
 
 
 def _fewest(
-    scenario: object, rate: float, size: int, required: float, settings: dict[str, Any]
+    scenario: Scenario, rate: float, size: int, required: float, settings: Mapping[str, Json]
 ) -> Part[tuple[int | None, float | None]]:
     """(units, cost an hour) of the fewest that hold: down from ``size`` while it holds, else up to twice as many."""
     held: tuple[int | None, float | None] = (None, None)
@@ -107,13 +108,14 @@ def _fewest(
     return None, None
 
 
-def _try(scenario: Any, rate: float, n: int, required: float, settings: dict[str, Any]) -> Part[tuple[float | None] | None]:
+def _try(
+    scenario: Scenario, rate: float, n: int, required: float, settings: Mapping[str, Json]
+) -> Part[tuple[float | None] | None]:
     """(cost an hour,) where ``n`` units hold."""
     (outcome,) = yield [Trial(scenario, settings, {"units": n, "rate": rate})]
-    data = outcome.value()
-    if float(data["slo"]["effective"] or 0.0) < required:
+    if float(outcome.figures.slo.effective or 0.0) < required:
         return None
-    return ((data.get("economics") or {}).get("per_hour"),)
+    return (number_at(outcome.value(), "economics.per_hour"),)
 
 
 def _down(size: int) -> Iterator[int]:

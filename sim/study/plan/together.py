@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from sim.study.base import Outcome, Trial
 
@@ -13,7 +13,7 @@ Part = Generator[Sequence[Trial], list[Outcome], T]
 
 def together(parts: Sequence[Part[T]]) -> Part[list[T]]:
     """The answers of all parts, in order; each part sees only the outcomes of its own trials."""
-    answers: list[Any] = [None] * len(parts)
+    answers: dict[int, T] = {}
     asked: dict[int, Sequence[Trial]] = {}
     for i, part in enumerate(parts):
         _step(i, part, None, asked, answers)
@@ -25,10 +25,12 @@ def together(parts: Sequence[Part[T]]) -> Part[list[T]]:
             mine = outcomes[at : at + len(asked[i])]
             at += len(asked[i])
             _step(i, parts[i], mine, asked, answers)
-    return answers
+    return [answers[i] for i in range(len(parts))]
 
 
-def _step(i: int, part: Part[Any], outcomes: list[Outcome] | None, asked: dict[int, Sequence[Trial]], answers: list[Any]) -> None:
+def _step(
+    i: int, part: Part[T], outcomes: list[Outcome] | None, asked: dict[int, Sequence[Trial]], answers: dict[int, T]
+) -> None:
     try:
         asked[i] = next(part) if outcomes is None else part.send(outcomes)
     except StopIteration as done:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
 from sim.config.base import Count
+from sim.document import number
 from sim.errors import ConfigError
 from sim.metrics.definitions import definition
 from sim.registry import register
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from sim.config.scenario import Scenario
     from sim.document import Json
     from sim.fleet.build import Plan
+    from sim.study.base import Load
+    from sim.study.figures import Figures
+    from sim.study.within import Held
 
 _WIDEST = 20  # doublings from the scenario's own rate
 _REPLICATIONS = 5
@@ -54,13 +58,13 @@ class Probe:
     """One run of a search. ``value``: requests per second, or replicas; ``summary``: figures of its result."""
 
     value: float
-    summary: dict[str, Any]
+    summary: Figures
     replication: int = 0
 
     @property
     def held(self) -> bool:
         """Whether the run met its SLO."""
-        return bool(self.summary["slo"]["met"])
+        return bool(self.summary.slo.met)
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ class CapacityAnswer:
     ``found``: what each repetition found. ``low, high``: interval of the rate. ``bound``: what was fixed, in words. ``tolerance``: relative
     distance of two probed rates. ``cards``: accelerators of one replica and their name. ``tested``: model, engine, accelerator, traffic.
     ``model_error``: what the deployment holds if its steps are as long, and as short, as 4 of 5 measured deployments like it had them, against
-    the model's prediction; empty where nothing is known.
+    the model's prediction; None where nothing is known.
     """
 
     name: str
@@ -87,7 +91,7 @@ class CapacityAnswer:
     level: float = 0.95
     cards: tuple[int, str] | None = None
     tested: dict[str, Json] = field(default_factory=dict)
-    model_error: dict[str, Any] = field(default_factory=dict)
+    model_error: Held | None = None
 
     @property
     def verdict(self) -> bool | None:
@@ -126,11 +130,11 @@ class CapacityAnswer:
             "accelerators": self.accelerators(self.answer) if self.question == "replicas" and self.answer else None,
             "bound": self.bound,
             "tolerance": self.tolerance,
-            "model_error": self.model_error,
+            "model_error": {} if self.model_error is None else self.model_error.as_dict(),
             "sentence": self.sentence(),
             "limit": self.limit(),
             "tested": self.tested,
-            "probes": [{"value": p.value, "replication": p.replication, "summary": p.summary} for p in self.probes],
+            "probes": [{"value": p.value, "replication": p.replication, "summary": p.summary.as_dict()} for p in self.probes],
             "warnings": list(self.warnings),
         }
 
@@ -151,13 +155,13 @@ class CapacityAnswer:
     def _error(self) -> str:
         """What the error of the model makes of it."""
         e = self.model_error
-        if not e:
+        if e is None:
             return ""
-        ends = [e["low"], e["high"]]
+        ends = [e.low, e.high]
         text = " to ".join("none" if v is None else f"{v:.3g}" if self.question == "rate" else f"{v:.0f}" for v in ends)
         from sim.metrics.model_error import sentence
 
-        return sentence(text, e["deployments"], e["class"], e["level"])
+        return sentence(text, e.deployments, e.words, e.level)
 
     def _rate(self, over: str) -> str:
         assert self.answer is not None
@@ -192,9 +196,10 @@ class CapacityAnswer:
         broken = [p for p in broken if rate and p.replication == 0] or broken
         if self.answer is not None:  # other repetitions, and noise, break below it too
             broken = [p for p in broken if (p.value > self.answer if rate else p.value < self.answer)] or broken
-        first = min(broken, key=lambda p: (p.value if rate else -p.value, p.summary["slo"]["attainment"].get("joint") or 0.0))
-        attained = {k: v for k, v in first.summary.get("slo", {}).get("attainment", {}).items() if v is not None}
-        required = first.summary.get("slo", {}).get("required") or 0.0
+        first = min(broken, key=lambda p: (p.value if rate else -p.value, p.summary.slo.attainment.get("joint") or 0.0))
+        slo = first.summary.slo
+        attained = {k: v for k, v in slo.attainment.items() if v is not None}
+        required = slo.required or 0.0
         single = {k: v for k, v in attained.items() if k != "joint" and v < required}
         what = (
             f"{first.value:.4g} requests/s" if self.question == "rate" else f"{first.value:.0f} replica{'s' * (first.value != 1)}"
@@ -205,15 +210,16 @@ class CapacityAnswer:
             missed = f"at {what} only {single[worst]:.2%} meet {definition(worst).title}. "
         elif attained.get("joint") is not None:
             missed = f"at {what} each target alone is met, but only {attained['joint']:.2%} meet all of them. "
-        sentence = str(first.summary["bottleneck"]["sentence"])
-        return missed + sentence.replace("Nothing is saturated:", "No limit is hit, but steps have grown long:")
+        return missed + first.summary.bottleneck.sentence.replace(
+            "Nothing is saturated:", "No limit is hit, but steps have grown long:"
+        )
 
 
 Search = Generator[Sequence[Trial], list[Outcome], int | None]
 
 
 @register("study")
-class Capacity(Study):
+class Capacity(Study[CapacityParams]):
     """Find the highest request rate a deployment holds under its SLO, or the fewest replicas for a given rate, and how sure that is.
 
     Exits with 1 when no probed load holds.
@@ -287,19 +293,20 @@ class Capacity(Study):
     def _trial(self, replication: int, value: float, factor: float) -> Trial:
         what = "replicas" if self.params.replicas else "rate"
         scenario, settings = repeated(self.scenarios[0], replication), {"replication": replication, what: value}
+        load: Load = {"rate": value * factor}
+        if self.params.replicas:
+            load = {"replicas": int(value)} if factor == 1.0 else {"replicas": int(value), "rate": self._offered * factor}
         if factor == 1.0:
-            return Trial(scenario, settings, {what: value})
-        load = {what: value, "rate": self._offered * factor} if self.params.replicas else {what: value * factor}
+            return Trial(scenario, settings, load)
         return Trial(slower(scenario, factor), settings | {"step_time": factor}, load)
 
     def _value(self, k: int) -> float:
         return k if self.params.replicas else float(f"{self._offered * (1.0 + self.params.tolerance) ** k:.6g}")
 
     def _keep(self, outcome: Outcome) -> Probe:
-        summary = dict(outcome.value())
-        probe = Probe(
-            outcome.trial.settings["replicas" if self.params.replicas else "rate"], summary, outcome.trial.settings["replication"]
-        )
+        told = outcome.trial.settings
+        value = number(told["replicas" if self.params.replicas else "rate"])
+        probe = Probe(value, outcome.figures, int(number(told["replication"])))
         self._probes.append(probe)
         return probe
 
@@ -321,7 +328,7 @@ class Capacity(Study):
         k = start
         while True:
             (outcome,) = yield [self._trial(replication, self._value(k), factor)]
-            held = self._keep(outcome).held if factor == 1.0 else bool(outcome.value()["slo"]["met"])
+            held = self._keep(outcome).held if factor == 1.0 else bool(outcome.figures.slo.met)
             if held:
                 good = k
             else:
@@ -340,15 +347,15 @@ class Capacity(Study):
     def _doubling(self) -> int:
         return max(1, math.ceil(math.log(2.0) / math.log1p(self.params.tolerance)))
 
-    def _band(self, ends: Sequence[int | None]) -> dict[str, Any]:
+    def _band(self, ends: Sequence[int | None]) -> Held | None:
         if self._error is None or not ends:
-            return {}
+            return None
         low, high = (None if k is None else self._value(k) for k in (ends if not self.params.replicas else reversed(ends)))
         e = self._error
-        steps = {"step_time_low": e.low, "step_time_high": e.high}
         from sim.metrics.model_error import LEVEL
+        from sim.study.within import Held
 
-        return {"low": low, "high": high, "level": LEVEL, "deployments": e.deployments, "class": e.words} | steps
+        return Held(low, high, LEVEL, e.deployments, e.words, e.low, e.high)
 
     def _answer(self, found: Sequence[int | None], ends: Sequence[int | None], interrupted: bool) -> CapacityAnswer:
         from sim.study.statistics.replications import replicated
@@ -356,7 +363,7 @@ class Capacity(Study):
         rate = not self.params.replicas
         values = [None if k is None else self._value(k) for k in found]
         known = [v for v in values if v is not None]
-        warnings = list(dict.fromkeys(w for p in self._probes if p.held for w in p.summary["warnings"]))
+        warnings = list(dict.fromkeys(w for p in self._probes if p.held for w in p.summary.warnings))
         if interrupted:
             held = [p.value for p in self._probes if p.held]
             if not known and held:
@@ -373,7 +380,7 @@ class Capacity(Study):
         if rate and answer is not None:
             warnings[:0] = too_short([p.summary for p in self._probes if p.held and p.replication == 0], answer)
         half = self._value(0) * 0.0 if not rate else (answer or 0.0) * self.params.tolerance / 2.0
-        context = self._probes[0].summary["context"] if self._probes else {}
+        context = self._probes[0].summary.context if self._probes else {}
         return CapacityAnswer(
             self.scenarios[0].name,
             "rate" if rate else "replicas",

@@ -8,23 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypedDict, cast
 
 from pydantic import BeforeValidator, Field
 
 from sim.config.base import Count
-from sim.errors import ConfigError
+from sim.document import number_at
+from sim.errors import ConfigError, ServesimError
 from sim.registry import register
 from sim.study.base import Outcome, Params, Steps, Study, Trial, figures
-from sim.study.domains import domains, grid, plain
+from sim.study.domains import Domain, domains, grid, plain
 from sim.study.options import Confidence, Precision
-from sim.study.pick import at
 from sim.study.variants import check_replications, is_random, repeated, variants
 
 if TYPE_CHECKING:
     from sim.config.scenario import Scenario
     from sim.document import Json
     from sim.metrics.result import Result
+    from sim.study.figures import Figures
+    from sim.study.statistics.interval import Interval
+    from sim.study.statistics.paired import Difference
 
 _REPLICATIONS = 5
 FIGURES: dict[str, tuple[str, str, bool]] = {
@@ -45,10 +48,26 @@ FIGURES: dict[str, tuple[str, str, bool]] = {
 PARTS = 20
 
 
+class Observed(TypedDict):
+    """What is kept of a run beside its figures: what settles it, and the warm-up that MSER-5 finds."""
+
+    stationary: str
+    warmup_s: float | None
+
+
+class First(Observed):
+    """… of the first repetition: the scenario, intervals by figure from this run alone, curves of latencies, figures of its stretches."""
+
+    scenario: str
+    alone: dict[str, dict[str, Json]]
+    curves: dict[str, list[float]]
+    parts: dict[str, list[float]]
+
+
 class CompareParams(Params):
     """What is compared, and how often."""
 
-    over: Annotated[Any, BeforeValidator(domains)] = Field(
+    over: Annotated[tuple[Domain, ...], BeforeValidator(domains)] = Field(
         (),
         description="compare one scenario over these values of a setting; repeatable",
         json_schema_extra={"metavar": "PATH=A,B,…", "list": True},
@@ -71,9 +90,9 @@ class Deployment:
     """``values``: by figure, one for each repetition; ``intervals``: their means; ``summary``: of the first repetition."""
 
     name: str
-    summary: dict[str, Any]
+    summary: Figures
     values: dict[str, list[float]]
-    intervals: dict[str, Any]
+    intervals: dict[str, Interval]
     scenario: str = ""
     curves: dict[str, list[float]] = field(default_factory=dict)
     stationary: str = ""
@@ -88,7 +107,7 @@ class Against:
 
     first: str
     second: str
-    differences: dict[str, Any]
+    differences: dict[str, Difference]
     verdict: str
     worse: bool
     better: bool
@@ -125,10 +144,10 @@ class CompareAnswer:
 
     def held(self, deployment: Deployment) -> bool | None:
         """Whether every repetition met the SLO, not only the first; None without one."""
-        slo = deployment.summary["slo"]
-        if slo["met"] is None:
+        slo = deployment.summary.slo
+        if slo.met is None or slo.required is None:
             return None
-        return bool(slo["met"]) and (self.replications < 2 or all(share >= slo["required"] for share in deployment.effective))
+        return slo.met and (self.replications < 2 or min(deployment.effective, default=1.0) >= slo.required)
 
     def cautions(self) -> list[str]:
         """What speaks against comparing means at all: deployments that never settle."""
@@ -156,7 +175,7 @@ class CompareAnswer:
             "replications": self.replications,
             "level": self.level,
             "same_traffic": self.same_traffic,
-            "results": {d.name: d.summary for d in self.deployments},
+            "results": {d.name: d.summary.as_dict() for d in self.deployments},
             "intervals": {d.name: {k: i.as_dict() for k, i in d.intervals.items()} for d in self.deployments},
             "comparisons": [
                 {
@@ -175,7 +194,7 @@ class CompareAnswer:
 
 
 @register("study")
-class Compare(Study):
+class Compare(Study[CompareParams]):
     """Run several scenarios, or one over several settings, under the same traffic and say what differs, by how much and how surely."""
 
     name = "compare"
@@ -185,7 +204,7 @@ class Compare(Study):
 
     def __init__(self, scenarios: Sequence[Scenario], params: CompareParams) -> None:
         super().__init__(scenarios, params)
-        self.made: list[Any] = list(self.scenarios)
+        self.made: list[Scenario | ServesimError] = list(self.scenarios)
         if params.over:
             if len(scenarios) != 1:
                 raise ConfigError(
@@ -215,7 +234,7 @@ class Compare(Study):
             )
         self._total = len(self.made) * self.replications
 
-    def _varied(self) -> list[Any]:
+    def _varied(self) -> list[Scenario | ServesimError]:
         points = grid(self.params.over)
         made = variants(self.scenarios[0], points, [d.path for d in self.params.over if d.values])
         self._labels = [
@@ -256,11 +275,12 @@ class Compare(Study):
         notes = []
         if self.params.warmup == "auto":
             first = yield self._trials(range(1), None)
-            found = [o.data["warmup_s"] for o in first if o.data]
-            if any(f is None for f in found):
+            found = [_observed(o)["warmup_s"] for o in first if o.data]
+            ends = [f for f in found if f is not None]
+            if len(ends) < len(found):
                 notes.append("MSER-5 finds no end of the warm-up in some deployment: nothing is cut.")
             else:
-                warmup = float(f"{max(found, default=0.0):.4g}")
+                warmup = float(f"{max(ends, default=0.0):.4g}")
                 notes.append(f"The first {warmup:.3g} s are warm-up (MSER-5) and left out.")
         outcomes: list[list[Outcome]] = [[] for _ in self.made]
         done, wanted = 0, self.replications
@@ -283,15 +303,14 @@ class Compare(Study):
         most = done
         for runs in outcomes:
             for path, (_, _, primary) in FIGURES.items():
-                values = [at(o.data, path) for o in runs if o.data]
-                if primary and all(v is not None for v in values) and len(values) > 1:
-                    most = max(
-                        most, needed([float(v) for v in values if v is not None], self.params.precision, self.params.confidence)
-                    )
+                values = [number_at(o.data, path) for o in runs if o.data]
+                known = [float(v) for v in values if v is not None]
+                if primary and len(known) == len(values) > 1:
+                    most = max(most, needed(known, self.params.precision, self.params.confidence))
         return most
 
     @staticmethod
-    def observe(result: Result, trial: Trial) -> dict[str, Any]:
+    def observe(result: Result, trial: Trial) -> dict[str, Json]:
         """Figures; of the first repetition also the curves, and the figures of twenty stretches of requests."""
         import numpy as np
 
@@ -299,16 +318,19 @@ class Compare(Study):
         from sim.study.stretches import curve_grid, stretches
 
         found = worth(result)
-        data = figures(result) | {"stationary": found["stationary"], "warmup_s": found["warmup_s"]}
+        data = figures(result) | {"stationary": found.stationary, "warmup_s": found.warmup_s}
         if trial.settings["replication"] == 0:
-            data["scenario"] = result.scenario
-            data["alone"] = {k: i.as_dict() for k, i in found["intervals"].items() if k in FIGURES}
-            data["curves"] = {}
+            curves: dict[str, list[float]] = {}
             for key in ("ttft_s", "tpot_s", "e2e_s"):
                 values = result.columns[key]
                 values = values[~np.isnan(values)]
-                data["curves"][key] = [float(f"{v:.5g}") for v in np.quantile(values, curve_grid())] if values.size else []
-            data["parts"] = stretches(result, FIGURES, PARTS)
+                curves[key] = [float(f"{v:.5g}") for v in np.quantile(values, curve_grid())] if values.size else []
+            data |= {
+                "scenario": result.scenario,
+                "alone": {k: i.as_dict() for k, i in found.intervals.items() if k in FIGURES},
+                "curves": curves,
+                "parts": stretches(result, FIGURES, PARTS),
+            }
         return data
 
     def _answer(self, outcomes: list[list[Outcome]], replications: int, notes: list[str]) -> CompareAnswer:
@@ -323,35 +345,31 @@ class Compare(Study):
             if bad is not None:
                 failed[name] = bad.error
                 continue
-            first = dict(runs[0].value())
-            values = {k: [float(v) for o in runs if (v := at(o.data, k)) is not None] for k in FIGURES}
+            first = cast("First", runs[0].value())
+            values = {k: [float(v) for o in runs if (v := number_at(o.value(), k)) is not None] for k in FIGURES}
             values = {k: v for k, v in values.items() if len(v) == len(runs)}
             intervals = {k: replicated(v, level) for k, v in values.items()}
-            alone = {
-                k: Interval(**{**v, "high": float("inf") if v["high"] is None else v["high"]})
-                for k, v in first.pop("alone").items()
-            }
+            alone = {k: Interval.from_dict(v) for k, v in first["alone"].items()}
             shown = {k: i if i is not None else alone.get(k) for k, i in intervals.items()}
-            parts.append(first.pop("parts"))
+            parts.append(first["parts"])
             deployments.append(
                 Deployment(
                     name,
-                    first,
+                    runs[0].figures,
                     values,
                     {k: i for k, i in shown.items() if i is not None},
-                    first.pop("scenario"),
-                    first.pop("curves"),
-                    next((o.data["stationary"] for o in runs if o.data and o.data["stationary"]), ""),
-                    first.pop("warmup_s"),
-                    [float(o.data["slo"]["effective"] or 0.0) for o in runs if o.data],
+                    first["scenario"],
+                    first["curves"],
+                    next((s for o in runs if (s := _observed(o)["stationary"])), ""),
+                    first["warmup_s"],
+                    [float(o.figures.slo.effective or 0.0) for o in runs],
                 )
             )
-            first.pop("stationary")
         if len(deployments) < 2:
             next(o for runs in outcomes for o in runs if not o.data).value()
         single = replications == 1
         pairs = [{k: v for k, v in p.items() if v} for p in parts] if single else [d.values for d in deployments]
-        warnings = tuple(dict.fromkeys(w for d in deployments for w in d.summary["warnings"]))
+        warnings = tuple(dict.fromkeys(w for d in deployments for w in d.summary.warnings))
         if single:
             notes.append(f"One repetition: differences are those of {PARTS} stretches of the same requests.")
         against = _against(deployments, pairs, level)
@@ -361,13 +379,17 @@ class Compare(Study):
         )
 
 
+def _observed(outcome: Outcome) -> Observed:
+    return cast("Observed", outcome.value())
+
+
 def _against(deployments: Sequence[Deployment], pairs: Sequence[Mapping[str, list[float]]], level: float) -> list[Against]:
     from dataclasses import replace
 
     from sim.study.statistics.holm import holm
     from sim.study.statistics.paired import paired_difference
 
-    found: list[dict[str, Any]] = []
+    found: list[dict[str, Difference]] = []
     for values in pairs[1:]:
         both = [k for k in FIGURES if k in pairs[0] and k in values and len(values[k]) == len(pairs[0][k])]
         differences = {k: paired_difference(pairs[0][k], values[k], level) for k in both}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, StrictInt
 
@@ -13,7 +13,7 @@ from sim.config.base import Count
 from sim.errors import ConfigError, ServesimError
 from sim.registry import register
 from sim.study.base import Interrupted, Params, Steps, Study, figures
-from sim.study.domains import domains, grid
+from sim.study.domains import Domain, domains, grid
 from sim.study.options import Confidence
 from sim.study.variants import variants
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from sim.document import Json
     from sim.metrics.result import Result
     from sim.study.base import Trial
+    from sim.study.plan.candidate import Aim, Candidate
+    from sim.study.plan.finals import Final, Limits
+    from sim.study.plan.together import Part
 
 MOST_CANDIDATES = 1_000_000
 EXHAUSTIVE = 2_000
@@ -35,13 +38,13 @@ def _grids(given: object) -> object:
     """One mapping of domains, a list of mappings, or the texts of the command line."""
     if isinstance(given, list | tuple) and given and all(isinstance(g, Mapping) for g in given):
         return tuple(domains(g, "candidates") for g in given)
-    return (domains(given, "candidates"),) if given else ()
+    return (domains(given, "candidates"),) if given and isinstance(given, Mapping | str | Iterable) else given or ()
 
 
 class PlanParams(Params):
     """The candidates, and what counts as an answer."""
 
-    candidates: Annotated[Any, BeforeValidator(_grids)] = Field(
+    candidates: Annotated[tuple[tuple[Domain, ...], ...], BeforeValidator(_grids)] = Field(
         (),
         description="a setting and the values it may take; all combinations are candidates; repeatable",
         json_schema_extra={"metavar": "PATH=A,B,…", "list": True, "option": "-c"},
@@ -71,13 +74,13 @@ class PlanParams(Params):
     )
 
 
-def _best(finals: Mapping[int, Any]) -> float:
+def _best(finals: Mapping[int, Final]) -> float:
     """What the cheapest that surely holds costs; infinite while none does."""
     return min((f.cost for f in finals.values() if f.sure), default=math.inf)
 
 
 @register("study")
-class Plan(Study):
+class Plan(Study[PlanParams]):
     """Find the cheapest deployment that holds the SLO, with confidence; say what breaks first and what if the world is worse."""
 
     name = "plan"
@@ -102,24 +105,24 @@ class Plan(Study):
                 "is where Optuna keeps its trials, and all combinations are examined",
                 hint="--search optuna",
             )
-        self._made: dict[int, Any] = {}
+        self._made: dict[int, Scenario | ServesimError] = {}
         if self.sampled:
             self._try_each_value(base)
         else:
-            made: list[Any] = []
+            made: list[Scenario | ServesimError] = []
             for given in params.candidates:
                 made += variants(base, grid(given), [d.path for d in given])
             self._made = dict(enumerate(made))
         self._check(base)
 
-    def _try_each_value(self, base: Any) -> None:
+    def _try_each_value(self, base: Scenario) -> None:
         """A value that is wrong by itself is an error of the study; all combinations are too many to try."""
         for space in self._space:
             first = {path: values[0] for path, values in space.items()}
             for path, values in space.items():
                 variants(base, [{**first, path: v} for v in values], [path])
 
-    def _scenario(self, number: int) -> Any:
+    def _scenario(self, number: int) -> Scenario | ServesimError:
         if number not in self._made:
             try:
                 (self._made[number],) = variants(self.scenarios[0], [self._choices[number]])
@@ -127,7 +130,7 @@ class Plan(Study):
                 self._made[number] = error
         return self._made[number]
 
-    def _check(self, base: Any) -> None:
+    def _check(self, base: Scenario) -> None:
         from sim.metrics.slo import asked
 
         if not asked(base):
@@ -171,8 +174,8 @@ class Plan(Study):
 
         p = self.params
         aim = Aim(p.objective, p.max_replicas, p.screen)
-        found: dict[int, Any] = {}
-        finals: dict[int, Any] = {}
+        found: dict[int, Candidate] = {}
+        finals: dict[int, Final] = {}
         limits, interrupted = None, False
         try:
             if self.sampled:
@@ -187,13 +190,13 @@ class Plan(Study):
         seen = [found[n] for n in sorted(found)]
         return answer(self.scenarios[0], p, seen, finals, limits, interrupted, len(self._choices))
 
-    def _explore(self, aim: Any, found: dict[int, Any]) -> Any:
+    def _explore(self, aim: Aim, found: dict[int, Candidate]) -> Part[None]:
         """Candidates that Optuna asks for, each searched for its fewest replicas."""
         from sim.study.plan.candidate import examine, search
         from sim.study.plan.explore import explore
         from sim.study.plan.together import together
 
-        def evaluate(numbers: Sequence[int]) -> Any:
+        def evaluate(numbers: Sequence[int]) -> Part[list[Candidate]]:
             new = [examine(n, self._choices[n], self._scenario(n), aim) for n in numbers]
             for c in (yield from together([search(aim, c) for c in new if not c.refused])):
                 found[c.number] = c
@@ -204,7 +207,7 @@ class Plan(Study):
         p = self.params
         yield from explore(self._space, p.trials, 2 * _WAVE, self.scenarios[0].seed, evaluate, p.storage)
 
-    def _screen(self, aim: Any, found: dict[int, Any], finals: dict[int, Any]) -> Any:
+    def _screen(self, aim: Aim, found: dict[int, Candidate], finals: dict[int, Final]) -> Part[None]:
         """Search in order of the least cost, and confirm, until no other candidate can cost less than the best confirmed one."""
         from sim.study.plan.candidate import search
         from sim.study.plan.together import together
@@ -225,7 +228,7 @@ class Plan(Study):
         for c in waiting:
             found[c.number] = replace(c, skipped=True)
 
-    def _confirm(self, aim: Any, found: Mapping[int, Any], finals: dict[int, Any]) -> Any:
+    def _confirm(self, aim: Aim, found: Mapping[int, Candidate], finals: dict[int, Final]) -> Part[None]:
         """Replicate the cheapest until the best confirmed one costs no more than any that is not confirmed."""
         from sim.study.plan.finals import confirm
         from sim.study.plan.together import together
@@ -241,10 +244,11 @@ class Plan(Study):
             for f in (yield from together([confirm(aim, c, p.replications, p.confidence) for c in waiting[: p.finalists]])):
                 finals[f.candidate.number] = f
 
-    def _limits(self, finals: Mapping[int, Any]) -> Any:
+    def _limits(self, finals: Mapping[int, Final]) -> Part[Limits | None]:
         """Head-room of the winner, and worse worlds."""
         from sim.study.plan.answer import winner
-        from sim.study.plan.finals import Limits, head_room, known_error, model_band, worse_world
+        from sim.study.plan.finals import HeadRoom, Limits, WorseWorld, head_room, known_error, model_band, worse_world
+        from sim.study.plan.model_band import ModelBand
         from sim.study.plan.together import together
 
         best = winner(finals)
@@ -256,6 +260,9 @@ class Plan(Study):
         asked = [(what, float(getattr(self.params, what)), "") for what in ("lengths", "burst", "rate")]
         asked.append(("step_time", float(factor), why))
         worse = [worse_world(best, what, f, because) for what, f, because in asked if f != 1.0]
-        parts: list[Any] = [head_room(best), model_band(best), *worse]
-        (rate, breaks), model, *worlds = yield from together(parts)
-        return Limits(best.candidate.rate, rate, breaks, tuple(worlds), model)
+        parts: list[Part[HeadRoom | ModelBand | WorseWorld | None]] = [head_room(best), model_band(best), *worse]
+        found = yield from together(parts)
+        (room,) = (x for x in found if isinstance(x, HeadRoom))
+        model = next((x for x in found if isinstance(x, ModelBand)), None)
+        worlds = tuple(x for x in found if isinstance(x, WorseWorld))
+        return Limits(best.candidate.rate, room.rate, room.breaks, worlds, model)

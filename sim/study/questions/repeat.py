@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
+from sim.document import number_at
 from sim.errors import ConfigError
 from sim.registry import register
 from sim.study.base import Interrupted, Outcome, Params, Steps, Study, Trial, figures
 from sim.study.options import Confidence, Precision, Replications
-from sim.study.pick import at
 from sim.study.variants import check_replications, repeated
 
 if TYPE_CHECKING:
     from sim.config.scenario import Scenario
     from sim.document import Json
+    from sim.metrics.result import Result
+    from sim.study.figures import Figures
+    from sim.study.statistics.interval import Interval
 
 FIRST = 5
 """Repetitions before a precision is judged."""
@@ -34,8 +37,8 @@ class RepeatAnswer:
     """``summary``: of the first run; ``intervals``: of the mean over the repetitions, by path in the summary."""
 
     name: str
-    summary: dict[str, Any]
-    intervals: dict[str, Any]
+    summary: Figures
+    intervals: dict[str, Interval]
     replications: int
     level: float
     met: int
@@ -47,13 +50,13 @@ class RepeatAnswer:
     @property
     def verdict(self) -> bool | None:
         """Whether the SLO was met in every run; None without one."""
-        return None if self.summary["slo"]["met"] is None else self.met == self.replications
+        return None if self.summary.slo.met is None else self.met == self.replications
 
     def sentence(self) -> str:
         """How many runs met the SLO, and how sure the figures are."""
         runs = f"{self.replications} run{'s' * (self.replications != 1)}"
         text = f"{self.name}: {runs} under other random numbers"
-        if self.summary["slo"]["met"] is not None:
+        if self.summary.slo.met is not None:
             text += f", {'all' if self.met == self.replications else self.met or 'none'} met the SLO"
         if self.precision is not None:
             text += (
@@ -74,13 +77,13 @@ class RepeatAnswer:
             "met": self.met,
             "reached": self.reached,
             "intervals": {k: i.as_dict() for k, i in self.intervals.items()},
-            "first_run": self.summary,
+            "first_run": self.summary.as_dict(),
             "warnings": list(self.warnings),
         }
 
 
 @register("study")
-class Repeat(Study):
+class Repeat(Study[RepeatParams]):
     """Run one scenario several times under other random numbers: the mean of every figure, and how sure it is."""
 
     name = "repeat"
@@ -110,7 +113,9 @@ class Repeat(Study):
                 more = range(len(outcomes), self._total)
                 outcomes += yield [Trial(repeated(self.scenarios[0], r), {"replication": r}) for r in more]
                 if self.params.precision is not None:
-                    values = [[v for o in outcomes if (v := at(o.value(), k)) is not None] for k, f in FIGURES.items() if f[2]]
+                    values = [
+                        [v for o in outcomes if (v := number_at(o.value(), k)) is not None] for k, f in FIGURES.items() if f[2]
+                    ]
                     wanted = max(
                         (needed(v, self.params.precision, self.params.confidence) for v in values if len(v) > 1), default=0
                     )
@@ -122,7 +127,7 @@ class Repeat(Study):
         return self._answer(outcomes)
 
     @staticmethod
-    def observe(result: object, trial: Trial) -> dict[str, Json]:
+    def observe(result: Result, trial: Trial) -> dict[str, Json]:
         """Figures, and whether the run settled."""
         from sim.study.statistics.worth import settled
 
@@ -132,11 +137,11 @@ class Repeat(Study):
         from sim.study.questions.compare import FIGURES
         from sim.study.statistics.replications import replicated
 
-        summaries = [dict(o.value()) for o in outcomes]
-        stationary = next((s for s in (x.pop("stationary") for x in summaries) if s), "")
+        summaries = [o.figures for o in outcomes]
+        stationary = next((str(s) for o in outcomes if (s := o.value()["stationary"])), "")
         intervals = {}
         for path in FIGURES:
-            values = [v for s in summaries if (v := at(s, path)) is not None]
+            values = [v for s in summaries if (v := number_at(s, path)) is not None]
             found = replicated(values, self.params.confidence) if len(values) == len(summaries) else None
             if found is not None:
                 intervals[path] = found
@@ -148,9 +153,9 @@ class Repeat(Study):
             intervals,
             len(summaries),
             self.params.confidence,
-            sum(bool(s["slo"]["met"]) for s in summaries),
+            sum(bool(s.slo.met) for s in summaries),
             stationary,
             aim,
             aim is None or max(sharp, default=0.0) <= aim,
-            tuple(dict.fromkeys(w for s in summaries for w in s["warnings"])),
+            tuple(dict.fromkeys(w for s in summaries for w in s.warnings)),
         )

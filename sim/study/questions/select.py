@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import BeforeValidator, Field, StrictInt
 
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from sim.document import Json
     from sim.metrics.result import Result
     from sim.study.base import Trial
+    from sim.study.plan.candidate import Candidate
+    from sim.study.plan.finals import Final
+    from sim.study.plan.model_band import ModelBand
+    from sim.study.selection.advice import Row
 
 
 def _list(value: object) -> object:
@@ -64,10 +68,10 @@ class SelectAnswer:
     question: str
     currency: str
     rate: float
-    rows: Sequence[Any]
+    rows: Sequence[Row]
     english: Sequence[str]
     chinese: Sequence[str]
-    tried: Sequence[Mapping[str, Any]] = ()
+    tried: Sequence[Mapping[str, Json]] = ()
     warnings: Sequence[str] = field(default_factory=tuple)
 
     @property
@@ -90,7 +94,7 @@ class SelectAnswer:
             "verdict": self.verdict,
             "currency": self.currency,
             "rate": self.rate if math.isfinite(self.rate) else None,
-            "rows": [asdict(r) for r in self.rows],
+            "rows": [_plain(r) for r in self.rows],
             "advice": {"en": list(self.english), "zh": list(self.chinese)},
             "facts": {r.engine: {k: asdict(f) for k, f in facts(r.engine).items()} for r in self.rows},
             "tried": [dict(t) for t in self.tried],
@@ -98,8 +102,13 @@ class SelectAnswer:
         }
 
 
+def _plain(row: Row) -> dict[str, Json]:
+    model = None if row.model is None else asdict(row.model)
+    return vars(row) | {"bands": {k: w.as_dict() for k, w in row.bands.items()}, "figures": dict(row.figures), "model": model}
+
+
 @register("study")
-class Select(Study):
+class Select(Study[SelectParams]):
     """Compare serving systems under this traffic on hardware that each can use, and recommend one, with the facts beside the figures."""
 
     name = "select"
@@ -132,9 +141,10 @@ class Select(Study):
 
         p = self.params
         aim = Aim("accelerators", p.max_replicas, p.screen)
-        found = [examine(i, choice, made, aim) for i, (choice, made) in enumerate(zip(self._choices, self._made, strict=True))]
-        finals: dict[int, Any] = {}
-        models: dict[int, Any] = {}
+        pairs = enumerate(zip(self._choices, self._made, strict=True))
+        found = [examine(i, choice.point, made, aim) for i, (choice, made) in pairs]
+        finals: dict[int, Final] = {}
+        models: dict[int, ModelBand | None] = {}
         warnings: list[str] = []
         stopped = False
         try:
@@ -154,17 +164,17 @@ class Select(Study):
         return self._answer(found, finals, models, warnings, stopped)
 
     def _engines(self) -> list[str]:
-        return list(dict.fromkeys(str(c["deployment.engine"]["name"]) for c in self._choices))
+        return list(dict.fromkeys(c.engine for c in self._choices))
 
-    def _mine(self, found: Sequence[Any], engine: str) -> list[Any]:
-        return [c for c in found if c.choice["deployment.engine"]["name"] == engine]
+    def _mine(self, found: Sequence[Candidate], engine: str) -> list[Candidate]:
+        return [c for c in found if self._choices[c.number].engine == engine]
 
-    def _best(self, found: Sequence[Any], engine: str) -> Any:
+    def _best(self, found: Sequence[Candidate], engine: str) -> Candidate | None:
         """The deployment of an engine that holds with the least money, where prices are known, else the fewest accelerators."""
-        able = [c for c in self._mine(found, engine) if c.size is not None]
-        return min(able, key=lambda c: (self._price(c, c.size) or 0.0, c.cost, c.number), default=None)
+        able = [(self._price(c, c.size) or 0.0, c.cost, c.number, c) for c in self._mine(found, engine) if c.size is not None]
+        return min(able)[-1] if able else None
 
-    def _price(self, c: Any, size: int) -> float | None:
+    def _price(self, c: Candidate, size: int) -> float | None:
         """Price of an hour in the scenario's currency; None where it is not known."""
         from sim.hardware import load_accelerator
         from sim.study import economics
@@ -173,13 +183,18 @@ class Select(Study):
         if e is None:
             return None
         try:
-            name = load_accelerator(c.choice["deployment.accelerator"]).name
+            name = load_accelerator(self._choices[c.number].accelerator).name
             return economics.expense_of(e, {name: [c.width] * size}, None).price_hour
         except ServesimError:
             return None
 
     def _answer(
-        self, found: Sequence[Any], finals: Mapping[int, Any], models: Mapping[int, Any], warnings: list[str], stopped: bool
+        self,
+        found: Sequence[Candidate],
+        finals: Mapping[int, Final],
+        models: Mapping[int, ModelBand | None],
+        warnings: list[str],
+        stopped: bool,
     ) -> SelectAnswer:
         from sim.study.selection.advice import advice
 
@@ -199,7 +214,7 @@ class Select(Study):
         english, chinese = advice(rows, currency, rate, stopped)
         tried = [
             {
-                "engine": c.choice["deployment.engine"]["name"],
+                "engine": self._choices[c.number].engine,
                 "label": c.label,
                 "size": c.size,
                 "refused": c.refused,
@@ -209,26 +224,28 @@ class Select(Study):
         ]
         return SelectAnswer(s.name, s.question, currency, rate, rows, english, chinese, tried, warnings)
 
-    def _row(self, found: Sequence[Any], finals: Mapping[int, Any], models: Mapping[int, Any], engine: str) -> Any:
+    def _row(
+        self, found: Sequence[Candidate], finals: Mapping[int, Final], models: Mapping[int, ModelBand | None], engine: str
+    ) -> Row:
         from sim.metrics.slo import several
         from sim.study.plan.model_band import figures as bands
         from sim.study.selection.advice import Row
 
         best = self._best(found, engine)
         final = None if best is None else finals.get(best.number)
-        if final is None:
+        if best is None or final is None:
             mine = self._mine(found, engine)
             tried = [c for c in mine if c.probes]
             near = max(tried, key=lambda c: max(p.attainment for p in c.probes), default=mine[0])
             reached = max((p.attainment for p in near.probes), default=0.0)
             why = near.refused + (f": {near.note}" if near.note else "")
-            card, tp = near.choice["deployment.accelerator"], near.choice["deployment.tp"]
-            return Row(engine, near.label, card, tp, False, None, None, None, {}, reached, reached, why)
-        card, tp = best.choice["deployment.accelerator"], best.choice["deployment.tp"]
+            tried_at = self._choices[near.number]
+            return Row(engine, near.label, tried_at.accelerator, tried_at.tp, False, None, None, None, {}, reached, reached, why)
+        card, tp = self._choices[best.number].accelerator, self._choices[best.number].tp
         cost = self._price(best, final.size)
         shown = {k: v[0] for k, v in final.figures.items()}
         why = final.error or ("" if final.sure else f"holds in {final.held} of {final.runs} runs, but not surely")
         return Row(
             engine, best.label, card, tp, final.held > 0 and final.attainment >= best.required, final.size, final.accelerators, cost, shown,
-            final.attainment, final.attainment_low, why, bands(best.scenario, final.figures), models.get(best.number), several(self.scenarios[0]),
+            final.attainment, final.attainment_low, why, bands(best.planned, final.figures), models.get(best.number), several(self.scenarios[0]),
         )  # fmt: skip

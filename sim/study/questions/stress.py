@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, cast
 
-from pydantic import BeforeValidator, Field, StrictInt
+from pydantic import BeforeValidator, Field, StrictInt, TypeAdapter
 
+from sim.document import finite, number
 from sim.errors import ConfigError, did_you_mean
 from sim.registry import register
 from sim.study.base import Interrupted, Params, Steps, Study, Trial, figures
@@ -20,6 +21,12 @@ if TYPE_CHECKING:
     from sim.config.scenario import Scenario
     from sim.document import Json
     from sim.metrics.result import Result
+    from sim.study.base import Load
+    from sim.study.plan.together import Part
+    from sim.study.stress.curve import Curve
+    from sim.study.stress.hysteresis import Hysteresis
+    from sim.study.stress.model_band import Band
+    from sim.study.stress.recovery import Recovery, Windows
 
 _SPIKE = re.compile(r"^\s*([\d.]+)\s*[x×]?\s+for\s+(\S+)\s*$")
 _WARM_S = 60.0
@@ -74,26 +81,24 @@ class StressAnswer:
     name: str
     question: str
     offered: float
-    curve: Any
-    recoveries: Sequence[Any] = ()
-    windows: Sequence[Any] = ()
-    hysteresis: Any = None
+    curve: Curve
+    recoveries: Sequence[Recovery] = ()
+    windows: Sequence[Windows] = ()
+    hysteresis: Hysteresis | None = None
     warnings: Sequence[str] = field(default_factory=tuple)
     failures_per_hour: float = 0.0
     """Of the scenario's own random faults, where these are what grows."""
-    model: Any = None
+    model: Band | None = None
     """What the error of the model makes of the break (`sim.study.stress.model_band.Band`); None where nothing is known."""
 
     @property
     def verdict(self) -> bool | None:
-        """Whether the SLO holds at the scenario's own load; None before that is known."""
-        own = [p for p in self.curve.points if p.factor == 1.0] if self.curve else []
+        """Whether the SLO holds at the scenario's own load; None where that was not run."""
+        own = [p for p in self.curve.points if p.factor == 1.0]
         return bool(own[0].attainment["joint"][0] >= self.curve.required) if own else None
 
     def sentence(self) -> str:
         """What breaks first and where."""
-        if self.curve is None:
-            return "Nothing is known yet."
         unit = {
             "rate": "requests/s",
             "lengths": "times the lengths",
@@ -127,8 +132,13 @@ class StressAnswer:
 
     def as_dict(self) -> dict[str, Json]:
         """Ready for JSON."""
-        own = {"name": self.name, "question": self.question, "offered_requests_per_s": self.offered, "sentence": self.sentence()}
-        curve = None if self.curve is None else asdict(self.curve) | {
+        own: dict[str, Json] = {
+            "name": self.name,
+            "question": self.question,
+            "offered_requests_per_s": self.offered,
+            "sentence": self.sentence(),
+        }
+        curve = asdict(self.curve) | {
             "first": self.curve.first(), "knee": self.curve.knee(), "capacity_requests_per_s": self.curve.capacity(),
         }  # fmt: skip
         own["hysteresis"] = (
@@ -136,12 +146,12 @@ class StressAnswer:
         )
         own["model_error"] = None if self.model is None else asdict(self.model)
         own |= {"verdict": self.verdict, "curve": curve, "recoveries": [asdict(r) for r in self.recoveries]}
-        plain: dict[str, Any] = _plain(own | {"windows": [asdict(w) for w in self.windows], "warnings": list(self.warnings)})
-        return plain
+        own |= {"windows": [asdict(w) for w in self.windows], "warnings": list(self.warnings)}
+        return {k: finite(v) for k, v in own.items()}
 
 
 @register("study")
-class Stress(Study):
+class Stress(Study[StressParams]):
     """Raise the load until each target of the SLO breaks; say what gives first and how long a spike hurts."""
 
     name = "stress"
@@ -186,7 +196,7 @@ class Stress(Study):
         if not math.isfinite(offered):
             raise ConfigError("traffic", offered, "has no rate to raise", "more than one request, not all at once")
         curve, warnings = None, []
-        spikes: list[tuple[Any, Any]] = []
+        spikes: list[tuple[Windows, Recovery]] = []
         found = model = None
         try:
             curve = yield from trace(s, offered, p.along, p.most, Slo.of(s.slo).required, p.replications, p.confidence, p.of)
@@ -194,7 +204,7 @@ class Stress(Study):
                 good = curve.breaks["joint"][0]
                 model = yield from band(s, prepared.plans, offered, p.along, good, curve.required)
             if p.spike is not None:
-                spikes = yield from self._spikes(curve, offered)
+                spikes = yield from self._spikes(curve, offered, *p.spike)
             capacity = curve.capacity()
             if p.hysteresis and p.along == "rate" and capacity is not None:
                 from sim.study.stress.hysteresis import measure
@@ -217,49 +227,48 @@ class Stress(Study):
             model,
         )
 
-    def _spikes(self, curve: Any, offered: float) -> Any:
+    def _spikes(self, curve: Curve, offered: float, factor: float, duration: float) -> Part[list[tuple[Windows, Recovery]]]:
         """At the scenario's own load, and just below the load that breaks: where it holds without a spike."""
         from sim.study.stress.recovery import Recovery, Windows
 
         good = curve.breaks["joint"][0] if curve.along == "rate" else 1.0
         loads = sorted({1.0, round(_NEAR * good, 6)} if not math.isnan(good) else {1.0})
-        trials = [self._spiked(offered * f, curve.capacity()) for f in loads if math.isnan(good) or f <= good]
+        capacity, windows, recovery = curve.capacity(), TypeAdapter(Windows), TypeAdapter(Recovery)
+        trials = [self._spiked(offered * f, capacity, factor, duration) for f in loads if math.isnan(good) or f <= good]
         found = []
         for o in (yield trials):
-            d = o.value()["spike"]
-            found.append((Windows(**d["windows"]), Recovery(**d["recovery"])))
+            seen = cast("dict[str, Json]", o.value()["spike"])
+            found.append((windows.validate_python(seen["windows"]), recovery.validate_python(seen["recovery"])))
         return found
 
-    def _spiked(self, rate: float, capacity: float | None) -> Trial:
+    def _spiked(self, rate: float, capacity: float | None, factor: float, duration: float) -> Trial:
         """A run long enough to see the recovery."""
-        factor, duration = self.params.spike
         s = self.scenarios[0]
         drain = 0.0 if capacity is None or capacity <= rate else max(factor * rate - capacity, 0.0) * duration / (capacity - rate)
         tail = max(4.0 * drain, 3.0 * duration, _FEWEST_TAIL_S)
         if s.traffic.so_many is not None:
             n = math.ceil(rate * (_WARM_S + factor * duration + tail))
             s = s.model_copy(update={"traffic": s.traffic.with_requests(n)})
-        load = {"rate": rate, "spike": (factor, _WARM_S, duration)}
-        return Trial(s, {"rate": rate, "spike": factor, "capacity": capacity}, load)  # type: ignore[arg-type]
+        load: Load = {"rate": rate, "spike": (factor, _WARM_S, duration)}
+        return Trial(s, {"rate": rate, "spike": factor, "capacity": capacity}, load)
 
     @staticmethod
-    def observe(result: Result, trial: Trial) -> dict[str, Any]:
+    def observe(result: Result, trial: Trial) -> dict[str, Json]:
         """The figures; of a spike also its windows."""
         kept = figures(result)
-        spike: Any = trial.load.get("spike")
+        spike, course = trial.load.get("spike"), trial.load.get("course")
         if spike is not None:
             from sim.metrics.slo import Slo
             from sim.study.stress.recovery import judge
 
-            seen, found = judge(
-                result.columns, Slo.of(trial.scenario.slo).required, trial.load["rate"], spike, trial.settings["capacity"]
-            )
+            told = trial.settings["capacity"]
+            capacity = None if told is None else number(told)
+            seen, found = judge(result.columns, Slo.of(trial.scenario.slo).required, trial.load["rate"], spike, capacity)
             kept["spike"] = {"windows": asdict(seen), "recovery": asdict(found)}
-        if trial.load.get("course") is not None:
+        if course is not None:
             from sim.study.stress.hysteresis import judge as at_each_step
 
-            steps: Any = trial.load["course"]
-            kept["steps"] = at_each_step(result.columns, steps)
+            kept["steps"] = at_each_step(result.columns, course)
         return kept
 
 
@@ -269,7 +278,7 @@ def _title(target: str) -> str:
     return title_of(target)
 
 
-def recovery_sentence(r: Any) -> str:
+def recovery_sentence(r: Recovery) -> str:
     """A recovery in words."""
     head = f"{r.factor:g} times the load for {show_seconds(r.duration_s)} at {r.load:.4g} requests/s"
     if r.recovered_s == 0.0 and not r.missed:
@@ -285,13 +294,3 @@ def recovery_sentence(r: Any) -> str:
     if r.recovered_s == 0.0:
         return f"{hurt}; good again as soon as the spike had ended."
     return f"{hurt}; recovered {show_seconds(r.recovered_s)} after the spike."
-
-
-def _plain(x: Any) -> Any:
-    if isinstance(x, float):
-        return x if math.isfinite(x) else None
-    if isinstance(x, Mapping):
-        return {str(k): _plain(v) for k, v in x.items()}
-    if isinstance(x, list | tuple):
-        return [_plain(v) for v in x]
-    return x

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, JsonValue
 
 from sim.config.base import Count
+from sim.document import number
 from sim.errors import ConfigError
 from sim.registry import register
 from sim.study.base import Interrupted, Outcome, Params, Steps, Study, Trial
-from sim.study.domains import domains, grid, plain, sample
+from sim.study.domains import Domain, domains, grid, plain, sample
 from sim.study.options import Replications
 from sim.study.variants import check_replications, repeated, variants
 
@@ -24,12 +25,12 @@ if TYPE_CHECKING:
 class SweepParams(Params):
     """What is varied, and how."""
 
-    over: Annotated[Any, BeforeValidator(domains)] = Field(
+    over: Annotated[tuple[Domain, ...], BeforeValidator(domains)] = Field(
         (),
         description="a setting and its values: a list, or a range with the number of values; repeatable",
         json_schema_extra={"metavar": "PATH=A,B,… or PATH=LOW..HIGH:N", "list": True},
     )
-    points: tuple[dict[str, Any], ...] = Field(
+    points: tuple[dict[str, JsonValue], ...] = Field(
         (), description="explicit combinations, instead of over", json_schema_extra={"hidden": True}
     )
     sample: Literal["grid", "latin-hypercube", "sobol", "random"] = Field(
@@ -49,7 +50,7 @@ class SweepAnswer:
 
     name: str
     paths: tuple[str, ...]
-    rows: list[dict[str, Any]]
+    rows: list[dict[str, Json]]
     missing: int = 0
     indices: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
@@ -65,10 +66,10 @@ class SweepAnswer:
         met = [row.get("slo.met") for row in self.rows if row.get("slo.met") is not None]
         return any(met) if met else None
 
-    def best(self, figure: str, largest: bool = True) -> dict[str, Any] | None:
+    def best(self, figure: str, largest: bool = True) -> dict[str, Json] | None:
         """The row with the largest (smallest) figure among those that hold the SLO, or among all without one."""
         rows = [r for r in self.rows if r.get(figure) is not None and r.get("slo.met") is not False]
-        return (max if largest else min)(rows, key=lambda r: r[figure]) if rows else None
+        return (max if largest else min)(rows, key=lambda r: number(r[figure])) if rows else None
 
     def sentence(self) -> str:
         """What came out, in words."""
@@ -80,15 +81,15 @@ class SweepAnswer:
         ]
         judged = [r for r in self.rows if r.get("slo.met") is not None]
         if judged:
-            parts.append(f"{sum(r['slo.met'] for r in judged):,} of {len(judged):,} hold the SLO")
+            parts.append(f"{sum(r['slo.met'] is True for r in judged):,} of {len(judged):,} hold the SLO")
         top = self.best(PER_CARD)
         if top is not None:
             parts.append(
-                f"most output tokens/s per accelerator{' among them' if judged else ''}: {self.settings(top)} ({top[PER_CARD]:,.0f})"
+                f"most output tokens/s per accelerator{' among them' if judged else ''}: {self.settings(top)} ({number(top[PER_CARD]):,.0f})"
             )
         return "; ".join(parts) + "."
 
-    def settings(self, row: Mapping[str, Any]) -> str:
+    def settings(self, row: Mapping[str, Json]) -> str:
         """The settings of a row in words."""
         return ", ".join(f"{p.rpartition('.')[2]} {plain(row[p])}" for p in self.paths)
 
@@ -111,7 +112,7 @@ PER_CARD = "throughput.output_tokens_per_s_per_accelerator"
 
 
 @register("study")
-class Sweep(Study):
+class Sweep(Study[SweepParams]):
     """Run one scenario over many settings: grids, lists, Latin hypercube or Sobol points; one row per run."""
 
     name = "sweep"
@@ -128,7 +129,8 @@ class Sweep(Study):
                     raise ConfigError(
                         "points", point, "does not name the settings of the first point", ", ".join(params.points[0])
                     )
-            self.paths, self._points, listed = tuple(params.points[0]), list(params.points), list(params.points[0])
+            self._points: list[dict[str, Json]] = [dict(point) for point in params.points]
+            self.paths, listed = tuple(params.points[0]), list(params.points[0])
         else:
             self.paths = tuple(d.path for d in params.over)
             if params.sample == "grid":
@@ -172,11 +174,11 @@ class Sweep(Study):
     def _answer(self, outcomes: Sequence[Outcome], missing: int) -> SweepAnswer:
         from sim.study.table import flatten
 
-        rows = []
+        rows: list[dict[str, Json]] = []
         for o in outcomes:
-            settings = {**o.trial.settings, "seed": o.trial.scenario.seed, "error": o.error or None}
+            settings: dict[str, Json] = {**o.trial.settings, "seed": o.trial.scenario.seed, "error": o.error or None}
             rows.append(settings | flatten({k: v for k, v in (o.data or {}).items() if k not in settings}))
-        warnings = dict.fromkeys(w for o in outcomes if o.data for w in o.data["warnings"])
+        warnings = dict.fromkeys(w for o in outcomes if o.data for w in o.figures.warnings)
         answer = SweepAnswer(self.scenarios[0].name, self.paths, rows, missing, warnings=tuple(warnings))
         if self.params.sensitivity:
             from sim.study.sensitivity import indices

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from sim.metrics import model_error
 from sim.metrics.slo import attained
 from sim.study.plan.model_band import ModelBand
+from sim.study.within import Within
 
 TITLES = {
     "vllm": "vLLM", "sglang": "SGLang", "tgi": "TGI", "ollama": "Ollama", "llamacpp": "llama.cpp", "mindie": "MindIE",
@@ -49,11 +49,11 @@ class Row:
     size: int | None
     accelerators: int | None
     cost: float | None
-    figures: Mapping[str, Any]
+    figures: Mapping[str, float]
     attainment: float
     attainment_low: float
     why: str = ""
-    bands: Mapping[str, Any] = field(default_factory=dict)
+    bands: Mapping[str, Within] = field(default_factory=dict)
     """Figure → where 4 of 5 real deployments like this one would be (`sim.study.plan.model_band.figures`)."""
     model: ModelBand | None = None
     """Replicas within the error of the model; None where nothing is known, or nothing holds."""

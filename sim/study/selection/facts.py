@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TypedDict
 
 import yaml
 
@@ -26,18 +26,25 @@ class Fact:
     confidence: str
 
 
+class _Entry(TypedDict):
+    value: str | float | list[str]
+    source: str
+    date: str | None
+    confidence: str
+
+
 def facts(engine: str) -> dict[str, Fact]:
     """What is known of an engine, by field; empty for one that is not listed."""
     return {k: _fact(v) for k, v in _all().get(engine, {}).items()}
 
 
-def _fact(raw: dict[str, Any]) -> Fact:
+def _fact(raw: _Entry) -> Fact:
     value = raw["value"]
     text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     return Fact(text, str(raw["source"]), str(raw["date"] or ""), str(raw["confidence"]))
 
 
 @lru_cache(maxsize=1)
-def _all() -> dict[str, dict[str, Any]]:
-    data: dict[str, dict[str, Any]] = yaml.safe_load(resource("profiles", "frameworks.yaml").read_text(encoding="utf-8"))
+def _all() -> dict[str, dict[str, _Entry]]:
+    data: dict[str, dict[str, _Entry]] = yaml.safe_load(resource("profiles", "frameworks.yaml").read_text(encoding="utf-8"))
     return data

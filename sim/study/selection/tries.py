@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 import yaml
 
@@ -14,14 +15,38 @@ from sim.resources import path as resource
 
 if TYPE_CHECKING:
     from sim.config.scenario import Scenario
+    from sim.document import Json
 
 _LOOK = 20_000
 
 
+@dataclass(frozen=True)
+class Choice:
+    """An engine with its settings, on ``tp`` accelerators of a kind."""
+
+    engine: str
+    settings: Mapping[str, Json]
+    accelerator: str
+    tp: int
+
+    @property
+    def point(self) -> dict[str, Json]:
+        """As settings of the scenario."""
+        engine = {"name": self.engine, **self.settings}
+        return {"deployment.engine": engine, "deployment.accelerator": self.accelerator, "deployment.tp": self.tp}
+
+
+class Defaults(TypedDict, total=False):
+    """How an engine is tried: ``settings``, in which ``context`` and ``prompt`` stand for lengths of the traffic; ``accelerators`` that it needs."""
+
+    settings: dict[str, str | float | bool]
+    accelerators: list[str]
+
+
 @lru_cache(maxsize=1)
-def defaults() -> dict[str, dict[str, Any]]:
+def defaults() -> dict[str, Defaults]:
     """``profiles/selection.yaml``."""
-    data: dict[str, Any] = yaml.safe_load(resource("profiles", "selection.yaml").read_text(encoding="utf-8"))
+    data: dict[str, Defaults | None] = yaml.safe_load(resource("profiles", "selection.yaml").read_text(encoding="utf-8"))
     return {k: v or {} for k, v in data.items()}
 
 
@@ -43,7 +68,7 @@ def longest(scenario: Scenario, replications: int = 1) -> int:
 
 def tries(
     scenario: Scenario, engines: Sequence[str], accelerators: Sequence[str], tps: Sequence[int], replications: int = 1
-) -> list[dict[str, Any]]:
+) -> list[Choice]:
     """Choices of settings, engine by engine, that serve the requests of all ``replications``.
 
     Raises `UnknownNameError` for an engine that does not exist, `ConfigError` for pools.
@@ -60,28 +85,27 @@ def tries(
         if name not in known and ".py:" not in name:
             raise UnknownNameError("engines", name, known)
     context = longest(scenario, replications if is_random(scenario) else 1)
+    lengths: dict[str | float | bool, int] = {"context": context, "prompt": context - 1}
     out = []
     for name in engines or list(defaults()):
         own = defaults().get(name, {})
-        settings = {k: {"context": context, "prompt": context - 1}.get(v, v) for k, v in own.get("settings", {}).items()}
+        settings = {k: lengths.get(v, v) for k, v in own.get("settings", {}).items()}
         cards = list(accelerators) or own.get("accelerators") or [scenario.deployment.accelerator]
         for card in cards:
             for tp in tps or (1, 2, 4, 8):
-                engine = {"name": name} | (
-                    dict(scenario.deployment.engine.settings) if name == scenario.deployment.engine.name else settings
-                )
-                out.append({"deployment.engine": engine, "deployment.accelerator": card, "deployment.tp": tp})
+                given = scenario.deployment.engine.settings if name == scenario.deployment.engine.name else settings
+                out.append(Choice(name, given, card, tp))
     return out
 
 
-def made(scenario: Any, choices: Sequence[Mapping[str, Any]]) -> list[Any]:
+def made(scenario: Scenario, choices: Sequence[Choice]) -> list[Scenario | ServesimError]:
     """The scenario of each choice, without prices and at one replica; in place of one that cannot be, its error."""
     from sim.config import vary
 
-    found: list[Any] = []
+    found: list[Scenario | ServesimError] = []
     bare = scenario.model_copy(update={"economics": None})
     for choice in choices:
-        point = {**choice, "deployment.replicas": 1, "deployment.profile": None, "deployment.kv_blocks": None}
+        point = {**choice.point, "deployment.replicas": 1, "deployment.profile": None, "deployment.kv_blocks": None}
         try:
             found.append(vary(bare, point))
         except ServesimError as error:

@@ -7,7 +7,6 @@ first-order autocorrelation of the batch means.
 from __future__ import annotations
 
 from math import sqrt
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -67,8 +66,8 @@ def mean_interval(values: Values, level: float = 0.95) -> Interval | None:
     )
 
 
-def worth_of(values: npt.NDArray[Any]) -> float:
+def worth_of(values: Values) -> float:
     """How many independent observations would give as sharp a mean: variance over squared standard error, at most all of them."""
     error = spread(batch_means(values))
     n = len(values)
-    return float(min(n, np.var(values) / error**2)) if error > 0 else float(n)
+    return min(float(n), float(np.var(values)) / error**2) if error > 0 else float(n)

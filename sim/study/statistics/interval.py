@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf, isfinite
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
+
+from sim.document import number
 
 if TYPE_CHECKING:
     from sim.document import Json
@@ -34,6 +37,12 @@ class Interval:
         """The larger of the distances to its ends, as a share of the value."""
         reach = max(self.high - self.value, self.value - self.low)
         return reach / abs(self.value) if self.value else (0.0 if reach == 0 else inf)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Json]) -> Self:
+        """What `as_dict` gave."""
+        low, value, level, n = (number(data[k]) for k in ("low", "value", "level", "n"))
+        return cls(value, low, inf if data["high"] is None else number(data["high"]), level, str(data["method"]), n)
 
     def as_dict(self) -> dict[str, Json]:
         """Ready for JSON: no infinity."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,22 +17,30 @@ from sim.study.statistics.throughput import throughput_interval
 from sim.study.statistics.truncation import mser5
 
 if TYPE_CHECKING:
+    from sim.document import Json
     from sim.metrics.result import Result
 
 METRICS = ("ttft_s", "tpot_s", "e2e_s")
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p999": 0.999}
 
 
-def worth(result: Result, level: float = 0.95) -> dict[str, Any]:
-    """``{"stationary": sentence or "", "warmup_s": found by MSER-5 or None, "level", "intervals": {path of the summary: Interval}}``.
+@dataclass(frozen=True)
+class Worth:
+    """``stationary``: why it is not, or empty; ``warmup_s``: found by MSER-5, or None; ``intervals``: by path in the summary."""
 
-    Requests of the scenario's warm-up are left out, as they are from the figures.
-    """
+    level: float
+    stationary: str
+    warmup_s: float | None
+    intervals: dict[str, Interval]
+
+
+def worth(result: Result, level: float = 0.95) -> Worth:
+    """Of one run. Requests of the scenario's warm-up are left out, as they are from the figures."""
     columns, summary = result.columns, result.summary
     status, arrival = columns["status"], columns["arrival_s"]
     counted = status != IN_FLIGHT
-    if summary["warmup_s"] > 0 and len(arrival):
-        counted &= arrival >= float(arrival.min()) + summary["warmup_s"]
+    if summary.warmup_s > 0 and len(arrival):
+        counted &= arrival >= float(arrival.min()) + summary.warmup_s
     finished = counted & (status == FINISHED)
     found: dict[str, Interval | None] = {}
     for key in METRICS:
@@ -40,27 +49,27 @@ def worth(result: Result, level: float = 0.95) -> dict[str, Any]:
         found[f"latency.{key}.mean"] = mean_interval(values, level)
         for name, p in PERCENTILES.items():
             found[f"latency.{key}.{name}"] = percentile_interval(values, p, level)
-    if summary["slo"]["required"] is not None:
+    if summary.slo.required is not None:
         found["slo.attainment.joint"] = attainment_interval(columns["slo_met"][counted], level)
     finish = np.where(status == FINISHED, columns["finish_s"], np.nan)
     found["throughput.requests_per_s"] = throughput_interval(arrival, finish, None, level)
     found["throughput.output_tokens_per_s"] = throughput_interval(arrival, finish, columns["output_tokens"], level)
     start = mser5(columns["e2e_s"][finished])
-    return {
-        "level": level,
-        "stationary": settled(result),
-        "warmup_s": float(arrival[finished][start] - arrival[finished][0]) if start is not None else None,
-        "intervals": {k: v for k, v in found.items() if v is not None},
-    }
+    return Worth(
+        level,
+        settled(result),
+        float(arrival[finished][start] - arrival[finished][0]) if start is not None else None,
+        {k: v for k, v in found.items() if v is not None},
+    )
 
 
-def confidence(result: Result, level: float = 0.95) -> dict[str, Any]:
+def confidence(result: Result, level: float = 0.95) -> dict[str, Json]:
     """`worth`, ready for JSON."""
     found = worth(result, level)
-    return found | {"intervals": {k: i.as_dict() for k, i in found["intervals"].items()}}
+    return vars(found) | {"intervals": {k: i.as_dict() for k, i in found.intervals.items()}}
 
 
-def settled(result: Any) -> str:
+def settled(result: Result) -> str:
     """Why a run is not stationary, in one sentence; empty when nothing speaks against it."""
     columns = result.columns
     left = np.where(columns["status"] == IN_FLIGHT, np.nan, np.fmax(columns["finish_s"], columns["arrival_s"]))

@@ -6,26 +6,31 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
+from sim.document import number_at
 from sim.metrics.definitions import DEFINITIONS
-from sim.study.base import Outcome, Trial
+from sim.study.base import Load, Outcome, Trial
 from sim.study.plan.together import Part
 from sim.study.statistics.replications import bounds
 from sim.study.stress.failures import breaking
 from sim.study.variants import is_random, repeated
 
+if TYPE_CHECKING:
+    from sim.config.scenario import Scenario
+    from sim.metrics.slo import SloFigures
+
 Interval = tuple[float, float, float]
 FIGURES = {
-    "ttft_p50_s": ("latency", "ttft_s", "p50"),
-    "ttft_p99_s": ("latency", "ttft_s", "p99"),
-    "tpot_p50_s": ("latency", "tpot_s", "p50"),
-    "tpot_p99_s": ("latency", "tpot_s", "p99"),
-    "e2e_p99_s": ("latency", "e2e_s", "p99"),
-    "output_tokens_per_s": ("throughput", "output_tokens_per_s"),
-    "requests_per_s": ("throughput", "requests_per_s"),
-    "busy": ("utilisation", "busy"),
-    "kv_mean": ("utilisation", "kv_mean"),
+    "ttft_p50_s": "latency.ttft_s.p50",
+    "ttft_p99_s": "latency.ttft_s.p99",
+    "tpot_p50_s": "latency.tpot_s.p50",
+    "tpot_p99_s": "latency.tpot_s.p99",
+    "e2e_p99_s": "latency.e2e_s.p99",
+    "output_tokens_per_s": "throughput.output_tokens_per_s",
+    "requests_per_s": "throughput.requests_per_s",
+    "busy": "utilisation.busy",
+    "kv_mean": "utilisation.kv_mean",
 }
 _STEP = 1.25
 _FINE = 1.03
@@ -89,52 +94,56 @@ class Curve:
 
 
 def measure(
-    scenario: Any, offered: float, along: str, factor: float, replications: int, confidence: float, of: str = ""
+    scenario: Scenario, offered: float, along: str, factor: float, replications: int, confidence: float, of: str = ""
 ) -> Part[Point]:
     """One load, ``replications`` runs."""
     runs = replications if is_random(scenario) else 1
-    load: dict[str, Any] = {"rate": offered * factor} if along == "rate" else {along: factor}
+    load: Load = {}
     if along == "failures":
-        scenario, load = breaking(scenario, factor), {}
-    if along == "class":
-        load = {"classes": {of: factor}}
-    if factor == 1.0 and along != "rate":
-        load = {}
+        scenario = breaking(scenario, factor)
+    elif along == "rate":
+        load = {"rate": offered * factor}
+    elif factor != 1.0:
+        load = {"classes": {of: factor}} if along == "class" else worse(along, factor)
     outcomes = yield [Trial(repeated(scenario, r), {along: factor, "replication": r}, load) for r in range(runs)]
     return _point(outcomes, offered, along, factor, confidence)
 
 
+def worse(along: str, factor: float) -> Load:
+    """``lengths`` or bursts so many times the scenario's."""
+    return {"lengths": factor} if along == "lengths" else {"burst": factor}
+
+
 def _point(outcomes: Sequence[Outcome], offered: float, along: str, factor: float, confidence: float) -> Point:
-    data = [o.value() for o in outcomes]
+    data = [o.figures for o in outcomes]
     figures = {}
     for name, path in FIGURES.items():
-        values = [v for d in data if (v := _at(d, path)) is not None]
+        values = [float(v) for d in data if (v := number_at(d, path)) is not None]
         if values:
             figures[name] = bounds(values, confidence)
-    shares = [_shares(d["slo"]) for d in data]
+    shares = [_shares(d.slo) for d in data]
     attainment = {k: bounds([s.get(k, 0.0) for s in shares], confidence) for k in shares[0]}
     rate = offered * factor if along == "rate" else offered
-    saturated = sum(bool(d["bottleneck"].get("queue_grows")) for d in data) * 2 > len(data)
-    return Point(factor, rate, len(data), figures, attainment, saturated, str(data[0]["bottleneck"]["sentence"]))
+    saturated = sum(d.bottleneck.queue_grows for d in data) * 2 > len(data)
+    return Point(factor, rate, len(data), figures, attainment, saturated, data[0].bottleneck.sentence)
 
 
-def _shares(slo: Mapping[str, Any]) -> dict[str, float]:
+def _shares(slo: SloFigures) -> dict[str, float]:
     """Attainment by what is asked, ``joint`` of all of it, comparable with the one share that is required of all.
 
     One demand: by metric. Several (classes, percentiles): by demand, as the part of the misses it allows that it had (`SloFigures.effective`).
     """
-    demands, required = slo["demands"], slo["required"]
-    if len(demands) == 1 and demands[0]["target"] == "joint":
-        return {k: float(v or 0.0) for k, v in slo["attainment"].items() if v is not None}
+    if len(slo.demands) == 1 and slo.demands[0].target == "joint":
+        return {k: float(v or 0.0) for k, v in slo.attainment.items() if v is not None}
     out = {}
-    for d in demands:
-        name = "" if d["klass"] is None else f"class {d['klass']}"
-        what = d["target"] if d["percentile"] is None else f"{d['target']} {d['percentile']}"
-        misses = (1.0 - float(d["attainment"] or 0.0)) / max(1.0 - d["required"], 1e-9)
+    for d in slo.demands:
+        name = "" if d.klass is None else f"class {d.klass}"
+        what = d.target if d.percentile is None else f"{d.target} {d.percentile}"
+        misses = (1.0 - float(d.attainment or 0.0)) / max(1.0 - d.required, 1e-9)
         out[" ".join(x for x in (name, "" if what == "joint" else what) if x) or "each"] = max(
-            1.0 - (1.0 - required) * misses, 0.0
+            1.0 - (1.0 - (slo.required or 0.0)) * misses, 0.0
         )
-    return out | {"joint": float(slo["effective"] or 0.0)}
+    return out | {"joint": float(slo.effective or 0.0)}
 
 
 def title_of(target: str) -> str:
@@ -143,15 +152,8 @@ def title_of(target: str) -> str:
     return " ".join(known.get(word, word) for word in target.split(" ")) if target != "each" else "what every request must meet"
 
 
-def _at(data: Mapping[str, Any], path: Sequence[str]) -> float | None:
-    here: Any = data
-    for key in path:
-        here = here.get(key) if isinstance(here, Mapping) else None
-    return None if here is None else float(here)
-
-
 def trace(
-    scenario: Any,
+    scenario: Scenario,
     offered: float,
     along: str,
     most: float,

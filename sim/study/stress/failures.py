@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sim.config.base import Fault
 from sim.errors import ConfigError
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from sim.config.scenario import Scenario
 
 
-def breaking(scenario: Scenario, factor: float) -> Any:
+def breaking(scenario: Scenario, factor: float) -> Scenario:
     """Its random faults come ``factor`` times as often. Raises `ConfigError` where there are none."""
     faults = []
     found = False

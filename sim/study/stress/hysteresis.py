@@ -7,16 +7,20 @@ enough that the first half of the next step is more than the queue takes.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final, cast
 
 import numpy as np
 
-from sim.study.base import Trial
+from sim.study.base import Load, Trial
 from sim.study.plan.together import Part
 from sim.study.statistics.replications import bounds
 from sim.study.variants import is_random, repeated
+
+if TYPE_CHECKING:
+    from sim.config.scenario import Scenario
+    from sim.ledger import Values
 
 LEVELS: Final = (0.5, 0.7, 0.85)
 """Loads as shares of the capacity, on the way up and on the way down."""
@@ -76,7 +80,7 @@ def course(capacity: float) -> Steps:
     return tuple(step * _PART if f == OVERLOAD else step for f in factors), factors
 
 
-def measure(scenario: Any, capacity: float, replications: int, confidence: float) -> Part[Hysteresis]:
+def measure(scenario: Scenario, capacity: float, replications: int, confidence: float) -> Part[Hysteresis]:
     """``replications`` runs of the course."""
     seconds, factors = course(capacity)
     s = scenario
@@ -84,12 +88,12 @@ def measure(scenario: Any, capacity: float, replications: int, confidence: float
         n = math.ceil(capacity * sum(w * f for w, f in zip(seconds, factors, strict=True)))
         s = s.model_copy(update={"traffic": s.traffic.with_requests(n)})
     runs = replications if is_random(s) else 1
-    load: dict[str, Any] = {"rate": capacity, "course": (seconds, factors)}
+    load: Load = {"rate": capacity, "course": (seconds, factors)}
     outcomes = yield [Trial(repeated(s, r), {"hysteresis": capacity, "replication": r}, load) for r in range(runs)]
-    return _found([o.value()["steps"] for o in outcomes], capacity, seconds, confidence)
+    return _found([cast("list[float | None]", o.value()["steps"]) for o in outcomes], capacity, seconds, confidence)
 
 
-def judge(columns: Any, steps: Steps) -> list[float | None]:
+def judge(columns: Mapping[str, Values], steps: Steps) -> list[float | None]:
     """The share of requests of the second half of each step (by arrival) that met the SLO; None: nobody came."""
     seconds, _ = steps
     ends = np.cumsum(seconds)

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from sim.metrics.model_error import LEVEL
-from sim.study.base import Trial
+from sim.study.base import Load, Trial
 from sim.study.plan.together import Part, together
 from sim.study.slower import slower, step_error
+from sim.study.stress.curve import worse
 
 if TYPE_CHECKING:
     from sim.config.scenario import Scenario
+    from sim.fleet.build import Plan
 
 ALONG: Final = ("rate", "lengths", "burst")
 """What may grow: failures and one class's rate do not stretch with the steps."""
@@ -36,7 +38,7 @@ class Band:
 
 
 def band(
-    scenario: object, plans: Sequence[object], offered: float, along: str, good: float, required: float
+    scenario: Scenario, plans: Sequence[Plan], offered: float, along: str, good: float, required: float
 ) -> Part[Band | None]:
     """Of a scenario that holds ``good`` times its load; None where no measured deployment is on record, or the load is of another kind."""
     error = step_error(plans)
@@ -59,11 +61,11 @@ def _highest(scenario: Scenario, offered: float, along: str, slow: float, good: 
     at = max(at, 1.0) if along != "rate" else at
     while high / max(low, 1e-12) > _FINE:
         at = round(at, 6)
-        load: dict[str, float] = {"rate": offered * at * slow} if along == "rate" else {"rate": offered * slow, along: at}
-        if along != "rate" and at == 1.0:
-            load.pop(along)
+        load: Load = {"rate": offered * at * slow} if along == "rate" else {"rate": offered * slow}
+        if along != "rate" and at != 1.0:
+            load |= worse(along, at)
         (outcome,) = yield [Trial(scenario, {along: at, "step_time": slow}, load)]
-        if float(outcome.value()["slo"]["effective"] or 0.0) >= required:
+        if float(outcome.figures.slo.effective or 0.0) >= required:
             low = at
             if math.isinf(high):
                 if at >= _MOST * good:
