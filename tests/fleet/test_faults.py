@@ -26,6 +26,7 @@ from sim.policy.faults.slow import Slow, SlowParams
 from sim.policy.recovery import Recovery
 from sim.registry import lookup
 from sim.streams import stream
+from sim.study.stress.failures import breaking, per_hour
 from tests.fleet.test_combinations import run as run_with_record
 from tests.laws.bench import engine, group, traffic
 
@@ -234,6 +235,16 @@ def test_stress_along_failures_per_hour() -> None:
         sim.stress(
             sim.loads(SMALL.replace("ROUTER", "round_robin").replace("FAULTS", "[]")), along="failures", spike=None, jobs=1
         )
+
+
+@pytest.mark.parametrize("factor", [1.0, 0.25, 6.0])
+def test_what_breaks_so_many_times_as_often_fails_so_many_times_an_hour(factor: float) -> None:
+    """Faults at fixed times stay as they are, and do not count."""
+    faults = "[{name: crash, mtbf: 10min, for: 5s}, {name: slow, at: 3s, for: 2s, factor: 2}]"
+    scenario = sim.loads(SMALL.replace("ROUTER", "least_outstanding").replace("FAULTS", faults))
+    often = breaking(scenario, factor)
+    assert per_hour(often) == pytest.approx(factor * per_hour(scenario))
+    assert often.faults[1] == scenario.faults[1]
 
 
 def test_dynamo_goes_on_elsewhere_with_what_was_generated() -> None:

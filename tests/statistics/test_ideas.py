@@ -226,6 +226,16 @@ def test_throughput_leaves_out_filling_and_draining() -> None:
     assert throughput_interval(arrival, arrival + arrival.max()) is None  # nothing ends before the last arrival
 
 
+def test_throughput_without_chance_is_exact_and_leaves_out_the_start() -> None:
+    """Two requests a second, each finished when the next one comes, three tokens each; nothing is finished in the first twentieth."""
+    arrival = np.arange(2001) / 2.0
+    finish = np.where(arrival < 40.0, 1e6, arrival + 0.5)
+    found, tokens = throughput_interval(arrival, finish), throughput_interval(arrival, finish, np.full(2001, 3.0))
+    assert found is not None and tokens is not None
+    assert (found.low, found.value, found.high) == pytest.approx((2.0, 2.0, 2.0), rel=0.02)
+    assert tokens.value == pytest.approx(3.0 * found.value)
+
+
 @pytest.mark.parametrize("load", [0.3, 0.8, 0.95])
 def test_a_stable_queue_is_stationary(load: float) -> None:
     flagged = 0
@@ -257,6 +267,20 @@ def test_a_changing_load_is_found() -> None:
     gaps = np.concatenate([rng.exponential(1, 3000), rng.exponential(1 / 3, 3000), rng.exponential(1, 3000)])
     arrival = np.cumsum(gaps)
     assert "offered load changes" in judge(arrival, arrival + 0.1)
+
+
+@pytest.mark.parametrize(("rate", "changes"), [(1.0, False), (1.3, False), (1.45, False), (1.6, True), (3.0, True)])
+def test_a_load_that_differs_by_half_between_parts_of_a_run_has_changed(rate: float, changes: bool) -> None:
+    arrival = np.cumsum(np.concatenate([np.full(20_000, 1.0), np.full(20_000, 1.0 / rate)]))
+    assert ("offered load changes" in judge(arrival, arrival + 0.1)) is changes
+
+
+def test_a_few_requests_more_in_a_part_of_a_short_run_are_chance() -> None:
+    """Ten a part and seventeen in one of them: less than what chance does to counts as small as these."""
+    gaps = np.full(300, 1.0)
+    gaps[100:117] = 0.5
+    arrival = np.cumsum(gaps)
+    assert judge(arrival, arrival + 0.1) == ""
 
 
 def test_erlangs_formula_agrees_with_a_long_run() -> None:

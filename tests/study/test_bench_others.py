@@ -3,10 +3,13 @@
 import json
 import os
 
+import numpy as np
 import pytest
 
 from sim.errors import DataError
 from sim.study.bench import read
+from sim.study.bench._run import Requests, of_requests
+from sim.study.bench._sent import Sent
 
 
 def write(folder, name, content):
@@ -181,3 +184,39 @@ def test_genai_perf_raw(tmp_path):
     (short,) = read(write(tmp_path, "profile_export.json", raw(False)))
     assert short.lacks[0].startswith("how long prompts and answers were")
     assert short.measured["e2e_s.mean"] == pytest.approx(0.2)
+
+
+def requests_of(outcomes, output=10):
+    """As many requests, one a second, of which each is served or not."""
+    n = len(outcomes)
+    ok = np.array(outcomes)
+    return Requests(
+        np.full(n, 100.0),
+        np.where(ok, output, 0.0),
+        np.full(n, 0.5),
+        np.full(n, 1.4),
+        ok,
+        errors=["" if x else "503" for x in ok],
+    )
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "refused"),
+    [([True], False), ([False], True), ([True, False], False), ([True, False, False], True), ([True] * 3 + [False] * 3, False)],
+)
+def test_a_run_of_which_less_than_half_was_served_is_no_operating_point(outcomes, refused):
+    run = of_requests("tool", "x", requests_of(outcomes), Sent(start=np.arange(float(len(outcomes)))))
+    assert bool(run.refused) is refused
+    if not refused:
+        served = sum(outcomes)
+        assert len(run.columns["arrival_s"]) == served
+        assert run.measured["ttft_s.mean"] == pytest.approx(0.5)
+        assert run.measured["tpot_s.p99"] == pytest.approx(0.1)
+        assert any("failed" in note for note in run.notes) is (served < len(outcomes))
+
+
+def test_a_request_of_one_token_has_no_time_per_token():
+    run = of_requests("tool", "x", requests_of([True] * 4, output=1), Sent(start=np.arange(4.0)))
+    assert "tpot_s.mean" not in run.measured
+    assert not run.columns["counts_tpot"].any()
+    assert run.columns["counts_ttft"].all() and run.columns["counts_e2e"].all()

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 import sim
 from sim.errors import ConfigError
 from sim.report.stress import facts
-from sim.study.questions.stress import recovery_sentence
+from sim.study.questions.stress import StressParams, recovery_sentence
 from sim.study.stress.curve import Curve, Point
 from sim.study.stress.recovery import Recovery, judge, windows
 from sim.workload.stretched import Spike
@@ -185,3 +186,52 @@ def test_one_class_grows_until_a_promise_breaks() -> None:
     assert "times the rate of class docs" in found.sentence()
     with pytest.raises(ConfigError, match="must be a class"):
         sim.stress(base, along="class", of="cat", spike=None, **QUICK)
+
+
+def points(rows: list[tuple[float, float, float, bool]]) -> Curve:
+    """A curve of (factor, TTFT p99, requests/s, saturated)."""
+    made = [
+        Point(f, 10 * f, 1, {"ttft_p99_s": (t, t, t), "requests_per_s": (s, s, s)}, {}, saturated, "")
+        for f, t, s, saturated in rows
+    ]
+    return Curve("rate", made, 0.99)
+
+
+def test_the_knee_is_where_ttft_is_twice_that_of_the_lowest_load() -> None:
+    """On straight lines between the logarithms: from 1.5 s at 2 to 6 s at 8 a doubling of load doubles TTFT, and 2 s are at 2.67."""
+    assert points([(0.5, 1.0, 5, False), (2, 1.5, 20, False), (8, 6.0, 40, True)]).knee() == pytest.approx(8 / 3)
+    assert points([(0.5, 1.0, 5, False), (2, 2.0, 20, False), (8, 6.0, 40, True)]).knee() == pytest.approx(2.0)
+    assert points([(0.5, 1.0, 5, False), (2, 1.9, 20, False)]).knee() is None
+    assert points([(0.5, 1.0, 5, False)]).knee() is None
+    assert points([(0.5, 0.0, 5, False), (2, 1.0, 20, False)]).knee() is None
+
+
+def test_the_capacity_is_the_most_that_a_saturated_load_had_served() -> None:
+    assert points([(1, 1, 10, False), (2, 1, 12, True), (3, 1, 17, True), (4, 1, 15, True), (5, 1, 99, False)]).capacity() == 17
+    assert points([(1, 1, 10, False)]).capacity() is None
+
+
+def test_what_breaks_first_is_the_target_with_the_lowest_broken_load() -> None:
+    none = float("nan")
+    breaks = {"ttft": (2.0, 3.0), "tpot": (1.0, 1.5), "e2e": (8.0, none), "joint": (1.0, 1.2)}
+    assert Curve("rate", [], 0.99, breaks).first() == "tpot"
+    assert Curve("rate", [], 0.99, {"joint": (1.0, 1.2), "e2e": (8.0, none)}).first() is None
+
+
+@pytest.mark.parametrize(
+    ("given", "spike"),
+    [
+        *[("3x for 60s", (3.0, 60.0)), ("2.5 × for 2min", (2.5, 120.0)), ("none", None), (" NONE ", None), (None, None)],
+        *[([3, 60], (3.0, 60.0)), ("1000x for 1d", (1000.0, 86_400.0)), ("1.01x for 1ms", (1.01, 0.001))],
+        *[
+            (given, "wrong")
+            for given in ("1x for 60s", "1001x for 5s", "3x for 0s", "3x for 25h", "3x", [3, 60, 1], [3], "x for 3s", True)
+        ],
+    ],
+)
+def test_a_spike_is_a_factor_and_a_time(given: object, spike: object) -> None:
+    if spike != "wrong":
+        assert StressParams(spike=given).spike == spike  # type: ignore[arg-type]
+        return
+    with pytest.raises(ValidationError, match="3x for 60s"):
+        StressParams(spike=given)  # type: ignore[arg-type]

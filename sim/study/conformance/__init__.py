@@ -38,7 +38,10 @@ def check(engine: str, paths: Sequence[Path]) -> Iterator[Case]:
     files = [file for path in paths for file in _files(module, Path(path))]
     for file in files:
         check_size(file, _LARGEST)
-        yield from module.check(file)
+        try:
+            yield from module.check(file)
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, EOFError, OSError) as error:
+            raise DataError(str(file), f"not a recording of {name}: {type(error).__name__} {error}") from error
 
 
 def _files(module: object, path: Path) -> list[Path]:
