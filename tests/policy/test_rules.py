@@ -40,6 +40,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
         ("vllm_router", {"policy": p})
         for p in ("round_robin", "random", "sticky_least_loaded", "consistent_hash", "power_of_two")
     ],
+    ("litellm", {}),
+    ("litellm", {"routing_strategy": "least-busy"}),
     ("production_stack", {}),
     ("production_stack", {"routing_logic": "session", "request_stats_window": 0.7}),
 ]
@@ -153,4 +155,6 @@ def test_routers_without_a_rule_are_asked() -> None:
     assert made("nginx", {"method": "random two least_conn"}, 3).rule() is None
     assert made("sglang_router", {"policy": "least_load"}, 3).rule() is None
     assert made("vllm_router", {"policy": "kv_aware"}, 3).rule() is None
+    assert made("litellm", {"weights": [1.0, 2.0]}, 3).rule() is None
+    assert made("litellm", {"routing_strategy": "latency-based-routing"}, 3).rule() is None
     assert MORE < -1

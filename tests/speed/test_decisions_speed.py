@@ -57,5 +57,5 @@ def test_a_decision_is_there_in_time(script: str, bar: float, tmp_path: Path) ->
         wall, after = time.monotonic() - began, os.times()
         spent = after.children_user + after.children_system - before.children_user - before.children_system
         load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
-        print(f"\n{run}: {wall:.1f} s wall, {spent:.1f} s of processors, load {load:.1f} | {said}")
+        print(f"\n{run}: {wall:.1f} s wall, {spent:.1f} s of processors (bar {2 * bar:.0f}), load {load:.1f} | {said}")
     assert spent < 2.0 * bar

@@ -63,9 +63,10 @@ def test_a_million_requests_need_little_memory_and_linear_time() -> None:
     large.run()
     peak = tracemalloc.get_traced_memory()[1] / 2**20
     tracemalloc.stop()
-    print(f"\n100k: {speeds[0]:,.0f}/s, 1M: {speeds[1]:,.0f}/s, peak {peak:.0f} MiB")
+    ratio = speeds[1] / speeds[0]
+    print(f"\n100k: {speeds[0]:,.0f}/s, 1M: {speeds[1]:,.0f}/s: {ratio:.2f} (bar 0.7), peak {peak:.0f} MiB (bar 1024)")
     assert peak < 1024
-    assert speeds[1] > 0.7 * speeds[0]
+    assert ratio > 0.7
 
 
 def microseconds(made: Prepared, **load: Any) -> float:
@@ -81,9 +82,12 @@ def test_routing_by_load_costs_little_beside_the_engines(replicas: int) -> None:
         made = study(50_000, given, f"router={router}")
         assert made.scenario.router.name == router
         cost[router] = microseconds(made, rate=8.0 * replicas)
-    print(f"\n{replicas} replicas, µs per request: {cost}")
-    assert cost["least_outstanding"] < 2.5 * cost["round_robin"]
-    assert cost["power_of_two"] < 2.5 * cost["round_robin"]
+    for router in ("least_outstanding", "power_of_two"):
+        ratio = cost[router] / cost["round_robin"]
+        print(
+            f"\n{replicas} replicas, {router}: {cost[router]:.1f} µs per request, {ratio:.2f} times round robin (bar 2.5)", end=""
+        )
+        assert ratio < 2.5
 
 
 @pytest.mark.parametrize("router", ["least_outstanding", "power_of_two"])
@@ -96,7 +100,7 @@ def test_a_rule_that_compiled_code_knows_costs_half(router: str, monkeypatch: py
         with monkeypatch.context() as patch:
             patch.setattr(Dispatch, "ahead", property(lambda self: False))
             asked = min(asked, microseconds(made))
-    print(f"\n{router}, µs per request: {block:.1f} in blocks, {asked:.1f} asked at every arrival")
+    print(f"\n{router}, µs per request: {block:.1f} in blocks, {asked:.1f} asked at every arrival: {block / asked:.2f} (bar 0.6)")
     assert block < 0.6 * asked
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from pydantic import Field
@@ -17,6 +17,9 @@ from sim.policy.recovery import LITELLM
 from sim.policy.requests import Requests
 from sim.policy.router import Router, RouterParams, Snapshot
 from sim.registry import register
+
+if TYPE_CHECKING:
+    from sim.rules import Rule
 
 
 class LiteLlmParams(RouterParams):
@@ -59,6 +62,15 @@ class LiteLlm(Router):
         """What is known of those that left is kept under their names, as in its cache."""
         super().members(numbers)
         self._numbers = list(numbers)
+
+    def rule(self) -> Rule | None:
+        """Of draws without weights and of the least busy; the others hear of answers."""
+        if self._compiled is None and not self.hears and not self.params.weights:
+            from sim.policy.rules.fewest import first
+            from sim.policy.rules.random import uniform
+
+            self._compiled = uniform() if self.params.routing_strategy == "simple-shuffle" else first()
+        return self._compiled
 
     def choose(self, snapshot: Snapshot, block: Requests, row: int) -> int:
         """By the strategy."""

@@ -3,9 +3,12 @@
 
 from typing import NamedTuple
 
+import numpy as np
+
 from sim.jit import i8s
 from sim.policy.rules.in_turn import Turn
-from sim.rules import draw, fields
+from sim.policy.rules.random import Nothing
+from sim.rules import Rule, draw, fields
 
 
 class Drawn(NamedTuple):
@@ -28,6 +31,21 @@ def of_all(memory, seen, row, now):
             best = k
     m.turn[0] = best + 1 if best + 1 < n else 0
     return best
+
+
+def first_of_all(memory, seen, row, now):
+    """Of equals the first."""
+    load = seen.outstanding
+    best = np.int64(0)
+    for k in range(1, load.size):
+        if load[k] < load[best]:
+            best = np.int64(k)
+    return best
+
+
+def first() -> Rule:
+    """`first_of_all`."""
+    return Rule(first_of_all, Nothing(np.zeros(1, np.int64)))
 
 
 def of_drawn(memory, seen, row, now):
