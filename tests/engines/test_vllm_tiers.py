@@ -174,6 +174,29 @@ def test_a_remote_store_is_shared_by_replicas() -> None:
     check_conservation(own)
 
 
+def test_what_is_loaded_ahead_keeps_no_step_waiting(lmcache: Result) -> None:
+    """The same is found; disks and the store are read while the request waits, and only the copy to the accelerator holds the step up."""
+    place = "local_cpu: false, max_local_disk_size: 8, disk_bandwidth: 1GB"
+    within, ahead = (
+        run(LMCACHE, f"deployment.engine.LMCACHE_CONFIG_FILE={{{place}, enable_async_loading: {on}}}") for on in ("false", "true")
+    )
+    a, b = tiers(within), tiers(ahead)
+    check_conservation(ahead)
+    assert b["tiers"][1]["hit_share"] == pytest.approx(a["tiers"][1]["hit_share"], rel=0.1)
+    assert b["tiers"][1]["read_bytes"] == pytest.approx(a["tiers"][1]["read_bytes"], rel=0.1)
+    assert b["stalled_s"] < 0.6 * a["stalled_s"]
+    assert b["wait_mean_s"] < 0.3 * a["wait_mean_s"]
+
+
+def test_a_mooncake_store_evicts_a_share_of_all_at_once() -> None:
+    place = "local_cpu: false, remote_url: 'mooncakestore://x', max_remote_size: 2"
+    remote = tiers(run(LMCACHE, f"deployment.engine.LMCACHE_CONFIG_FILE={{{place}}}"))["tiers"][1]
+    blocks, size = remote["capacity_bytes"] // (256 * TOKEN), 256 * TOKEN
+    assert remote["evicted_bytes"] > 0
+    assert remote["written_bytes"] - remote["evicted_bytes"] <= 0.9 * remote["capacity_bytes"]
+    assert remote["evicted_bytes"] / size >= int(0.05 * blocks)
+
+
 def test_the_time_of_a_load_is_that_of_its_bytes() -> None:
     """Prompts of 4,112 tokens push each other out of 514 blocks; 256 blocks of 2 MiB come back at 0.8 × 63 GB/s."""
     text = BASE.replace("rate: 4/s", "rate: 0.5/s").replace("process: poisson", "process: constant")

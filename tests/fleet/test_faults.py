@@ -28,21 +28,21 @@ from sim.registry import lookup
 from sim.streams import stream
 from sim.study.stress.failures import breaking, per_hour
 from tests.fleet.test_combinations import run as run_with_record
-from tests.laws.bench import engine, group, traffic
+from tests.laws.bench import engine, group, traffic, vllm_engine, vllm_group
 
 SERVICE = 0.01
 
 
-def world(faults: Any, requests: Any) -> tuple[World, Any]:
-    """A bare M/M/1 with faults."""
+def world(faults: Any, requests: Any, servers: int = 1) -> tuple[World, Any]:
+    """A bare M/M/1 with faults; or an engine of several ``servers``, which decodes as many requests, a token in `SERVICE` / 20."""
     clock = Clock()
-    engines = Engines(clock, [group(1, 1, 0.0, 1e-6)])
+    engines = Engines(clock, [group(1, 1, 0.0, 1e-6) if servers == 1 else vllm_group(servers, SERVICE / 20)])
     cls = lookup("router", "round_robin")
     choice = Dispatch(clock, cls(cls.Params(), 1, stream(0, "router")), engines.view)
     attempts = Attempts(clock, Simple(SimpleParams()), stream(0, "a"), stream(0, "b"), None)
 
     def fresh(replica: int, recorder: Any) -> Any:
-        return engine(replica, recorder, 1, 0.0, 1e-6)
+        return engine(replica, recorder, 1, 0.0, 1e-6) if servers == 1 else vllm_engine(replica, recorder, servers, SERVICE / 20)
 
     broken = Faults(
         clock, faults, [Unit(0)], engines, [stream(5, f"f{i}") for i in range(len(faults) + 1)], fresh, Recovery(detects=1e6)
@@ -71,6 +71,27 @@ def test_a_queue_with_catastrophes() -> None:
     incidents = made.leaves()["faults"]
     assert sum(i.hurt for i in incidents) == failed.sum()
     assert len(incidents) == pytest.approx(xi * rows["arrival_s"].max(), rel=0.15)
+
+
+def test_several_servers_that_break_down_together() -> None:
+    """M/M/c that loses all it has at rate ξ, against its Markov chain (cut at 200, solved numerically): ξ E[n] requests a second are lost."""
+    servers, rate, mu, xi, most = 4, 320.0, 1 / SERVICE, 8.0, 200
+    q = np.zeros((most + 1, most + 1))
+    for n in range(most + 1):
+        q[n, min(n + 1, most)] += rate
+        q[n, max(n - 1, 0)] += min(n, servers) * mu
+        q[n, 0] += xi
+    np.fill_diagonal(q, q.diagonal() - q.sum(axis=1))
+    p = np.linalg.lstsq(np.vstack([q.T, np.ones(most + 1)]), np.append(np.zeros(most + 1), 1.0), rcond=None)[0]
+    rng = np.random.default_rng(8)
+    n = 16_000
+    arrival = np.cumsum(rng.exponential(1 / rate, n))
+    made, rows = world(
+        [Crash(CrashParams(**{"for": 1e-9, "mtbf": 1 / xi}))], traffic(arrival, np.ones(n), rng.geometric(1 / 20, n)), servers
+    )
+    failed = rows["status"] == 2
+    assert failed.mean() == pytest.approx(xi * (p @ np.arange(most + 1)) / rate, rel=0.1)
+    assert sum(i.hurt for i in made.leaves()["faults"]) == failed.sum()
 
 
 def test_a_server_that_breaks_is_away_for_its_share_of_the_time() -> None:

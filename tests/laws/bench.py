@@ -36,13 +36,18 @@ def group(replicas: int, batch: int, base: float, per_token: float, bins: int = 
     return EngineGroup([engine(i, recorder, batch, base, per_token) for i in range(replicas)], recorder)
 
 
-def vllm_group(batch: int, step: float) -> EngineGroup:
+def vllm_engine(replica: int, recorder: Any, batch: int, step: float) -> Any:
     """A vLLM engine of at most ``batch`` requests whose every step lasts ``step``, with memory enough for all of them."""
-    recorder = new_recorder(1, 0, 1.0, 1024, 64, 1e-4, 4.0)
     cost = new_linear_cost(np.array([step, step]), np.array([PREFILL_TOKENS]), np.array([[0.0], [0.0]]))
     given = {"max_num_seqs": batch, "async_scheduling": False, "max_model_len": 100_000, "max_num_batched_tokens": 8192}
     params = Vllm.resolve(VllmParams(**given), Site())
-    return EngineGroup([Vllm.new_state(params, Site(), 100_000, 0, recorder, cost)], recorder)
+    return Vllm.new_state(params, Site(), 100_000, replica, recorder, cost)
+
+
+def vllm_group(batch: int, step: float) -> EngineGroup:
+    """One of them."""
+    recorder = new_recorder(1, 0, 1.0, 1024, 64, 1e-4, 4.0)
+    return EngineGroup([vllm_engine(0, recorder, batch, step)], recorder)
 
 
 def traffic(arrival: Any, prompt: Any, output: Any, clients: int = 0, think_time: float = 0.0) -> Traffic:

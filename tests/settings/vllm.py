@@ -141,7 +141,7 @@ CASES: dict[str, Case] = {
     f"{_FILE}.save_decode_cache": Case(True, engine=lmcache(), changes=RETURN),
     f"{_FILE}.cache_policy": Case("LFU", engine=lmcache()),
     f"{_FILE}.use_layerwise": Case(True, engine=lmcache()),
-    f"{_FILE}.enable_async_loading": Case(True, engine=lmcache()),
+    f"{_FILE}.enable_async_loading": Case(True, engine=REMOTE, changes=RETURN),
     f"{_FILE}.disk_bandwidth": Case("1GB", engine=DISK, changes=RETURN),
     f"{_FILE}.disk_latency": Case("10ms", engine=DISK, changes=RETURN),
     f"{_FILE}.remote_bandwidth": Case("1GB", engine=REMOTE, changes=RETURN),

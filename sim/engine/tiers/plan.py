@@ -12,6 +12,9 @@ PCIE_EFFICIENCY = 0.8
 """Of a PCIe link's bandwidth that large copies reach: 50 of 63 GB/s in one direction on an H100 (vLLM blog of 2026-01-08, blocks of 0.5 to 2 MB)."""
 
 
+WATERMARK, EVICTS, LEASE = 0.9, 0.05, 10.0
+"""Of a Mooncake store: share of it above which it evicts, share it evicts at once, seconds for which what was read stays. *Source*:
+``mooncake-store/include/types.h`` (``eviction_high_watermark_ratio``, ``eviction_ratio``, ``default_kv_lease_ttl``)."""
 PLACES = {"cpu": 0, "disk": 1, "remote": 2}
 """Which tier of `sim.engine.tiers.counts` a medium is, by name."""
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sim.engine.contract import Site
 from sim.engine.schedulers.sglang.pools import kind_of
 from sim.engine.schedulers.sglang.state import PLAIN
-from sim.engine.tiers.plan import GIB, PLACES, Medium, TierPlan, bytes_per_token, host_memory
+from sim.engine.tiers.plan import EVICTS, GIB, LEASE, PLACES, WATERMARK, Medium, TierPlan, bytes_per_token, host_memory
 from sim.errors import ConfigError, NotModelledError
 from sim.units import Bytes, Seconds
 
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 _SETTINGS = ("hicache_ratio", "hicache_size", "hicache_write_policy", "hicache_io_backend", "hicache_mem_layout")
 _OF_STORAGE = ("hicache_storage_prefetch_policy", "hicache_storage_backend_extra_config")
 PREFETCH_POLICIES: Final = ("best_effort", "wait_complete", "timeout")
-WATERMARK: Final = 0.9  # eviction_high_watermark_ratio of a Mooncake store
-EVICTS: Final = 0.05  # eviction_ratio
-LEASE: Final = 10.0  # seconds for which an object that was read stays (default_kv_lease_ttl)
 
 
 class StorageConfig(BaseModel):

@@ -47,11 +47,15 @@ class LMCacheConfig(BaseModel):
     local_cpu: bool = Field(True, description="keep chunks in host memory")
     max_local_cpu_size: float = Field(5.0, ge=0, description="host memory for KV")
     max_local_disk_size: float = Field(0.0, ge=0, description="disk for KV; 0: none")
-    remote_url: str | None = Field(None, description="a remote store, shared by all replicas; its address is not looked at")
+    remote_url: str | None = Field(
+        None, description="a remote store, shared by all replicas; one of Mooncake (mooncakestore://) evicts as that does"
+    )
     save_decode_cache: bool = Field(False, description="keep generated tokens too")
     cache_policy: Literal["LRU", "LFU", "FIFO", "MRU", "S3FIFO"] = Field("LRU", description="only LRU is modelled")
     use_layerwise: bool = Field(False, description="only false is modelled")
-    enable_async_loading: bool = Field(False, description="only false is modelled")
+    enable_async_loading: bool = Field(
+        False, description="what disks and remote stores have comes into host memory while the request waits, not within the step"
+    )
     disk_bandwidth: Bytes = Field(
         5 * 10**9, gt=0, description="bytes per second of the disk, each way (no setting of LMCache; an NVMe disk)"
     )
@@ -173,9 +177,10 @@ def _check_lmcache(p: VllmParams) -> None:
         raise ConfigError(f"{field}.chunk_size", f.chunk_size, "must be a multiple of block_size", f"{p.block_size}·n")
     if f.cache_policy != "LRU":
         raise NotModelledError(f"{field}.cache_policy", f.cache_policy, "is not modelled", "LRU")
-    for name in ("use_layerwise", "enable_async_loading"):
-        if getattr(f, name):
-            raise NotModelledError(f"{field}.{name}", True, "is not modelled", "false")
+    if f.use_layerwise:
+        raise NotModelledError(f"{field}.use_layerwise", True, "is not modelled", "false")
+    if f.enable_async_loading and f.max_local_disk_size == 0 and f.remote_url is None:
+        raise ConfigError(f"{field}.enable_async_loading", True, "there is no disk or remote store to load from", "false")
     needs_one = {"disk_bandwidth": f.max_local_disk_size > 0, "disk_latency": f.max_local_disk_size > 0} | {
         name: f.remote_url is not None for name in ("remote_bandwidth", "remote_latency", "max_remote_size")
     }

@@ -5,7 +5,7 @@ Blocks that become known by their hash are kept outside too (`keep.py`); a waiti
 (`ask.py`). Imported only where a deployment has tiers, so that others compile nothing of it.
 
 **What is not modelled**: contention of both directions of a link, copies that take memory bandwidth from the step, time-outs of loads (they are
-counted), LMCache's serialisation of remote chunks and pins.
+counted), LMCache's serialisation of remote chunks and pins, its ``lookup_timeout_ms``.
 """
 
 import numpy as np
@@ -40,6 +40,7 @@ def _enqueue(s, slot):
     _take_in(s, slot)
     s.r_x[slot, LAZY] = 0  # everything that is computed is kept, whether anybody can ask for it or not
     s.r_stored[slot] = 0.0
+    s.r_ahead[slot, 0] = 0.0
 
 
 def _commit(s, slot, tokens):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from sim.engine.schedulers.vllm.connectors import LMCacheConfig, connector_of
 from sim.engine.schedulers.vllm.tiered.state import TierSettings
-from sim.engine.tiers.plan import TierPlan
+from sim.engine.tiers.plan import EVICTS, LEASE, WATERMARK, TierPlan
 from sim.jit import by_name
 
 if TYPE_CHECKING:
@@ -30,10 +30,16 @@ def tier_settings(p: VllmParams, plan: TierPlan) -> TierSettings:
             f"{m.name}_write": plan.bytes / m.write,
             f"{m.name}_latency": m.latency,
         }
+    store = int(str(told["remote"]))
+    mooncake = (file.remote_url or "").startswith("mooncakestore")
     return by_name(
         TierSettings,
+        high=int(WATERMARK * store) if mooncake else store,
+        step=int(EVICTS * store) if mooncake else 0,
+        lease=LEASE if mooncake else 0.0,
         unit=plan.tokens // p.block_size,
         with_step=lmcache,
+        ahead=lmcache and file.enable_async_loading,
         keeps_cpu=file.local_cpu,
         keeps_output=not lmcache or file.save_decode_cache,
         reloads=lmcache or p.minor >= 14,

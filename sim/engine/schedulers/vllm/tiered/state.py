@@ -10,8 +10,8 @@ from sim.engine.schedulers.vllm.state import VllmFields, init_vllm
 from sim.engine.state import grown
 from sim.engine.tiers.counts import N_COUNTS
 from sim.engine.tiers.series import init_series
-from sim.engine.tiers.tier import Tier, new_tier
-from sim.jit import b1, f8, f8s, i4s, i8, i8s, inline, kernel, new, struct
+from sim.engine.tiers.tier import Tier, new_tier, set_rules
+from sim.jit import b1, f8, f8s, f8ss, i4s, i8, i8s, inline, kernel, new, struct
 
 
 @struct(viewed=True)
@@ -36,7 +36,9 @@ class TieredState(VllmFields):
     pe_slot: i4s
     pe_upto: i8s  # [place]: those of the batch in it end here
     at_once_now: b1  # what becomes known now is computed already
+    ahead: b1  # LMCache's enable_async_loading: what disks and remote stores have is fetched into host memory before the request is taken in
     r_stored: f8s  # request column: when its last store ends
+    r_ahead: f8ss  # [request, field]: when what is fetched for it is there (0: nothing was asked for), units found, tokens from disk, from afar
     found: i4s  # of the last lookup: the tier of each unit, 0 cpu, 1 disk, 2 remote
     n_found: i8
     tc: f8s  # `sim.engine.tiers.counts`
@@ -50,6 +52,7 @@ class TierSettings(NamedTuple):
 
     unit: int
     with_step: bool
+    ahead: bool
     keeps_cpu: bool
     keeps_output: bool
     reloads: bool
@@ -66,6 +69,9 @@ class TierSettings(NamedTuple):
     remote_read: float
     remote_write: float
     remote_latency: float
+    high: int  # `sim.engine.tiers.tier.set_rules` of the remote store
+    step: int
+    lease: float
 
 
 @inline
@@ -73,8 +79,10 @@ def _init_tiers(s, m):
     s.cpu = new_tier(m.cpu, m.cpu_read, m.cpu_write, m.cpu_latency)
     s.disk = new_tier(m.disk, m.disk_read, m.disk_write, m.disk_latency)
     s.remote = new_tier(m.remote, m.remote_read, m.remote_write, m.remote_latency)
+    set_rules(s.remote, m.high, m.step, m.lease)
     s.unit = m.unit
     s.with_step = m.with_step
+    s.ahead = m.ahead
     s.keeps_cpu = m.keeps_cpu
     s.keeps_output = m.keeps_output
     s.reloads = m.reloads
@@ -86,6 +94,7 @@ def _init_tiers(s, m):
     s.pe_upto = np.zeros(s.q_rows.size, np.int64)
     s.at_once_now = False
     s.r_stored = np.zeros(s.r_x.shape[0])
+    s.r_ahead = np.zeros((s.r_x.shape[0], 4))
     s.found = np.zeros(s.keys.size, np.int32)
     s.n_found = 0
     s.tc = np.zeros(N_COUNTS)
@@ -103,8 +112,14 @@ def new_tiered(replica, rec, cost, n, accept, m):
 
 @inline
 def widen_stored(s, n):
-    """The request column to ``n`` rows."""
-    keep(s).r_stored = grown(s.r_stored, n)
+    """The request columns to ``n`` rows."""
+    own = keep(s)
+    own.r_stored = grown(s.r_stored, n)
+    wider = np.zeros((n, 4))
+    for i in range(s.r_ahead.shape[0]):
+        for j in range(4):
+            wider[i, j] = s.r_ahead[i, j]
+    own.r_ahead = wider
 
 
 @kernel
