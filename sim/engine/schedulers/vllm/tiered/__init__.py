@@ -10,6 +10,7 @@ counted), LMCache's serialisation of remote chunks and pins, its ``lookup_timeou
 
 import numpy as np
 
+from sim.engine.rows import without_pair
 from sim.engine.schedulers.vllm import memory as m
 from sim.engine.schedulers.vllm.memory import ZERO
 from sim.engine.schedulers.vllm.plain_caches import plain_caches
@@ -40,6 +41,8 @@ def _enqueue(s, slot):
     _take_in(s, slot)
     s.r_x[slot, LAZY] = 0  # everything that is computed is kept, whether anybody can ask for it or not
     s.r_stored[slot] = 0.0
+    if s.ahead:  # what was on its way for a request that has left this slot
+        s.in_n = without_pair(s.in_slot_x, s.in_time, s.in_n, slot)
     s.r_ahead[slot, 0] = 0.0
 
 

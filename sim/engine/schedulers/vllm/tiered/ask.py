@@ -118,7 +118,13 @@ def _fetch_ahead(s, slot, c):
         first = c // size
         reads = np.zeros(3, np.int64)
         _reads_from(s, first, reads)
-        ahead[slot, 0] = max(_read_in(s, reads, s.now), 1e-300)
+        there = _read_in(s, reads, s.now)
+        ahead[slot, 0] = max(there, 1e-300)
+        if there > s.now:  # among what is on its way, so that the core looks again when it has come
+            s.in_slot_x[s.in_n] = slot
+            s.in_time[s.in_n] = there
+            s.in_n += 1
+            tell_at(s, there)
         ahead[slot, 1] = s.n_found
         for k in range(1, 3):
             s.tc[TIER + PER_TIER * k + BLOCKS_READ] += reads[k]
@@ -127,7 +133,6 @@ def _fetch_ahead(s, slot, c):
             if s.found[j] > 0:
                 _promote(s, _key(s, j), ahead[slot, 0])
     if ahead[slot, 0] > s.now:
-        tell_at(s, ahead[slot, 0])
         return False
     s.n_found = np.int64(ahead[slot, 1])
     return True
