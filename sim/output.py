@@ -207,7 +207,7 @@ def _finish(at: Path) -> None:
             if _untouched(at / name, before[name]):
                 (at / name).unlink(missing_ok=True)
     for name in names:
-        if name != _LIST and not _untouched(at / name, before.get(name)):
+        if not _untouched(at / name, "" if name == _LIST else before.get(name)):
             _set_aside(at / name)
         (commit / name).replace(at / name)
     commit.rmdir()
@@ -216,10 +216,17 @@ def _finish(at: Path) -> None:
 def _marks(folder: Path) -> Mapping[str, str]:
     """File → its mark when it was written, of the result that a folder holds."""
     try:
-        files = loads((folder / _LIST).read_text(encoding="utf-8"))["files"]
+        files = loads(_text(folder / _LIST))["files"]
         return {str(k): str(v) for k, v in files.items() if k == Path(k).name}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return dict.fromkeys(_WITHOUT_LIST, "") if summary_format(folder) else {}
+
+
+def _text(file: Path) -> str:
+    """What a JSON file of ours holds. Raises `OSError` for what is none: a pipe would be waited for, a device has no end."""
+    if not file.is_file() or file.stat().st_size > _LARGEST:
+        raise OSError(f"{file} is no file of ours")
+    return file.read_text(encoding="utf-8")
 
 
 def _mark(file: Path) -> str:
@@ -250,10 +257,7 @@ def _ours_at_all(at: Path) -> bool:
 def summary_format(folder: Path) -> str | None:
     """The ``format`` of the result that a folder holds; None when it holds none."""
     try:
-        file = folder / _LAST
-        if not file.is_file() or file.stat().st_size > _LARGEST:  # a pipe would be waited for
-            return None
-        found = str(loads(file.read_text(encoding="utf-8"))["format"])
+        found = str(loads(_text(folder / _LAST))["format"])
         return found if found.startswith("servesim-") else None
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -187,6 +187,25 @@ def test_what_fails_half_way_leaves_what_was_there(tmp_path: Path) -> None:
     assert listed(tmp_path / "r") == ["b.csv", "summary.json"]
 
 
+@pytest.mark.parametrize("what", ["folder", "pipe", "device", "link to nothing", "link to itself"])
+@pytest.mark.parametrize("name", [".servesim.json", "report.html", "odd.csv"])
+def test_what_is_no_file_in_the_place_of_one_of_ours_is_kept_aside(tmp_path: Path, name: str, what: str) -> None:
+    folder = tmp_path / "r"
+    output.write_folder(folder, lambda to: fill(to, *NAMES, "odd.csv"))
+    file = folder / name
+    file.unlink()
+    if what == "folder":
+        file.mkdir()
+    elif what == "pipe":
+        os.mkfifo(file)
+    else:
+        file.symlink_to({"device": "/dev/zero", "link to nothing": tmp_path / "nothing", "link to itself": name}[what])
+    kind = file.lstat().st_mode
+    output.write_folder(folder, lambda to: fill(to, *NAMES, "odd.csv"))
+    assert file.is_file() and not file.is_symlink()
+    assert (folder / f"{name}.yours").lstat().st_mode == kind
+
+
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "letter.txt").write_text("dear")
     for data in ("[]", "{}", '{"format": 1}', "[" * 100_000, "\0"):
