@@ -253,7 +253,7 @@ class ReadOnly:
             return lambda *args, **given: read_only(value(*args, **given))
         return read_only(value)
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"{name!r} of {type(self._inner).__name__} is read-only")
 
     __delattr__ = __setattr__  # type: ignore[assignment]

@@ -12,10 +12,10 @@ import io
 import os
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import typer
 
@@ -103,7 +103,7 @@ _PLAINER |= (
 """One for one, so that tables stay straight."""
 
 
-def _unless_nobody_reads(program: Any) -> Any:
+def _unless_nobody_reads(program: Callable[..., int | None]) -> int | None:
     """The exit code of `typer.Exit`, else what the command returned: None; 0 where ``| head`` has read enough, which libraries call a failure."""
     try:
         return program(standalone_mode=False)

@@ -81,7 +81,7 @@ def _source(source: Sources, into: dict[str, Any], field: str) -> None:
         into["trace"]["settings"] = _filled(reader.Params, trace.settings, f"{field}.trace.settings")
 
 
-def _engine(section: Engine, field: str, role: str | None = None) -> dict[str, Any]:
+def _engine(section: Engine, field: str, role: str | None = None) -> dict[str, Json]:
     """As its pool's role makes it, whose defaults are others than those of a whole engine."""
     cls = registry.lookup("engine", section.name, f"{field}.name").edition(section.settings)
     given = settings(cls.Params, section.settings, field)
@@ -90,16 +90,16 @@ def _engine(section: Engine, field: str, role: str | None = None) -> dict[str, A
     return {"name": section.name} | _written(given)
 
 
-def _named(section: Named, kind: str, field: str) -> dict[str, Any]:
+def _named(section: Named, kind: str, field: str) -> dict[str, Json]:
     name = getattr(section, section.key)
     cls = registry.lookup(kind, name, f"{field}.{section.key}")
     return {section.key: name} | _filled(cls.Params, section.settings, field)
 
 
-def _filled(params: type[BaseModel], given: Mapping[str, object], field: str) -> dict[str, Any]:
+def _filled(params: type[BaseModel], given: Mapping[str, object], field: str) -> dict[str, Json]:
     return _written(settings(params, given, field))
 
 
-def _written(given: BaseModel) -> dict[str, Any]:
+def _written(given: BaseModel) -> dict[str, Json]:
     values = given.model_dump(mode="json")
     return {k: v for k, v in values.items() if v is not None or type(given).model_fields[k].default is not None}

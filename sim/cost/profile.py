@@ -209,12 +209,12 @@ def _merged(base: Sequence[Line], own: Sequence[Line]) -> tuple[Line, ...]:
     return tuple(lines[k] for k in sorted(lines, key=version_of))
 
 
-def _given(figures: LineFigures) -> dict[str, Any]:
+def _given(figures: LineFigures) -> dict[str, object]:
     """The figures that are there."""
     return {k: v for k in LineFigures.model_fields if (v := getattr(figures, k)) is not None}
 
 
-def _here(line: Line, accelerators: Sequence[str]) -> dict[str, Any]:
+def _here(line: Line, accelerators: Sequence[str]) -> dict[str, object]:
     """Figures of a line for the first of some accelerators that has any.
 
     An accelerator has the entry with the longest name that begins its own (``h20`` does not begin ``h200-sxm``).
@@ -247,8 +247,8 @@ def load_engine_profile(name: str, version: str | None = None, *accelerators: st
     names those whose figures may stand in.)
     """
     data = _read(name)
-    figures: dict[str, Any] = {}
-    here: dict[str, Any] = {}
+    figures: dict[str, object] = {}
+    here: dict[str, object] = {}
     start = ""
     wanted = version_of(version) if version else None
     if version and not wanted:

@@ -89,7 +89,7 @@ def definitions() -> str:
 
 
 def records(title: str, rows: Sequence[Mapping[str, object]]) -> str:
-    """Any list of flat dicts as a table; columns in order of appearance."""
+    """A list of flat dicts as a table; columns in order of appearance."""
     keys = list(dict.fromkeys(k for row in rows for k in row))
     cells = [[esc(f"{v:.6g}" if isinstance(v := row.get(k, ""), float) else v) for k in keys] for row in rows]
     return details(title, table([esc(k) for k in keys], cells, range(len(keys))))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from statistics import median
-from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -19,7 +18,7 @@ _WIDE = 120  # columns of a terminal that has room for names of instances and li
 CAVEAT = "List prices of one card differ by two to five times between providers; give your own with economics.accelerator_hour."
 
 
-def rows(accelerator: str | None, provider: str | None, kind: str | None) -> list[dict[str, Any]]:
+def rows(accelerator: str | None, provider: str | None, kind: str | None) -> list[dict[str, str | float]]:
     """Rows of the public list for an accelerator, cheapest first; without one, an overview. Raises `ConfigError`."""
     listed = public_prices()
     for name, wanted in (("provider", provider), ("kind", kind)):
@@ -51,7 +50,7 @@ def rows(accelerator: str | None, provider: str | None, kind: str | None) -> lis
     return [asdict(o) | {"accelerator_hour": o.price_hour / o.count} for o in mine]
 
 
-def show(accelerator: str | None, found: list[dict[str, Any]], console: Console | None = None) -> None:
+def show(accelerator: str | None, found: list[dict[str, str | float]], console: Console | None = None) -> None:
     """A table, and the caveat."""
     out, notes = console or Console(), []
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
@@ -59,7 +58,9 @@ def show(accelerator: str | None, found: list[dict[str, Any]], console: Console 
         for i, head in enumerate(("accelerator", "prices", "lowest", "median", "highest", "USD per hour of one")):
             table.add_column("" if i == 5 else head, justify="left" if i == 0 else "right")
         for r in found:
-            table.add_row(r["accelerator"], str(r["prices"]), *(f"{r[k]:.2f}" for k in ("lowest", "median", "highest")), "USD/h")
+            table.add_row(
+                str(r["accelerator"]), str(r["prices"]), *(f"{r[k]:.2f}" for k in ("lowest", "median", "highest")), "USD/h"
+            )
     else:
         where = {"instance": "instance", "region": "region"} if out.width >= _WIDE else {}
         said = {"date": "date", "trust": "confidence"} if out.width >= _NARROW else {}
@@ -68,7 +69,7 @@ def show(accelerator: str | None, found: list[dict[str, Any]], console: Console 
         for head in columns:
             table.add_column(head, no_wrap=head not in where, overflow="fold" if head in where else "ellipsis")
         for r in found[:40]:
-            table.add_row(f"{r['accelerator_hour']:.2f} {r['currency']}", *(r[key] or "–" for key in columns.values()))
+            table.add_row(f"{r['accelerator_hour']:.2f} {r['currency']}", *(str(r[key] or "–") for key in columns.values()))
         if not where:
             notes.append("Wider terminals, and --json, show instance and region too." if said else "Wider terminals show more.")
     out.print(table)

@@ -184,7 +184,7 @@ def text(result: Result, width: int = 80, color: bool = False) -> str:
 
 
 def as_text(renderable: RenderableType, width: int = 80, color: bool = False) -> str:
-    """Any rich renderable as a string, lines without trailing spaces."""
+    """What rich can print, as a string, lines without trailing spaces."""
     console = Console(file=io.StringIO(), width=width, force_terminal=color, no_color=not color, legacy_windows=False)
     with console.capture() as capture:
         console.print(renderable)

@@ -51,7 +51,7 @@ class AdmissionLaws:
     """
 
     policy: ClassVar[str] = ""
-    settings: ClassVar[Mapping[str, Any]] = {}
+    settings: ClassVar[Mapping[str, object]] = {}
     requests: ClassVar[int] = 150
     replicas: ClassVar[int] = 2
 

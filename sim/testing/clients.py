@@ -23,7 +23,7 @@ class ClientLaws:
     """
 
     client: ClassVar[str] = ""
-    settings: ClassVar[Mapping[str, Any]] = {}
+    settings: ClassVar[Mapping[str, object]] = {}
     scenario: ClassVar[str] = "quickstart"
     requests: ClassVar[int] = 150
     runs: ClassVar[bool] = True

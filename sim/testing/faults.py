@@ -65,7 +65,7 @@ class FaultLaws:
     """
 
     fault: ClassVar[str] = ""
-    settings: ClassVar[Mapping[str, Any]] = {}
+    settings: ClassVar[Mapping[str, object]] = {}
 
     def make(self) -> Fault:
         """The fault under test."""

@@ -68,7 +68,7 @@ class RouterLaws:
     """
 
     router: ClassVar[str] = ""
-    settings: ClassVar[Mapping[str, Any]] = {}
+    settings: ClassVar[Mapping[str, object]] = {}
     scenario: ClassVar[str] = "quickstart"
     overrides: ClassVar[Sequence[str]] = ()
     requests: ClassVar[int] = 200

@@ -22,7 +22,7 @@ class ScalerLaws:
     """
 
     scaler: ClassVar[str] = ""
-    settings: ClassVar[Mapping[str, Any]] = {}
+    settings: ClassVar[Mapping[str, object]] = {}
     settles: ClassVar[int] = 200
 
     def make(self) -> Scaler:

@@ -39,7 +39,7 @@ class SchedulerLaws:
     waits: ClassVar[bool] = False
     keeps_kv: ClassVar[bool] = False
 
-    def settings(self, rng: np.random.Generator) -> Mapping[str, Any]:
+    def settings(self, rng: np.random.Generator) -> Mapping[str, object]:
         """Settings of one case, as in ``deployment.engine``."""
         return {}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -26,7 +26,7 @@ class TraceLaws:
     """
 
     trace: ClassVar[str] = ""
-    settings: ClassVar[Mapping[str, Any]] = {}
+    settings: ClassVar[Mapping[str, object]] = {}
     example: ClassVar[str] = ""
     compressed: ClassVar[bool] = True
 
@@ -64,7 +64,9 @@ class TraceLaws:
         """All requests, and twice as fast where that is asked for."""
         path = self._file(tmp_path, self.example.encode())
         block = self.read(path)
-        section: dict[str, Any] = {"trace": {"format": self.trace, "path": str(path), "settings": dict(self.settings)}}
+        section: dict[str, dict[str, object]] = {
+            "trace": {"format": self.trace, "path": str(path), "settings": dict(self.settings)}
+        }
         whole = RequestBlock.concat(list(build_traffic(section).blocks()))
         np.testing.assert_allclose(whole.arrival_s, block.arrival_s)
         np.testing.assert_array_equal(whole.prompt_tokens, block.prompt_tokens)

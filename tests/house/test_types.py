@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 SIM = Path(__file__).resolve().parents[2] / "sim"
-MOST = 351
+MOST = 298
 """Lower it with every change that leaves fewer."""
 
 

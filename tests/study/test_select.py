@@ -84,7 +84,7 @@ def test_settings_serve_the_requests_of_every_replication() -> None:
     several = max(longest(repeated(scenario, r)) for r in range(6))
     assert several > longest(scenario)
     (mindie,) = tries(scenario, ["mindie"], [], [1], 6)
-    assert mindie["deployment.engine"]["maxSeqLen"] == several
+    assert mindie.settings["maxSeqLen"] == several
 
 
 def test_under_a_load_one_replica_holds_the_engines_are_told_apart() -> None:

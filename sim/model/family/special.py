@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from sim.errors import NotModelledError
 from sim.model.base import Family, Fields, attention_of, biases, decoder
 from sim.model.blocks import Block
@@ -58,8 +56,7 @@ def _block(f: Fields, attention: Keys, ffn: Keys) -> Block:
         if not kv or f["heads"] % kv:
             raise attention.error("n_heads_in_group", f"must divide the {f['heads']} attention heads")
         window = attention.whole("window_length", "window_size", default=0, least=0)
-        own: dict[str, Any] = {"kv_heads": kv}
-        mixer = attention_of(f, "sliding", window=window, **own) if window else attention_of(f, **own)
+        mixer = attention_of(f, "sliding", window=window, kv_heads=kv) if window else attention_of(f, kv_heads=kv)
     mlp: Dense | None = None
     if not ffn.flag("no_op", default=False):
         width = ffn.whole("intermediate_size", default=0, least=0)

@@ -148,13 +148,13 @@ def _told(file: Path) -> dict[str, Any]:
         return {}
 
 
-def _launcher(source: Mapping[str, Any]) -> str:
+def _launcher(source: Mapping[str, object]) -> str:
     """The project whose runs these are, where another published them."""
     runs = re.search(r"\(runs of ([\w.-]+/[\w.-]+)\)", str(source.get("path") or ""))
     return runs[1] if runs else str(source.get("repo") or "")
 
 
-def _weights(raw: Mapping[str, Any]) -> str:
+def _weights(raw: Mapping[str, object]) -> str:
     """The number format that was served; Meta's FP8 checkpoints of Llama 3 leave attention in 16 bits."""
     weights = str(raw.get("weights") or "auto")
     meta = str(raw.get("checkpoint") or "").startswith("meta-llama/Llama-3")
@@ -175,7 +175,6 @@ def parse(raw: Mapping[str, Any], folder: Path) -> Point:
     quality = raw.get("quality", "fair")
     if quality not in QUALITIES:
         raise ValueError(f"quality {quality!r} is none of {', '.join(QUALITIES)}")
-    widths: dict[str, Any] = {k: int(parallel.get(k) or 1) for k in ("tp", "pp", "dp", "ep")}
     return Point(
         id=str(raw["id"]),
         model=str(raw["model"]),
@@ -187,7 +186,10 @@ def parse(raw: Mapping[str, Any], folder: Path) -> Point:
         weights=_weights(raw),
         kv_cache=raw.get("kv_cache") or "auto",
         settings=engine.get("settings") or {},
-        **widths,
+        tp=int(parallel.get("tp") or 1),
+        pp=int(parallel.get("pp") or 1),
+        dp=int(parallel.get("dp") or 1),
+        ep=int(parallel.get("ep") or 1),
         nodes=int(raw.get("nodes") or 1),
         sides=parallel.get("pd") or {},
         kv_blocks=raw.get("kv_blocks"),

@@ -35,7 +35,7 @@ class Table(Bench):
     title = "CSV with arrival_s, prompt_tokens, output_tokens, ttft_s, e2e_s"
 
     def fits(self, document: Document) -> bool:
-        """Any CSV with a column of arrivals or of latencies."""
+        """A CSV with a column of arrivals or of latencies."""
         times = {x for k in ("arrival_s", "ttft_s", "e2e_s") for x in COLUMNS[k]}
         return document.kind == "csv" and bool({n.strip() for n in document.value[0]} & times)
 

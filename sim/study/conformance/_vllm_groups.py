@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TypedDict
 
 import numpy as np
 
@@ -22,9 +23,27 @@ _KINDS = {
 }
 
 
-def plan_of(scenario: dict[str, Any]) -> GroupPlan:
-    """The groups as the real planning made them."""
-    plan, kv = scenario["kv_plan"], scenario["engine"]["kv"]
+class PlannedGroup(TypedDict):
+    """One KV group."""
+
+    kind: str
+    layers: int
+    block_size: int
+    page_bytes: int
+    window: int | None
+    eagle: bool
+
+
+class Plan(TypedDict):
+    """Groups as the real planning made them."""
+
+    groups: list[PlannedGroup]
+    hit_alignment: int
+    hash_block_size: int
+
+
+def plan_of(plan: Plan, kv: Mapping[str, int]) -> GroupPlan:
+    """The groups; ``kv``: chunk and checkpoint sizes, where layers have them."""
     groups = tuple(
         Group(_KINDS[g["kind"]], g["layers"], g["block_size"], g["page_bytes"], g["window"] or 0, g["eagle"])
         for g in plan["groups"]

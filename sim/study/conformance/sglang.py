@@ -11,7 +11,7 @@ from __future__ import annotations
 import gzip
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
@@ -27,6 +27,37 @@ from sim.engine.state import EngineState, new_recorder
 from sim.errors import ConfigError, DataError
 from sim.jit import kernel
 from sim.study.conformance.base import Case, Difference
+
+
+class Request(TypedDict):
+    """Time in s, lengths, and the prompt as (content, start, length)."""
+
+    id: str
+    t: float
+    plen: int
+    out: int
+    out_stream: int
+    prompt: list[int]
+    max_new: NotRequired[int]
+    priority: NotRequired[int | None]
+    ignore_eos: NotRequired[bool]
+
+
+class Meta(TypedDict):
+    """How it was recorded: the scenario with the server's arguments, and what the server made of them."""
+
+    scenario: Any
+    resolved: Any
+    overlap: bool
+
+
+class Recording(TypedDict):
+    """One recording: ``trace`` has a row for each pass of the scheduler."""
+
+    meta: Meta
+    requests: list[Request]
+    trace: list[dict[str, Json]]
+
 
 _MOST_STALLED = 200_000  # passes without a batch in a row, after which a replay is given up
 _MICRO = 1e6
@@ -118,7 +149,7 @@ def _decision(s):
     return numbers, times, batch, s.q_tok[p, :prefills].copy(), s.q_aux[p, :prefills].copy(), queue
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Path) -> Recording:
     """A recording. Raises `DataError`."""
     try:
         with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
@@ -130,10 +161,11 @@ def read(path: Path) -> dict[str, Any]:
         raise DataError(
             str(path), f"not an SGLang recording: no {', '.join(missing)}", "expected one JSON object with meta, requests, trace"
         )
-    return dict(recording)
+    found: Recording = recording
+    return found
 
 
-def settings(meta: dict[str, Any]) -> tuple[SglangParams, int, int]:
+def settings(meta: Meta) -> tuple[SglangParams, int, int]:
     """The recording's server arguments, KV pool (pages) and pipeline stages."""
     arguments = dict(meta["scenario"]["server_args"])
     stages = arguments.pop("pp_size", 1)
@@ -155,7 +187,7 @@ def settings(meta: dict[str, Any]) -> tuple[SglangParams, int, int]:
     return SglangParams(**arguments), resolved["kv_tokens"] // page, stages
 
 
-def start(recording: dict[str, Any]) -> tuple[EngineState, dict[int, str]]:
+def start(recording: Recording) -> tuple[EngineState, dict[int, str]]:
     """A scheduler that has the recording's requests in its inbox, and the request names by our numbers."""
     meta = recording["meta"]
     params, blocks, stages = settings(meta)
@@ -191,7 +223,7 @@ def _pool_fields(name: str, free: int, evictable: int, protected: int, evicted: 
     return row | {f"{name}_ev": evicted} if evicted else row
 
 
-def replay(recording: dict[str, Any]) -> Iterator[dict[str, Json]]:
+def replay(recording: Recording) -> Iterator[dict[str, Json]]:
     """Our decisions in the recording's format, in order; a row is complete when its batch has finished."""
     state, names = start(recording)
     scenario = recording["meta"]["scenario"]
@@ -266,7 +298,7 @@ def _differs(key: str, recorded: object, ours: object) -> bool:
     return recorded != ours
 
 
-def compare(recording: dict[str, Any], name: str, without: frozenset[str] = frozenset()) -> Case:
+def compare(recording: Recording, name: str, without: frozenset[str] = frozenset()) -> Case:
     """Replay one recording up to the first difference; keys ``without`` are not looked at."""
     trace = recording["trace"]
     ours = replay(recording)

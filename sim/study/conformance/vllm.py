@@ -14,7 +14,7 @@ import gzip
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, cast
 
 import numpy as np
 
@@ -35,6 +35,41 @@ from sim.study.conformance.base import Case, Difference
 
 if TYPE_CHECKING:
     from sim.document import Json
+
+
+class Request(TypedDict):
+    """Times in µs; ``prompt``: (content, length)."""
+
+    id: str
+    arrival_us: float
+    prompt: list[tuple[int, int]]
+    out_seg: int
+    max_tokens: int
+    priority: NotRequired[int]
+    lora: NotRequired[int]
+
+
+class Scenario(TypedDict):
+    """What was recorded: arguments of the engine, the cost of a step, the requests."""
+
+    engine: Any
+    duration_us: dict[str, float]
+    requests: list[Request]
+    connector: NotRequired[dict[str, str | float]]
+    accept_pattern: NotRequired[list[int]]
+    kv_plan: NotRequired[_vllm_groups.Plan]
+
+
+class Routed(TypedDict):
+    """A case of the load balancer. ``events``: (route, request, engine), (finish, request), (stats, [(waiting, running, usage) of each engine])."""
+
+    case: NotRequired[str]
+    num_engines: int
+    client_count: int
+    client_index: NotRequired[int]
+    start_index: int
+    events: list[Any]
+
 
 _STALLED = 100_000
 _SAME = (
@@ -106,7 +141,7 @@ def _updated(s):
     return s.t_got, s.kv.free, s.n_run + s.wq.len + s.kvq.len
 
 
-def read(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def read(path: Path) -> tuple[Scenario, list[dict[str, Json]]]:
     """Scenario and rows of a recording. Raises `DataError`."""
     try:
         with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
@@ -119,10 +154,10 @@ def read(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         raise DataError(
             str(path), f"not a vLLM recording: no {', '.join(missing)}", "the first line is the scenario, then one row per step"
         )
-    return scenario, lines[1:]
+    return cast("Scenario", scenario), lines[1:]
 
 
-def settings(scenario: dict[str, Any]) -> tuple[VllmParams, Site, int]:
+def settings(scenario: Scenario) -> tuple[VllmParams, Site, int]:
     """The recording's engine arguments, layout and KV blocks."""
     e = dict(scenario["engine"])
     unknown = [key for key in e if key not in _SAME + _OTHER]
@@ -149,11 +184,11 @@ def settings(scenario: dict[str, Any]) -> tuple[VllmParams, Site, int]:
         }
     extra = {"accept_pattern": scenario.get("accept_pattern", [0]), "recording": True}
     if "kv_plan" in scenario:
-        extra["kv_plan"] = _vllm_groups.plan_of(scenario)
+        extra["kv_plan"] = _vllm_groups.plan_of(scenario["kv_plan"], e["kv"])
     return VllmParams(**arguments), Site(pp=e.get("pipeline_parallel_size", 1), extra=extra), e["num_gpu_blocks"]
 
 
-def start(scenario: dict[str, Any], lone: bool = False) -> tuple[EngineState, list[str]]:
+def start(scenario: Scenario, lone: bool = False) -> tuple[EngineState, list[str]]:
     """An engine core that has the recording's requests in its inbox, and the request names by our numbers; ``lone`` as in `send`."""
     params, site, blocks = settings(scenario)
     params = Vllm.resolve(params, site)
@@ -164,7 +199,7 @@ def start(scenario: dict[str, Any], lone: bool = False) -> tuple[EngineState, li
     return state, send(state, scenario, lone)
 
 
-def _shared(requests: list[dict[str, Any]]) -> set[int]:
+def _shared(requests: list[Request]) -> set[int]:
     """Contents of which more than one request has tokens."""
     seen: Counter[int] = Counter()
     for r in requests:
@@ -172,7 +207,7 @@ def _shared(requests: list[dict[str, Any]]) -> set[int]:
     return {content for content, n in seen.items() if n > 1}
 
 
-def send(state: EngineState, scenario: dict[str, Any], lone: bool = False) -> list[str]:
+def send(state: EngineState, scenario: Scenario, lone: bool = False) -> list[str]:
     """The recording's requests into the inbox of an engine core whose log is switched on; their names by our numbers.
 
     ``lone``: a prompt that shares nothing with any other comes without its content, as traffic of unique prompts does.
@@ -202,7 +237,7 @@ def _number(value: float) -> int | float:
     return int(value) if value.is_integer() else value
 
 
-def replay(scenario: dict[str, Any], lone: bool = False) -> Iterator[dict[str, Json]]:
+def replay(scenario: Scenario, lone: bool = False) -> Iterator[dict[str, Json]]:
     """Our decisions in the recording's format, in order of the calls; a row is complete when its batch has been processed."""
     state, names = start(scenario, lone)
     grouped = "kv_plan" in scenario
@@ -279,12 +314,12 @@ def replay(scenario: dict[str, Any], lone: bool = False) -> Iterator[dict[str, J
 _EVENTS = ("new", "resumed", "preempted", "finished", "kv_wait", "recv_done", "send_done")
 
 
-def _depth(scenario: dict[str, Any]) -> int:
+def _depth(scenario: Scenario) -> int:
     e = scenario["engine"]
     return int(e.get("pipeline_parallel_size", 1)) + (1 if e.get("async_scheduling") else 0)
 
 
-def compare(scenario: dict[str, Json], recorded: list[dict[str, Json]], name: str, lone: bool = False) -> Case:
+def compare(scenario: Scenario, recorded: list[dict[str, Json]], name: str, lone: bool = False) -> Case:
     """Replay one recording up to the first difference.
 
     ``lone``: prompts that share nothing come without their content (`send`); how many hashes are known is then not compared.
@@ -304,7 +339,7 @@ def compare(scenario: dict[str, Json], recorded: list[dict[str, Json]], name: st
     return Case(name, len(recorded), len(recorded))
 
 
-def read_balancer(path: Path) -> list[dict[str, Json]]:
+def read_balancer(path: Path) -> list[Routed]:
     """Cases of a recording of the load balancer. Raises `DataError`."""
     try:
         with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
@@ -319,7 +354,7 @@ def read_balancer(path: Path) -> list[dict[str, Json]]:
     return cases
 
 
-def compare_balancer(case: dict[str, Any], name: str) -> Case:
+def compare_balancer(case: Routed, name: str) -> Case:
     """Replay one case up to the first choice that differs; a step is a routed request."""
     engines = int(case["num_engines"])
     balancer = Balancer(engines, case["client_count"], case.get("client_index", 0))

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from sim.errors import ConfigError
 from sim.study.base import Trial
 from sim.study.executors.base import Inner, checked
 from sim.study.keys import code_version
 from sim.study.perform import Observe, Performed, perform
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 
 def connect(address: str) -> Dask:
@@ -34,7 +37,7 @@ def connect(address: str) -> Dask:
 class Dask:
     """See `Executor`."""
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, client: Client) -> None:
         self._client = client
 
     def run(self, trials: Sequence[Trial], observe: Observe, inner: Inner) -> Iterator[tuple[int, Performed]]:

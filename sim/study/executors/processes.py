@@ -14,11 +14,16 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING
 
 from sim.study.base import Trial
 from sim.study.executors.base import Inner
 from sim.study.perform import Observe, Performed, perform
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from joblib.externals.loky.process_executor import ProcessPoolExecutor
 
 _PAYS_OFF_S = 8.0  # work of at least so many seconds is worth the start of workers, which costs 2 to 4 of them
 _IDLE_S = 300  # longer than it takes to compile an engine: a worker must not leave while work is handed to it
@@ -30,7 +35,7 @@ class Processes:
     def __init__(self, jobs: int | None = None) -> None:
         self._given = jobs is not None
         self._jobs = jobs or processors()
-        self._pool: Any = None
+        self._pool: ProcessPoolExecutor | None = None
 
     def run(self, trials: Sequence[Trial], observe: Observe, inner: Inner) -> Iterator[tuple[int, Performed]]:
         """See `Executor`."""
@@ -57,7 +62,7 @@ class Processes:
         lost: dict[int, int] = {}
         while left:
             pool = self._start()
-            running: dict[Any, tuple[int, Trial]] = {}
+            running: dict[Future[Performed], tuple[int, Trial]] = {}
             waiting = list(reversed(left))
             try:
                 while waiting or running:
@@ -91,7 +96,7 @@ class Processes:
                 self._pool = None
                 raise
 
-    def _start(self) -> Any:
+    def _start(self) -> ProcessPoolExecutor:
         if self._pool is None or _headless(self._pool):
             from joblib.externals.loky import get_reusable_executor
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from sim.errors import ConfigError
 from sim.study.base import Trial
 from sim.study.executors.base import Inner, checked
 from sim.study.keys import code_version
 from sim.study.perform import Observe, Performed, perform
+
+if TYPE_CHECKING:
+    from ray import ObjectRef
 
 _IN_FLIGHT = 2  # trials per processor of the cluster that are handed over at a time
 
@@ -39,7 +43,7 @@ def _version() -> str:
 class Ray:
     """See `Executor`."""
 
-    def __init__(self, ray: Any) -> None:
+    def __init__(self, ray: ModuleType) -> None:
         self._ray = ray
         self._perform = ray.remote(perform)
 
@@ -47,7 +51,7 @@ class Ray:
         """See `Executor`."""
         most = max(1, int(_IN_FLIGHT * self._ray.cluster_resources().get("CPU", 1)))
         waiting = list(enumerate(trials))[::-1]
-        running: dict[Any, int] = {}
+        running: dict[ObjectRef[Performed], int] = {}
         try:
             while waiting or running:
                 while waiting and len(running) < most:
