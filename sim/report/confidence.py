@@ -38,11 +38,12 @@ def one_run(found: Worth) -> list[Text]:
     parts = []
     for path, (title, show) in SHOWN.items():
         interval = found.intervals.get(path)
-        if interval is not None:
+        if interval is not None and math.isfinite(interval.high):  # others are in the footnote
             parts.append(f"{title} {span(interval, show)}")
-    if not parts:
+    if not found.intervals:
         return [Text("Too few requests to say how sure these figures are: at least 100 are needed.", style="yellow")]
-    lines = [Text(f"One run, {found.level:.0%} intervals: {', '.join(parts)}. Other seeds: --replications 5.", style="dim")]
+    known = f"One run, {found.level:.0%} intervals: {', '.join(parts)}. Other seeds: --replications 5."
+    lines = [Text(known, style="dim")] if parts else []
     return lines + [Text(f"{words.STAR} {sentence}", style="yellow") for sentence in few(found)]
 
 
@@ -72,11 +73,8 @@ def table(found: Worth) -> Table:
 
 
 def span(interval: Interval, show: Show) -> str:
-    """``203 to 251 ms``; open above where nothing bounds it."""
-    low, high = interval.low, interval.high
-    if not math.isfinite(high):
-        return f"at least {show(low)} (too few requests for more)"
-    first, second = show(low), show(high)
+    """``203 to 251 ms``."""
+    first, second = show(interval.low), show(interval.high)
     unit = first.rpartition(" ")[2]
     if " " in first and second.endswith(f" {unit}"):
         first = first.rpartition(" ")[0]
