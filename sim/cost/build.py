@@ -295,7 +295,7 @@ class _Builder:
             computed[: largest + 1] = captured[np.searchsorted(captured, wanted[: largest + 1])]
         table = np.column_stack([np.interp(computed, sizes, columns[:, j]) for j in range(5)])
         table[:, FLOOR] = np.where(
-            wanted > largest, eager(self.profile, self.m), piecewise(self.profile, self.m, self.a, prompts)
+            wanted > largest, eager(self.profile, self.m, wanted), piecewise(self.profile, self.m, self.a, prompts)
         )
         table[:, FLOOR] += chunked(self.profile, self.m) if prompts else 0.0
         table[0] = 0.0

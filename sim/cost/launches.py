@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import numpy as np
+
 from sim.cost.profile import EngineProfile
 from sim.hardware.accelerator import Accelerator
 from sim.model.mixers import Attention
 from sim.model.recurrent import Recurrent
 from sim.model.spec import ModelSpec
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from sim.cost.residual import Floats
+
+    Ints = NDArray[np.int64]
+
 WITHOUT_SINKS = ("sm_80", "sm_86", "sm_89")
 """Generations whose FlashAttention (2) knows no sinks: such attention runs in Triton."""
 
 
-def eager(p: EngineProfile, m: ModelSpec) -> float:
-    """Seconds to launch the kernels of all layers."""
-    return p.eager_layer * m.layers + p.eager_expert_layer * sum(m.experts_in)
+GROUPED_FROM = 128
+"""Tokens from which on vLLM takes grouped products for 8-bit experts (DeepGEMM's alignment, ``fused_moe/deep_gemm_moe.py: _valid_deep_gemm_shape``)."""
+
+
+def eager(p: EngineProfile, m: ModelSpec, tokens: Ints) -> Floats:
+    """Seconds to launch the kernels of all layers in steps of ``tokens``; fused kernels for few tokens are fewer."""
+    few = p.eager_expert_layer if p.eager_expert_few is None else p.eager_expert_few
+    experts: Floats = np.where(tokens < GROUPED_FROM, few, p.eager_expert_layer) * sum(m.experts_in)
+    return p.eager_layer * m.layers + experts
 
 
 def piecewise(p: EngineProfile, m: ModelSpec, a: Accelerator, prompts: bool = False) -> float:

@@ -102,3 +102,16 @@ def test_packed_weights_read_as_fast_as_others_where_cores_keep_up() -> None:
 
     assert 0.26 < share("a100-sxm-80g") < 0.40
     assert share("h20") > share("a100-sxm-80g")  # few cores for much bandwidth
+
+
+def test_launches_of_experts_without_graphs() -> None:
+    """Below 128 tokens vLLM runs fused kernels, from there on grouped products with many launches."""
+    profile = load_engine_profile("vllm", "0.12").adapted(graphs=False)
+    tables, _ = build_tables(
+        load_model("qwen3-235b-a22b", "fp8"), load_accelerator("h200-sxm"), Layout(tp=2), profile, max_tokens=256
+    )
+    floor = tables.layers.reshape(-1, 5)[:, 4]
+
+    assert floor[20] == pytest.approx(94 * (profile.eager_layer + 0.15e-3))
+    assert floor[20] == floor[127]
+    assert floor[128] == pytest.approx(94 * (profile.eager_layer + profile.eager_expert_layer))

@@ -130,3 +130,16 @@ def test_settings_that_fix_the_cache() -> None:
 
 def test_captured_sizes_are_those_of_the_engine() -> None:
     assert [capture_sizes(n, 8192) for n in (256, 1024, 16)] == [51, 51, 7]
+
+
+def test_vllm_0_6_counts_what_the_device_holds_outside_torch() -> None:
+    """Logs of vLLM pull request 10511: 1.79 GiB on one H100, 3.58 on two; 0.7 counts what came in profiling."""
+
+    def runtime(version: tuple[int, int], accelerator: str, tp: int) -> float:
+        found = budget("llama-3-8b", accelerator, VllmRule(version=version), tp=tp)
+        return next(line.bytes for line in found.lines if line.name == "runtime") / GIB
+
+    assert runtime((0, 6), "h100-sxm", 1) == pytest.approx(1.79)
+    assert runtime((0, 6), "h100-sxm", 2) == pytest.approx(3.58)
+    for version, accelerator in (((0, 7), "h100-sxm"), ((0, 6), "rtx-3090")):
+        assert runtime(version, accelerator, 2) < 1.0

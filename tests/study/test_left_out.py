@@ -6,7 +6,7 @@ from sim.errors import NotModelledError
 from sim.hardware import load_accelerator
 from sim.study.accuracy import Outcome
 from sim.study.accuracy.drafts import chance, draft_settings
-from sim.study.accuracy.launchers import assumed_settings, known_board
+from sim.study.accuracy.launchers import as_measured, assumed_settings
 from sim.study.accuracy.left_out import nearest, without_accelerator, without_family
 from sim.study.accuracy.point import parse
 from tests.study.test_accuracy import point
@@ -86,13 +86,13 @@ def test_flags_of_a_known_launcher_count_only_where_none_were_recorded():
 def test_a_source_that_is_known_to_have_used_another_board_says_so():
     lab = {"accelerator": "h100_sxm", "launcher": "gpustack/gpustack", "traffic": {"kind": "burst"}}
 
-    moved = known_board(point(**lab))
+    moved = as_measured(point(**lab))
 
     assert moved.accelerator == "h100-pcie"
     assert "h100-pcie" in moved.notes[-1]
     for other in ({"launcher": "me/mine"}, {"accelerator": "a100-sxm-80g"}, {"traffic": {"kind": "closed_loop"}}):
         same = point(**lab | other)
-        assert known_board(same) == same
+        assert as_measured(same) == same
 
 
 def test_sides_and_checkpoints_of_a_point(tmp_path):
@@ -108,3 +108,23 @@ def test_sides_and_checkpoints_of_a_point(tmp_path):
     assert read.disaggregated
     assert read.sides["prefill"]["instances"] == 2
     assert not parse(raw | {"parallelism": {"tp": 8}}, tmp_path).disaggregated
+
+
+def test_a_row_that_names_another_model_than_its_page_is_of_the_page():
+    page = {"id": "gpustack-gpt-oss-20b-h100/4", "accelerator": "a100-sxm-80g", "launcher": "gpustack/gpustack"}
+
+    moved = as_measured(point(**page, model="openai/gpt-oss-120b"))
+
+    assert moved.model == "openai/gpt-oss-20b"
+    assert "openai/gpt-oss-120b" in moved.notes[-1]
+    for other in ({"id": "gpustack-gpt-oss-120b-h100/4"}, {"launcher": "me/mine"}):
+        same = point(**{**page, **other}, model="openai/gpt-oss-120b")
+        assert as_measured(same) == same
+
+
+def test_experts_that_were_launched_without_graphs():
+    told = {"launcher": "ai-dynamo/aiconfigurator", "engine": "vllm", "version": "0.12.0", "assumed": ("engine launch flags not recorded",)}
+
+    assert assumed_settings(point(**told, model="qwen3-235b-a22b"))["enforce_eager"]
+    assert "enforce_eager" not in assumed_settings(point(**told, model="qwen3-32b"))
+    assert "enforce_eager" not in assumed_settings(point(**told | {"launcher": "me/mine"}, model="qwen3-235b-a22b"))
