@@ -115,6 +115,14 @@ class Kernels(Collectives):
         here = self.accelerator.generation
         return bool(here) and here == machine_of(op.system).generation
 
+    def _beyond_lender(self, op: FittedOperator) -> float:
+        """How much more of its peak this machine reaches than the one that lends ``op``: as dense products do in 16 bits (power limits)."""
+        if op.system == self.base or op.stack != self._lent.get(op.name):
+            return 1.0
+        there = load_stack(op.stack).get("gemm.bf16")
+        here = load_stack(op.stack.replace(op.system, self.base, 1)).get("gemm.bf16")
+        return here.q[0] / there.q[0] if here is not None and there is not None else 1.0
+
     # ---- operators
 
     def gemm(self, what: str, fmt: Gemm, m: Numbers, n: int, k: int) -> Times:
@@ -229,7 +237,7 @@ class Kernels(Collectives):
         hw = self.machine(op)
         if not exact and self.accelerator.supports(fmt.unit) and fmt.unit != op.unit:
             hw = hw._replace(peak=self.accelerator.peak(fmt.unit))
-        slower = _OLD_INSTRUCTIONS if self.marlin and op.name == "moe.mxfp4" else 1.0
+        slower = _OLD_INSTRUCTIONS if self.marlin and op.name == "moe.mxfp4" else self._beyond_lender(op)
         hw = hw._replace(peak=hw.peak * slower / self.compute_scale)
         gates = 3.0 if shape.gated else 2.0
         key = (shape.hidden, shape.intermediate, shape.experts, shape.top_k, ep)

@@ -123,7 +123,12 @@ def test_a_row_that_names_another_model_than_its_page_is_of_the_page():
 
 
 def test_experts_that_were_launched_without_graphs():
-    told = {"launcher": "ai-dynamo/aiconfigurator", "engine": "vllm", "version": "0.12.0", "assumed": ("engine launch flags not recorded",)}
+    told = {
+        "launcher": "ai-dynamo/aiconfigurator",
+        "engine": "vllm",
+        "version": "0.12.0",
+        "assumed": ("engine launch flags not recorded",),
+    }
 
     assert assumed_settings(point(**told, model="qwen3-235b-a22b"))["enforce_eager"]
     assert "enforce_eager" not in assumed_settings(point(**told, model="qwen3-32b"))
