@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from sim.guard import Guard
 from sim.units import Rate
@@ -40,13 +40,13 @@ class Arrival:
     guards: ClassVar[Mapping[str, Guard]] = {"times": Guard(answers.times, limited=True, each=True)}
     """How a process of one's own is watched (`sim.guard`)."""
 
-    def __init__(self, params: Any) -> None:
+    def __init__(self, params: BaseModel) -> None:
         self.params = params
 
     @property
     def rate(self) -> float:
         """Mean arrivals per second."""
-        return float(self.params.rate)
+        return float(cast("ArrivalParams", self.params).rate)
 
     def with_rate(self, rate: float) -> Self:
         """The same process at another mean rate."""

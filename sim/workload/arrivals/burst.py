@@ -25,6 +25,7 @@ class Burst(Arrival):
 
     name = "burst"
     Params = BurstParams
+    params: BurstParams
 
     @property
     def rate(self) -> float:

@@ -23,6 +23,7 @@ class Diurnal(Shaped):
 
     name = "diurnal"
     Params = DiurnalParams
+    params: DiurnalParams
     stage = ""
 
     def curve(self) -> Curve:

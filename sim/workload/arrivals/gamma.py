@@ -27,6 +27,7 @@ class Gamma(Renewal):
 
     name = "gamma"
     Params = GammaParams
+    params: GammaParams
 
     def gaps(self, rng: np.random.Generator, n: int) -> NDArray[np.float64]:
         """``n`` gamma gaps of mean 1."""

@@ -71,6 +71,7 @@ class Mmpp(Arrival):
 
     name = "mmpp"
     Params = MmppParams
+    params: MmppParams
     _factor = 1.0
 
     @property

@@ -34,6 +34,7 @@ class Ramp(Shaped):
 
     name = "ramp"
     Params = RampParams
+    params: RampParams
 
     def curve(self) -> Curve:
         """Before, ramp, after."""

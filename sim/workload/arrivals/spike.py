@@ -31,6 +31,7 @@ class Spike(Shaped):
 
     name = "spike"
     Params = SpikeParams
+    params: SpikeParams
 
     def curve(self) -> Curve:
         """Before, (rise,) spike, (fall,) after."""

@@ -52,6 +52,7 @@ class Stages(Shaped):
     name = "stages"
     aliases: ClassVar[tuple[str, ...]] = ("piecewise",)
     Params = StagesParams
+    params: StagesParams
 
     def curve(self) -> Curve:
         """The stages."""

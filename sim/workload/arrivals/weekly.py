@@ -37,6 +37,7 @@ class Weekly(Shaped):
 
     name = "weekly"
     Params = WeeklyParams
+    params: WeeklyParams
     stage = ""
 
     def curve(self) -> Curve:

@@ -57,6 +57,7 @@ class Weibull(Renewal):
 
     name = "weibull"
     Params = WeibullParams
+    params: WeibullParams
 
     def gaps(self, rng: np.random.Generator, n: int) -> NDArray[np.float64]:
         """``n`` Weibull gaps of mean 1."""

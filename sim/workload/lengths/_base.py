@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,7 +45,7 @@ class Length:
     guards: ClassVar[Mapping[str, Guard]] = {"draw": Guard(answers.pairs, limited=True)}
     """How a distribution of one's own is watched (`sim.guard`)."""
 
-    def __init__(self, params: Any) -> None:
+    def __init__(self, params: LengthParams) -> None:
         self.params = params
 
     def draw(self, rng: np.random.Generator, n: int) -> Pairs:

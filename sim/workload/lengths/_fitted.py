@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sim.resources import path, read_yaml
-from sim.workload.lengths._base import Length, Pairs
+from sim.workload.lengths._base import Length, LengthParams, Pairs
 from sim.workload.lengths._quantiles import QuantileTable
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class Fitted(Length):
     """A built-in distribution: a subclass needs no more than its ``name``, which is also the name of its profile."""
 
-    def __init__(self, params: object) -> None:
+    def __init__(self, params: LengthParams) -> None:
         super().__init__(params)
         self.profile = load_profile(self.name)
         self._table = QuantileTable.model_validate(self.profile["quantiles"])

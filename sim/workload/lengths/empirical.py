@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -40,24 +40,29 @@ class Empirical(Length):
 
     name = "empirical"
     Params = EmpiricalParams
+    params: EmpiricalParams
 
-    def __init__(self, params: Any) -> None:
+    def __init__(self, params: EmpiricalParams) -> None:
         super().__init__(params)
         self._pairs = None if params.path is None else _read(params)
+
+    @property
+    def _quantiles(self) -> QuantileTable:
+        table = self.params.quantiles
+        assert table is not None, "the settings have one of the two"
+        return table
 
     @property
     def bounds(self) -> tuple[int, int]:
         """The largest values of the data."""
         if self._pairs is None:
-            largest: tuple[int, int] = self.params.quantiles.bounds
-            return largest
+            return self._quantiles.bounds
         return int(self._pairs[0].max()), int(self._pairs[1].max())
 
     def draw(self, rng: np.random.Generator, n: int) -> Pairs:
         """``n`` pairs."""
         if self._pairs is None:
-            drawn: Pairs = self.params.quantiles.draw(rng, n)
-            return drawn
+            return self._quantiles.draw(rng, n)
         row = rng.integers(0, len(self._pairs[0]), n)
         return self._pairs[0][row], self._pairs[1][row]
 

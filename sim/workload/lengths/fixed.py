@@ -23,6 +23,7 @@ class Fixed(Length):
 
     name = "fixed"
     Params = FixedParams
+    params: FixedParams
 
     @property
     def bounds(self) -> tuple[int, int]:

@@ -50,6 +50,7 @@ class Lognormal(Length):
 
     name = "lognormal"
     Params = LognormalParams
+    params: LognormalParams
 
     @property
     def bounds(self) -> tuple[int, int]:

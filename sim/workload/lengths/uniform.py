@@ -34,6 +34,7 @@ class Uniform(Length):
 
     name = "uniform"
     Params = UniformParams
+    params: UniformParams
 
     @property
     def bounds(self) -> tuple[int, int]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from sim.document import Json, Table
 from sim.errors import NotModelledError
@@ -82,8 +82,8 @@ class Trace:
     }
     """How a reader of one's own is watched (`sim.guard`)."""
 
-    def __init__(self, params: Any = None) -> None:
-        self.params: Any = self.Params() if params is None else params
+    def __init__(self, params: BaseModel | None = None) -> None:
+        self.params: BaseModel = self.Params() if params is None else params
         self.notes: list[str] = []
 
     def fits(self, head: Head) -> bool:

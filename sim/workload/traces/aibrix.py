@@ -48,6 +48,7 @@ class Aibrix(Trace):
 
     name = "aibrix"
     Params: ClassVar[type[Params]] = AibrixParams
+    params: AibrixParams
 
     def fits(self, head: Head) -> bool:
         """A time stamp with a list of requests."""

@@ -44,6 +44,7 @@ class Azure2023(Trace):
     name = "azure-2023"
     aliases = ("azure-2024", "azure-2025")
     Params: ClassVar[type[Params]] = AzureParams
+    params: AzureParams
     holds = frozenset(("times",))
     ends_with = ".csv"
     opening = "TIMESTAMP,ContextTokens,GeneratedTokens\n"

@@ -28,6 +28,7 @@ class Bailian(Mooncake):
     name = "bailian"
     aliases = ("qwen-bailian",)
     Params: ClassVar[type[Params]] = BailianParams
+    params: BailianParams
     unit_s = 1.0
     holds = None
     harmless = frozenset(("chat_id", "parent_chat_id", "type", "turn"))

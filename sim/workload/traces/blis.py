@@ -48,6 +48,7 @@ class Blis(Trace):
     name = "blis"
     aliases = ("blis-tracev2",)
     Params: ClassVar[type[Params]] = BlisParams
+    params: BlisParams
     rank = 1
     holds = frozenset(("times", "sessions"))
     ends_with = ".csv"

@@ -39,6 +39,7 @@ class BurstGpt(Trace):
 
     name = "burstgpt"
     Params: ClassVar[type[Params]] = BurstGptParams
+    params: BurstGptParams
     holds = frozenset(("times", "sessions"))
     ends_with = ".csv"
     opening = "Timestamp,Session ID,Elapsed time,Model,Request tokens,Response tokens,Total tokens,Log Type\n"

@@ -53,6 +53,7 @@ class Instructions(Trace):
     name = "alpaca"
     aliases = ("dolly", "instructions")
     Params: ClassVar[type[Params]] = InstructionParams
+    params: InstructionParams
     timed = False
 
     def fits(self, head: Head) -> bool:

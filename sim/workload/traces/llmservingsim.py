@@ -46,6 +46,7 @@ class LlmServingSim(Trace):
 
     name = "llmservingsim"
     Params: ClassVar[type[Params]] = LlmServingSimParams
+    params: LlmServingSimParams
     holds = frozenset(("times",))
 
     def fits(self, head: Head) -> bool:

@@ -76,6 +76,7 @@ class Mooncake(Trace):
 
     name = "mooncake"
     Params: ClassVar[type[Params]] = MooncakeParams
+    params: MooncakeParams
     unit_s = 1e-3
     harmless: ClassVar[frozenset[str]] = _HARMLESS
     holds: ClassVar[frozenset[str] | None] = frozenset(("times", "sessions", "priorities", "prefixes", "waits"))

@@ -41,6 +41,7 @@ class OpenAiBatch(Trace):
 
     name = "openai-batch"
     Params: ClassVar[type[Params]] = OpenAiBatchParams
+    params: OpenAiBatchParams
     timed = False
 
     def fits(self, head: Head) -> bool:

@@ -76,6 +76,7 @@ class PlainCsv(Trace):
 
     name = "csv"
     Params: ClassVar[type[Params]] = CsvParams
+    params: CsvParams
     rank: ClassVar[int] = -1
     holds: ClassVar[frozenset[str] | None] = frozenset(("times", "sessions", "priorities", "adapters", "limits", "prefixes"))
     ends_with = ".csv"
@@ -88,7 +89,7 @@ class PlainCsv(Trace):
     @property
     def lengths(self) -> dict[str, tuple[str, ...]]:
         """Under which names the columns of lengths are looked for."""
-        p: CsvParams = self.params
+        p = self.params
         return {
             "prompt": (p.prompt_column,) if p.prompt_column else PROMPT,
             "output": (p.output_column,) if p.output_column else OUTPUT,
@@ -96,7 +97,7 @@ class PlainCsv(Trace):
 
     def pieces(self, path: Path) -> Iterator[RequestBlock]:
         """The requests of a file, block after block."""
-        p: CsvParams = self.params
+        p = self.params
         names = _names(path)
         wanted = self.lengths
         may_be = bool(p.arrival_column) or is_parquet(path) or _may_have_times(names)
@@ -111,7 +112,7 @@ class PlainCsv(Trace):
 
     def blocks(self, path: Path, found: Iterator[Piece]) -> Iterator[RequestBlock]:
         """The requests in pieces of a table."""
-        p: CsvParams = self.params
+        p = self.params
         rows = Rows(self, path, harmless=("request_id", "id", "request_type", "application_id", "index", ""))
         unit = ""
         held = []

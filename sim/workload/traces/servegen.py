@@ -58,6 +58,7 @@ class ServeGen(Trace):
 
     name = "servegen"
     Params: ClassVar[type[Params]] = ServeGenParams
+    params: ServeGenParams
 
     def fits(self, head: Head) -> bool:
         """A folder with its files."""

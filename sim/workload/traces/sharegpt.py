@@ -53,6 +53,7 @@ class ShareGpt(Trace):
     name = "sharegpt"
     aliases = ("lmsys", "wildchat")
     Params: ClassVar[type[Params]] = ShareGptParams
+    params: ShareGptParams
     timed = False
     holds = frozenset(("prefixes",))
     ends_with = ".json"

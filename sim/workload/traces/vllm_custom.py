@@ -53,6 +53,7 @@ class VllmCustom(Trace):
     name = "vllm-custom"
     aliases = ("aiperf-single-turn",)
     Params: ClassVar[type[Params]] = CustomParams
+    params: CustomParams
     holds = frozenset(("times",))
 
     def fits(self, head: Head) -> bool:

@@ -45,6 +45,7 @@ class Weka(Trace):
     name = "weka"
     aliases = ("agentx",)
     Params: ClassVar[type[Params]] = WekaParams
+    params: WekaParams
 
     def fits(self, head: Head) -> bool:
         """A list of requests with ``t`` and ``in``."""
