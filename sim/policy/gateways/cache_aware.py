@@ -44,7 +44,7 @@ class CacheAware:
         self.settings = settings
         self.order = list(order)
         self._places = np.array(self.order, np.int64)
-        self.tree = SharedTree(list(order))
+        self.tree: SharedTree[Prompt] = SharedTree(list(order))
         self._processed: dict[int, int] = dict.fromkeys(order, 0)
 
     def decide(self, prompt: Prompt, loads: Sequence[int] | NDArray[np.int64]) -> Decision:

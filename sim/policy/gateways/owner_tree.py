@@ -7,27 +7,29 @@ owners of the last node are told.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
-from typing import Any
+from typing import Generic, TypeVar, cast
 
 from sim.policy.gateways.prompts import Prompt
 
+U = TypeVar("U", bound=Prompt)
 
-class _Node:
+
+class _Node(Generic[U]):
     __slots__ = ("children", "hi", "lo", "parent", "prompt", "seen")
 
-    def __init__(self, parent: _Node | None, prompt: Any, lo: int, hi: int) -> None:
+    def __init__(self, parent: _Node[U] | None, prompt: U, lo: int, hi: int) -> None:
         self.parent, self.prompt, self.lo, self.hi = parent, prompt, lo, hi
-        self.children: dict[Hashable, _Node] = {}
+        self.children: dict[Hashable, _Node[U]] = {}
         self.seen: dict[str, float] = {}
 
 
-class OwnerTree:
+class OwnerTree(Generic[U]):
     """Owners are names; ``sizes``: characters that each owns."""
 
     def __init__(self) -> None:
-        self._root = _Node(None, None, 0, 0)
+        self._root: _Node[U] = _Node(None, cast("U", None), 0, 0)  # whose own text is never looked at
         self.sizes: dict[str, int] = {}
-        self._used: dict[str, dict[_Node, None]] = {}  # by last use, the newest at the end
+        self._used: dict[str, dict[_Node[U], None]] = {}  # by last use, the newest at the end
 
     def add(self, owners: Iterable[str], now: float) -> None:
         """New owners: each owns the root."""
@@ -37,7 +39,7 @@ class OwnerTree:
                 self._used[owner] = {}
                 self._root.seen[owner] = now
 
-    def match(self, prompt: Prompt, candidates: Iterable[str]) -> tuple[int, list[str]]:
+    def match(self, prompt: U, candidates: Iterable[str]) -> tuple[int, list[str]]:
         """(units, owners of the last node among the candidates)."""
         able = set(candidates)
         node, at, n = self._root, 0, len(prompt)
@@ -58,7 +60,7 @@ class OwnerTree:
         least = min(sizes.values(), default=0)
         return sorted(k for k, v in sizes.items() if v == least)
 
-    def insert(self, prompt: Prompt, owner: str, now: float) -> None:
+    def insert(self, prompt: U, owner: str, now: float) -> None:
         """The owner holds the whole prompt; every node on the way is stamped and is its most recently used."""
         if owner not in self.sizes:
             self.add([owner], now)
@@ -82,7 +84,7 @@ class OwnerTree:
             self._used[owner][child] = None
             node = child
 
-    def _split(self, parent: _Node, key: Hashable, child: _Node, at: int) -> _Node:
+    def _split(self, parent: _Node[U], key: Hashable, child: _Node[U], at: int) -> _Node[U]:
         upper = _Node(parent, child.prompt, child.lo, child.lo + at)
         upper.seen = dict(child.seen)
         child.lo += at
@@ -114,7 +116,7 @@ class OwnerTree:
         del self.sizes[owner], self._used[owner]
         return gone
 
-    def _leave(self, node: _Node, owner: str) -> int:
+    def _leave(self, node: _Node[U], owner: str) -> int:
         length = node.hi - node.lo
         self.sizes[owner] -= length
         del node.seen[owner]

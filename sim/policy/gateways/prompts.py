@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Hashable, Iterator
-from typing import Any, Protocol
+from typing import Protocol, Self
 
 
 class Prompt(Protocol):
@@ -18,7 +18,7 @@ class Prompt(Protocol):
     def key(self, at: int) -> Hashable:
         """The unit at a place."""
 
-    def common(self, at: int, other: Any, lo: int, hi: int) -> int:
+    def common(self, at: int, other: Self, lo: int, hi: int) -> int:
         """How many units from ``at`` on equal those of ``other`` from ``lo`` to ``hi``. ``other`` is of the same class."""
 
     def blocks(self, size: int, *, partial: bool) -> Iterator[Hashable]:

@@ -10,19 +10,22 @@ from __future__ import annotations
 import heapq
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Any
+from typing import Generic, TypeVar, cast
 
 from sim.policy.gateways.prompts import Prompt
 
 _REFRESH = 8  # a match stamps the end node only when the counter is a multiple of this
 
 
-class _Node:
+U = TypeVar("U", bound=Prompt)
+
+
+class _Node(Generic[U]):
     __slots__ = ("children", "hi", "last", "lo", "parent", "prompt", "tenants")
 
-    def __init__(self, parent: _Node | None, prompt: Any, lo: int, hi: int) -> None:
+    def __init__(self, parent: _Node[U] | None, prompt: U, lo: int, hi: int) -> None:
         self.parent, self.prompt, self.lo, self.hi = parent, prompt, lo, hi
-        self.children: dict[Hashable, _Node] = {}
+        self.children: dict[Hashable, _Node[U]] = {}
         self.tenants: dict[int, int] = {}
         self.last: int | None = None
 
@@ -36,15 +39,15 @@ class Match:
     owners: tuple[int, ...]
 
 
-class SharedTree:
+class SharedTree(Generic[U]):
     """Tenants are numbers. Sizes count units (characters, or tokens)."""
 
     def __init__(self, tenants: list[int]) -> None:
-        self._root = _Node(None, None, 0, 0)
+        self._root: _Node[U] = _Node(None, cast("U", None), 0, 0)  # whose own text is never looked at
         self._root.tenants = dict.fromkeys(tenants, 0)
         self._clock = 0
         self.sizes: dict[int, int] = dict.fromkeys(tenants, 0)
-        self._walked: tuple[Any, list[tuple[Any, _Node]], int, int] | None = (
+        self._walked: tuple[U, list[tuple[Hashable, _Node[U]]], int, int] | None = (
             None  # the last match: a prompt is mostly inserted after it
         )
 
@@ -53,11 +56,11 @@ class SharedTree:
         self._root.tenants.setdefault(tenant, 0)
         self.sizes.setdefault(tenant, 0)
 
-    def match(self, prompt: Prompt) -> Match:
+    def match(self, prompt: U) -> Match:
         """Walks while whole edges match; on a part of an edge it stops on that node, with the part counted."""
         self._clock += 1
         node, at, n = self._root, 0, len(prompt)
-        path: list[tuple[Any, _Node]] = []
+        path: list[tuple[Hashable, _Node[U]]] = []
         part = 0
         while at < n:
             key = prompt.key(at)
@@ -78,7 +81,7 @@ class SharedTree:
             node.tenants[node.last] = self._clock
         return Match(at, node.last, tuple(node.tenants))
 
-    def match_tenant(self, prompt: Prompt, tenant: int) -> int:
+    def match_tenant(self, prompt: U, tenant: int) -> int:
         """Units that match along nodes which the tenant holds."""
         node, at, n = self._root, 0, len(prompt)
         while at < n:
@@ -92,7 +95,7 @@ class SharedTree:
                 break
         return at
 
-    def insert(self, prompt: Prompt, tenant: int) -> None:
+    def insert(self, prompt: U, tenant: int) -> None:
         """The tenant holds the whole prompt from now on; only the last node is stamped."""
         self._clock += 1
         self.add(tenant)
@@ -120,12 +123,12 @@ class SharedTree:
             node = child
         node.tenants[tenant] = self._clock
 
-    def _join(self, node: _Node, tenant: int) -> None:
+    def _join(self, node: _Node[U], tenant: int) -> None:
         if tenant not in node.tenants:
             node.tenants[tenant] = 0
             self.sizes[tenant] += node.hi - node.lo
 
-    def _split(self, parent: _Node, key: Hashable, child: _Node, at: int) -> _Node:
+    def _split(self, parent: _Node[U], key: Hashable, child: _Node[U], at: int) -> _Node[U]:
         upper = _Node(parent, child.prompt, child.lo, child.lo + at)
         upper.tenants = dict(child.tenants)
         upper.last = child.last
@@ -139,7 +142,7 @@ class SharedTree:
         """Every tenant gives up its oldest leaves (nodes of which no child is its own) until it holds at most ``most`` units."""
         self._walked = None
         for tenant in [t for t, size in self.sizes.items() if size > most]:
-            leaves: list[tuple[int, int, _Node]] = []
+            leaves: list[tuple[int, int, _Node[U]]] = []
             count = 0
             stack = [self._root]
             while stack:
@@ -172,7 +175,7 @@ class SharedTree:
         self._root.tenants.pop(tenant, None)
         self.sizes.pop(tenant, None)
 
-    def _leave(self, node: _Node, tenant: int) -> None:
+    def _leave(self, node: _Node[U], tenant: int) -> None:
         del node.tenants[tenant]
         self.sizes[tenant] -= node.hi - node.lo
         if not node.tenants and not node.children and node.parent is not None:

@@ -49,7 +49,7 @@ class RayServe(Router):
     def __init__(self, params: RayServeParams, replicas: int, rng: np.random.Generator) -> None:
         super().__init__(params, replicas, rng)
         self._names = [_name(i) for i in range(replicas)]
-        self._tree = OwnerTree()
+        self._tree: OwnerTree[Pieces] = OwnerTree()
         self._tree.add(self._names, 0.0)
         self._evicts_at = params.eviction_interval_secs
 

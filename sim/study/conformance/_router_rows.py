@@ -44,7 +44,7 @@ def _same(a: object, b: object) -> bool:
 
 
 def _tree(row: Any) -> tuple[object, object]:
-    tree = SharedTree([])
+    tree: SharedTree[Letters] = SharedTree([])
     names: dict[str, int] = {}
     expected: list[object] = []
     ours: list[object] = []

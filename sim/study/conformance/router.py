@@ -142,7 +142,8 @@ def _prefix_aware_256(data: list[tuple[list[str], str, dict[str, float], int, li
 
 
 def _ray(data: Any) -> Rows:
-    tree, now = OwnerTree(), 0.0
+    tree: OwnerTree[Letters] = OwnerTree()
+    now = 0.0
     for op in data:
         if op[0] == "add":
             tree.add(op[1], op[2])
