@@ -17,13 +17,13 @@ from sim.engine.rows import copy_row, new_rows
 from sim.engine.seam import F8, I4, I8, Columns, Rows, Spans, Watched
 from sim.engine.token_times import record_tokens, token_times
 from sim.jit import JIT, kernel, list_of
-from sim.ledger import ENGINE_COLUMNS, GONE, IN_FLIGHT, SERIES
+from sim.ledger import ENGINE_COLUMNS, GONE, IN_FLIGHT, SERIES, series_of
 
 if TYPE_CHECKING:
     from sim.engine.recorder import Recorder
-    from sim.engine.seam import Series
     from sim.engine.state import EngineState
     from sim.engine.tiers.counts import TiersUse
+    from sim.ledger import Series
 
 
 @kernel
@@ -363,7 +363,7 @@ class EngineGroup:
         view = recorder_view(self._recorder)
         series, top = widest(view.series, view.width)
         named = {name: series[:, :, k] for k, name in enumerate(SERIES)}
-        return named | {"width_s": top}, view.itl_hist.copy(), view.parts.copy()
+        return series_of(named, top), view.itl_hist.copy(), view.parts.copy()
 
     def set_front(self, serial: float) -> None:
         """Each engine's API server takes ``serial`` seconds for a request before the engine gets it (`loop.accept`)."""

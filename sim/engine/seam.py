@@ -10,7 +10,7 @@ from typing import Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.ledger import Values
+from sim.ledger import Series, Values
 
 F8: TypeAlias = NDArray[np.float64]
 I4: TypeAlias = NDArray[np.int32]
@@ -21,8 +21,6 @@ Spans: TypeAlias = tuple[I8, I8, I8, I8]
 """Of a block: offsets [n+1], content ids, starts, lengths."""
 Rows: TypeAlias = dict[str, Values]
 """Columns of requests by name (`sim.ledger.COLUMNS`)."""
-Series: TypeAlias = dict[str, F8 | float]
-"""[replica, bin] integrals by name (`sim.ledger.SERIES`), and ``width_s``."""
 Watched: TypeAlias = tuple[I8, F8, I4]
 """Ids, times and replicas of outcomes that somebody waits for."""
 

@@ -27,9 +27,10 @@ from sim.streams import stream
 if TYPE_CHECKING:
     from sim.cost.shared import SharedCost
     from sim.engine.recorder import Recorder
-    from sim.engine.seam import F8, I4, I8, Columns, Rows, Series, Spans, Watched
+    from sim.engine.seam import F8, I4, I8, Columns, Rows, Spans, Watched
     from sim.engine.state import EngineState
     from sim.engine.tiers.counts import TiersUse
+    from sim.ledger import Series
 
 
 class _Rows(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, TypedDict, cast
+from typing import TYPE_CHECKING, Protocol, TypedDict
 
 import numpy as np
 
@@ -113,7 +113,7 @@ def join_totals(pools: Sequence[Mapping[str, float]]) -> dict[str, float]:
 class Counted(Protocol):
     """An engine group of a run (`sim.engine.seam.Group`), as far as it says what happened."""
 
-    def series(self) -> tuple[Mapping[str, Array | float], Array, Array]:
+    def series(self) -> tuple[Series, Array, Array]:
         """Time series, histogram of inter-token gaps, seconds by part."""
 
     def totals(self) -> dict[str, float]:
@@ -141,7 +141,7 @@ def collect(groups: Sequence[Counted]) -> Collected:
     """``series, itl_hist, parts, totals, kv_total`` of a `RunRecord` from the engine groups of a run, in that order."""
     found = [g.series() for g in groups]
     return {
-        "series": join_series([cast("Series", series) for series, _, _ in found]),
+        "series": join_series([series for series, _, _ in found]),
         "itl_hist": np.sum([hist for _, hist, _ in found], axis=0),
         "parts": np.concatenate([parts for _, _, parts in found]),
         "totals": join_totals([g.totals() for g in groups]),

@@ -103,12 +103,8 @@ class Prepared:
                 (units, plans) if len(plans) == 1 else (None, [replace(p, replicas=units * p.replicas) for p in plans])
             )
         if (replicas is not None or units is not None) and self.scaling is not None:
-            raise ConfigError(
-                "scaling",
-                s.scaling.name if s.scaling is not None else "",
-                "decides the replicas itself: their number cannot be set",
-                "no scaling",
-            )
+            why = "decides the replicas itself: their number cannot be set"
+            raise ConfigError("scaling", s.scaling.name if s.scaling is not None else "", why, "no scaling")
         if replicas is not None:
             plans = [replace(plans[0], replicas=replicas)]
         if self.scaling is not None:

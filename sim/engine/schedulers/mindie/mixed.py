@@ -19,7 +19,7 @@ from sim.engine.schedulers.mindie.decode import (
 )
 from sim.engine.schedulers.mindie.prefill import prompt_features, sort_by_id, turn_away, waited_too_long
 from sim.engine.schedulers.mindie.state import CHUNK, COMP, HIT, HOST, PROMPT, MindieState
-from sim.jit import inline
+from sim.jit import flat, inline
 from sim.ledger import FAILED, REJECTED
 
 
@@ -103,6 +103,37 @@ def _waiting_prompts(s, p, n_cand, rows, used, longs, at):
     return added
 
 
+@flat
+def _bring_back(s, p, seen, running, used, decodes, contexts):
+    """From host memory: how many left its queue, of these the prompts, which stand at the back of `cand`; then the sums that have grown."""
+    x = s.x
+    taken = back_in = copied = 0
+    while taken < seen:
+        slot = s.swap[taken]
+        need = blocks_to_return(s, slot)
+        if need > s.total:
+            s.host_free += x[slot, HOST]
+            turn_away(s, slot, FAILED)
+            taken += 1
+            continue
+        chunk = min(_left_to_compute(s, slot), s.max_tokens - used, s.chunk)
+        if need > s.free_blocks or chunk <= 0 or running + 1 > s.mb:
+            break
+        copied += swap_in(s, slot)
+        used += chunk
+        taken += 1
+        if x[slot, PROMPT] == 1:
+            s.cand[s.cand.size - 1 - back_in] = slot
+            back_in += 1
+            _continued(s, p, slot, chunk)
+        else:
+            x[slot, CHUNK] = 1
+            contexts += np.int64(s.r_prompt[slot]) + s.r_done[slot]
+            s.left[decodes] = slot
+            decodes += 1
+    return taken, back_in, used, decodes, contexts, copied
+
+
 @outlined(MindieState)
 def mixed_round(s, p):
     """Fill place ``p``; the number of rows."""
@@ -148,32 +179,9 @@ def mixed_round(s, p):
                 s.left[decodes] = slot
                 decodes += 1
     running = decodes + prompts
-    taken = 0
-    back_in = 0  # prompts that return from host memory stand before the continued ones
+    taken = back_in = 0
     if s.n_preempted == preempted:
-        while taken < seen:
-            slot = s.swap[taken]
-            need = blocks_to_return(s, slot)
-            if need > s.total:
-                s.host_free += x[slot, HOST]
-                turn_away(s, slot, FAILED)
-                taken += 1
-                continue
-            chunk = min(_left_to_compute(s, slot), budget - used, s.chunk)
-            if need > s.free_blocks or chunk <= 0 or running + 1 > s.mb:
-                break
-            copied += swap_in(s, slot)
-            used += chunk
-            taken += 1
-            if x[slot, PROMPT] == 1:
-                s.cand[s.cand.size - 1 - back_in] = slot
-                back_in += 1
-                _continued(s, p, slot, chunk)
-            else:
-                x[slot, CHUNK] = 1
-                contexts += np.int64(s.r_prompt[slot]) + s.r_done[slot]
-                s.left[decodes] = slot
-                decodes += 1
+        taken, back_in, used, decodes, contexts, copied = _bring_back(s, p, seen, running, used, decodes, contexts)
     else:
         for i in range(n_swap, s.n_swap):
             copied += x[s.swap[i], HOST]
@@ -181,7 +189,7 @@ def mixed_round(s, p):
     added = _waiting_prompts(s, p, n_wait, running, used, longs, decodes)
     sort_by_id(s, s.left, 0, decodes)
     rows = decodes + added
-    for i in range(back_in):
+    for i in range(back_in):  # prompts that return stand before the continued ones
         s.left[rows] = s.cand[s.cand.size - 1 - i]
         rows += 1
     for i in range(prompts):

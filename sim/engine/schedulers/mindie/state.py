@@ -7,7 +7,7 @@ import numpy as np
 
 from sim.engine.kv.mindie_blocks import MindieBlocks, new_mindie_blocks
 from sim.engine.state import INF, EngineState, init_engine
-from sim.jit import b1, f8, f8s, i4s, i4ss, i8, i8s, kernel, new, struct
+from sim.jit import b1, f8, f8s, flat, i4s, i4ss, i8, i8s, kernel, new, struct
 
 # columns of `x`
 SEQ: Final = 0  # sequence id, in order of arrival
@@ -212,12 +212,9 @@ class MindieSettings(NamedTuple):
     e2e_timeout: float
 
 
-@kernel
-def new_mindie(fn, replica, rec, cost, n, accepted):
-    """A new state. ``n``: `MindieSettings`."""
-    s = new(MindieState)
-    init_engine(s, replica, rec, cost, 1, 1, 1, 64)
-    s.fn = fn
+@flat
+def _set(s, n):
+    """What the settings say. ``n``: `MindieSettings`."""
     s.block_size = n.block_size
     s.mpb = n.max_prefill_batch
     s.max_prefill_batch = n.max_prefill_batch
@@ -253,11 +250,14 @@ def new_mindie(fn, replica, rec, cost, n, accepted):
     s.prefill_target = n.prefill_expected
     s.decode_target = n.decode_expected
     s.tick = 128000.0 * n.ms
-    s.accepted = accepted
-    s.n_drawn = 0
+
+
+@flat
+def _hold_nothing(s, blocks):
+    """An empty cache."""
     rows = 8 if s.caching else 1
     width = s.max_seq // s.block_size + 3 if s.caching else 1
-    s.kv = new_mindie_blocks(n.blocks if s.caching else 1)
+    s.kv = new_mindie_blocks(blocks if s.caching else 1)
     s.held = np.zeros((rows, width), np.int32)
     s.r_count = np.zeros(rows, np.int32)
     s.r_tick = np.zeros(rows, np.int32)
@@ -268,6 +268,11 @@ def new_mindie(fn, replica, rec, cost, n, accepted):
     s.n_rows = rows
     s.keys = np.zeros(width, np.int64)
     s.hash_ahead = 0
+
+
+@flat
+def _queue_nobody(s):
+    """Empty queues."""
     s.w_slot = np.empty(64, np.int32)
     s.w_head = 0
     s.w_len = 0
@@ -293,7 +298,6 @@ def new_mindie(fn, replica, rec, cost, n, accepted):
     s.resume = 0.0
     s.given = -1
     s.joined = False
-    s.swap_time = n.empty_batch
     s.new_first = False
     s.waste = 0
     s.mode = NONE
@@ -301,6 +305,11 @@ def new_mindie(fn, replica, rec, cost, n, accepted):
     s.pure = -1.0
     s.least = 0
     s.room = 0
+
+
+@flat
+def _know_nothing(s):
+    """What its predictions begin with, before any step."""
     s.slope = np.float64(np.float32(0.1317))
     s.intercept = np.float64(np.float32(25.797))
     s.p_sums = np.zeros(4)
@@ -329,6 +338,21 @@ def new_mindie(fn, replica, rec, cost, n, accepted):
     s.bat_at = 0
     s.bat_sum = 0
     s.bat_square = 0
+
+
+@kernel
+def new_mindie(fn, replica, rec, cost, n, accepted):
+    """A new state. ``n``: `MindieSettings`."""
+    s = new(MindieState)
+    init_engine(s, replica, rec, cost, 1, 1, 1, 64)
+    s.fn = fn
+    _set(s, n)
+    s.accepted = accepted
+    s.n_drawn = 0
+    _hold_nothing(s, n.blocks)
+    _queue_nobody(s)
+    s.swap_time = n.empty_batch
+    _know_nothing(s)
     s.n_rounds = 0
     s.empties = 0
     s.before = np.zeros(8, np.int64)

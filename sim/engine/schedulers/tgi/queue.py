@@ -14,7 +14,7 @@ from sim.engine.outline import outlined
 from sim.engine.queue import queue_head, queue_pop, queue_push, queue_push_front
 from sim.engine.schedulers.tgi.state import AGAIN, BACK, GONE, NONE, TgiState
 from sim.engine.state import INF, first_scheduled, free_slot, record_end
-from sim.jit import inline
+from sim.jit import flat, inline
 from sim.ledger import FAILED, REJECTED
 
 
@@ -116,6 +116,40 @@ def give_back(s):
     return np.int64(0)
 
 
+@flat
+def _allocate(s, slot, length, limit):
+    """Blocks for an entry; below 0: there are too few."""
+    key = prompt_key(s, slot)
+    got = allocate(s.kv, slot, length + limit + s.speculate - 1, key, length)
+    free_key(s.kv, key)
+    if got >= 0:
+        s.t_blocks[slot] = got
+        s.t_node[slot] = s.kv.a_node
+        s.t_prefix[slot] = s.kv.a_prefix
+    return got
+
+
+@flat
+def _form(s, n, tokens, blocks):
+    """Rows up to ``n`` are a batch."""
+    s.added = n - s.n
+    s.new_id = s.next_batch
+    s.next_batch += 1
+    s.nb_tokens = tokens
+    s.nb_blocks = blocks
+    longest = 0
+    for i in range(s.n, n):
+        slot = s.b_slot[i]
+        longest = max(longest, s.t_prompt[slot])
+        s.held += s.t_blocks[slot]
+        first_scheduled(s, slot)
+        if s.r_done[slot] == 0:
+            s.r_cached[slot] = s.t_hit[slot]
+    if s.padded:
+        for i in range(s.n, n):
+            s.t_input[s.b_slot[i]] = longest
+
+
 @outlined(TgiState)
 def next_batch(s, min_size, max_size, prefill_budget, token_budget):
     """Form a batch from the head of the queue: its rows are put behind the present ones. Returns how many; 0: none.
@@ -154,24 +188,16 @@ def next_batch(s, min_size, max_size, prefill_budget, token_budget):
                 decode += limit
             else:
                 prefill += (length + block - 1) // block * block
-                if s.window > 0:
-                    decode += (min(limit, max(0, s.window - length)) + block - 1) // block * block
-                else:
-                    decode += (limit + block - 1) // block * block
+                decode += ((min(limit, max(0, s.window - length)) if s.window > 0 else limit) + block - 1) // block * block
             if prefill > prefill_budget or prefill + decode + s.speculate > token_budget:
                 s.stuck = n == s.n
                 break
             s.t_blocks[slot] = 0 if s.v3 else (length + limit - 1 + block - 1) // block
         else:
-            key = prompt_key(s, slot)
-            got = allocate(s.kv, slot, length + limit + s.speculate - 1, key, length)
-            free_key(s.kv, key)
+            got = _allocate(s, slot, length, limit)
             if got < 0:
                 s.stuck = n == s.n
                 break
-            s.t_blocks[slot] = got
-            s.t_node[slot] = s.kv.a_node
-            s.t_prefix[slot] = s.kv.a_prefix
             blocks = max(blocks, got)
             hit = s.kv.a_prefix
             if hit == length:
@@ -201,22 +227,6 @@ def next_batch(s, min_size, max_size, prefill_budget, token_budget):
             if s.v3 and not s.padded:
                 put_out(s, s.b_slot[i], BACK)
         return np.int64(0)
-    if count == 0:
-        return np.int64(0)
-    s.added = count
-    s.new_id = s.next_batch
-    s.next_batch += 1
-    s.nb_tokens = prefill + decode
-    s.nb_blocks = blocks
-    longest = 0
-    for i in range(s.n, n):
-        slot = s.b_slot[i]
-        longest = max(longest, s.t_prompt[slot])
-        s.held += s.t_blocks[slot]
-        first_scheduled(s, slot)
-        if s.r_done[slot] == 0:
-            s.r_cached[slot] = s.t_hit[slot]
-    if s.padded:
-        for i in range(s.n, n):
-            s.t_input[s.b_slot[i]] = longest
+    if count > 0:
+        _form(s, n, prefill + decode, blocks)
     return count

@@ -36,8 +36,10 @@ from sim.engine.schedulers.vllm.state import (
     WAITING,
 )
 from sim.engine.state import first_scheduled, log_event, note_allocated
-from sim.jit import inline
+from sim.jit import flat, inline
 from sim.ledger import REMOTE_KV
+
+NO_MORE = np.int64(-(1 << 40))
 
 
 @inline
@@ -81,53 +83,156 @@ def _load_adapter(s, lora):
     s.n_loras += 1
 
 
+@flat
+def _load_running(s):
+    """The adapters of those that run are there."""
+    s.n_loras = 0
+    if s.max_loras > 0:
+        for i in range(s.n_run):
+            _load_adapter(s, s.r_lora[s.run[i]])
+
+
+@flat
+def _put_back(s, n_w, n_k):
+    """What was passed over goes back in front, in its old order."""
+    for i in range(n_k - 1, -1, -1):
+        queue_add(s, s.kvq, s.skip_k[i], ONE)
+    for i in range(n_w - 1, -1, -1):
+        queue_add(s, s.wq, s.skip_w[i], ONE)
+    if not s.defer:
+        s.cap_bound = s.wq.len + s.kvq.len > s.n_deferred
+
+
+@flat
+def _ready(s, slot):
+    """Whether the head of a queue can be looked at: the KV that it waited for has come, no step is under way for it, its adapter has room."""
+    x = s.r_x
+    if x[slot, STATUS] == REMOTE:
+        if x[slot, RECEIVED] == 0:
+            return False
+        commit(s, slot, np.int64(x[slot, COMP]))
+        x[slot, RECEIVED] = 0
+        if x[slot, COMP] == x[slot, KNOWN]:
+            x[slot, COMP] -= 1
+        x[slot, STATUS] = PREEMPTED if s.r_preempt[slot] > 0 else WAITING
+    return x[slot, STALE] == 0 and _adapter_fits(s, s.r_lora[slot])
+
+
+@flat
+def _chunk(s, slot, c, known, space, scheduled):
+    """Tokens to compute now of a request with ``c`` of its ``known``, and whether drafts are among them; NO_MORE: nobody is taken after this."""
+    if s.defer and c < known - 1:
+        return NO_MORE, False
+    n = known - c
+    padded = False
+    if s.k_spec > 0 and n == 1 and not s.prefills and (scheduled or c > 0) and c + s.k_spec + 2 <= s.max_len:
+        if 1 + s.k_spec > space:
+            return NO_MORE, False
+        n = 1 + s.k_spec
+        padded = True
+    if s.threshold_now > 0 and n > s.threshold_now:
+        n = s.threshold_now
+    if not s.chunked and n > space:
+        return NO_MORE, False
+    n = min(n, space)
+    if n > 0:
+        part = cut_chunk(s, slot, c, n)
+        if part <= 0:
+            return NO_MORE, False
+        if padded and part < n:
+            part = min(part, ONE)
+            padded = False
+        n = part
+    return n, padded
+
+
+@flat
+def _pass_over(s, slot, comp, n_w, n_k, n_remote):
+    """It keeps its place while those behind it are looked at. Counted: without KV, with, and of these whose KV is to come."""
+    x = s.r_x
+    if x[slot, DEFERRED] == 0:
+        x[slot, DEFERRED] = 1
+        s.n_deferred += 1
+    if x[slot, STATUS] == REMOTE or comp > 0:
+        s.skip_k[n_k] = slot
+        n_k += 1
+        if x[slot, STATUS] == REMOTE:
+            n_remote += 1
+    else:
+        s.skip_w[n_w] = slot
+        n_w += 1
+    return n_w, n_k, n_remote
+
+
+@flat
+def _await_kv(s, slot, c, ext):
+    """It has its blocks; KV of ``ext`` tokens after the first ``c`` comes from elsewhere."""
+    x = s.r_x
+    s.in_slot_x[s.in_n] = slot
+    s.in_time[s.in_n] = comes_at(s, slot, c, ext)
+    tell_at(s, s.in_time[s.in_n])
+    s.in_n += 1
+    x[slot, STATUS] = REMOTE
+    x[slot, COMP] = c + ext
+    x[slot, PREFILLING] = 1
+    if x[slot, DEFERRED] == 0:
+        x[slot, DEFERRED] = 1
+        s.n_deferred += 1
+    log_event(s, KV_WAIT, s.r_id[slot], ext)
+    if s.r_watch[slot] & REMOTE_KV:
+        note_allocated(s, slot, s.now, ext)
+
+
+@flat
+def _begin(s, slot, c, n, known, padded, rows):
+    """It runs: row ``rows`` of the batch computes ``n`` tokens after the first ``c``."""
+    x = s.r_x
+    p = s.p
+    s.run[s.n_run] = slot
+    s.n_run += 1
+    if x[slot, DEFERRED] == 1:
+        x[slot, DEFERRED] = 0
+        s.n_deferred -= 1
+    if c + n < known:
+        x[slot, PREFILLING] = 1
+    if s.r_preempt[slot] == 0:
+        s.r_cached[slot] = c
+        first_scheduled(s, slot)
+    log_event(s, NEW if x[slot, STATUS] == WAITING else RESUMED, s.r_id[slot], c)
+    x[slot, STATUS] = RUNNING
+    x[slot, COMP] = c
+    _load_adapter(s, s.r_lora[slot])
+    s.q_slot[p, rows] = slot
+    s.q_tok[p, rows] = n
+    s.q_aux[p, rows] = s.k_spec if padded else 0
+
+
 @inline
 def admit(s):
     """Append admitted requests to batch and running list; the step so far is in the state."""
     s.admitted = False
-    defer = s.defer
     if s.wq.len == 0 and s.kvq.len == 0:
         s.stuck = False
         s.g_blocked = False
-        if not defer:
+        if not s.defer:
             s.cap_bound = False
         return
     x = s.r_x
-    p = s.p
     rows = s.rows_planned
-    budget, room, threshold = s.budget, s.room, s.threshold_now
+    budget, room = s.budget, s.room
     scheduled = rows > 0
     n_w = n_k = n_remote = np.int64(0)
-    s.n_loras = 0
-    stuck = full = False
+    stuck = full = blocked = False
     s.admitting = True
-    if s.max_loras > 0:
-        for i in range(s.n_run):
-            _load_adapter(s, s.r_lora[s.run[i]])
-    blocked = False
+    _load_running(s)
     while budget > 0 and room > s.slots:
-        if s.n_run >= s.max_run:
-            full = True
-            break
+        full = s.n_run >= s.max_run
         held = s.kvq.len > 0
-        if not held and s.wq.len == 0:
+        if full or (not held and s.wq.len == 0):
             break
         q = s.kvq if held else s.wq
         slot = q.slot[q.head]
-        status = x[slot, STATUS]
-        ready = True
-        if status == REMOTE:
-            if x[slot, RECEIVED] == 0:
-                ready = False
-                n_remote += 1
-            else:
-                commit(s, slot, np.int64(x[slot, COMP]))
-                x[slot, RECEIVED] = 0
-                if x[slot, COMP] == x[slot, KNOWN]:
-                    x[slot, COMP] -= 1
-                x[slot, STATUS] = PREEMPTED if s.r_preempt[slot] > 0 else WAITING
-        if ready and (x[slot, STALE] > 0 or not _adapter_fits(s, s.r_lora[slot])):
-            ready = False
+        ready = _ready(s, slot)
         known = np.int64(x[slot, KNOWN])
         comp = np.int64(x[slot, COMP])
         ext = n = c = np.int64(0)
@@ -135,53 +240,25 @@ def admit(s):
         s.at_once = 0
         padded = False
         if ready:
+            c = comp
             if comp == 0:
                 c = hit_tokens(s, slot)
                 ext = outside(s, slot, c)
                 c += s.at_once
-            else:
-                c = comp
             if ext == LATER:
                 ready = False
             elif ext == 0:
-                if defer and c < known - 1:
+                n, padded = _chunk(s, slot, c, known, min(budget, room - s.slots), scheduled)
+                if n == NO_MORE:
                     break
-                space = min(budget, room - s.slots)
-                n = known - c
-                if s.k_spec > 0 and n == 1 and not s.prefills and (scheduled or c > 0) and c + s.k_spec + 2 <= s.max_len:
-                    if 1 + s.k_spec > space:
-                        break
-                    n = 1 + s.k_spec
-                    padded = True
-                if threshold > 0 and n > threshold:
-                    n = threshold
-                if not s.chunked and n > space:
-                    break
-                n = min(n, space)
-                if n > 0:
-                    part = cut_chunk(s, slot, c, n)
-                    if part <= 0:
-                        break
-                    if padded and part < n:
-                        part = min(part, ONE)
-                        padded = False
-                    n = part
         if not ready or (ext == 0 and n <= 0):
             queue_take(s, q)
-            if x[slot, DEFERRED] == 0:
-                x[slot, DEFERRED] = 1
-                s.n_deferred += 1
-            if x[slot, STATUS] == REMOTE or comp > 0:
-                s.skip_k[n_k] = slot
-                n_k += 1
-            else:
-                s.skip_w[n_w] = slot
-                n_w += 1
+            n_w, n_k, n_remote = _pass_over(s, slot, comp, n_w, n_k, n_remote)
             continue
         s.ext = ext
         s.reserved = 0
         if ext > 0:
-            n = 0
+            n = np.int64(0)
             _reserve(s, n_k)
         if not grant(s, slot, n + s.at_once):
             blocked = True
@@ -193,54 +270,20 @@ def admit(s):
             s.key_slot = -1
         x[slot, PULLED] = 1
         if ext > 0:
-            s.in_slot_x[s.in_n] = slot
-            s.in_time[s.in_n] = comes_at(s, slot, c, ext)
-            tell_at(s, s.in_time[s.in_n])
-            s.in_n += 1
-            x[slot, STATUS] = REMOTE
-            x[slot, COMP] = c + ext
-            x[slot, PREFILLING] = 1
-            if x[slot, DEFERRED] == 0:
-                x[slot, DEFERRED] = 1
-                s.n_deferred += 1
+            _await_kv(s, slot, c, ext)
             s.skip_k[n_k] = slot
             n_k += 1
-            log_event(s, KV_WAIT, s.r_id[slot], ext)
             n_remote += 1
-            if s.r_watch[slot] & REMOTE_KV:
-                note_allocated(s, slot, s.now, ext)
             continue
-        s.run[s.n_run] = slot
-        s.n_run += 1
-        if x[slot, DEFERRED] == 1:
-            x[slot, DEFERRED] = 0
-            s.n_deferred -= 1
-        if c + n < known:
-            x[slot, PREFILLING] = 1
-        if s.r_preempt[slot] == 0:
-            s.r_cached[slot] = c
-            first_scheduled(s, slot)
-        log_event(s, NEW if x[slot, STATUS] == WAITING else RESUMED, s.r_id[slot], c)
-        x[slot, STATUS] = RUNNING
-        x[slot, COMP] = c
-        _load_adapter(s, s.r_lora[slot])
-        s.q_slot[p, rows] = slot
-        s.q_tok[p, rows] = n
-        s.q_aux[p, rows] = s.k_spec if padded else 0
+        _begin(s, slot, c, n, known, padded, rows)
         rows += 1
         budget -= n
         room -= n + s.slots
         if c < known - 1:
             s.admitted = True
+    s.g_blocked = blocked
+    s.rows_planned = rows
     # nothing changes by itself while all that was passed over waits for KV to come, and nobody else is there or the next does not fit
     quiet = n_w == 0 and n_k == n_remote and s.kvq.len == 0
     s.stuck = full or (quiet and (stuck or (n_k > 0 and s.wq.len == 0)))
-    # what was passed over goes back in front, in its old order
-    for i in range(n_k - 1, -1, -1):
-        queue_add(s, s.kvq, s.skip_k[i], ONE)
-    for i in range(n_w - 1, -1, -1):
-        queue_add(s, s.wq, s.skip_w[i], ONE)
-    if not defer:
-        s.cap_bound = s.wq.len + s.kvq.len > s.n_deferred
-    s.g_blocked = blocked
-    s.rows_planned = rows
+    _put_back(s, n_w, n_k)

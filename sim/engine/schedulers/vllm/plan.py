@@ -39,7 +39,7 @@ from sim.engine.schedulers.vllm.state import (
     PROMPT,
     STATUS,
 )
-from sim.jit import inline
+from sim.jit import flat, inline
 
 
 @inline
@@ -257,6 +257,21 @@ def conclude(s, preempted):
     return EMPTY
 
 
+@flat
+def _defers(s):
+    """Whether prefills are left out of this step, for decodes (``prefill_schedule_interval``)."""
+    defer = False
+    if (
+        s.interval > 1
+        and not s.cap_bound
+        and (s.throttle == 1 or (s.throttle < 0 and s.n_exec + 1 - s.last_prefill < s.interval))
+    ):
+        for j in range(s.n_run):
+            if s.r_x[s.run[j], CHUNK] == 0:
+                defer = True
+    return defer
+
+
 def plan_step(s):
     """One call of ``schedule()``."""
     # nothing more will change by itself: wait for the next arrival instead of asking again and again
@@ -278,16 +293,7 @@ def plan_step(s):
         threshold -= threshold
     if threshold > 0 and s.adaptive:
         threshold = max(threshold, s.max_tokens // (s.n_run + waiting))
-    s.defer = False
-    if (
-        s.interval > 1
-        and not s.cap_bound
-        and (s.throttle == 1 or (s.throttle < 0 and s.n_exec + 1 - s.last_prefill < s.interval))
-    ):
-        for j in range(s.n_run):
-            if x[run[j], CHUNK] == 0:
-                s.defer = True
-    defer = s.defer
+    defer = s.defer = _defers(s)
     preempted_before = s.n_preempted
     s.prefills = False
     s.admitted = False

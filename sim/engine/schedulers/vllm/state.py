@@ -8,7 +8,7 @@ import numpy as np
 from sim.engine.kv.blocks import BlockPool, new_block_pool
 from sim.engine.schedulers.vllm.queues import SlotQueue, new_slot_queue
 from sim.engine.state import EngineState, grown, init_engine
-from sim.jit import b1, f8, f8s, i4s, i4ss, i8, i8s, inline, kernel, new, struct
+from sim.jit import b1, f8, f8s, flat, i4s, i4ss, i8, i8s, inline, kernel, new, struct
 
 # columns of `r_x`; tokens unless said otherwise; the first 16 are what every step looks at (one cache line)
 COMP = 0  # num_computed_tokens, advanced when a step is scheduled
@@ -189,12 +189,9 @@ class VllmSettings(NamedTuple):
     idle_poll: float
 
 
-@inline
-def init_vllm(s, replica, rec, cost, n, accept):
-    """Fill a new state. ``n``: `VllmSettings`; ``accept``: drafts accepted by verify step."""
-    slots = 64
-    depth, blocks, caching = n.depth, n.blocks, n.enable_prefix_caching
-    init_engine(s, replica, rec, cost, depth, n.max_run, n.pp, slots)
+@flat
+def _set(s, n, depth):
+    """What the settings say. ``n``: `VllmSettings`."""
     s.max_tokens = n.max_num_batched_tokens
     s.max_run = n.max_run
     s.max_len = n.max_model_len
@@ -214,7 +211,6 @@ def init_vllm(s, replica, rec, cost, n, accept):
     s.lookahead = n.lookahead
     s.hash_ahead = n.hash_ahead
     s.slots = n.draft_slots
-    s.accept = accept
     s.accept_spread = n.accept_spread
     s.role = n.role
     s.drop_hit = n.drop_hit
@@ -223,6 +219,16 @@ def init_vllm(s, replica, rec, cost, n, accept):
     s.sleep = n.idle_poll
     s.defer_free = s.role >= DECODE_SIDE and depth > 1
     s.balance = n.balance
+
+
+@inline
+def init_vllm(s, replica, rec, cost, n, accept):
+    """Fill a new state. ``n``: `VllmSettings`; ``accept``: drafts accepted by verify step."""
+    slots = 64
+    depth, blocks, caching = n.depth, n.blocks, n.enable_prefix_caching
+    init_engine(s, replica, rec, cost, depth, n.max_run, n.pp, slots)
+    _set(s, n, depth)
+    s.accept = accept
     s.throttle = -1
     s.shut = False
     s.wq = new_slot_queue()

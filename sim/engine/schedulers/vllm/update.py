@@ -40,7 +40,7 @@ from sim.engine.schedulers.vllm.state import (
     VERIFIED,
 )
 from sim.engine.state import INF, emit, free_slot, log_event, record_end, record_gap
-from sim.jit import inline, kernel
+from sim.jit import flat, inline, kernel
 from sim.ledger import FINISHED, REJECTED
 
 
@@ -175,6 +175,85 @@ def _finish(s, slot):
         free_slot(s, slot)
 
 
+@flat
+def _given(s, slot, n, aux):
+    """What a row of ``n`` tokens gave its request, if anything: whether, how many tokens, how many it lacked, and how many it had."""
+    x = s.r_x
+    u = np.uintp(slot)
+    stale = x[u, STALE] > 0
+    if stale:
+        x[u, STALE] -= n
+    status = x[u, STATUS]
+    known = x[u, KNOWN]
+    left = x[u, STOP] - known
+    if status == ENDED:
+        if x[u, INFL] == 0 and x[u, HELD] == 0:
+            free_slot(s, slot)
+        return False, left, left, known
+    if aux & 1 == 0:
+        return False, left, left, known
+    k = 1
+    drafts = aux >> 1
+    if drafts > 0:
+        accepted = _accepted(s, slot, drafts)
+        k = 1 + accepted
+        if not stale:
+            if x[u, COMP] > 0:
+                x[u, COMP] -= drafts - accepted
+            if x[u, PH] > 0:
+                x[u, PH] -= drafts - accepted
+    had_ph = x[u, PH] > 0
+    got = min(k, left)
+    x[u, KNOWN] = known + got
+    if not stale:
+        if got == left:
+            x[u, COMP] -= k - got
+        if had_ph:
+            x[u, PH] -= k
+        if (had_ph or s.k_spec > 0) and status == RUNNING and x[u, COMP] - x[u, INFL] >= x[u, NEXT]:
+            commit(s, slot, np.int64(x[u, COMP] - x[u, INFL]))
+    return True, got, left, known
+
+
+@flat
+def _drop_ended(s):
+    """Who has ended leaves the running list."""
+    n_left = 0
+    run = s.run
+    for j in range(s.n_run):
+        slot = run[j]
+        if s.r_x[slot, STATUS] == RUNNING:
+            run[n_left] = slot
+            n_left += 1
+    s.n_run = n_left
+    s.stuck = False
+
+
+@flat
+def _draft(s, p, rows):
+    """Drafts of the next step."""
+    x = s.r_x
+    for j in range(rows):
+        slot = s.q_slot[p, j]
+        if x[slot, STATUS] != ENDED:
+            x[slot, NSPEC] = 0 if x[slot, CHUNK] == 1 else s.k_spec
+
+
+@flat
+def _take_stock(s, rows, got_rows, least):
+    """The gauges after an update, and what the next plan goes by."""
+    if rows > 0:
+        s.empties = 0
+    s.got = got_rows
+    s.least = least
+    s.t_got = s.now
+    s.g_running = s.n_run
+    s.g_waiting = s.wq.len + s.kvq.len
+    s.g_kv_used = float(s.kv.total - s.kv.free)
+    if not s.executed and s.sleep > 0.0 and has_requests(s):
+        s.now += s.sleep
+
+
 def complete_step(s, p):
     """One call of ``update_from_output()`` for the batch in place ``p``."""
     x = s.r_x
@@ -223,38 +302,9 @@ def complete_step(s, p):
                     least = left
                 got_rows += 1
                 continue
-        stale = x[u, STALE] > 0
-        if stale:
-            x[u, STALE] -= n
-        status = x[u, STATUS]
-        if status == ENDED:
-            if x[u, INFL] == 0 and x[u, HELD] == 0:
-                free_slot(s, slot)
+        some, got, left, known = _given(s, slot, n, aux)
+        if not some:
             continue
-        if aux & 1 == 0:
-            continue
-        k = 1
-        drafts = aux >> 1
-        if drafts > 0:
-            accepted = _accepted(s, slot, drafts)
-            k = 1 + accepted
-            if not stale:
-                if x[u, COMP] > 0:
-                    x[u, COMP] -= drafts - accepted
-                if x[u, PH] > 0:
-                    x[u, PH] -= drafts - accepted
-        had_ph = x[u, PH] > 0
-        known = x[u, KNOWN]
-        left = x[u, STOP] - known
-        got = min(k, left)
-        x[u, KNOWN] = known + got
-        if not stale:
-            if got == left:
-                x[u, COMP] -= k - got
-            if had_ph:
-                x[u, PH] -= k
-            if (had_ph or s.k_spec > 0) and status == RUNNING and x[u, COMP] - x[u, INFL] >= x[u, NEXT]:
-                commit(s, slot, np.int64(x[u, COMP] - x[u, INFL]))
         if r_last[u] == gap_from:
             regular += 1
             r_last[u] = now
@@ -262,7 +312,7 @@ def complete_step(s, p):
         else:
             emit(s, slot, now, np.int64(got))
         got_rows += 1
-        if s.log_on:
+        if log_on:
             log_event(s, OUT, s.r_id[slot], np.int64(got))
         if got == left:
             ended = True
@@ -274,29 +324,9 @@ def complete_step(s, p):
     if regular > 0:
         record_gap(s.rec, now - gap_from, float(regular))
     if ended:
-        n_left = 0
-        run = s.run
-        for j in range(s.n_run):
-            slot = run[j]
-            if x[slot, STATUS] == RUNNING:
-                run[n_left] = slot
-                n_left += 1
-        s.n_run = n_left
-        s.stuck = False
+        _drop_ended(s)
     if s.role > 0:
         _transfers(s, n_out)
-    if s.k_spec > 0 and not s.is_async:
-        for j in range(rows):
-            slot = q_slot[p, j]
-            if x[slot, STATUS] != ENDED:
-                x[slot, NSPEC] = 0 if x[slot, CHUNK] == 1 else s.k_spec
-    if rows > 0:
-        s.empties = 0
-    s.got = got_rows
-    s.least = least
-    s.t_got = now
-    s.g_running = s.n_run
-    s.g_waiting = s.wq.len + s.kvq.len
-    s.g_kv_used = float(s.kv.total - s.kv.free)
-    if not s.executed and s.sleep > 0.0 and has_requests(s):
-        s.now += s.sleep
+    if k_spec > 0 and not s.is_async:
+        _draft(s, p, rows)
+    _take_stock(s, rows, got_rows, least)
