@@ -186,8 +186,8 @@ def test_a_narrow_screen_loses_columns_and_no_digits(make_result: Maker, width: 
 
 
 def test_replicas_show_every_size_with_its_worst_repetition(make_result: Maker) -> None:
-    good, bad = make_result(1500, load=0.5).summary.as_dict(), make_result(1500, load=2.0).summary.as_dict()
-    assert good["slo"]["met"] and not bad["slo"]["met"]
+    good, bad = make_result(1500, load=0.5).summary, make_result(1500, load=2.0).summary
+    assert good.slo.met and not bad.slo.met
     probes = [Probe(2.0, good, 0), Probe(2.0, bad, 1), Probe(3.0, good, 1)]
     answer = CapacityAnswer("x", "replicas", 3.0, probes, "9 requests/s", found=(2.0, 3.0))
 
