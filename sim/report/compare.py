@@ -21,7 +21,8 @@ from sim.report.figures import Figure, cdf_figure, rounded
 from sim.report.fitting import plain_table
 from sim.report.html import KIND_COLORS
 from sim.report.templating import Cell, Page, Section, Table
-from sim.study.questions.compare import FIGURES, CompareAnswer, Deployment
+from sim.study.against import FIGURES
+from sim.study.questions.compare import CompareAnswer, Deployment
 from sim.study.statistics.paired import percent
 from sim.study.stretches import curve_grid
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from sim.ledger import Values
-    from sim.study.questions.compare import Against
+    from sim.study.against import Against
 
 _SIDE_BY_SIDE: Final = 4
 """More deployments than this become rows of the terminal table, with fewer figures each."""

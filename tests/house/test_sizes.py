@@ -1,4 +1,4 @@
-"""One idea per function: none grows past what fits a head."""
+"""One idea per file and per function: none grows past what fits a head."""
 
 import ast
 from pathlib import Path
@@ -6,6 +6,12 @@ from pathlib import Path
 SIM = Path(__file__).resolve().parents[2] / "sim"
 FILES = {file: file.read_text(encoding="utf-8") for file in sorted(SIM.rglob("*.py"))}
 LONGEST = 80  # lines
+LONGEST_FILE = 400
+
+
+def test_no_long_file():
+    assert len(FILES) > 700
+    assert {str(file.relative_to(SIM)) for file, text in FILES.items() if text.count("\n") > LONGEST_FILE} == set()
 
 
 def test_no_long_function():

@@ -27,7 +27,6 @@ from sim.study.variants import check_replications, is_random, repeated
 if TYPE_CHECKING:
     from sim.config.scenario import Scenario
     from sim.document import Json
-    from sim.fleet.build import Plan
     from sim.study.base import Load
     from sim.study.figures import Figures
     from sim.study.within import Held
@@ -201,9 +200,7 @@ class CapacityAnswer:
         attained = {k: v for k, v in slo.attainment.items() if v is not None}
         required = slo.required or 0.0
         single = {k: v for k, v in attained.items() if k != "joint" and v < required}
-        what = (
-            f"{first.value:.4g} requests/s" if self.question == "rate" else f"{first.value:.0f} replica{'s' * (first.value != 1)}"
-        )
+        what = f"{first.value:.4g} requests/s" if rate else f"{first.value:.0f} replica{'s' * (first.value != 1)}"
         missed = ""
         if single:
             worst = min(single, key=lambda k: single[k])
@@ -257,7 +254,10 @@ class Capacity(Study[CapacityParams]):
             self._size = f"{prepared.scaling.params.min} to {prepared.scaling.most} replicas"
         else:
             self._size = f"{self._replicas} replica{'s' * (self._replicas != 1)}"
-        self._cards = _cards(prepared.plans)
+        one = {(p.accelerators // p.replicas, p.accelerator.title) for p in prepared.plans}
+        self._cards = (
+            one.pop() if len(one) == 1 and not prepared.plans[0].several else None
+        )  # accelerators of a replica, their name
         if prepared.scaling is None and self._cards is not None:
             self._size += f" ({sum(p.accelerators for p in prepared.plans):,} × {self._cards[1]})"
         self._probes: list[Probe] = []
@@ -379,7 +379,7 @@ class Capacity(Study[CapacityParams]):
             warnings.insert(0, f"{len(values) - len(known)} of {len(values)} repetitions hold at no probed load.")
         if rate and answer is not None:
             warnings[:0] = too_short([p.summary for p in self._probes if p.held and p.replication == 0], answer)
-        half = self._value(0) * 0.0 if not rate else (answer or 0.0) * self.params.tolerance / 2.0
+        half = (answer or 0.0) * self.params.tolerance / 2.0 if rate else 0.0
         context = self._probes[0].summary.context if self._probes else {}
         return CapacityAnswer(
             self.scenarios[0].name,
@@ -397,9 +397,3 @@ class Capacity(Study[CapacityParams]):
             {k: v for k, v in context.items() if k not in ("replicas", "accelerators")},
             self._band(ends),
         )
-
-
-def _cards(plans: Sequence[Plan]) -> tuple[int, str] | None:
-    """(accelerators of one replica, their name); None where pools differ or models share a card."""
-    one = {(p.accelerators // p.replicas, p.accelerator.title) for p in plans}
-    return one.pop() if len(one) == 1 and not plans[0].several else None

@@ -6,7 +6,7 @@ are taken pair by pair. A single repetition (recorded traffic has no other) is c
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypedDict, cast
 
@@ -16,6 +16,7 @@ from sim.config.base import Count
 from sim.document import number_at
 from sim.errors import ConfigError, ServesimError
 from sim.registry import register
+from sim.study.against import FIGURES, Against, against
 from sim.study.base import Outcome, Params, Steps, Study, Trial, figures
 from sim.study.domains import Domain, domains, grid, plain
 from sim.study.options import Confidence, Precision
@@ -27,24 +28,8 @@ if TYPE_CHECKING:
     from sim.metrics.result import Result
     from sim.study.figures import Figures
     from sim.study.statistics.interval import Interval
-    from sim.study.statistics.paired import Difference
 
 _REPLICATIONS = 5
-FIGURES: dict[str, tuple[str, str, bool]] = {
-    "slo.attainment.joint": ("requests within all targets", "higher", True),
-    "slo.goodput_requests_per_s": ("goodput", "higher", False),
-    "latency.ttft_s.mean": ("mean TTFT", "lower", False),
-    "latency.ttft_s.p50": ("p50 TTFT", "lower", False),
-    "latency.ttft_s.p99": ("p99 TTFT", "lower", True),
-    "latency.tpot_s.p50": ("p50 TPOT", "lower", False),
-    "latency.tpot_s.p99": ("p99 TPOT", "lower", True),
-    "latency.e2e_s.mean": ("mean E2E", "lower", False),
-    "latency.e2e_s.p99": ("p99 E2E", "lower", True),
-    "throughput.requests_per_s": ("requests/s", "higher", False),
-    "throughput.output_tokens_per_s": ("output tokens/s", "higher", False),
-    "throughput.output_tokens_per_s_per_accelerator": ("tokens/s per accelerator", "higher", True),
-}
-"""Path in the summary → name, which way is better, whether the verdict speaks of it. The corrected tests are those of the verdict."""
 PARTS = 20
 
 
@@ -99,25 +84,6 @@ class Deployment:
     warmup_s: float | None = None
     effective: list[float] = field(default_factory=list)
     """Attainment against all that is asked, for each repetition."""
-
-
-@dataclass
-class Against:
-    """One deployment against the first: `sim.study.statistics.paired.Difference` by figure, and the verdict in words."""
-
-    first: str
-    second: str
-    differences: dict[str, Difference]
-    verdict: str
-    worse: bool
-    better: bool
-
-    @property
-    def mood(self) -> str:
-        """In a word or two."""
-        if self.better and self.worse:
-            return "better in some, worse in others"
-        return "better" if self.better else "worse" if self.worse else "not shown to differ"
 
 
 @dataclass
@@ -372,45 +338,13 @@ class Compare(Study[CompareParams]):
         warnings = tuple(dict.fromkeys(w for d in deployments for w in d.summary.warnings))
         if single:
             notes.append(f"One repetition: differences are those of {PARTS} stretches of the same requests.")
-        against = _against(deployments, pairs, level)
+        found = against([d.name for d in deployments], pairs, level)
         name = " · ".join(s.name for s in self.scenarios)
-        return CompareAnswer(
-            name, deployments, against, replications, level, not self.params.own_traffic, failed, notes, warnings
-        )
+        return CompareAnswer(name, deployments, found, replications, level, not self.params.own_traffic, failed, notes, warnings)
 
 
 def _observed(outcome: Outcome) -> Observed:
     return cast("Observed", outcome.value())
-
-
-def _against(deployments: Sequence[Deployment], pairs: Sequence[Mapping[str, list[float]]], level: float) -> list[Against]:
-    from dataclasses import replace
-
-    from sim.study.statistics.holm import holm
-    from sim.study.statistics.paired import paired_difference
-
-    found: list[dict[str, Difference]] = []
-    for values in pairs[1:]:
-        both = [k for k in FIGURES if k in pairs[0] and k in values and len(values[k]) == len(pairs[0][k])]
-        differences = {k: paired_difference(pairs[0][k], values[k], level) for k in both}
-        found.append({k: d for k, d in differences.items() if d is not None})
-    tested = [(i, k) for i, d in enumerate(found) for k in d if FIGURES[k][2]]
-    for (i, k), p in zip(tested, holm([found[i][k].p for i, k in tested]), strict=True):
-        found[i][k] = replace(found[i][k], holm=p)
-    out = []
-    for deployment, shown in zip(deployments[1:], found, strict=True):
-        words, worse, better = [], False, False
-        for path, difference in shown.items():
-            name, direction, primary = FIGURES[path]
-            if not primary:
-                continue
-            words.append(difference.verdict(name, points=path == "slo.attainment.joint"))
-            if difference.significant and abs(difference.relative.value) >= 0.001:
-                good = (difference.relative.value < 0) == (direction == "lower")
-                better, worse = better or good, worse or not good
-        sentence = f"{deployment.name} against {deployments[0].name}: {', '.join(words)}." if words else ""
-        out.append(Against(deployments[0].name, deployment.name, shown, sentence, worse, better))
-    return out
 
 
 def _fit(label: str) -> str:

@@ -104,7 +104,7 @@ class Repeat(Study[RepeatParams]):
 
     def run(self) -> Steps:
         """The given number, then more until the intervals are as small as asked."""
-        from sim.study.questions.compare import FIGURES
+        from sim.study.against import FIGURES
         from sim.study.statistics.replications import MOST, needed
 
         outcomes: list[Outcome] = []
@@ -134,7 +134,7 @@ class Repeat(Study[RepeatParams]):
         return figures(result) | {"stationary": settled(result)}
 
     def _answer(self, outcomes: Sequence[Outcome]) -> RepeatAnswer:
-        from sim.study.questions.compare import FIGURES
+        from sim.study.against import FIGURES
         from sim.study.statistics.replications import replicated
 
         summaries = [o.figures for o in outcomes]
