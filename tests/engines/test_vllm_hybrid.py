@@ -33,7 +33,8 @@ def test_capacity_of_a_plan(path):
     """What the start-up log of the recorded planning says."""
     recorded, _ = read(path)
     params, _, _ = settings(recorded)
-    plan, said = plan_of(recorded), recorded["kv_plan"]
+    said = recorded["kv_plan"]
+    plan = plan_of(said, recorded["engine"]["kv"])
     length = params.max_model_len or 0
     drafts = recorded["engine"].get("num_speculative_tokens", 0)
     each = plan.per_request(length, said["max_in_flight_tokens"], params.enable_prefix_caching, drafts)
