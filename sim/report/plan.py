@@ -276,7 +276,7 @@ def _scatter(rows: Sequence[Tried], points: Sequence[tuple[float, float]], name:
         "name": name,
         "x": [float(f"{x:.5g}") for x, _ in points],
         "y": [float(f"{y:.5g}") for _, y in points],
-        "text": [f"{r.probe.size:,} × {r.label}" for r in rows],
+        "text": [f"{r.size:,} × {r.label}" for r in rows],
         "hovertemplate": hover,
         "marker": {"size": 9, "color": color, "opacity": 0.75},
     }
@@ -286,18 +286,18 @@ def _both(rows: Sequence[Tried], points: Sequence[tuple[float, float]], hover: s
     """Those that hold the SLO, and those that do not."""
     out = []
     for met, name, color in ((True, "holds the SLO", GREEN), (False, "does not", BLUE)):
-        mine = [i for i, r in enumerate(rows) if r.probe.met is met]
+        mine = [i for i, r in enumerate(rows) if r.met is met]
         out.append(_scatter([rows[i] for i in mine], [points[i] for i in mine], name, color, hover))
     return out
 
 
 def _front(answer: PlanAnswer) -> Figure | None:
-    rows = [r for r in answer.tried() if r.probe.ttft_p99_s is not None and math.isfinite(r.probe.cost)]
+    rows = [r for r in answer.tried() if r.ttft_p99_s is not None and math.isfinite(r.cost)]
     if len(rows) < 2:
         return None
     hover = "%{text}<br>%{x:,.2f}, TTFT p99 %{y:.3g} s<extra></extra>"
-    data = _both(rows, [(r.probe.cost, r.probe.ttft_p99_s or 0.0) for r in rows], hover)
-    front = [r.probe for r in answer.front() if r.probe.ttft_p99_s is not None]
+    data = _both(rows, [(r.cost, r.ttft_p99_s or 0.0) for r in rows], hover)
+    front = [r for r in answer.front() if r.ttft_p99_s is not None]
     line: Trace = {
         "type": "scatter",
         "mode": "lines",
@@ -306,16 +306,16 @@ def _front(answer: PlanAnswer) -> Figure | None:
         "y": [p.ttft_p99_s for p in front],
     }
     data.append(line | {"line": {"color": GREEN, "width": 1, "shape": "hv"}, "hoverinfo": "skip"})
-    heights = [r.probe.ttft_p99_s or 0.0 for r in rows]
+    heights = [r.ttft_p99_s or 0.0 for r in rows]
     made = layout(answer.unit, "TTFT p99", yaxis=time_axis(min(heights), max(heights)))
     return Figure("front", "Cost against TTFT p99", "Lower left is better.", {"data": data, "layout": made})
 
 
 def _per_user(answer: PlanAnswer) -> Figure | None:
-    rows = [r for r in answer.tried() if r.probe.per_user is not None]
+    rows = [r for r in answer.tried() if r.per_user is not None]
     if len(rows) < 2:
         return None
     hover = "%{text}<br>%{x:,.0f} tokens/s/user, %{y:,.0f} tokens/s/card<extra></extra>"
-    data = _both(rows, [(r.probe.per_user or 0.0, r.probe.per_accelerator) for r in rows], hover)
+    data = _both(rows, [(r.per_user or 0.0, r.per_accelerator) for r in rows], hover)
     made = layout("output tokens/s per user", "output tokens/s per accelerator")
     return Figure("per-user", "Throughput against speed", "Upper right is better.", {"data": data, "layout": made})

@@ -106,8 +106,8 @@ def test_every_candidate_has_a_fate(answer: Any) -> None:
             assert c.least_cost > answer.finals[-1].cost or c.least_cost > min(f.cost for f in answer.finals)
             assert c.least_cost >= answer.winner.cost
     rows = answer.front()
-    assert [r.probe.cost for r in rows] == sorted(r.probe.cost for r in rows)
-    assert [r.probe.ttft_p99_s for r in rows] == sorted((r.probe.ttft_p99_s for r in rows), reverse=True)
+    assert [r.cost for r in rows] == sorted(r.cost for r in rows)
+    assert [r.ttft_p99_s for r in rows] == sorted((r.ttft_p99_s for r in rows), reverse=True)
 
 
 def test_a_finalist_that_needs_more_than_it_seemed_brings_back_what_was_skipped(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from sim.config import to_yaml
 from sim.document import finite
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 _UNITS = {"accelerators": "accelerators", "energy": "kW", "carbon": "gCO2e per hour"}
 
 
-class Tried(NamedTuple):
-    """A run of the search: the label of its candidate, and what came of it."""
+@dataclass(frozen=True)
+class Tried(Probe):
+    """A run of the search with the label of its candidate: a row of a table (``pandas.DataFrame(plan.tried())``)."""
 
     label: str
-    probe: Probe
 
 
 @dataclass(frozen=True)
@@ -68,16 +68,16 @@ class PlanAnswer:
         """Deployments that hold the SLO and that no other beats in both cost and TTFT p99 (of the screening runs), cheapest first."""
         out: list[Tried] = []
         best = math.inf
-        for row in sorted(self.tried(), key=lambda r: (r.probe.cost, r.probe.ttft_p99_s or math.inf)):
-            latency = row.probe.ttft_p99_s or math.inf
-            if row.probe.met and (not out or latency < best):
+        for row in sorted(self.tried(), key=lambda r: (r.cost, r.ttft_p99_s or math.inf)):
+            latency = row.ttft_p99_s or math.inf
+            if row.met and (not out or latency < best):
                 out.append(row)
                 best = latency
         return out
 
     def tried(self) -> list[Tried]:
         """Every deployment that was simulated."""
-        return [Tried(c.label, p) for c in self.candidates for p in c.probes]
+        return [Tried(**vars(p), label=c.label) for c in self.candidates for p in c.probes]
 
     def nearest(self) -> Candidate | None:
         """The candidate that came nearest to the SLO."""
@@ -143,7 +143,7 @@ class PlanAnswer:
             "finals": [_plain(f) for f in self.finals],
             "limits": None if self.limits is None else asdict(self.limits),
             "bands": {k: {name: w.as_dict() for name, w in v.items()} for k, v in self.bands.items()},
-            "front": [{"label": row.label} | asdict(row.probe) for row in self.front()],
+            "front": [{"label": row.label} | asdict(row) for row in self.front()],
             "candidates": [_row(c) for c in self.candidates],
             "prices": [dict(p) for p in self.prices],
             "scenarios": dict(self.scenarios),
