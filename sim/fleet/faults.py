@@ -66,6 +66,7 @@ class Faults(Station):
         """Replicas that the router does not choose."""
         self._failures = [0] * len(engines.pool_of)
         self._times = [0] * len(engines.pool_of)
+        self._out_since = [0] * len(engines.pool_of)  # as many deaths had it then
         self._slowness: dict[int, Slowness] = {}
         self._incidents: list[Incident] = []
         self._now: Incident | None = None
@@ -152,17 +153,16 @@ class Faults(Station):
         self._timers.at(self._clock.now + self._recovery.detects, DETECTED, (replica, life))
 
     def _router_sees(self, kind: int, replica: int, life: int) -> None:
-        if self._times[replica] != life:
-            return
-        if kind == DETECTED and replica in self.down:
+        if kind == DETECTED and replica in self.down and life == self._times[replica]:
             self._take_out(replica)
-        elif kind == BACK and replica not in self.down and replica in self.out:
-            self.out.discard(replica)
+        elif kind == BACK and replica not in self.down and replica in self.out and life >= self._out_since[replica]:
+            self.out.discard(replica)  # also if it died again meanwhile: nobody was there to see it
             self.changed()
 
     def _take_out(self, replica: int) -> None:
         if self.members and replica not in self.out:
             self.out.add(replica)
+            self._out_since[replica] = self._times[replica]
             self.changed()
 
     def restart(self, replica: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from math import sqrt
 from typing import Any
 
@@ -13,17 +14,22 @@ from sim.errors import ConfigError
 from sim.fleet.attempts import Attempts
 from sim.fleet.clients import OpenClients
 from sim.fleet.clock import Clock
+from sim.fleet.coordinator import Queue
 from sim.fleet.dispatch import Dispatch
 from sim.fleet.engines import Engines
 from sim.fleet.faults import Faults
 from sim.fleet.world import World
 from sim.metrics.laws import check_laws
 from sim.policy.clients.simple import Simple, SimpleParams
+from sim.policy.coordinator import Coordinator
+from sim.policy.coordinator import Dispatch as To
 from sim.policy.fault import Unit
 from sim.policy.faults.crash import Crash, CrashParams
 from sim.policy.faults.rank import Rank, RankParams
 from sim.policy.faults.slow import Slow, SlowParams
 from sim.policy.recovery import Recovery
+from sim.policy.requests import Requests
+from sim.policy.router import RouterParams, Snapshot
 from sim.registry import lookup
 from sim.streams import stream
 from sim.study.stress.failures import breaking, per_hour
@@ -94,6 +100,78 @@ def test_several_servers_that_break_down_together() -> None:
     assert sum(i.hurt for i in made.leaves()["faults"]) == failed.sum()
 
 
+class OneLine(Coordinator):
+    """First come, first served: whoever is first goes to a server that is up and has nothing to do."""
+
+    name = "one_line"
+
+    def __init__(self, servers: int, down: set[int]) -> None:
+        super().__init__(RouterParams(), servers, np.random.default_rng(0))
+        self._line: deque[int] = deque()
+        self._at: dict[int, int] = {}
+        self._down = down
+        self.period = 1.0
+
+    def arrive(self, snapshot: Snapshot, number: int, block: Requests, row: int) -> None:
+        self._line.append(number)
+
+    def dispatch(self, snapshot: Snapshot) -> list[To]:
+        free = [k for k in range(self.replicas) if k not in self._down and k not in self._at.values()]
+        out = [To(self._line.popleft(), k) for k in free[: len(self._line)]]
+        self._at |= {to.request: to.replica for to in out}
+        return out
+
+    def ended(self, number: int) -> None:
+        del self._at[number]
+
+    def withdraw(self, number: int) -> None: ...
+
+    def prompt_computed(self, number: int) -> None: ...
+
+
+def test_servers_behind_one_line_that_break_down_one_by_one() -> None:
+    """M/M/c whose servers break at rate ξ each, lose whom they serve and are repaired at rate η each: the chain of (customers, servers up)."""
+    servers, rate, mu, xi, eta, most, n = 3, 170.0, 1 / SERVICE, 10.0, 40.0, 250, 16_000
+    up = servers + 1
+    q = np.zeros((most + 1, up, most + 1, up))
+    for i in range(most + 1):
+        for k in range(up):
+            busy = min(i, k)
+            q[i, k, min(i + 1, most), k] += rate
+            q[i, k, max(i - 1, 0), k] += busy * mu
+            q[i, k, max(i - 1, 0), max(k - 1, 0)] += busy * xi
+            q[i, k, i, max(k - 1, 0)] += (k - busy) * xi
+            q[i, k, i, min(k + 1, servers)] += (servers - k) * eta
+    q = q.reshape((most + 1) * up, -1)
+    np.fill_diagonal(q, q.diagonal() - q.sum(axis=1))
+    q[:, 0] = 1.0
+    p = np.linalg.solve(q.T, np.eye(len(q))[0]).reshape(most + 1, up)
+    customers = np.arange(most + 1)[:, None]
+    lost = xi * (p * np.minimum(customers, np.arange(up))).sum() / rate
+    clock = Clock()
+    engines = Engines(clock, [group(servers, 1, 0.0, 1e-6)])
+    line = OneLine(servers, engines.dead)
+    queue = Queue(clock, line, engines.view)
+    fault = Crash(CrashParams(**{"for": 1 / eta, "mtbf": 1 / xi, "repair": "exponential"}))
+    units = [Unit(k) for k in range(servers)]
+    broken = Faults(
+        clock, [fault], units, engines, [stream(5, "f"), stream(5, "g")], lambda k, r: engine(k, r, 1, 0.0, 1e-6), Recovery(detects=0.0, returns=0.0)
+    )  # fmt: skip
+    broken.members, broken.changed = True, queue._round
+    broken.attempts = Attempts(clock, Simple(SimpleParams()), stream(0, "a"), stream(0, "b"), None)
+    made = World(
+        clock,
+        OpenClients(clock, exponential(rate, n).blocks()),
+        [broken.attempts, queue, Dispatch(clock, line, engines.view), broken],
+        engines,
+    )
+    made.run()
+    rows = made.requests()
+    assert rows["id"].tolist() == list(range(n))
+    assert (rows["status"] == 2).mean() == pytest.approx(lost, rel=0.1)
+    assert (rows["finish_s"] - rows["arrival_s"]).mean() == pytest.approx((p * customers).sum() / rate, rel=0.1)
+
+
 def test_a_server_that_breaks_is_away_for_its_share_of_the_time() -> None:
     """Poisson arrivals see time averages: the share refused is repair / (repair + time to failure)."""
     fault = Crash(CrashParams(**{"for": 0.5, "mtbf": 1.5, "repair": "exponential"}))
@@ -162,6 +240,15 @@ def test_a_router_that_tries_again_saves_what_had_not_begun() -> None:
     assert blind.summary["clients"]["rerouted"] == 0
     assert smg.summary["clients"]["rerouted"] > 0
     assert smg.summary["requests"]["failed"] < blind.summary["requests"]["failed"]
+
+
+def test_a_replica_that_dies_while_it_is_shut_out_is_tried_again_all_the_same() -> None:
+    """nginx does not look at who is shut out: 10 s later it tries again, though the replica has died twice meanwhile."""
+    result = run("{name: crash, replica: 1, at: [5s, 8s, 12s, 17s], for: 100ms}", router="nginx")
+    sent = result.columns["arrival_s"][result.columns["replica"] == 1]
+    assert not ((sent > 5.5) & (sent < 15.0)).any()
+    assert ((sent > 15.1) & (sent < 17.0)).any()
+    assert not ((sent > 17.5) & (sent < 27.0)).any()
 
 
 def test_clients_that_retry_are_served_elsewhere() -> None:
