@@ -64,6 +64,10 @@ def test_money_energy_and_carbon_of_a_run() -> None:
         summary, replace(expense, accelerators_paid=0.0), Power(0, 0, 0, 1), output_to_input=4.0, g_per_kwh=None, notes={"grid": None, "pue_source": ""}
     )  # fmt: skip
     assert (free.g_co2e_per_hour, free.g_co2e_per_million_output_tokens, free.idle_share) == (None, None, 1.0)
+    aimless = summarise(four_requests(), renderer=None).summary
+    notes = {"grid": None, "pue_source": ""}
+    untold = economics_section(aimless, expense, Power(5.0, 1.0, 3.0, 1.5), output_to_input=4.0, g_per_kwh=None, notes=notes)
+    assert untold.per_1000_good_requests is None  # without targets nobody knows who is good
 
 
 def test_what_a_summary_says_of_the_run_itself() -> None:

@@ -256,6 +256,8 @@ def test_service_of_tenants() -> None:
     by_targets = section(columns, tenant, ("–", "acme"), np.array([0, 0, 1, 0, 1], bool), counted)
     assert by_targets is not None and (by_targets.worst_tenant.name, by_targets.worst_tenant.attainment) == ("acme", 0.0)
     assert by_targets.worst_tenant.ttft_p99_s == pytest.approx(2.98)
+    half = section(columns, tenant, ("–", "acme"), np.array([1, 0, 1, 1, 1], bool), counted)
+    assert half is not None and (half.worst_tenant.name, half.worst_tenant.attainment) == ("acme", 0.5)
     assert section(columns, np.array([1, 1, 1, 1, 4]), (), None, counted) is None
     equal = section(columns | {"status": np.zeros(5, int)}, np.array([0, 0, 1, 1, 1]), ("a", "b"), None, np.ones(5, bool))
     assert equal is not None and equal.worst_tenant.name == "b"  # of equals the one that waits longer

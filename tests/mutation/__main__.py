@@ -53,6 +53,7 @@ def main() -> int:
     campaign = Campaign(given, Tests(given.map))
     files = {name.partition("::")[0] for name in campaign.tests.seconds} | set(given.also)
     pytest.main([*PYTEST, *sorted(file for file in files if Path(file).exists())], plugins=[campaign])
+    print("\n".join(campaign.told))
     found = [json.loads(line)["verdict"] for line in Path(given.out).read_text().splitlines()]
     noticed = sum(v in ("noticed", "late") for v in found)
     print(f"{given.room}: {noticed} of {len(found)} noticed ({noticed / max(len(found), 1):.0%})")
@@ -79,6 +80,14 @@ class Tests:
             self._data.append(data)
             told = json.loads(Path(f"{name}.json").read_text())
             self.seconds |= {name: seconds for name, (seconds, outcome) in told.items() if outcome == "passed"}
+
+    def unknown(self, files: list[Path]) -> list[str]:
+        """Files of which no test is known that reaches a function: the maps lack their tests."""
+        return [
+            str(f.relative_to(ROOT))
+            for f in files
+            if not any({*n} - {""} for d in self._data for n in d.contexts_by_lineno(str(f)).values())
+        ]
 
     def of(self, file: Path, mutant: Mutant, budget: float, most: int) -> tuple[list[str], bool]:
         """The nearest and quickest of them, and whether the line runs only when its module is imported: then any test of the file may notice."""
@@ -116,18 +125,34 @@ class Campaign:
             before = [line for line in before if line["verdict"] in ("noticed", "late")]
             self.out.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in before))
         self.known = {line["key"] for line in before}
+        self.failed: set[str] = set()
+        self.told: list[str] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            self.failed.add(report.nodeid)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         items = {item.nodeid: item for item in session.items}
         _preload()
         also = [name for name in items if name.partition("::")[0] in self.given.also]
-        chosen = {name for file, m in self.sample for name in self.tests.of(file, m, 0.1, 2)[0]}
-        run(
-            session, [items[name] for name in sorted(chosen) if name in items]
-        )  # without a mutant, and kernels are loaded before the first fork
-        if session.testsfailed:
-            pytest.exit("tests fail without any mutant", 2)
+        chosen = {name for file, m in self.sample for name in self.tests.of(file, m, self.given.budget, self.given.most)[0]} | {
+            *also
+        }
+        for words, names in (
+            ("no test of the maps reaches", self.tests.unknown(sorted({file for file, _ in self.sample}))),
+            ("in the maps and not collected any more", sorted(self.tests.seconds.keys() - items.keys())),
+        ):
+            if names:
+                self.told.append(f"{words}: {', '.join(names)}")
+        # without a mutant, and kernels are loaded before the first fork: who fails then notices nothing
+        run(session, [items[name] for name in sorted(chosen) if name in items], to_the_end=True)
+        if self.failed:
+            self.told.append(f"left out, as they fail without any mutant: {', '.join(sorted(self.failed))}")
+        items = {name: item for name, item in items.items() if name not in self.failed}
+        also = [name for name in also if name in items]
+        session.testsfailed = 0
         for file, mutant in self.sample:
             key = f"{file.relative_to(ROOT)}:{mutant.line}: {mutant.before} → {mutant.after}"
             if key in self.known:
@@ -166,11 +191,11 @@ class Campaign:
         return "late"
 
 
-def run(session: pytest.Session, items: list[pytest.Item]) -> None:
-    """Until one fails."""
+def run(session: pytest.Session, items: list[pytest.Item], to_the_end: bool = False) -> None:
+    """Until one fails, or all of them."""
     for item, then in zip(items, [*items[1:], None], strict=True):
         item.config.hook.pytest_runtest_protocol(item=item, nextitem=then)
-        if session.testsfailed:
+        if session.testsfailed and not to_the_end:
             break
 
 
