@@ -97,7 +97,8 @@ def wire(
     if routers[0].gateway is not None:
         between.insert(0, Gateway(clock, routers[0].gateway))
     if admission:
-        seen = engines.view if roles or models is not None else routers[0].seen if isinstance(routers[0], Members) else views[0]
+        scaled = routers[0] if scaling is not None else None  # only there replicas are more or fewer: one that died still counts
+        seen = engines.view if roles or models is not None else scaled.seen if isinstance(scaled, Members) else views[0]
         between[:0] = doors(clock, admission, seed, seen)
     side = ClientSide.of(plans) if plans else None
     between = in_front(clock, between, client, faults, plans, engines, routers, choice, elastic, side, seed)

@@ -234,6 +234,15 @@ def test_nothing_comes_from_a_dead_replica() -> None:
     assert any("replica 1 died" in note for note in result.notes)
 
 
+def test_limits_for_each_replica_count_one_that_died() -> None:
+    """Nobody is refused: no request is larger than what three replicas may have in flight."""
+    result = run(
+        "{name: crash, replica: 1, at: 10s, for: 10s}", "admission={name: vtc, running_max_req_size: 64, max_total_tokens: 50000}"
+    )
+    assert result.summary["requests"]["rejected"] == 0
+    assert result.summary["requests"]["finished"] > 600
+
+
 def test_a_router_that_tries_again_saves_what_had_not_begun() -> None:
     fault = "{name: crash, replica: 1, at: 500ms, for: 10s}"  # fewer are in it than open the breaker
     blind, smg = run(fault), run(fault, router="sglang_router")
