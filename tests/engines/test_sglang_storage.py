@@ -176,3 +176,27 @@ def test_clients_that_leave_while_their_kv_comes_leave_nothing_behind() -> None:
     count = result.summary["requests"]
     assert count["failed"] > 10
     assert count["finished"] + count["failed"] == 300
+
+
+def test_what_comes_for_one_request_does_not_bind_what_another_has_computed() -> None:
+    """The third asks for 640 tokens of storage; meanwhile the fourth has computed the first 192, of which the host has no copy.
+
+    They may go when the fifth needs their room: it fits, and nothing is retracted.
+    """
+    text = [(1, 640), (1, 640), *((100 + k // 2, 640) for k in range(10)), (1, 640), (1, 192), (7, 480)]
+    arrival = [0.0, 50.0, *(100.0 + 50 * k for k in range(10)), 1000.0, 1000.1, 1008.2]
+    output = np.full(15, 4, np.int32)
+    output[-1] = 540
+    none, ids, lengths = np.zeros(15, np.int32), *(np.array(x, np.int64) for x in zip(*text, strict=True))
+    columns = (np.array(arrival), lengths.astype(np.int32), output, output, none, none, np.arange(15) + 10**6)
+    spans = (np.arange(16), ids, np.zeros(15, np.int64), lengths)
+    params = SMALL | {"hicache_size": 0.18, "hicache_write_policy": "write_through_selective"}
+    params |= storage(prefetch_threshold=256, bandwidth=1e7, latency=0.0)
+    under_way, _, state = simulate(columns, spans, params, 1024, until=1008.45)
+    t = state.tree
+    assert (len(under_way["id"]), t.l_count[FETCHED]) == (13, 640)  # the third waits for room, the fifth runs
+    alone = [int(x) for x in t.table if x >= 0 and not t.h_dev[x]]
+    assert all(t.h_host[t.parent[x]] for x in alone)
+    rows, _, state = simulate(columns, spans, params, 1024)
+    assert not rows["preemptions"].any()
+    check_tree(state.tree, 1024)

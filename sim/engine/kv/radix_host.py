@@ -365,7 +365,10 @@ def leave_host(t, x):
 
 @outlined(Radix)
 def put_on_host(t, n):
-    """What the tree lacks of the first ``n`` tokens of the key has come to host memory, whose room it has; returns how many tokens."""
+    """What the tree lacks of the first ``n`` tokens of the key has come to host memory, whose room it has; returns how many tokens.
+
+    None of it where it would hang below what the host lacks, which others have computed in the meantime: the device could not give that up then.
+    """
     room_for_key(t)
     node, o, ki, ko = 0, 0, 0, 0
     while o < n:
@@ -373,6 +376,8 @@ def put_on_host(t, n):
         c = find_child(t, node, h)
         m = common_tokens(t, c, ki, ko, n - o) if c >= 0 else 0
         if m == 0:
+            if t.h_host[node] == 0:
+                return 0
             x = new_leaf(t, node, n - o, ki, ko, h, 0.0)
             t.kids[node] -= 1  # of those on the device
             _founded(t, x, node, 0)
