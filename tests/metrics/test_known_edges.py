@@ -14,14 +14,16 @@ from sim.metrics.clients import ClientRecord
 from sim.metrics.expect import unmet
 from sim.metrics.faults import Incident
 from sim.metrics.laws import check_laws
+from sim.metrics.model_error import family
 from sim.metrics.result import load_result, summarise
 from sim.metrics.sections.kv_tiers import KvTier, KvTiers, _over_time
 from sim.metrics.sections.models import ModelRow, Models
-from sim.metrics.series import table
+from sim.metrics.series import fleet, table
 from sim.metrics.slo import Slo
 from sim.metrics.spell import _bad, _fall, _waiting_peak
 from sim.metrics.steady import steady
 from sim.metrics.storm import Storm, _back, _limit
+from sim.metrics.summary_laws import check_result
 from sim.metrics.token_times import TokenTimes
 from sim.metrics.windows import stretches
 from tests.metrics.records import four_requests, record_of
@@ -70,6 +72,7 @@ def test_what_the_laws_just_allow() -> None:
     rows["status"][2], rows["finish_s"][2] = 3, NAN
     check_laws(record)
     del rows["preemptions"]
+    record.totals = dict(record.totals) | {"preemptions": 0}
     check_laws(record)
 
 
@@ -327,3 +330,36 @@ def test_the_columns_of_a_table_over_time() -> None:
     }  # fmt: skip
     assert np.isnan(table(record.series)["kv_use"]).all()
     assert {v.size for v in table({}).values()} == {0}  # type: ignore[typeddict-item]
+
+
+def test_a_fleet_over_time_is_the_sum_of_its_replicas() -> None:
+    columns = dict.fromkeys(("kv_use", "kv_blocked", "busy", "step_time_s"), np.full(4, 0.5))
+    columns |= dict.fromkeys(
+        ("running", "waiting", "steps_per_s", "decode_tokens_per_s", "prefill_tokens_per_s"), np.array([1.0, 2.0, 4.0, 8.0])
+    )
+    found = fleet(columns | {"time_s": np.array([0.0, 5.0, 5.0, 10.0]), "width_s": np.array([5.0, 5.0, 2.5, 2.5])})
+    assert {k: found[k].tolist() for k in ("time_s", "replicas", "running", "busy")} == {
+        "time_s": [0.0, 5.0, 10.0], "replicas": [1.0, 1.5, 1.0], "running": [1.0, 4.0, 8.0], "busy": [0.5, 0.5, 0.5],
+    }  # fmt: skip
+
+
+def test_a_share_may_be_all() -> None:
+    result = summarise(four_requests(), renderer=None)
+    summary = result.summary.as_dict()
+    for share, broken in ((1.0, False), (1.001, True)):
+        summary["utilisation"]["busy"] = share
+        if broken:
+            with pytest.raises(LawViolation, match="no share exceeds one"):
+                check_result(result.columns, summary)
+        else:
+            check_result(result.columns, summary)
+
+
+def test_a_family_of_one_word() -> None:
+    assert [family(name) for name in ("rtx", "rtx-4090", "ascend", "ascend-910b4", "h100_sxm")] == [
+        "rtx",
+        "rtx-4090",
+        "ascend",
+        "ascend-910b",
+        "h100",
+    ]

@@ -30,7 +30,8 @@ def test_shares_of_the_time_by_kind() -> None:
         "other": 64 + 129,
     }  # what has no kind is other
     assert found == pytest.approx({k: 0.5 * v / 256 for k, v in kinds.items()} | {"idle": 0.5})
-    assert sum(time_shares(np.ones((1, 2)), NAMES[:2], 0.75).values()) == pytest.approx(1.0)
+    two = time_shares(np.ones((1, 2)), NAMES[:2], 0.75)
+    assert two == dict.fromkeys(kinds, 0.0) | {"compute": 0.75, "idle": 0.25}
     assert time_shares(np.zeros((2, 8)), NAMES, 0.5) == dict.fromkeys(kinds, 0.0) | {"idle": 1.0}
 
 

@@ -278,7 +278,7 @@ def test_a_token_that_two_engines_wrote_down_counts_once() -> None:
 
 
 def test_gaps_are_those_that_a_client_sees() -> None:
-    times = TokenTimes(np.array([0, 0, 0, 2, 2, 2, 3, 3]), np.array([1.0, 1.5, 3.5, 2.0, 4.0, 5.0, 1.0, 2.0]))
+    times = TokenTimes(np.array([0, 0, 0, 2, 2, 2, 3, 3]), np.array([1.0, 1.5, 3.5, 3.5, 4.0, 5.0, 1.0, 2.0]))
     columns = {
         "id": np.arange(4), "status": np.array([0, 0, 0, 3]), "first_token_s": np.array([1.0, 1.0, 4.0, 1.0]),
         "finish_s": np.array([3.5, 1.0, 5.0, 2.0]),
