@@ -337,6 +337,8 @@ class Attempts(Station):
         """One row per request."""
         for number, call in self._open.items():  # the run was cut off
             leg = call.live[-1].leg if call.live else None
+            if leg is not None and leg.number not in self._legs and leg.status != FINISHED:
+                leg = None  # it has failed below, and is to be sent elsewhere
             if leg is None or leg.number != number or call.tries > 1:
                 self._fold(call, None, IN_FLIGHT, np.nan, -1 if leg is None else leg.number, 0)
         out, waste = fold(rows, self._odd)

@@ -200,3 +200,12 @@ def test_what_comes_for_one_request_does_not_bind_what_another_has_computed() ->
     rows, _, state = simulate(columns, spans, params, 1024)
     assert not rows["preemptions"].any()
     check_tree(state.tree, 1024)
+
+
+def test_who_is_looked_at_has_gone_as_far_as_the_clock() -> None:
+    """Replicas of one store run in order of time; also those with nothing but steps ahead are where single steps would have them."""
+    more = ["until=9s", "clients={name: simple, first_token_timeout: 400ms, deadline: 4s, max_attempts: 3, hedge_after: 150ms}"]
+    strokes, steps = (Prepared(sim.loads(TEXT, more)).run(multi_step=on) for on in (True, False))
+    assert (strokes.columns["status"] == 3).any()
+    for name, column in strokes.columns.items():
+        np.testing.assert_array_equal(column, steps.columns[name], err_msg=name)

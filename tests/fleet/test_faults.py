@@ -260,6 +260,13 @@ def test_a_replica_that_dies_while_it_is_shut_out_is_tried_again_all_the_same() 
     assert not ((sent > 17.5) & (sent < 27.0)).any()
 
 
+def test_what_a_router_is_about_to_send_elsewhere_when_the_run_ends_is_in_flight() -> None:
+    result = run("{name: gateway_outage, at: 10s, for: 4s}", "until=12s", router="sglang_router")
+    last = result.columns["status"][-3:]
+    assert (last == 3).any(), "it pauses before the next attempt"
+    assert (np.isnan(result.columns["finish_s"]) == (result.columns["status"] == 3)).all()
+
+
 def test_clients_that_retry_are_served_elsewhere() -> None:
     fault = "{name: crash, replica: 1, at: 10s, for: 10s}"
     once, thrice = run(fault, router="round_robin"), run(fault, "clients={name: openai, max_retries: 5}", router="round_robin")

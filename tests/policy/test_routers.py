@@ -81,6 +81,16 @@ def test_v0_spreads_by_each_policy():
     assert len(set(picks["cacheaware"])) == 1
 
 
+def test_v0_moves_requests_between_places_of_those_who_serve():
+    """Of four replicas number 1 and 3 serve: they are places 0 and 1 of what it sees and answers."""
+    router = made(LlumnixV0, LlumnixV0Params(enable_migration=True, enable_defrag=False, migrate_out_threshold=80), 4)
+    router.members([1, 3])
+    seen = Seen(2, used_blocks=[10, 950], running=[1, 9], decodes=[1, 9])
+    seen.running = lambda place: (np.array([[70 + place, 0, 120, 21, 100]]), np.array([0.0]))
+    moves = router.poll(seen)
+    assert [(m.request, m.source, m.destination) for m in moves] == [(71, 1, 0)]
+
+
 def test_v1_counts_what_it_sent_before_the_engine_shows_it():
     router = made(Llumnix, LlumnixParams(), 2)
     seen = Seen(2)

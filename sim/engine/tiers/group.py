@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from sim.engine.group import EngineGroup, pools_view, widest
 from sim.engine.tiers.counts import STALLED, tiers_use
 from sim.engine.tiers.plan import PLACES, TierPlan
@@ -67,8 +69,13 @@ class GroupWithTiers(EngineGroup):
         raise NotImplementedError
 
     def advance(self, until: float, watched: bool) -> bool:
-        """As ever; where a store is shared, in order of time over the replicas."""
-        return super().advance(until, watched or self._shared) and watched
+        """As ever; where a store is shared, in order of time over the replicas, and only then who had been left behind as he touches nothing of it."""
+        if not watched and self._shared:
+            behind = self._keys == -np.inf
+            while super().advance(until, True):
+                pass
+            self._keys[behind] = -np.inf
+        return super().advance(until, watched)
 
     def _store_blocks(self, there: bool) -> int:
         """What a shared store keeps, 0 while it is not there."""

@@ -161,7 +161,8 @@ class LlumnixV0(Router):
         for source, destination in migration.defrag(self._infos, p.migrate_out_threshold):
             if source == destination:
                 continue
-            rows, came = snapshot.running(int(source))
+            here, there = self._ids.index(source), self._ids.index(destination)
+            rows, came = snapshot.running(here)
             running = [
                 migration.Candidate(r[0], r[2], t)
                 for r, t in zip(rows.tolist(), came.tolist(), strict=True)
@@ -169,7 +170,7 @@ class LlumnixV0(Router):
             ]
             chosen = migration.choose(p.request_migration_policy, running, [])
             if chosen is not None:
-                moves.append(Relocation(chosen.request, int(source), int(destination)))
+                moves.append(Relocation(chosen.request, here, there))
         return moves
 
     def rested(self, polls: int) -> None:
