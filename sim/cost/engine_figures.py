@@ -130,7 +130,6 @@ class LineFigures(Record):
     collective_start: Time = Field(None, description="more for every collective than the measured ones take")
     client_request: Time = Field(None, description="from the client to the engine: HTTP, tokenising")
     client_first_token: Time = Field(None, description="from the engine to the client: detokenising, sending")
-    client_token: Time = Field(None, description="the same for every further token")
     client_prompt_token: Time = Field(None, description="tokenising, per prompt token")
     client_serial: Time = Field(None, description="part of client_request that one process does, a request after the other")
     client_chat: Time = Field(None, description="what a chat request adds to client_request")

@@ -32,9 +32,8 @@ class EngineProfile:
     a batch is padded to the next one, beyond the last one kernels are launched one by one, ``eager_layer`` seconds a layer.
     ``graph_prefill`` says whether steps with prompt tokens use graphs too.
     ``client_request`` and ``client_first_token`` are what a client sees besides the engine: HTTP and tokenising before, detokenising and
-    sending after; ``client_token`` for every further token. ``client_serial`` of the time before is work of the one API server process, a
-    request after the other, so that bursts queue there; ``client_chat`` and ``client_chat_serial`` are what a chat request adds to both (its
-    template).
+    sending after. ``client_serial`` of the time before is work of the one API server process, a request after the other, so that bursts queue
+    there; ``client_chat`` and ``client_chat_serial`` are what a chat request adds to both (its template).
     ``host_scale_tp`` further seconds per step for each rank beyond the first.
     ``eager_expert_layer`` is what a layer of experts adds to ``eager_layer``: it launches several times as many kernels, and
     ``eager_expert_few`` what it adds below 128 tokens (None: the same). ``eager_layer_plain``
@@ -81,7 +80,6 @@ class EngineProfile:
     small_kernels_per_layer: float
     client_request: float
     client_first_token: float
-    client_token: float
     client_prompt_token: float
     all_to_all: str  # "allgather" | "deepep"
     client_serial: float = 0.0
