@@ -113,7 +113,7 @@ class _File(IndexDataCacheFile):
     def _load_index(self) -> dict[object, str]:
         try:
             raw = Path(self._index_path).read_bytes()
-        except FileNotFoundError:
+        except OSError:
             return {}
         version = pickle.dumps(self._version, protocol=-1)
         if not raw.startswith(version):
@@ -217,6 +217,8 @@ class Cache(FunctionCache):
             if file is not None and self._impl.check_cachable(data):
                 Path(file._cache_path).mkdir(parents=True, exist_ok=True)
                 file.save(self._index_key(sig, data.codegen), self._impl.reduce(data))
+        except OSError:
+            pass  # a full disk: it runs, and the next process compiles it again
         finally:
             self.leave()
 

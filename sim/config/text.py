@@ -40,6 +40,16 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes text that `_Loader`, or YAML as others read it, takes for something else."""
+
+
+_Dumper.yaml_implicit_resolvers = {
+    first: [*_Loader.yaml_implicit_resolvers.get(first, ()), *yaml.SafeDumper.yaml_implicit_resolvers.get(first, ())]
+    for first in {*_Loader.yaml_implicit_resolvers, *yaml.SafeDumper.yaml_implicit_resolvers}
+}
+
+
 def parse(text: str, source: str) -> Json:
     """The value of a YAML text. Raises `DataError` with line and column."""
     if len(text) > _LARGEST:
@@ -64,4 +74,5 @@ def parse(text: str, source: str) -> Json:
 
 def dump(data: object) -> str:
     """YAML in the order of the fields."""
-    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120, default_flow_style=False)
+    text: str = yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120, default_flow_style=False)
+    return text

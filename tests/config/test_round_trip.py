@@ -3,10 +3,13 @@
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import sim
 import sim.config as config
 from sim import registry
+from sim.config.text import dump, parse
 from sim.errors import ConfigError, NotModelledError, UnknownNameError
 from tests.config.conftest import POOLS, TEXT
 
@@ -18,6 +21,11 @@ EXTRAS = (
     "question='1:30, yes, 1e6 – ¿?'",
     "until=1h",
 )
+
+
+@given(st.text(alphabet="0123456789.eE+-_xob:~ynul'#", min_size=1, max_size=8))
+def test_text_stays_text(value):
+    assert parse(dump({"question": value, value: [value]}), "x") == {"question": value, value: [value]}
 
 
 @pytest.mark.parametrize("text", [TEXT, POOLS])

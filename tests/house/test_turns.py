@@ -1,5 +1,6 @@
 """Processes that compile the same function at the same time: one does, the others wait for it."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -7,7 +8,7 @@ import threading
 
 import pytest
 
-from sim import jit
+from sim import jit, kept_code
 from sim.turns import Turn
 
 needs_locks = pytest.mark.skipif(sys.platform == "win32", reason="no locks of this kind")
@@ -33,6 +34,19 @@ def test_a_folder_that_cannot_be_written_keeps_nobody_waiting(tmp_path):
         turn = Turn(tmp_path / "not there" / "lock")
         turn.take()
     turn.leave()
+
+
+def test_a_full_disk_keeps_nothing_and_stops_nobody(monkeypatch):
+    def full(self, key, data):
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    monkeypatch.setattr(kept_code._File, "save", full)
+
+    @jit.kernel
+    def twice(x):
+        return 2 * x
+
+    assert twice(21) == 42
 
 
 COMMON = """
