@@ -241,6 +241,9 @@ def outlook(s):
         t = max(s.now, s.q_end[p])
         if s.hint > 1 and s.in_len == 0:  # whoever waits in the inbox may be gone sooner
             step = s.q_end[p] - s.q_start[p]
+            if s.q_len > 1:  # the next one is shorter where the device has become faster
+                last = (p + s.q_len - 1) % s.q_rows.size
+                step = min(step, s.q_end[last] - s.q_start[last])
             if s.cost.scatter > 0:
                 step = min(step, s.cost.scatter_base * s.cost.scatter_least)
             t = max(t, min(t + SURE * (s.hint - 1) * step, s.horizon))

@@ -32,6 +32,7 @@ from sim.policy.requests import Requests
 from sim.policy.router import RouterParams, Snapshot
 from sim.registry import lookup
 from sim.streams import stream
+from sim.study.single import Prepared
 from sim.study.stress.failures import breaking, per_hour
 from tests.fleet.test_combinations import run as run_with_record
 from tests.laws.bench import engine, group, traffic, vllm_engine, vllm_group
@@ -328,6 +329,24 @@ def test_a_fleet_that_scales_loses_replicas_too() -> None:
     result = run("{name: crash, mtbf: 15s, for: 4s}", scaling, "clients=openai")
     assert result.summary["faults"]["hurt"] > 0
     assert result.summary["requests"]["injected"] == 900
+
+
+@pytest.mark.parametrize("seed", [2, 3, 4])
+def test_whoever_is_fast_again_is_not_left_alone_for_too_long(seed: int) -> None:
+    """Two steps are in flight: the one that is under way may be slower than those that follow, of which one frees a place at the door."""
+    lengths = "{kind: uniform, prompt_tokens: [1, 400], output_tokens: [1, 40]}"
+    text = [
+        f"traffic.synthetic={{arrival: {{process: poisson, rate: 60/s}}, lengths: {lengths}, requests: 200}}",
+        "deployment.replicas=2",
+        "router=least_outstanding",
+        "admission=[{name: queue_limit, max_concurrent_requests: 6, queue_size: 400, queue_timeout_secs: 100}]",
+        "clients={name: simple}",
+        "faults=[{name: slow, mtbf: 60ms, for: 50ms, factor: 8}]",
+        f"seed={seed}",
+    ]
+    run = Prepared(sim.load("quickstart", text))
+    strokes, steps = (run.run(multi_step=at_once).requests for at_once in (True, False))
+    assert strokes.equals(steps)
 
 
 def test_what_cannot_be_is_told() -> None:
