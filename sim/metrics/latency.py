@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, TypedDict, cast
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -17,22 +17,6 @@ if TYPE_CHECKING:
     from sim.metrics.facts import Facts
 
 PERCENTILES: Final = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0, "p999": 99.9}
-STATISTICS: Final = ("count", "mean", "std", "min", *PERCENTILES, "max")
-
-
-class Statistics(TypedDict):
-    """Figures of a `Distribution`."""
-
-    count: int
-    mean: float | None
-    std: float | None
-    min: float | None
-    p50: float | None
-    p90: float | None
-    p95: float | None
-    p99: float | None
-    p999: float | None
-    max: float | None
 
 
 @dataclass(frozen=True)
@@ -51,6 +35,9 @@ class Distribution(Section):
     max: float | None
 
 
+_NOTHING: Final = Distribution(0, *[None] * 9)
+
+
 @dataclass(frozen=True)
 class Latency(Section):
     """Latencies of the finished requests."""
@@ -66,9 +53,9 @@ class Latency(Section):
 def latency_of(facts: Facts) -> Latency:
     """Of a run."""
     ttft, tpot, e2e, ingress, queue = (
-        Distribution(**describe(facts.of_finished(name))) for name in ("ttft_s", "tpot_s", "e2e_s", "ingress_s", "queue_s")
+        describe(facts.of_finished(name)) for name in ("ttft_s", "tpot_s", "e2e_s", "ingress_s", "queue_s")
     )
-    itl = Distribution(**describe_itl(facts.record.itl_hist, facts.record.totals))
+    itl = describe_itl(facts.record.itl_hist, facts.record.totals)
     return Latency(ttft, tpot, itl, e2e, ingress, queue)
 
 
@@ -99,26 +86,22 @@ def number(value: float | np.floating) -> float | None:
     return value if np.isfinite(value) else None
 
 
-def describe(values: Array) -> Statistics:
+def describe(values: Array) -> Distribution:
     """Count, mean, standard deviation, extremes and percentiles (linear interpolation) of the values that are not NaN."""
     values = values[~np.isnan(values)]
-    out: dict[str, float | None] = dict.fromkeys(STATISTICS)
-    out["count"] = int(values.size)
-    if values.size:
-        out["mean"], out["std"] = float(values.mean()), float(values.std())
-        found = np.percentile(values, [0.0, *PERCENTILES.values(), 100.0], overwrite_input=True)
-        out.update(zip(("min", *PERCENTILES, "max"), map(float, found), strict=True))
-    return cast("Statistics", out)
+    if not values.size:
+        return _NOTHING
+    mean, std = float(values.mean()), float(values.std())
+    least, *found, most = map(float, np.percentile(values, [0.0, *PERCENTILES.values(), 100.0], overwrite_input=True))
+    return Distribution(int(values.size), mean, std, least, **dict(zip(PERCENTILES, found, strict=True)), max=most)
 
 
-def describe_itl(hist: Array, totals: Mapping[str, float]) -> Statistics:
+def describe_itl(hist: Array, totals: Mapping[str, float]) -> Distribution:
     """The same for inter-token latency, from its histogram and the recorder's exact sums; ``std`` and ``min`` are not kept."""
-    out: dict[str, float | None] = dict.fromkeys(STATISTICS)
     count = float(totals.get("itl_count", hist.sum()))
-    out["count"] = int(count)
-    if count > 0:
-        largest = float(totals["itl_max_s"])
-        out["mean"], out["max"] = float(totals["itl_sum_s"]) / count, largest
-        found = quantiles(hist, [q / 100 for q in PERCENTILES.values()], largest)
-        out.update(zip(PERCENTILES, found, strict=True))
-    return cast("Statistics", out)
+    if count <= 0:
+        return replace(_NOTHING, count=int(count))
+    largest = float(totals["itl_max_s"])
+    found = quantiles(hist, [q / 100 for q in PERCENTILES.values()], largest)
+    mean = float(totals["itl_sum_s"]) / count
+    return Distribution(int(count), mean, None, None, **dict(zip(PERCENTILES, found, strict=True)), max=largest)

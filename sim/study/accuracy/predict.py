@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from math import inf
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -63,7 +63,7 @@ def _simulated(point: Point, plans: list[Plan], seed: int) -> dict[str, float]:
             values[f"{key}.mean"] = float(sample.mean())
             values |= {f"{key}.{s}": float(np.percentile(sample, q)) for s, q in _STATISTICS.items()}
     if not point.window:
-        gaps = cast("Mapping[str, float | None]", describe_itl(raw.itl_hist, raw.totals))
+        gaps = vars(describe_itl(raw.itl_hist, raw.totals))
         values |= {f"itl_s.{k}": float(v) for k, v in gaps.items() if v is not None}
     return values | _throughput(counted_requests(point, requests))
 
