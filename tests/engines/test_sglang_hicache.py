@@ -17,6 +17,7 @@ from sim.engine.tiers.plan import Medium
 from sim.errors import ConfigError, NotModelledError
 from sim.study.single import Prepared
 from tests.engines.sglang_bench import random_params, random_traffic, simulate
+from tests.engines.talks import talks
 
 ON: dict[str, Any] = {"enable_hierarchical_cache": True}
 SMALL: dict[str, Any] = {"page_size": 16, "chunked_prefill_size": 512, "max_running_requests": 8}
@@ -137,21 +138,16 @@ def test_layers_that_compute_hide_the_layers_that_load() -> None:
     assert state.tc[3] == pytest.approx(seconds)
 
 
-TEXT = """
-model: llama-3.1-8b
-traffic:
-  synthetic:
-    arrival: {process: poisson, rate: 4/s}
-    lengths: {kind: lognormal, prompt_tokens: {mean: 400, cv: 0.5}, output_tokens: {mean: 40, cv: 0.5}}
-    sessions: {turns: 4, think_time: 15s, max_context: 8000}
-    requests: 300
-deployment:
+TEXT = (
+    talks(300)
+    + """deployment:
   accelerator: h100-sxm
   kv_blocks: 20000
   replicas: 2
   engine: {name: sglang, context_length: 8192, enable_hierarchical_cache: true}
 router: {name: sglang_router}
 """
+)
 
 
 def test_a_run_says_what_host_memory_did() -> None:

@@ -16,6 +16,7 @@ from sim.report.events import tier_figures
 from sim.report.exports.perfetto import events
 from sim.study.single import Prepared
 from tests.engines.sglang_bench import random_traffic, simulate
+from tests.engines.talks import talks
 from tests.engines.test_sglang_hicache import ON, SMALL, check_tree, conversations, random_hicache
 
 BYTES = 131_072  # of a token
@@ -95,15 +96,9 @@ def test_policies_differ_in_how_long_they_wait() -> None:
     assert late["best_effort"] == late["wait_complete"] == 0
 
 
-TEXT = """
-model: llama-3.1-8b
-traffic:
-  synthetic:
-    arrival: {process: poisson, rate: 4/s}
-    lengths: {kind: lognormal, prompt_tokens: {mean: 400, cv: 0.5}, output_tokens: {mean: 40, cv: 0.5}}
-    sessions: {turns: 4, think_time: 15s, max_context: 8000}
-    requests: 300
-deployment:
+TEXT = (
+    talks(300)
+    + """deployment:
   accelerator: h100-sxm
   kv_blocks: 400
   replicas: 2
@@ -111,6 +106,7 @@ deployment:
            hicache_storage_backend: mooncake, hicache_storage_prefetch_policy: wait_complete}
 router: round_robin
 """
+)
 
 
 def tiers(*more: str) -> Any:

@@ -15,20 +15,16 @@ from sim.jit import kernel
 from sim.metrics.result import Result
 from sim.report.html import render
 from sim.study.single import Prepared
+from tests.engines.talks import talks
 
-BASE = """
-model: llama-3.1-8b
-traffic:
-  synthetic:
-    arrival: {process: poisson, rate: 4/s}
-    lengths: {kind: lognormal, prompt_tokens: {mean: 400, cv: 0.5}, output_tokens: {mean: 40, cv: 0.5}}
-    sessions: {turns: 4, think_time: 15s, max_context: 8000}
-    requests: 400
-deployment:
+BASE = (
+    talks(400)
+    + """deployment:
   accelerator: h100-sxm
   kv_blocks: 2000
   engine: {name: vllm, max_model_len: 8192}
 """
+)
 LMCACHE = "deployment.engine.kv_transfer_config={kv_connector: LMCacheConnectorV1, kv_role: kv_both}"
 TOKEN = 131_072  # bytes of one
 
