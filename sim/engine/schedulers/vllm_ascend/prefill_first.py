@@ -7,29 +7,24 @@
 import numpy as np
 
 from sim.engine.contract import NOTHING, clear_place, next_place
-from sim.engine.schedulers.vllm.admit import _adapter_fits, _load_adapter
+from sim.engine.schedulers.vllm.admit import _adapter_fits, _begin, _load_adapter
 from sim.engine.schedulers.vllm.memory import ONE, look_up
 from sim.engine.schedulers.vllm.plain_caches import plain_caches
 from sim.engine.schedulers.vllm.plan import _make_space, conclude, has_requests
 from sim.engine.schedulers.vllm.queues import queue_add, queue_take
 from sim.engine.schedulers.vllm.seam import grant, lean_rows
 from sim.engine.schedulers.vllm.state import (
-    COMP,
     ENDED,
     KNOWN,
     LAZY,
-    NEW,
-    RESUMED,
-    RUNNING,
     STATUS,
-    WAITING,
     VllmFields,
     grow_vllm,
     init_vllm,
 )
 from sim.engine.schedulers.vllm.steady import apply_vllm, steady_vllm
 from sim.engine.schedulers.vllm.update import complete_step, enqueue_vllm
-from sim.engine.state import first_scheduled, free_slot, log_event, record_end
+from sim.engine.state import free_slot, record_end
 from sim.jit import implement, inline, kernel, new, struct
 from sim.ledger import FAILED, REJECTED
 
@@ -63,7 +58,6 @@ def _above_watermark(s, n, hits):
 def _prompts(s):
     """Whole prompts, as many as fit; who does not is passed over, and those behind it are tried."""
     x = s.r_x
-    p = s.p
     rows = np.int64(0)
     skipped = np.int64(0)
     sure = True  # whoever was passed over stays so while nothing finishes
@@ -96,19 +90,7 @@ def _prompts(s):
         queue_take(s, q)
         if s.key_slot == slot:
             s.key_slot = -1
-        s.run[s.n_run] = slot
-        s.n_run += 1
-        c = hits * s.block_size
-        if s.r_preempt[slot] == 0:
-            s.r_cached[slot] = c
-            first_scheduled(s, slot)
-        log_event(s, NEW if x[slot, STATUS] == WAITING else RESUMED, s.r_id[slot], c)
-        x[slot, STATUS] = RUNNING
-        x[slot, COMP] = c
-        _load_adapter(s, s.r_lora[slot])
-        s.q_slot[p, rows] = slot
-        s.q_tok[p, rows] = n
-        s.q_aux[p, rows] = 0
+        _begin(s, slot, hits * s.block_size, n, x[slot, KNOWN], False, rows)
         rows += 1
         s.budget -= n
     for i in range(skipped - 1, -1, -1):
