@@ -10,11 +10,11 @@ from sim import registry
 from sim.document import Table
 from sim.errors import ConfigError
 from sim.fleet.attempts import attempts_of
-from sim.fleet.by_model import models_of
 from sim.fleet.clock import Clock
 from sim.fleet.faults import Faults
 from sim.fleet.members import Members
 from sim.fleet.outage import Front
+from sim.fleet.routers import seats
 from sim.fleet.station import Station
 from sim.policy.client import Client
 from sim.policy.clients.simple import Simple, SimpleParams
@@ -131,7 +131,7 @@ def faults_of(
             station.serves = elastic.serves
             station.changed = elastic.all_ready
         else:
-            station.changed = _appoint(members, _sides(plans), station.out)
+            station.changed = _appoint(members, [seat.replicas(plans) for seat in seats(plans)], station.out)
     numbers = count()
     station.new_router = lambda: choice.renew(stream(seed, f"router.restart.{next(numbers)}"))
     if plans[0].role:
@@ -141,17 +141,6 @@ def faults_of(
         station.set_links = choice.set_links
         choice.refused_by = station.refused_by
     return station
-
-
-def _sides(plans: Sequence[Plan]) -> list[list[int]]:
-    """The replicas among which each router chooses, by its places."""
-    if plans[0].apart:
-        return models_of(plans).replicas(plans)
-    roles = [p.role for p in plans for _ in range(p.replicas)]
-    return [
-        [k for k, role in enumerate(roles) if role == mine]
-        for mine in dict.fromkeys(("prefill", "decode") if roles[0] else roles)
-    ]
 
 
 def _appoint(routers: Sequence[Members], sides: Sequence[Sequence[int]], out: Container[int]) -> Callable[[], None]:

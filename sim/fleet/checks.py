@@ -46,14 +46,20 @@ def check_apart(plans: Sequence[Plan]) -> None:
             raise NotModelledError(
                 f"{p.field}.engine.name", "ollama", "has several models on one accelerator, and no other engine beside it", "vllm"
             )
-        if p.role:
-            raise NotModelledError(
-                f"{p.field}.role", p.role, "prefill and decode pools of several models are not modelled", "one model"
-            )
 
 
 def check_sides(plans: Sequence[Plan]) -> None:
-    """Whether the pools can hand requests over. Raises `ConfigError`, `NotModelledError`."""
+    """Whether the pools of each model can hand requests over. Raises `ConfigError`, `NotModelledError`."""
+    for name in dict.fromkeys(p.model.name for p in plans):
+        _check_pair([p for p in plans if p.model.name == name])
+    first = plans[0]
+    for p in plans:
+        if p.scheduler.name != first.scheduler.name:
+            why = "all pools with roles are of one kind of engine, also those of several models"
+            raise NotModelledError(f"{p.field}.engine.name", p.scheduler.name, why, first.scheduler.name)
+
+
+def _check_pair(plans: Sequence[Plan]) -> None:
     first = plans[0]
     if first.scheduler.hands_over is None:
         raise NotModelledError(
@@ -63,8 +69,14 @@ def check_sides(plans: Sequence[Plan]) -> None:
         if p.scheduler.name != first.scheduler.name:
             why = "KV is handed over between engines of one kind only"
             raise ConfigError(f"{p.field}.engine.name", p.scheduler.name, why, first.scheduler.name)
-        if p.model is not first.model:
-            raise ConfigError(f"{p.field}.model", p.model.name, "the sides serve one model", first.model.name)
+        if p.model.kv_bytes_per_token(1, 1) != first.model.kv_bytes_per_token(1, 1):
+            raise ConfigError(f"{p.field}.model", p.model.name, "has KV in another format than the other side", first.field)
         if p.budget is not None and first.budget is not None and p.budget.block_size != first.budget.block_size:
             size = first.budget.block_size
             raise ConfigError(f"{p.field}.engine.block_size", p.budget.block_size, "KV is handed over block by block", str(size))
+    for role in ("prefill", "decode"):
+        if not any(p.role == role for p in plans):
+            allowed = ", ".join(dict.fromkeys(p.model.name for p in plans))
+            raise ConfigError(
+                f"{first.field}.role", first.role, f"{first.model.name} has no {role} pool", f"a {role} pool of {allowed}"
+            )

@@ -26,7 +26,7 @@ from sim.fleet.hand_over_rows import HandOverRows
 from sim.fleet.journey import Journey, SideColumns, protocol_of
 from sim.fleet.kv_links import Ports, Wire
 from sim.fleet.request import Request
-from sim.fleet.side_choice import SideChoice
+from sim.fleet.side_choice import Choices
 from sim.fleet.station import Station
 from sim.fleet.view import View
 from sim.ledger import (
@@ -55,7 +55,9 @@ _ALLOCATED, _CHUNK_DONE, _FIRST_TOKEN = int(ALLOCATED), int(CHUNK_DONE), int(FIR
 
 
 class HandOvers(Station):
-    """Between routers and engines. ``routers``: one for each side (prefill, decode), or one `Router.whole` for both; ``views``: what each sees."""
+    """Between routers and engines. ``routers``: in the order of `sim.fleet.routers.seats`, or one `Router.whole`; ``views``: what each sees;
+    ``wires``: what leads to the replicas of each pool.
+    """
 
     def __init__(
         self,
@@ -64,7 +66,7 @@ class HandOvers(Station):
         views: Sequence[View],
         plans: Sequence[Plan],
         routers: Sequence[Router],
-        wire: Wire,
+        wires: Sequence[Wire],
     ) -> None:
         super().__init__()
         self._clock, self._engines = clock, engines
@@ -74,14 +76,14 @@ class HandOvers(Station):
         self._pool, self._number = engines.pool_of, engines.number_of
         self._sides = [Sides(g) for g in self._groups]
         facts = self._facts = engines.view.facts
-        self._block_size = facts[0].block_size
+        self._block_size = [f.block_size for f in facts]
         self._bytes = [f.kv_bytes_per_token for f in facts]
-        self._ports = Ports(wire, [p.layout.tp * p.layout.pp for p in plans for _ in range(p.replicas)])
-        self._layers = plans[0].model.layers if wire.layerwise else 0
-        """KV leaves in so many parts while it is computed; 0: when it is computed."""
-        self._members = [[r for r, g in enumerate(self._pool) if self._is_decode[g] == decode] for decode in (False, True)]
-        together = self._protocol.pair or self._protocol.first == "decode" or self._layers > 0
-        self._choice = SideChoice(engines.view, views, routers, self._members, together)
+        each = [(p, wire) for p, wire in zip(plans, wires, strict=True) for _ in range(p.replicas)]
+        self._ports = Ports([wire for _, wire in each], [p.layout.tp * p.layout.pp for p, _ in each])
+        self._layers = [p.model.layers if wire.layerwise else 0 for p, wire in each]
+        """Of each replica: its KV leaves in so many parts while it is computed; 0: when it is computed."""
+        together = self._protocol.pair or self._protocol.first == "decode" or any(self._layers)
+        self._choices = Choices(plans, views, routers, together)
         self._says_at_d = self._protocol.first_token != "prefill" and not routers[0].whole
         """Whether the first token that a client sees comes from D."""
         self._there: dict[int, Journey] = {}
@@ -94,28 +96,29 @@ class HandOvers(Station):
         self._used = [0] * len(self._pool)
         self._stranded: list[Journey] = []
         self.watches = 3 if routers[0].hears and not routers[0].whole else 0  # ends and first tokens
-        self._place = {r: i for members in self._members for i, r in enumerate(members)}
+        self._place = {r: i for members in self._choices.members for i, r in enumerate(members)}
         engines.happened = self._happened
         engines.counts = self._rows.ended
 
     @property
     def ahead(self) -> bool:
         """Where nobody else acts."""
-        nobody = not (self.counting or self.watches or self._layers) and self._engines.ahead
-        return nobody and known(self._protocol, self._choice.routers, self._groups)
+        nobody = not (self.counting or self.watches or any(self._layers)) and self._engines.ahead
+        first, *others = self._choices.each
+        return nobody and not others and known(self._protocol, first.routers, self._groups)
 
     def arrive_ahead(self, block: RequestBlock, lo: int, hi: int, first: int) -> None:
         """Compiled code takes them from P to D."""
         if self._engines.flow is None:
+            choice = self._choices.each[0]
             self._engines.flow = Flow(
-                self._engines, self._members, self._protocol, self._choice.pairs, self._facts, self._choice.routers, self._ports
+                self._engines, self._choices.members, self._protocol, choice.pairs, self._facts, choice.routers, self._ports
             )
         self._engines.flow.send(block, lo, hi, first)
 
     def start(self) -> None:
         """The routers look at their replicas."""
-        if self._choice.routers[0].interval is not None:
-            self._clock.repeat(self._poll)
+        self._choices.start(self._clock, self._engines.after_looks)
 
     def leaves(self) -> Mapping[str, object]:
         """Who used which link when."""
@@ -125,20 +128,13 @@ class HandOvers(Station):
         """The links carry ``factor`` times as much as ever; with 0 nothing before ``until``."""
         self._ports.scale(factor, until)
 
-    def _poll(self) -> float:
-        self._choice.poll()
-        self._engines.after_looks()
-        again, left_out = self._clock.next_look(self._choice.routers[0].interval or float("inf"))
-        for router in self._choice.routers:
-            router.rested(left_out)
-        return again
-
     def arrive(self, request: Request) -> bool:
         """A request has come, now. False if no replica can be had."""
-        p, d = self._choice.choose(request.block, request.row)
+        choice = self._choices.of(request)
+        p, d = choice.choose(request.block, request.row)
         if p < 0:
             return False
-        self._begin(request, p, d, self._choice.count - 1)
+        self._begin(request, p, d, choice.count - 1)
         return True
 
     def send(self, request: Request, replica: int, decode: int = -1) -> None:
@@ -147,7 +143,7 @@ class HandOvers(Station):
 
     def in_turn(self, request: Request) -> bool:
         """Round robin on either side: the scheduler is out of reach."""
-        p, d = self._choice.in_turn()
+        p, d = self._choices.of(request).in_turn()
         if p < 0:
             return False
         self._begin(request, p, d, -1)
@@ -161,6 +157,10 @@ class HandOvers(Station):
     def stranded(self) -> int:
         """Requests whose prompts are computed while no decode replica serves."""
         return len(self._stranded)
+
+    def stranded_of(self, model: int) -> int:
+        """The same of one model."""
+        return sum(j.request.model == model for j in self._stranded)
 
     def go_on(self) -> None:
         """A decode replica serves again."""
@@ -212,21 +212,22 @@ class HandOvers(Station):
     def _to_prefill(self, j: Journey, t: float) -> None:
         """P gets the request, for one token."""
         if self.watches:
-            self._clock.call(t, lambda: self._choice.routers[0].on_sent(j.number, self._place[j.p], j.block, j.row, t))
+            self._clock.call(t, lambda: self._choices.router(j.request, 0).on_sent(j.number, self._place[j.p], j.block, j.row, t))
         self._put(j, j.p, 0, t, HAND_OVER | WATCH_CHUNKS if self._protocol.sends == "chunks" else HAND_OVER)
 
     def _to_decode(self, j: Journey, t: float) -> None:
         """D gets the request, without the KV of its prompt."""
         if self.watches:
-            self._clock.call(t, lambda: self._choice.routers[1].on_sent(j.number, self._place[j.d], j.block, j.row, t))
+            self._clock.call(t, lambda: self._choices.router(j.request, 1).on_sent(j.number, self._place[j.d], j.block, j.row, t))
         j.at_d = True
         j.request.replica = j.d
         told = WATCH_FINISH if j.watch or self._protocol.returns else 0
         first = j.watch & WATCH_FIRST_TOKEN if self._says_at_d else 0
         self._put(j, j.d, 1, t, REMOTE_KV | told | first)
         self._settle_d(j)  # from now on it is one of those that D has not finished
-        if self._choice.pairs and not self._choice.whole:
-            self._choice.routers[1].reached(j.choice, t)
+        choice = self._choices.of(j.request)
+        if choice.pairs and not choice.whole:
+            choice.routers[1].reached(j.choice, t)
 
     def _left_p(self, j: Journey, t: float) -> None:
         """P has nothing of it any more from ``t`` on."""
@@ -249,7 +250,7 @@ class HandOvers(Station):
 
     def _prompt_computed(self, j: Journey, t: float, slot: int) -> None:
         j.p_slot = slot
-        self._tell_ended(0, j.number, t)
+        self._tell_ended(0, j.request, t)
         if not self._says_at_d:
             self.before.first_token(j.request, t)
         protocol = self._protocol
@@ -264,14 +265,15 @@ class HandOvers(Station):
         if protocol.first == "decode":
             self._carry(j, t, j.need - j.sent)
             return
-        if self._layers:  # P knows where to: what it computes has been on its way, into a buffer of D
+        if self._layers[j.p]:  # P knows where to: what it computes has been on its way, into a buffer of D
             j.there = self._send(j, int(j.block.prompt_tokens[j.row]), t, slot)
         self._to_chosen_decode(j, t)
 
     def _to_chosen_decode(self, j: Journey, t: float) -> None:
         if j.d < 0:
-            j.d = self._choice.choose_decode(j.block, j.row, j.p, t)
-            if j.d < 0 and not in_service(self._choice.routers[-1], 1):  # the side scales and nobody serves: somebody will
+            choice = self._choices.of(j.request)
+            j.d = choice.choose_decode(j.block, j.row, j.p, t)
+            if j.d < 0 and not in_service(choice.routers[-1], 1):  # the side scales and nobody serves: somebody will
                 self._stranded.append(j)
                 return
             if j.d < 0:
@@ -294,7 +296,7 @@ class HandOvers(Station):
 
     def _chunk_done(self, j: Journey, t: float, slot: int, tokens: int) -> None:
         """P has computed so much of the prompt; whole blocks of what D lacks are sent."""
-        size = self._block_size
+        size = self._block_size[j.d]
         due = max(tokens - (int(j.block.prompt_tokens[j.row]) - j.need), 0) // size * size
         if due > j.sent:
             self._send(j, due - j.sent, t, slot)
@@ -303,11 +305,12 @@ class HandOvers(Station):
 
     def _send(self, j: Journey, tokens: int, t: float, slot: int) -> float:
         """KV of so many tokens goes from ``slot`` of P to D; answers when it will be there."""
-        size = -(-tokens // self._block_size) * self._block_size * self._bytes[j.d]
-        if not self._layers:
+        block = self._block_size[j.d]
+        size = -(-tokens // block) * block * self._bytes[j.d]
+        if not self._layers[j.p]:
             return self._ports.send(j.p, j.d, size, t)
         begun = max(self._sides[self._pool[j.p]].scheduled(self._number[j.p], slot), j.done_until)
-        return self._ports.send_while(j.p, j.d, size, begun, t, self._layers)
+        return self._ports.send_while(j.p, j.d, size, begun, t, self._layers[j.p])
 
     def _carry(self, j: Journey, t: float, tokens: int) -> float:
         """The rest of the KV travels; both sides are told when it will have arrived, which is returned."""
@@ -335,8 +338,8 @@ class HandOvers(Station):
         self._left_p(j, t)
         self._settle_d(j)
         self._there.pop(j.number, None)
-        self._tell_ended(0, j.number, t)
-        self._tell_ended(1, j.number, t)
+        self._tell_ended(0, j.request, t)
+        self._tell_ended(1, j.request, t)
         self.before.ended(j.request, t, j.d if j.d >= 0 else j.p)
 
     def _left_prefill(self, j: Journey, t: float, status: int) -> None:
@@ -356,12 +359,12 @@ class HandOvers(Station):
             request = self._sent_on.pop(number, None)
             if request is not None:
                 request.status = status
-                self._tell_ended(1, number, t)
+                self._tell_ended(1, request, t)
                 self.before.ended(request, t, self._engines.first[g] + k)
 
-    def _tell_ended(self, side: int, number: int, t: float) -> None:
+    def _tell_ended(self, side: int, request: Request, t: float) -> None:
         if self.watches:
-            self._clock.call(t, lambda: self._choice.routers[side].on_end(number, t))
+            self._clock.call(t, lambda: self._choices.router(request, side).on_end(request.number, t))
 
     def _again(self, j: Journey, t: float, done: int, last: float) -> None:
         """Prompt and what was delivered are the new prompt; routers choose anew, the old replicas where they have none."""
@@ -372,9 +375,10 @@ class HandOvers(Station):
         j.there, j.done_until = np.nan, -np.inf
         for view in self._engines.views:
             view.moment = t
-        p, d = self._choice.choose(j.block, 0)
+        choice = self._choices.of(j.request)
+        p, d = choice.choose(j.block, 0)
         if p >= 0:
-            j.p, j.d, j.choice = p, d, self._choice.count - 1
+            j.p, j.d, j.choice = p, d, choice.count - 1
         self._start(j, t)
 
     # -- results

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.engine.order import stretch
+from sim.errors import NotModelledError
 from sim.fleet.caches import shift_of, unseen
 from sim.fleet.clock import Clock
 from sim.fleet.kept import Kept
@@ -301,8 +302,12 @@ class JoinedEngines(Engines):
 
     def __init__(self, clock: Clock, groups: Sequence[EngineGroup], facts: Sequence[ReplicaFacts] | None = None) -> None:
         super().__init__(clock, groups, facts)
+        from sim.engine.group import state_type
         from sim.engine.joined import Joined
 
+        if len({state_type(group) for group in groups}) > 1:
+            why = "prefill and decode pools of models whose KV is kept in different ways (window layers or states, plain attention) are not run in one world"
+            raise NotModelledError("pools.model", "several", why, "models of one kind")
         self.watched = True
         self.joined = Joined(self.groups)
         self.flow: Flow | None = None

@@ -42,9 +42,9 @@ class FragileHandOvers(HandOvers):
         views: Sequence[View],
         plans: Sequence[Plan],
         routers: Sequence[Router],
-        wire: Wire,
+        wires: Sequence[Wire],
     ) -> None:
-        super().__init__(clock, engines, views, plans, routers, wire)
+        super().__init__(clock, engines, views, plans, routers, wires)
         self._recomputes = [p.scheduler.recomputes(p.params) for p in plans]
         self._on_way: dict[int, tuple[Journey, float, int]] = {}  # when its KV arrives, and its slot on P
         self._forget_at = _MANY
@@ -61,7 +61,7 @@ class FragileHandOvers(HandOvers):
 
     def renew(self, rng: np.random.Generator) -> None:
         """The routers are started anew, knowing nothing."""
-        self._choice.renew(rng)
+        self._choices.renew(rng)
         for j in self._there.values():
             j.choice = -1  # the new routers know nothing of it
 

@@ -50,10 +50,11 @@ class Wire:
         return cls(t.link or link.name or link.kind, bandwidth, latency, source, "estimated", t.layerwise)
 
     @classmethod
-    def between(cls, transfer: Transfer | None, plans: Sequence[Plan]) -> Wire:
-        """The same of planned pools."""
-        prefill = next(p for p in plans if p.role == "prefill")
-        return cls.of(transfer, prefill.accelerator, prefill.layout)
+    def between(cls, transfer: Transfer | None, plans: Sequence[Plan]) -> list[Wire]:
+        """The same of planned pools, for each: that of the first prefill pool of its model."""
+        first = {p.model.name: p for p in reversed(plans) if p.role == "prefill"}
+        made = {name: cls.of(transfer, p.accelerator, p.layout) for name, p in first.items()}
+        return [made[p.model.name] for p in plans]
 
 
 class PortArrays(NamedTuple):
@@ -67,11 +68,12 @@ class PortArrays(NamedTuple):
 
 
 class Ports:
-    """The ports of all replicas. ``ranks[replica]``: accelerators of each."""
+    """The ports of all replicas. ``wires[replica]`` (or one for all): what leads there; ``ranks[replica]``: accelerators of each."""
 
-    def __init__(self, wire: Wire, ranks: list[int]) -> None:
-        self._latency = wire.latency
-        self._rate = [wire.bandwidth * n for n in ranks]
+    def __init__(self, wires: Wire | Sequence[Wire], ranks: Sequence[int]) -> None:
+        each = [wires] * len(ranks) if isinstance(wires, Wire) else wires
+        self._latency = [wire.latency for wire in each]
+        self._rate = [wire.bandwidth * n for wire, n in zip(each, ranks, strict=True)]
         self._whole = list(self._rate)
         self._free = [0.0] * len(ranks)
         self.busy = [0.0] * len(ranks)
@@ -103,7 +105,7 @@ class Ports:
             self.log[2].append(length)
         self.waits.append(start - now)
         self.bytes += size
-        return start + max(out, into) + self._latency
+        return start + max(out, into) + self._latency[source]
 
     def send_while(self, source: int, destination: int, size: float, begin: float, now: float, layers: int) -> float:
         """The same of what was computed from ``begin`` to ``now``, each of ``layers`` having left when it was there.
@@ -112,11 +114,11 @@ class Ports:
         """
         first = begin + (now - begin) / layers
         through = self.send(source, destination, size, first)
-        return max(through, now + size / layers / min(self._rate[source], self._rate[destination]) + self._latency)
+        return max(through, now + size / layers / min(self._rate[source], self._rate[destination]) + self._latency[source])
 
     def arrays(self, bytes_of: F8) -> PortArrays:
-        """The same for compiled code, which then has them to itself; ``bytes_of``: f8[replica], of KV per token."""
-        return PortArrays(np.array(self._free), np.array(self._rate), np.array(self.busy), bytes_of, np.array([self._latency]))
+        """The same for compiled code, which then has them to itself, of one wire; ``bytes_of``: f8[replica], of KV per token."""
+        return PortArrays(np.array(self._free), np.array(self._rate), np.array(self.busy), bytes_of, np.array(self._latency[:1]))
 
     def note(self, uses: F8, waits: F8, now: PortArrays, size: float) -> None:
         """What compiled code did: f8[use, 3] replica, start, length; waits of transfers; bytes of all so far."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from sim import registry
 from sim.fleet.by_model import models_of
@@ -17,6 +17,30 @@ if TYPE_CHECKING:
     from sim.policy.router import Router
 
 
+class Seat(NamedTuple):
+    """A router in front of the pools numbered ``pools``: of one side, where there are two, of one model, where there are several."""
+
+    model: int
+    role: str
+    pools: list[int]
+
+    def replicas(self, plans: Sequence[Plan]) -> list[int]:
+        """The numbers of those among which it chooses."""
+        pool_of = [g for g, p in enumerate(plans) for _ in range(p.replicas)]
+        return [k for k, g in enumerate(pool_of) if g in self.pools]
+
+
+def seats(plans: Sequence[Plan]) -> list[Seat]:
+    """Model by model, prefill before decode. Not for pools that share cards, nor for a router that chooses for both sides."""
+    of_pool = models_of(plans).of_pool if plans[0].apart else [0] * len(plans)
+    roles = ("prefill", "decode") if plans[0].role else ("",)
+    return [
+        Seat(model, role, [g for g, p in enumerate(plans) if of_pool[g] == model and p.role == role])
+        for model in dict.fromkeys(of_pool)
+        for role in roles
+    ]
+
+
 def make_router(section: Section, replicas: int, seed: int, name: str = "router") -> Router:
     """The router of a scenario's ``router`` section; ``name`` of its substream. Raises `ConfigError`."""
     from sim.config import settings
@@ -26,29 +50,22 @@ def make_router(section: Section, replicas: int, seed: int, name: str = "router"
 
 
 def make_routers(plans: Sequence[Plan], section: Section, seed: int) -> list[Router]:
-    """One router, or in a disaggregated deployment one for each side unless it chooses for both; or one for each model.
+    """One router, or in a disaggregated deployment one for each side unless it chooses for both; and of each model, where there are several.
 
     Of models that share cards: one of the hosts.
     """
-    replicas = {role: sum(p.replicas for p in plans if p.role == role) for role in ("", "prefill", "decode")}
-    if plans and plans[0].apart:
-        models = models_of(plans)
-        names = ["router", *(f"router.{name}" for name in models.names[1:])]
-        counts = [len(found) for found in models.replicas(plans)]
-        return [make_router(section, n, seed, name) for n, name in zip(counts, names, strict=True)]
     if plans[0].several:
         return [make_router(section, plans[0].replicas, seed)]
-    if not plans[0].role:
-        return [make_router(section, replicas[""], seed)]
-    if registry.lookup("router", section.name, "router.name").whole:
-        return [make_router(section, sum(replicas.values()), seed)]
-    return [
-        make_router(section, replicas["prefill"], seed),
-        make_router(section, replicas["decode"], seed, "router.decode"),
-    ]
+    if plans[0].role and registry.lookup("router", section.name, "router.name").whole:
+        return [make_router(section, sum(p.replicas for p in plans), seed)]
+    names = models_of(plans).names if plans[0].apart else [""]
+    found = []
+    for seat in seats(plans):
+        parts = ("router", names[seat.model] if seat.model else "", "decode" if seat.role == "decode" else "")
+        found.append(make_router(section, len(seat.replicas(plans)), seed, ".".join(part for part in parts if part)))
+    return found
 
 
-def part_view(engines: Engines, plans: Sequence[Plan], mine: Sequence[bool]) -> View:
-    """What a router sees that is in front of some of the pools, which are ``mine``."""
-    some = [g for g, it_is in enumerate(mine) if it_is]
+def part_view(engines: Engines, plans: Sequence[Plan], some: Sequence[int]) -> View:
+    """What a router sees that is in front of ``some`` of the pools."""
     return engines.part([engines.groups[g] for g in some], [plans[g].facts for g in some for _ in range(plans[g].replicas)])

@@ -38,7 +38,7 @@ _HOST: Final = PARTS.index("host")
 
 
 class Elastic(Station):
-    """Before whoever chooses the replica. ``members``: the routers of the sides, prefill (or the only one) first; or those of the models (``by_model``).
+    """Before whoever chooses the replica. ``members``: the routers in the order of `sim.fleet.routers.seats`; ``models``: how many have routers of their own.
 
     ``room``: whether requests wait here while no replica serves. ``waiting`` and ``sent`` are asked for the requests outside the engines, and for
     all that have left their clients.
@@ -48,9 +48,11 @@ class Elastic(Station):
     sent: Callable[[], int]
     opened: Callable[[], None] = staticmethod(lambda: None)
     """Told when a replica has begun to serve."""
+    stranded: Callable[[int], int] = staticmethod(lambda model: 0)
+    """How many requests of a model are computed while no decode replica of it serves."""
 
     def __init__(
-        self, clock: Clock, plan: ScalingPlan, engines: Engines, members: Sequence[Members], room: bool, by_model: bool = False
+        self, clock: Clock, plan: ScalingPlan, engines: Engines, members: Sequence[Members], room: bool, models: int = 1
     ) -> None:
         super().__init__()
         self._clock, self._room = clock, room
@@ -60,14 +62,15 @@ class Elastic(Station):
         self.in_use: list[Callable[[int], bool]] = []
         """Asked whether a request is on its way to or from a replica."""
         self._members = list(members)
-        self._by_model = by_model
+        self._sides = len(members) // models
+        """Routers of each model."""
         self.out: set[int] = set()
         """Replicas that are not to be chosen, whatever an autoscaler says."""
         sides = [min(p.side, len(members) - 1) for p in plan.pools]
         self._pools: list[ElasticPool] = []
         first, first_of = 0, [0] * len(members)
         for i, (p, side) in enumerate(zip(plan.pools, sides, strict=True)):
-            alone = sides.count(side) == 1 and not by_model
+            alone = sides.count(side) == 1 and models == 1
             self._pools.append(ElasticPool(self, i, p, plan.scaler(p.params), engines, first, first_of[side], side, alone))
             first += p.params.max
             first_of[side] += p.params.max
@@ -91,8 +94,9 @@ class Elastic(Station):
         """What happened."""
 
     def open(self, request: Request) -> bool:
-        """Whether each side has a replica that serves, or the request's model has one."""
-        return bool(self._members[request.model].numbers) if self._by_model else all(m.numbers for m in self._members)
+        """Whether each side of its model has a replica that serves."""
+        first = request.model * self._sides
+        return all(m.numbers for m in self._members[first : first + self._sides])
 
     def start(self) -> None:
         """The replicas of the start serve at once; each pool is evaluated at its interval."""
@@ -171,8 +175,12 @@ class Elastic(Station):
     def somebody_waits_for(self, pool: ElasticPool) -> bool:
         """Whether the pool's side serves nobody, requests wait, and it is this pool's turn to do something about it."""
         side = pool.side
-        waits = any(r.model == side for r in self._buffer) if self._by_model and self._room else self.waiting() > 0
-        return self._first_of_side[side] == pool.index and not self._members[side].numbers and waits
+        if self._first_of_side[side] != pool.index or self._members[side].numbers:
+            return False
+        if self._sides == len(self._members) or not self._room:
+            return self.waiting() > 0
+        model = side // self._sides
+        return any(r.model == model for r in self._buffer) or self.stranded(model) > 0
 
     def note_wish(self, now: float) -> None:
         """The replicas wanted of all pools."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from sim import registry
 from sim.errors import ConfigError, NotModelledError
-from sim.fleet.by_model import models_of
+from sim.fleet.routers import seats
 from sim.policy.scaler import LifeParams, Scaler
 from sim.policy.startup import Phase
 
@@ -77,7 +77,7 @@ def plan_scaling(scenario: Scenario, plans: Sequence[Plan]) -> ScalingPlan | Non
                 "scaling.pools", name, "is no pool of this scenario", ", ".join(known) if scenario.pools else "none"
             )
     pools: list[PoolPlan] = []
-    models = models_of(plans).of_pool if plans[0].apart else None
+    seat_of = {g: i for i, seat in enumerate(seats(plans)) for g in seat.pools}
     for p in plans:
         field = f"scaling.pools.{p.name}" if p.name in own else "scaling"
         params = settings(cls.Params, given | own.get(p.name, {}), field)
@@ -105,7 +105,7 @@ def plan_scaling(scenario: Scenario, plans: Sequence[Plan]) -> ScalingPlan | Non
                 p.role,
                 p.engine,
                 scenario.seed,
-                models[len(pools)] if models is not None else int(p.role == "decode"),
+                seat_of[len(pools)],
             )
         )
     return ScalingPlan(cls, tuple(pools))

@@ -19,7 +19,7 @@ from sim.fleet.gateway import Gateway
 from sim.fleet.kv_links import Wire
 from sim.fleet.members import Members
 from sim.fleet.migration import Migrator
-from sim.fleet.routers import part_view
+from sim.fleet.routers import part_view, seats
 from sim.fleet.station import Station
 from sim.fleet.world import World
 from sim.policy.coordinator import Coordinator
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from sim.engine.group import EngineGroup
     from sim.fleet.breakage import Choice
     from sim.fleet.build import Plan
-    from sim.fleet.by_model import Models
     from sim.fleet.disaggregation import HandOvers
     from sim.fleet.hosts import Hosts
     from sim.fleet.scaling import Elastic
@@ -65,7 +64,7 @@ def wire(
         facts = [p.facts for p in plans for _ in range(p.replicas)]
     engines: Engines = (JoinedEngines if roles else Engines)(clock, groups, facts)
     models = models_of(plans) if plans and plans[0].apart else None
-    parts = _views(engines, plans, models)
+    parts = _views(engines, plans, routers[0].whole)
     hosts = _hosts(clock, plans, engines) if several else None
     views: Sequence[Sight] = parts if hosts is None else [hosts.view]
     if scaling is not None or (any(f.crashes for f in faults) and routers[0].elastic):
@@ -89,9 +88,9 @@ def wire(
         between.append(hosts)
     elastic = None
     if scaling is not None:
-        elastic = _elastic(clock, scaling, engines, routers, between, models is not None)
+        elastic = _elastic(clock, scaling, engines, routers, between, 1 if models is None else len(models.names))
         if sides is not None:
-            sides.counting, elastic.opened = True, sides.go_on
+            sides.counting, elastic.opened, elastic.stranded = True, sides.go_on, sides.stranded_of
     if isinstance(routers[0], Coordinator):
         between.insert(0, Queue(clock, routers[0], engines.view))
     if routers[0].gateway is not None:
@@ -112,13 +111,11 @@ def wire(
     return world
 
 
-def _views(engines: Engines, plans: Sequence[Plan], models: Models | None) -> list[View]:
-    """What each router sees: all, its side, or the replicas of its model."""
-    if plans and plans[0].role:
-        return [part_view(engines, plans, [p.role == role for p in plans]) for role in ("prefill", "decode")]
-    if models is not None:
-        return [part_view(engines, plans, [of == k for of in models.of_pool]) for k in range(len(models.names))]
-    return [engines.view]
+def _views(engines: Engines, plans: Sequence[Plan], whole: bool) -> list[View]:
+    """What each router sees: all, or the replicas of its side and of its model."""
+    if not plans or not (plans[0].apart or (plans[0].role and not whole)):
+        return [engines.view]
+    return [part_view(engines, plans, seat.pools) for seat in seats(plans)]
 
 
 def _hosts(clock: Clock, plans: Sequence[Plan], engines: Engines) -> Hosts:
@@ -134,7 +131,7 @@ def _sides(
     views: Sequence[View],
     plans: Sequence[Plan],
     routers: Sequence[Router],
-    link: Wire,
+    links: Sequence[Wire],
     fragile: bool,
 ) -> HandOvers:
     """Who chooses prefill and decode replicas. ``fragile``: replicas may die, or clients leave."""
@@ -144,18 +141,18 @@ def _sides(
     if fragile:
         from sim.fleet.hand_over_losses import FragileHandOvers
 
-        return FragileHandOvers(clock, engines, views, plans, routers, link)
-    return HandOvers(clock, engines, views, plans, routers, link)
+        return FragileHandOvers(clock, engines, views, plans, routers, links)
+    return HandOvers(clock, engines, views, plans, routers, links)
 
 
 def _elastic(
-    clock: Clock, scaling: ScalingPlan, engines: Engines, routers: Sequence[Router], between: list[Station], by_model: bool
+    clock: Clock, scaling: ScalingPlan, engines: Engines, routers: Sequence[Router], between: list[Station], models: int
 ) -> Elastic:
     """The autoscaler, which goes in front of those ``between``."""
     from sim.fleet.scaling import Elastic
 
     members = [router for router in routers if isinstance(router, Members)]
-    elastic = Elastic(clock, scaling, engines, members, room=routers[0].gateway is None, by_model=by_model)
+    elastic = Elastic(clock, scaling, engines, members, room=routers[0].gateway is None, models=models)
     elastic.in_use = [station.in_use for station in between if hasattr(station, "in_use")]
     elastic.begin()
     between.insert(0, elastic)

@@ -242,26 +242,25 @@ def _record(scenario: Scenario, plans: Sequence[Plan], raw: Raw, traffic: Traffi
     return record if raw.scaling is None else _of_scaled(record)
 
 
-def _wire(scenario: Scenario, plans: Sequence[Plan]) -> Wire | None:
-    """What KV travels over between pools with roles; None without."""
-    prefills = [p for p in plans if p.role == "prefill"]
-    if not prefills:
-        return None
+def _wires(scenario: Scenario, plans: Sequence[Plan]) -> list[Wire]:
+    """What KV travels over between pools with roles, each once."""
+    if not plans[0].role:
+        return []
     from sim.fleet.kv_links import Wire
 
-    return Wire.of(scenario.transfer, prefills[0].accelerator, prefills[0].layout)
+    return list(dict.fromkeys(Wire.between(scenario.transfer, plans)))
 
 
 def _wire_fact(scenario: Scenario, plans: Sequence[Plan]) -> dict[str, Json]:
-    wire = _wire(scenario, plans)
-    return {} if wire is None else {"KV transfer": f"KV over {wire.name}"}
+    names = dict.fromkeys(wire.name for wire in _wires(scenario, plans))
+    return {"KV transfer": f"KV over {', '.join(names)}"} if names else {}
 
 
 def _wire_evidence(scenario: Scenario, plans: Sequence[Plan]) -> list[Table]:
-    wire = _wire(scenario, plans)
-    if wire is None:
-        return []
-    return [{"what": f"KV transfer over {wire.name}", "grade": wire.evidence, "source": wire.source}]
+    return [
+        {"what": f"KV transfer over {wire.name}", "grade": wire.evidence, "source": wire.source}
+        for wire in _wires(scenario, plans)
+    ]
 
 
 def _of_scaled(record: RunRecord) -> RunRecord:

@@ -54,6 +54,19 @@ MODELS = (
     f"pools: [{{name: a, model: llama-3.1-8b, accelerator: h100-sxm, replicas: 2, engine: {SYNC}}}, "
     f"{{name: b, model: qwen3-8b, share: 2, accelerator: a100-sxm-80g, replicas: 1, engine: {SYNC}}}]"
 )
+MODEL_SIDES = (
+    "pools: ["
+    + ", ".join(
+        f"{{name: {name}, role: {role}, model: {model}, accelerator: h100-sxm, replicas: {n}, engine: {{name: vllm, max_model_len: 4096}}}}"
+        for name, role, model, n in (
+            ("a", "prefill", "llama-3.1-8b", 2),
+            ("b", "decode", "llama-3.1-8b", 1),
+            ("c", "prefill", "qwen3-8b", 1),
+            ("d", "decode", "qwen3-8b", 2),
+        )
+    )
+    + "]"
+)
 STORE = (
     "deployment: {accelerator: h100-sxm, replicas: 2, kv_blocks: 100, engine: {name: sglang, page_size: 16, enable_hierarchical_cache: true, "
     "hicache_ratio: 1, hicache_storage_backend: mooncake, hicache_storage_backend_extra_config: {prefetch_threshold: 32, bandwidth: 1GB, size: 1}}}"
@@ -122,14 +135,14 @@ CLIENTS = (
 def worlds(draw: Any) -> tuple[str, int]:
     """A scenario, and how many clients wait in it (0: none)."""
     pick = lambda *values: draw(st.sampled_from(values))  # noqa: E731
-    deployment = pick(ONE, TWO, MODELS, RANKS, STORE, *SIDES.values(), *SIDES.values(), hosts(1), hosts(3))
+    deployment = pick(ONE, TWO, MODELS, MODEL_SIDES, RANKS, STORE, *SIDES.values(), *SIDES.values(), hosts(1), hosts(3))
     lines = [deployment, f"router: {pick(*ROUTERS)}"]
     if "role" in deployment:
         lines.append(f"transfer: {pick('{}', '{bandwidth: 200MB}', '{bandwidth: 400MB, layerwise: true}')}")
     if pick(False, True):
         lines.append(
             SCALING.format(
-                least=pick(0, 1, 1 if deployment in (TWO, MODELS) else 2),
+                least=pick(0, 1, 1 if deployment in (TWO, MODELS, MODEL_SIDES) else 2),
                 target=pick("qps: 4", "queue: 1", "gpu: 0.3", "qps: 9, queue: 2"),
             )
         )

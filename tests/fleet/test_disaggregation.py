@@ -322,10 +322,10 @@ def test_chunks_are_sent_as_they_are_computed_and_only_what_the_decode_side_lack
     ports, told = Ports(Wire("x", 16.0, 0.0, "", ""), [1, 1]), Told()
     h: Any = object.__new__(HandOvers)
     h._protocol = HandOver(first="decode", first_token="with_kv", sends="chunks")
-    h._block_size, h._bytes, h._ports = 16, [1.0, 1.0], ports
+    h._block_size, h._bytes, h._ports = [16, 16], [1.0, 1.0], ports
     h._sides, h._pool, h._number, h._there = [told, told], [0, 1], [0, 0], {}
     h._times = [[], [], []]
-    h._layers, h._says_at_d = 0, True
+    h._layers, h._says_at_d = [0, 0], True
     h._used, h.counting, h.before = [0, 0], False, SimpleNamespace(first_token=lambda request, time: None)
     j = Journey(Request(RequestBlock.of([0.0], [100], [9]), 0, 0, 0.0), 0, 1, 0)
     h._there[0] = j
