@@ -3,25 +3,29 @@
 The record (`profiles/accuracy.yaml`, rebuilt by ``servesim accuracy PATH… --record FILE``) holds the spread of measured / predicted of every
 measured deployment and what kind of deployment it was. An interval comes from all of them, each with a weight that says how much it is like
 the one in question: the same engine, version line, class of accelerator, kind of model, precision, measured kernels or those of another card.
-Where nothing is like it, everything counts alike: the interval is wide, and says so.
+Where nothing is like it, everything counts alike: the interval is wide, and says so. How wide it must be to hold `LEVEL` of what was not seen
+is learned from deployments left out (`sim.metrics.conformal`).
+
+The prediction lies in its interval, even where all that is alike was measured on one side of it: moving the figure itself would tear it from
+the requests, steps and throughput that it follows from, and a band beside its own figure says less than one that begins there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 import yaml
 
 from sim.ledger import Values as Array
+from sim.metrics.conformal import LEVEL as LEVEL
+from sim.metrics.conformal import stretched
 from sim.metrics.section import Section, keyed
 from sim.resources import path, read_yaml
 
-LEVEL: Final = 0.8
-"""Share of measured values that lie in the interval."""
 FEWEST_OWN: Final = 3
 """Measurements of one's own from which on they say how far predictions are off."""
 OWN: Final = "your own measurements"
@@ -32,8 +36,6 @@ _UNLIKE: Final[Mapping[str, float]] = {
     "engine": 0.1, "accelerator": 0.25, "line": 0.3, "kind": 0.4, "precision": 0.7, "kernels": 0.6, "load": 0.2,
 }  # fmt: skip
 """Weight of a deployment that differs in one property; several multiply."""
-_TAIL: Final = 0.07
-"""Share of the weight beyond either end of an interval, chosen so that 75 to 85 % of the figures of left-out deployments lie inside."""
 METRICS: Final = {
     "ttft_s.mean": "ttft_s.mean",
     "ttft_s.p50": "ttft_s.mean",
@@ -107,29 +109,27 @@ def spread(rows: Iterable[Row]) -> list[Entry]:
     ]
 
 
-def _weights(entries: Sequence[Entry], kind: Kind) -> Array:
-    wanted = kind.properties()
-    out = np.ones(len(entries))
-    for i, entry in enumerate(entries):
-        for name, value in entry.kind.properties().items():
-            if value != wanted[name]:
-                out[i] *= _UNLIKE[name]
+def _likeness(some: Sequence[Kind], others: Sequence[Kind]) -> Array:
+    """[some, others]: weight of one kind of deployment for another."""
+    out = np.ones((len(some), len(others)))
+    told = [[k.properties() for k in kinds] for kinds in (some, others)]
+    for name, unlike in _UNLIKE.items():
+        mine, theirs = (np.array([str(p[name]) for p in kinds]) for kinds in told)
+        out[mine[:, None] != theirs[None, :]] *= unlike
     return out
 
 
 def interval(entries: Iterable[Entry], kind: Kind, metric: str) -> Interval | None:
-    """Where measured / predicted of ``metric`` lies; None where the record has no such metric at all."""
-    there = [e for e in entries if e.metric == metric]
-    if not there:
-        return None
-    weights = _weights(there, kind)
-    values = np.array([e.logs for e in there]).ravel()
-    each = np.repeat(weights / len(_QUANTILES), len(_QUANTILES))
-    # few deployments tell less of the tails than their own quantiles say: as of one more of either kind
-    alike = float(weights.sum() ** 2 / (weights**2).sum())
-    tail = _TAIL * alike / (alike + 1.0)
-    low, high = (float(np.exp(_quantile(values, each, q))) for q in (tail, 1.0 - tail))
-    return Interval(low, high, *_named(there, kind))
+    """Where measured / predicted of ``metric`` lies, 1 included; None where the record has no such metric at all."""
+    there = tuple(e for e in entries if e.metric == metric)
+    return _interval(there, kind) if there else None
+
+
+@lru_cache(256)
+def _interval(there: tuple[Entry, ...], kind: Kind) -> Interval:
+    kinds = [e.kind for e in there]
+    low, high = stretched(np.array([e.logs for e in there]), _likeness(kinds, kinds), _likeness([kind], kinds)[0])
+    return Interval(float(np.exp(low)), float(np.exp(high)), *_named(there, kind))
 
 
 def known(kind: Kind, metric: str, own: Mapping[str, Sequence[float]] | None = None) -> Interval | None:
@@ -184,12 +184,6 @@ def _named(there: Sequence[Entry], kind: Kind) -> tuple[int, str]:
         if members >= FEWEST:
             return members, words
     return len(there), "all engines"
-
-
-def _quantile(values: Array, weights: Array, q: float) -> float:
-    order = np.argsort(values, kind="stable")
-    at = np.cumsum(weights[order]) - 0.5 * weights[order]
-    return float(np.interp(q * weights.sum(), at, values[order]))
 
 
 def coverage(rows: Iterable[Row]) -> dict[str, tuple[float, float, int]]:

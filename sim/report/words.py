@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeVar
 
 from sim.metrics.definitions import LATENCIES, SLO_METRICS, definition
@@ -89,8 +89,16 @@ class Ends(Protocol):
 
 
 def between(ends: Ends) -> str:
-    """``300 ms to 900 ms``."""
-    return f"{seconds(ends.low)} to {seconds(ends.high)}"
+    """``300 ms to 900 ms``, rounded outwards: what lies at an end is seen to lie inside."""
+    return f"{seconds(_rounded(ends.low, math.floor))} to {seconds(_rounded(ends.high, math.ceil))}"
+
+
+def _rounded(value: float, to: Callable[[float], float]) -> float:
+    """To three digits."""
+    if not (value > 0.0 and math.isfinite(value)):
+        return value
+    places = 2 - math.floor(math.log10(value))
+    return to(round(value * 10.0**places, 6)) / 10.0**places
 
 
 def unit_of(stats: Distribution) -> tuple[str, float]:
