@@ -7,7 +7,7 @@ from sim.policy.llumnix import v0_dispatch, v0_migration, v1_dispatch, v1_resche
 from sim.policy.llumnix.prefix import PrefixIndex, chunk_keys
 from sim.policy.llumnix.v0_load import METRICS, InstanceInfo
 from sim.policy.llumnix.v0_migration import Candidate
-from sim.policy.llumnix.v1_predict import PrefillPredictor, Profile
+from sim.policy.llumnix.v1_predict import Profile
 from sim.policy.llumnix.v1_status import METRICS as V1
 from sim.policy.llumnix.v1_status import Account, Status
 
@@ -134,25 +134,18 @@ def test_failover_moves_everything_in_turn():
     assert [(m.source, m.destination, m.tokens) for m in v1_reschedule.failover(accounts)] == [(0, 1, -1), (2, 3, -1), (4, 1, -1)]
 
 
-def test_the_slo_policy_may_reject_and_adaptive_decode_packs():
+def test_the_slo_policy_chooses_the_quickest_below_the_slo_and_may_reject():
     accounts = [account(i) for i in range(3)]
-    for a, t in zip(accounts, (10.0, 40.0, 45.0), strict=True):
-        a.predicted_tpot = t
-    assert v1_slo.adaptive_decode(accounts, 0.0, first) is accounts[1]
-    accounts[0].predicted_ttft = accounts[1].predicted_ttft = accounts[2].predicted_ttft = 5100.0
+    for a, t in zip(accounts, (5000.0, 4000.0, 4500.0), strict=True):
+        a.predicted_ttft = t
+    assert v1_slo.slo(accounts, 0.0, "prefill", first) is accounts[1]
+    for a, tpot in zip(accounts, (40.0, 42.5, 42.4), strict=True):
+        a.predicted_tpot = tpot
+    assert v1_slo.slo(accounts, 0.0, "decode", first) is accounts[0]
+    assert v1_slo.slo(accounts, 0.0, "neutral", first) is accounts[2]  # 42.5 is 0.85 × 50, no more below it
+    for a in accounts:
+        a.predicted_ttft = 5100.0
     assert v1_slo.slo(accounts, 0.0, "prefill", first) is None
-    assert v1_slo.adaptive_decode(accounts, 0.0, first) is None
-
-
-def test_the_predictor_subtracts_what_must_be_done_by_now():
-    p = PrefillPredictor()
-    for n in range(20):
-        x = 1000.0 * (n + 1)
-        assert p.computed(1000.0, 1e9) == 0.0
-        p.observe(x, 1e-7 * x * x + 0.01 * x + 5)
-    assert p.step_ms(8000.0) == pytest.approx(91.4, rel=1e-6)
-    assert p.computed(8000.0, 91.0) == 0.0
-    assert p.computed(8000.0, 92.0) == 8000.0
 
 
 def test_profiles_are_interpolated_and_tokens_floored():

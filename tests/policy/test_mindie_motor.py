@@ -1,4 +1,4 @@
-"""Rules of MindIE Motor: loads, limits, order, affinity, the ratio of prefill to decode instances."""
+"""Rules of MindIE Motor: loads, limits, order, affinity."""
 
 import numpy as np
 import pytest
@@ -9,12 +9,10 @@ from sim.fleet.clock import Clock
 from sim.fleet.coordinator import Queue
 from sim.fleet.request import Request
 from sim.fleet.station import Station, link
-from sim.model import load_model
 from sim.policy.coordinator import Dispatch
 from sim.policy.motor.default import CacheAffinity, RoundRobin
 from sim.policy.motor.digs import LJF, MPRF, SJF, STATIC, GlobalScheduler, Instance
 from sim.policy.motor.load import Demand, LoadCost, Resource, demand_of
-from sim.policy.motor.ratio import Ratio, Roofline, Summary, pd_ratio
 from sim.policy.router import ReplicaFacts
 from sim.policy.routing.mindie_motor import MindieMotor, MotorParams
 from sim.study.single import Prepared
@@ -154,34 +152,6 @@ def test_conversations_return_to_their_node_while_it_is_remembered_and_has_room(
     assert affinity.choose("b", lambda n: True) == 1
     assert affinity.choose("a", lambda n: True) == 2
     assert affinity.choose("d", lambda n: False) == -1
-
-
-@pytest.mark.parametrize(
-    ("instances", "prefill", "decode", "expected"),
-    [(5, 2.0, 1.0, (2, 3)), (5, 1.0, 2.0, (3, 2)), (16, 1.0, 1.0, (8, 8)), (7, 0.0, 1.0, (4, 3)), (1, 5.0, 1.0, (1, 0))],
-)
-def test_roles_are_handed_out_one_by_one(instances, prefill, decode, expected):
-    assert pd_ratio(instances, prefill, decode) == Ratio(*expected)
-
-
-def test_longer_answers_want_more_decode_instances():
-    model = load_model("llama-3.1-8b")
-    ratios = []
-    for output in (50, 200, 800):
-        ability = Roofline(model, Summary(3000, output)).ability()
-        assert min(ability) > 0
-        ratios.append(pd_ratio(16, ability.prefill, ability.decode).decode)
-    assert ratios == sorted(ratios)
-    assert ratios[0] < ratios[-1]
-
-
-def test_batches_meet_their_targets():
-    r = Roofline(load_model("llama-3.1-8b"))
-    for decode, target in ((False, 1000.0), (True, 50.0)):
-        size = r.batch_size(decode)
-        assert r.batch_ms(size, decode) <= target
-        assert r.memory_gb(size, decode) < 32 * 0.9
-        assert r.batch_ms(size + 1, decode) > target or r.memory_gb(size + 1, decode) >= 32 * 0.9
 
 
 class Wait:

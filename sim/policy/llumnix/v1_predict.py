@@ -1,4 +1,4 @@
-"""Predictions of the v1 scheduler: prefill progress since the last status, TTFT and TPOT (``pkg/scheduler/predictor``, ``policy/slo*.go``)."""
+"""Predictions of the v1 scheduler: TTFT and TPOT from profiled times (``pkg/scheduler/predictor``, ``policy/slo*.go``)."""
 
 from __future__ import annotations
 
@@ -8,52 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-SAMPLES = 20
-"""Prefill steps seen before the predictor is used."""
-MAX_NUM_BATCHED_TOKENS = 65536
 LEAST_TOKENS = 8
 """Tokens per request are floored at this where TPOT is looked up."""
-
-
-class PrefillPredictor:
-    """Milliseconds of a prefill step of x tokens as a·x² + b·x + c, fitted by least squares."""
-
-    def __init__(self) -> None:
-        self._x: list[float] = []
-        self._ms: list[float] = []
-        self._fit: tuple[float, float, float] | None = None
-
-    def observe(self, tokens: float, ms: float) -> None:
-        """One prefill step."""
-        self._x.append(tokens)
-        self._ms.append(ms)
-        self._fit = None
-
-    @property
-    def ready(self) -> bool:
-        """Whether there are samples enough, at three token counts or more."""
-        return len(self._x) >= SAMPLES and len(set(self._x)) >= 3
-
-    def step_ms(self, tokens: float) -> float:
-        """Predicted milliseconds, not negative."""
-        if self._fit is None:
-            a, b, c = np.polynomial.polynomial.polyfit(self._x, self._ms, 2)[::-1]
-            self._fit = (float(a), float(b), float(c))
-        a, b, c = self._fit
-        return max(a * tokens * tokens + b * tokens + c, 0.0)
-
-    def computed(self, waiting_tokens: float, elapsed_ms: float) -> float:
-        """Tokens of ``waiting_tokens`` whose steps have ended ``elapsed_ms`` after the status; 0 before it is `ready`."""
-        if not self.ready:
-            return 0.0
-        done = 0.0
-        while done < waiting_tokens:
-            step = min(waiting_tokens - done, MAX_NUM_BATCHED_TOKENS)
-            elapsed_ms -= self.step_ms(step)
-            if elapsed_ms < 0:
-                break
-            done += step
-        return done
 
 
 @dataclass(frozen=True)

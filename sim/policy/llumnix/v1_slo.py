@@ -1,4 +1,4 @@
-"""Policy ``slo`` and adaptive P/D of the v1 scheduler (``pkg/scheduler/policy/slo_policy.go``, ``adaptive_pd.go``). Times in ms."""
+"""Policy ``slo`` of the v1 scheduler (``pkg/scheduler/policy/slo_policy.go``). Times in ms."""
 
 from __future__ import annotations
 
@@ -25,12 +25,3 @@ def slo(
         left = [a for a in left if a.predicted_tpot < FACTOR * tpot]
     metric = "predicted_tpot" if infer_type == "decode" else "predicted_ttft"
     return select(left, (metric,), pick) if left else None
-
-
-def adaptive_decode(accounts: Sequence[Account], now: float, pick: Pick, tpot: float = TPOT_SLO) -> Account | None:
-    """The fullest below the SLO × 0.85 (bin packing), else the emptiest. The filter compares predicted TTFT with the TPOT bound, as upstream."""
-    left = [a for a in filtered(accounts, now, None) if a.predicted_ttft < FACTOR * tpot]
-    below = [a for a in left if a.predicted_tpot < FACTOR * tpot]
-    if below:
-        return max(below, key=lambda a: a.predicted_tpot)
-    return select(left, ("predicted_tpot",), pick) if left else None

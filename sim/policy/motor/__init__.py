@@ -1,6 +1,6 @@
-"""MindIE Motor: its coordinator's schedulers and its controller's ratio of prefill to decode instances. Pure decisions.
+"""MindIE Motor: its coordinator's schedulers. Pure decisions.
 
 From Ascend/MindIE-Motor 5dfb024e (2026-03-31), ``mindie_motor/src``: `digs` (``coordinator/digs_scheduler``: the scheduler of
 disaggregated deployments), `load` (``meta_resource.cpp``: what an instance's load is), `default` (``coordinator/scheduler/default_scheduler``:
-round robin and cache affinity of single nodes), `ratio` (``controller/role_manager``).
+round robin and cache affinity of single nodes).
 """

@@ -1,8 +1,8 @@
 """Llumnix v1: gateway and scheduler of llumnix-project/llumnix 8a693b46.
 
 Dispatch by metrics of polled statuses corrected by a ledger of requests on the way; filters and fall-back; cache-aware mode with its quirks;
-SLO policy; rescheduling; prefill and decode dispatch between pools with roles, both at once or one after the other. Adaptive P/D is in
-`sim.policy.llumnix`, not yet between pools. Assumed: bandwidth and overhead of a migration; that a pair moves requests as long as their tokens
+SLO policy; rescheduling; prefill and decode dispatch between pools with roles, both at once or one after the other. Not modelled, and refused:
+adaptive P/D, the enhanced predictor. Assumed: bandwidth and overhead of a migration; that a pair moves requests as long as their tokens
 stay within the limit.
 """
 
