@@ -4,5 +4,5 @@ from sim.jit import JIT
 
 
 def enough(number: int) -> int:
-    """So many steps, and a twentieth of them where the kernels are plain Python."""
-    return number if JIT else number // 20
+    """So many steps, and half of them where the kernels are plain Python."""
+    return number if JIT else number // 2

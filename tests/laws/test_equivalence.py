@@ -12,6 +12,7 @@ import sim
 from sim.config import settings
 from sim.fleet.build import Plan, plan
 from sim.fleet.wiring import wire
+from sim.jit import JIT
 from sim.metrics.laws import check_laws
 from sim.metrics.record import RunRecord, collect
 from sim.registry import lookup
@@ -134,7 +135,7 @@ def run(p: Plan, traffic: Traffic, router: str, multi_step: bool) -> tuple[dict[
 def test_multi_step_is_step_by_step(engine: tuple[str, Plan]) -> None:
     name, base = engine
     draw, cases = ENGINES[name]
-    for case in range(cases):
+    for case in range(cases if JIT else 60):
         rng = np.random.default_rng([case, 7])
         given, blocks = draw(rng)
         params = base.scheduler.resolve(settings(base.scheduler.Params, given), base.site)

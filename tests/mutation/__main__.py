@@ -22,6 +22,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,8 @@ class Tests:
         ]
 
     def of(self, file: Path, mutant: Mutant, budget: float, most: int) -> tuple[list[str], bool]:
-        """The nearest and quickest of them, and whether the line runs only when its module is imported: then any test of the file may notice."""
+        """The nearest and quickest of them, of each file of tests in turn as each judges by something else; and whether the line runs only
+        when its module is imported: then any test of the file may notice."""
         lines: dict[int, set[str]] = {}
         for data in self._data:
             for number, names in data.contexts_by_lineno(str(file)).items():
@@ -99,13 +101,18 @@ class Tests:
         early = not mutant.inside or (not here and mutant.line in lines)
         if early or mutant.line not in lines:  # (a line that the map does not know: it is older)
             here = set().union(*lines.values())
-        about = {file.stem, file.parent.name}
+        about = {file.stem, file.parent.name, *file.relative_to(ROOT).parts[2:-1]}
 
         def far(name: str) -> bool:
             return not any(word in name.partition("::")[0] for word in about)
 
+        turn: dict[str, int] = {}
+        seen: Counter[str] = Counter()
+        for name in sorted(here & self.seconds.keys(), key=lambda n: (self.seconds[n], n)):
+            turn[name] = seen[name.partition("::")[0]]
+            seen[name.partition("::")[0]] += 1
         chosen, total = [], 0.0
-        for name in sorted(here & self.seconds.keys(), key=lambda n: (far(n), self.seconds[n], n))[:most]:
+        for name in sorted(turn, key=lambda n: (far(n), turn[n], self.seconds[n], n))[:most]:
             if chosen and total + self.seconds[name] > budget:
                 break
             chosen.append(name)
