@@ -171,8 +171,9 @@ class Select(Study[SelectParams]):
 
     def _best(self, found: Sequence[Candidate], engine: str) -> Candidate | None:
         """The deployment of an engine that holds with the least money, where prices are known, else the fewest accelerators."""
-        able = [(self._price(c, c.size) or 0.0, c.cost, c.number, c) for c in self._mine(found, engine) if c.size is not None]
-        return min(able)[-1] if able else None
+        able = [(self._price(c, c.size), c) for c in self._mine(found, engine) if c.size is not None]
+        priced = all(price is not None for price, _ in able)
+        return min(able, key=lambda x: (x[0] if priced else 0.0, x[1].cost, x[1].number), default=(None, None))[1]
 
     def _price(self, c: Candidate, size: int) -> float | None:
         """Price of an hour in the scenario's currency; None where it is not known."""
