@@ -311,7 +311,7 @@ def test_rows_of_a_sweep() -> None:
         == f"10 runs over tp, 4 failed; 2 of 6 hold the SLO; most output tokens/s per accelerator among them: tp 8 ({per})."
     )
     part, _ = ask(study.run(), world, stop=3)
-    assert part.missing == 7 and len(part.rows) == 3 and "3 runs over tp, 7 still to run; 0 of 3 hold the SLO." == part.sentence()
+    assert part.missing == 7 and len(part.rows) == 3 and part.sentence() == "3 runs over tp, 7 still to run; 0 of 3 hold the SLO."
 
 
 def test_the_best_row_of_a_sweep() -> None:
