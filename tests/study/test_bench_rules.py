@@ -32,8 +32,9 @@ def test_runs_from_totals() -> None:
     assert run.columns["prompt_tokens"].tolist() == [10, 11, 10, 10] and set(run.columns["output_tokens"].tolist()) <= {5, 6, 7}
     assert run.measured == {"ttft_s.mean": 0.1} and (run.columns["arrival_s"] == 0).all()
     assert run.notes == (
-        "every prompt taken as long as the mean, 10.25 tokens: the file has no lists", "output lengths drawn uniformly from 5 to 7 tokens: the file has no lists",
-    )  # fmt: skip
+        "every prompt taken as long as the mean, 10.25 tokens: the file has no lists",
+        "output lengths drawn uniformly from 5 to 7 tokens: the file has no lists",
+    )
     many = spec(requests=3000)
     assert set(many.columns["output_tokens"].tolist()) == {5, 6, 7} and many.columns["prompt_tokens"].sum() == 30750
     assert spec(prompt=np.array([1, 2, 3, 4])).columns["prompt_tokens"].tolist() == [1, 2, 3, 4]
@@ -76,12 +77,15 @@ def test_runs_from_requests() -> None:
         return made
 
     for more, says in (
-        ({"prompt": at(1, 10.0, 1.5)}, "request 2: prompt tokens must be a whole number in"), ({"output": at(2, 3.0, -1.0)}, "request 3: output tokens must be"),
-        ({"prompt": at(0, 10.0, MAX_TOKENS + 1.0)}, "request 1: prompt tokens must be"), ({"ttft": at(3, 0.5, 2e8), "e2e": at(3, 1.0, 3e8)}, "request 4: TTFT is 2e+08 s"),
-        ({"e2e": at(0, 1.0, 2e8)}, "request 1: E2E is 2e+08 s"), ({"e2e": at(1, 1.0, 0.498)}, "request 2: ends 0.498 s after it was sent"),
+        ({"prompt": at(1, 10.0, 1.5)}, "request 2: prompt tokens must be a whole number in"),
+        ({"output": at(2, 3.0, -1.0)}, "request 3: output tokens must be"),
+        ({"prompt": at(0, 10.0, MAX_TOKENS + 1.0)}, "request 1: prompt tokens must be"),
+        ({"ttft": at(3, 0.5, 2e8), "e2e": at(3, 1.0, 3e8)}, "request 4: TTFT is 2e+08 s"),
+        ({"e2e": at(0, 1.0, 2e8)}, "request 1: E2E is 2e+08 s"),
+        ({"e2e": at(1, 1.0, 0.498)}, "request 2: ends 0.498 s after it was sent"),
         ({"prompt": at(1, 10.0, 0.0)}, "a served request has no prompt tokens"),
         ({"ttft": np.full(4, np.nan), "e2e": np.full(4, np.nan)}, "has no latency of a served request"),
-    ):  # fmt: skip
+    ):
         assert of(served(**more)).refused.startswith(says), says
     assert not of(served(e2e=at(1, 1.0, 0.4995))).refused  # clocks of two processes may differ by a millisecond
     assert not of(served(ok=np.array([True, True, False, False]), prompt=at(2, 10.0, 1.5))).refused  # what failed is not judged
@@ -209,10 +213,14 @@ def test_documents_of_every_form(tmp_path: Path) -> None:
         and keys.sub("s").count("u") == 1
     )
     for ask, says in (
-        (lambda: keys.count("f"), "key 'f': must be a whole number"), (lambda: keys.number("z", low=1.0), "key 'z': must be at least 1"),
-        (lambda: keys.rate("z"), "key 'z': must be more than 0"), (lambda: keys.column("l"), r"key 'l\[1\]': must be a finite number"),
-        (lambda: keys.column("n"), "key 'n': must be a list"), (lambda: keys.needed("nn"), "key 'nn': is missing.*did you mean"), (lambda: keys.sub("f"), "key 'f': must be an object"),
-    ):  # fmt: skip
+        (lambda: keys.count("f"), "key 'f': must be a whole number"),
+        (lambda: keys.number("z", low=1.0), "key 'z': must be at least 1"),
+        (lambda: keys.rate("z"), "key 'z': must be more than 0"),
+        (lambda: keys.column("l"), r"key 'l\[1\]': must be a finite number"),
+        (lambda: keys.column("n"), "key 'n': must be a list"),
+        (lambda: keys.needed("nn"), "key 'nn': is missing.*did you mean"),
+        (lambda: keys.sub("f"), "key 'f': must be an object"),
+    ):
         with pytest.raises(Exception, match=says):
             ask()  # type: ignore[no-untyped-call]
     for bad in ("1\n", "x", '{"x": 1}\n{"x": \n', "a\nb\n"):

@@ -145,19 +145,24 @@ def llmperf(failed: bool) -> object:
 
 
 def blis(failed: bool) -> object:
-    head = "prefix_group,prefix_length,input_tokens,output_tokens,server_input_tokens,arrival_time_us,send_time_us,first_chunk_time_us,last_chunk_time_us,status"
-    rows = [
-        f",0,{PROMPT[i] + 1},{OUTPUT[i]},{PROMPT[i]},{START[i] * 1e6 - 7:.0f},{START[i] * 1e6:.0f},{(START[i] + TTFT[i]) * 1e6:.0f},{(START[i] + E2E[i]) * 1e6:.0f},ok"
-        for i in ROWS
-    ]
+    head = "prefix_group,prefix_length,input_tokens,output_tokens,server_input_tokens,"
+    head += "arrival_time_us,send_time_us,first_chunk_time_us,last_chunk_time_us,status"
+    at = np.rint(np.array([START * 1e6 - 7, START * 1e6, (START + TTFT) * 1e6, (START + E2E) * 1e6])).astype(int)
+    rows = [f",0,{PROMPT[i] + 1},{OUTPUT[i]},{PROMPT[i]},{','.join(map(str, at[:, i]))},ok" for i in ROWS]
     return "\n".join([head, *rows, *[",0,5,0,0,10200000,0,0,0,HTTP 503"] * failed]) + "\n"
 
 
 def blis_json(failed: bool) -> object:
     rows: list[Any] = [
-        {"arrived_at": float(START[i]), "num_prefill_tokens": int(PROMPT[i]), "num_decode_tokens": int(OUTPUT[i]), "ttft_ms": TTFT[i] * 1e3, "e2e_ms": E2E[i] * 1e3}
+        {
+            "arrived_at": float(START[i]),
+            "num_prefill_tokens": int(PROMPT[i]),
+            "num_decode_tokens": int(OUTPUT[i]),
+            "ttft_ms": TTFT[i] * 1e3,
+            "e2e_ms": E2E[i] * 1e3,
+        }
         for i in ROWS
-    ]  # fmt: skip
+    ]
     more = {"arrived_at": 10.2, "num_prefill_tokens": 5, "num_decode_tokens": 0, "ttft_ms": 0, "e2e_ms": 0}
     return {"ttft_mean_ms": 1, "completed_requests": 6, "requests": rows + [more] * failed}
 

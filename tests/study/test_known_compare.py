@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import replace
 from typing import Any
@@ -268,7 +269,7 @@ def test_a_precision_takes_as_many_repetitions_as_it_needs(precision: float) -> 
     found, asked = ask(study.run(), world)
     done = np.cumsum([len(batch) for batch in asked]).tolist()
     values = list(luck.values())
-    assert done[0] == 4 and all(then == needed(values[:now], precision) for now, then in zip(done[:-1], done[1:], strict=True))
+    assert done[0] == 4 and all(then == needed(values[:now], precision) for now, then in itertools.pairwise(done))
     assert found.replications == done[-1] == study.expected and (
         needed(values[: done[-1]], precision) == done[-1] or done[-1] == MOST
     )
@@ -315,7 +316,12 @@ def test_rows_of_a_sweep() -> None:
 
 
 def test_the_best_row_of_a_sweep() -> None:
-    rows: list[dict[str, Any]] = [{"x": 1, "v": 3.0, "slo.met": True, "error": None}, {"x": 2, "v": 9.0, "slo.met": False, "error": None}, {"x": 3, "v": 1.0, "slo.met": None, "error": None}, {"x": 4, "error": "e"}]  # fmt: skip
+    rows: list[dict[str, Any]] = [
+        {"x": 1, "v": 3.0, "slo.met": True, "error": None},
+        {"x": 2, "v": 9.0, "slo.met": False, "error": None},
+        {"x": 3, "v": 1.0, "slo.met": None, "error": None},
+        {"x": 4, "error": "e"},
+    ]
     answer = SweepAnswer("n", ("a.x",), rows)
     assert answer.best("v")["x"] == 1 and answer.best("v", largest=False)["x"] == 3 and answer.best("w") is None  # type: ignore[index]
     assert SweepAnswer("n", ("x",), rows[2:]).verdict is None and SweepAnswer("n", ("x",), rows[1:]).verdict is False

@@ -300,8 +300,9 @@ def test_how_long_steps_may_take(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_winner_and_those_as_good() -> None:
     a, b, c, d = (
-        replace(final(2), candidate=replace(candidate(), number=n), attainment=t, sure=sure) for n, t, sure in ((3, 0.995, True), (1, 0.999, True), (0, 1.0, False), (2, 0.999, True))
-    )  # fmt: skip
+        replace(final(2), candidate=replace(candidate(), number=n), attainment=t, sure=sure)
+        for n, t, sure in ((3, 0.995, True), (1, 0.999, True), (0, 1.0, False), (2, 0.999, True))
+    )
     everything = {f.candidate.number: f for f in (a, b, c, d)}
     assert winner(everything) is b and winner({0: c}) is None and winner({}) is None
     assert winner(everything | {9: replace(a, cost=1.0)}).cost == 1.0  # type: ignore[union-attr]
@@ -341,9 +342,12 @@ def test_the_decision_in_words() -> None:
     assert one.startswith("1 × tp 1 (1 accelerator) is the smallest that holds the SLO: all 3")
     assert told(w, objective="energy", unit="kW").sentence().startswith("4 × tp 1 (8 accelerators, 10.00 kW) is the best that")
     for low, high, costs, words in (
-        (3, 6, (7.5, 15.0), "3 to 6 replicas, 7.50 to 15.00 USD per hour"), (3, 6, (None, 15.0), "3 to 6 replicas"),
-        (3, None, (7.5, None), "3 to more than twice as many replicas"), (4, 4, (1.0, 1.0), "4 replicas at either end"), (1, 1, (1.0, 2.0), "1 replica at either end"),
-    ):  # fmt: skip
+        (3, 6, (7.5, 15.0), "3 to 6 replicas, 7.50 to 15.00 USD per hour"),
+        (3, 6, (None, 15.0), "3 to 6 replicas"),
+        (3, None, (7.5, None), "3 to more than twice as many replicas"),
+        (4, 4, (1.0, 1.0), "4 replicas at either end"),
+        (1, 1, (1.0, 2.0), "1 replica at either end"),
+    ):
         model = ModelBand(low, high, (0.8, 1.2), 9, "vllm", cost_low=costs[0], cost_high=costs[1])
         said = told(w, limits=Limits(8.0, 9.0, "", model=model)).sentence()
         assert said.endswith(f" Model error: {words}, as 80% of 9 measured deployments (vllm) would have it.")

@@ -52,7 +52,7 @@ def test_each_target_breaks_where_the_world_says(serves: float) -> None:
 
 
 def test_which_loads_are_tried_and_in_which_order() -> None:
-    curve, factors = traced(World(12.0))  # ttft breaks at 1.203, more comes than is served from 1.5 on, tpot never does by then
+    _, factors = traced(World(12.0))  # ttft breaks at 1.203, more comes than is served from 1.5 on, tpot never does by then
     assert factors[:4] == [1.0, 1.25, 1.5625, 0.5]
     low, high = 1.0, 1.25
     for f in factors[4:]:
@@ -113,8 +113,11 @@ def test_several_demands_count_by_the_misses_that_each_allows() -> None:
         return base | {"target": target, "required": required, "attainment": attainment} | more
 
     demands = [
-        demand("ttft_s", 0.95, 0.96, percentile="p95"), demand("joint", 0.99, 0.98, klass="code"), demand("joint", 0.99, 1.0), demand("tpot_s", 1.0, None, klass="chat"),
-    ]  # fmt: skip
+        demand("ttft_s", 0.95, 0.96, percentile="p95"),
+        demand("joint", 0.99, 0.98, klass="code"),
+        demand("joint", 0.99, 1.0),
+        demand("tpot_s", 1.0, None, klass="chat"),
+    ]
 
     def world(trial: Trial) -> Outcome:
         return Outcome(trial, changed(slo__demands=demands, slo__required=0.99, slo__effective=0.98))
