@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ import sim
 from sim.engine.crash import crash
 from sim.engine.withdraw import ABSENT, LEFT, STAYS, Exits
 from sim.fleet.build import plan
+from sim.jit import JIT
 from sim.workload.table import RequestBlock
 
 PLAIN = Path(__file__).parents[1] / "plugins" / "plain_schedulers.py"
@@ -37,6 +41,10 @@ ENGINES = {
 MODELS = {"vllm, groups": "gpt-oss-20b", "sglang, windows": "gpt-oss-20b", "sglang, states": "qwen3.5-9b"}
 KEEPS = {"sglang", "sglang, windows", "sglang, states", "tgi", "llamacpp", "ollama"}
 ON_NPUS = {"mindie", "vllm-ascend"}
+each = pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n == "vllm" or not JIT else pytest.mark.slow) for n in ENGINES]
+)
+"""All engines in a second each where nothing is compiled."""
 
 
 def pool(name: str, rng: np.random.Generator) -> Any:
@@ -104,7 +112,7 @@ def check(name: str, case: int) -> set[int]:
     assert not gauges[:2].any(), gauges[:2]
     if name not in KEEPS:
         assert not gauges[2].any(), "memory does not come back"
-    if name in MODELS:
+    if name in ("sglang, windows", "sglang, states"):
         for s in group._states:
             assert s.tree.w_protected == 0
             assert s.tree.w_free + s.tree.w_evictable == s.tree.w_size
@@ -112,7 +120,7 @@ def check(name: str, case: int) -> set[int]:
     return set(codes)
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n == "vllm" else pytest.mark.slow) for n in ENGINES])
+@each
 def test_whoever_leaves_is_gone_and_nobody_else(name: str) -> None:
     seen: set[int] = set()
     for case in range(12):
@@ -120,7 +128,7 @@ def test_whoever_leaves_is_gone_and_nobody_else(name: str) -> None:
     assert seen - {ABSENT}
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n == "vllm" else pytest.mark.slow) for n in ENGINES])
+@each
 def test_a_process_that_dies_takes_all_it_had_with_it(name: str) -> None:
     """Requests before and after are served, those in it fail at that moment, and what comes then starts as on the first day."""
     rng = np.random.default_rng(3)
@@ -153,6 +161,15 @@ def test_a_process_that_dies_takes_all_it_had_with_it(name: str) -> None:
     mine = mine[np.argsort(rows["id"][mine])]
     for column in alone:
         np.testing.assert_allclose(alone[column][order], rows[column][mine], atol=1e-9, err_msg=column)
+
+
+@pytest.mark.skipif(not JIT, reason="is what is run here")
+def test_every_engine_in_plain_python() -> None:
+    env = os.environ | {"NUMBA_DISABLE_JIT": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", __file__], env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout
 
 
 def test_whoever_leaves_from_among_those_who_wait_leaves_them_as_they_were() -> None:

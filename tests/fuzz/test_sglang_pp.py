@@ -121,10 +121,9 @@ def compared(reference, seed):  # noqa: F811
 
 def test_pipelines_decide_as_the_twin(reference):  # noqa: F811
     steps, seed = 0, 0
-    while steps < STEPS:
+    while steps < STEPS or seed < 4:
         steps += compared(reference, seed)
         seed += 1
-    assert seed > 3
 
 
 @pytest.mark.slow
