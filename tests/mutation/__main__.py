@@ -29,6 +29,7 @@ from typing import Any
 
 import pytest
 
+from sim.jit import JIT
 from tests.mutation.inside import put
 from tests.mutation.mutants import Mutant, mutants
 
@@ -75,6 +76,7 @@ class Tests:
 
         self.seconds: dict[str, float] = {}
         self._data = []
+        self._known: dict[Path, dict[int, set[str]]] = {}
         for name in maps:
             data = coverage.CoverageData(f"{name}.cov")
             data.read()
@@ -84,19 +86,21 @@ class Tests:
 
     def unknown(self, files: list[Path]) -> list[str]:
         """Files of which no test is known that reaches a function: the maps lack their tests."""
-        return [
-            str(f.relative_to(ROOT))
-            for f in files
-            if not any({*n} - {""} for d in self._data for n in d.contexts_by_lineno(str(f)).values())
-        ]
+        return [str(f.relative_to(ROOT)) for f in files if not any(names - {""} for names in self._lines(f).values())]
+
+    def _lines(self, file: Path) -> dict[int, set[str]]:
+        """Tests by line of a file."""
+        if file not in self._known:
+            lines = self._known[file] = {}
+            for data in self._data:
+                for number, names in data.contexts_by_lineno(str(file)).items():
+                    lines.setdefault(number, set()).update(names)
+        return self._known[file]
 
     def of(self, file: Path, mutant: Mutant, budget: float, most: int) -> tuple[list[str], bool]:
         """The nearest and quickest of them, of each file of tests in turn as each judges by something else; and whether the line runs only
         when its module is imported: then any test of the file may notice."""
-        lines: dict[int, set[str]] = {}
-        for data in self._data:
-            for number, names in data.contexts_by_lineno(str(file)).items():
-                lines.setdefault(number, set()).update(names)
+        lines = self._lines(file)
         here = lines.get(mutant.line, set()) - {""}
         early = not mutant.inside or (not here and mutant.line in lines)
         if early or mutant.line not in lines:  # (a line that the map does not know: it is older)
@@ -133,6 +137,7 @@ class Campaign:
             self.out.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in before))
         self.known = {line["key"] for line in before}
         self.failed: set[str] = set()
+        self.sound: set[str] = set()
         self.told: list[str] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -153,12 +158,9 @@ class Campaign:
         ):
             if names:
                 self.told.append(f"{words}: {', '.join(names)}")
-        # without a mutant, and kernels are loaded before the first fork: who fails then notices nothing
-        run(session, [items[name] for name in sorted(chosen) if name in items], to_the_end=True)
-        if self.failed:
-            self.told.append(f"left out, as they fail without any mutant: {', '.join(sorted(self.failed))}")
-        items = {name: item for name, item in items.items() if name not in self.failed}
-        also = [name for name in also if name in items]
+        if JIT:  # kernels are loaded before the first fork; who fails without a mutant notices nothing
+            run(session, [items[name] for name in sorted(chosen) if name in items], to_the_end=True)
+            self.sound |= chosen - self.failed
         session.testsfailed = 0
         for file, mutant in self.sample:
             key = f"{file.relative_to(ROOT)}:{mutant.line}: {mutant.before} → {mutant.after}"
@@ -167,14 +169,27 @@ class Campaign:
             names, early = self.tests.of(file, mutant, self.given.budget, self.given.most)
             names = [*also, *(name for name in names if name in items and name not in also)]
             begun = time.monotonic()
-            verdict = self.tried(file, mutant, early, [items[name] for name in names]) if names else "unreached"
+            verdict = self.judged(file, mutant, early, [items[name] for name in names])
             line = {"key": key, "verdict": verdict, "tests": len(names), "seconds": round(time.monotonic() - begun, 1)}
             with self.out.open("a", encoding="utf-8") as to:
                 to.write(json.dumps(line, ensure_ascii=False) + "\n")
+        if self.failed:
+            self.told.append(f"left out, as they fail without any mutant: {', '.join(sorted(self.failed))}")
         return True
 
-    def tried(self, file: Path, mutant: Mutant, early: bool, items: list[pytest.Item]) -> str:
-        """The verdict of these tests on a mutant, which also lies in its file meanwhile: tests start processes."""
+    def judged(self, file: Path, mutant: Mutant, early: bool, items: list[pytest.Item]) -> str:
+        """The verdict of those of the tests that pass without a mutant, which is seen where one has noticed something."""
+        while items := [item for item in items if item.nodeid not in self.failed]:
+            verdict, by = self.tried(file, mutant, early, items)
+            for item in items:
+                if item.nodeid in by and item.nodeid not in self.sound:
+                    (self.sound if self.forked([item], lambda: True)[0] == "survived" else self.failed).add(item.nodeid)
+            if not self.failed & by:
+                return verdict
+        return "unreached"
+
+    def tried(self, file: Path, mutant: Mutant, early: bool, items: list[pytest.Item]) -> tuple[str, set[str]]:
+        """The verdict of these tests on a mutant, which also lies in its file meanwhile, as tests start processes; and who noticed it."""
         before = file.read_text(encoding="utf-8")
         file.write_text(mutant.source, encoding="utf-8")
         try:
@@ -182,20 +197,25 @@ class Campaign:
         finally:
             file.write_text(before, encoding="utf-8")
 
-    def forked(self, items: list[pytest.Item], prepare: Callable[[], bool]) -> str:
-        """``noticed``, ``late`` (it never ends) or ``survived``; where ``prepare`` cannot change the process, in a new one."""
+    def forked(self, items: list[pytest.Item], prepare: Callable[[], bool]) -> tuple[str, set[str]]:
+        """``noticed``, ``late`` (it never ends) or ``survived``; where ``prepare`` cannot change the process, in a new one. Who failed."""
+        told, tell = os.pipe()
         child = os.fork()
         if child == 0:
-            _child(items, prepare)
+            _child(items, prepare, self.failed, tell)
+        os.close(tell)
         end = time.monotonic() + WAIT
         while time.monotonic() < end:
             done, status = os.waitpid(child, os.WNOHANG)
             if done:
-                return "survived" if status == 0 else "noticed" if os.WIFEXITED(status) else "late"
+                with os.fdopen(told) as names:
+                    by = set(names.read().splitlines())
+                return "survived" if status == 0 else "noticed" if os.WIFEXITED(status) else "late", by
             time.sleep(0.02)
         os.killpg(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        return "late"
+        os.close(told)
+        return "late", set()
 
 
 def run(session: pytest.Session, items: list[pytest.Item], to_the_end: bool = False) -> None:
@@ -225,7 +245,7 @@ def _preload() -> None:
             importlib.import_module(found.name)
 
 
-def _child(items: list[pytest.Item], prepare: Callable[[], bool]) -> None:
+def _child(items: list[pytest.Item], prepare: Callable[[], bool], failed: set[str], tell: int) -> None:
     os.setpgid(0, 0)
     code = 1
     try:
@@ -238,9 +258,11 @@ def _child(items: list[pytest.Item], prepare: Callable[[], bool]) -> None:
             session = items[0].session
             run(session, items)
             code = int(session.testsfailed > 0)
+            names = sorted(failed & {item.nodeid for item in items})
         else:
             names = [item.nodeid for item in items]
             code = subprocess.run([sys.executable, "-m", "pytest", "-x", *PYTEST, *names], check=False).returncode
+        os.write(tell, "\n".join(names).encode() if code else b"")
     finally:
         os._exit(code)
 
