@@ -28,6 +28,7 @@ WATCH_FIRST_TOKEN: Final = 2  # … when its first token is out
 HAND_OVER: Final = 8  # … when it has ended; its KV goes to another engine and is kept until then: see `sim.engine.hand_over`
 REMOTE_KV: Final = 16  # … when it has memory; the KV of its prompt comes from another engine
 WATCH_CHUNKS: Final = 32  # … when a chunk of its prompt is computed
+COMPUTE: Final = 128  # its prompt is computed here, whatever the engine's connector would do
 GONE: Final = 64  # not from outside: its row is written, only its slot is still taken
 
 # -- kinds of watched outcomes, and their value; not Python ints, which would compile their kernel once for each

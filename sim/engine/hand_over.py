@@ -35,6 +35,8 @@ and the ``r_done`` delivered tokens as the new prompt, and joins the rows. On D 
 must move it on. The loop wakes an idle engine at the horizon, and strokes of equal steps (`steady_steps`) end before it: a scheduler may go on
 in strokes while KV is on its way.
 
+A request with the flag `COMPUTE` is the side's own from beginning to end (`HandOver.alone`): D computes its prompt.
+
 What is in no flag stays as it was: without `HAND_OVER` and `REMOTE_KV` a side does what it does alone (vLLM: fixed transfer times).
 """
 

@@ -19,6 +19,7 @@ class HandOver:
     ``sends``: KV goes when the whole prompt is computed, or chunk by chunk (needs ``first`` = ``decode``: P must know where to).
     ``pair``: P and D are chosen together at arrival; else as the router likes.
     ``returns``: D may send a request back to be prefilled again (`sim.engine.state.RETURNED`).
+    ``alone``: D also takes requests whose prompts it computes itself.
     ``orphan_s``: seconds for which P keeps KV that a decode replica which has died will never read.
     """
 
@@ -27,6 +28,7 @@ class HandOver:
     sends: Literal["whole", "chunks"] = "whole"
     pair: bool = False
     returns: bool = False
+    alone: bool = False
     orphan_s: float = 0.0
 
     @property

@@ -22,7 +22,7 @@ from sim.engine.hand_over import Sides
 from sim.fleet.clock import Clock
 from sim.fleet.dispatch import in_service
 from sim.fleet.hand_over_flow import Flow, known
-from sim.fleet.hand_over_rows import HandOverRows
+from sim.fleet.hand_over_rows import Columns, HandOverRows
 from sim.fleet.journey import Journey, SideColumns, protocol_of
 from sim.fleet.kv_links import Ports, Wire
 from sim.fleet.request import Request
@@ -32,6 +32,7 @@ from sim.fleet.view import View
 from sim.ledger import (
     ALLOCATED,
     CHUNK_DONE,
+    COMPUTE,
     FAILED,
     FINISHED,
     FIRST_TOKEN,
@@ -41,7 +42,6 @@ from sim.ledger import (
     WATCH_CHUNKS,
     WATCH_FINISH,
     WATCH_FIRST_TOKEN,
-    Values,
 )
 from sim.policy.router import Router
 from sim.workload.table import RequestBlock
@@ -50,7 +50,6 @@ if TYPE_CHECKING:
     from sim.fleet.build import Plan
     from sim.fleet.engines import JoinedEngines
 
-Columns = dict[str, Values]
 _ALLOCATED, _CHUNK_DONE, _FIRST_TOKEN = int(ALLOCATED), int(CHUNK_DONE), int(FIRST_TOKEN)
 
 
@@ -70,7 +69,7 @@ class HandOvers(Station):
     ) -> None:
         super().__init__()
         self._clock, self._engines = clock, engines
-        self._protocol = protocol_of(plans)
+        self._protocol = protocol_of(plans, routers)
         self._groups = engines.groups
         self._is_decode = [p.role == "decode" for p in plans]
         self._pool, self._number = engines.pool_of, engines.number_of
@@ -81,7 +80,7 @@ class HandOvers(Station):
         each = [(p, wire) for p, wire in zip(plans, wires, strict=True) for _ in range(p.replicas)]
         self._ports = Ports([wire for _, wire in each], [p.layout.tp * p.layout.pp for p, _ in each])
         self._layers = [p.model.layers if wire.layerwise else 0 for p, wire in each]
-        """Of each replica: its KV leaves in so many parts while it is computed; 0: when it is computed."""
+        """Of each replica: its KV leaves in so many parts while it is computed; 0: then."""
         together = self._protocol.pair or self._protocol.first == "decode" or any(self._layers)
         self._choices = Choices(plans, views, routers, together)
         self._says_at_d = self._protocol.first_token != "prefill" and not routers[0].whole
@@ -131,11 +130,7 @@ class HandOvers(Station):
     def arrive(self, request: Request) -> bool:
         """A request has come, now. False if no replica can be had."""
         choice = self._choices.of(request)
-        p, d = choice.choose(request.block, request.row)
-        if p < 0:
-            return False
-        self._begin(request, p, d, choice.count - 1)
-        return True
+        return self._begin(request, *choice.choose(request.block, request.row), choice.count - 1)
 
     def send(self, request: Request, replica: int, decode: int = -1) -> None:
         """A router with a queue of its own lets a request go to these two."""
@@ -143,11 +138,7 @@ class HandOvers(Station):
 
     def in_turn(self, request: Request) -> bool:
         """Round robin on either side: the scheduler is out of reach."""
-        p, d = self._choices.of(request).in_turn()
-        if p < 0:
-            return False
-        self._begin(request, p, d, -1)
-        return True
+        return self._begin(request, *self._choices.of(request).in_turn(), -1)
 
     def in_use(self, replica: int) -> bool:
         """Whether a request is on its way there, or its KV still lies there."""
@@ -185,12 +176,23 @@ class HandOvers(Station):
 
     # -- steps of the journey
 
-    def _begin(self, request: Request, p: int, d: int, choice: int) -> None:
+    def _begin(self, request: Request, p: int, d: int, choice: int) -> bool:
+        """False if no replica can be had."""
+        if max(p, d) < 0:
+            return False
         self._engines.took(request)
         j = Journey(request, p, d, choice)
-        request.replica = p
-        self._there[request.number] = j
-        self._start(j, max(float(self._clock.now), request.arrival))
+        t = max(float(self._clock.now), request.arrival)
+        if p < 0:  # D computes the prompt itself: nothing is handed over
+            self._rows.alone += 1
+            if j.watch:
+                self._sent_on[j.number] = request
+            self._to_decode(j, t)
+        else:
+            request.replica = p
+            self._there[request.number] = j
+            self._start(j, t)
+        return True
 
     def _start(self, j: Journey, t: float) -> None:
         j.p_held = True
@@ -216,18 +218,16 @@ class HandOvers(Station):
         self._put(j, j.p, 0, t, HAND_OVER | WATCH_CHUNKS if self._protocol.sends == "chunks" else HAND_OVER)
 
     def _to_decode(self, j: Journey, t: float) -> None:
-        """D gets the request, without the KV of its prompt."""
+        """D gets the request, without the KV of its prompt, or for itself where there is no P."""
         if self.watches:
             self._clock.call(t, lambda: self._choices.router(j.request, 1).on_sent(j.number, self._place[j.d], j.block, j.row, t))
         j.at_d = True
         j.request.replica = j.d
         told = WATCH_FINISH if j.watch or self._protocol.returns else 0
         first = j.watch & WATCH_FIRST_TOKEN if self._says_at_d else 0
-        self._put(j, j.d, 1, t, REMOTE_KV | told | first)
+        self._put(j, j.d, 1, t, (REMOTE_KV if j.p >= 0 else COMPUTE) | told | first)
         self._settle_d(j)  # from now on it is one of those that D has not finished
-        choice = self._choices.of(j.request)
-        if choice.pairs and not choice.whole:
-            choice.routers[1].reached(j.choice, t)
+        self._choices.of(j.request).reached(j.choice, t)
 
     def _left_p(self, j: Journey, t: float) -> None:
         """P has nothing of it any more from ``t`` on."""
@@ -338,6 +338,7 @@ class HandOvers(Station):
         self._left_p(j, t)
         self._settle_d(j)
         self._there.pop(j.number, None)
+        self._sent_on.pop(j.number, None)
         self._tell_ended(0, j.request, t)
         self._tell_ended(1, j.request, t)
         self.before.ended(j.request, t, j.d if j.d >= 0 else j.p)

@@ -25,18 +25,23 @@ class HandOverRows:
         """Requests whose clients had gone when P had computed them."""
         self.lost: list[int] = []
         """Requests whose KV was on its way, or to come, when the prefill replica died."""
+        self.alone = 0
+        """Requests whose prompts the decode side computed itself, as their router had it."""
         self.returned = 0
         """Times that a decode replica gave a request back."""
 
     def totals(self) -> dict[str, float]:
         """Figures for the summary."""
-        return {"fleet_returned": float(self.returned), "fleet_no_decode": float(len(self.failed_on_p))}
+        alone = {"fleet_decode_only": float(self.alone)} if self.alone else {}
+        return {"fleet_returned": float(self.returned), "fleet_no_decode": float(len(self.failed_on_p))} | alone
 
     def notes(self) -> list[str]:
         """The same in sentences."""
         out = []
         if self.returned:
             out.append(f"{self.returned:,} requests lost their memory on a decode replica and were prefilled again")
+        if self.alone:
+            out.append(f"{self.alone:,} requests were not handed over: the decode side computed their prompts itself")
         if self.failed_on_p:
             out.append(f"{len(self.failed_on_p):,} requests found no decode replica after their prefill and failed")
         return out
@@ -87,6 +92,8 @@ class HandOverRows:
         last_p, last_d = np.full(n, -1), np.full(n, -1)
         last_p[ids[p_rows]] = p_rows
         last_d[ids[d_rows]] = d_rows
+        alone = np.flatnonzero((last_p < 0) & (last_d >= 0))
+        out["cached_tokens"][alone] = rows["cached_tokens"][last_d[alone]]
         at_p = last_d < 0
         at_p[~at_p] = rows["status"][last_d[~at_p]] == RETURNED
         refused = (last_p >= 0) & (rows["status"][last_p] != FINISHED) & (rows["status"][last_p] != IN_FLIGHT)

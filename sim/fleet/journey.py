@@ -10,11 +10,13 @@ from numpy.typing import ArrayLike
 
 from sim.engine.seam import Columns
 from sim.engine.sides import HandOver
+from sim.errors import NotModelledError
 from sim.fleet.request import Request
 from sim.workload.table import RequestBlock
 
 if TYPE_CHECKING:
     from sim.fleet.build import Plan
+    from sim.policy.router import Router
 
 _NEW_CONTENT: Final = 1 << 50  # what a returned request says from then on is content of its own: it is hashed from its new start
 
@@ -116,8 +118,14 @@ class SideColumns:
         return made
 
 
-def protocol_of(plans: Sequence[Plan]) -> HandOver:
-    """How requests go from one side to the other; `sim.fleet.checks` has seen to it that the engines say so."""
+def protocol_of(plans: Sequence[Plan], routers: Sequence[Router]) -> HandOver:
+    """How requests go from one side to the other; `sim.fleet.checks` has seen to it that the engines say so.
+
+    Raises `NotModelledError` where routers leave prompts to a decode side that cannot compute them.
+    """
     protocol = plans[0].scheduler.hands_over
     assert protocol is not None
+    if any(r.decides for r in routers) and not protocol.alone:
+        why = "leaves prompts to the decode side, which does not compute them under this engine"
+        raise NotModelledError("router", f"{routers[0].name} before {plans[0].scheduler.name}", why, "vllm")
     return protocol

@@ -73,7 +73,7 @@ class Members(Router):
         self.numbers: list[int] = []
         """Those that serve, ascending."""
         self.interval = router.interval
-        self.hears = router.hears
+        self.hears, self.decides = router.hears, router.decides
         self.gateway, self.migration, self.recovery = router.gateway, router.migration, router.recovery
 
     @property
@@ -156,6 +156,10 @@ class Members(Router):
             return -1
         place = self._router.choose(self._seen, block, row)
         return self.numbers[place] if place >= 0 else -1
+
+    def hands_over(self, snapshot: Snapshot, block: Requests, row: int) -> bool:
+        """Passed on."""
+        return self._router.hands_over(self._seen, block, row)
 
     def poll(self, snapshot: Snapshot) -> Sequence[Relocation]:
         """The router's look at the replicas, and the moves that it wants."""

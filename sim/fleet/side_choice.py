@@ -42,7 +42,8 @@ class SideChoice:
             if role:
                 router.plays(role)
             router.setup(seen.facts)
-        self.pairs = together or routers[0].pairs
+        self._decides = not self.whole and routers[-1].decides
+        self.pairs = together or self._decides or routers[0].pairs
         """Whether P and D are chosen together."""
         for router in routers:
             router.pairs = self.pairs
@@ -61,10 +62,12 @@ class SideChoice:
         self.routers = [anew(router, rng, seen, role) for router, (role, seen) in zip(self.routers, self._seats, strict=True)]
 
     def choose(self, block: RequestBlock, row: int) -> tuple[int, int]:
-        """Prefill replica, and the decode replica where both are chosen at arrival; −1: none."""
+        """Prefill replica, and the decode replica where both are chosen at arrival; −1: none (of P alone: D computes the prompt)."""
         routers = self.routers
         if self.whole:
             return routers[0].choose_pair(self._views[0], block, row)
+        if self._decides:
+            return self._decode_first(block, row)
         p = routers[0].choose(self._views[0], block, row)
         if p < 0:
             return -1, -1
@@ -77,6 +80,15 @@ class SideChoice:
         self.count += 1
         return self._members[0][p], self._members[1][d]
 
+    def _decode_first(self, block: RequestBlock, row: int) -> tuple[int, int]:
+        prefill, decode = self.routers
+        d = decode.choose(self._views[1], block, row)
+        if d < 0:
+            return -1, -1
+        self.count += 1
+        p = prefill.choose(self._views[0], block, row) if decode.hands_over(self._views[1], block, row) else -1
+        return self._members[0][p] if p >= 0 else -1, self._members[1][d]
+
     def choose_decode(self, block: RequestBlock, row: int, p: int, t: float) -> int:
         """The decode replica of what ``p`` has computed by ``t``; −1: none."""
         router = self.routers[-1]
@@ -86,6 +98,11 @@ class SideChoice:
         self._views[1].moment = t
         d = router.choose(self._views[1], block, row)
         return self._members[1][d] if d >= 0 else -1
+
+    def reached(self, choice: int, t: float) -> None:
+        """The request of the so manyeth choice goes to its decode replica."""
+        if self.pairs and not self.whole:
+            self.routers[1].reached(choice, t)
 
     def in_turn(self) -> tuple[int, int]:
         """Round robin on either side, where the scheduler is out of reach; −1: a side has nobody."""

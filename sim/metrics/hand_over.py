@@ -22,7 +22,8 @@ def stages(columns: Mapping[str, Array]) -> dict[str, Array]:
     """Seconds of every request in each of `STAGES`; NaN where it did not get there. They add to E2E.
 
     ``decode_queue`` is the wait for memory of a decode replica and, when the KV is there, for a place in its batch. Where that memory is
-    taken before the prefill (SGLang), ``prefill_queue`` begins then. Of a request that was given back, earlier tries count as ``prefill``.
+    taken before the prefill (SGLang), ``prefill_queue`` begins then. Of a request that was given back, earlier tries count as ``prefill``. Where the
+    decode side computed the prompt itself, ``prefill`` ends with the first token.
     """
     arrival, scheduled, computed = columns["arrival_s"], columns["first_scheduled_s"], columns["prefill_end_s"]
     allocated, there, begun = columns["kv_allocated_s"], columns["kv_arrived_s"], columns["decode_start_s"]
@@ -37,6 +38,9 @@ def stages(columns: Mapping[str, Array]) -> dict[str, Array]:
     on_prefill = np.isnan(allocated) & ~np.isnan(columns["finish_s"])  # ended with its first token
     for name in STAGES[2:]:
         out[name][on_prefill] = 0.0
+    alone = on_prefill & (columns["prefill_replica"] < 0)
+    out["prefill"][alone] = (columns["first_token_s"] - scheduled)[alone]
+    out["decode"][alone] = (columns["finish_s"] - columns["first_token_s"])[alone]
     return out
 
 

@@ -160,6 +160,13 @@ class Router(ABC):
     pairs: bool = False
     """Prefill and decode replica are chosen together at arrival; else the decode replica when the prompt is computed."""
 
+    decides: bool = False
+    """The decode side chooses first, and says whether a prefill replica is needed at all (`hands_over`)."""
+
+    def hands_over(self, snapshot: Snapshot, block: Requests, row: int) -> bool:
+        """Of a decode side that ``decides``: whether a prefill replica computes the prompt of the request it has just chosen a replica for."""
+        return True
+
     def plays(self, role: str) -> None:
         """Told before `setup` that it chooses among the replicas of one role only."""
         return

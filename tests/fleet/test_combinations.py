@@ -89,6 +89,7 @@ ROUTERS = (
     "{name: dynamo, use_kv_events: false}",
     "{name: dynamo, use_kv_events: false, migration_limit: 2}",
     "llm_d",
+    "{name: llm_d, pd_decider: prefix-based-pd-decider, non_cached_tokens: 300}",
     "{name: sglang_router, policy: cache_aware}",
     "{name: vllm_router, policy: power_of_two}",
     "{name: production_stack, routing_logic: prefixaware}",

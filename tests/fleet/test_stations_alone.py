@@ -114,7 +114,7 @@ def test_a_router_chooses_among_those_that_serve(numbers: list[int], choice: int
 
 
 def test_requests_that_found_no_decode_replica_are_told() -> None:
-    rows = SimpleNamespace(returned=0, failed_on_p=[])
+    rows = SimpleNamespace(returned=0, failed_on_p=[], alone=0)
     assert HandOverRows.notes(rows) == []  # type: ignore[arg-type]
     rows.failed_on_p = [3, 4]
     assert HandOverRows.notes(rows) == ["2 requests found no decode replica after their prefill and failed"]  # type: ignore[arg-type]

@@ -36,6 +36,7 @@ RECORDED = {
     "sglang_router_cache_aware": 1_200,
     "sglang_router_rr": 500,
     "smg_1.13.0_cache_aware": 1_000,
+    "smg_1.13.0_capped_margin": 700,
     "unit rows": 82,
     "vllm_router_0.1.17_text_no_tokens": 900,
     "vllm_router_0.1.17_tokens": 700,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,13 @@ from sim.policy.gateways.prompts import Prompt
 from sim.policy.gateways.shared_tree import SharedTree
 
 VERSIONS = ("0.3", "smg-1.8", "smg-1.13", "vllm-router")
+
+
+def margin(mean: float, balance_abs_threshold: float) -> float:
+    """Requests by which smg 1.13 lets the owner of a prefix exceed the mean: as set, but no more than two standard deviations of a Poisson count
+    (rounded up, 4 at least). Its ``--help`` says so; the rounding is as recorded.
+    """
+    return min(balance_abs_threshold, max(ceil(2.0 * sqrt(mean)), 4))
 
 
 @dataclass(frozen=True)
@@ -69,7 +77,7 @@ class CacheAware:
         if s.version == "vllm-router":
             return Decision((best[0],), "hit")
         mean = float(values.sum()) / len(self.order)
-        if least > mean + s.balance_abs_threshold and least > s.balance_rel_threshold * mean:
+        if least > mean + margin(mean, s.balance_abs_threshold) and least > s.balance_rel_threshold * mean:
             return Decision(self._least(values, low), "spill")
         return Decision(tuple(best), "hit")
 

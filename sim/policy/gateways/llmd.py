@@ -57,6 +57,16 @@ def prefix_cache(
     return out
 
 
+def no_hit_lru(hit: bool, order: Sequence[int]) -> Scores:
+    """``no-hit-lru-scorer``: half for all where any endpoint has a hit; else 1 for the first in ``order`` down to 0 for the last."""
+    n = len(order)
+    if hit:
+        return np.full(n, 0.5)
+    out: Scores = np.ones(n)
+    out[list(order)] = 1.0 - np.arange(n) / max(n - 1, 1)
+    return out
+
+
 def lora_affinity(target: str, active: Sequence[Sequence[str]], waiting: Sequence[Sequence[str]], most: Sequence[int]) -> Scores:
     """``lora-affinity-scorer``: loaded 1, room for it 0.8, queued 0.6, else 0."""
     out = []

@@ -2,7 +2,10 @@
 
 What it calls QPS are the requests it routed to an engine within a window: blind to their length and to whether they have finished. Chunks of 128
 characters are ``128 / characters_per_token`` tokens. ``kvaware`` asks an LMCache controller; here it knows the engines' own caches
-as of now. Not modelled: the two disaggregated modes.
+as of now.
+
+*Prefill and decode pools*: ``disaggregated_prefill`` sends all prompts to the first prefill endpoint and all answers to the first decode endpoint (it does
+not balance); ``disaggregated_prefill_orchestrated`` takes the endpoints of either side in turn. The other policies stand on either side by themselves.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from sim.errors import ConfigError
 from sim.policy.gateways.production_stack import CHUNK, MOST_SETS, Arrivals, HashTrie, RoundRobin, Session, lowest_qps, named
 from sim.policy.gateways.prompts import Pieces
 from sim.policy.requests import Requests
@@ -29,9 +33,9 @@ if TYPE_CHECKING:
 class ProductionStackParams(RouterParams):
     """Settings of `ProductionStack`, spelled as on its command line."""
 
-    routing_logic: Literal["roundrobin", "session", "prefixaware", "kvaware"] = Field(
-        "roundrobin", description="how an engine is chosen"
-    )
+    routing_logic: Literal[
+        "roundrobin", "session", "prefixaware", "kvaware", "disaggregated_prefill", "disaggregated_prefill_orchestrated"
+    ] = Field("roundrobin", description="how an engine is chosen; the last two between prefill and decode pools")
     request_stats_window: float = Field(60.0, gt=0, le=1e6, description="seconds over which requests per engine are counted")
     prefix_min_match_length: int = Field(
         0, ge=0, le=2**30, description="characters that must match; with fewer the lowest QPS decides"
@@ -59,6 +63,7 @@ class ProductionStack(Router):
         self._arrivals = Arrivals(params.request_stats_window)
         self._turns: dict[tuple[int, ...], NDArray[np.int64]] = {}
         self._block = 16
+        self._turn = 0
         self._round, self._session = RoundRobin(), Session()
         self._chunk = max(round(CHUNK / params.characters_per_token), 1)
         self._trie = HashTrie(self._chunk)
@@ -111,6 +116,11 @@ class ProductionStack(Router):
             url = self._by_session(block, row, now)
         elif logic == "kvaware":
             url = self._kv(snapshot, block, row)
+        elif logic == "disaggregated_prefill":
+            url = self._urls[0]
+        elif logic == "disaggregated_prefill_orchestrated":
+            url = sorted(self._urls)[self._turn % len(self._urls)]
+            self._turn += 1
         else:
             url = self._prefix(block, row, now)
         self._arrivals.add(url, now)
@@ -129,7 +139,12 @@ class ProductionStack(Router):
         return self._urls[place]
 
     def setup(self, facts: Sequence[ReplicaFacts]) -> None:
-        """Tokens of a block."""
+        """Tokens of a block. Raises `ConfigError` for a disaggregated policy where there are no sides."""
+        logic = self.params.routing_logic
+        if logic.startswith("disaggregated") and not facts[0].role:
+            raise ConfigError(
+                "router.routing_logic", logic, "stands between prefill and decode pools, of which there are none", "roundrobin"
+            )
         self._block = facts[0].block_size
 
     def _prefix(self, block: Requests, row: int, now: float) -> str:

@@ -7,7 +7,8 @@ characters, as on the command line; a token counts as ``characters_per_token`` o
 *Polled*: reports of SGLang engines every ``load_monitor_interval``, for the policies that use them; they are as old as that, and what this gateway has sent
 since is added only by ``least_load``. Routing keys are sessions. ``prefix_hash`` needs tokens, as over gRPC.
 
-Not modelled: overload protection of smg 1.13, circuit breakers and retries. Its limit of requests in flight and its queue are `queue_limit`.
+Not modelled: overload protection of smg 1.13 and its bound of the tree as a whole (here: for each worker). Its limit of requests in flight
+and its queue are `queue_limit`.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from sim.rules import Rule
 
 Version = Literal["0.3", "smg-1.8", "smg-1.13"]
-_EVICTION_S = {"0.3": 60.0, "smg-1.8": 120.0, "smg-1.13": 120.0}
+_EVICTION_S = {"0.3": 60.0, "smg-1.8": 120.0, "smg-1.13": 60.0}
 
 
 class SglangRouterParams(RouterParams):
@@ -59,7 +60,7 @@ class SglangRouterParams(RouterParams):
         1.5, ge=0, le=1e9, allow_inf_nan=False, description="and the factor (smg 1.13: against the mean)"
     )
     eviction_interval: float | None = Field(
-        None, gt=0, le=1e9, description="seconds between evictions; null: 60 for 0.3, 120 for smg"
+        None, gt=0, le=1e9, description="seconds between evictions; null: 60, for smg-1.8 120"
     )
     max_tree_size: int = Field(
         2**26, ge=1, le=2**40, description="characters that one worker may hold in the tree after an eviction"

@@ -7,12 +7,13 @@ from typing import NamedTuple
 import numpy as np
 
 from sim.jit import f8s, i1s, i4s, i4ss, i8s, i8ss, inline
-from sim.policy.gateways.cache_aware import VERSIONS, Settings
+from sim.policy.gateways.cache_aware import VERSIONS, Settings, margin
 from sim.policy.rules.shared_tree import HOLD, insert, larger, matched, new_tree, prompt_length, read_prompt, room, walk
 from sim.policy.rules.shared_tree_evict import evict, remove
 from sim.rules import MORE, Rule, draw, fields, for_workers
 
 SMG_18, SMG_113, VLLM = range(1, 4)  # places in `VERSIONS`
+_margin = inline(margin)
 
 
 class Gateway(NamedTuple):
@@ -86,7 +87,7 @@ def _owner(m, seen, e, low):
         m.best[k] = m.best[k] and load[k] == load[first]
         ties += m.best[k]
     mean = float(total) / load.size
-    if load[first] > mean + m.limits[1] and load[first] > m.limits[2] * mean:
+    if load[first] > mean + _margin(mean, m.limits[1]) and load[first] > m.limits[2] * mean:
         return _least(m, seen, low)
     return _one_of(m, seen, ties) if ties > 1 else first
 

@@ -110,7 +110,7 @@ class Vllm(Scheduler[V]):
     rule = VllmRule
     follows_checkpoint_kv = True
     encodes = True
-    hands_over = HandOver(first="prefill", first_token="decode", orphan_s=480.0)  # VLLM_NIXL_ABORT_REQUEST_TIMEOUT
+    hands_over = HandOver(first="prefill", first_token="decode", alone=True, orphan_s=480.0)  # VLLM_NIXL_ABORT_REQUEST_TIMEOUT
     not_modelled = (
         "encoders of sound and video, the budget of the encoder cache",
         "structured output",

@@ -11,7 +11,7 @@ from sim.engine.schedulers.vllm.plan import lean_rows_plain
 from sim.engine.schedulers.vllm.state import COMP, DECODE_SIDE, PREFILL_SIDE, PULLED
 from sim.engine.state import INF
 from sim.jit import implement
-from sim.ledger import HAND_OVER, REMOTE_KV
+from sim.ledger import COMPUTE, HAND_OVER, REMOTE_KV
 
 
 def _cut_chunk(s, slot, start, n):
@@ -23,8 +23,8 @@ def _forget(s, slot):
 
 
 def outside_plain(s, slot, c):
-    """See `seam.outside`: the decode side pulls the rest of the prompt."""
-    if s.role == DECODE_SIDE and s.r_x[slot, PULLED] == 0:
+    """See `seam.outside`: the decode side pulls the rest of the prompt, unless nobody else computes it."""
+    if s.role == DECODE_SIDE and s.r_x[slot, PULLED] == 0 and not s.r_watch[slot] & COMPUTE:
         return max(np.int64(s.r_prompt[slot]) - c, ZERO)
     return ZERO
 
