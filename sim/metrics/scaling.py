@@ -260,7 +260,7 @@ def section(record: RunRecord, columns: Mapping[str, Array]) -> ScalingFigures:
         most=scaling.most,
         replicas_mean=mean("exist"),
         serving_mean=mean("serving"),
-        replicas_peak=int(max(steps["exist"], default=0)),
+        replicas_peak=int(max(steps["exist"])),
         serving_end=int(steps["serving"][-1]),
         scale_outs=scaling.outs,
         scale_ins=scaling.ins,

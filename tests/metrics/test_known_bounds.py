@@ -1,0 +1,72 @@
+"""Where figures begin and end: the longest spell, the last moment of a run, series of short runs, weights of likeness."""
+
+from __future__ import annotations
+
+from math import nan
+
+import numpy as np
+import pytest
+
+from sim.metrics.clients import ClientRecord
+from sim.metrics.facts import facts_of
+from sim.metrics.model_error import _UNLIKE, OWN, Interval, Kind, _likeness, known
+from sim.metrics.result import summarise
+from sim.metrics.sections.clients import _series
+from sim.metrics.spell import worst_spell
+from sim.metrics.store import write_json
+from tests.metrics.records import four_requests, record_of
+
+
+@pytest.mark.parametrize(("until", "spell"), [(510.0, True), (515.0, False)])
+def test_a_spell_lasts_no_longer_than_most_of_the_run(until, spell):
+    """Windows are of 50 requests, 120 of them: 102 are 85 %."""
+    arrival = np.arange(6001) / 10.0
+    columns = {"arrival_s": arrival, "first_scheduled_s": arrival, "finish_s": arrival + 1.0}
+    found = worst_spell(columns, arrival >= until, np.ones(6001, bool), 0.95)
+    assert (found is not None) == spell
+
+
+def test_a_run_ends_with_its_last_answer_or_with_its_clock_where_requests_are_left():
+    record = four_requests()
+    record.totals["last_s"] = 20.0
+    columns = summarise(record).columns
+    assert facts_of(record, columns, 0.0).last == 10.0
+    left = columns | {"status": np.array([0, 0, 1, 3], np.int8)}
+    assert facts_of(record, left, 0.0).last == 20.0
+    assert facts_of(record, left, 0.0).horizon == 20.0
+
+
+@pytest.mark.parametrize("failed", [[], [0.3]])
+def test_the_series_of_clients_ends_with_the_run(failed):
+    found = _series(np.array([0.0, 0.1, 0.4]), ClientRecord("openai", retries_s=np.array([0.2]), failed_s=np.array(failed)), 0.5)
+    assert found.time_s == pytest.approx((0.125, 0.375))
+    assert found.wanted_per_s == pytest.approx((8.0, 4.0))
+    assert found.attempts_per_s == pytest.approx((12.0, 4.0))
+    assert found.failed_per_s == pytest.approx((0.0, 4.0 * len(failed)))
+
+
+def test_a_model_without_a_replica_is_idle():
+    record = record_of([1.0, 1.0], stations={"models": {"a": ("pool",), "b": ("other",)}}, replica_names=["pool 0"])
+    record.requests["model"] = np.array([0, 1])
+    rows = summarise(record).summary.models.rows
+    assert [(r.replicas, r.busy) for r in rows][1] == (0, 0.0)
+
+
+def test_what_differs_weighs_less_by_each_property():
+    kind = Kind("vllm", "h100_sxm", "0.14")
+    others = [kind, kind._replace(engine="tgi"), kind._replace(engine="tgi", line="3.0")]
+    assert _likeness([kind], others)[0].tolist() == pytest.approx([1.0, _UNLIKE["engine"], _UNLIKE["engine"] * _UNLIKE["line"]])
+    assert _likeness(others, [kind])[:, 0].tolist() == _likeness([kind], others)[0].tolist()
+
+
+def test_ones_own_measurements_count_before_the_record():
+    kind = Kind("vllm", "h100_sxm", "0.14")
+    assert known(kind, "tpot_s.mean", {"tpot_s.mean": (0.9, 1.2, 7.0)}) == Interval(0.9, 1.2, 7, OWN)
+    others = known(kind, "ttft_s.mean", {"tpot_s.mean": (0.9, 1.2, 7.0)})
+    assert others == known(kind, "ttft_s.mean")
+    assert others is not None and others.words != OWN
+
+
+def test_nan_is_never_written_as_json(tmp_path):
+    with pytest.raises(ValueError, match="JSON"):
+        write_json({"x": nan}, tmp_path / "x.json")
