@@ -176,7 +176,10 @@ def test_defaults_follow_the_launcher() -> None:
     assert params.max_batch_prefill_tokens == 8049
     turing = Tgi.resolve(TgiParams(), Site(model=load_model("phi-2"), accelerator=load_accelerator("t4")))
     assert (turing.attention, turing.block_size, turing.prefix_caching, turing.chunking) == ("paged", 16, False, False)
-    assert Tgi.resolve(TgiParams(), Site(model=load_model("gemma-3-4b"), accelerator=load_accelerator("l4"))).chunking is False
+    sees = Site(model=load_model("gemma-3-4b"), accelerator=load_accelerator("l4"))
+    assert Tgi.resolve(TgiParams(), sees).chunking is False
+    assert Tgi.resolve(TgiParams(), sees).prefix_caching is False  # images are no part of the keys
+    assert Tgi.resolve(TgiParams(prefix_caching=True), sees).prefix_caching is True
 
 
 @pytest.mark.parametrize(
