@@ -19,7 +19,7 @@ from sim.report import study
 from sim.report.figures import PALETTE, Figure, Layout, Trace, layout, rounded, time_axis
 from sim.report.fitting import Fitting, plain_table
 from sim.report.templating import Cell, Page, Section, Table
-from sim.study.accuracy.errors import GROUPS, TARGETS, Row, title
+from sim.study.accuracy.errors import GROUPS, STEPS, TARGETS, Row, title
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _PLOTTED: Final = ("tpot_s.mean", "ttft_s.mean", "e2e_s.mean", "ttft_s.p99", "output_tokens_per_s")
 _CAPACITY: Final = ("", "deployments", "median |error|", "p90 |error|", "bias")
-_GROUPED: Final = ("tpot_s.mean", "e2e_s.mean", "ttft_s.mean", "output_tokens_per_s")
+_GROUPED: Final = ("tpot_s.mean", "e2e_s.mean", "ttft_s.mean", "output_tokens_per_s", *STEPS)
 
 
 def percent(x: float, signed: bool = False) -> str:
@@ -52,7 +52,7 @@ def screen(report: AccuracyReport) -> Group:
         for metric, (inside, half, n) in covered.items():
             table.add_row(title(metric), f"{percent(inside)} inside", f"± {percent(half)}", f"{n} deployments")
         parts.append(table)
-    left = report.left_out(_PLOTTED)
+    left = report.left_out((*_PLOTTED, *STEPS))
     if left:
         parts += [Text("what nothing was fitted to", style="bold"), errors(left, with_group=True)]
     even = report.at_equal_load(_PLOTTED)

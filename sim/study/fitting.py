@@ -29,7 +29,7 @@ Label = tuple[str, Point]
 FIGURES: Final[Mapping[str, float]] = {
     "gemm_scale": 0.2, "attention_scale": 0.3, "comms_scale": 0.4, "host_step": 0.5, "overlap_gap": 0.7, "host_row": 0.7,
     "sampler_row": 0.7, "mixed_factor": 0.3, "eager_layer": 0.4, "eager_expert_layer": 0.5, "client_request": 0.7,
-    "expert_token": 0.7, "overlap_gap_ranks": 0.7,
+    "expert_token": 0.7, "overlap_gap_ranks": 0.7, "expert_scale": 0.4, "recurrent_layer": 0.5,
 }  # fmt: skip
 """What may be fitted, and how far (standard deviation of the logarithm) it may be expected to be from the profile's value."""
 
@@ -40,7 +40,7 @@ WEIGHTS: Final[Mapping[str, float]] = {
 
 _UNIT: Final[Mapping[str, float]] = {
     "host_step": 1e-3, "overlap_gap": 1e-4, "host_row": 1e-5, "sampler_row": 1e-5, "eager_layer": 1e-4, "eager_expert_layer": 1e-4,
-    "client_request": 1e-3, "expert_token": 1e-8, "overlap_gap_ranks": 1e-4,
+    "client_request": 1e-3, "expert_token": 1e-8, "overlap_gap_ranks": 1e-4, "recurrent_layer": 1e-4,
 }  # fmt: skip
 _MOST = 36  # operating points that are simulated in a fit
 _DELTA, _FACTOR = 0.1, 1e4  # step of the numerical derivative; a figure moves at most by this factor

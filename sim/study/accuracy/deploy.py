@@ -15,6 +15,7 @@ from sim.errors import ConfigError, NotModelledError
 from sim.fleet.build import Plan, engine_of, host, plan, step_costs
 from sim.hardware import load_accelerator
 from sim.model import load_model
+from sim.study.accuracy import passes
 from sim.study.accuracy.drafts import draft_settings
 from sim.study.accuracy.launchers import assumed_settings
 from sim.study.accuracy.lengths import longest
@@ -199,4 +200,6 @@ def _longest(point: Point) -> int:
         from sim.study.accuracy.traffic import traffic_of
 
         return int(traffic_of(point).max_tokens or 8192)
+    if t["kind"] == "passes":
+        return passes.longest(point.logs)
     return longest(t["prompt_tokens"]) + longest(t["output_tokens"])

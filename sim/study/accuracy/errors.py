@@ -27,6 +27,8 @@ TITLES: Final[Mapping[str, str]] = {
     "step_s.prefill": "prefill step",
     "step_s.decode": "decode step",
 }
+STEPS: Final = ("step_s.decode", "step_s.prefill")
+"""Figures of single steps."""
 TARGETS: Final[Mapping[str, float]] = {
     "tpot_s.mean": 0.05,
     "e2e_s.mean": 0.05,

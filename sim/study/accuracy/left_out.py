@@ -1,9 +1,10 @@
-"""Errors on what nothing was fitted to: accelerators, families of models and sources of measurements left out one at a time.
+"""Errors on what nothing was fitted to: accelerators, families of models, sources of measurements and layouts left out one at a time.
 
 *Accelerators* are simulated again as if nobody had ever measured them: without their figures in the profiles of engines, without what was fitted
 to them in their own profile, with the kernels of another accelerator that was measured. *Families* and *sources* are judged by what the others of
 the same engine and accelerator are off in the median, by which the predictions are moved: to first order that is a fit without them. A source has its
-own servers, flags, load generator and habits, so this is the nearest to measurements that nobody has seen.
+own servers, flags, load generator and habits, so this is the nearest to measurements that nobody has seen. *Layouts* are those of logged forward
+passes, judged by the other layouts in the same way.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from sim.hardware import load_accelerator
 from sim.metrics.model_error import family as card
 from sim.profile_files import read_text
 from sim.resources import path
-from sim.study.accuracy.errors import TARGETS, Outcome, family, source
+from sim.study.accuracy.errors import STEPS, TARGETS, Outcome, family, source
 from sim.study.accuracy.point import Point
 
 _FEWEST = 3
@@ -94,12 +95,19 @@ def without_source(outcomes: Iterable[Outcome]) -> list[Outcome]:
     return _without(outcomes, source)
 
 
-def _without(outcomes: Iterable[Outcome], group: Callable[[Point], str]) -> list[Outcome]:
+def without_layout(outcomes: Iterable[Outcome]) -> list[Outcome]:
+    """The same with other layouts, of forward passes that were logged one by one."""
+    return _without((o for o in outcomes if o.point.traffic["kind"] == "passes"), lambda p: p.deployment, STEPS)
+
+
+def _without(
+    outcomes: Iterable[Outcome], group: Callable[[Point], str], metrics: Sequence[str] = tuple(TARGETS)
+) -> list[Outcome]:
     done = [o for o in outcomes if not o.reason]
     logs: _Logs = {}
     for o in done:
         for metric, value in o.predicted.items():
-            if metric in TARGETS and value > 0 and o.point.measured.get(metric, 0.0) > 0:
+            if metric in metrics and value > 0 and o.point.measured.get(metric, 0.0) > 0:
                 by = logs.setdefault(_class(o.point, metric), {}).setdefault(group(o.point), {})
                 by.setdefault(o.point.deployment, []).append(log(o.point.measured[metric] / value))
     out = []

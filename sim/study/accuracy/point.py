@@ -38,7 +38,7 @@ class Stage(TypedDict):
 
 
 class Told(TypedDict, total=False):
-    """``traffic`` of a point. ``kind``: trace, closed_loop, stages, burst, static_batch, steps; the rest belongs to some of them."""
+    """``traffic`` of a point. ``kind``: trace, closed_loop, stages, burst, static_batch, steps, passes; the rest belongs to some of them."""
 
     kind: Required[str]
     file: str

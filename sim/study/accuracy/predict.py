@@ -16,7 +16,7 @@ from sim.fleet.run import execute, fitting
 from sim.ledger import FINISHED, Values
 from sim.metrics.histogram import ITL_BINS, ITL_LO, ITL_SCALE
 from sim.metrics.latency import derive, describe_itl
-from sim.study.accuracy import batch
+from sim.study.accuracy import batch, passes
 from sim.study.accuracy.deploy import Overrides, check, fleet, planned, profile_of
 from sim.study.accuracy.point import Point
 from sim.study.accuracy.population import counted, counted_requests
@@ -39,6 +39,8 @@ def predict(point: Point, overrides: Overrides | None = None, seed: int = 0) -> 
     elif point.traffic["kind"] == "steps":
         found = kinds(point.logs)
         values = summary(found, step_seconds(planned(point, overrides), found))
+    elif point.traffic["kind"] == "passes":
+        values = dict.fromkeys(point.measured, passes.mean_seconds(planned(point, overrides), point.logs))
     else:
         values = _simulated(point, fleet(point, overrides), seed)
         if (

@@ -101,7 +101,30 @@ def _needed(scenario: Scenario | None, path: Path) -> tuple[Scenario, Deployment
     return scenario, scenario.deployment
 
 
+def _named(path: Path, run: Run) -> Point:
+    """A log whose name says what was deployed."""
+    said = run.said
+    return Point(
+        id=run.name,
+        model=str(said["model"]),
+        engine=str(said["engine"]),
+        version=str(said["version"]),
+        accelerator=str(said["accelerator"]),
+        traffic=run.traffic,
+        measured=run.measured,
+        tp=int(str(said["tp"])),
+        ep=int(str(said["ep"])),
+        quality="good",
+        folder=path.parent,
+        logs=run.logs,
+        notes=("the file's name says what was deployed", *run.notes),
+        inside=run.inside,
+    )
+
+
 def _point(path: Path, run: Run, scenario: Scenario | None) -> Point:
+    if scenario is None and run.traffic["kind"] == "passes" and run.said:
+        return _named(path, run)
     s, d = _needed(scenario, path)
     model = s.model.name or str(s.model.config)
     columns, traffic, notes = (run.columns, run.traffic, []) if not run.lacks else _of_scenario(run, s)
@@ -123,7 +146,7 @@ def _point(path: Path, run: Run, scenario: Scenario | None) -> Point:
         kv_blocks=d.kv_blocks,
         quality="good",
         folder=path.parent,
-        columns=None if run.traffic["kind"] in ("static_batch", "steps") else columns,
+        columns=None if run.traffic["kind"] in ("static_batch", "steps", "passes") else columns,
         logs=run.logs,
         scenario=scenario,
         notes=(*_other_model(run, model), *_other_layout(run, d), *run.notes, *notes),

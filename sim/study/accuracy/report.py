@@ -13,8 +13,8 @@ from sim.hardware import load_accelerator
 from sim.metrics import model_error
 from sim.model import load_model
 from sim.study.accuracy.deploy import Overrides, planned, profile_of
-from sim.study.accuracy.errors import TARGETS, Outcome, Row, check_group, rows, title
-from sim.study.accuracy.left_out import without_family, without_source
+from sim.study.accuracy.errors import STEPS, TARGETS, Outcome, Row, check_group, rows, title
+from sim.study.accuracy.left_out import without_family, without_layout, without_source
 from sim.study.accuracy.point import QUALITIES, Point
 from sim.study.accuracy.predict import predict
 from sim.study.accuracy.saturation import OF_RATES, Capacity, capacities
@@ -104,7 +104,7 @@ class AccuracyReport:
         """Errors with the accelerator, the family of models or the source left out (see `left_out`), beside those of the same points."""
         done = self.simulated
         groups: list[tuple[str, list[Outcome]]] = [
-            ("family left out", without_family(done)), ("source left out", without_source(done))
+            ("family left out", without_family(done)), ("source left out", without_source(done)), ("layout left out", without_layout(done))
         ]  # fmt: skip
         if self.unmeasured:
             again = [o for o in self.unmeasured if not o.reason]
@@ -151,7 +151,7 @@ class AccuracyReport:
                 f"by_{g}": [r.as_dict() for r in self.rows(g)]
                 for g in ("engine", "version", "accelerator", "family", "source", "quality")
             },
-            "left_out": [r.as_dict() for r in self.left_out(tuple(TARGETS))],
+            "left_out": [r.as_dict() for r in self.left_out((*TARGETS, *STEPS))],
             "equal_load": [r.as_dict() for r in self.at_equal_load(tuple(TARGETS))],
             "capacity": [asdict(c) | {"error": c.error} for c in self.capacities()],
             "notes": [{"note": note, "points": n} for note, n in self.notes()],

@@ -53,7 +53,10 @@ _SURE = 1e-3  # seconds: how well the gap must be known
 
 @dataclass(frozen=True)
 class StepLog:
-    """Columns of length n, in the order of the log. ``clock_s`` is the time of day (NaN: not logged), ``elapsed_s`` as logged."""
+    """Columns of length n, in the order of the log. ``clock_s`` is the time of day (NaN: not logged), ``elapsed_s`` as logged.
+
+    ``prompt_cached`` and ``decode_cached``: tokens in the cache before the step, of all prompts and of all decode rows, where they were logged.
+    """
 
     clock_s: Floats
     prompt_requests: Ints
@@ -61,6 +64,8 @@ class StepLog:
     decode_requests: Ints
     decode_tokens: Ints
     elapsed_s: Floats
+    prompt_cached: Floats | None = None
+    decode_cached: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.elapsed_s)
