@@ -40,28 +40,36 @@ def stretched(samples: Array, likeness: Array, weights: Array) -> tuple[float, f
     Samples that are like it say most of the stretch as well, but less so than of the ends: by the square roots, as there are few.
     """
     near = likeness * (likeness <= weights.max())
-    needed = np.array([_needed(samples, near[i] if near[i].any() else likeness[i], i) for i in range(len(samples))])
+    needed, short = zip(
+        *(_needed(samples, near[i] if near[i].any() else likeness[i], i) for i in range(len(samples))), strict=True
+    )
     counts = np.sqrt(weights)
     few = _alike(counts)
     share = min(LEVEL * (few + 1.0) / few, _SUREST)
-    order = np.argsort(needed, axis=None, kind="stable")
+    stretches = np.array(needed)
+    order = np.argsort(stretches, axis=None, kind="stable")
     at = np.cumsum(np.repeat(counts / samples.shape[1], samples.shape[1])[order])
-    stretch = float(needed.ravel()[order[min(int(np.searchsorted(at, share * at[-1])), len(order) - 1)]])
+    stretch = float(stretches.ravel()[order[min(int(np.searchsorted(at, share * at[-1])), len(order) - 1)]])
     low, middle, high = ends(samples, weights)
+    most = max(short)  # a wide interval need not grow by the factor that a narrow one had to
     return (
-        min(middle - stretch * max(middle - low, _NARROWEST), 0.0),
-        max(middle + stretch * max(high - middle, _NARROWEST), 0.0),
+        min(max(middle - stretch * max(middle - low, _NARROWEST), low - most), 0.0),
+        max(min(middle + stretch * max(high - middle, _NARROWEST), high + most), 0.0),
     )
 
 
-def _needed(samples: Array, weights: Array, i: int) -> Array:
-    """By how much the ends that all others give must be stretched to hold sample i; 0 between their middle and 0, which is always held."""
+def _needed(samples: Array, weights: Array, i: int) -> tuple[Array, float]:
+    """By how much the ends that all others give must be stretched to hold sample i, and how far beyond them it lies at most.
+
+    Nothing is needed between their middle and 0, which is always held.
+    """
     if len(samples) < 2:
-        return np.ones(samples.shape[1])
+        return np.ones(samples.shape[1]), 0.0
     low, middle, high = ends(np.delete(samples, i, 0), np.delete(weights, i))
     x = samples[i]
     off = np.where(x > middle, (x - middle) / max(high - middle, _NARROWEST), (middle - x) / max(middle - low, _NARROWEST))
-    return np.where((x - middle) * x <= 0.0, 0.0, off)
+    beyond = max(0.0, float(np.max(x - max(high, 0.0))), float(np.max(min(low, 0.0) - x)))
+    return np.where((x - middle) * x <= 0.0, 0.0, off), beyond
 
 
 def _alike(weights: Array) -> float:
