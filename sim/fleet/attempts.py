@@ -106,7 +106,7 @@ class Attempts(Station):
         """The row of results that stands for a replica."""
         self.record = ClientRecord(client.name, client.source)
         """What happened."""
-        self._retries, self._failed, self._given_up = array("d"), array("d"), array("d")
+        self._retries, self._second, self._failed, self._given_up = array("d"), array("d"), array("d"), array("d")
         self._kinds: Counter[str] = Counter()
 
     # -- down
@@ -309,6 +309,7 @@ class Attempts(Station):
                 if call.live:
                     call.hedges += 1
                     self.record.hedges += 1
+                    self._second.append(now)
                     self._try(call)
                 self._timers.at(now + self._hedge_after, HEDGE, call)
         elif kind == LEAVE:
@@ -342,7 +343,7 @@ class Attempts(Station):
             if leg is None or leg.number != number or call.tries > 1:
                 self._fold(call, None, IN_FLIGHT, np.nan, -1 if leg is None else leg.number, 0)
         out, waste = fold(rows, self._odd)
-        self.record.close(waste, self._kinds, self._retries, self._failed, self._given_up)
+        self.record.close(waste, self._kinds, self._retries, self._second, self._failed, self._given_up)
         return out
 
     def client_times(self, rows: dict[str, Values]) -> None:

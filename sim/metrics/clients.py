@@ -40,16 +40,24 @@ class ClientRecord:
     """Attempts that failed, by `sim.policy.client.FAILURES`."""
     retries_s: Array = field(default_factory=lambda: np.zeros(0))
     """f8[n]: when attempts after the first were sent."""
+    hedges_s: Array = field(default_factory=lambda: np.zeros(0))
+    """f8[n]: when those of them were sent that are a second copy beside the first."""
     failed_s: Array = field(default_factory=lambda: np.zeros(0))
     """f8[n]: when attempts failed."""
     given_up_s: Array = field(default_factory=lambda: np.zeros(0))
     """f8[n]: when requests were given up."""
 
-    def close(
-        self, waste: Waste, kinds: Mapping[str, int], retries: array[float], failed: array[float], lost: array[float]
-    ) -> None:
-        """The run is over."""
+    def close(self, waste: Waste, kinds: Mapping[str, int], *times: array[float]) -> None:
+        """The run is over. ``times``: of attempts after the first, of hedges, of failures and of requests given up."""
         self.waste, self.failures = waste, dict(sorted(kinds.items()))
-        self.retries_s, self.failed_s, self.given_up_s = (
-            np.sort(np.frombuffer(a)) if a else np.zeros(0) for a in (retries, failed, lost)
+        self.retries_s, self.hedges_s, self.failed_s, self.given_up_s = (
+            np.sort(np.frombuffer(a)) if a else np.zeros(0) for a in times
         )
+
+    @property
+    def after_failures_s(self) -> Array:
+        """f8[n]: when attempts were sent because one before had failed."""
+        times, counts = np.unique(self.retries_s, return_counts=True)
+        np.subtract.at(counts, np.searchsorted(times, self.hedges_s), 1)
+        found: Array = np.repeat(times, counts)
+        return found

@@ -55,7 +55,7 @@ class Facts:
     def storm(self) -> Storm | None:
         """The longest storm of retries."""
         clients = cast("ClientRecord | None", self.record.stations.get("clients"))
-        return None if clients is None else storm(self.columns["arrival_s"], clients.retries_s, self.ok)
+        return None if clients is None else storm(self.columns["arrival_s"], clients.after_failures_s, self.ok)
 
     def of_finished(self, column: str) -> Array:
         """A column of the finished requests that count."""

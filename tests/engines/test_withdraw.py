@@ -184,3 +184,65 @@ def test_whoever_leaves_from_among_those_who_wait_leaves_them_as_they_were() -> 
     assert rows["id"].tolist() == list(range(40))
     assert (rows["status"] != 0).nonzero()[0].tolist() == [22, 23, 24]
     assert not group.gauges()[:3].any()
+
+
+AT_ONCE, THIS_STEP, PROMPT, NEXT_BATCH, NEVER = range(5)
+WHEN = {  # who waits, whose prompt is computed, who decodes (routers.md, section 9; "assumed" where nothing is published)
+    **dict.fromkeys(("vllm", "vllm, asynchronous", "vllm, groups", "vllm-ascend"), (AT_ONCE, AT_ONCE, AT_ONCE)),
+    **dict.fromkeys(("vllm 0.6", "sglang", "sglang, windows", "sglang, states", "ollama", "plain"), (AT_ONCE, PROMPT, THIS_STEP)),
+    "tgi": (NEXT_BATCH, PROMPT, THIS_STEP),
+    "mindie": (NEXT_BATCH, PROMPT, THIS_STEP),  # assumed
+    "llamacpp": (AT_ONCE, AT_ONCE, AT_ONCE),  # a second later: `notices_after`
+    "static": (AT_ONCE, NEVER, NEVER),
+}
+
+
+@each
+def test_slot_and_memory_are_free_when_the_engine_frees_them(name: str) -> None:
+    p = replace(pool(name, np.random.default_rng(1)), replicas=1)
+    if p.budget is not None and ENGINES[name][1] is not None:
+        p = replace(p, budget=replace(p.budget, kv_blocks=ENGINES[name][1][1]))
+    for phase, when in enumerate(WHEN[name]):
+        n = 12 if phase == 0 else 1
+        block = RequestBlock.of(np.zeros(n), np.full(n, 700), np.full(n, 100)).validate()
+        rows, _, _ = played(p, block)
+        begun, first, end = (rows[c] for c in ("first_scheduled_s", "first_token_s", "finish_s"))
+        who, time = [(n - 1, begun[0] + 1e-3), (0, begun[0] + 0.4 * (first[0] - begun[0])), (0, (first[0] + end[0]) / 2)][phase]
+        step = (end[0] - first[0]) / 99
+        free_by = (
+            first[0] if when == PROMPT or (when == AT_ONCE and phase == 1) else time
+        )  # the chunk under way is computed to its end
+        rows, code, gauges = played(p, block, who, time, free_by + 2.5 * step)
+        assert code == (LEFT if when == AT_ONCE else STAYS)
+        if phase and when != NEVER:
+            assert gauges[0] == 0
+            assert name in KEEPS or gauges[2] == 0
+        later = rows["finish_s"][who] - time
+        if when == AT_ONCE:
+            assert later == 0
+        elif when == THIS_STEP:
+            assert 0 < later <= 1.05 * step
+        elif when == PROMPT:
+            assert later == pytest.approx(first[0] - time, abs=1e-3)
+        elif when == NEXT_BATCH:
+            assert 0 < later and rows["output_tokens"][who] == 0
+        else:
+            assert rows["output_tokens"][who] == 100
+        assert rows["output_tokens"][who] <= (100 if when == NEVER else 52)
+
+
+def played(p: Any, block: RequestBlock, who: int = -1, time: float = 0.0, look: float = 0.0) -> tuple[dict[str, Any], int, Any]:
+    """Rows by id of one replica that ``who`` leaves at ``time``, what became of that, and what the replica has at ``look``."""
+    group = p.build(0, 1.0, HISTOGRAM)
+    group.set_front(0.0)
+    group.submit_routed(np.zeros(len(block), np.int32), block.columns, block.spans, 0)
+    code, gauges = ABSENT, None
+    if who >= 0:
+        group.advance(time, False)
+        code = Exits(group).withdraw(0, who, time)
+        group.advance(look, False)
+        gauges = group.gauges()[:, 0].copy()
+    group.advance(np.inf, False)
+    rows = group.drain()
+    order = np.argsort(rows["id"])
+    return {name: column[order] for name, column in rows.items()}, code, gauges

@@ -128,6 +128,7 @@ def test_two_servers_race_for_a_hedged_request() -> None:
     made, rows = world(client, requests, replicas=2)
     (attempts,) = (s for s in made.stations if isinstance(s, Attempts))
     assert attempts.record.hedges == n
+    assert attempts.record.retries_s.size == n and attempts.record.after_failures_s.size == 0
     assert (rows["status"] == 0).all()
     assert rows["finish_s"] - rows["arrival_s"] == pytest.approx(
         requests.blocks().__next__().prompt_tokens * 1e-6, rel=1e-3, abs=2e-6
@@ -228,3 +229,9 @@ def test_a_storm_and_its_end_are_told() -> None:
     lasting = storm(arrival, rng.uniform(100, 300, 4000), arrival < 100)
     assert lasting is not None and lasting["metastable_s"] > 150 and not lasting["ended"]
     assert storm(arrival, np.zeros(0), arrival > 0) is None
+
+
+def test_second_copies_of_requests_that_are_all_answered_are_no_storm_of_retries() -> None:
+    told = run("{name: simple, hedge_after: 50ms, max_hedges: 3}", "deployment.replicas=2").summary["clients"]
+    assert told["attempts_per_request"] > 1.5 and not told["failed_attempts"]
+    assert told["storm"] is None

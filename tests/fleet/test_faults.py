@@ -296,12 +296,22 @@ def test_a_slow_replica_costs_whoever_is_sent_there() -> None:
     assert turns > least
 
 
-def test_a_router_that_starts_anew_has_a_cold_tree() -> None:
-    traffic = "traffic.synthetic.prefixes={groups: 40, shared_tokens: 600}"
-    warm = sim.run(sim.loads(SMALL.replace("ROUTER", "sglang_router").replace("FAULTS", "[]"), [traffic]))
-    cold = run("{name: router_restart, at: [8s, 12s, 16s, 20s]}", traffic, router="sglang_router")
-    assert cold.summary["tokens"]["cached_share"] <= warm.summary["tokens"]["cached_share"]
-    assert not (cold.columns["replica"] == warm.columns["replica"]).all()
+@pytest.mark.parametrize("router", ["sglang_router", "llm_d", "vllm_router"])
+def test_a_router_that_starts_anew_has_a_cold_tree(router: str) -> None:
+    """Twenty long prefixes, each of which it had at one replica; engines keep their caches, and all restarts are before the end of the traffic."""
+    traffic = [
+        "traffic.synthetic.prefixes={groups: 20, shared_tokens: 3000}",
+        "traffic.synthetic.arrival.rate=10/s",
+        "traffic.synthetic.requests=400",
+    ]
+    restarts = [f"{4 + 2 * i}s" for i in range(16)]
+    warm = run("[]", *traffic, router=router)
+    cold = run(f"{{name: router_restart, at: [{', '.join(restarts)}]}}", *traffic, router=router)
+    missed = [r.columns["prompt_tokens"].sum() - r.columns["cached_tokens"].sum() for r in (warm, cold)]
+    assert missed[1] > 1.1 * missed[0], "prefixes were computed at a second replica"
+    before = warm.columns["arrival_s"] < 4.0
+    assert (cold.columns["replica"][before] == warm.columns["replica"][before]).all()
+    assert cold.summary["faults"]["by_kind"] == {"router_restart": 16} and cold.summary["requests"]["finished"] == 400
 
 
 def test_links_that_are_down_hold_kv_back() -> None:
@@ -313,6 +323,34 @@ def test_links_that_are_down_hold_kv_back() -> None:
     assert late > np.nanmax(calm.columns["kv_arrived_s"] - calm.columns["prefill_end_s"]) + 2.0
     weak = sim.run(sim.load("pd-vllm", [f"faults={{name: link, at: {start}s, for: 5s, factor: 0.05}}"]))
     assert weak.summary["requests"]["finished"] == calm.summary["requests"]["finished"]
+
+
+def test_links_that_flap_hurt_each_time_and_the_report_says_when() -> None:
+    """Down for 3 s of every 10 s: whose prompt was computed meanwhile waits for the rest of the 3 s, all others as ever."""
+    flaps = np.array([10.0, 20.0, 30.0])
+    given = ["traffic.synthetic.arrival={process: poisson, rate: 12/s}", "traffic.synthetic.requests=500", "slo={ttft: 500ms}"]
+    calm, torn = (
+        sim.run(sim.load("pd-vllm", [*given, f"faults={faults}"]))
+        for faults in ("[]", "{name: link, at: [10s, 20s, 30s], for: 3s}")
+    )
+    c, s = torn.columns, torn.summary
+    since = c["prefill_end_s"][:, None] - flaps
+    in_it = ((since >= 0) & (since < 3.0)).any(1)
+    waits = c["kv_arrived_s"] - c["prefill_end_s"]
+    over = np.where((since >= 0) & (since < 3.0), 3.0 - since, 0).sum(1)
+    assert in_it.sum() > 60 and (waits[in_it] > over[in_it]).all()
+    assert np.nanmax(waits[~in_it & (since > 4.0).any(1) & ~((since > -0.5) & (since < 4.0)).any(1)]) < 0.5
+    told = s["faults"]
+    assert told["by_kind"] == {"link": 3} and all(i["missed"] > 20 for i in told["incidents"])
+    assert 6.9 < told["recovery_worst_s"] < 32
+    assert 8 < s["spell"]["start_s"] < 10.5 and 32 < s["spell"]["end_s"] < 36
+    assert calm.summary["slo"]["attainment"]["joint"] > 0.99 and calm.summary["spell"] is None
+    links = s["links"]
+    assert {"time_s", "width_s"} <= set(links)
+    random = sim.run(
+        sim.load("pd-vllm", [*given, "faults={name: link, mtbf: 8s, for: 2s, repair: exponential, factor: 0.02}"])
+    ).summary
+    assert random["faults"]["count"] > 2 and random["requests"]["finished"] == 500
 
 
 def test_random_faults_are_the_same_every_time_and_end_with_the_traffic() -> None:

@@ -127,3 +127,18 @@ def test_requests_that_found_no_decode_replica_are_told() -> None:
 def test_engines_that_are_told_of_nothing_are_named(known: list[bool], said: int) -> None:
     engines = SimpleNamespace(_exits={k: SimpleNamespace(known=value) for k, value in enumerate(known)})
     assert len(Engines.notes(engines)) == said  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("now", "heard"), [(1.0, 1.3), (1.3, 2.3), (2.29, 2.3), (0.3, 1.3)])
+def test_an_engine_that_looks_at_its_connections_once_a_second_hears_of_it_then(now: float, heard: float) -> None:
+    """llama.cpp's HTTP thread, counted from when the request came."""
+    calls: list[float] = []
+    clock = SimpleNamespace(now=now, call=lambda t, what: calls.append(float(t)))
+    left: list[int] = []
+    engines = SimpleNamespace(
+        clock=clock, notices_after=[1.0, 0.0], pool_of=[0, 1], _let_go=lambda request: left.append(request.number)
+    )
+    assert Engines.withdraw(engines, SimpleNamespace(number=7, replica=0, came=0.3)) is False  # type: ignore[arg-type]
+    assert calls == [pytest.approx(heard)] and not left
+    Engines.withdraw(engines, SimpleNamespace(number=8, replica=1, came=0.3))  # type: ignore[arg-type]
+    assert left == [8]
