@@ -270,7 +270,7 @@ class ElasticPool:
         staying = self.there()
         gone = sorted(staying, key=self._last_to_go)[: max(len(staying) - max(self._p.max - away, 0), 0)]
         for k, life in gone:
-            self.stop(k, life)
+            self.stop(k, life, "drained for maintenance")
         return len(gone)
 
     def begin(self) -> None:
@@ -299,8 +299,9 @@ class ElasticPool:
         life.ready = self._env.now
         self._owner.ready(self.side)
 
-    def stop(self, k: int, life: Life) -> None:
+    def stop(self, k: int, life: Life, why: str = "drained") -> None:
         """It takes nothing new, and goes when it is empty."""
+        life.why = why
         if isnan(life.ready):
             life.gone = self._env.now
             self._life[k] = None

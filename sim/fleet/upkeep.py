@@ -78,7 +78,7 @@ class Upkeep:
         if self._pool.life(k) is not life or not isnan(life.drain) or not isnan(life.gone):
             return
         self.reclaimed += 1
-        self._pool.stop(k, life)
+        self._pool.stop(k, life, "taken back")
         if isnan(life.gone):
             self._at(self._clock.now + spot.notice, self._end, (k, life))
 

@@ -23,7 +23,7 @@ MAX_EVENTS: Final = 2000
 class Life:
     """One life of a replica: when it was ``asked`` for, its machine was there (``born``), it was ``ready``, told to ``drain``, and ``gone``.
 
-    Seconds; NaN: did not happen. Its accelerators count from ``born`` to ``gone``; it serves from ``ready`` to ``drain``.
+    Seconds; NaN: did not happen. Its accelerators count from ``born`` to ``gone``; it serves from ``ready`` to ``drain``. ``why``: how it went.
     """
 
     replica: int
@@ -32,6 +32,7 @@ class Life:
     ready: float = nan
     drain: float = nan
     gone: float = nan
+    why: str = "drained"
 
     def events(self) -> list[tuple[float, str, int]]:
         """(time, what, replica) in order of time."""

@@ -225,7 +225,7 @@ def test_slot_and_memory_are_free_when_the_engine_frees_them(name: str) -> None:
         elif when == PROMPT:
             assert later == pytest.approx(first[0] - time, abs=1e-3)
         elif when == NEXT_BATCH:
-            assert 0 < later and rows["output_tokens"][who] == 0
+            assert later > 0 and rows["output_tokens"][who] == 0
         else:
             assert rows["output_tokens"][who] == 100
         assert rows["output_tokens"][who] <= (100 if when == NEVER else 52)

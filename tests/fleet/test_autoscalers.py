@@ -149,6 +149,7 @@ def test_spot_machines_go_with_notice() -> None:
     assert s["requests"]["finished"] == 4000
     drained = [t for t, what, _ in s["scaling"]["events"] if what == "draining"]
     assert drained[:2] == [60.0, 100.0]
+    assert [e["start_s"] for e in s["events"]["events"] if e["words"].endswith("taken back")] == [60.0, 100.0]
     ready = [t for t, what, _ in s["scaling"]["events"] if what == "ready"]
     assert 60 + 16 < ready[0] < 60 + 16 + 3
 
@@ -183,6 +184,7 @@ def test_maintenance_takes_machines_out_and_gives_them_back() -> None:
     assert [serving[at(t)] for t in (49, 55, 100, 149, 190)] == [3, 1, 1, 1, 3]
     assert [wanted[at(t)] for t in (55, 149)] == [1, 1]
     assert s["fleet"]["maintenance_drained"] == 2
+    assert [e["start_s"] for e in s["events"]["events"] if "for maintenance" in e["words"]] == [50.0, 50.0]
     assert s["requests"]["finished"] == 4000
 
 

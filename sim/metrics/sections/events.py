@@ -76,4 +76,4 @@ def _scaling(facts: Facts) -> Iterator[Event]:
             yield Event("scaling", life.asked, life.ready, f"replica {life.replica} started")
         if life.drain == life.drain:  # a number
             end = life.gone if life.gone == life.gone else life.drain
-            yield Event("scaling", life.drain, end, f"replica {life.replica} drained")
+            yield Event("scaling", life.drain, end, f"replica {life.replica} {life.why}")
