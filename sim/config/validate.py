@@ -75,14 +75,16 @@ def _translate(model: type[BaseModel], first: ErrorDetails, field: str) -> Confi
         return ConfigError(where or "scenario", value, "must be a mapping", ", ".join(_keys(model, first["loc"])))
     if first["type"] == "tuple_type":
         return ConfigError(where, value, "must be a list")
-    if first["type"] == "string_type" and isinstance(value, int | float) and not isinstance(value, bool):
+    choices = str(first.get("ctx", {}).get("expected", ""))
+    is_text = first["type"] == "string_type" or f"'{value}'" in choices
+    if is_text and isinstance(value, int | float) and not isinstance(value, bool):
         return ConfigError(
             where, value, "must be text: YAML reads a bare number", hint=f'quote it, as in {where.rpartition(".")[2]}: "{value}"'
         )
     message = first["msg"].removeprefix("Value error, ")
     allowed = ""
     if first["type"] in ("literal_error", "enum"):
-        allowed = str(first.get("ctx", {}).get("expected", ""))
+        allowed = choices
         message = "is not one of the choices"
     elif message.startswith("Input should be "):
         message = "must be " + message.removeprefix("Input should be ")

@@ -174,6 +174,8 @@ def test_aibrix_spreads_users_by_their_tokens() -> None:
     for row in range(30):
         made.choose(seen, heavy, row)
     assert made.choose(seen, light, 0) == 0
+    nobody = router("aibrix", 4, routing_strategy="vtc-basic")
+    assert min(np.bincount([nobody.choose(seen, prompts(40, 3000), row % 40) for row in range(400)], minlength=4)) > 60
     assert made.choose(seen, heavy, 31) == 2
 
 
@@ -264,3 +266,8 @@ def test_a_run_behind_each_is_complete_and_the_same_again(name: str) -> None:
 def test_kv_events_of_other_engines_are_refused() -> None:
     with pytest.raises(sim.NotModelledError, match="KV events"):
         sim.run(sim.loads(SESSIONS, ["router=dynamo", "deployment.engine=sglang"]))
+
+
+def test_a_version_that_yaml_reads_as_a_number_is_to_be_quoted() -> None:
+    with pytest.raises(sim.ConfigError, match=r'router\.version: must be text.*quote it, as in version: "0\.3"'):
+        Prepared(sim.loads(SESSIONS, ["router={name: sglang_router, version: 0.3}"]))

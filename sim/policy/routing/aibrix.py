@@ -1,8 +1,8 @@
 """AIBrix's gateway plug-in. Source: vllm-project/aibrix @ e3e10f9e ``pkg/plugins/gateway/algorithms``, ``pkg/cache``.
 
 *Own counters*: requests in flight (``realtime_num_requests_running``), prefixes by what was sent, tokens of users. *Polled*: KV use, refreshed every 50 ms.
-Blocks of 4 characters are coarsened to ``prefix_cache_block_tokens``. Users of ``vtc-basic`` are tenants (classes); its estimates count a token as four
-characters. Not modelled: power-of-two (Redis), throughput, least-latency, least-busy-time, pd.
+Blocks of 4 characters are coarsened to ``prefix_cache_block_tokens``. Users of ``vtc-basic`` are tenants (classes), and it draws where nobody is
+told apart; its estimates count a token as four characters. Not modelled: power-of-two (Redis), throughput, least-latency, least-busy-time, pd.
 """
 
 from __future__ import annotations
@@ -57,6 +57,7 @@ class Aibrix(Router):
         self._order: deque[tuple[float, int, int]] = deque()
         self._read_at, self._kv = -inf, np.zeros(replicas)
         self._users: dict[int, float] = {}
+        self._named = False  # requests say whose they are
         self._tokens: deque[tuple[float, int, float]] = deque()
 
     def members(self, numbers: Sequence[int]) -> None:
@@ -153,6 +154,7 @@ class Aibrix(Router):
     def _vtc(self, now: float, running: NDArray[np.int64], block: Requests, row: int) -> int:
         """Users are spread over pods by their tokens; nobody is held back."""
         user = int(block.tenant[row]) or int(block.klass[row])
+        self._named = self._named or user > 0
         since = now - 60.0 * self.params.vtc_window_minutes
         while self._tokens and self._tokens[0][0] < since:
             _, who, size = self._tokens.popleft()
@@ -166,4 +168,4 @@ class Aibrix(Router):
         size = prompt + 2.0 * np.ceil(1.5 * prompt)
         self._users[user] = mine + size
         self._tokens.append((now, user, size))
-        return int(score.argmin())
+        return int(score.argmin()) if self._named else int(self.rng.integers(0, n))
