@@ -72,6 +72,18 @@ def test_refused(settings, error, field):
         Vllm.resolve(VllmParams(**settings), site("h100-sxm", 80))
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"prefix_match_unit": 32}, {"disable_hybrid_kv_cache_manager": True}, {"mamba_ssm_cache_dtype": "float32"},
+        {"VLLM_ALLOW_CHUNKED_LOCAL_ATTN_WITH_HYBRID_KV_CACHE": True},
+    ],
+)  # fmt: skip
+def test_settings_of_kv_groups_are_refused_where_there_are_none(settings):
+    with pytest.raises(ConfigError, match=next(iter(settings))):
+        Vllm.resolve(VllmParams(**settings), site("h100-sxm", 80))
+
+
 def test_too_few_blocks():
     p = Vllm.resolve(VllmParams(max_model_len=4096), site("h100-sxm", 80))
     with pytest.raises(ConfigError, match="does not fit"):
