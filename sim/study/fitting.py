@@ -44,6 +44,7 @@ _UNIT: Final[Mapping[str, float]] = {
 }  # fmt: skip
 _MOST = 36  # operating points that are simulated in a fit
 _DELTA, _FACTOR = 0.1, 1e4  # step of the numerical derivative; a figure moves at most by this factor
+_INSIDE = 0.1  # standard deviations by which a search begins within its bounds
 _SCALE = 2.0  # standard deviations within which a residual counts squared
 _WORTH = 200  # figures of operating points that all logged steps together weigh at most
 _LOST = 20.0  # residual of a point that the simulation refuses under the figures tried
@@ -202,9 +203,11 @@ def _minimise(
     evaluations: int,
     slopes: Callable[[Floats], Floats],
 ) -> Floats:
+    # the first step is as long as the start is far from zero and from its bounds: from a figure that lies on one, nothing would ever move
+    room = np.minimum(_INSIDE * prior, (high - low) / 2.0)
     found = least_squares(
         lambda v: np.concatenate([residuals(v), v / prior]),
-        x,
+        np.clip(x, low + room, high - room),
         jac=lambda v: np.vstack([slopes(v), np.diag(1.0 / prior)]),
         bounds=(low, high),
         loss="soft_l1",
