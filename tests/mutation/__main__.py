@@ -5,8 +5,9 @@
 Works on the checkout that it is run in and puts each file back: run it in a copy. ``--map NAME`` names what `covering` wrote, NAME.cov and NAME.json; kernels
 are plain Python, as only then it is known which test runs which line. Everything is imported and all tests are collected once; each mutant is tried in a
 process forked from that, which gets the changed functions (`inside`). Of each mutant the tests run that reach its line, those of its module and room first,
-then the quickest, as many as ``--budget`` CPU seconds allow. One that no test reaches has survived. ``--again`` tries those that survived once more; ``--also``
-names files of tests that are newer than the maps.
+then the quickest, as many as ``--budget`` CPU seconds allow. One that no test reaches has survived. Where the compiler is on, ``--kernels none`` leaves
+compiled files of the sample to a second call with the compiler off, ``--kernels only`` and the same ``--out``. ``--again`` tries those that survived
+once more; ``--also`` names files of tests that are newer than the maps.
 """
 
 from __future__ import annotations
@@ -49,6 +50,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--budget", type=float, default=6.0)
     parser.add_argument("--most", type=int, default=60, help="tests for one mutant")
+    parser.add_argument(
+        "--kernels", choices=("all", "only", "none"), default="all", help="of the sample, files of compiled code or others"
+    )
     parser.add_argument("--again", action="store_true")
     parser.add_argument("--also", action="append", default=[])
     parser.add_argument("--out", required=True)
@@ -69,6 +73,11 @@ def drawn(room: str, number: int, seed: int) -> list[tuple[Path, Mutant]]:
     """So many of all mutants of the room."""
     whole = [(file, m) for file in sorted((ROOT / "sim" / room).rglob("*.py")) for m in mutants(file.read_text(encoding="utf-8"))]
     return random.Random(seed).sample(whole, min(number, len(whole)))
+
+
+def _compiled(file: Path) -> bool:
+    """Whether kernels are in it: with the compiler on nobody sees which test runs them, and no process takes changed ones."""
+    return "@kernel" in file.read_text(encoding="utf-8")
 
 
 class Tests:
@@ -132,7 +141,11 @@ class Campaign:
 
     def __init__(self, given: Any, tests: Tests) -> None:
         self.given, self.tests = given, tests
-        self.sample = drawn(given.room, given.number, given.seed)
+        self.sample = [
+            x
+            for x in drawn(given.room, given.number, given.seed)
+            if given.kernels in ("all", "only" if _compiled(x[0]) else "none")
+        ]
         self.out = Path(given.out)
         before = [json.loads(line) for line in self.out.read_text().splitlines()] if self.out.exists() else []
         if given.again:
