@@ -406,13 +406,13 @@ def test_a_dead_replica_is_out_from_when_it_is_noticed_until_it_is_back() -> Non
 
 
 def test_random_faults_come_at_their_rate() -> None:
-    seen = faults(Broken(None, rate=0.1), until=20_000.0)
+    seen = faults(Broken(None, rate=0.1), until=6_000.0)
     incidents = seen.station.leaves()["faults"]
-    assert len(incidents) == pytest.approx(20_000 / 12, rel=0.1)  # ten seconds until the next, after two of repair
+    assert len(incidents) == pytest.approx(6_000 / 12, rel=0.15)  # ten seconds until the next, after two of repair
     assert all(i.end_s - i.start_s == pytest.approx(2.0) for i in incidents)
-    drawn = faults(Broken(None, rate=0.1, repair="exponential"), until=20_000.0).station.leaves()["faults"]
+    drawn = faults(Broken(None, rate=0.1, repair="exponential"), until=6_000.0).station.leaves()["faults"]
     lasts = np.array([i.end_s - i.start_s for i in drawn])
-    assert lasts.mean() == pytest.approx(2.0, rel=0.15) and lasts.std() == pytest.approx(2.0, rel=0.2)
+    assert lasts.mean() == pytest.approx(2.0, rel=0.2) and lasts.std() == pytest.approx(2.0, rel=0.3)
     assert faults(Broken(None)).station.leaves()["faults"] == []
 
 
