@@ -252,6 +252,17 @@ def test_a_router_that_tries_again_saves_what_had_not_begun() -> None:
     assert smg.summary["requests"]["failed"] < blind.summary["requests"]["failed"]
 
 
+def test_production_stack_sends_elsewhere_as_often_as_it_is_told() -> None:
+    fault = "{name: crash, replica: 1, at: 5s, for: 10s}"
+    lost = []
+    for more in (0, 2):
+        name = f"{{name: production_stack, max_instance_failover_reroute_attempts: {more}}}"
+        found = run(fault, router=name).summary
+        assert (found["clients"]["rerouted"] > 0) == (more > 0)
+        lost.append(found["requests"]["failed"])
+    assert lost[1] < 0.3 * lost[0]
+
+
 def test_a_replica_that_dies_while_it_is_shut_out_is_tried_again_all_the_same() -> None:
     """nginx does not look at who is shut out: 10 s later it tries again, though the replica has died twice meanwhile."""
     result = run("{name: crash, replica: 1, at: [5s, 8s, 12s, 17s], for: 100ms}", router="nginx")

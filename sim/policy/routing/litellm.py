@@ -1,7 +1,7 @@
 """LiteLLM's router over deployments of one model group. Source: PyPI litellm 1.110.2 ``router_strategy``.
 
-*Own counters* only, those of one process (Redis, where several share them, is taken as exact). Not modelled: cooldown of deployments that fail (nothing
-fails by itself), fallbacks, ``cost-based-routing``, limits per deployment.
+*Own counters* only, those of one process (Redis, where several share them, is taken as exact). Deployments that fail are
+tried again elsewhere and cool down (`sim.policy.recovery`). Not modelled: fallbacks, ``cost-based-routing``, limits per deployment.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from pydantic import Field
 from sim.errors import ConfigError
 from sim.policy.gateways.production_stack import CHUNK, MOST_SETS, Arrivals, HashTrie, RoundRobin, Session, lowest_qps, named
 from sim.policy.gateways.prompts import Pieces
+from sim.policy.recovery import Recovery
 from sim.policy.requests import Requests
 from sim.policy.router import ReplicaFacts, Router, RouterParams, Snapshot
 from sim.policy.routing._spans import spans_of
@@ -44,6 +45,12 @@ class ProductionStackParams(RouterParams):
         2000, ge=0, le=2**30, description="kvaware: tokens that may be missing from the cache of the engine"
     )
     characters_per_token: float = Field(4.0, gt=0, le=128, description="how long a token is in characters")
+    max_instance_failover_reroute_attempts: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="so often a request whose answer has not begun goes to another engine when one has died",
+    )
 
 
 @register("router")
@@ -57,6 +64,8 @@ class ProductionStack(Router):
 
     def __init__(self, params: ProductionStackParams, replicas: int, rng: np.random.Generator) -> None:
         super().__init__(params, replicas, rng)
+        more = params.max_instance_failover_reroute_attempts
+        self.recovery = Recovery(attempts=1 + more) if more else Router.recovery
         self._numbers = list(range(replicas))
         self._urls = [named(i) for i in self._numbers]
         self._place = {url: i for i, url in enumerate(self._urls)}
