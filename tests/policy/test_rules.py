@@ -27,7 +27,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("nginx", {"weights": [3, 0, 1, 5]}),
     ("nginx", {"method": "round_robin", "weights": [3, 1]}),
     *[
-        ("sglang_router", {"version": v, "cache_threshold": c} | more)
+        ("sglang_router", {"version": v, "cache_threshold": c, "worker_overload_protection": False} | more)
         for v in ("0.3", "smg-1.8", "smg-1.13")
         for c, more in ((0.3, {}), (0.05, SMALL), (0.5, SMALL | {"eviction_interval": 1.0, "max_tree_size": 12_000}))
     ],

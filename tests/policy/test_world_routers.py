@@ -271,3 +271,26 @@ def test_kv_events_of_other_engines_are_refused() -> None:
 def test_a_version_that_yaml_reads_as_a_number_is_to_be_quoted() -> None:
     with pytest.raises(sim.ConfigError, match=r'router\.version: must be text.*quote it, as in version: "0\.3"'):
         Prepared(sim.loads(SESSIONS, ["router={name: sglang_router, version: 0.3}"]))
+
+
+def test_smg_leaves_out_who_reports_a_long_queue_or_full_memory() -> None:
+    made, seen, block = router("sglang_router", 3, "sglang", version="smg-1.13"), Replicas(3), prompts(contents=1)
+    assert made.interval == 10.0 and made.rule() is None
+    owner = made.choose(seen, block, 0)
+    assert made.choose(seen, block, 1) == owner
+    others = {0, 1, 2} - {owner}
+    seen.rows[1, owner] = 8.0
+    assert made.choose(seen, block, 2) == owner  # nobody has asked yet
+    made.poll(seen)
+    assert {made.choose(seen, block, row) for row in range(3, 20)} <= others
+    seen.rows[1], seen.rows[2, list(others)] = 0.0, 80.0
+    made.poll(seen)
+    assert {made.choose(seen, block, row) for row in range(3)} == {owner}
+    seen.rows[2] = 100.0
+    seen.outstanding[:] = [5, 5, 5]
+    seen.outstanding[min(others)] = 4
+    made.poll(seen)
+    assert made.choose(seen, block, 4) == min(others)  # all are: the least loaded
+    for given in ({"version": "0.3"}, {"version": "smg-1.13", "worker_overload_protection": False}):
+        assert router("sglang_router", 2, "sglang", **given).interval is None
+    assert router("sglang_router", 2, "vllm", version="smg-1.13").interval is None  # it reports nothing here

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from math import ceil, sqrt
 
@@ -55,30 +55,36 @@ class CacheAware:
         self.tree: SharedTree[Prompt] = SharedTree(list(order))
         self._processed: dict[int, int] = dict.fromkeys(order, 0)
 
-    def decide(self, prompt: Prompt, loads: Sequence[int] | NDArray[np.int64]) -> Decision:
-        """``loads[worker]``: requests in flight through this gateway. Nothing is changed but what a match itself stamps."""
+    def decide(self, prompt: Prompt, loads: Sequence[int] | NDArray[np.int64], out: Collection[int] = ()) -> Decision:
+        """``loads[worker]``: requests in flight through this gateway. Nothing is changed but what a match itself stamps.
+
+        ``out``: workers that smg 1.13 leaves out as overloaded; where that is all of them, the least loaded has to do.
+        """
         s = self.settings
-        values = np.asarray(loads)[self._places]
+        order = [w for w in self.order if w not in out] if out else self.order
+        values = np.asarray(loads)[order or self.order if out else self._places]
+        if not order:
+            return Decision(self._least(values, int(values.min()), self.order), "overloaded")
         low, high = int(values.min()), int(values.max())
         if s.version != "smg-1.13" and high - low > s.balance_abs_threshold and high > low * s.balance_rel_threshold:
-            return Decision(self._least(values, low), "imbalanced")
+            return Decision(self._least(values, low, order), "imbalanced")
         found = self.tree.match(prompt)
         if not len(prompt) or found.length / len(prompt) <= s.cache_threshold:
-            return Decision(self._least(values, low), "miss")
+            return Decision(self._least(values, low, order), "miss")
         if s.version in ("0.3", "smg-1.8"):
             if found.tenant in self._processed:
                 return Decision((int(found.tenant),), "hit")
-            return Decision((self.order[0],), "owner gone", insert=False)
-        owners = [w for w in self.order if w in found.owners]
+            return Decision((order[0],), "owner gone", insert=False)
+        owners = [w for w in order if w in found.owners]
         if not owners:
-            return Decision(self._least(values, low), "owner gone")
+            return Decision(self._least(values, low, order), "owner gone")
         least = min(loads[w] for w in owners)
         best = [w for w in owners if loads[w] == least]
         if s.version == "vllm-router":
             return Decision((best[0],), "hit")
-        mean = float(values.sum()) / len(self.order)
+        mean = float(values.sum()) / len(order)
         if least > mean + margin(mean, s.balance_abs_threshold) and least > s.balance_rel_threshold * mean:
-            return Decision(self._least(values, low), "spill")
+            return Decision(self._least(values, low, order), "spill")
         return Decision(tuple(best), "hit")
 
     def chosen(self, worker: int, prompt: Prompt, decision: Decision) -> None:
@@ -99,11 +105,11 @@ class CacheAware:
         for w in order:
             self.tree.add(w)
 
-    def _least(self, values: NDArray[np.int64], low: int) -> tuple[int, ...]:
-        """Workers that may be taken for their load; ``values``: loads in registry order."""
+    def _least(self, values: NDArray[np.int64], low: int, order: Sequence[int]) -> tuple[int, ...]:
+        """Workers that may be taken for their load; ``values``: loads of the workers in ``order``."""
         if self.settings.version not in ("smg-1.13", "smg-1.8"):
-            return (self.order[int(values.argmin())],)
-        ties = [self.order[i] for i in np.flatnonzero(values == low)]
+            return (order[int(values.argmin())],)
+        ties = [w for w, load in zip(order, values.tolist(), strict=True) if load == low]
         if self.settings.version == "smg-1.13":
             return tuple(ties)
-        return (min(ties, key=lambda w: (self._processed[w], self.order.index(w))),)
+        return (min(ties, key=lambda w: (self._processed[w], order.index(w))),)

@@ -4,11 +4,13 @@ Own counters only: requests in flight through this gateway, which is what ``outs
 the engines evict. Recorded decisions of sglang_router 0.3.2 and smg 1.13.0 are matched (`servesim conformance router`). Sizes are given in
 characters, as on the command line; a token counts as ``characters_per_token`` of them.
 
+smg 1.13 leaves workers out of ``cache_aware`` that report a long queue or full KV memory, as long as another does not (its other policies do so too, which is
+not modelled).
+
 *Polled*: reports of SGLang engines every ``load_monitor_interval``, for the policies that use them; they are as old as that, and what this gateway has sent
 since is added only by ``least_load``. Routing keys are sessions. ``prefix_hash`` needs tokens, as over gRPC.
 
-Not modelled: overload protection of smg 1.13 and its bound of the tree as a whole (here: for each worker). Its limit of requests in flight
-and its queue are `queue_limit`.
+Not modelled: smg 1.13's bound of the tree as a whole (here: for each worker). Its limit of requests in flight and its queue are `queue_limit`.
 """
 
 from __future__ import annotations
@@ -81,6 +83,11 @@ class SglangRouterParams(RouterParams):
     least_load_mean_prefill_tokens: float = Field(
         1024.0, gt=0, le=1e9, description="least_load: tokens that a request counts for"
     )
+    worker_overload_protection: bool = Field(True, description="smg-1.13 with SGLang: whether overloaded workers are left out")
+    worker_overload_waiting_requests: int = Field(
+        8, ge=1, le=10**9, description="requests waiting at a worker that is overloaded"
+    )
+    worker_overload_token_usage: float = Field(0.8, gt=0, le=1, description="share of KV memory in use at one that is")
     assignment_mode: Literal["random", "min_load", "min_group"] = Field(
         "random", description="manual: where a new routing key (here: session) goes"
     )
@@ -119,11 +126,15 @@ class SglangRouter(Router):
         self._ring = HashRing()
         self._buckets: Buckets | None = None
         self._reports: _Reports | None = None
+        self._protects = False
 
     def setup(self, facts: Sequence[ReplicaFacts]) -> None:
         """SGLang's engines report their load."""
-        if self.params.policy in ("power_of_two", "least_load") and facts and all(f.engine == "sglang" for f in facts):
-            self.interval = self.params.load_monitor_interval
+        p = self.params
+        reports = bool(facts) and all(f.engine == "sglang" for f in facts)
+        self._protects = reports and p.worker_overload_protection and (p.version, p.policy) == ("smg-1.13", "cache_aware")
+        if self._protects or (reports and p.policy in ("power_of_two", "least_load")):
+            self.interval = p.load_monitor_interval
 
     def poll(self, snapshot: Snapshot) -> Sequence[Relocation]:
         """New reports; what was sent since the last ones counts no more."""
@@ -143,7 +154,9 @@ class SglangRouter(Router):
             self._compiled.workers(self._numbers)
 
     def rule(self) -> Rule | None:
-        """All policies but least_load, prefix_hash and bucket."""
+        """All policies but least_load, prefix_hash and bucket, and where no worker is left out."""
+        if self._protects:
+            return None
         if self._compiled is None and self.params.policy not in ("least_load", "prefix_hash", "bucket"):
             self._compiled = self._new_rule()
         return self._compiled
@@ -228,13 +241,21 @@ class SglangRouter(Router):
         owner = self._numbers.index(self._ring.owner(first))
         return prefix_hash([float(v) for v in snapshot.outstanding], owner, p.prefix_hash_load_factor)
 
+    def _overloaded(self) -> list[int]:
+        """Workers that are left out, by what they reported last."""
+        p, r = self.params, self._reports
+        if not self._protects or r is None:
+            return []
+        over = (r.waiting >= p.worker_overload_waiting_requests) | (r.kv >= p.worker_overload_token_usage)
+        return [self._numbers[i] for i in np.flatnonzero(over)]
+
     def _cache_aware(self, snapshot: Snapshot, block: Requests, row: int) -> int:
         if snapshot.now >= self._evicts_at:
             self._core.tree.evict(self._most)
             self._evicts_at = (snapshot.now // self._interval + 1.0) * self._interval
         prompt = Pieces(spans_of(block, row), int(block.prompt_tokens[row]))
         loads = _by_number(self._numbers, snapshot.outstanding)
-        decision = self._core.decide(prompt, loads)
+        decision = self._core.decide(prompt, loads, self._overloaded())
         allowed = decision.allowed
         number = allowed[0] if len(allowed) == 1 else allowed[int(self.rng.integers(0, len(allowed)))]
         self._core.chosen(number, prompt, decision)
