@@ -25,6 +25,7 @@ SMALL = "max_model_len: 1500, max_num_seqs: 8, max_num_batched_tokens"
 ENGINES = {
     "vllm": (f"{{name: vllm, {SMALL}: 256, async_scheduling: false}}", (120, 260)),
     "vllm, asynchronous": (f"{{name: vllm, {SMALL}: 256, async_scheduling: true}}", (120, 260)),
+    "vllm, long prompts": (f"{{name: vllm, {SMALL}: 256, long_prefill_token_threshold: 64}}", (120, 260)),
     "vllm, groups": (f"{{name: vllm, {SMALL}: 256}}", (250, 500)),
     "vllm 0.6": (f"{{name: vllm, version: '0.6', {SMALL}: 2048}}", (120, 260)),
     "vllm-ascend": (f"{{name: vllm-ascend, {SMALL}: 2048}}", (20, 40)),
@@ -188,7 +189,9 @@ def test_whoever_leaves_from_among_those_who_wait_leaves_them_as_they_were() -> 
 
 AT_ONCE, THIS_STEP, PROMPT, NEXT_BATCH, NEVER = range(5)
 WHEN = {  # who waits, whose prompt is computed, who decodes (routers.md, section 9; "assumed" where nothing is published)
-    **dict.fromkeys(("vllm", "vllm, asynchronous", "vllm, groups", "vllm-ascend"), (AT_ONCE, AT_ONCE, AT_ONCE)),
+    **dict.fromkeys(
+        ("vllm", "vllm, asynchronous", "vllm, long prompts", "vllm, groups", "vllm-ascend"), (AT_ONCE, AT_ONCE, AT_ONCE)
+    ),
     **dict.fromkeys(("vllm 0.6", "sglang", "sglang, windows", "sglang, states", "ollama", "plain"), (AT_ONCE, PROMPT, THIS_STEP)),
     "tgi": (NEXT_BATCH, PROMPT, THIS_STEP),
     "mindie": (NEXT_BATCH, PROMPT, THIS_STEP),  # assumed
