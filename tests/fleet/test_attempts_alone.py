@@ -164,6 +164,11 @@ def test_a_failure_that_is_not_worth_another_try() -> None:
     assert rejected.lost[1] == {"overloaded": 1} and rejected.odd.status == REJECTED
 
 
+def test_a_connection_that_is_refused_does_not_hang() -> None:
+    seen = play(Client(connect=0.3), "nobody", OK)
+    assert seen.lost[:2] == ([10.5], {"connect": 1}) and seen.withdrawn == []
+
+
 def test_a_connection_that_hangs() -> None:
     seen = play(Client(connect=0.75), "hangs", OK)
     assert seen.lost[:2] == ([10.75], {"connect": 1}) and seen.came[1] == (11.75, MORE) and seen.withdrawn == [(10.75, 0)]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from sim.fleet.attempts import HANGING, UNREACHABLE
+from sim.fleet.by_model import ByModel
 from sim.fleet.client_side import ClientSide
 from sim.fleet.clients import OpenClients, WaitingClients, said
 from sim.fleet.clock import Clock
@@ -394,7 +395,8 @@ def upkeep(spot: Spot | None = None, *windows: Maintenance, replicas: int = 3) -
     lives: dict[int, Life | None] = {k: Life(5 + k, float(k), 0.0, 0.0) for k in range(replicas)}
     done: list[Any] = []
 
-    def stop(k: int, life: Life) -> None:
+    def stop(k: int, life: Life, why: str) -> None:
+        assert why == "taken back"
         life.drain = clock.now
         done.append((clock.now, "stop", k))
 
@@ -572,11 +574,28 @@ def test_ranks_look_like_one_replica() -> None:
     assert group.next_event() == inf
 
 
+def test_each_model_has_its_own_replicas_and_all_outcomes_go_back() -> None:
+    clock = Clock()
+    routers: Any = [
+        SimpleNamespace(choose=lambda seen, block, row: 1, setup=lambda facts: None, interval=None, hears=False) for _ in range(2)
+    ]
+    views: Any = [SimpleNamespace(facts=[]), SimpleNamespace(facts=[])]
+    station = ByModel(clock, routers, views, {"a": ["p"], "b": ["q"]}, [[0, 2], [1, 5]])
+    submitted: list[Any] = []
+    station.then, station.before = SimpleNamespace(submit=lambda r, k: submitted.append((r.number, k))), Before()  # type: ignore[assignment]
+    one, two = request(1), request(2, model=1)
+    assert station.arrive(one) and station.arrive(two) and submitted == [(1, 2), (2, 5)]
+    station.first_token(two, 3.0)
+    station.ended(two, 4.0, 5)
+    station.refused(one, 5.0, True)
+    assert station.before.said == [("first", 2, 3.0), ("ended", 2, 4.0, 5), ("refused", 1, 5.0, True)]  # type: ignore[attr-defined]
+
+
 # ---- choices of two sides, moves, ports
 
 
 class Chooser:
-    whole = pairs = False
+    whole = pairs = decides = False
 
     def __init__(self, *answers: int) -> None:
         self.answers, self.said = list(answers), []
@@ -602,6 +621,20 @@ def test_two_sides_are_chosen_together_or_one_after_the_other() -> None:
     later, _, views = side_choice(False, (1, -1), (1, -1))
     assert later.choose(None, 0) == (6, -1) and later.choose(None, 0) == (-1, -1)
     assert later.choose_decode(None, 0, 6, 3.5) == 9 and later.choose_decode(None, 0, 6, 4.5) == -1 and views[1].moment == 4.5
+
+
+def test_a_decode_side_may_choose_first_and_keep_the_prompt() -> None:
+    class First(Chooser):
+        decides = True
+
+        def hands_over(self, seen: Any, block: Any, row: int) -> bool:
+            return row > 0
+
+    routers: Any = [Chooser(1, -1), First(1, 0, 1, -1)]
+    views: Any = [SimpleNamespace(facts=["p"]), SimpleNamespace(facts=["d"], moment=0.0)]
+    choice = SideChoice(views, routers, [[4, 6], [5, 9]], False)
+    assert choice.pairs and [choice.choose(None, row) for row in (1, 0, 1, 1)] == [(6, 9), (-1, 5), (-1, 9), (-1, -1)]  # type: ignore[arg-type]
+    assert choice.count == 3
 
 
 def test_moves_are_of_the_replicas_that_serve() -> None:

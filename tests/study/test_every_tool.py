@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from sim.study.bench import read
-from sim.study.bench._find import known
 
 START = np.array([10.0, 10.5, 11.0, 13.0, 13.25, 14.0])
 PROMPT = np.array([100, 250, 7, 1200, 64, 31])
@@ -514,10 +513,6 @@ def test_aggregates_without_lengths_are_no_traffic(tmp_path: Path, tool: str) ->
             keep.setdefault("total_input_tokens", 0)
         found = read(write(tmp_path, name, keep))[-1]
         assert found.refused or any("long" in lack for lack in found.lacks), words
-
-
-def test_every_tool_is_tried() -> None:
-    assert {b.name for b in known()} <= {t.removesuffix("-json") for t in RECORDS} | set(SUMS) | {"llama-bench", "locust"}
 
 
 def test_the_genai_table(tmp_path: Path) -> None:
