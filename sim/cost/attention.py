@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _TILE_PER_HEAD = 32  # query rows of a tile per head of the group
 _TILE_EFFICIENCY = 0.95  # of the matrix units, as prompt attention of the same kernel (FlashAttention 3 on H20: 0.94)
+_UNSPLIT_EFFICIENCY = 0.3  # of one multiprocessor: gemma-3-4b on A100 (vLLM 0.10), 6 single requests of 256 to 4,160 tokens
+_FLASH_2 = ("sm_80", "sm_86", "sm_89", "sm_120")  # generations on which vLLM takes FlashAttention 2
 _LONG_KERNEL = 50e-6  # seconds of prompt attention in a layer from which on it is taken to be bound by compute
 _INDEX_LAUNCH = 5e-6
 
@@ -115,6 +117,8 @@ class _Surfaces:
         if seen and seen != self.window:
             self._put(n, *self._windowed(mixer, seen), windowed=False)
         else:
+            if seen and isinstance(mixer, Attention):
+                decode = np.maximum(decode, self._unsplit(mixer, self.context))
             self._put(n, decode, prefill, windowed=bool(seen))
 
     def _kernel(self, mixer: Mixer, rows: Floats, context: Floats) -> tuple[Floats, Floats]:
@@ -140,8 +144,23 @@ class _Surfaces:
         """A layer that sees ``window`` tokens, on the grid of the whole context."""
         seen = np.minimum(self.context, window)
         decode, _ = self._kernel(mixer, self.rows, seen)
+        if isinstance(mixer, Attention):
+            decode = np.maximum(decode, self._unsplit(mixer, seen))
         _, prefill = self._kernel(mixer, self.rows, np.sqrt(np.maximum(2.0 * self.context * seen - seen**2, 1.0)))
         return decode, prefill
+
+    def _unsplit(self, mixer: Attention, context: Floats) -> Numbers:
+        """Least time of decode attention in a window under FlashAttention 2, where its rows are cut neither over multiprocessors nor heads packed.
+
+        Each query head of a row is a tile of ``window_tile`` rows on a multiprocessor of its own, one part of the context after the other.
+        *Source*: vllm-flash-attention csrc/flash_attn/flash_api.cpp mha_varlen_fwd (``seqlenq_ngroups_swapped`` needs a window of -1 on both
+        sides, and only then keys are split), flash_fwd_launch_template.h run_mha_fwd_splitkv_dispatch (tiles of 64 rows).
+        """
+        tile = self.profile.window_tile
+        if not tile or mixer.looks != "sliding" or mixer.sinks or self.kv == "fp8" or self.a.generation not in _FLASH_2:
+            return 0.0
+        one = 4.0 * mixer.head_dim * tile * self.a.sm_count / (_UNSPLIT_EFFICIENCY * self.a.peak("bf16"))
+        return context * one * np.maximum(self.rows * (mixer.heads // self.tp) / self.a.sm_count, 1.0)
 
     def _whole_tiles(self, keys: Floats, heads: int, kv_heads: int, dim: int) -> Numbers:
         """Least time of decode attention over ``keys`` cached tokens where it multiplies whole tiles: it shows where compute is scarce (H20)."""

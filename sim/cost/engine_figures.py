@@ -114,6 +114,9 @@ class LineFigures(Record):
     decode_tile: Amount = Field(
         None, description="query rows that decode attention computes per KV head, whatever the group (0: as measured)"
     )
+    window_tile: Amount = Field(
+        None, description="query rows of a tile where attention in a window is not split under FlashAttention 2 (0: as measured)"
+    )
     small_kernel: Time = Field(None, description="launching one norm, activation or rotary kernel in a graph")
     small_kernels_per_layer: Amount = Field(None, description="how many of them a layer has")
     expert_layer: Time = Field(None, description="what surrounds the measured kernels of a layer of experts, per step")

@@ -84,8 +84,19 @@ class Kernels(Collectives):
         return op.system == self.base and not self.proxy_reason
 
     def q(self, op: FittedOperator) -> tuple[float, ...]:
-        """Parameters of ``op``; where it stands in without its residual grid, no bandwidth efficiency that only a large cache explains."""
-        return op.q if machine_of(op.system).relative or self.same_machine(op) else (op.q[0], min(op.q[1], 0.9), *op.q[2:])
+        """Parameters of ``op``; where it stands in without its residual grid, no bandwidth efficiency that only a large cache explains.
+
+        The least time of a kernel is instructions one after the other, so it goes with the clock.
+        """
+        if machine_of(op.system).relative or self.same_machine(op):
+            return op.q
+        return (op.q[0], min(op.q[1], 0.9), op.q[2] * self._slower(op), *op.q[3:])
+
+    def _slower(self, op: FittedOperator) -> float:
+        """How much slower the clock is than where ``op`` was measured; 1.0 where it is not known of both."""
+        measured = machine_of(op.system).accelerators
+        here, there = self.accelerator.clock, load_accelerator(measured[0]).clock if measured else 0.0
+        return there / here if here and there else 1.0
 
     def machine(self, op: FittedOperator) -> Machine:
         """Where ``op`` is to run: its own reference figures, or this accelerator's if it is a stand-in."""

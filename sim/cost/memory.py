@@ -185,6 +185,14 @@ class Divides(Protocol):
         """Divide ``room`` bytes; ``tokens``: those of the first pool, where a server's log has told them. None: one pool for all layers."""
 
 
+@runtime_checkable
+class Advises(Protocol):
+    """A rule that knows which of the engine's settings leave more for keys and values."""
+
+    def advice(self, d: Deployment) -> str:
+        """Such a setting and what it leaves; "" where there is none."""
+
+
 def memory_budget(
     model: ModelSpec,
     accelerator: Accelerator,
@@ -223,18 +231,23 @@ def memory_budget(
     lines = (*parts, kv)
     used = sum(line.bytes for line in lines)
     if blocks < 1 or used > limit.bytes * (1 + 1e-9):
-        raise ConfigError(field, f"{model.name} on {accelerator.name}", _problem("does not fit", limit, lines), hint=_hint(d))
+        raise ConfigError(
+            field, f"{model.name} on {accelerator.name}", _problem("does not fit", limit, lines), hint=_hint(d, rule)
+        )
     pools = () if divided is None else divided.pools
     budget = Budget(lines, limit.bytes, rule.block_size, per_block, blocks, rule.name, tuple(model.warnings), pools, pool)
     if pool is not None and max_model_len is not None and blocks - 1 < pool.per_request:
         of = f" of the groups {pool.words}" if pool.words else ""
         why = f"one such sequence takes {pool.per_request:,} blocks{of}, and there are {blocks - 1:,}"
         allowed = "" if pool.words else f"1..{(blocks - 1) * pool.block_size}"
-        raise ConfigError(f"{field}.engine.max_model_len", max_model_len, _problem(why, limit, lines), allowed, hint=_hint(d))
+        raise ConfigError(
+            f"{field}.engine.max_model_len", max_model_len, _problem(why, limit, lines), allowed, hint=_hint(d, rule)
+        )
     if pool is None and max_model_len is not None and budget.kv_tokens < max_model_len:
         raise ConfigError(
             f"{field}.engine.max_model_len", max_model_len,
             _problem(f"one such sequence does not fit into the {budget.kv_tokens} tokens of the KV cache", limit, lines), f"1..{budget.kv_tokens}",
+            hint=rule.advice(d) if isinstance(rule, Advises) else "",
         )  # fmt: skip
     return budget
 
@@ -245,8 +258,10 @@ def _problem(what: str, limit: Line, lines: tuple[Line, ...]) -> str:
     return f"{what}: {show_bytes(limit.bytes)} ({limit.source}) less {listed} leaves {show_bytes(left)} for keys and values"
 
 
-def _hint(d: Deployment) -> str:
-    return f"use more GPUs (tp is {d.tp}, pp is {d.pp}) or a smaller number format (weights are {d.model.weights})"
+def _hint(d: Deployment, rule: Rule) -> str:
+    usual = f"use more GPUs (tp is {d.tp}, pp is {d.pp}) or a smaller number format (weights are {d.model.weights})"
+    advice = rule.advice(d) if isinstance(rule, Advises) else ""
+    return f"{usual}; {advice}" if advice else usual
 
 
 # ---- the parts every engine has

@@ -70,11 +70,26 @@ class VllmRule:
         evidence = d.accelerator.figures["memory_bytes"].evidence if "memory_bytes" in d.accelerator.figures else "datasheet"
         return Line("limit", d.accelerator.memory_bytes * share, evidence, f"{why} of {d.accelerator.memory_gib:.2f} GiB")
 
+    def _sampled(self, d: Deployment) -> int:
+        """Rows that the dummy pass samples, whether prompts are cut into chunks or not; vllm-ascend profiles without the sampler."""
+        return 0 if d.accelerator.vendor == "huawei" else min(self.max_num_seqs, self.max_num_batched_tokens)
+
+    def _peak(self, d: Deployment, sampled: int) -> float:
+        per_logit = SORTING_SAMPLER if self.version < (0, 19) else FLASHINFER_SAMPLER
+        return peak_bytes(d, self.max_num_batched_tokens, sampled, per_logit)
+
+    def advice(self, d: Deployment) -> str:
+        """What the sampler takes beyond the layers."""
+        sampled = self._sampled(d)
+        more = self._peak(d, sampled) - self._peak(d, 0)
+        if more < 0.1 * GIB:
+            return ""
+        return f"{more / GIB:.2f} GiB are the sampler's for max_num_seqs {sampled}, a lower one leaves them to keys and values"
+
     def parts(self, d: Deployment) -> list[Line]:
         ascend = d.accelerator.vendor == "huawei"
-        sampled = 0 if ascend else min(self.max_num_seqs, self.max_num_batched_tokens)  # vllm-ascend profiles without the sampler
-        per_logit = SORTING_SAMPLER if self.version < (0, 19) else FLASHINFER_SAMPLER
-        peak = peak_bytes(d, self.max_num_batched_tokens, sampled, per_logit)
+        sampled = self._sampled(d)
+        peak = self._peak(d, sampled)
         lines = [
             weights_line(d),
             *expert_padding(d, self.version),

@@ -29,6 +29,10 @@ class Proxy(NamedTuple):
     reason: str
 
 
+_FEW_LANES = ("sm_60", "sm_70", "sm_75", "sm_80")
+"""Generations with 64 fp32 lanes a multiprocessor. *Source*: CUDA C++ programming guide, arithmetic instructions."""
+
+
 @dataclass(frozen=True)
 class Accelerator:
     """A GPU, an NPU die or a CPU: what one rank of a deployment runs on.
@@ -90,6 +94,13 @@ class Accelerator:
             if fallback in self.peak_flops:
                 return fallback
         raise ConfigError("deployment.accelerator", self.name, f"no peak known for {wanted}")
+
+    @property
+    def clock(self) -> float:
+        """Hz at which the peaks hold, from that of fp32: an NVIDIA multiprocessor has 64 or 128 lanes. 0.0: not known."""
+        lanes = 64 if self.generation in _FEW_LANES else 128
+        known = self.generation.startswith("sm_") and self.sm_count > 0
+        return self.peak_flops.get("fp32", 0.0) / (2.0 * lanes * self.sm_count) if known else 0.0
 
     @property
     def is_cpu(self) -> bool:

@@ -8,7 +8,7 @@ from sim.cost.drafts import acceptance, estimate_note
 from sim.engine.contract import Site
 from sim.engine.schedulers.mindie.params import PluginParams
 from sim.engine.schedulers.sglang import Sglang, SglangParams
-from sim.engine.schedulers.sglang.params import drafting
+from sim.engine.schedulers.sglang.drafting import drafting
 from sim.errors import ConfigError
 
 METHODS = ("ngram", "eagle", "eagle3", "mtp", "medusa", "draft_model")

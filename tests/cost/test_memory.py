@@ -143,3 +143,34 @@ def test_vllm_0_6_counts_what_the_device_holds_outside_torch() -> None:
     assert runtime((0, 6), "h100-sxm", 2) == pytest.approx(3.58)
     for version, accelerator in (((0, 7), "h100-sxm"), ((0, 6), "rtx-3090")):
         assert runtime(version, accelerator, 2) < 1.0
+
+
+@pytest.mark.parametrize(
+    ("model", "tp", "tokens", "sequences", "gib"),
+    [
+        # start-up logs of V0, "PyTorch activation peak memory": prompts in chunks of so many tokens, whatever the length
+        ("qwen3-30b-a3b", 4, 2048, 256, 1.39),
+        ("qwen3-8b", 4, 8192, 256, 1.45),
+        ("llama-3.1-8b", 1, 512, 8, 0.06),  # vLLM issue 10517, 35,000 tokens on a 3090: no room for the sampling of more
+    ],
+)
+def test_the_peak_of_a_pass_in_chunks_goes_with_the_sequences_that_are_sampled(
+    model: str, tp: int, tokens: int, sequences: int, gib: float
+) -> None:
+    found = budget(model, "a100-sxm-80g", VllmRule(0.9, tokens, sequences, version=(0, 7)), tp=tp)
+    assert next(line.bytes for line in found.lines if line.name == "activations") / GIB == pytest.approx(gib, rel=0.05, abs=0.005)
+
+
+def test_a_length_that_does_not_fit_says_what_fewer_sequences_would_leave() -> None:
+    """45,000 tokens of an 8B on a 3090: not with 256 sequences sampled at once, and with few of them."""
+
+    def fits(sequences: int) -> Budget:
+        return budget("llama-3.1-8b", "rtx-3090", VllmRule(0.9, 512, sequences, version=(0, 6)), max_model_len=45_000)
+
+    with pytest.raises(ConfigError) as caught:
+        fits(256)
+    assert "1.08 GiB are the sampler's for max_num_seqs 256" in str(caught.value)
+    assert fits(8).kv_blocks == pytest.approx(2980, rel=0.05)
+    with pytest.raises(ConfigError) as caught:
+        budget("llama-3.1-8b", "rtx-3090", VllmRule(0.9, 512, 8, version=(0, 6)), max_model_len=60_000)
+    assert "sampler" not in str(caught.value)

@@ -98,3 +98,14 @@ def test_what_sglang_refuses_is_an_error(settings):
 
 def test_without_the_cache_prefix_policies_are_fcfs():
     assert Sglang.resolve(SglangParams(schedule_policy="lpm", disable_radix_cache=True), Site()).schedule_policy == "fcfs"
+
+
+@pytest.mark.parametrize("algorithm", ["EAGLE", "EAGLE3", "NEXTN", "NGRAM"])
+def test_speculation_lets_48_requests_run_and_knew_no_overlap_before_its_second_workers(algorithm):
+    def resolved(version, **more):
+        return Sglang.resolve(SglangParams(version=version, speculative_algorithm=algorithm, **more), Site())
+
+    assert [resolved(v).disable_overlap_schedule for v in ("0.4.6", "0.5.6", "0.5.11", "0.5")] == [True, True, False, False]
+    assert {resolved(v).max_running_requests for v in ("0.4.6", "0.5.6", "0.5")} == {48}
+    assert resolved("0.5", max_running_requests=200).max_running_requests == 200
+    assert Sglang.resolve(SglangParams(), Site()).max_running_requests is None

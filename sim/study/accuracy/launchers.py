@@ -37,6 +37,10 @@ _MARLIN = {"VLLM_MXFP4_USE_MARLIN": True}
 # Every case of vllm-ascend's nightly tests sets FULL_DECODE_ONLY or FULL_AND_PIECEWISE (tests/e2e/nightly/single_node/models/configs).
 _NIGHTLY = {"compilation_config": {"cudagraph_mode": "FULL_DECODE_ONLY"}}
 
+# Commands of SGLang's page of best practice on Ascend let at least as many requests run as their benchmarks send (docs/platforms/ascend); its own
+# limit with drafts is 48.
+_NPU_DRAFTS = "max_running_requests"
+
 
 # Throughput pages of GPUStack's performance lab say "NVIDIA H100 GPUs" and in one place SXM. Whatever the engine (vLLM, SGLang, TensorRT-LLM)
 # and the model (Qwen3 14B and 32B, gpt-oss-20b), weights and KV are read there at 1.6 to 1.7 TB/s (Qwen3 32B: 73 GB in 43.4 ms a token with four
@@ -76,6 +80,8 @@ def assumed_settings(point: Point) -> Mapping[str, Json]:
         return _NIGHTLY
     if point.launcher == "SemiAnalysisAI/InferenceX" and (point.engine, point.weights) == ("vllm", "mxfp4"):
         return _MARLIN if version_of(point.version or "0") >= (0, 13) else {}
+    if point.engine == "sglang" and point.settings.get("device") == "npu" and point.settings.get("speculative"):
+        return {_NPU_DRAFTS: int(point.traffic["concurrency"])} if "concurrency" in point.traffic else {}
     if not any("launch flags not recorded" in a for a in point.assumed):
         return {}
     if point.engine == "vllm":

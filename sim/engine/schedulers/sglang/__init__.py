@@ -49,6 +49,7 @@ from sim.engine.kv.radix import POLICIES
 from sim.engine.releases import older_host
 from sim.engine.schedulers.sglang import params as settings
 from sim.engine.schedulers.sglang import pools, ranks, sides, step
+from sim.engine.schedulers.sglang.drafting import drafting
 from sim.engine.schedulers.sglang.hicache import host_plan, pool_tokens
 from sim.engine.schedulers.sglang.making import has_host, new_process
 from sim.engine.schedulers.sglang.params import SglangParams
@@ -144,7 +145,7 @@ class Sglang(Scheduler[SglangParams]):
         low = min(init * 0.14, 1.0)
         speculative = p.speculative_algorithm is not None
         draft = max(p.speculative_eagle_topk * p.speculative_num_steps, p.speculative_num_draft_tokens)
-        drafts = settings.drafting(p)
+        drafts = drafting(p)
         told = by_name(
             SglangSettings,
             kv_tokens=tokens,
@@ -265,7 +266,7 @@ class Sglang(Scheduler[SglangParams]):
         rank = params.max_lora_rank if params.enable_lora else 0
         if params.speculative_algorithm is None:
             return Extras(lora_rank=rank) if rank else None
-        d, path = settings.drafting(params), params.speculative_draft_model_path
+        d, path = drafting(params), params.speculative_draft_model_path
         notes = (estimate_note(d.method, d.right),) if params.speculative_accept_rate is None else ()
         draft = None if path is None else load_model(path)
         return Extras(d.method, d.proposed, draft, rank, draft_passes=d.passes, notes=notes)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from pydantic import Field, JsonValue, PrivateAttr
 
-from sim.cost.drafts import DraftMethod, acceptance
 from sim.engine.contract import EngineParams, Site
 from sim.engine.effect import inert, needs
 from sim.engine.releases import check_release
+from sim.engine.schedulers.sglang.drafting import speculating
 from sim.engine.schedulers.sglang.hicache import StorageConfig, check_hicache
 from sim.engine.schedulers.sglang.pools import with_strategy
 from sim.engine.schedulers.sglang.ranks import divided, graph_reserve, refuse_ranks, server_site
@@ -48,7 +48,9 @@ class SglangParams(EngineParams):
     schedule_conservativeness: float = Field(1.0, ge=0.0, description="scales the expected output length of running requests")
     chunked_prefill_size: int | None = Field(None, ge=-1, description="most prompt tokens in one batch; -1 switches chunking off")
     max_prefill_tokens: int = Field(16384, ge=1, description="input budget of a prefill batch; the first request may exceed it")
-    max_running_requests: int | None = Field(None, ge=1, description="most requests running at once")
+    max_running_requests: int | None = Field(
+        None, ge=1, description="most requests running at once; with speculative decoding 48 by default"
+    )
     max_total_tokens: int | None = Field(None, ge=1, description="cap of the KV pool in tokens")
     max_queued_requests: int | None = Field(None, ge=1, description="waiting requests beyond which new ones are turned away")
     context_length: int | None = Field(None, ge=1, description="longest prompt and output together; default from the model")
@@ -310,8 +312,8 @@ def resolve(params: SglangParams, site: Site) -> SglangParams:
     server = server_site(params, site)
     chunk, max_bs = defaults_by_memory(server)
     new: dict[str, object] = {}
-    if params.speculative_algorithm not in (None, "NGRAM") and params.speculative_eagle_topk == 1:
-        new["speculative_num_draft_tokens"] = params.speculative_num_steps + 1  # as upstream: a chain has one token per step
+    if params.speculative_algorithm is not None:
+        new |= speculating(params)
     if site.pp > 1:
         new["disable_overlap_schedule"] = True  # as upstream: the pipeline itself hides the host
     if params.chunked_prefill_size is None:
@@ -341,38 +343,6 @@ def resolve(params: SglangParams, site: Site) -> SglangParams:
         new["schedule_policy"] = "fcfs"
     resolved = params.model_copy(update=new)
     return divided(resolved.model_copy(update=with_strategy(resolved, site.model)), site)
-
-
-class Drafting(NamedTuple):
-    """One speculative step: ``passes`` of the draft, which compute ``proposed`` tokens per row, and how often each position is ``right``."""
-
-    method: DraftMethod
-    passes: int
-    proposed: int
-    right: tuple[float, ...]
-
-
-_DRAFT: dict[str, DraftMethod] = {
-    "EAGLE": "eagle", "EAGLE3": "eagle3", "NEXTN": "mtp", "STANDALONE": "draft_model", "NGRAM": "ngram",
-}  # fmt: skip
-
-
-def drafting(p: SglangParams) -> Drafting:
-    """What the speculative settings make of a decode step. *Source*: ``speculative/eagle_worker.py: draft_forward, forward_draft_extend``.
-
-    The pass that follows a verification chooses the first tokens, each further pass computes ``topk`` of them; of the tree
-    ``num_draft_tokens`` are verified. NGRAM looks a tree of them up and computes nothing.
-    """
-    if p.speculative_algorithm is None:
-        return Drafting("none", 0, 0, ())
-    method, verified, steps, topk = _DRAFT[p.speculative_algorithm], p.speculative_num_draft_tokens, 0, 1
-    if method == "ngram":
-        depth, branches, proposed = verified - 1, 1.0, verified
-    else:
-        steps, topk = p.speculative_num_steps, p.speculative_eagle_topk
-        depth, branches, proposed = min(steps, verified - 1), min(topk, (verified - 1) / steps), 1 + (steps - 1) * topk
-    rate = p.speculative_accept_rate
-    return Drafting(method, steps, proposed, acceptance(method, depth, branches) if rate is None else (rate,) * depth)
 
 
 def max_running(params: SglangParams, tokens: int) -> int:
