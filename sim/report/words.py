@@ -252,7 +252,7 @@ def has_peak(load: Load) -> bool:
     return load.peak_share > _PEAK * load.share
 
 
-_ERRORS: Final = {"ttft_s.p50": "TTFT p50", "ttft_s.p99": "TTFT p99", "tpot_s.p50": "TPOT p50"}
+_ERRORS: Final = {"ttft_s.p50": "TTFT p50", "ttft_s.p99": "TTFT p99", "tpot_s.p50": "TPOT p50", "e2e_s.p50": "E2E p50"}
 
 
 def model_error(summary: Summary) -> str:
@@ -261,6 +261,9 @@ def model_error(summary: Summary) -> str:
     shown = [f"{title} {between(r)}" for key, title in _ERRORS.items() if (r := found.get(key))]
     if not shown:
         return ""
+    rate = found.get("output_tokens_per_s")
+    if rate is not None and (summary.load is None or summary.load.share >= 1.0):  # else clients decide how much there is to do
+        shown.append(f"output tokens/s {number(_rounded(rate.low, math.floor))} to {number(_rounded(rate.high, math.ceil))}")
     row = found[next(k for k in _ERRORS if k in found)]
     return f"{', '.join(shown)} ({LEVEL:.0%} of {whose(row.deployments, row.deployed, ': {}')})"
 

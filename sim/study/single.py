@@ -25,7 +25,7 @@ from sim.metrics.record import RunRecord
 from sim.metrics.result import Result, summarise
 from sim.metrics.slo import Slo
 from sim.metrics.summary_laws import check_result
-from sim.study import economics, headroom
+from sim.study import economics, headroom, in_step
 from sim.study.idle import check_traffic
 from sim.study.kinds import kind_of_plan
 from sim.study.reasons import reasons
@@ -175,12 +175,14 @@ def simulate(scenario: Scenario | str | Path, *, progress: Progress | None = Non
     prepared = Prepared(scenario)
     result = prepared.run(progress=progress)
     s = result.summary
-    if len(prepared.plans) == 1:
-        p = prepared.plans[0]
-        kind = kind_of_plan(p)._replace(load="burst" if _at_once(scenario.traffic) else "steady")
-        s = replace(s, model_error=model_error.section(kind, s.latency, s.throughput, p.profile.band))
+    kinds = {kind_of_plan(p) for p in prepared.plans}
+    if len(kinds) == 1:  # pools of unlike deployments have no record in common
+        kind = kinds.pop()._replace(load="burst" if _at_once(scenario.traffic) else "steady")
+        s = replace(s, model_error=model_error.section(kind, s.latency, s.throughput, prepared.plans[0].profile.band))
     if prepared.scaling is None and s.complete:
         s = replace(s, load=headroom.section(prepared.plans, prepared.traffic, scenario.seed, s.steady))
+    if note := in_step.note(scenario.traffic, result.requests):
+        s = replace(s, warnings=(*s.warnings, note))
     result.summary = s
     return result
 

@@ -40,8 +40,17 @@ def test_capacity_is_the_highest_throughput_of_a_saturated_deployment():
     assert (found.measured, found.points) == (1950.0, 3)
     assert found.error == pytest.approx(0.2)
     assert capacities([loop(8, 1000.0), loop(16, 1900.0)]) == []  # it still grows
-    burst = Outcome(point(traffic={"kind": "burst"}, measured={"requests_per_s": 5.0}), {"requests_per_s": 4.0})
-    assert [c.metric for c in capacities([burst])] == ["requests_per_s"]
+
+
+def burst(n: int, rate: float) -> Outcome:
+    traffic = {"kind": "burst", "num_requests": n, "prompt_tokens": 100, "output_tokens": 100}
+    return Outcome(point(traffic=traffic, measured={"requests_per_s": rate}), {"requests_per_s": 0.8 * rate})
+
+
+def test_a_burst_says_what_can_be_served_where_its_requests_wait_in_line():
+    assert [c.metric for c in capacities([burst(500, 5.0)])] == ["requests_per_s"]
+    assert capacities([burst(4, 2.0)]) == capacities([burst(4, 2.0), burst(8, 3.0)]) == []
+    assert [c.measured for c in capacities([burst(4, 2.0), burst(8, 2.05)])] == [2.05]  # it no longer grows
 
 
 def test_the_report_puts_both_beside_the_plain_errors():

@@ -27,6 +27,8 @@ _OPEN: Final = ("trace", "stages")
 _FLAT: Final = 1.05
 """Throughput that grows by less than this while half as many clients again send says that the server is saturated."""
 _MORE: Final = 1.5
+_MANY: Final = 100
+"""Requests at once from which on a burst waits in line by itself: engines run so many, or fewer, at a time."""
 _MOST: Final = 3.0
 """Beyond, predictions are so far off that no stretch brings them to the measured load."""
 
@@ -84,7 +86,7 @@ def stretched(point: Point, factor: float) -> Point:
 
 
 def capacities(outcomes: Iterable[Outcome]) -> list[Capacity]:
-    """Of every deployment and kind of request that was measured saturated: bursts, overloaded runs, closed loops whose throughput no longer grows."""
+    """Of every deployment and kind of request measured saturated: overloaded runs, bursts of many, loops and bursts that no longer give more."""
     groups: dict[tuple[object, ...], list[Outcome]] = {}
     for o in outcomes:
         if not o.reason:
@@ -109,14 +111,16 @@ def _same(p: Point) -> tuple[object, ...]:
 
 
 def _saturated(members: Sequence[Outcome], metric: str) -> bool:
-    if any(o.point.overload or o.point.traffic["kind"] == "burst" for o in members):
+    if any(o.point.overload or (o.point.traffic["kind"] == "burst" and _at_once(o) >= _MANY) for o in members):
         return True
-    loops = sorted(
-        (o for o in members if o.point.traffic["kind"] == "closed_loop"), key=lambda o: float(o.point.traffic["concurrency"])
-    )
-    pairs = pairwise(loops)
+    loops = sorted((o for o in members if _at_once(o)), key=_at_once)
     return any(
-        b.point.traffic["concurrency"] >= _MORE * a.point.traffic["concurrency"]
-        and b.point.measured[metric] <= _FLAT * a.point.measured[metric]
-        for a, b in pairs
+        _at_once(b) >= _MORE * _at_once(a) and b.point.measured[metric] <= _FLAT * a.point.measured[metric]
+        for a, b in pairwise(loops)
     )
+
+
+def _at_once(o: Outcome) -> int:
+    """Requests that are there at the same time: clients of a closed loop, requests of a burst; 0 for other traffic."""
+    t = o.point.traffic
+    return int(t["concurrency"] if t["kind"] == "closed_loop" else t.get("num_requests", 0) if t["kind"] == "burst" else 0)
