@@ -299,6 +299,8 @@ class JoinedEngines(Engines):
     """
 
     happened: Callable[..., None]
+    stirred = False
+    """An engine was told something by which a request may have ended, since `tell` began."""
 
     def __init__(self, clock: Clock, groups: Sequence[EngineGroup], facts: Sequence[ReplicaFacts] | None = None) -> None:
         super().__init__(clock, groups, facts)
@@ -334,13 +336,13 @@ class JoinedEngines(Engines):
 
     def tell(self) -> None:
         """All outcomes in order of time."""
-        looks = self.looks
+        looks, self.stirred = self.looks, False
         while True:
             times, rows = self.joined.outcomes()
             for t, row in zip(times, rows, strict=True):
                 self.happened(t, *row)
             # a router that looked at the engines brought them to now, perhaps to more outcomes
-            if self.looks == looks or not self.joined.more_outcomes():
+            if (self.looks == looks and not self.stirred) or not self.joined.more_outcomes():
                 return
 
     def settle(self, replica: int) -> None:

@@ -81,6 +81,7 @@ class FragileHandOvers(HandOvers):
     def _drop(self, j: Journey, t: float) -> None:
         """D gives back what it has for it; its row says that it failed."""
         self._sides[self._pool[j.d]].drop_remote(self._number[j.d], j.d_slot, t)
+        self._engines.stirred = True
         j.d_slot = -1
 
     # -- outcomes of what has changed its course

@@ -204,3 +204,15 @@ def test_replicas_of_both_pools_fail_at_random() -> None:
     by = np.bincount([i["replica"] for i in found], minlength=4)
     assert (by > 0).all()
     assert len(found) == pytest.approx(4 * result.summary["simulated_s"] / 1.1, rel=0.35)
+
+
+def test_a_request_whose_kv_was_lost_before_a_decode_replica_served_ends_when_that_asks_for_it() -> None:
+    """Nothing else happens in this world: what D says of it must be heard at once, or time goes on for ever."""
+    startup = "startup: {provision: 300ms, image: 0s, load_bandwidth: 10TB, warmup: 100ms}"
+    scaling = f"scaling: {{name: keda, min: 0, max: 3, threshold: 1, polling_interval: 1s, scrape_interval: 1s, {startup}}}"
+    result, _ = played(
+        text_of(SIDES["vllm"], scaling, "faults: {name: crash, at: 300ms, for: 500ms}", requests=1, arrival="burst")
+    )
+    s = result.summary
+    assert (s["requests"]["failed"], s["fleet"]["kv_lost"]) == (1, 1.0)
+    assert result.columns["finish_s"][0] < 20
