@@ -9,7 +9,7 @@ import gzip
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sim.document import loads
 from sim.errors import DataError
@@ -22,9 +22,6 @@ from sim.study.conformance import _router_rows as router_rows
 from sim.study.conformance import _router_shapes as shapes
 from sim.study.conformance import _scaler_rows, _vtc_rows
 from sim.study.conformance.base import Case, Difference
-
-if TYPE_CHECKING:
-    pass
 
 _UNIT_ROWS = "unit_rows"
 Rows = Iterator[tuple[object, object]]
