@@ -121,10 +121,10 @@ class _Own:
             self._cold.pop(number, None)
             self._cold[number] = None
 
-    def sent(self, request: int, number: int) -> None:
+    def sent(self, request: int, number: int, tokens: float) -> None:
         """Tokens are in flight until the first of the answer."""
-        self._open[request] = number, self.uncached
-        self._tokens[number] = self._tokens.get(number, 0.0) + self.uncached
+        self._open[request] = number, tokens
+        self._tokens[number] = self._tokens.get(number, 0.0) + tokens
 
     def computed(self, request: int) -> None:
         """They are not any more."""
@@ -168,6 +168,7 @@ class LlmD(Router):
         self.hears = "token-load-scorer" in params.scorers
         self.decides = params.pd_decider == "prefix-based-pd-decider"
         self._own = _Own()
+        self._latest: tuple[Requests | None, int] = (None, -1)
         self._numbers: Sequence[int] = range(replicas)
         self._block = max(params.block_size_tokens, _LEAST_BLOCK)
         self._index = BlockIndex(self._block, params.lru_capacity_per_server)
@@ -209,6 +210,7 @@ class LlmD(Router):
         number = self._numbers[place]
         self._index.insert(keys, number)
         self._own.chosen(number, asked, place)
+        self._latest = block, row
         return place
 
     def hands_over(self, snapshot: Snapshot, block: Requests, row: int) -> bool:
@@ -220,7 +222,8 @@ class LlmD(Router):
 
     def on_sent(self, number: int, replica: int, block: Requests, row: int, now: float) -> None:
         """Its tokens are in flight."""
-        self._own.sent(number, replica)
+        last, at = self._latest
+        self._own.sent(number, replica, self._own.uncached if last is block and at == row else float(block.prompt_tokens[row]))
 
     def on_first_token(self, number: int, now: float) -> None:
         """Its prompt is computed."""
