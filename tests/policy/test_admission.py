@@ -234,6 +234,15 @@ def test_counters_let_a_small_tenant_through_a_flood() -> None:
         assert fair.requests[name].to_numpy().tobytes() == again.requests[name].to_numpy().tobytes()
 
 
+def test_a_fleet_without_replicas_is_asked_for_one() -> None:
+    """An autoscaler that has let all go sees nobody whom the door keeps."""
+    startup = "startup: {provision: 300ms, image: 0s, load_bandwidth: 10TB, warmup: 100ms}"
+    scaling = f"scaling={{name: keda, min: 0, max: 3, threshold: 1, polling_interval: 1s, scrape_interval: 1s, {startup}}}"
+    s = run("{name: vtc, running_max_req_size: 3}", two_tenants(30), scaling).summary
+    assert s["requests"]["finished"] == 30
+    assert s["scaling"]["started"] > 0 and s["simulated_s"] < 60
+
+
 @pytest.mark.parametrize("charge", ["streamed", "finished"])
 def test_service_of_two_backlogged_tenants_stays_within_the_bound(charge: str) -> None:
     """|W_f − W_g| ≤ 2 max(w_p L_input, w_q M) while both have requests waiting (arXiv 2401.00588, theorem 4.4), M: tokens in the batch."""

@@ -70,7 +70,8 @@ class Vtc(Admission):
         """As many as fit, in the order of the counters."""
         if not any(self._queues.values()):
             return []
-        p, replicas, out = self.params, len(snapshot.outstanding), []
+        p, out = self.params, []
+        replicas = max(len(snapshot.outstanding), 1)  # where none serves, an autoscaler must see that somebody waits
         counted = False
         while (waiting := self._waiting()) and len(self._inside) < p.running_max_req_size * replicas:
             if not counted and len(waiting) > 1:
