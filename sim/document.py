@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Any, TypeAlias
+
+from sim.errors import brief
 
 Json: TypeAlias = "Mapping[str, Json] | Sequence[Json] | str | int | float | bool | None"
 """Any value of such a document."""
@@ -15,26 +16,23 @@ Table: TypeAlias = Mapping[str, Json]
 
 DEEPEST = 100
 """Brackets within brackets; more is no document, and every parser calls itself for each."""
-_NUMBERS = {
-    "tag:yaml.org,2002:int": r"[-+]?(?:0|[1-9][0-9_]*|0b[01_]+|0x[0-9a-fA-F_]+)",
-    "tag:yaml.org,2002:float": r"[-+]?(?:[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|\.[0-9][0-9_]*(?:[eE][-+]?[0-9]+)?|\.(?:inf|Inf|INF))|\.(?:nan|NaN|NAN)",
-}
-"""Of YAML's numbers those that mean what they look like: ``010`` is not eight, ``1:30`` is not ninety."""
 
 
-def only_json(loader: Any) -> Any:
-    """Class decorator for a loader of PyYAML: no dates, bytes, sets or other values that JSON has not; what looks like one is text."""
-    odd = {f"tag:yaml.org,2002:{name}" for name in ("timestamp", "binary", "set", "omap", "pairs")}
-    loader.yaml_constructors = {tag: make for tag, make in loader.yaml_constructors.items() if tag not in odd}
-    loader.yaml_implicit_resolvers = {
-        first: [(tag, re.compile(f"^(?:{_NUMBERS[tag]})$") if tag in _NUMBERS else form) for tag, form in forms if tag not in odd]
-        for first, forms in loader.yaml_implicit_resolvers.items()
-    }
-    return loader
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON from its members. Raises `ValueError` for a key that is given twice: which of the values is meant nobody knows."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        seen: set[str] = set()
+        again = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"the key {brief(again)!r} is given twice")
+    return found
 
 
 def loads(text: str | bytes) -> Any:
-    """The value of JSON text (bytes in any of its encodings). Raises `ValueError` for what is none, and before a parser's stack could overflow."""
+    """The value of JSON text (bytes in any of its encodings).
+
+    Raises `ValueError` for what is none, for a key given twice, and before a parser's stack could overflow.
+    """
     if isinstance(text, bytes):
         text = text.decode(json.detect_encoding(text), "surrogatepass")
     if text.count("[") + text.count("{") > DEEPEST:
@@ -42,12 +40,12 @@ def loads(text: str | bytes) -> Any:
 
         if deeper(text, DEEPEST) is not None:
             raise ValueError("nested too deeply")
-    return json.loads(text)
+    return json.loads(text, object_pairs_hook=once)
 
 
 def number(value: object) -> float:
     """A value that must be a number, as it is. Raises TypeError."""
-    if isinstance(value, int | float):
+    if isinstance(value, int | float) and not isinstance(value, bool):
         return value
     raise TypeError(f"{value!r} is no number")
 
@@ -63,7 +61,7 @@ def at(data: Mapping[str, object], path: str) -> object:
 def number_at(data: Mapping[str, object], path: str) -> float | None:
     """The number at a path; None where there is none."""
     found = at(data, path)
-    return found if isinstance(found, int | float) else None
+    return found if isinstance(found, int | float) and not isinstance(found, bool) else None
 
 
 def finite(value: Json) -> Json:

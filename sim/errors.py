@@ -7,6 +7,9 @@ import re
 from collections.abc import Iterable
 from typing import Self
 
+_LONGEST = 3000
+"""Characters of an error: what it quotes may be as long as a file."""
+
 
 class ServesimError(Exception):
     """Base of every error this package raises on purpose. The command line prints it on one line and exits with 2.
@@ -18,7 +21,7 @@ class ServesimError(Exception):
 
     def _say(self, text: str, *args: object) -> None:
         Exception.__init__(self, *args)
-        self._text = text
+        self._text = text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
 
     def __str__(self) -> str:
         return super().__str__() if self._text is None else self._text

@@ -13,6 +13,7 @@ from types import ModuleType, TracebackType
 
 from sim import trust
 from sim.errors import ConfigError, PluginError
+from sim.places import expanded, is_file
 
 alone = False
 """Whether this process runs one command and nothing else, so that it may end itself."""
@@ -31,8 +32,8 @@ def load_file(file: str, field: str) -> ModuleType:
 
     Modules beside the file can be imported by it. Raises `ConfigError` without such a file, `PluginError` where it cannot be executed.
     """
-    path = Path(file).expanduser()
-    if not path.is_file():
+    path = expanded(file)
+    if not is_file(path):
         raise ConfigError(field, file, "no such file", "path/to/file.py:ClassName")
     path = path.resolve()
     trust.check(path, field)
@@ -130,7 +131,7 @@ def remember(module: str) -> None:
 
 def _file(module: str) -> Path | None:
     file = getattr(sys.modules.get(module), "__file__", None)
-    return Path(file) if file and file.endswith(".py") and Path(file).is_file() else None
+    return Path(file) if file and file.endswith(".py") and is_file(Path(file)) else None
 
 
 def _follow(module: str, found: dict[str, str]) -> bool:

@@ -10,13 +10,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, ValidationError, field_validator, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, ErrorDetails
 
-from sim.document import Json, only_json
+from sim.document import Json
 from sim.errors import DataError, brief, did_you_mean
+from sim.yaml_text import read
 
 Evidence = Literal["measured", "fitted", "datasheet", "estimated"]
 GRADES: tuple[Evidence, ...] = ("measured", "fitted", "datasheet", "estimated")
@@ -74,23 +74,6 @@ class Graded(Record, Generic[T]):
         return {"anyOf": [whole["properties"]["value"], whole]}
 
 
-@only_json
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """Refuses keys that are given twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[object, object]:
-        seen = set()
-        for key, _ in node.value:
-            name = self.construct_object(key, deep=True)
-            if isinstance(name, list | dict | set):
-                raise yaml.constructor.ConstructorError(None, None, "a key must be a name", key.start_mark)
-            if name in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"{name!r} is given twice", key.start_mark)
-            seen.add(name)
-        made: dict[object, object] = super().construct_mapping(node, deep)
-        return made
-
-
 def read_text(file: Path, what: str) -> str:
     """The text of a UTF-8 file. ``what`` it should be, for errors. Raises `DataError`."""
     try:
@@ -110,13 +93,9 @@ def read_text(file: Path, what: str) -> str:
 @lru_cache(maxsize=256)
 def _parsed(text: str, source: str) -> object:
     try:
-        return yaml.load(text, _Loader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise DataError(source, f"is no readable YAML: {where}{_cut(str(error.problem or error.context))}") from None
-    except (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, OverflowError) as error:
-        raise DataError(source, f"is no readable YAML: {_cut((str(error) or type(error).__name__).splitlines()[0])}") from None
+        return read(text, aliases=True)
+    except ValueError as error:
+        raise DataError(source, f"is no readable YAML: {_cut(str(error).removeprefix('is no YAML: '))}") from None
 
 
 def parse_mapping(text: str, source: str, what: str) -> Mapping[str, Json]:

@@ -18,6 +18,7 @@ from typing import Final
 from platformdirs import user_config_path
 
 from sim.errors import ConfigError
+from sim.places import expanded
 
 OPTION: Final = "--allow-code"
 VARIABLE: Final = "SERVESIM_TRUSTED"
@@ -66,6 +67,6 @@ def _settings() -> Path:
 
 def _real(file: str | Path) -> Path:
     try:
-        return Path(os.path.realpath(Path(file).expanduser()))
+        return Path(os.path.realpath(expanded(file)))
     except (OSError, ValueError, RuntimeError):
         return Path(file)

@@ -56,14 +56,28 @@ Bytes = Annotated[float, BeforeValidator(parse_bytes), Field(ge=0, json_schema_e
 Rate = Annotated[float, BeforeValidator(parse_rate), Field(gt=0, json_schema_extra={"type": ["number", "string"]})]
 
 
+def significant(value: float | None, digits: int = 3) -> str:
+    """``1234.5`` → ``1,234``, ``8.0`` → ``8.00``: so many significant digits and no digit of a whole number less, never an exponent."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    places = digits - 1 - math.floor(math.log10(abs(value))) if value else 0
+    return f"{value:,.{max(0, places)}f}"
+
+
+def show_number(value: float | None, digits: int = 3) -> str:
+    """The same without zeros at its end, for sentences: ``8.0`` → ``8``."""
+    text = significant(value, digits)
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
 def show_seconds(t: float) -> str:
     """``0.0123`` → ``12.3 ms``: three significant digits in the unit a person would use."""
     if not math.isfinite(t):
         return "–"
     for unit, scale in (("h", 3600.0), ("min", 60.0), ("s", 1.0), ("ms", 1e-3)):
         if abs(t) >= scale * (2 if scale >= 60 else 1):
-            return f"{t / scale:.3g} {unit}"
-    return f"{t / 1e-6:.3g} µs" if t else "0 s"
+            return f"{show_number(t / scale)} {unit}"
+    return f"{show_number(t / 1e-6)} µs" if t else "0 s"
 
 
 def show_bytes(n: float) -> str:

@@ -9,6 +9,7 @@ import typer
 
 from sim.cli import common
 from sim.cli.app import app
+from sim.places import is_folder
 
 if TYPE_CHECKING:
     from sim.document import Json
@@ -64,7 +65,7 @@ def convert(
     from sim.workload.convert import convert as write
     from sim.workload.convert import writer
 
-    several = len(files) > 1 or out.is_dir()
+    several = len(files) > 1 or is_folder(out)
     if several:
         out.mkdir(parents=True, exist_ok=True)
     for file in files:
@@ -77,9 +78,8 @@ def convert(
 
 
 def _settings(given: list[str] | None) -> dict[str, Json]:
-    import yaml
-
     from sim.errors import ConfigError
+    from sim.yaml_text import read
 
     out: dict[str, Json] = {}
     for text in given or ():
@@ -87,7 +87,7 @@ def _settings(given: list[str] | None) -> dict[str, Json]:
         if not (name and equals):
             raise ConfigError("--setting", text, "is not of the form NAME=VALUE", hint="such as --setting block_tokens=16")
         try:
-            out[name] = yaml.safe_load(value)
-        except yaml.YAMLError:
+            out[name] = read(value)
+        except ValueError:
             raise ConfigError("--setting", text, "has no value that can be read") from None
     return out

@@ -12,6 +12,7 @@ from sim.config.scenario import Scenario
 from sim.config.text import dump, parse
 from sim.config.validate import settings
 from sim.errors import ConfigError, DataError, brief, did_you_mean
+from sim.places import expanded
 from sim.profile_files import read_text
 from sim.resources import path as resource
 
@@ -94,7 +95,7 @@ def built_in() -> list[tuple[str, str]]:
 
 def _find(path: str | Path) -> Path:
     try:
-        file = Path(path).expanduser()
+        file = expanded(path)
         file.stat()
     except FileNotFoundError:
         pass
@@ -195,7 +196,7 @@ def _inside(section: dict[str, Any], key: str) -> dict[str, Any]:
 
 def _at(name: str, folder: Path) -> str:
     try:
-        file = Path(name).expanduser()
+        file = expanded(name)
         if file.is_absolute() or not name:
             return name if not name else str(file)
         return str(folder / file if (folder / file).exists() or not file.exists() else file.resolve())

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sim.cost.engine_figures import EngineProfileFile, GraphRange, Line, LineFigures, version_of
 from sim.errors import ConfigError, DataError, UnknownNameError
 from sim.hardware.accelerator import Figure
+from sim.places import expanded
 from sim.profile_files import Graded, checked, parse_mapping, read_text
 from sim.resources import path
 
@@ -179,7 +180,7 @@ def _checked(text: str, file: Path) -> EngineProfileFile:
 def _read(engine: str, above: tuple[str, ...] = ()) -> EngineProfileFile:
     """A built-in profile by name, or a user's by path: ``base`` names the one whose figures hold where it gives none."""
     if engine.endswith((".yaml", ".yml")):
-        file = Path(engine).expanduser()
+        file = expanded(engine)
     else:
         folder = path("profiles", "engines")
         known = sorted(p.stem for p in folder.glob("*.yaml"))

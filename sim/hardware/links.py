@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 from pydantic.config import JsonDict
 
 from sim.errors import UnknownNameError
+from sim.places import expanded
 from sim.profile_files import Evidence, Graded, Record, checked, parse_mapping, read_text
 from sim.resources import path as resource
 from sim.units import parse_bytes, parse_seconds
@@ -112,7 +112,7 @@ def parse_link(raw: Mapping[str, object], source: str) -> Link:
 def find_link(name: str, field: str = "link") -> Link:
     """The link of that name, or of a file ``*.yaml`` of one's own. Raises `UnknownNameError` with the nearest names, `DataError`."""
     if name.endswith((".yaml", ".yml")):
-        file = Path(name).expanduser()
+        file = expanded(name)
     else:
         file = resource("profiles", "links", f"{name}.yaml")
         if name not in link_names():

@@ -12,6 +12,7 @@ from sim.hardware.accelerator import Accelerator, Figure, Proxy
 from sim.hardware.accelerator_file import AcceleratorFile
 from sim.hardware.links import find_link
 from sim.hardware.power import sustained_by_power
+from sim.places import expanded
 from sim.profile_files import Graded, checked, parse_mapping, read_text
 from sim.resources import path as resource
 
@@ -26,7 +27,7 @@ def load_accelerator(name_or_path: str, field: str = "deployment.accelerator") -
     """
     text = str(name_or_path).strip()
     if text.endswith((".yaml", ".yml")):
-        file = Path(text).expanduser()
+        file = expanded(text)
     else:
         stem = _index().get(_key(text))
         if stem is None:

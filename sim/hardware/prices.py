@@ -12,7 +12,7 @@ from functools import lru_cache
 from math import ceil, isfinite
 from pathlib import Path
 
-from sim.errors import ConfigError, DataError, UnknownNameError, did_you_mean
+from sim.errors import ConfigError, DataError, UnknownNameError, did_you_mean, shown
 from sim.profile_files import read_text
 from sim.resources import path as resource
 from sim.tables import lines, records
@@ -120,7 +120,7 @@ def _number(row: dict[str, str], column: str, where: str, number: int) -> float:
     except ValueError:
         value = float("nan")
     if not isfinite(value):
-        raise DataError(where, f"row {number}, column {column}: must be a number (got {row.get(column)!r})")
+        raise DataError(where, f"row {number}, column {column}: must be a number (got {shown(row.get(column))})")
     return value
 
 

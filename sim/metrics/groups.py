@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Required, TypedDict, cast
+from typing import TYPE_CHECKING, Any, Required, TypedDict, TypeVar
 
 import numpy as np
 
@@ -16,6 +16,8 @@ from sim.metrics.section import ABSENT, Section, keyed
 
 if TYPE_CHECKING:
     from sim.metrics.facts import Facts
+
+R = TypeVar("R", bound="Row")
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,10 @@ class Row(Section):
     tpot_p99_s: float | None
     e2e_p50_s: float | None
     e2e_p99_s: float | None
+
+    def of(self, row: type[R], index: int, name: str, **more: Any) -> R:
+        """The same figures as those of a named member of another kind of group, with what such a row says beside."""
+        return row(**{**self, "index": index, "name": name}, **more)
 
 
 @dataclass(frozen=True)
@@ -57,21 +63,6 @@ class ReplicaRow(Row):
     kv_peak: float | None = field(default=None, metadata=ABSENT)
 
 
-class Figures(TypedDict):
-    """Those of a `Row`, without whose they are."""
-
-    requests: int
-    finished: int
-    output_tokens: int
-    attainment: float | None
-    ttft_p50_s: float | None
-    ttft_p99_s: float | None
-    tpot_p50_s: float | None
-    tpot_p99_s: float | None
-    e2e_p50_s: float | None
-    e2e_p99_s: float | None
-
-
 class LoadFigures(TypedDict, total=False):
     """What a `ReplicaRow` says beside: shares of the time and means over it, as far as they are known."""
 
@@ -82,7 +73,7 @@ class LoadFigures(TypedDict, total=False):
     kv_peak: float | None
 
 
-def group_rows(columns: Mapping[str, Array], label: Array, ok: Array, counted: Array, groups: int) -> list[Figures]:
+def group_rows(columns: Mapping[str, Array], label: Array, ok: Array, counted: Array, groups: int) -> list[Row]:
     """One row per group 0…groups−1: requests, finished, tokens, joint attainment, p50 and p99 of TTFT, TPOT and E2E.
 
     ``label``: group of every request; ``ok``: it met its targets; ``counted``: it takes part (finished, rejected or failed).
@@ -93,8 +84,10 @@ def group_rows(columns: Mapping[str, Array], label: Array, ok: Array, counted: A
     n_ok = np.bincount(label[ok & counted], minlength=groups)
     n_finished = np.bincount(label[finished], minlength=groups)
     tokens = np.bincount(label[finished], columns["output_tokens"][finished], groups)
-    rows: list[dict[str, float | None]] = [
+    rows: list[dict[str, Any]] = [
         {
+            "index": g,
+            "name": str(g),
             "requests": int(count[g]),
             "finished": int(n_finished[g]),
             "output_tokens": int(tokens[g]),
@@ -112,7 +105,7 @@ def group_rows(columns: Mapping[str, Array], label: Array, ok: Array, counted: A
             found = np.percentile(values, (50.0, 99.0), overwrite_input=True) if values.size else (np.nan, np.nan)
             name = key.removesuffix("_s")
             row |= {f"{name}_p50_s": number(found[0]), f"{name}_p99_s": number(found[1])}
-    return cast("list[Figures]", rows)
+    return [Row(**row) for row in rows]
 
 
 def replica_load(
@@ -167,11 +160,8 @@ def class_rows(facts: Facts) -> tuple[ClassRow, ...]:
     for g, row in enumerate(rows):
         name, own = _name(names, g), facts.record.class_slo.get(g)
         met = judged.get(name) if own is not None else None
-        out.append(
-            ClassRow(
-                index=g, name=name, **row, required=None if own is None else own.attainment, met=None if met is None else all(met)
-            )
-        )
+        required = None if own is None else own.attainment
+        out.append(row.of(ClassRow, g, name, required=required, met=None if met is None else all(met)))
     return tuple(out)
 
 
@@ -182,13 +172,13 @@ def replica_rows(facts: Facts) -> tuple[ReplicaRow, ...]:
     rows = _of_replicas(facts, "replica", replicas)  # a request that the gateway turned away has no replica
     if "prefill_replica" in columns:  # a prefill replica has the requests whose prompts it computed
         prefilled = _of_replicas(facts, "prefill_replica", replicas)
-        rows = [p if p["requests"] else r for p, r in zip(prefilled, rows, strict=True)]
+        rows = [p if p.requests else r for p, r in zip(prefilled, rows, strict=True)]
     names = record.replica_names
     found = enumerate(zip(rows, facts.load, strict=True))
-    return tuple(ReplicaRow(index=g, name=_name(names, g), **row, **load) for g, (row, load) in found)
+    return tuple(row.of(ReplicaRow, g, _name(names, g), **load) for g, (row, load) in found)
 
 
-def _of_replicas(facts: Facts, column: str, replicas: int) -> list[Figures]:
+def _of_replicas(facts: Facts, column: str, replicas: int) -> list[Row]:
     at = facts.columns[column]
     here = at >= 0
     if here.all():

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sim.metrics.section import Section
+from sim.units import show_number
 
 if TYPE_CHECKING:
     from sim.metrics.summary import Summary
@@ -141,15 +142,16 @@ def sentences(s: Mapping[str, Any]) -> list[str]:
     money = f"{s['per_hour']:,.2f} {s['currency']} per hour"
     if s["per_million_output_tokens"] is not None:
         money += (
-            f": {s['per_million_input_tokens']:,.3g} per million input tokens and {s['per_million_output_tokens']:,.3g} per million output tokens"
-            f" ({s['output_to_input']:g} to 1), {s['per_1000_requests']:,.3g} per 1,000 requests"
+            f": {show_number(s['per_million_input_tokens'])} per million input tokens"
+            f" and {show_number(s['per_million_output_tokens'])} per million output tokens"
+            f" ({s['output_to_input']:g} to 1), {show_number(s['per_1000_requests'])} per 1,000 requests"
         )
     out = [f"{money}; {paid(s)}"]
     energy = f"{s['kilowatts']:,.2f} kW at the meter (PUE {s['power']['pue']:.2f})"
     if s["kwh_per_million_output_tokens"] is not None:
-        energy += f", {s['kwh_per_million_output_tokens']:,.3g} kWh per million output tokens"
+        energy += f", {show_number(s['kwh_per_million_output_tokens'])} kWh per million output tokens"
     if s["g_co2e_per_million_output_tokens"] is not None:
-        energy += f", {s['g_co2e_per_million_output_tokens']:,.3g} gCO2e ({s['grid'].partition(':')[0]})"
+        energy += f", {show_number(s['g_co2e_per_million_output_tokens'])} gCO2e ({s['grid'].partition(':')[0]})"
     out.append(energy)
     out += [f"{line['what']}: {line['source']}" + (f", {line['date']}" if line.get("date") else "") for line in s["lines"]]
     if s["g_co2e_per_million_output_tokens"] is not None:
@@ -159,7 +161,7 @@ def sentences(s: Mapping[str, Any]) -> list[str]:
 
 def paid(s: Mapping[str, Any]) -> str:
     """How many accelerators the bill is for, and how much of it buys nothing."""
-    text = f"{s['accelerators_paid']:,.4g} accelerator{'' if s['accelerators_paid'] == 1 else 's'} paid for"
+    text = f"{show_number(s['accelerators_paid'], 4)} accelerator{'' if s['accelerators_paid'] == 1 else 's'} paid for"
     if s["accelerators_paid"] > s["accelerators"]:
-        text += f", {s['accelerators']:,.4g} of them used"
+        text += f", {show_number(s['accelerators'], 4)} of them used"
     return text + (f"; no step runs in {s['idle_share']:.0%} of what is paid" if s["idle_share"] >= 0.005 else "")

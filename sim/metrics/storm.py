@@ -14,6 +14,7 @@ import numpy as np
 from sim.ledger import Values as Array
 from sim.metrics.section import Section
 from sim.metrics.windows import stretches
+from sim.units import show_number
 
 _STORM: Final = 1.5
 _WINDOWS: Final = 120
@@ -46,7 +47,7 @@ class Storm(Section):
         if self.metastable_s > 0.0:
             out.append(
                 f"metastable: since {self.load_back_s:,.0f} s clients want no more than before the storm "
-                f"({self.before_per_s:.3g} requests/s), yet only {self.served_after:.0%} are served: retries alone keep it overloaded"
+                f"({show_number(self.before_per_s)} requests/s), yet only {self.served_after:.0%} are served: retries alone keep it overloaded"
             )
         return out
 

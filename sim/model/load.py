@@ -12,6 +12,7 @@ from sim.document import loads
 from sim.errors import ConfigError, DataError, UnknownNameError
 from sim.model.hf import spec_from_config
 from sim.model.spec import ModelSpec
+from sim.places import expanded, is_file, is_folder, is_there
 from sim.profile_files import LARGEST, read_text
 from sim.resources import path as resource
 
@@ -41,11 +42,11 @@ def _contents(name_or_path: str) -> tuple[bytes, ...]:
     """What the files of a path hold: a part of the key, so that files that were edited are read again."""
     if _key(name_or_path) in _index():
         return ()
-    path = Path(name_or_path).expanduser()
+    path = expanded(name_or_path)
     try:
-        folder = path if path.is_dir() else path.parent
+        folder = path if is_folder(path) else path.parent
         files = {path, *(folder / name for name in ("params.json", "config.json", "hf_quant_config.json"))}
-        return tuple(file.read_bytes() for file in sorted(files) if file.is_file() and file.stat().st_size <= LARGEST)
+        return tuple(file.read_bytes() for file in sorted(files) if is_file(file) and file.stat().st_size <= LARGEST)
     except (OSError, ValueError):  # said where it is read
         return ()
 
@@ -55,14 +56,14 @@ def _load(name_or_path: str, weights: str, kv_cache: str, field: str, contents: 
     profile = _index().get(_key(name_or_path))
     if profile:
         return spec_from_config(profile.config, profile.name, weights, kv_cache, profile.source, field)
-    file = Path(name_or_path).expanduser()
-    if file.is_dir():
+    file = expanded(name_or_path)
+    if is_folder(file):
         native = file / "params.json"  # Mistral's own form
-        file = native if native.is_file() and not (file / "config.json").exists() else file / "config.json"
-    if file.suffix == ".json" or file.exists():
+        file = native if is_file(native) and not is_there(file / "config.json") else file / "config.json"
+    if file.suffix == ".json" or is_there(file):
         beside = file.with_name("hf_quant_config.json")
         return spec_from_config(
-            _read(file), _name_of(file), weights, kv_cache, str(file), field, _read(beside) if beside.is_file() else None
+            _read(file), _name_of(file), weights, kv_cache, str(file), field, _read(beside) if is_file(beside) else None
         )
     known = model_names()
     short = _key(name_or_path).rsplit("/", 1)[-1]

@@ -20,6 +20,7 @@ from sim.report.figures import PALETTE, Figure, Layout, Trace, layout, rounded, 
 from sim.report.fitting import Fitting, plain_table
 from sim.report.templating import Cell, Page, Section, Table
 from sim.study.accuracy.errors import GROUPS, STEPS, TARGETS, Row, title
+from sim.units import show_number
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -131,7 +132,7 @@ def _worst(report: AccuracyReport, n: int) -> RichTable:
         table.add_column(name, justify="left" if name in ("point", "metric") else "right", overflow="fold")
     for o, metric, error in report.worst(n):
         measured, predicted = o.point.measured[metric], o.predicted[metric]
-        table.add_row(o.point.id, title(metric), f"{measured:.4g}", f"{predicted:.4g}", percent(error, True))
+        table.add_row(o.point.id, title(metric), show_number(measured, 4), show_number(predicted, 4), percent(error, True))
     return table
 
 

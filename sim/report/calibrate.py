@@ -15,6 +15,7 @@ from sim.report.accuracy import errors, percent
 from sim.report.fitting import plain_table
 from sim.report.templating import Page, Section, Table
 from sim.study.accuracy.errors import TARGETS, title
+from sim.units import show_number
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -122,7 +123,7 @@ def _name(f: Fit) -> str:
 
 
 def _figures(figures: Mapping[str, float]) -> str:
-    return "  " + (", ".join(f"{k} {v:.4g}" for k, v in figures.items()) or "nothing was fitted")
+    return "  " + (", ".join(f"{k} {show_number(v, 4)}" for k, v in figures.items()) or "nothing was fitted")
 
 
 BANDS: Final = ("80 % of measured / predicted", "before: others' record", "after: own points", "held out inside", "points")

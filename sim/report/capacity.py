@@ -18,6 +18,7 @@ from sim.report.figures import BLUE, GREEN, ORANGE, Figure, Layout, Trace, layou
 from sim.report.fitting import Fitting
 from sim.report.templating import Cell, Page, Section, Table
 from sim.study.questions.capacity import CapacityAnswer, Probe
+from sim.units import show_number
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -48,7 +49,7 @@ def _unit(answer: CapacityAnswer) -> str:
 
 
 def _load(answer: CapacityAnswer, probe: Probe) -> str:
-    return f"{probe.value:.4g}" if answer.question == "rate" else f"{probe.value:.0f}"
+    return show_number(probe.value, 4) if answer.question == "rate" else f"{probe.value:.0f}"
 
 
 def _slo(answer: CapacityAnswer) -> str:
@@ -197,7 +198,7 @@ def page_of(answer: CapacityAnswer) -> Page:
         rows.append([Cell(_load(answer, p), p.value), Cell(str(p.replication), p.replication), held, *_cells(p.summary)])
     head = [_unit(answer), "repetition", *("held" if c == "held" else c for c in _COLUMNS)]
     cards = [{"label": str(k), "value": str(v)} for k, v in answer.tested.items() if len(str(v)) <= 60]
-    found = [f"{f:.4g}" if f is not None else words.DASH for f in answer.found]
+    found = [show_number(f, 4) if f is not None else words.DASH for f in answer.found]
     sections = [
         Section(
             "The curves",

@@ -25,6 +25,7 @@ from sim.study.against import FIGURES
 from sim.study.questions.compare import CompareAnswer, Deployment
 from sim.study.statistics.paired import percent
 from sim.study.stretches import curve_grid
+from sim.units import show_number
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -251,7 +252,13 @@ def _differences(c: Against) -> Table:
         cells = [percent(r.value, sign=True), f"{percent(r.low, sign=True)} to {percent(r.high, sign=True)}"]
         effect = words.DASH if d.as_dict()["effect"] is None else f"{d.effect:+.1f}"
         rows.append(
-            [FIGURES[path][0], Cell(cells[0], mood=mood), cells[1], effect, f"{p:.2g}" + " (Holm)" * (d.holm is not None)]
+            [
+                FIGURES[path][0],
+                Cell(cells[0], mood=mood),
+                cells[1],
+                effect,
+                ("< 0.0001" if p < 1e-4 else show_number(p, 2)) + " (Holm)" * (d.holm is not None),
+            ]
         )
     return Table(["figure", "difference", "interval", "effect size (d)", "p"], rows)
 

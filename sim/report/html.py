@@ -15,6 +15,7 @@ from sim.metrics.sections.tenants import Tenants
 from sim.report import confidence, page, words
 from sim.report.figures import BLUE, GREEN, GREY, MANY_REPLICAS, ORANGE, PURPLE, run_figures
 from sim.study.statistics import worth
+from sim.units import show_number
 
 if TYPE_CHECKING:
     from sim.metrics.groups import ClassRow, ReplicaRow, Row
@@ -233,8 +234,8 @@ def _pools(rows: Sequence[KvPool]) -> str:
 
 def _tiers(rows: Sequence[KvTier]) -> str:
     cells = [
-        [page.esc(t.name), f"{t.stores} × {t.capacity / 2**30:.3g} GiB", words.percent(t.hit_share)]
-        + [f"{amount / 1e9:.3g} GB" for amount in (t.read, t.written, t.evicted, t.skipped)]
+        [page.esc(t.name), f"{t.stores} × {show_number(t.capacity / 2**30)} GiB", words.percent(t.hit_share)]
+        + [f"{show_number(amount / 1e9)} GB" for amount in (t.read, t.written, t.evicted, t.skipped)]
         for t in rows
     ]
     return page.table(

@@ -16,6 +16,7 @@ from sim.report import study, words
 from sim.report.figures import BLUE, GREEN, Figure, Trace, layout, time_axis
 from sim.report.fitting import plain_table
 from sim.report.templating import Cell, Page, Section, Table
+from sim.units import show_number
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -84,7 +85,7 @@ def limits(answer: PlanAnswer) -> list[str]:
     if lim.rate is not None and math.isfinite(lim.offered):
         room = lim.rate / lim.offered - 1.0
         out.append(
-            f"Head-room {room:.0%}: it holds up to {lim.rate:.4g} requests/s. What gives then: {lim.breaks or 'nothing within 64 times the load'}"
+            f"Head-room {room:.0%}: it holds up to {show_number(lim.rate, 4)} requests/s. What gives then: {lim.breaks or 'nothing within 64 times the load'}"
         )
     for w in lim.worse:
         what = _WORSE[w.what].format(w.factor - 1.0, w.factor) + (f" ({w.why})" if w.why else "")
@@ -177,7 +178,7 @@ def page(answer: PlanAnswer) -> Page:
                 {
                     "label": "head-room",
                     "value": f"{answer.limits.rate / answer.limits.offered - 1.0:.0%}",
-                    "note": f"holds up to {answer.limits.rate:.4g} requests/s",
+                    "note": f"holds up to {show_number(answer.limits.rate, 4)} requests/s",
                 }
             )
     sections = []

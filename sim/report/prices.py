@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from itertools import islice
 from statistics import median
 
 from rich import box
@@ -12,8 +13,10 @@ from rich.table import Table
 from sim.errors import ConfigError, UnknownNameError
 from sim.hardware import load_accelerator
 from sim.hardware.prices import public_prices
+from sim.report import words
 
 _NARROW = 78
+_MOST = 40  # lines
 _WIDE = 120  # columns of a terminal that has room for names of instances and lists of regions
 CAVEAT = "List prices of one card differ by two to five times between providers; give your own with economics.accelerator_hour."
 
@@ -62,19 +65,31 @@ def show(accelerator: str | None, found: list[dict[str, str | float]], console: 
                 str(r["accelerator"]), str(r["prices"]), *(f"{r[k]:.2f}" for k in ("lowest", "median", "highest")), "USD/h"
             )
     else:
-        where = {"instance": "instance", "region": "region"} if out.width >= _WIDE else {}
+        wide = out.width >= _WIDE
         said = {"date": "date", "trust": "confidence"} if out.width >= _NARROW else {}
-        columns = {"provider": "provider", **where, "kind": "kind", **said}
+        columns = {"provider": "provider", "kind": "kind", **said}
         table.add_column("per hour", justify="right", no_wrap=True)
         for head in columns:
-            table.add_column(head, no_wrap=head not in where, overflow="fold" if head in where else "ellipsis")
-        for r in found[:40]:
-            table.add_row(f"{r['accelerator_hour']:.2f} {r['currency']}", *(str(r[key] or "–") for key in columns.values()))
-        if not where:
-            notes.append("Wider terminals, and --json, show instance and region too." if said else "Wider terminals show more.")
+            table.add_column(head, no_wrap=True)
+        for head in ("instance", "region") if wide else ("rows",):
+            table.add_column(head, justify="left" if wide else "right", overflow="fold")
+        together: dict[tuple[str, ...], list[dict[str, str | float]]] = {}
+        for r in found:
+            told = (f"{r['accelerator_hour']:.2f} {r['currency']}", *(str(r[key] or words.DASH) for key in columns.values()))
+            together.setdefault(told, []).append(r)
+        for told, mine in islice(together.items(), _MOST):
+            table.add_row(*told, *((_one_of(mine, "instance"), _one_of(mine, "region")) if wide else (str(len(mine)),)))
+        if not wide:
+            notes.append("Rows: instances and regions of the list at that price, which terminals of 120 columns and --json show.")
+        if len(together) > _MOST:
+            notes.append(f"{len(together) - _MOST} more; --json prints all {len(found)} rows with their sources.")
     out.print(table)
     for note in notes:
         out.print(note)
-    if accelerator is not None and len(found) > 40:
-        out.print(f"{len(found) - 40} more; --json prints all of them with their sources")
     out.print(CAVEAT, style="dim")
+
+
+def _one_of(offers: list[dict[str, str | float]], key: str) -> str:
+    """The first of their instances or regions, and how many more there are."""
+    names = list(dict.fromkeys(str(o[key] or words.DASH) for o in offers))
+    return names[0] + f" and {len(names) - 1} more" * (len(names) > 1)

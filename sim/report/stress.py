@@ -16,6 +16,7 @@ from sim.report.figures import BLUE, ORANGE, PALETTE, Figure, Layout, Trace, lay
 from sim.report.fitting import plain_table
 from sim.report.templating import Cell, Page, Section, Table
 from sim.study.stress.curve import title_of
+from sim.units import show_number
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -67,17 +68,17 @@ def facts(answer: StressAnswer) -> list[str]:
     out = []
     knee, capacity = c.knee(), c.capacity()
     if knee is not None:
-        out.append(f"Knee: TTFT p99 has doubled at {knee * scale:.4g} {unit}.")
+        out.append(f"Knee: TTFT p99 has doubled at {show_number(knee * scale, 4)} {unit}.")
     held = c.breaks["joint"][0] * scale if "joint" in c.breaks and c.along == "rate" else math.nan
     if capacity is not None and capacity < held:
         out.append("Saturation cannot be told from runs this short: they are mostly the wait for the last answers.")
     elif capacity is not None:
-        out.append(f"Saturation: at most {capacity:.4g} requests/s are served.")
+        out.append(f"Saturation: at most {show_number(capacity, 4)} requests/s are served.")
     for target, (good, bad) in c.breaks.items():
         if target == "joint" or math.isnan(bad):
             continue
-        low = "below" if math.isnan(good) else f"between {good * scale:.4g} and"
-        out.append(f"{title_of(target)} breaks {low} {bad * scale:.4g} {unit}.")
+        low = "below" if math.isnan(good) else f"between {show_number(good * scale, 4)} and"
+        out.append(f"{title_of(target)} breaks {low} {show_number(bad * scale, 4)} {unit}.")
     return out
 
 
@@ -96,7 +97,7 @@ def _cells(curve: Curve, p: Point) -> list[Cell]:
     load = p.rate if curve.along == "rate" else p.factor
     joint = p.attainment["joint"]
     return [
-        Cell(f"{load:.4g}", load),
+        Cell(show_number(load, 4), load),
         _mean(*joint, _share, "yes" if joint[0] >= curve.required else "no"),
         figure("ttft_p50_s", words.seconds),
         figure("ttft_p99_s", words.seconds),
@@ -148,7 +149,7 @@ def page(answer: StressAnswer) -> Page:
 
 def _steps(found: Hysteresis) -> Table:
     rows = [
-        [Cell(f"{v.rate:.4g}", v.rate), _mean(*v.up, _share), _mean(*v.down, _share, "no" if v.worse else "yes")]
+        [Cell(show_number(v.rate, 4), v.rate), _mean(*v.up, _share), _mean(*v.down, _share, "no" if v.worse else "yes")]
         for v in found.levels
     ]
     return Table(["requests/s", "SLO met on the way up", "on the way down"], rows)
@@ -235,8 +236,10 @@ def _spike(answer: StressAnswer, i: int) -> list[Figure]:
         line: Trace = {"type": "scatter", "mode": "lines", "x": rounded(xs), "y": ys, "line": {"color": BLUE}, "name": title}
         made = layout("time, s", title, yaxis=axis, showlegend=False)
         made["shapes"] = [shade, *([level_line(answer.curve.required)] if key == "met" else [])]
-        at = f"{r.factor:g}× for {r.duration_s:g} s at {r.load:.4g} requests/s"
+        at = f"{r.factor:g}× for {r.duration_s:g} s at {show_number(r.load, 4)} requests/s"
         out.append(
-            Figure(f"spike-{key}-{i}", f"{title}: {at}", f"Windows of {w.width_s:.3g} s.", {"data": [line], "layout": made})
+            Figure(
+                f"spike-{key}-{i}", f"{title}: {at}", f"Windows of {show_number(w.width_s)} s.", {"data": [line], "layout": made}
+            )
         )
     return out

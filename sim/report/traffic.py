@@ -16,6 +16,7 @@ from sim import output
 from sim.metrics.store import write_json
 from sim.report import page
 from sim.report.figures import PALETTE, Figure, Spec, Trace, layout, line, rounded
+from sim.units import show_number
 
 if TYPE_CHECKING:
     from sim.workload.describe import Description
@@ -29,19 +30,22 @@ def rows(d: Description) -> list[tuple[str, str]]:
     x = d.data
     out = [("format", d.format), ("requests", f"{x['requests']:,}")]
     if "span_s" in x:
-        out += [("time", f"{x['span_s']:,.6g} s"), ("rate", f"{x['rate_per_s']:.4g}/s")]
+        out += [("time", f"{show_number(x['span_s'], 6)} s"), ("rate", f"{show_number(x['rate_per_s'], 4)}/s")]
         if x["peak_minute_per_s"] is not None:
-            out.append(("peak minute", f"{x['peak_minute_per_s']:.4g}/s"))
+            out.append(("peak minute", f"{show_number(x['peak_minute_per_s'], 4)}/s"))
         out.append(("peak second", f"{x['peak_second']:,} requests"))
         if x["cv"] is not None:
             out.append(
-                ("burstiness", f"CV of gaps {x['cv']:.3g}, variance/mean per second {x['dispersion_1s']:.3g} (Poisson: 1, 1)")
+                (
+                    "burstiness",
+                    f"CV of gaps {show_number(x['cv'])}, variance/mean per second {show_number(x['dispersion_1s'])} (Poisson: 1, 1)",
+                )
             )
     else:
         out.append(("time", "no arrival times" if "span_s" not in x else ""))
     if "sessions" in x:
         s = x["sessions"]
-        out.append(("sessions", f"{s['count']:,}, {s['turns_mean']:.3g} turns on average, {s['turns_max']:,} at most"))
+        out.append(("sessions", f"{s['count']:,}, {show_number(s['turns_mean'])} turns on average, {s['turns_max']:,} at most"))
     if "adapters" in x:
         out.append(("adapters", f"{x['adapters']:,}"))
     if "priorities" in x:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeVar
 from sim.metrics.definitions import LATENCIES, SLO_METRICS, definition
 from sim.metrics.model_error import LEVEL, whose
 from sim.metrics.section import Extra
-from sim.units import show_seconds
+from sim.units import show_seconds, significant
 
 if TYPE_CHECKING:
     from sim.metrics.latency import Distribution
@@ -30,6 +30,8 @@ STAR: Final = "*"
 """Behind a percentile that nothing bounds from above."""
 PERCENTILE_TITLES: Final = {"mean": "mean", "p50": "p50", "p90": "p90", "p95": "p95", "p99": "p99", "p999": "p99.9"}
 
+number: Final = significant
+
 STAGES: Final = {
     "prefill_queue": "P queue",
     "prefill": "prefill",
@@ -38,16 +40,6 @@ STAGES: Final = {
     "decode": "decode",
 }
 """Stages of a request in a disaggregated deployment (`sim.metrics.hand_over`)."""
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    """``1234.5`` → ``1,234``, ``12.345`` → ``12.3``: so many significant digits, never an exponent."""
-    if value is None or not math.isfinite(value):
-        return DASH
-    if value == 0:
-        return "0"
-    places = max(0, digits - 1 - math.floor(math.log10(abs(value))))
-    return f"{value:,.{places}f}"
 
 
 def extra(summary: Summary, section: type[E]) -> E | None:

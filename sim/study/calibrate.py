@@ -18,6 +18,7 @@ from sim import output
 from sim.errors import ConfigError, DataError, did_you_mean
 from sim.hardware import load_accelerator
 from sim.metrics import model_error
+from sim.places import expanded
 from sim.study.accuracy import AccuracyReport, Outcome, Point, title
 from sim.study.accuracy.deploy import Overrides, profile_of
 from sim.study.accuracy.report import kind_at
@@ -116,7 +117,7 @@ class Calibration:
             )
         target = Path(path)
         check_profile(path)
-        own = Path(engine).expanduser()
+        own = expanded(engine)
         if own.suffix in (".yaml", ".yml") and own.resolve() == target.resolve():
             raise ConfigError("--profile", str(path), "is the profile that the fit started from: choose another file")
         text = self.text(engine)
@@ -128,7 +129,7 @@ class Calibration:
 
     def text(self, engine: str) -> str:
         """The profile of an engine, as YAML."""
-        own = Path(engine).expanduser()
+        own = expanded(engine)
         base = str(own.resolve()) if own.suffix in (".yaml", ".yml") else engine
         lines: dict[str, dict[str, dict[str, Json]]] = {}  # line → accelerator → figures
         for f in (f for f in self.fits if f.engine == engine):

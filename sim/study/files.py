@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sim.errors import ConfigError
+from sim.places import is_file
 from sim.profile_files import read_text
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def _study_file(argument: str) -> tuple[dict[str, Json], Path] | None:
     from sim.config.text import parse
 
     file = Path(argument)
-    if not file.is_file():
+    if not is_file(file):
         return None
     data = parse(read_text(file, "a scenario or a study"), argument)
     return (data, file.resolve().parent) if isinstance(data, dict) and "study" in data else None
@@ -106,7 +107,7 @@ def _scenario(given: object, folder: Path, overrides: Sequence[str]) -> Scenario
     if not isinstance(given, str):
         raise ConfigError("scenario", given, "must be a file, a built-in name, or a mapping")
     beside = folder / given
-    return load(beside if beside.is_file() else given, overrides)
+    return load(beside if is_file(beside) else given, overrides)
 
 
 def _text(value: object) -> str:

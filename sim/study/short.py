@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from sim.units import show_seconds
+from sim.units import show_number, show_seconds
 
 if TYPE_CHECKING:
     from sim.study.figures import Figures
@@ -30,9 +30,7 @@ def too_short(held: Sequence[Figures], rate: float) -> list[str]:
     took, n = max(known, key=lambda pair: pair[0])
     if n / rate >= _RESIDENCES * took:
         return []
-    text = (
-        f"At {rate:.3g} requests/s the {n:,} requests come within {show_seconds(n / rate)}, and one takes {show_seconds(took)}: "
-    )
+    text = f"At {show_number(rate)} requests/s the {n:,} requests come within {show_seconds(n / rate)}, and one takes {show_seconds(took)}: "
     return [
         text
         + f"too short to show what is held for long, which is less; send {math.ceil(4 * _RESIDENCES * took * rate):,} or more."

@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Final, TypedDict, cast
 from sim import output
 from sim.document import loads
 from sim.errors import ConfigError, DataError, brief
+from sim.places import expanded
 from sim.study.table import FILE as TABLE
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Store:
     """
 
     def __init__(self, folder: Path | None, definition: Mapping[str, Json], code: str, *, fresh: bool = False) -> None:
-        self.folder = Path(os.path.realpath(folder.expanduser())) if folder else None  # a link stays one
+        self.folder = Path(os.path.realpath(expanded(folder))) if folder else None  # a link stays one
         self.known: dict[str, Line] = {}
         self.stale = 0
         self._head = loads(json.dumps({"format": FORMAT, "definition": definition, "code": code}, default=str))

@@ -5,12 +5,15 @@ Nothing here holds more of a file than it is asked for, so that a small file tha
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sim.errors import DataError, did_you_mean
+from sim.places import is_folder
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,8 +35,11 @@ on_read: ContextVar[Report | None] = ContextVar("on_read", default=None)
 
 def packed_as(path: Path) -> str | None:
     """``gzip``, ``zstd`` or None, by the first bytes of the file."""
-    with path.open("rb") as raw:
-        head = raw.read(4)
+    try:
+        with path.open("rb") as raw:
+            head = raw.read(4)
+    except ValueError:  # a NUL in its name
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from None
     return next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), None)
 
 
@@ -46,7 +52,7 @@ def opened(path: Path) -> pa.NativeFile:
             raise DataError(str(path), "cannot be read: is no regular file")
         return pa.input_stream(str(path), compression=packed_as(path))
     except FileNotFoundError:
-        near = did_you_mean(path.name, [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else [])
+        near = did_you_mean(path.name, [p.name for p in path.parent.iterdir()] if is_folder(path.parent) else [])
         raise DataError(str(path), "no such file", near) from None
     except OSError as error:
         raise DataError(str(path), f"cannot be read ({error.strerror or error})") from None

@@ -15,6 +15,8 @@ def test_prices_do_not_break_words(servesim: Command, monkeypatch: pytest.Monkey
     if width >= 80:
         assert "on-demand" in shown and "semianalysis-model" in shown
     assert ("eu-north1" in shown) == (width >= 120)
+    told = [line for line in shown.splitlines() if "USD  " in line]
+    assert len(set(told)) == len(told), "two lines are the same"
     assert all(len(line) <= width for line in shown.splitlines())
 
 

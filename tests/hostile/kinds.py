@@ -40,27 +40,33 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Kind:
-    """``contents`` and ``other``: what a file of the kind may hold; ``read`` opens the file ``name``. ``names``: whether its errors must name the file."""
+    """``contents`` and ``other``: what a file of the kind may hold; ``read`` opens the file ``name``. ``names``: whether its errors must name the file.
+
+    ``sound``: such files as they should be.
+    """
 
     name: str
     contents: st.SearchStrategy[bytes]
     other: st.SearchStrategy[bytes]
     read: Callable[[Path], Any]
     names: bool = True
+    sound: tuple[bytes, ...] = ()
 
 
 def documents(
     name: str, found: list[Any], write: Callable[[Any], bytes], read: Callable[[Path], Any], names: bool = True
 ) -> Kind:
-    return Kind(name, given.files(found, write), accidents.files(found, write), read, names)
+    return Kind(name, given.files(found, write), accidents.files(found, write), read, names, tuple(map(write, found)))
 
 
 def tables(name: str, texts: list[str], read: Callable[[Path], Any]) -> Kind:
-    return Kind(name, given.tables(texts), accidents.tables(texts), read)
+    return Kind(name, given.tables(texts), accidents.tables(texts), read, True, tuple(map(str.encode, texts)))
 
 
 def text(name: str, content: bytes, read: Callable[[Path], Any], names: bool = True) -> Kind:
-    return Kind(name, st.just(content).flatmap(given.spoilt_bytes), st.just(content).flatmap(accidents.carried), read, names)
+    return Kind(
+        name, st.just(content).flatmap(given.spoilt_bytes), st.just(content).flatmap(accidents.carried), read, names, (content,)
+    )
 
 
 def yamls(folder: str, *chosen: str) -> list[Any]:

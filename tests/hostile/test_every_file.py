@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from sim.errors import ServesimError
 from tests.hostile.kinds import KINDS, Kind
+from tests.hostile.slips import slipped
 from tests.strategies import ANY
 
 SECONDS = 20
@@ -77,6 +78,21 @@ def test_what_is_wrong_otherwise(kind: Kind, tmp_path: Path) -> None:
 def test_what_is_no_such_file_at_all(kind: Kind, tmp_path: Path) -> None:
     @settings(max_examples=8, derandomize=True, **QUIET)
     @given(ANY)
+    def check(content: bytes) -> None:
+        attempt(kind, tmp_path, content)
+
+    check()
+
+
+SOUND = [content for kind in KINDS for content in kind.sound]
+
+
+@each
+@pytest.mark.parametrize("cases", [10, pytest.param(8_000 // len(KINDS), marks=pytest.mark.slow)])
+@pytest.mark.filterwarnings("ignore::SyntaxWarning")
+def test_slips_of_hands_and_names(kind: Kind, cases: int, tmp_path: Path) -> None:
+    @settings(max_examples=cases, derandomize=cases < 100, **QUIET)
+    @given(st.sampled_from(kind.sound).flatmap(lambda own: slipped(own, SOUND)))
     def check(content: bytes) -> None:
         attempt(kind, tmp_path, content)
 

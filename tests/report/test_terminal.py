@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+import sim
 from sim.metrics.result import Result
 from sim.metrics.slo import Slo
 from sim.report import capacity, compare, terminal, words
 from sim.report.fitting import kept
 from sim.study.questions.capacity import CapacityAnswer, Probe
+from sim.units import show_number, show_seconds
 from tests.report.comparing import compared
 
 Maker = Callable[..., Result]
@@ -78,6 +80,39 @@ def test_percent_never_rounds_up_to_all(value: float | None, text: str) -> None:
 @pytest.mark.parametrize(("value", "text"), [(1234.5, "1,234"), (12.345, "12.3"), (0.01234, "0.0123"), (0, "0"), (None, "–")])
 def test_numbers_without_exponents(value: float | None, text: str) -> None:
     assert words.number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [
+        (8.0, 3, "8"),
+        (12.30, 3, "12.3"),
+        (1440.4, 3, "1,440"),
+        (123456.0, 4, "123,456"),
+        (0.0, 3, "0"),
+        (1e-7, 3, "0.0000001"),
+        (9.999, 3, "10"),
+    ],
+)
+def test_numbers_in_sentences(value: float, digits: int, text: str) -> None:
+    assert show_number(value, digits) == text
+
+
+def test_long_times_and_slow_rates_have_no_exponents() -> None:
+    assert show_seconds(3600.0 * 24 * 365) == "8,760 h"
+
+
+def test_no_report_prints_figures_with_an_exponent() -> None:
+    """``.3g`` makes ``1.44e+03`` of what a large cluster serves or stores; percentages stay below a thousand, and ``hover`` is a format of Plotly's."""
+    form = re.compile(r"\{[^{}]*:,?\.[2-5]g\}")
+    found = [
+        f"{file.name}: {line.strip()}"
+        for folder in ("report", "metrics", "study/questions", "study/stress", "study/plan", "cli")
+        for file in sorted((Path(sim.__file__).parent / folder).rglob("*.py"))
+        for line in file.read_text(encoding="utf-8").splitlines()
+        if form.search(line) and "hover" not in line and "float(f" not in line and "100 *" not in line
+    ]
+    assert found == []
 
 
 def test_evidence_by_time(make_result: Maker) -> None:

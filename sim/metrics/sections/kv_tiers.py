@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sim.metrics.facts import Facts
 from sim.metrics.section import ABSENT, Extra, Section, keyed
 from sim.registry import register
+from sim.units import show_number
 
 
 @dataclass(frozen=True)
@@ -119,12 +120,13 @@ class KvTiers(Extra):
         parts = [f"{self.device_share:.0%} on the accelerator"] + [f"{t.hit_share:.0%} in {MEDIA[t.name]}" for t in self.tiers]
         text = f"of the tokens looked up {', '.join(parts)}, {self.recomputed_share:.0%} computed"
         if self.wait_mean is not None and self.wait_longest is not None:
-            text += f"; {self.loads:,} loads, {1e3 * self.wait_mean:.3g} ms on average, {1e3 * self.wait_longest:.3g} ms at most"
+            text += f"; {self.loads:,} loads, {show_number(1e3 * self.wait_mean)} ms on average, {show_number(1e3 * self.wait_longest)} ms at most"
         out = [text]
         for t in self.tiers:
+            size = show_number(t.capacity / 2**30)
             if t.skipped > 0.1 * (t.skipped + t.written):
                 out.append(
-                    f"{t.skipped / 1e9:.3g} GB were not kept in {MEDIA[t.name]}, as all of it was in use: {t.capacity / 2**30:.3g} GiB are few"
+                    f"{show_number(t.skipped / 1e9)} GB were not kept in {MEDIA[t.name]}, as all of it was in use: {size} GiB are few"
                 )
         if self.late > 0:
             out.append(f"{self.late:,} loads took longer than the engine's time-out, after which it would have computed again")

@@ -43,7 +43,7 @@ class Models(Extra):
             mine = [(n, load["busy"]) for n, load in named if any(n.startswith(f"{p} ") for p in pools)]
             replicas = len({n.split(" rank ")[0] for n, _ in mine})
             busy = sum(share for _, share in mine) / len(mine) if mine else 0.0
-            found.append(ModelRow(index=k, name=name, **row, replicas=replicas, busy=busy))
+            found.append(row.of(ModelRow, k, name, replicas=replicas, busy=busy))
         return cls(tuple(found))
 
     def sentences(self) -> list[str]:

@@ -14,7 +14,7 @@ from sim.metrics.facts import Facts
 from sim.metrics.latency import number
 from sim.metrics.section import Extra, Section
 from sim.registry import register
-from sim.units import show_seconds
+from sim.units import show_number, show_seconds
 
 _ROWS: Final = 1_000_000  # of requests that are looked at together
 _NEEDED: Final = ("session", "klass", "status", "arrival_s", "finish_s")
@@ -92,7 +92,7 @@ class Sessions(Extra):
 
     def sentences(self) -> list[str]:
         """The section in words."""
-        text = f"{self.count:,} sessions of {self.requests_mean:.3g} requests"
+        text = f"{self.count:,} sessions of {show_number(self.requests_mean)} requests"
         if self.duration_s.p50 is not None and self.duration_s.p99 is not None:
             text += f", {show_seconds(self.duration_s.p50)} from first request to last answer (p99 {show_seconds(self.duration_s.p99)})"
         if self.met is not None:

@@ -45,7 +45,5 @@ class Tenants(Extra):
         place[order[:_MOST]] = np.arange(min(len(order), _MOST))
         label = place[tenant]
         rows = group_rows(facts.columns, label, facts.ok, facts.counted, int(label.max()) + 1)[: min(len(order), _MOST)]
-        found = (
-            TenantRow(index=int(t), name=facts.record.tenant_name(int(t)), **row) for t, row in zip(order, rows, strict=False)
-        )
+        found = (row.of(TenantRow, int(t), facts.record.tenant_name(int(t))) for t, row in zip(order, rows, strict=False))
         return cls(len(order), tuple(found))

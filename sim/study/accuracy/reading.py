@@ -11,6 +11,7 @@ import numpy as np
 
 from sim.errors import ConfigError, DataError
 from sim.ledger import Values
+from sim.places import is_folder
 from sim.study.accuracy.launchers import as_measured
 from sim.study.accuracy.point import Point, Told, read_folder
 from sim.study.accuracy.step_log import is_step_log, kinds, read_step_log, summary
@@ -33,7 +34,7 @@ def read_points(paths: Iterable[str | Path], scenario: Scenario | None = None) -
     found = 0
     held: list[Point] = []
     for path in given:
-        for point in _tree(path, scenario) if path.is_dir() else _file(path, scenario):
+        for point in _tree(path, scenario) if is_folder(path) else _file(path, scenario):
             if point.refused and not found:
                 held.append(point)
                 continue

@@ -111,7 +111,7 @@ def read_step_log(path: Path) -> list[StepLog]:
         )
     for log in logs:
         if not np.isfinite(log.elapsed_s).all() or (log.elapsed_s <= 0).any() or (log.steps < 0).any():
-            raise DataError(str(path), "has a step with a negative count, or whose elapsed time is not above zero")
+            raise DataError(str(path), "has a step with a negative or impossible count, or whose elapsed time is not above zero")
         if float(np.median(log.elapsed_s)) < _WAIT:
             raise DataError(
                 str(path),
@@ -174,7 +174,9 @@ def _log(entries: list[tuple[float, ...]]) -> StepLog:
     clock = columns[0]
     if len(clock) > 1:  # the day may end in the middle
         clock = clock + 86400.0 * np.concatenate([[0], np.cumsum(np.diff(clock) < -43200.0)])
-    prompts, prompt_tokens, decodes, decode_tokens = (c.astype(np.int64) for c in columns[1:5])
+    counts = columns[1:5]
+    whole = (np.abs(counts) < 1 << 53) & (counts == np.floor(counts))
+    prompts, prompt_tokens, decodes, decode_tokens = np.where(whole, counts, -1.0).astype(np.int64)
     return StepLog(clock, prompts, prompt_tokens, decodes, decode_tokens, columns[5] / 1e3)
 
 

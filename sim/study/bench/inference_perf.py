@@ -6,6 +6,9 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from sim.document import at
+from sim.errors import DataError
+from sim.profile_files import read_mapping
 from sim.registry import register
 from sim.study.bench._base import Bench
 from sim.study.bench._document import Document, Keys
@@ -116,13 +119,11 @@ class InferencePerf(Bench):
         )
 
     def _load_type(self, document: Document) -> str:
-        import yaml
-
         try:
-            told = yaml.safe_load(document.path.with_name("config.yaml").read_text(encoding="utf-8"))
-            return str(told["load"]["type"]).lower()
-        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+            told = read_mapping(document.path.with_name("config.yaml"), "the configuration of inference-perf")
+        except DataError:
             return ""
+        return str(at(told, "load.type") or "").lower()
 
     def _records(self, document: Document) -> Run:
         rows: dict[str, list[float]] = {k: [] for k in ("start", "prompt", "output", "ttft", "e2e")}

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sim.errors import DataError, UnknownNameError
+from sim.places import is_file, is_folder
 from sim.study.conformance.base import Case, Difference
 from sim.workload.textfile import check_size
 
@@ -45,9 +46,9 @@ def check(engine: str, paths: Sequence[Path]) -> Iterator[Case]:
 
 
 def _files(module: object, path: Path) -> list[Path]:
-    if path.is_file():
+    if is_file(path):
         return [path]
-    if not path.is_dir():
+    if not is_folder(path):
         raise DataError(str(path), "no such file or folder")
     choose = getattr(module, "recordings", _all)
     files: list[Path] = choose(path)

@@ -15,6 +15,7 @@ from sim.metrics.slo import attained, several
 from sim.study.plan.candidate import Candidate, Probe
 from sim.study.plan.finals import Final, Limits
 from sim.study.plan.model_band import figures
+from sim.units import show_number
 
 if TYPE_CHECKING:
     from sim.config.economics import Economics
@@ -95,7 +96,7 @@ class PlanAnswer:
         w = self.winner
         cards = f"{w.accelerators:,} accelerator" + ("s" if w.accelerators != 1 else "")
         amount = "" if self.objective == "accelerators" else f", {self.amount(w)}"
-        at = f" at {self.rate:.4g} requests/s" if math.isfinite(self.rate) else ""
+        at = f" at {show_number(self.rate, 4)} requests/s" if math.isfinite(self.rate) else ""
         sure = attained(f"{w.attainment:.2%}", self.several)
         if w.runs > 1:
             met = "all" if w.held == w.runs else f"{w.held}"

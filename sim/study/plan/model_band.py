@@ -17,6 +17,7 @@ from sim.study.kinds import kind_of_plan
 from sim.study.plan.together import Part
 from sim.study.slower import slower, step_error
 from sim.study.within import Within
+from sim.units import show_number
 
 if TYPE_CHECKING:
     from sim.config.scenario import Scenario
@@ -71,7 +72,7 @@ def band(scenario: Scenario, rate: float, size: int, required: float, settings: 
                     rate * factor,
                     size,
                     required,
-                    dict(settings) | {"stage": f"step_time ×{factor:.3g}"},
+                    dict(settings) | {"stage": f"step_time ×{show_number(factor)}"},
                 )
             )
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +13,7 @@ from pydantic import BeforeValidator, Field
 from pydantic.config import JsonDict
 
 from sim.errors import ConfigError
+from sim.places import is_file
 from sim.registry import register
 from sim.study.base import Interrupted, Params, Steps, Study
 
@@ -103,8 +106,9 @@ class Measured(Study[M], Generic[M]):
     @property
     def title(self) -> str:
         """The name of what was measured, and of the study."""
-        first = Path(self.params.paths[0]).resolve()
-        return f"{(first.stem if first.is_file() else first.name)[:80] or 'measured'}-{self.name}"
+        first = Path(os.path.abspath(self.params.paths[0]))  # noqa: PTH100 - a loop of links has a name too
+        named = re.sub(r"[\x00-\x1f\x7f]", "-", first.stem if is_file(first) else first.name)
+        return f"{named[:80] or 'measured'}-{self.name}"
 
     @property
     def expected(self) -> int | None:

@@ -23,6 +23,7 @@ from sim.study.options import Confidence
 from sim.study.short import too_few, too_short
 from sim.study.slower import slower, step_error
 from sim.study.variants import check_replications, is_random, repeated
+from sim.units import show_number
 
 if TYPE_CHECKING:
     from sim.config.scenario import Scenario
@@ -157,21 +158,19 @@ class CapacityAnswer:
         if e is None:
             return ""
         ends = [e.low, e.high]
-        text = " to ".join("none" if v is None else f"{v:.3g}" if self.question == "rate" else f"{v:.0f}" for v in ends)
+        text = " to ".join("none" if v is None else show_number(v) if self.question == "rate" else f"{v:.0f}" for v in ends)
         from sim.metrics.model_error import sentence
 
         return sentence(text, e.deployments, e.words, e.level)
 
     def _rate(self, over: str) -> str:
         assert self.answer is not None
-        text = f"{self.name} holds its SLO up to {self.answer:.3g} requests/s{over}"
+        text = f"{self.name} holds its SLO up to {show_number(self.answer)} requests/s{over}"
         if self.low is not None and self.high is not None:
-            text += f"; {self.level:.0%} interval {self.low:.3g} to {self.high:.3g}, from {len(self.found)} repetitions."
-            return text + f" Every one of them held {self.safe:.3g}/s." if self.safe is not None else text
+            text += f"; {self.level:.0%} interval {show_number(self.low)} to {show_number(self.high)}, from {len(self.found)} repetitions."
+            return text + f" Every one of them held {show_number(self.safe)}/s." if self.safe is not None else text
         within = f", to within {self.tolerance:.1%}" if self.tolerance else ""
-        return (
-            text + f" (one repetition{within}: another seed may give another answer)." * bool(self.found) + "." * (not self.found)
-        )
+        return text + (f" (one repetition{within}: another seed may give another answer)." if self.found else ".")
 
     def _replicas(self, over: str) -> str:
         assert self.answer is not None
@@ -200,7 +199,7 @@ class CapacityAnswer:
         attained = {k: v for k, v in slo.attainment.items() if v is not None}
         required = slo.required or 0.0
         single = {k: v for k, v in attained.items() if k != "joint" and v < required}
-        what = f"{first.value:.4g} requests/s" if rate else f"{first.value:.0f} replica{'s' * (first.value != 1)}"
+        what = f"{show_number(first.value, 4)} requests/s" if rate else f"{first.value:.0f} replica{'s' * (first.value != 1)}"
         missed = ""
         if single:
             worst = min(single, key=lambda k: single[k])
@@ -386,7 +385,7 @@ class Capacity(Study[CapacityParams]):
             "rate" if rate else "replicas",
             answer,
             sorted(self._probes, key=lambda p: (p.value, p.replication)),
-            self._size if rate else f"{self._offered:.4g} requests/s",
+            self._size if rate else f"{show_number(self._offered, 4)} requests/s",
             self.params.tolerance if rate and not interrupted else 0.0,
             tuple(warnings),
             tuple(values),

@@ -21,6 +21,7 @@ from sim.study.base import Outcome, Params, Steps, Study, Trial, figures
 from sim.study.domains import Domain, domains, grid, plain
 from sim.study.options import Confidence, Precision
 from sim.study.variants import check_replications, is_random, repeated, variants
+from sim.units import show_number
 
 if TYPE_CHECKING:
     from sim.config.scenario import Scenario
@@ -246,8 +247,8 @@ class Compare(Study[CompareParams]):
             if len(ends) < len(found):
                 notes.append("MSER-5 finds no end of the warm-up in some deployment: nothing is cut.")
             else:
-                warmup = float(f"{max(ends, default=0.0):.4g}")
-                notes.append(f"The first {warmup:.3g} s are warm-up (MSER-5) and left out.")
+                warmup = float(show_number(max(ends, default=0.0), 4))
+                notes.append(f"The first {show_number(warmup)} s are warm-up (MSER-5) and left out.")
         outcomes: list[list[Outcome]] = [[] for _ in self.made]
         done, wanted = 0, self.replications
         while True:
@@ -290,7 +291,7 @@ class Compare(Study[CompareParams]):
             for key in ("ttft_s", "tpot_s", "e2e_s"):
                 values = result.columns[key]
                 values = values[~np.isnan(values)]
-                curves[key] = [float(f"{v:.5g}") for v in np.quantile(values, curve_grid())] if values.size else []
+                curves[key] = [float(show_number(v, 5)) for v in np.quantile(values, curve_grid())] if values.size else []
             data |= {
                 "scenario": result.scenario,
                 "alone": {k: i.as_dict() for k, i in found.intervals.items() if k in FIGURES},

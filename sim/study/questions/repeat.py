@@ -12,6 +12,7 @@ from sim.registry import register
 from sim.study.base import Interrupted, Outcome, Params, Steps, Study, Trial, figures
 from sim.study.options import Confidence, Precision, Replications
 from sim.study.variants import check_replications, repeated
+from sim.units import show_number
 
 if TYPE_CHECKING:
     from sim.config.scenario import Scenario
@@ -60,9 +61,9 @@ class RepeatAnswer:
             text += f", {'all' if self.met == self.replications else self.met or 'none'} met the SLO"
         if self.precision is not None:
             text += (
-                f"; every interval is within {self.precision:.2g} of its value"
+                f"; every interval is within {show_number(self.precision, 2)} of its value"
                 if self.reached
-                else f"; {self.precision:.2g} was not reached"
+                else f"; {show_number(self.precision, 2)} was not reached"
             )
         return text + "."
 

@@ -15,7 +15,7 @@ from sim.errors import ConfigError, did_you_mean
 from sim.registry import register
 from sim.study.base import Interrupted, Params, Steps, Study, Trial, figures
 from sim.study.options import Confidence
-from sim.units import parse_seconds, show_seconds
+from sim.units import parse_seconds, show_number, show_seconds
 
 if TYPE_CHECKING:
     from sim.config.scenario import Scenario
@@ -109,23 +109,21 @@ class StressAnswer:
         scale = {"rate": self.offered, "failures": self.failures_per_hour}.get(self.curve.along, 1.0)
         good, bad = self.curve.breaks["joint"]
         if math.isnan(bad):
-            return f"The SLO holds up to {good * scale:.4g} {unit}, the most that was tried."
+            return f"The SLO holds up to {show_number(good * scale, 4)} {unit}, the most that was tried."
         first = self.curve.first()
         what = _title(first) if first else "no single target, but all of them together,"
         if math.isnan(good):
-            return f"The SLO does not hold at any load down to {bad * scale:.4g} {unit}: {what} breaks first."
+            return f"The SLO does not hold at any load down to {show_number(bad * scale, 4)} {unit}: {what} breaks first."
         more = f" ({good:.2f} times the load of the scenario)" if scale != 1.0 else ""
         broken = next(p for p in self.curve.points if p.factor == bad)
-        return (
-            f"The SLO holds up to {good * scale:.4g} {unit}{more}; then {what} breaks first. {broken.limit}{self._model(scale)}"
-        )
+        return f"The SLO holds up to {show_number(good * scale, 4)} {unit}{more}; then {what} breaks first. {broken.limit}{self._model(scale)}"
 
     def _model(self, scale: float) -> str:
         """What the error of the model makes of it."""
         m = self.model
         if m is None:
             return ""
-        ends = " to ".join("none" if x is None else f"{x * scale:.3g}" for x in (m.low, m.high))
+        ends = " to ".join("none" if x is None else show_number(x * scale) for x in (m.low, m.high))
         from sim.metrics.model_error import sentence
 
         return sentence(ends, m.deployments, m.words, m.level)
@@ -280,7 +278,7 @@ def _title(target: str) -> str:
 
 def recovery_sentence(r: Recovery) -> str:
     """A recovery in words."""
-    head = f"{r.factor:g} times the load for {show_seconds(r.duration_s)} at {r.load:.4g} requests/s"
+    head = f"{r.factor:g} times the load for {show_seconds(r.duration_s)} at {show_number(r.load, 4)} requests/s"
     if r.recovered_s == 0.0 and not r.missed:
         return f"{head}: nobody misses the SLO."
     worst = "" if r.worst_ttft_s is None else f", the longest wait for a first token {show_seconds(r.worst_ttft_s)}"

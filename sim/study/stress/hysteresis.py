@@ -17,6 +17,7 @@ from sim.study.base import Load, Trial
 from sim.study.plan.together import Part
 from sim.study.statistics.replications import bounds
 from sim.study.variants import is_random, repeated
+from sim.units import show_number
 
 if TYPE_CHECKING:
     from sim.config.scenario import Scenario
@@ -60,7 +61,7 @@ class Hysteresis:
 
     def sentence(self) -> str:
         """What was found, in words."""
-        head = f"After {self.overload_s:.3g} s at {self.overload:.4g} requests/s, more than can be served,"
+        head = f"After {show_number(self.overload_s)} s at {show_number(self.overload, 4)} requests/s, more than can be served,"
         if not self.levels:
             return f"{head} the traffic ended before the same loads came again: nothing is known."
         bad = [level for level in self.levels if level.worse]
@@ -68,7 +69,7 @@ class Hysteresis:
             return f"{head} every load is served as well as before: no hysteresis."
         worst = max(bad, key=lambda level: level.lost[0])
         return (
-            f"{head} hysteresis: at {worst.rate:.4g} requests/s {worst.down[0]:.2%} of requests meet the SLO, {worst.up[0]:.2%} did before, "
+            f"{head} hysteresis: at {show_number(worst.rate, 4)} requests/s {worst.down[0]:.2%} of requests meet the SLO, {worst.up[0]:.2%} did before, "
             "though the queue had time to be worked off."
         )
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from sim import registry
 from sim.document import Table, loads
 from sim.errors import ConfigError, DataError
+from sim.places import is_folder
 from sim.tables import lines as table_lines
 from sim.workload import textfile
 from sim.workload.settings import build
@@ -56,7 +57,7 @@ def find(path: Path) -> Trace:
 
 def look(path: Path) -> Head:
     """What a file or folder looks like. Raises `DataError` for what cannot be read or is no text."""
-    if path.is_dir():
+    if is_folder(path):
         return Head(path, "folder", tuple(sorted(p.name for p in path.iterdir())[:20]))
     if is_parquet(path):
         import pyarrow as pa

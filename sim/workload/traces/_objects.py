@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from sim.brackets import deeper
-from sim.document import DEEPEST, Table, loads
+from sim.document import DEEPEST, Table, loads, once
 from sim.errors import DataError
 from sim.workload import textfile
 from sim.workload.table import MAX_TOKENS
@@ -158,7 +158,7 @@ def items(path: Path, size: int = PIECE) -> Iterator[Item]:
 
 def _decoded(path: Path, chunks: Iterator[bytes], number: int, array: bool | None) -> Iterator[Item]:
     """The objects of what is left of a file, by a decoder that says what is wrong in the first that is none; ``number`` came before."""
-    decode = json.JSONDecoder().raw_decode
+    decode = json.JSONDecoder(object_pairs_hook=once).raw_decode
     space = re.compile(r"[ \t\r\n]*").match
     buffer, at, ended = "", 0, False
     utf8 = _text(path, chunks)
