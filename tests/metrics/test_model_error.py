@@ -108,6 +108,22 @@ def test_a_run_says_how_far_it_may_be_off(monkeypatch):
     assert "Model error" in terminal.text(result)
 
 
+@pytest.mark.parametrize("closed", [False, True])
+def test_throughput_has_a_band_on_screen_where_the_server_decides_it(monkeypatch, closed):
+    import sim
+    import sim.metrics.model_error as m
+    from sim.report import words
+
+    known = spread([(k, d, metric, r) for metric in ("e2e_s.mean", "output_tokens_per_s") for k, d, _, r in rows(9)])
+    monkeypatch.setattr(m, "record", lambda: known)
+    loop = ["traffic.closed_loop={concurrency: 8}"] if closed else []
+
+    said = words.model_error(sim.run(sim.load("quickstart", ["traffic.synthetic.requests=300", *loop])).summary)
+
+    assert "E2E p50" in said
+    assert ("output tokens/s" in said) == closed
+
+
 def test_a_record_is_written_from_points(tmp_path):
     from sim.report.accuracy import write_record
     from sim.study.accuracy import AccuracyReport, Outcome
