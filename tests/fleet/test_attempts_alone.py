@@ -22,7 +22,7 @@ from sim.policy.fault import Unit
 from sim.workload.table import RequestBlock
 
 AWAY = 0.25
-"""Seconds from an engine to the client and back."""
+"""Seconds from the engine of the first attempt to the client; each next one is as much further away."""
 
 
 class Client:
@@ -89,7 +89,7 @@ class Engine:
 def play(client: Client, *script: Any, side: bool = False, until: float = inf, then: Callable[[Any], None] | None = None) -> Any:
     """One request at 10 s; what was seen of it."""
     clock = Clock()
-    away = SimpleNamespace(away=lambda replica, prompt: AWAY) if side else None
+    away = SimpleNamespace(away=lambda replica, prompt: AWAY * (1 + replica)) if side else None
     station = Attempts(clock, client, np.random.default_rng(1), np.random.default_rng(2), away)  # type: ignore[arg-type]
     engine = Engine(clock, *script)
     said: list[tuple[Any, ...]] = []
@@ -172,6 +172,15 @@ def test_a_connection_that_is_refused_does_not_hang() -> None:
 def test_a_connection_that_hangs() -> None:
     seen = play(Client(connect=0.75), "hangs", OK)
     assert seen.lost[:2] == ([10.75], {"connect": 1}) and seen.came[1] == (11.75, MORE) and seen.withdrawn == [(10.75, 0)]
+
+
+def test_an_answer_comes_from_where_the_attempt_is() -> None:
+    seen = play(
+        Client(deadline=6.1), (None, 0.5, FAILED), OK, side=True
+    )  # sent again at 11.5 to the second: its end is there at 16
+    assert seen.said[-1] == ("ended", 15.5, 1) and seen.record.deadlines == 0
+    late = play(Client(deadline=5.9), (None, 0.5, FAILED), OK, side=True)
+    assert late.record.deadlines == 1 and late.said[-1] == ("ended", pytest.approx(15.9 - 0.5), 1)
 
 
 @pytest.mark.parametrize("first", [None, 0.5])

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from math import inf
+from math import inf, nan
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+import sim
+from sim.fleet.answering import AnsweringClients
 from sim.fleet.attempts import HANGING, UNREACHABLE
+from sim.fleet.build import plan
 from sim.fleet.by_model import ByModel
 from sim.fleet.client_side import ClientSide
 from sim.fleet.clients import OpenClients, WaitingClients, said
@@ -20,9 +23,11 @@ from sim.fleet.gateway import Gateway
 from sim.fleet.kv_links import Ports, Wire
 from sim.fleet.members import Members
 from sim.fleet.migration import Migrator
+from sim.fleet.mix import Mix
 from sim.fleet.outage import Front
 from sim.fleet.ranks import RankedGroup
 from sim.fleet.request import Request
+from sim.fleet.scaling_plan import plan_scaling
 from sim.fleet.side_choice import SideChoice
 from sim.fleet.upkeep import Upkeep
 from sim.fleet.view import View
@@ -30,6 +35,7 @@ from sim.metrics.scaling import Life
 from sim.policy.gateway import GatewayParams
 from sim.policy.startup import Maintenance, Spot
 from sim.workload.table import RequestBlock
+from sim.workload.waits import Waits
 
 
 def request(number: int, priority: int = 0, tenant: int = 0, klass: int = 0, model: int = 0) -> Request:
@@ -695,3 +701,54 @@ def test_what_migration_tells() -> None:
     )
     made.worse = 1
     assert len(Migrator.notes(made)) == 3
+
+
+# ---- models, waits, groups of answers
+
+
+def test_the_model_that_a_request_names() -> None:
+    n = 4000
+    block = RequestBlock.of(
+        np.arange(float(n)),
+        [10] * n,
+        [1] * n,
+        klass=np.arange(n) % 3,
+        session=np.where(np.arange(n) % 3 == 2, np.arange(n) // 30, -1),
+    )
+    mix = Mix([1.0, 3.0], np.random.default_rng(1))
+    found = mix.models(block)
+    assert found[np.arange(n) % 3 < 2].mean() == pytest.approx(0.75, abs=0.03) and not mix.told
+    sessions = {int(s): set(found[block.session == s].tolist()) for s in np.unique(block.session) if s >= 0}
+    assert all(len(models) == 1 for models in sessions.values()) and {m for s in sessions.values() for m in s} == {0, 1}
+    again = mix.models(block[2:3])
+    assert again[0] == found[2] == mix.draw(block, 2)  # a session stays
+    own = Mix([1.0, 1.0], np.random.default_rng(1), [1, -1, 0], told=True)
+    made = own.models(block)
+    assert set(made[::3].tolist()) == {1} and set(made[1::3].tolist()) == {0, 1} and set(made[2::3].tolist()) == {0} and own.told
+
+
+def test_answers_are_forgotten_when_all_have_asked_for_them() -> None:
+    """One answer is awaited by two: of these one waits already when it comes, and one asks later."""
+    clock = Clock()
+    waits = Waits(np.array([nan, 1.0, 0.5]), np.array([2, 0, 0], np.int32), np.array([0, 0, 1, 2]), np.array([77, 77]))
+    block = RequestBlock.of([1.0, 2.0, 9.0], [10] * 3, [1] * 3, out_content=[77, 78, 79], waits=waits)
+    traffic: Any = SimpleNamespace(until=inf, blocks=lambda: iter([block]), classes=(), most=None, loops=())
+    clients = AnsweringClients(clock, traffic)
+    clients.then = road = Road(clock)  # type: ignore[assignment]
+    clients.start()
+    clock.call(4.0, lambda: clients.ended(Request(block, 0, 0, 1.0), 5.0, 0))
+    clock.run()
+    assert [(t, n, row) for t, n, row, _ in road.said] == [(1.0, 0, 0), (6.0, 1, 1), (9.5, 2, 2)]
+    assert clients._ended == clients._waiting == {} and clients._alive == set() and clients.notes() == []
+
+
+def test_what_is_planned_for_a_pool_that_scales() -> None:
+    s = sim.load(
+        "pai-autoscale",
+        ["deployment.tp=2", "deployment.accelerator=h100-sxm", "deployment.replicas=3", "scaling.min=2", "scaling.max=7"],
+    )
+    made = plan_scaling(s, plan(s))
+    assert made is not None
+    (pool,) = made.pools
+    assert (pool.accelerators, pool.ranks, pool.start, pool.side, pool.role, made.most) == (2, 1, 3, 0, "", 7)
+    assert [p.replicas for p in made.grown(plan(s))] == [7]
