@@ -7,14 +7,13 @@ a fleet has faults.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sim.cost.step import copy_cost
-from sim.engine.loop import outlook
 from sim.engine.state import record_end, record_gauges
-from sim.errors import NotModelledError
 from sim.jit import kernel
 from sim.ledger import FAILED, GONE
 
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @kernel
-def _replace(states, keys, k, fresh, t):
+def _replace(states, k, fresh, t):
     """State ``fresh`` takes the place of number ``k``, whose requests fail at ``t``; returns how many."""
     s = states[k]
     record_gauges(s, t)
@@ -50,7 +49,6 @@ def _replace(states, keys, k, fresh, t):
         c.scatter_least = s.cost.scatter_least
         fresh.cost = c
     states[k] = fresh
-    keys[k] = outlook(fresh)
     return lost
 
 
@@ -58,19 +56,20 @@ def delivered(group: EngineGroup, replica: int, now: float) -> dict[int, int]:
     """Tokens that each request at a replica has given so far, by number, as of ``now``."""
     group.catch_up(now, replica)
     rows = group.in_flight()
-    mine = rows["replica"] == replica
+    mine = rows["replica"] // group.ranks == replica
     return dict(zip(rows["id"][mine].tolist(), rows["output_tokens"][mine].tolist(), strict=True))
 
 
-def crash(group: EngineGroup, replica: int, fresh: EngineState, now: float) -> int:
-    """The process of a replica dies at ``now`` and ``fresh`` (a new state on the group's recorder) stands for the next; returns the requests lost.
+def crash(group: EngineGroup, replica: int, fresh: Sequence[EngineState], now: float) -> int:
+    """The processes of a replica die at ``now`` and ``fresh`` (new states on the group's recorder, one of each rank) stand for the next.
 
-    Raises `NotModelledError` for engines whose ranks step together.
+    Ranks die together: an engine core that is gone takes the server down (vLLM: ``EngineDeadError``; SGLang: the process tree is killed).
+    Returns the requests lost.
     """
-    if group.ranks > 1:
-        raise NotModelledError(
-            "faults", group.ranks, "crashes of engines with data-parallel ranks are not modelled", "deployment.dp 1"
-        )
-    group.catch_up(now, replica)
-    group.renewed(replica, fresh)
-    return int(_replace(group._states, group._keys, replica, fresh, now))
+    group.settle(now, replica)
+    lost = 0
+    for k, state in enumerate(fresh, replica * group.ranks):
+        group.renewed(k, state)
+        lost += int(_replace(group._states, k, state, now))
+    group.anew(replica)
+    return lost

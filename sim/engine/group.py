@@ -89,6 +89,11 @@ def _outcomes(recorders, times, rows):
 
 
 @kernel
+def _look_ahead(states, keys, k):
+    keys[k] = outlook(states[k])
+
+
+@kernel
 def _drained(rec):
     rec.promised -= rec.n
     rec.n = 0
@@ -294,6 +299,15 @@ class EngineGroup:
     def tiers(self) -> TiersUse | None:
         """What the tiers behind the KV caches did so far (`sim.engine.tiers.counts.tiers_use`); None: there are none."""
         return None
+
+    def settle(self, now: float, replica: int) -> None:
+        """All that a replica does up to ``now`` is done (`sim.engine.crash`)."""
+        self.catch_up(now, replica)
+
+    def anew(self, first: int, ranks: int = 1) -> None:
+        """The states ``first`` … ``first + ranks − 1`` are new (`sim.engine.crash`)."""
+        for k in range(first, first + ranks):
+            _look_ahead(self._states, self._keys, k)
 
     def renewed(self, replica: int, fresh: EngineState) -> None:
         """State ``fresh`` is about to take a replica's place (`sim.engine.crash`)."""

@@ -77,20 +77,20 @@ def tell_at(s, t):
 
 
 @kernel
-def _release_kept(states, keys, k, slot, t):
+def _release_kept(states, keys, k, at, slot, t):
     release_kept(states[k], slot, t)
-    keys[k] = min(keys[k], outlook(states[k]))
+    keys[at] = min(keys[at], outlook(states[k]))
 
 
 @kernel
-def _kv_arrived(states, keys, k, slot, t, delivered, seen):
+def _kv_arrived(states, keys, k, at, slot, t, delivered, seen):
     s = states[k]
     if seen == seen:  # the client has the first token already
         s.r_done[slot] = delivered
         s.r_first_token[slot] = seen
         s.r_last_token[slot] = seen
     kv_arrived(s, slot, t, delivered)
-    keys[k] = min(keys[k], outlook(s))
+    keys[at] = min(keys[at], outlook(s))
 
 
 @inline
@@ -103,20 +103,20 @@ def _never_comes(s, t):
 
 
 @kernel
-def _drop_remote(states, keys, k, slot, t):
+def _drop_remote(states, keys, k, at, slot, t):
     s = states[k]
     _never_comes(s, t)
     drop_remote(s, slot, t)
-    keys[k] = min(keys[k], outlook(s))
+    keys[at] = min(keys[at], outlook(s))
 
 
 @kernel
-def _compute_here(states, keys, k, slot, t):
+def _compute_here(states, keys, k, at, slot, t):
     s = states[k]
     _never_comes(s, t)
     s.r_watch[slot] = (s.r_watch[slot] & ~REMOTE_KV) | WATCH_FINISH
     compute_here(s, slot, t)
-    keys[k] = min(keys[k], outlook(s))
+    keys[at] = min(keys[at], outlook(s))
 
 
 @kernel
@@ -135,12 +135,13 @@ def _delivered(states, k, slot):
 
 
 class Sides:
-    """The engines of one `sim.engine.group.EngineGroup` as sides of a disaggregated deployment."""
+    """The engines of one `sim.engine.group.EngineGroup` as sides of a disaggregated deployment; of data-parallel ranks each is one."""
 
     def __init__(self, group: EngineGroup) -> None:
         self._group = group
         self._states = group._states
         self._keys = group._keys
+        self._per_key = len(self._states) // len(self._keys)
 
     @staticmethod
     def playable(group: EngineGroup) -> bool:
@@ -150,19 +151,19 @@ class Sides:
 
     def release_kept(self, replica: int, slot: int, t: float) -> None:
         """The KV of a request that has ended here has been read at ``t``."""
-        _release_kept(self._states, self._keys, replica, slot, t)
+        _release_kept(self._states, self._keys, replica, replica // self._per_key, slot, t)
 
     def kv_arrived(self, replica: int, slot: int, t: float, delivered: int, seen: float = np.nan) -> None:
         """KV is here at ``t``, with ``delivered`` tokens; ``seen``: when the client got them from the other side (NaN: not yet)."""
-        _kv_arrived(self._states, self._keys, replica, slot, t, delivered, seen)
+        _kv_arrived(self._states, self._keys, replica, replica // self._per_key, slot, t, delivered, seen)
 
     def drop_remote(self, replica: int, slot: int, t: float) -> None:
         """KV will never come."""
-        _drop_remote(self._states, self._keys, replica, slot, t)
+        _drop_remote(self._states, self._keys, replica, replica // self._per_key, slot, t)
 
     def compute_here(self, replica: int, slot: int, t: float) -> None:
         """KV will never come; the replica computes the prompt itself."""
-        _compute_here(self._states, self._keys, replica, slot, t)
+        _compute_here(self._states, self._keys, replica, replica // self._per_key, slot, t)
 
     def scheduled(self, replica: int, slot: int) -> float:
         """When a request was first in a batch."""

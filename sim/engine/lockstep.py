@@ -32,6 +32,24 @@ def _dummy_steps(replicas):
     return n
 
 
+@kernel
+def _renew(replicas, i, places):
+    """A replica whose ranks are new is at rest."""
+    old = replicas[i]
+    g = new_together(old.first, old.ranks, places, old.shared, old.interval)
+    g.dummies = old.dummies
+    replicas[i] = g
+
+
+@kernel
+def _count_from(replicas, at):
+    """The states of the first replica begin at number ``at``."""
+    first = at
+    for i in range(len(replicas)):
+        replicas[i].first = first
+        first += replicas[i].ranks
+
+
 class LockstepGroup(EngineGroup):
     """States of several replicas, ``ranks`` in a row to each, which step together. Numbers of states take the place of replicas.
 
@@ -46,6 +64,7 @@ class LockstepGroup(EngineGroup):
         for g in made[1:]:
             _append_replica(self._replicas, g)
         self._per_replica = ranks
+        self._stepped = self._states  # among which the ranks of each replica are numbered
         self._arrivals = self._keys
         self._keys = np.full(len(made), np.inf)
 
@@ -61,7 +80,26 @@ class LockstepGroup(EngineGroup):
 
     def advance(self, until, watched):
         """Run to ``until``; with ``watched`` stop at the first watched outcome (True)."""
-        return advance(self._states, self._replicas, self._keys, float(until), watched)
+        return advance(self._stepped, self._replicas, self._keys, float(until), watched)
+
+    @property
+    def replicas(self):
+        """What the ranks of each replica have in common."""
+        return self._replicas
+
+    def step_as(self, states, at):
+        """The group's states are number ``at`` and following of ``states`` (`sim.engine.joined`)."""
+        self._stepped = states
+        _count_from(self._replicas, at)
+
+    def catch_up(self, now, replica=None):
+        """As of any group; the others of a replica come along with a rank."""
+        super().catch_up(now, None if replica is None else replica // self._per_replica)
+
+    def anew(self, first, ranks=1):
+        """As of any group."""
+        _renew(self._replicas, first // self._per_replica, _places(self._states[first]))
+        self._keys[first // self._per_replica] = -np.inf
 
     def totals(self):
         """As of any group; ``dummy_steps`` are steps of a replica in which none of its ranks had work."""

@@ -40,7 +40,7 @@ def next_arrival(s):
 
 
 @inline
-def _stalled(s, dt):
+def stalled(s, dt):
     """What loading and saving KV adds to a step of ``dt``. Layer by layer, each waits for its own KV: the slower of the two sets the pace."""
     more = s.stall
     s.stall = 0.0
@@ -74,7 +74,7 @@ def _launch(s):
     count_extras(s, p)
     dt = step_time(s.cost, s.q_feat[p], s.rec.parts[s.replica])
     if s.stall > 0.0:
-        dt += _stalled(s, dt)
+        dt += stalled(s, dt)
     stages = s.stage_free.size
     left = dt
     t = s.now

@@ -34,13 +34,14 @@ from sim.engine.loop import (
     go_to,
     next_arrival,
     out_of_reach,
+    stalled,
     take_in,
     take_out,
 )
 from sim.engine.state import record_gap, record_gauges, record_step
 from sim.engine.token_times import note_tokens
 from sim.jit import b1, f8s, f8ss, i8, i8s, i8ss, inline, kernel, new, struct
-from sim.ledger import N_PARTS
+from sim.ledger import N_PARTS, PART_COMMUNICATION
 
 
 @struct
@@ -100,6 +101,20 @@ def _spend(s, g, k):
 
 
 @inline
+def _stalled_together(states, g, dt):
+    """As `sim.engine.loop.stalled`: all wait for the rank that loads or saves the longest."""
+    more = 0.0
+    for k in range(g.ranks):
+        s = view(states[g.first + k])
+        g.device[k] = stalled(s, dt) if s.stall > 0.0 else 0.0
+        more = max(more, g.device[k])
+    if more > 0.0:
+        for k in range(g.ranks):
+            g.parts[k, PART_COMMUNICATION] += more - g.device[k]
+    return more
+
+
+@inline
 def _launch_together(states, g, working):
     """Start the batches just planned, with dummies beside them if there is work; without any, empty batches are over at once."""
     lead = view(states[g.first])
@@ -117,6 +132,7 @@ def _launch_together(states, g, working):
     start = max(lead.now, lead.stage_free[0])
     if working:
         dt = _step_together(states, g, p)
+        dt += _stalled_together(states, g, dt)
     end = start + dt
     for k in range(g.ranks):
         s = view(states[g.first + k])
@@ -162,7 +178,10 @@ def _run_together(states, g, k, until):
     last = (lead.q_head + lead.q_len - 1 + places) % places
     arrival = inf
     for j in range(g.ranks):
-        arrival = min(arrival, next_arrival(view(states[g.first + j])))
+        s = view(states[g.first + j])
+        arrival = min(arrival, next_arrival(s))
+        if s.horizon <= until:
+            until = np.nextafter(s.horizon, -inf)
     now = lead.now
     start = now
     end = lead.stage_free[0]
@@ -311,5 +330,8 @@ def outlook_together(states, g):
             step = lead.q_end[p] - lead.q_start[p]
             if lead.cost.scatter > 0:
                 step = min(step, lead.cost.scatter_base * lead.cost.scatter_least)
-            t += SURE * (lead.hint - 1) * step
+            until = t + SURE * (lead.hint - 1) * step
+            for k in range(g.ranks):
+                until = min(until, view(states[g.first + k]).horizon)
+            t = max(t, until)
     return t

@@ -117,9 +117,9 @@ def faults_of(
     """The station. ``routers``: as `choice` (which dispatches) has them, one per side; ``elastic``: who scales, or None."""
     pools = [(p, k) for p in plans for k in range(p.replicas)]
 
-    def new_engine(replica: int, recorder: Recorder) -> EngineState:
+    def new_engine(replica: int, recorder: Recorder) -> list[EngineState]:
         p, k = pools[replica]
-        return p.engine(k, recorder)
+        return p.processes(k, recorder)
 
     streams = [stream(seed, f"faults.{i}") for i in range(len(faults))] + [stream(seed, "faults.pauses")]
     station = Faults(clock, faults, units_of(plans), engines, streams, new_engine, routers[0].recovery)

@@ -106,19 +106,26 @@ class Plan:
         if self.budget is not None and self.budget.pools:
             add_pools(recorder, len(self.budget.pools))
         states = [self.engine(i, recorder) for i in range(n)]
+        group: Group
         if self.ranks is None:
-            group: Group = self.scheduler.group(states, recorder)
-            if (tiers := self.tiers) is not None:
-                from sim.engine.tiers.group import GroupWithTiers
-
-                assert isinstance(group, GroupWithTiers)
-                group.with_tiers(tiers)
+            group = engines = self.scheduler.group(states, recorder)
         else:
             from sim.fleet.ranks import ranked_group
 
             group = ranked_group(self.scheduler, states, recorder, self.ranks, self.shared, self.facts)
+            engines = group.inner
+        if (tiers := self.tiers) is not None:
+            from sim.engine.tiers.group import GroupWithTiers
+
+            assert isinstance(engines, GroupWithTiers)
+            engines.with_tiers(tiers)
         group.set_front(self.profile.client_serial)
         return group
+
+    def processes(self, replica: int, recorder: Recorder) -> list[EngineState]:
+        """The states of new processes in the place of a replica's, one of each rank."""
+        first = replica * self.rank_count
+        return [self.engine(k, recorder) for k in range(first, first + self.rank_count)]
 
     def engine(self, number: int, recorder: Recorder) -> EngineState:
         """The state of one new process."""
@@ -309,6 +316,8 @@ def refuse(plans: Sequence[Plan], scenario: Scenario) -> None:
         has["a coordinator"] = "router.name", scenario.router.name
     if router.migration is not None:
         has["migration"] = "router", scenario.router.name
+    if scenario.transfer is not None and scenario.transfer.layerwise:
+        has["layer-wise transfers"] = "transfer.layerwise", True
     if scenario.record.token_times:
         has["token times"] = "record.token_times", True
     for p in plans:
@@ -320,6 +329,8 @@ def refuse(plans: Sequence[Plan], scenario: Scenario) -> None:
             has["roles"] = f"{p.field}.role", p.role
         if p.ranks is not None:
             has["ranks"] = f"{p.field}.dp", p.layout.dp
+            if p.ranks.together:
+                has["ranks that step together"] = f"{p.field}.dp", p.layout.dp
     for pair in REFUSED:
         if pair.one in has and pair.other in has:
             field, value = has[pair.other]

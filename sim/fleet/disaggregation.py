@@ -23,7 +23,7 @@ from sim.fleet.clock import Clock
 from sim.fleet.dispatch import in_service
 from sim.fleet.hand_over_flow import Flow, known
 from sim.fleet.hand_over_rows import Columns, HandOverRows
-from sim.fleet.journey import Journey, SideColumns, protocol_of
+from sim.fleet.journey import InUse, Journey, SideColumns, protocol_of
 from sim.fleet.kv_links import Ports, Wire
 from sim.fleet.request import Request
 from sim.fleet.side_choice import Choices
@@ -72,15 +72,14 @@ class HandOvers(Station):
         self._protocol = protocol_of(plans, routers)
         self._groups = engines.groups
         self._is_decode = [p.role == "decode" for p in plans]
-        self._pool, self._number = engines.pool_of, engines.number_of
+        self._pool, self._number, self._first = engines.pool_of, engines.number_of, engines.first_row
         self._sides = [Sides(g) for g in self._groups]
-        facts = self._facts = engines.view.facts
-        self._block_size = [f.block_size for f in facts]
-        self._bytes = [f.kv_bytes_per_token for f in facts]
-        each = [(p, wire) for p, wire in zip(plans, wires, strict=True) for _ in range(p.replicas)]
-        self._ports = Ports([wire for _, wire in each], [p.layout.tp * p.layout.pp for p, _ in each])
-        self._layers = [p.model.layers if wire.layerwise else 0 for p, wire in each]
-        """Of each replica: its KV leaves in so many parts while it is computed; 0: then."""
+        self._facts = engines.view.facts
+        self._ports = Ports.of(plans, wires)
+        self._layers = [
+            p.model.layers if w.layerwise else 0 for p, w in zip(plans, wires, strict=True) for _ in range(p.replicas)
+        ]
+        """Of each replica: its KV leaves in so many parts while it is computed; 0: when it is computed."""
         together = self._protocol.pair or self._protocol.first == "decode" or any(self._layers)
         self._choices = Choices(plans, views, routers, together)
         self._says_at_d = self._protocol.first_token != "prefill" and not routers[0].whole
@@ -89,10 +88,8 @@ class HandOvers(Station):
         self._sent_on: dict[int, Request] = {}  # whose KV has gone to D, which has the rest
         self._columns = SideColumns()
         self._times = [array("d") for _ in range(3)]  # request, KV memory taken, KV there
-        self._rows = HandOverRows(np.array(self._is_decode, bool)[np.array(self._pool)], self._protocol.first_token)
-        self.counting = False
-        """Whether somebody asks `in_use`."""
-        self._used = [0] * len(self._pool)
+        self._rows = HandOverRows(plans, self._protocol.first_token)
+        self.use = InUse(clock, len(self._pool))
         self._stranded: list[Journey] = []
         self.watches = 3 if routers[0].hears and not routers[0].whole else 0  # ends and first tokens
         self._place = {r: i for members in self._choices.members for i, r in enumerate(members)}
@@ -102,7 +99,7 @@ class HandOvers(Station):
     @property
     def ahead(self) -> bool:
         """Where nobody else acts."""
-        nobody = not (self.counting or self.watches or any(self._layers)) and self._engines.ahead
+        nobody = not (self.use.asked or self.watches or any(self._layers)) and self._engines.ahead
         first, *others = self._choices.each
         return nobody and not others and known(self._protocol, first.routers, self._groups)
 
@@ -142,7 +139,7 @@ class HandOvers(Station):
 
     def in_use(self, replica: int) -> bool:
         """Whether a request is on its way there, or its KV still lies there."""
-        return self._used[replica] > 0
+        return self.use.of[replica] > 0
 
     @property
     def stranded(self) -> int:
@@ -161,6 +158,7 @@ class HandOvers(Station):
 
     def _happened(self, t: float, number: int, g: int, k: int, kind: int, slot: int, value: int) -> None:
         """A prompt is computed, memory is taken, D has given a first token, or a request has ended."""
+        self._note_place(number, g, k)
         if kind == _FIRST_TOKEN:
             self.before.first_token(self._sent_on[number], t)
         elif kind == _ALLOCATED:
@@ -173,6 +171,15 @@ class HandOvers(Station):
             self._prompt_computed(self._there[number], t, slot)
         else:
             self._left_prefill(self._there[number], t, value)
+
+    def _note_place(self, number: int, g: int, k: int) -> Journey | None:
+        """Where an engine's own balancer has put it is known from what happens to it."""
+        j = self._there.get(number)
+        if j is not None and self._is_decode[g]:
+            j.d_at = k
+        elif j is not None:
+            j.p_at = k
+        return j
 
     # -- steps of the journey
 
@@ -195,9 +202,8 @@ class HandOvers(Station):
         return True
 
     def _start(self, j: Journey, t: float) -> None:
-        j.p_held = True
-        self._used[j.p] += 1
-        self._expect_at_d(j)
+        self.use.at_p(j)
+        self.use.at_d(j)
         if self._protocol.first == "prefill":
             self._to_prefill(j, t)
         else:
@@ -226,27 +232,8 @@ class HandOvers(Station):
         told = WATCH_FINISH if j.watch or self._protocol.returns else 0
         first = j.watch & WATCH_FIRST_TOKEN if self._says_at_d else 0
         self._put(j, j.d, 1, t, (REMOTE_KV if j.p >= 0 else COMPUTE) | told | first)
-        self._settle_d(j)  # from now on it is one of those that D has not finished
+        self.use.left_d(j)  # from now on it is one of those that D has not finished
         self._choices.of(j.request).reached(j.choice, t)
-
-    def _left_p(self, j: Journey, t: float) -> None:
-        """P has nothing of it any more from ``t`` on."""
-        if not j.p_held:
-            return
-        j.p_held = False
-        if self.counting:
-            p = j.p
-            self._clock.call(t, lambda: self._used.__setitem__(p, self._used[p] - 1))
-
-    def _expect_at_d(self, j: Journey) -> None:
-        if j.d >= 0 and not j.d_held:
-            j.d_held = True
-            self._used[j.d] += 1
-
-    def _settle_d(self, j: Journey) -> None:
-        if j.d_held:
-            j.d_held = False
-            self._used[j.d] -= 1
 
     def _prompt_computed(self, j: Journey, t: float, slot: int) -> None:
         j.p_slot = slot
@@ -257,7 +244,7 @@ class HandOvers(Station):
         if protocol.first_token == "prefill":
             j.seen = t
             if j.again:
-                self._sides[self._pool[j.p]].note_gap(self._number[j.p], t - j.last)
+                self._sides[self._pool[j.p]].note_gap(j.p_at, t - j.last)
             if j.block.output_tokens[j.row] == 1:
                 self._rows.ended_on_p.append(j.number)
                 self._give_up(j, t)
@@ -280,7 +267,7 @@ class HandOvers(Station):
                 self._rows.failed_on_p.append(j.number)
                 self._give_up(j, t, FAILED)
                 return
-            self._expect_at_d(j)
+            self.use.at_d(j)
         self._to_decode(j, t)
 
     def _allocated(self, j: Journey, t: float, slot: int, tokens: int) -> None:
@@ -296,7 +283,7 @@ class HandOvers(Station):
 
     def _chunk_done(self, j: Journey, t: float, slot: int, tokens: int) -> None:
         """P has computed so much of the prompt; whole blocks of what D lacks are sent."""
-        size = self._block_size[j.d]
+        size = self._facts[j.d].block_size
         due = max(tokens - (int(j.block.prompt_tokens[j.row]) - j.need), 0) // size * size
         if due > j.sent:
             self._send(j, due - j.sent, t, slot)
@@ -305,12 +292,16 @@ class HandOvers(Station):
 
     def _send(self, j: Journey, tokens: int, t: float, slot: int) -> float:
         """KV of so many tokens goes from ``slot`` of P to D; answers when it will be there."""
-        block = self._block_size[j.d]
-        size = -(-tokens // block) * block * self._bytes[j.d]
+        block = self._facts[j.d].block_size
+        size = -(-tokens // block) * block * self._facts[j.d].kv_bytes_per_token
+        ends = (
+            self._first[self._pool[j.p]] + j.p_at,
+            self._first[self._pool[j.d]] + (j.d_at if j.d_at >= 0 else self._number[j.d]),
+        )
         if not self._layers[j.p]:
-            return self._ports.send(j.p, j.d, size, t)
-        begun = max(self._sides[self._pool[j.p]].scheduled(self._number[j.p], slot), j.done_until)
-        return self._ports.send_while(j.p, j.d, size, begun, t, self._layers[j.p])
+            return self._ports.send(*ends, size, t)
+        begun = max(self._sides[self._pool[j.p]].scheduled(j.p_at, slot), j.done_until)
+        return self._ports.send_while(*ends, size, begun, t, self._layers[j.p])
 
     def _carry(self, j: Journey, t: float, tokens: int) -> float:
         """The rest of the KV travels; both sides are told when it will have arrived, which is returned."""
@@ -320,10 +311,10 @@ class HandOvers(Station):
         if self._protocol.first == "decode":
             self._times[0].append(j.number)
             self._times[1].append(np.nan)
-        self._sides[self._pool[d]].kv_arrived(self._number[d], j.d_slot, there, self._protocol.delivered, j.seen)
-        self._sides[self._pool[p]].release_kept(self._number[p], j.p_slot, there)
+        self._sides[self._pool[d]].kv_arrived(j.d_at, j.d_slot, there, self._protocol.delivered, j.seen)
+        self._sides[self._pool[p]].release_kept(j.p_at, j.p_slot, there)
         j.p_slot = -1
-        self._left_p(j, there)
+        self.use.left_p(j, there)
         if not self._protocol.returns:
             del self._there[j.number]
             if j.watch:
@@ -334,9 +325,9 @@ class HandOvers(Station):
         """Nothing is left to do for it: P may forget its KV, the client has its answer."""
         j.request.status = status
         if j.p_slot >= 0:
-            self._sides[self._pool[j.p]].release_kept(self._number[j.p], j.p_slot, t)
-        self._left_p(j, t)
-        self._settle_d(j)
+            self._sides[self._pool[j.p]].release_kept(j.p_at, j.p_slot, t)
+        self.use.left_p(j, t)
+        self.use.left_d(j)
         self._there.pop(j.number, None)
         self._sent_on.pop(j.number, None)
         self._tell_ended(0, j.request, t)
@@ -346,7 +337,7 @@ class HandOvers(Station):
     def _left_prefill(self, j: Journey, t: float, status: int) -> None:
         """P has refused it, or died."""
         if j.d_slot >= 0:
-            self._sides[self._pool[j.d]].drop_remote(self._number[j.d], j.d_slot, t)
+            self._sides[self._pool[j.d]].drop_remote(j.d_at, j.d_slot, t)
         self._give_up(j, t, status)
 
     def _left_decode(self, number: int, g: int, k: int, t: float, slot: int, status: int) -> None:
@@ -361,7 +352,7 @@ class HandOvers(Station):
             if request is not None:
                 request.status = status
                 self._tell_ended(1, request, t)
-                self.before.ended(request, t, self._engines.first[g] + k)
+                self.before.ended(request, t, self._engines.first[g] + k // self._groups[g].ranks)
 
     def _tell_ended(self, side: int, request: Request, t: float) -> None:
         if self.watches:

@@ -57,7 +57,8 @@ class Engines(Station):
         """Requests that went to each pool, one by one."""
         self._starts = [0] * len(self.pool_of)
         self._shifts = np.zeros(len(self.pool_of), np.int64)
-        self._first_row = np.cumsum([0, *(g.n * g.ranks for g in groups)]).tolist()  # results are by rank
+        self.first_row: list[int] = np.cumsum([0, *(g.n * g.ranks for g in groups)]).tolist()
+        """The first row of results of each pool: they are by rank."""
         self._there: dict[int, Request] = {}
         self._came: dict[int, float] = {}  # requests that were kept before the engines: when they left their clients
         self.kept = Kept()
@@ -113,8 +114,8 @@ class Engines(Station):
         self._shifts[replica] = shift_of(self._starts[replica])
         self.dead.discard(replica)
 
-    def crash(self, replica: int, fresh: EngineState) -> int:
-        """The process dies, now; ``fresh`` is the state of the next. Returns the requests lost, whose outcomes `tell` passes on."""
+    def crash(self, replica: int, fresh: Sequence[EngineState]) -> int:
+        """The process dies, now; ``fresh``: the states of the next, one of each rank. Returns the requests lost, whose outcomes `tell` passes on."""
         from sim.engine.crash import crash
 
         pool = self.pool_of[replica]
@@ -185,7 +186,7 @@ class Engines(Station):
     def row_of(self, replica: int) -> int:
         """The (first) row of results of a replica."""
         pool = self.pool_of[replica]
-        return int(self._first_row[pool] + self.number_of[replica] * self.groups[pool].ranks)
+        return int(self.first_row[pool] + self.number_of[replica] * self.groups[pool].ranks)
 
     def submit_block(self, block: RequestBlock, replica_of: NDArray[np.int32], first: int) -> None:
         """To the inboxes, which keep future arrivals."""
@@ -266,7 +267,7 @@ class Engines(Station):
     def collect(self) -> int:
         """Take the finished rows out of the recorders, so that memory follows requests in flight; returns how many requests they end."""
         ended = 0
-        for group, first in zip(self.groups, self._first_row, strict=False):
+        for group, first in zip(self.groups, self.first_row, strict=False):
             rows = group.drain()
             if len(rows["id"]):
                 rows["replica"] += np.int32(first)
@@ -284,7 +285,7 @@ class Engines(Station):
     def in_flight(self) -> list[Columns]:
         """Rows of the requests that have come here and have not left."""
         parts = []
-        for group, first in zip(self.groups, self._first_row, strict=False):
+        for group, first in zip(self.groups, self.first_row, strict=False):
             rows = group.in_flight()
             rows["replica"] += np.int32(first)
             self._restore(rows)
@@ -306,12 +307,16 @@ class JoinedEngines(Engines):
         super().__init__(clock, groups, facts)
         from sim.engine.group import state_type
         from sim.engine.joined import Joined
+        from sim.fleet.ranks import RankedGroup
 
         if len({state_type(group) for group in groups}) > 1:
             why = "prefill and decode pools of models whose KV is kept in different ways (window layers or states, plain attention) are not run in one world"
             raise NotModelledError("pools.model", "several", why, "models of one kind")
         self.watched = True
-        self.joined = Joined(self.groups)
+        self.joined = Joined([getattr(group, "inner", group) for group in self.groups])  # of engines with ranks: the ranks
+        self._ranked = [group for group in self.groups if isinstance(group, RankedGroup)]
+        for group in self._ranked:
+            group.at_once = True
         self.flow: Flow | None = None
         """Compiled code that does whatever follows from outcomes (`sim.fleet.hand_over_ahead.Flow`)."""
 
@@ -326,6 +331,11 @@ class JoinedEngines(Engines):
         from sim.fleet.ahead import compiled
 
         return all(compiled(group) for group in self.groups)
+
+    def start(self) -> None:
+        """Balancers between ranks look at them."""
+        for group in self._ranked:
+            group.looks_with(self.clock, self.after_looks)
 
     def advance(self, until: float) -> bool:
         """As of any engines."""
@@ -350,11 +360,11 @@ class JoinedEngines(Engines):
         self.groups[self.pool_of[replica]].catch_up(self.clock.now, self.number_of[replica])
         self.after_looks()
 
-    def crash(self, replica: int, fresh: EngineState) -> int:
+    def crash(self, replica: int, fresh: Sequence[EngineState]) -> int:
         """As of any engines, after what the replica has done until now."""
         self.settle(replica)
         lost = super().crash(replica, fresh)
-        self.joined.renewed(replica, self.groups[self.pool_of[replica]]._states[self.number_of[replica]])
+        self.joined.renewed(self.row_of(replica), fresh)
         self.joined.more_outcomes()  # what was lost is there for `tell`
         return lost
 

@@ -36,7 +36,9 @@ BEGIN, END, DETECTED, BACK = range(4)  # alarms
 
 
 class Faults(Station):
-    """``new_engine(replica, recorder)``: the state of a new process. ``streams``: a random stream for each fault and one for pauses of the router."""
+    """``new_engine(replica, recorder)``: the states of new processes, one of each rank. ``streams``: a random stream for each fault and one for
+    pauses of the router.
+    """
 
     def __init__(
         self,
@@ -45,7 +47,7 @@ class Faults(Station):
         units: Sequence[Unit],
         engines: Engines,
         streams: Sequence[np.random.Generator],
-        new_engine: Callable[[int, Recorder], EngineState],
+        new_engine: Callable[[int, Recorder], Sequence[EngineState]],
         recovery: Recovery,
     ) -> None:
         super().__init__()
@@ -199,9 +201,10 @@ class Faults(Station):
     def store(self, there: bool) -> None:
         """Of all pools."""
         for group in self._engines.groups:
-            if hasattr(group, "set_store"):
+            engines = getattr(group, "inner", group)  # of ranks
+            if hasattr(engines, "set_store"):
                 group.catch_up(self._clock.now)
-                group.set_store(there)
+                engines.set_store(there)
 
     def link(self, factor: float) -> None:
         """Of all links."""

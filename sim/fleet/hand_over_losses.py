@@ -80,14 +80,14 @@ class FragileHandOvers(HandOvers):
 
     def _drop(self, j: Journey, t: float) -> None:
         """D gives back what it has for it; its row says that it failed."""
-        self._sides[self._pool[j.d]].drop_remote(self._number[j.d], j.d_slot, t)
+        self._sides[self._pool[j.d]].drop_remote(j.d_at, j.d_slot, t)
         self._engines.stirred = True
         j.d_slot = -1
 
     # -- outcomes of what has changed its course
 
     def _happened(self, t: float, number: int, g: int, k: int, kind: int, slot: int, value: int) -> None:
-        j = self._there.get(number)
+        j = self._note_place(number, g, k)
         if kind in (ALLOCATED, CHUNK_DONE) or (kind == ENDED and not self._is_decode[g]):
             if j is None:  # D died while P was computing
                 if kind == ENDED and value == FINISHED:
@@ -128,14 +128,14 @@ class FragileHandOvers(HandOvers):
             if j.at_d and j.d == replica:
                 j.d_slot = -1
                 if j.p_slot >= 0:
-                    self._orphaned(j.p, j.p_slot, now)
+                    self._orphaned(j, j.p_slot, now)
                     j.p_slot = -1
         for number, (j, there, slot) in list(self._on_way.items()):
             if there <= now:
                 continue
             if j.d == replica:
                 del self._on_way[number]
-                self._orphaned(j.p, slot, now)
+                self._orphaned(j, slot, now)
             elif j.p == replica:
                 del self._on_way[number]
                 if not j.gone:  # else D has its row already, and only its memory
@@ -143,8 +143,8 @@ class FragileHandOvers(HandOvers):
                     self._sent_on.pop(number, None)
                 self._never_comes(j, now)
 
-    def _orphaned(self, p: int, slot: int, now: float) -> None:
-        self._sides[self._pool[p]].release_kept(self._number[p], slot, now + self._protocol.orphan_s)
+    def _orphaned(self, j: Journey, slot: int, now: float) -> None:
+        self._sides[self._pool[j.p]].release_kept(j.p_at, slot, now + self._protocol.orphan_s)
 
     def _never_comes(self, j: Journey, t: float) -> None:
         """The KV that D has taken memory for was lost with P."""
@@ -156,10 +156,10 @@ class FragileHandOvers(HandOvers):
             return
         self.computed_by_d += 1
         del self._there[j.number]
-        self._left_p(j, t)
+        self.use.left_p(j, t)
         if j.watch:
             self._sent_on[j.number] = j.request
-        self._sides[g].compute_here(self._number[j.d], j.d_slot, t)
+        self._sides[g].compute_here(j.d_at, j.d_slot, t)
 
     # -- a client leaves
 

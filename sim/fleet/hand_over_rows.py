@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sim.ledger import FAILED, FINISHED, IN_FLIGHT, RETURNED
 from sim.ledger import Values as Array
 
+if TYPE_CHECKING:
+    from sim.fleet.build import Plan
+
 Columns = dict[str, Array]
 
 
 class HandOverRows:
-    """``is_decode``: b1[replica]; ``speaks``: the side whose first token the client sees first (``prefill`` or ``decode``)."""
+    """``speaks``: the side whose first token the client sees first (``prefill`` or ``decode``). Engines' rows are by rank."""
 
-    def __init__(self, is_decode: Array, speaks: str) -> None:
-        self._is_decode, self._speaks = is_decode, speaks
+    def __init__(self, plans: Sequence[Plan], speaks: str) -> None:
+        self._is_decode = np.array([p.role == "decode" for p in plans for _ in range(p.replicas * p.rank_count)])
+        self._speaks = speaks
         self.ended_on_p: list[int] = []
         """Requests of one token: P has it."""
         self.failed_on_p: list[int] = []

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from sim.engine.seam import Columns
 from sim.engine.sides import HandOver
 from sim.errors import NotModelledError
+from sim.fleet.clock import Clock
 from sim.fleet.request import Request
 from sim.workload.table import RequestBlock
 
@@ -22,7 +23,9 @@ _NEW_CONTENT: Final = 1 << 50  # what a returned request says from then on is co
 
 
 class Journey:
-    """One request on its way. Replicas are numbered over all pools; −1: not chosen, or no slot yet."""
+    """One request on its way. Replicas are numbered over all pools; −1: not chosen, or no slot yet. ``p_at``, ``d_at``: its scheduler (of the ranks of
+    the replica) in its pool.
+    """
 
     __slots__ = (
         "again",
@@ -30,6 +33,7 @@ class Journey:
         "block",
         "choice",
         "d",
+        "d_at",
         "d_held",
         "d_slot",
         "done_until",
@@ -39,6 +43,7 @@ class Journey:
         "need",
         "number",
         "p",
+        "p_at",
         "p_held",
         "p_slot",
         "request",
@@ -53,7 +58,7 @@ class Journey:
         self.request, self.block, self.row = request, request.block, request.row
         self.number, self.watch = request.number, request.watch
         self.p, self.d, self.choice = p, d, choice
-        self.p_slot = self.d_slot = -1
+        self.p_slot = self.d_slot = self.p_at = self.d_at = -1
         self.p_held = self.d_held = False
         self.need = self.sent = 0  # tokens whose KV must travel, and of them on their way
         self.seen = np.nan  # when the client got the first token from P
@@ -96,6 +101,42 @@ def continued(old: RequestBlock, row: int, t: float, done: int) -> RequestBlock:
         out_content=[int(old.out_content[row]) + _NEW_CONTENT],
         spans=spans,
     )
+
+
+class InUse:
+    """How many requests are on their way to each replica, or have KV there that nobody has read."""
+
+    def __init__(self, clock: Clock, replicas: int) -> None:
+        self._clock = clock
+        self.of = [0] * replicas
+        self.asked = False
+        """Whether anybody asks: only then it counts when KV has been read."""
+
+    def at_p(self, j: Journey) -> None:
+        """P has it from now on."""
+        j.p_held = True
+        self.of[j.p] += 1
+
+    def left_p(self, j: Journey, t: float) -> None:
+        """P has nothing of it any more from ``t`` on."""
+        if not j.p_held:
+            return
+        j.p_held = False
+        if self.asked:
+            p = j.p
+            self._clock.call(t, lambda: self.of.__setitem__(p, self.of[p] - 1))
+
+    def at_d(self, j: Journey) -> None:
+        """It is on its way to D, if that is known."""
+        if j.d >= 0 and not j.d_held:
+            j.d_held = True
+            self.of[j.d] += 1
+
+    def left_d(self, j: Journey) -> None:
+        """It is one of those that D has not finished, or will never be."""
+        if j.d_held:
+            j.d_held = False
+            self.of[j.d] -= 1
 
 
 class SideColumns:

@@ -84,6 +84,12 @@ class Ports:
         self.log = array("q"), array("d"), array("d")
         """Of each use of a replica's ports: replica, start, length in seconds."""
 
+    @classmethod
+    def of(cls, plans: Sequence[Plan], wires: Sequence[Wire]) -> Ports:
+        """Those of planned pools; a data-parallel rank is a replica here, as it has accelerators of its own."""
+        each = [(p, wire) for p, wire in zip(plans, wires, strict=True) for _ in range(p.replicas * p.rank_count)]
+        return cls([wire for _, wire in each], [p.layout.tp * p.layout.pp for p, _ in each])
+
     def scale(self, factor: float, until: float) -> None:
         """Ports carry ``factor`` times as much as ever; with 0 transfers begin at ``until``."""
         if factor > 0.0:

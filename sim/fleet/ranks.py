@@ -7,11 +7,12 @@ by rank: rows of requests, time series and parts carry the number ``replica · r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from heapq import heappop, heappush, heapreplace
 from math import inf
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from sim import registry
 from sim.engine.contract import Ranks, Scheduler
 from sim.engine.group import EngineGroup
+from sim.fleet.rank_view import RankView
 from sim.ledger import request_row
 from sim.policy.requests import Requests
 from sim.policy.router import ReplicaFacts, Router
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from sim.engine.seam import F8, I4, I8, Columns, Rows, Spans, Watched
     from sim.engine.state import EngineState
     from sim.engine.tiers.counts import TiersUse
+    from sim.fleet.clock import Clock
     from sim.ledger import Series
 
 
@@ -67,50 +70,16 @@ class _Batch:
         return float(self.columns[0][self.at])
 
 
-class RankView:
-    """The ranks of one engine as its balancer sees them (`sim.policy.router.Snapshot`)."""
-
-    def __init__(self, owner: RankedGroup, replica: int) -> None:
-        self._owner = owner
-        self._part = slice(replica * owner.ranks, (replica + 1) * owner.ranks)
-        self.now = 0.0
-
-    @property
-    def outstanding(self) -> NDArray[np.int64]:
-        """Requests sent to each rank and not yet finished."""
-        return self._owner.inner.outstanding[self._part]
-
-    def outstanding_of(self, clients: int) -> NDArray[np.int64]:
-        """i8[clients, ranks]: the same by API server; the n-th request of the engine came through server n mod ``clients``."""
-        return self._owner.by_client(clients)[:, self._part]
-
-    def gauges(self) -> NDArray[np.float64]:
-        """f8[5, ranks], as of the last decision of each rank."""
-        self._owner.catch_up(self.now)
-        return self._owner.inner.gauges()[:, self._part]
-
-    def look(self) -> dict[str, NDArray[np.float64]]:
-        """Queue and memory of the ranks; the names that balancers use."""
-        running, waiting, used, total, _ = self.gauges()
-        return {"running": running, "waiting": waiting, "used_blocks": used, "total_blocks": total}
-
-    def cached(self, block: Requests, row: int) -> NoReturn:
-        """Not of ranks."""
-        raise NotImplementedError
-
-    def running(self, replica: int) -> NoReturn:
-        """Not for balancers."""
-        raise NotImplementedError
-
-
 class RankedGroup:
-    """Replicas of ``ranks`` ranks each in front of ``inner``, whose states they are. ``balancers``: a router for each replica."""
+    """Replicas of ``ranks`` ranks each in front of ``inner``, whose states they are. ``balancers``: a router for each replica, told ``facts``."""
 
-    def __init__(self, inner: EngineGroup, ranks: int, balancers: Sequence[Router]) -> None:
+    def __init__(self, inner: EngineGroup, ranks: int, balancers: Sequence[Router], facts: Sequence[ReplicaFacts] = ()) -> None:
         self.inner = inner
         self.ranks = ranks
         self.n = inner.n // ranks
-        self._balancers = list(balancers)
+        self._balancers, self._facts = list(balancers), facts
+        self.at_once = False
+        """Others run the ranks, in order of time with theirs: who comes goes to a rank at once."""
         self._views = [RankView(self, k) for k in range(self.n)]
         self._due = [0.0 if b.interval is not None else inf for b in balancers]
         self._quiet = [inf] * self.n
@@ -133,6 +102,21 @@ class RankedGroup:
         """A whole block, each row to its replica (i4 array); negative: not for this group."""
         self._stand(_Batch(replica_of, columns, spans, 0, columns[0].size, first_id, watch))
 
+    def looks_with(self, clock: Clock, looked: Callable[[], None]) -> None:
+        """Balancers look at times of ``clock``, as others run the ranks (`at_once`)."""
+        for k, balancer in enumerate(self._balancers):
+            if balancer.interval is not None:
+                clock.repeat(partial(self._look_again_at, clock, looked, k))
+
+    def _look_again_at(self, clock: Clock, looked: Callable[[], None], k: int) -> float:
+        balancer, view = self._balancers[k], self._views[k]
+        view.now = float(clock.now)
+        balancer.poll(view)
+        looked()
+        again, left_out = clock.next_look(balancer.interval or inf)
+        balancer.rested(left_out)
+        return again
+
     def _stand(self, batch: _Batch) -> None:
         if not batch.settle():
             return
@@ -140,6 +124,8 @@ class RankedGroup:
         self._pending += np.bincount(chosen[batch.at : batch.hi][chosen[batch.at : batch.hi] >= 0], minlength=self.n)
         heappush(self._door, (batch.arrival, self._entered, batch))
         self._entered += 1
+        while self.at_once and self._door:
+            self._admit()
 
     def _admit(self) -> None:
         """The first request at the door goes to the rank that the balancer chooses now."""
@@ -148,7 +134,8 @@ class RankedGroup:
         replica = batch.replica_of(row)
         view, balancer = self._views[replica], self._balancers[replica]
         view.now = arrival
-        self._look_again(replica, arrival)
+        if not self.at_once:
+            self._look_again(replica, arrival)
         rank = replica * self.ranks + balancer.choose(view, batch.rows, row)
         if self._clients is not None:
             client = self._came[replica] % len(self._clients)
@@ -203,6 +190,28 @@ class RankedGroup:
         """Bring the ranks of one replica (None: of all) up to ``now``; nothing watched can happen before."""
         for rank in (None,) if replica is None else range(replica * self.ranks, (replica + 1) * self.ranks):
             self.inner.catch_up(now, rank)
+
+    def settle(self, now: float, replica: int) -> None:
+        """Whoever stands at the door has come in, too."""
+        self.advance(now, False)
+        self.catch_up(now, replica)
+
+    @property
+    def recorder(self) -> Recorder:
+        """Of the ranks."""
+        return self.inner.recorder
+
+    def renewed(self, rank: int, fresh: EngineState) -> None:
+        """State ``fresh`` is about to take the place of a rank, counted over all replicas."""
+        self.inner.renewed(rank, fresh)
+
+    def anew(self, replica: int) -> None:
+        """All ranks of a replica are new, and so is their balancer."""
+        self.inner.anew(replica * self.ranks, self.ranks)
+        old = self._balancers[replica]
+        self._balancers[replica] = fresh = old.renewed(old.rng)
+        fresh.setup(self._facts)
+        self._quiet[replica], self._due[replica] = inf, self._due[replica]
 
     def next_event(self) -> float:
         """A time before which nothing that anyone could see happens here."""
@@ -352,6 +361,7 @@ def ranked_group(
     cls = registry.lookup("router", ranks.balancer)
     settings = cls.Params(**ranks.settings)
     balancers = [cls(settings, ranks.n, stream(0, f"balancer.{k}")) for k in range(len(states) // ranks.n)]
+    seen = [replace(facts, rank=True)] * ranks.n
     for balancer in balancers:
-        balancer.setup([replace(facts, rank=True)] * ranks.n)
-    return RankedGroup(inner, ranks.n, balancers)
+        balancer.setup(seen)
+    return RankedGroup(inner, ranks.n, balancers, seen)

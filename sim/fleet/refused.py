@@ -16,7 +16,7 @@ class Refused(NamedTuple):
 
 BREAKS: Final = {
     "process": "broken replicas",
-    "speed": "broken replicas",
+    "speed": "slow replicas",
     "gateway": "a gateway that is out",
     "router": "a router that restarts",
 }
@@ -24,12 +24,7 @@ BREAKS: Final = {
 REFUSED: Final = (
     Refused("several models", "faults", "faults of hosts with several models are not modelled", "none"),
     Refused("migration", "faults", "faults while requests move between engines are not modelled", "none"),
-    Refused(
-        "ranks",
-        "broken replicas",
-        "faults of engines with data-parallel ranks are not modelled",
-        "gateway_outage, router_restart",
-    ),
+    Refused("ranks", "slow replicas", "slow accelerators of engines with data-parallel ranks are not modelled", "crash, rank"),
     Refused("clients", "token times", "of several attempts at a request it is not recorded which tokens its client saw", "false"),
     Refused(
         "broken replicas", "token times", "tokens that a broken replica had sent are not told from those sent again", "false"
@@ -51,10 +46,10 @@ REFUSED: Final = (
     Refused("several models", "migration", "a runner of Ollama cannot give a running request to another server", "migration off"),
     Refused("several models", "a coordinator", "keeps the queue of MindIE servers and does not speak to Ollama", "round_robin"),
     Refused(
-        "roles",
         "ranks",
-        "data-parallel ranks on a disaggregated side are not modelled: which rank pulls from which is not published",
-        "1",
+        "layer-wise transfers",
+        "the rank that decodes is chosen when its server has the request, after KV would have left layer by layer",
+        "false",
     ),
     Refused(
         "roles", "migration", "a request whose KV is handed over from engine to engine cannot be moved besides", "no migration"

@@ -261,7 +261,7 @@ class ElasticPool:
         """Its machine is gone, and what was in it has failed; answers how many requests."""
         life.gone = self._env.now
         self._life[k] = None
-        lost = self._engines.crash(self.first + k, self._plan.engine(k, self._engines.groups[self.index].recorder))
+        lost = self._engines.crash(self.first + k, self._plan.processes(k, self._engines.groups[self.index].recorder))
         self._engines.tell()
         return lost
 

@@ -31,8 +31,8 @@ class PoolPlan:
     """Of one replica."""
     ranks: int
     role: str
-    engine: Callable[[int, Recorder], EngineState]
-    """The state of a new process (number, recorder)."""
+    processes: Callable[[int, Recorder], Sequence[EngineState]]
+    """The states of new processes in the place of a replica's (number, recorder)."""
     seed: int
     side: int = 0
     """Number of the router that chooses among its replicas."""
@@ -90,9 +90,6 @@ def plan_scaling(scenario: Scenario, plans: Sequence[Plan]) -> ScalingPlan | Non
         if targets is not None and targets.kv is not None and p.budget is None:
             no = f"{p.scheduler.name} reports no KV use"
             raise NotModelledError(f"{field}.targets.kv", targets.kv, no, "qps, gpu, queue")
-        if params.spot is not None and p.rank_count > 1:
-            why = "machines that are taken back are not modelled for data-parallel ranks"
-            raise NotModelledError(f"{field}.spot", p.rank_count, why, "none")
         phases = params.startup.phases(float(p.model.weight_bytes()), p.scheduler.name)
         pools.append(
             PoolPlan(
@@ -103,7 +100,7 @@ def plan_scaling(scenario: Scenario, plans: Sequence[Plan]) -> ScalingPlan | Non
                 p.accelerators // p.replicas,
                 p.rank_count,
                 p.role,
-                p.engine,
+                p.processes,
                 scenario.seed,
                 seat_of[len(pools)],
             )

@@ -90,7 +90,7 @@ def wire(
     if scaling is not None:
         elastic = _elastic(clock, scaling, engines, routers, between, 1 if models is None else len(models.names))
         if sides is not None:
-            sides.counting, elastic.opened, elastic.stranded = True, sides.go_on, sides.stranded_of
+            sides.use.asked, elastic.opened, elastic.stranded = True, sides.go_on, sides.stranded_of
     if isinstance(routers[0], Coordinator):
         between.insert(0, Queue(clock, routers[0], engines.view))
     if routers[0].gateway is not None:

@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 
 import sim
-from sim.engine.kv.radix import ROOT
-from sim.engine.kv.radix_host import EVICTED, LOADED, WRITTEN
+from sim.engine.kv.radix import LRU, ROOT, key_add, key_clear, new_radix
+from sim.engine.kv.radix_evict import evict_until
+from sim.engine.kv.radix_host import EVICTED, LOADED, TREE, WRITE_BACK, WRITTEN, add_host, hold_host, leave_host
 from sim.engine.kv.radix_storage import KEPT
+from sim.engine.kv.radix_walk import radix_functions, radix_walk
 from sim.engine.schedulers.sglang import hicache
 from sim.engine.schedulers.sglang.hierarchy_group import HostEngines
 from sim.engine.tiers.plan import Medium
 from sim.errors import ConfigError, NotModelledError
+from sim.jit import kernel
 from sim.study.single import Prepared
 from tests.engines.sglang_bench import random_params, random_traffic, simulate
 from tests.engines.talks import talks
@@ -56,6 +59,7 @@ def check_tree(t: Any, tokens: int) -> None:
         assert t.h_dev[up] or not t.h_dev[x]
         kids[up] += int(t.h_dev[x])
         everyone[up] += 1
+    assert all(t.in_heap[x] for x in nodes if t.h_dev[x] and not t.kids[x])  # whatever can go may be asked to
     assert kids == {x: int(t.kids[x]) for x in kids}
     assert everyone == {x: int(t.h_all[x]) for x in everyone}
 
@@ -136,6 +140,34 @@ def test_layers_that_compute_hide_the_layers_that_load() -> None:
     seconds = loaded * 131_072 / 50e9 + loads * 20e-6
     assert state.stalled == pytest.approx(seconds)  # a model of one layer hides nothing but what the step is longer than
     assert state.tc[3] == pytest.approx(seconds)
+
+
+@kernel
+def _kept_below(fn, free):
+    """``free``: tokens free after each wish for room, of a device of 1,024 with a node of 320 and one of 96 below it, and a host of 96."""
+    t = new_radix(fn, 16, 1024, LRU, False, 64)
+    add_host(t, 96, WRITE_BACK, 0.0, 0.0, 0.0, 1)
+    for n in (320, 416):
+        key_clear(t, 0)
+        key_add(t, 1, 0, n)
+        t.free -= n
+        radix_walk(t, n, 1, 0, 0, 0)
+    evict_until(t, 704)  # the lower one goes to the host
+    free[0] = t.free
+    radix_walk(t, 416, 0, 0, 0, 0)
+    lower = t.h_end + 0
+    hold_host(t, lower, 0)  # what is fetched from storage will hang below it
+    evict_until(t, 1024)  # the upper one must stay: the host has no room for it, and more below it
+    free[1] = t.free
+    leave_host(t, lower)
+    evict_until(t, 1024)
+    free[2] = t.free
+
+
+def test_a_node_that_had_to_stay_is_asked_again_when_the_host_can_do_without_what_is_below() -> None:
+    free = np.zeros(3)
+    _kept_below(radix_functions(LRU, TREE, storage=True), free)
+    assert free.tolist() == [704, 704, 1024]
 
 
 TEXT = (

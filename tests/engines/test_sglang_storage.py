@@ -8,8 +8,13 @@ import numpy as np
 import pytest
 
 import sim
+from sim.cost.features import TOKENS
+from sim.cost.step import new_linear_cost
+from sim.engine.contract import Site
 from sim.engine.kv.radix_storage import FETCHED, KEPT, STORED
-from sim.engine.schedulers.sglang import hicache
+from sim.engine.schedulers.sglang import Sglang, SglangParams, hicache
+from sim.engine.schedulers.sglang.hierarchy_group import HostEngines
+from sim.engine.state import new_recorder
 from sim.engine.tiers.counts import LATE
 from sim.engine.tiers.plan import Medium
 from sim.report.events import tier_figures
@@ -196,6 +201,27 @@ def test_what_comes_for_one_request_does_not_bind_what_another_has_computed() ->
     rows, _, state = simulate(columns, spans, params, 1024)
     assert not rows["preemptions"].any()
     check_tree(state.tree, 1024)
+
+
+def test_who_waits_is_asked_about_again_until_the_storage_has_it() -> None:
+    """The second server's queue holds the prompt that the first one is computing: nobody has stored it when it joins the queue."""
+    prompts, output = [[(1, 512)], [(2, 64)], [(1, 512)]], [4, 120, 4]
+    replicas, arrival = np.array([0, 1, 1], np.int32), np.array([0.0, 0.0, 1e-3])
+    params = Sglang.resolve(SglangParams(**SMALL | storage(prefetch_threshold=256) | {"max_running_requests": 1}), Site())
+    recorder = new_recorder(2, 64, 1.0, 16, 64, 1e-4, 10.0)
+    cost = new_linear_cost(np.array([0.004, 0.004]), np.array([TOKENS], np.int64), np.array([[3e-5], [3e-5]]))
+    states = [Sglang.new_state(params, Site(), 64, k, recorder, cost) for k in (0, 1)]
+    group = HostEngines(states, recorder)
+    group.with_tiers(Sglang.tiers(params, Site(), 64))
+    flat = np.array([(content, 0, n) for ((content, n),) in prompts], np.int64)
+    none, answers = np.zeros(3, np.int32), np.array(output, np.int32)
+    columns = (arrival, flat[:, 2].astype(np.int32), answers, answers, none, none, np.arange(3) + 100)
+    group.submit_routed(replicas, columns, (np.arange(4), *(flat[:, k].copy() for k in range(3))), 0)
+    group.advance(1e9, False)
+    rows = group.drain()
+    (waited,) = np.flatnonzero(rows["id"] == 2)
+    assert rows["cached_tokens"][waited] == 496
+    assert states[1].tree.l_count[FETCHED] == 512
 
 
 def test_who_is_looked_at_has_gone_as_far_as_the_clock() -> None:

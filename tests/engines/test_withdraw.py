@@ -141,7 +141,7 @@ def test_a_process_that_dies_takes_all_it_had_with_it(name: str) -> None:
     to = np.arange(len(block)) % 2
     group.submit_routed(np.where(np.arange(len(block)) < before, to, -1).astype(np.int32), block.columns, block.spans, 0)
     group.advance(time, False)
-    lost = crash(group, 0, p.engine(0, group.recorder), time)
+    lost = crash(group, 0, [p.engine(0, group.recorder)], time)
     assert group.outstanding[0] == 0
     group.submit_routed(np.where(np.arange(len(block)) >= before, to, -1).astype(np.int32), block.columns, block.spans, 0)
     group.advance(np.inf, False)

@@ -388,7 +388,7 @@ def faults(fault: Broken, until: float = 100.0, **recovery: Any) -> Any:
     }
     rules: Any = SimpleNamespace(**(told | recovery))
     made: Any = [fault]
-    station = Faults(clock, made, [Unit(0, 1)], engines, [np.random.default_rng(3)] * 2, lambda k, r: None, rules)  # type: ignore[arg-type, return-value]
+    station = Faults(clock, made, [Unit(0, 1)], engines, [np.random.default_rng(3)] * 2, lambda k, r: [], rules)  # type: ignore[arg-type, return-value]
     station.members = True
     station.changed = lambda: events.append((clock.now, sorted(station.out)))
     clock.call(until, lambda: None)  # the traffic goes on until then

@@ -72,6 +72,11 @@ STORE = (
     "hicache_ratio: 1, hicache_storage_backend: mooncake, hicache_storage_backend_extra_config: {prefetch_threshold: 32, bandwidth: 1GB, size: 1}}}"
 )
 SIDES = {"vllm": sides("{name: vllm, max_model_len: 4096}"), "sglang": sides("sglang")}
+RANK_SIDES = SIDES["vllm"].replace("replicas: 2", "replicas: 2, dp: 2")
+HICACHE = "{name: sglang, page_size: 16, enable_hierarchical_cache: true, hicache_ratio: 1}"
+HICACHE_SIDES = sides("{name: sglang, page_size: 16}").replace(
+    "replicas: 2, engine: {name: sglang, page_size: 16}", f"replicas: 2, kv_blocks: 100, engine: {HICACHE}", 1
+)
 SCALING = (
     "scaling: {{name: eas, min: {least}, max: 3, targets: {{{target}}}, interval: 1s, window: 2s, scale_in_stabilization: 2s, "
     "startup: {{provision: 1s, image: 0s, load_bandwidth: 1TB, warmup: 0s}}}}"
@@ -136,7 +141,20 @@ CLIENTS = (
 def worlds(draw: Any) -> tuple[str, int]:
     """A scenario, and how many clients wait in it (0: none)."""
     pick = lambda *values: draw(st.sampled_from(values))  # noqa: E731
-    deployment = pick(ONE, TWO, MODELS, MODEL_SIDES, RANKS, STORE, *SIDES.values(), *SIDES.values(), hosts(1), hosts(3))
+    deployment = pick(
+        ONE,
+        TWO,
+        MODELS,
+        MODEL_SIDES,
+        RANKS,
+        RANK_SIDES,
+        HICACHE_SIDES,
+        STORE,
+        *SIDES.values(),
+        *SIDES.values(),
+        hosts(1),
+        hosts(3),
+    )
     lines = [deployment, f"router: {pick(*ROUTERS)}"]
     if "role" in deployment:
         lines.append(f"transfer: {pick('{}', '{bandwidth: 200MB}', '{bandwidth: 400MB, layerwise: true}')}")
@@ -157,7 +175,8 @@ def worlds(draw: Any) -> tuple[str, int]:
     clients = pick(0, 0, 3, 25)
     arrival = pick("burst", "{process: poisson, rate: 20/s}", "{process: gamma, rate: 5/s, cv: 4}")
     text = BASE.format(model="llama-3.1-8b", arrival=arrival, requests=pick(1, 30, 120), deployment="\n".join(lines))
-    overrides = ["traffic.synthetic.prefixes={groups: 4, shared_tokens: 400}"] if deployment == STORE else []
+    shared = deployment in (STORE, HICACHE_SIDES)
+    overrides = ["traffic.synthetic.prefixes={groups: 4, shared_tokens: 400}"] if shared else []
     overrides += [f"traffic.closed_loop={{concurrency: {clients}, think_time: {pick('0s', '200ms')}}}"] if clients else []
     return sim.config.to_yaml(sim.loads(text, [*overrides, f"seed={draw(st.integers(0, 9))}"])), clients
 
@@ -303,6 +322,8 @@ def test_what_is_refused_is_refused_with_its_reason(pair: Any) -> None:
         "clients": "clients: openai",
         "faults": "faults: {name: crash, at: 1s}",
         "broken replicas": "faults: {name: crash, at: 1s}",
+        "slow replicas": "faults: {name: slow, at: 1s}",
+        "layer-wise transfers": "transfer: {layerwise: true}",
         "a router that restarts": "faults: {name: router_restart, at: 1s}",
         "a gateway that is out": "faults: {name: gateway_outage, at: 1s}",
         "token times": "record: {token_times: true}",
@@ -310,8 +331,8 @@ def test_what_is_refused_is_refused_with_its_reason(pair: Any) -> None:
     pools = {"several models": hosts(1), "models apart": MODELS, "roles": SIDES["vllm"], "ranks": RANKS}
     kinds = {pair.one, pair.other}
     deployment = SIDES["vllm"] if "scaled roles" in kinds else next((pools[k] for k in pools if k in kinds), ONE)
-    if kinds == {"roles", "ranks"}:
-        deployment = SIDES["sglang"].replace("replicas: 2", "replicas: 2, dp: 2")
+    if kinds == {"ranks", "layer-wise transfers"}:
+        deployment = RANK_SIDES
     with pytest.raises(NotModelledError) as raised:
         Prepared(sim.loads(text_of(deployment, *(features[k] for k in kinds if k in features))))
     assert pair.why in str(raised.value)

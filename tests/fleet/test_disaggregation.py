@@ -18,12 +18,14 @@ from sim.engine.schedulers.vllm import Vllm
 from sim.engine.sides import HandOver
 from sim.errors import ConfigError, NotModelledError
 from sim.fleet.build import Plan, plan
+from sim.fleet.clock import Clock
 from sim.fleet.disaggregation import HandOvers
-from sim.fleet.journey import Journey
+from sim.fleet.journey import InUse, Journey
 from sim.fleet.kv_links import Ports, Wire
 from sim.fleet.request import Request
 from sim.fleet.run import Raw, execute
 from sim.metrics.laws import check_laws
+from sim.policy.router import ReplicaFacts
 from sim.report.terminal import as_text, screen
 from sim.study.single import Prepared, _record
 from sim.workload.base import Traffic
@@ -322,15 +324,17 @@ def test_chunks_are_sent_as_they_are_computed_and_only_what_the_decode_side_lack
     ports, told = Ports(Wire("x", 16.0, 0.0, "", ""), [1, 1]), Told()
     h: Any = object.__new__(HandOvers)
     h._protocol = HandOver(first="decode", first_token="with_kv", sends="chunks")
-    h._block_size, h._bytes, h._ports = [16, 16], [1.0, 1.0], ports
+    h._facts, h._ports = [ReplicaFacts(16, 1.0)] * 2, ports
+    h._is_decode, h._first = [False, True], [0, 1]
     h._sides, h._pool, h._number, h._there = [told, told], [0, 1], [0, 0], {}
     h._times = [[], [], []]
     h._layers, h._says_at_d = [0, 0], True
-    h._used, h.counting, h.before = [0, 0], False, SimpleNamespace(first_token=lambda request, time: None)
+    h.use, h.before = InUse(Clock(), 2), SimpleNamespace(first_token=lambda request, time: None)
     j = Journey(Request(RequestBlock.of([0.0], [100], [9]), 0, 0, 0.0), 0, 1, 0)
     h._there[0] = j
     j.d_slot, j.p_slot, j.need = 5, 7, 80  # D has 20 tokens of the 100
 
+    j.p_at = j.d_at = 0
     h._chunk_done(j, 1.0, 7, 10)
     assert ports.bytes == 0.0  # D has those
     h._chunk_done(j, 2.0, 7, 50)

@@ -49,7 +49,9 @@ def world(faults: Any, requests: Any, servers: int = 1) -> tuple[World, Any]:
     attempts = Attempts(clock, Simple(SimpleParams()), stream(0, "a"), stream(0, "b"), None)
 
     def fresh(replica: int, recorder: Any) -> Any:
-        return engine(replica, recorder, 1, 0.0, 1e-6) if servers == 1 else vllm_engine(replica, recorder, servers, SERVICE / 20)
+        return [
+            engine(replica, recorder, 1, 0.0, 1e-6) if servers == 1 else vllm_engine(replica, recorder, servers, SERVICE / 20)
+        ]
 
     broken = Faults(
         clock, faults, [Unit(0)], engines, [stream(5, f"f{i}") for i in range(len(faults) + 1)], fresh, Recovery(detects=1e6)
@@ -156,7 +158,7 @@ def test_servers_behind_one_line_that_break_down_one_by_one() -> None:
     fault = Crash(CrashParams(**{"for": 1 / eta, "mtbf": 1 / xi, "repair": "exponential"}))
     units = [Unit(k) for k in range(servers)]
     broken = Faults(
-        clock, [fault], units, engines, [stream(5, "f"), stream(5, "g")], lambda k, r: engine(k, r, 1, 0.0, 1e-6), Recovery(detects=0.0, returns=0.0)
+        clock, [fault], units, engines, [stream(5, "f"), stream(5, "g")], lambda k, r: [engine(k, r, 1, 0.0, 1e-6)], Recovery(detects=0.0, returns=0.0)
     )  # fmt: skip
     broken.members, broken.changed = True, queue._round
     broken.attempts = Attempts(clock, Simple(SimpleParams()), stream(0, "a"), stream(0, "b"), None)

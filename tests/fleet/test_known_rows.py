@@ -118,7 +118,7 @@ def sides() -> dict[str, Any]:
     [("prefill", [8, 10, 1, 1, 1], [1.0, 2.0, 6.0, 7.0, 8.0]), ("decode", [8, 10, 0, 0, 0], [1.6, 2.2, NAN, NAN, NAN])],
 )
 def test_one_row_of_two_sides(speaks: str, tokens: list[int], first: list[float]) -> None:
-    made = HandOverRows(np.array([False, True]), speaks)
+    made = HandOverRows([SimpleNamespace(role=role, replicas=1, rank_count=1) for role in ("prefill", "decode")], speaks)
     made.ended_on_p, made.failed_on_p = [11], [12]
     assert made.ended(sides()) == 2  # whose rows on the decode side are their last; nobody's on the other
 

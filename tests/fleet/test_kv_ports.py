@@ -69,7 +69,7 @@ def test_what_replicas_hold_is_counted_up_and_down(seed: int, monkeypatch: pytes
 
     def counted(self: Any, *given: Any, **more: Any) -> None:
         init(self, *given, **more)
-        self.counting = True
+        self.use.asked = True
         made.append(self)
 
     monkeypatch.setattr(HandOvers, "__init__", counted)
@@ -78,6 +78,6 @@ def test_what_replicas_hold_is_counted_up_and_down(seed: int, monkeypatch: pytes
 
     (station,) = made
     if settings.until is None:
-        assert not any(station._used)
+        assert not any(station.use.of)
         assert not station._there
     assert (raw.requests["status"] == 0).any()

@@ -215,8 +215,6 @@ def test_what_ranks_cannot_do_is_refused():
             "deployment.accelerator=ascend-910b4",
             "deployment.engine={name: vllm-ascend, additional_config: {scheduler_config: {enable_balance_scheduling: true}}}",
         )
-    with pytest.raises(NotModelledError, match="kv_transfer_config"):
-        dense("deployment.dp=2", "deployment.engine.kv_transfer_config={kv_role: kv_producer}")
     with pytest.raises(NotModelledError, match="pp"):
         moe("deployment.pp=2", "deployment.ep=4")
     with pytest.raises(NotModelledError, match="data-parallel ranks"):

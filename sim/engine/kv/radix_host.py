@@ -196,9 +196,7 @@ def _founded(t, x, node, on_device):
     t.h_all[node] += 1
     t.h_dev[x] = on_device
     t.h_host[x] = 1 - on_device
-    t.h_all[x] = 0
-    t.h_lock[x] = 0
-    t.in_g[x] = 0
+    t.h_all[x] = t.h_lock[x] = t.in_g[x] = 0
     if t.l_on:
         t.l_from[x] = key_before(t, node)
         note_keys(t, x)
@@ -225,8 +223,7 @@ def walk_host(t, n, insert, owned, counted, prio):
     if insert == 1:
         t.tick += 1.0
         t.last[ROOT] = t.tick
-    node, o, ki, ko = 0, 0, 0, 0
-    h = 0
+    node, o, ki, ko, h = 0, 0, 0, 0, 0
     on_device, end = 0, ROOT
     while o < n:
         h = page_hash(t, node, ki, ko)
@@ -281,7 +278,7 @@ def walk_host(t, n, insert, owned, counted, prio):
 
 @inline
 def _leave(t, x):
-    """The device gives up leaf ``x``: the host keeps it, or it is lost. A node that cannot go, as the host has more below it, stays."""
+    """The device gives up leaf ``x``: the host keeps it, or it is lost. False of one that cannot go, as the host has more below it."""
     if t.h_host[x] == 0 and t.h_policy == WRITE_BACK and _copy_out(t, x) == 1:
         t.h_wait = max(t.h_wait, t.h_ready[x] - t.h_now)  # whoever wants the room waits for the copy
         t.h_ready[x] = t.h_now
@@ -295,7 +292,7 @@ def _leave(t, x):
         if t.h_all[x] == 0:
             _host_candidate(t, x)
     elif t.h_all[x] > 0:
-        return
+        return False
     else:
         if t.h_host[x] == 1:  # its copy is under way
             t.h_free += t.size[x]
@@ -306,17 +303,23 @@ def _leave(t, x):
         free_number(t, x)
     if up != ROOT and t.kids[up] == 0 and t.lock[up] == 0:
         candidate(t, up)
+    return True
 
 
 @outlined(Radix)
 def evict_until_host(t, need):
-    """`evict_until`: leaves of what is on the device."""
+    """`evict_until`: leaves of what is on the device. Those that could not go are asked again the next time, when the host may have room."""
     if t.off or t.free >= need:
         return 0
+    last = t.h_node.size - 1  # beyond the heap there is a place for each node that is not in it
+    stay = 0
     while t.h_n > 0 and t.free < need:
         x = pop_candidate(t)
-        if x > ROOT:
-            _leave(t, x)
+        if x > ROOT and not _leave(t, x):
+            t.h_node[last - stay] = x
+            stay += 1
+    for i in range(stay):
+        candidate(t, t.h_node[last - i] + 0)
     return 0
 
 

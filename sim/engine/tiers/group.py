@@ -49,10 +49,10 @@ def _close(states):
 
 
 class GroupWithTiers(EngineGroup):
-    """`with_tiers` says what they are."""
+    """`with_tiers` says what they are. ``ranks``: what `sim.engine.lockstep.LockstepGroup` takes besides, of a class that is one too."""
 
-    def __init__(self, states: Sequence[EngineState], recorder: Recorder) -> None:
-        super().__init__(states, recorder)
+    def __init__(self, states: Sequence[EngineState], recorder: Recorder, *ranks: object) -> None:
+        super().__init__(states, recorder, *ranks)
         self._plan = TierPlan(1, 1.0, ())
         self._shared = False
 

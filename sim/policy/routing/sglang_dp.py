@@ -1,7 +1,8 @@
 """SGLang's dispatch to data-parallel ranks (0.5.23 ``managers/data_parallel_controller.py``): in turn, fewest requests, or fewest tokens.
 
 ``total_requests``: the rank with the fewest requests running and waiting; ``total_tokens``: with the fewest tokens in its KV pool and queue,
-then requests. Loads are those of the last snapshot, taken every ``load_watch_interval``; what was sent since is added: one request, the
+then requests. ``follow_bootstrap_room``, the default of a prefill server: the room that the router draws for a hand-over, modulo the ranks, which is
+a rank at random. Loads are those of the last snapshot, taken every ``load_watch_interval``; what was sent since is added: one request, the
 tokens of the prompt. ``auto`` is round robin. Of equals the first.
 
 With ``deployment.dp`` SGLang uses it by itself between its ranks. Tokens of the queue are taken from the prompts of requests that were sent
@@ -25,7 +26,7 @@ from sim.units import Seconds
 class SglangDpParams(RouterParams):
     """Server arguments of the data-parallel controller."""
 
-    load_balance_method: Literal["auto", "round_robin", "total_requests", "total_tokens"] = Field(
+    load_balance_method: Literal["auto", "round_robin", "follow_bootstrap_room", "total_requests", "total_tokens"] = Field(
         "auto", description="what decides; auto: round_robin"
     )
     load_watch_interval: Seconds = Field(0.1, gt=0, description="time between two snapshots of the loads")
@@ -61,6 +62,8 @@ class SglangDp(Router):
 
     def choose(self, snapshot: Snapshot, block: Requests, row: int) -> int:
         """O(replicas)."""
+        if self.params.load_balance_method == "follow_bootstrap_room":
+            return int(self.rng.integers(self.replicas))
         if not self.by_load:
             turn = self._turn
             self._turn = (turn + 1) % self.replicas

@@ -62,6 +62,7 @@ from sim.registry import register
 
 if TYPE_CHECKING:
     from sim.cost.profile import EngineProfile
+    from sim.cost.shared import SharedCost
     from sim.cost.step import StepCost
     from sim.engine.recorder import Recorder
     from sim.engine.seam import Group
@@ -203,6 +204,17 @@ class Sglang(Scheduler[SglangParams]):
         from sim.engine.schedulers.sglang.hierarchy_group import HostEngines
 
         return HostEngines(states, recorder)
+
+    @classmethod
+    def lockstep(
+        cls, states: Sequence[EngineState], recorder: Recorder, ranks: int, shared: SharedCost | None, interval: int
+    ) -> Group:
+        """As `group`."""
+        if not has_host(states[0]):
+            return super().lockstep(states, recorder, ranks, shared, interval)
+        from sim.engine.schedulers.sglang.hierarchy_group import HostRanks
+
+        return HostRanks(states, recorder, ranks, shared, interval)
 
     @classmethod
     def memory_rule(cls, params: SglangParams, site: Site) -> SglangRule:

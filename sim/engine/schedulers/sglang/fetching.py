@@ -12,6 +12,12 @@ def start_fetch(s, slot):
 
 
 @outlined(SglangState)
+def fetch_again(s):
+    """It is time to look anew for what requests in the queue have missed."""
+    return 0
+
+
+@outlined(SglangState)
 def fetch_holds(s, slot):
     """1: a candidate is passed over, as its KV is still on its way from storage."""
     return 0
@@ -35,4 +41,4 @@ def note_tiers(s):
     return 0
 
 
-HOOKS = frozenset({"start_fetch", "fetch_holds", "drop_fetch", "grow_fetches", "note_tiers"})
+HOOKS = frozenset({"start_fetch", "fetch_again", "fetch_holds", "drop_fetch", "grow_fetches", "note_tiers"})

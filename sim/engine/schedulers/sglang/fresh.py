@@ -69,6 +69,8 @@ def _prefill(s, rows):
     s.a_window = 0
     s.pool = PLAIN
     s.l_on = False
+    s.l_pass = 0
+    s.l_due = 1 << 40
     s.tracking = 0
     s.track_every = 0
     s.lazy = False

@@ -86,14 +86,13 @@ def check_hicache(p: SglangParams, site: Site) -> None:
                 raise ConfigError(f"engine.{name}", getattr(p, name), "goes with enable_hierarchical_cache", "leave it out")
         return
     field = "engine.enable_hierarchical_cache"
+    if p._role == "decode":
+        why = "a decode server keeps no radix cache, which HiCache is, without disaggregation_decode_enable_radix_cache"
+        raise NotModelledError(field, True, f"{why}, which is not modelled", "false", "the prefill side may have it")
     if p.disable_radix_cache:
         raise ConfigError("engine.disable_radix_cache", True, "HiCache is a radix cache", "false")
-    if p._role or p.speculative_algorithm is not None:
-        what = f"on a {p._role} side" if p._role else "with speculative decoding"
-        raise NotModelledError(field, True, f"is not modelled {what}", "false")
-    if site.pp > 1 or site.dp > 1:
-        where, value = ("deployment.pp", site.pp) if site.pp > 1 else ("deployment.dp", site.dp)
-        raise NotModelledError(where, value, "is not modelled with HiCache", "1")
+    if p.speculative_algorithm is not None:
+        raise NotModelledError(field, True, "is not modelled with speculative decoding", "false")
     if kind_of(p, site.model) != PLAIN:
         why = "copies in host memory of models whose layers forget are not modelled"
         raise NotModelledError(field, True, why, "false", "disable_hybrid_swa_memory: true for window layers")

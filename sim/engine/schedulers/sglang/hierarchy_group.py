@@ -9,6 +9,7 @@ import numpy as np
 
 from sim.engine.kv.radix_host import EVICTED, LOADED, SKIPPED, WRITTEN
 from sim.engine.kv.radix_storage import FETCHED, KEPT, LEFT_OUT, STORED
+from sim.engine.lockstep import LockstepGroup
 from sim.engine.tiers.counts import BLOCKS_READ, BLOCKS_SKIPPED, BLOCKS_WRITTEN, N_COUNTS, PER_TIER, TIER
 from sim.engine.tiers.group import GroupWithTiers, carry_counts, copy_counts
 from sim.engine.tiers.tier import clear_tier
@@ -91,3 +92,7 @@ class HostEngines(GroupWithTiers):
         counts, evicted = np.zeros((self.n, N_COUNTS)), np.zeros(3)
         _figures(self._states, counts, evicted, self._shared)
         return self._told(counts, evicted)
+
+
+class HostRanks(HostEngines, LockstepGroup):
+    """The same of ranks that step together; each has host memory of its own."""

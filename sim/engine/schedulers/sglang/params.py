@@ -156,7 +156,7 @@ class SglangParams(EngineParams):
     enable_dp_attention: bool = Field(
         False, description="data-parallel ranks (deployment.dp) share the experts and step together"
     )
-    load_balance_method: Literal["auto", "round_robin", "total_requests", "total_tokens"] = Field(
+    load_balance_method: Literal["auto", "round_robin", "follow_bootstrap_room", "total_requests", "total_tokens"] = Field(
         "auto", description="how requests are dispatched to data-parallel ranks; auto: round_robin"
     )
     load_watch_interval: Seconds = Field(0.1, gt=0, description="time between two looks of the dispatcher at the ranks' loads")
@@ -218,7 +218,7 @@ def refuse(params: SglangParams, site: Site) -> None:
         if not params._role:
             why = "a side needs its counterpart: give the pools the roles prefill and decode"
             raise ConfigError("engine.disaggregation_mode", params.disaggregation_mode, why, "null")
-        for name in ("speculative_algorithm", "enable_priority_scheduling", "enable_dp_attention", "enable_lora"):
+        for name in ("speculative_algorithm", "enable_priority_scheduling", "enable_lora"):
             if getattr(params, name):
                 why = "not modelled on a disaggregated side"
                 raise NotModelledError(f"engine.{name}", getattr(params, name), why, "leave it out")

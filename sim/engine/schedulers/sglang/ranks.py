@@ -74,7 +74,10 @@ def divided(params: SglangParams, site: Site) -> SglangParams:
 
 def ranks_of(params: SglangParams, site: Site) -> Ranks:
     """The ranks behind the data-parallel controller."""
-    settings = {"load_balance_method": params.load_balance_method, "load_watch_interval": params.load_watch_interval}
+    method = params.load_balance_method
+    if method == "auto" and params._role == "prefill":  # ``server_args.py``; the rank follows from the number of the hand-over
+        method = "follow_bootstrap_room"
+    settings = {"load_balance_method": method, "load_watch_interval": params.load_watch_interval}
     return Ranks(site.dp, params.enable_dp_attention, "sglang_dp", settings)
 
 
@@ -93,5 +96,5 @@ def unfinished_sglang(s):
 
 def at_rest_sglang(s):
     """Nothing to do, and the last decision found that out."""
-    idle = s.n_run == 0 and s.chunked < 0 and s.w_hi == s.w_lo
+    idle = s.n_run == 0 and s.chunked < 0 and s.w_hi == s.w_lo and s.n_ready == 0 and s.n_out == 0
     return idle and s.last < 0 and s.n_ended == 0 and s.interval_left == 0

@@ -216,6 +216,8 @@ class SglangState(EngineState, OwnColumns, SecondColumns):
     l_req: f8ss  # [slot, field]: what is fetched for a request
     l_line: i4s  # requests in the order in which it is
     l_n: i8
+    l_pass: i8  # decisions so far
+    l_due: i8  # the decision before which a missed fetch is tried again
     # -- a pool beside that of full KV (`window.py`, `recurrent.py`)
     pool: i8
     tracking: i8  # slots in which a request tracks states

@@ -35,6 +35,8 @@ def unchanged_steps(s):
                 return 0
     n = s.n_run
     k = min(k, s.least_left - 1)
+    if s.l_on:
+        k = min(k, s.l_due - s.l_pass - 1)
     if s.lazy:
         k = min(k, quiet_steps(s))
     free = s.tree.free
@@ -67,6 +69,7 @@ def take_unchanged(s, k):
     if s.pool == WINDOW:
         s.tree.w_free -= taken
     s.least_left -= k
+    s.l_pass += k
     s.processed += s.run_extend * k
     s.interval_left = max(0, s.interval_left - k)
     if s.recv_interval > 1:

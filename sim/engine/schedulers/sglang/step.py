@@ -12,7 +12,7 @@ from sim.engine.contract import BATCH, EMPTY, NOTHING, clear_place, next_place
 from sim.engine.outline import outlined
 from sim.engine.schedulers.sglang.admit import admit
 from sim.engine.schedulers.sglang.batch import decode_rows, extend_place
-from sim.engine.schedulers.sglang.fetching import grow_fetches, note_tiers
+from sim.engine.schedulers.sglang.fetching import fetch_again, grow_fetches, note_tiers
 from sim.engine.schedulers.sglang.fresh import grow_sglang
 from sim.engine.schedulers.sglang.intake import enqueue_request
 from sim.engine.schedulers.sglang.memory import checkpoint
@@ -132,6 +132,10 @@ def _poll(s):
 def _plan(s):
     """One pass of ``get_next_batch_to_run``: prefill first, decode only if there is none."""
     s.tree.evicted = 0
+    if s.l_on:
+        s.l_pass += 1
+        if s.l_pass >= s.l_due:
+            fetch_again(s)
     if s.recv_interval > 1:
         _poll(s)
     before = s.last

@@ -1,8 +1,10 @@
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, misc, valid-type"
 """HiCache's third level: what a request that joins the queue lacks is fetched from storage into host memory, batch by batch, while it waits.
 
-One thread of a server fetches, for one request after the other. When a request comes up for admission the policy says whether it is passed
+One thread of a server fetches, for one request after the other. Where the storage has not enough yet, or the host no room, it is asked again every
+eighth decision, eight times at most, while the request waits. When a request comes up for admission the policy says whether it is passed
 over until all is there, and what has come by then counts as found on the host. *Source*: SGLang 0.5.23 ``managers/scheduler.py: _prefetch_kvcache``,
+``managers/scheduler.py: _retry_missed_storage_prefetches``,
 ``mem_cache/unified_radix_cache.py: prefetch_from_storage, check_prefetch_progress, can_terminate_prefetch``, ``managers/cache_controller.py``.
 """
 
@@ -27,9 +29,13 @@ from sim.jit import inline, kernel
 BEST_EFFORT, WAIT_COMPLETE, TIMEOUT = range(3)
 OCCUPIED: Final = 0.5  # of host memory that may wait for storage
 
+RETRY_EVERY: Final = 8  # decisions between two tries of a request whose fetch has missed
+RETRIES: Final = 8  # of one request
+NEVER: Final = 1 << 40
+
 # columns of `l_req`
-UNDER_WAY, PAGES, DONE, END, SINCE, AFTER, NODE, WANTED, CAME = range(9)
-FIELDS: Final = 9
+UNDER_WAY, PAGES, DONE, END, SINCE, AFTER, NODE, WANTED, CAME, DUE, TRIES = range(11)
+FIELDS: Final = 11
 
 
 class StorageSettings(NamedTuple):
@@ -80,23 +86,36 @@ def _grow_fetches(s, n):
     return 0
 
 
+@inline
+def _missed(s, slot):
+    """Another may have stored it, or have given room back, some decisions later."""
+    f = s.l_req
+    if f[slot, TRIES] < RETRIES:
+        f[slot, DUE] = s.l_pass + RETRY_EVERY
+        s.l_due = min(s.l_due, s.l_pass + RETRY_EVERY)
+
+
 @outlined(SglangState)
-def _start_fetch(s, slot):
-    """``prefetch_from_storage``: enough must be lacking, found there, and find room on the host."""
+def _try_fetch(s, slot):
     t, f = s.tree, s.l_req
     f[slot, UNDER_WAY] = 0.0
     f[slot, CAME] = 0.0
+    f[slot, DUE] = 0.0
     t.h_now = s.now
     n = total_len(s, slot)
     match_waiting(s, slot, n - 1)
     after, node = s.r_pre[slot] + t.h_hit, t.h_end + 0
     s.r_fill[slot] = n
     pages = (n - after) // s.page
-    if pages * s.page < s.l_threshold or (node != ROOT and t.h_host[node] == 0) or s.l_occupied >= OCCUPIED * t.h_size:
+    if pages * s.page < s.l_threshold or (node != ROOT and t.h_host[node] == 0):
+        return 0
+    if s.l_occupied >= OCCUPIED * t.h_size:
+        _missed(s, slot)
         return 0
     set_key(s, 0, slot, after + pages * s.page)
     found = pages_stored(t, node, after, pages)
     if found * s.page < s.l_threshold or hold_host(t, node, found * s.page) == 0:
+        _missed(s, slot)
         return 0
     f[slot, UNDER_WAY] = 1.0
     f[slot, PAGES] = found
@@ -110,6 +129,29 @@ def _start_fetch(s, slot):
     s.l_line[s.l_n] = slot
     s.l_n += 1
     return 1
+
+
+@outlined(SglangState)
+def _start_fetch(s, slot):
+    """``prefetch_from_storage``: enough must be lacking, found there, and find room on the host."""
+    s.l_req[slot, TRIES] = 0.0
+    return _try_fetch(s, slot)
+
+
+@outlined(SglangState)
+def _fetch_again(s):
+    """``_retry_missed_storage_prefetches``: of all requests in the queue whose time has come."""
+    f = s.l_req
+    s.l_due = NEVER
+    for i in range(s.w_lo, s.w_hi):
+        slot = s.w_slot[i]
+        due = int(f[slot, DUE])
+        if due > s.l_pass:
+            s.l_due = min(s.l_due, due)
+        elif due > 0:
+            f[slot, TRIES] += 1.0
+            _try_fetch(s, slot)
+    return 0
 
 
 @inline
@@ -219,6 +261,7 @@ def _drop_fetch(s, slot):
 
 INSTEAD: Final = {
     "start_fetch": "_start_fetch",
+    "fetch_again": "_fetch_again",
     "fetch_holds": "_fetch_holds",
     "drop_fetch": "_drop_fetch",
     "grow_fetches": "_grow_fetches",

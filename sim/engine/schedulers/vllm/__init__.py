@@ -229,6 +229,10 @@ class Vllm(Scheduler[V]):
         cls, states: Sequence[EngineState], recorder: Recorder, ranks: int, shared: SharedCost | None, interval: int
     ) -> Group:
         """As `group`."""
+        if type(states[0]).__name__.startswith("TieredState"):
+            from sim.engine.schedulers.vllm.tiered.group import TieredRanks
+
+            return TieredRanks(states, recorder, ranks, shared, interval)
         if not type(states[0]).__name__.startswith("GroupState"):
             return super().lockstep(states, recorder, ranks, shared, interval)
         from sim.engine.schedulers.vllm.groups.held import GroupedRanks
@@ -248,10 +252,6 @@ class Vllm(Scheduler[V]):
         together = bool(site.spec.is_moe)
         if together and site.pp > 1:
             raise NotModelledError("deployment.pp", site.pp, "pipeline stages of ranks that step together are not modelled", "1")
-        if params.kv_transfer_config is not None:
-            raise NotModelledError(
-                "engine.kv_transfer_config", "set", "a KV connector of data-parallel ranks is not modelled", "null"
-            )
         servers = {"api_server_count": params.api_server_count or site.dp}
         return Ranks(site.dp, together, "vllm_dp", servers, params.dp_sync_interval or 16)
 

@@ -152,9 +152,8 @@ def _check_tiers(p: VllmParams, site: Site, c: KVTransferConfig) -> None:
         raise ConfigError("engine.enable_prefix_caching", False, f"the {name} knows blocks by their hashes", "true")
     if p.speculative_config is not None:
         raise NotModelledError("engine.speculative_config", "set", f"drafts beside the {name} are not modelled", "null")
-    if site.pp > 1 or site.dp > 1:
-        field, value = ("deployment.pp", site.pp) if site.pp > 1 else ("deployment.dp", site.dp)
-        raise NotModelledError(field, value, f"is not modelled with the {name}", "1")
+    if site.pp > 1:
+        raise NotModelledError("deployment.pp", site.pp, f"is not modelled with the {name}", "1")
     if site.accelerator is not None and site.accelerator.is_cpu:
         raise ConfigError("engine.kv_transfer_config", name, "a CPU has its KV in host memory already", "null")
     extra, field = c.kv_connector_extra_config, "engine.kv_transfer_config.kv_connector_extra_config"

@@ -15,6 +15,7 @@ from sim.engine.schedulers.vllm import memory as m
 from sim.engine.schedulers.vllm.memory import ZERO
 from sim.engine.schedulers.vllm.plain_caches import plain_caches
 from sim.engine.schedulers.vllm.plan import plan_step
+from sim.engine.schedulers.vllm.ranks import at_rest_vllm, confer_vllm, heed_vllm, unfinished_vllm
 from sim.engine.schedulers.vllm.state import CACHED, COMP, LAZY, RUNNING, STATUS, grow_vllm
 from sim.engine.schedulers.vllm.steady import apply_vllm, steady_vllm
 from sim.engine.schedulers.vllm.tiered.ask import comes_at_tiered, outside_tiered, taken_in
@@ -35,6 +36,7 @@ _release_plain = inline(m.release_plain)
 _complete_plain = inline(complete_step)
 _steady_plain = inline(steady_vllm)
 _grow_plain = inline(grow_vllm)
+_at_rest_plain = inline(at_rest_vllm)
 
 
 def _enqueue(s, slot):
@@ -108,6 +110,10 @@ def _steady_steps(s):
     return _steady_plain(s) if s.pe_first == s.pe_end else 0
 
 
+def _at_rest(s):
+    return _at_rest_plain(s) and s.pe_first == s.pe_end
+
+
 def _grow(s, n):
     _grow_plain(s, n)
     widen_stored(s, n)
@@ -132,4 +138,8 @@ implement(
     apply_steady=apply_vllm,
     grow=_grow,
     withdraw=withdraw_vllm,
+    confer=confer_vllm,
+    heed=heed_vllm,
+    unfinished=unfinished_vllm,
+    at_rest=_at_rest,
 )

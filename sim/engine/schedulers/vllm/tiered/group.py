@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sim.engine.lockstep import LockstepGroup
 from sim.engine.schedulers.vllm.tiered.state import TieredState  # noqa: F401 - of these
 from sim.engine.tiers.counts import N_COUNTS
 from sim.engine.tiers.group import GroupWithTiers, carry_counts, copy_counts
@@ -58,8 +59,8 @@ def _set_remote(states, blocks):
 class TieredEngines(GroupWithTiers):
     """Engines that keep KV outside the accelerator; `with_tiers` says where."""
 
-    def __init__(self, states: Sequence[EngineState], recorder: Recorder) -> None:
-        super().__init__(states, recorder)
+    def __init__(self, states: Sequence[EngineState], recorder: Recorder, *ranks: object) -> None:
+        super().__init__(states, recorder, *ranks)
         self._lost = np.zeros(3)
 
     def _share_store(self) -> None:
@@ -80,3 +81,7 @@ class TieredEngines(GroupWithTiers):
         counts, evicted = np.zeros((self.n, N_COUNTS)), self._lost.copy()
         _figures(self._states, counts, evicted)
         return self._told(counts, evicted)
+
+
+class TieredRanks(TieredEngines, LockstepGroup):
+    """The same of ranks that step together; each has tiers of its own."""
