@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from sim.config.traffic import Traffic
 
 _FEWEST: Final = 4
@@ -17,12 +16,12 @@ _SHARE: Final = 0.5
 """Share of later requests that come together with half of all clients."""
 
 
-def note(traffic: Traffic, requests: pd.DataFrame) -> str:
-    """What a run of waiting clients that march in step does not say of others; empty for all other runs."""
+def note(traffic: Traffic, arrivals: NDArray[np.float64]) -> str:
+    """What a run of waiting clients that march in step does not say of others; empty for all other runs. ``arrivals``: of all requests, seconds."""
     loop = traffic.closed_loop
-    if loop is None or loop.paced or loop.concurrency < _FEWEST or len(requests) < _FEWEST * loop.concurrency:
+    if loop is None or loop.paced or loop.concurrency < _FEWEST or len(arrivals) < _FEWEST * loop.concurrency:
         return ""
-    times, together = np.unique(np.round(requests["arrival_s"].to_numpy(), 6), return_counts=True)
+    times, together = np.unique(np.round(arrivals, 6), return_counts=True)
     later = together[times > times[0]]
     crowded = later[later >= max(_FEWEST, loop.concurrency / 2)]
     if not later.size or crowded.sum() < _SHARE * later.sum():

@@ -181,7 +181,7 @@ def simulate(scenario: Scenario | str | Path, *, progress: Progress | None = Non
         s = replace(s, model_error=model_error.section(kind, s.latency, s.throughput, prepared.plans[0].profile.band))
     if prepared.scaling is None and s.complete:
         s = replace(s, load=headroom.section(prepared.plans, prepared.traffic, scenario.seed, s.steady))
-    if note := in_step.note(scenario.traffic, result.requests):
+    if note := in_step.note(scenario.traffic, result.columns["arrival_s"]):
         s = replace(s, warnings=(*s.warnings, note))
     result.summary = s
     return result

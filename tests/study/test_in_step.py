@@ -1,7 +1,6 @@
 """Waiting clients that march in step are named in the result; those that drift apart, or do not wait, are not."""
 
 import numpy as np
-import pandas as pd
 import pytest
 
 import sim
@@ -32,7 +31,7 @@ def test_equal_answers_march_and_unlike_ones_do_not():
 
 
 def sent(*times):
-    return pd.DataFrame({"arrival_s": np.concatenate([np.full(n, t) for t, n in times])})
+    return np.concatenate([np.full(n, t) for t, n in times])
 
 
 def traffic(**loop):
