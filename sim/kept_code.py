@@ -12,11 +12,13 @@ import os
 import pickle
 import re
 import shutil
+import stat
 import sys
 import tempfile
 import time
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING
@@ -75,9 +77,10 @@ def _temporary_folder(name: str) -> Path:
     """A folder among the system's temporary ones that nobody else can write to: Numba executes what it finds in its cache."""
     user = os.getuid() if hasattr(os, "getuid") else 0
     folder = Path(tempfile.gettempdir()) / f"servesim-numba-{user}"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
     status = folder.lstat()
-    if hasattr(os, "getuid") and (status.st_uid != user or status.st_mode & 0o022 or folder.is_symlink()):
+    if not stat.S_ISDIR(status.st_mode) or (hasattr(os, "getuid") and (status.st_uid != user or status.st_mode & 0o022)):
         folder = Path(tempfile.mkdtemp(prefix="servesim-numba-"))
     (folder / name).mkdir(exist_ok=True)
     return folder / name

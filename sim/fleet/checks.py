@@ -57,6 +57,13 @@ def check_sides(plans: Sequence[Plan]) -> None:
         if p.scheduler.name != first.scheduler.name:
             why = "all pools with roles are of one kind of engine, also those of several models"
             raise NotModelledError(f"{p.field}.engine.name", p.scheduler.name, why, first.scheduler.name)
+        if _in_step(p) != _in_step(first):
+            why = "data-parallel ranks that step together are modelled on all pools with roles or on none"
+            raise NotModelledError(f"{p.field}.dp", p.layout.dp, why, f"as in {first.field}: {first.layout.dp}")
+
+
+def _in_step(plan: Plan) -> bool:
+    return plan.ranks is not None and plan.ranks.together
 
 
 def _check_pair(plans: Sequence[Plan]) -> None:

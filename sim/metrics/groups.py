@@ -91,7 +91,7 @@ def group_rows(columns: Mapping[str, Array], label: Array, ok: Array, counted: A
             "requests": int(count[g]),
             "finished": int(n_finished[g]),
             "output_tokens": int(tokens[g]),
-            "attainment": n_ok[g] / n_counted[g] if n_counted[g] else None,
+            "attainment": float(n_ok[g] / n_counted[g]) if n_counted[g] else None,
         }
         for g in range(groups)
     ]

@@ -22,7 +22,7 @@ import yaml
 
 from sim.ledger import Values as Array
 from sim.metrics.conformal import LEVEL as LEVEL
-from sim.metrics.conformal import stretched
+from sim.metrics.conformal import moved
 from sim.metrics.section import Section, keyed
 from sim.resources import path, read_yaml
 
@@ -128,7 +128,7 @@ def interval(entries: Iterable[Entry], kind: Kind, metric: str) -> Interval | No
 @lru_cache(256)
 def _interval(there: tuple[Entry, ...], kind: Kind) -> Interval:
     kinds = [e.kind for e in there]
-    low, high = stretched(np.array([e.logs for e in there]), _likeness(kinds, kinds), _likeness([kind], kinds)[0])
+    low, high = moved(np.array([e.logs for e in there]), _likeness(kinds, kinds), _likeness([kind], kinds)[0])
     return Interval(float(np.exp(low)), float(np.exp(high)), *_named(there, kind))
 
 

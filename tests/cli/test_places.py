@@ -89,7 +89,7 @@ def test_a_home_that_cannot_be_written_moves_compiled_code_to_a_folder_of_ones_o
     assert stat.S_IMODE(folder.parent.stat().st_mode) == 0o700
 
 
-@pytest.mark.parametrize("whose", ["own", "another's", "open to all", "a link"])
+@pytest.mark.parametrize("whose", ["own", "another's", "open to all", "a link", "a link to nothing", "a file"])
 def test_compiled_code_that_another_may_have_written_is_not_used(
     whose: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,6 +98,10 @@ def test_compiled_code_that_another_may_have_written_is_not_used(
     if whose == "a link":
         (tmp_path / "elsewhere").mkdir(mode=0o700)
         usual.symlink_to(tmp_path / "elsewhere")
+    elif whose == "a link to nothing":
+        usual.symlink_to(tmp_path / "nothing")
+    elif whose == "a file":
+        usual.touch(mode=0o600)
     else:
         usual.mkdir(mode=0o700)
     if whose == "another's":
@@ -110,4 +114,7 @@ def test_compiled_code_that_another_may_have_written_is_not_used(
     assert (folder.parent == usual) == (whose == "own")
     status = folder.parent.lstat()
     assert (status.st_uid, stat.S_IMODE(status.st_mode)) == (os.getuid(), 0o700) and not folder.parent.is_symlink()
-    assert whose == "own" or list((tmp_path / "elsewhere" if whose == "a link" else usual).iterdir()) == []
+    assert (
+        whose in ("own", "a link to nothing", "a file")
+        or list((tmp_path / "elsewhere" if whose == "a link" else usual).iterdir()) == []
+    )

@@ -125,3 +125,13 @@ def test_clients_leave_ranks_of_either_side() -> None:
     result, _ = played(text("together", True, ROUTER, SLOW, clients))
     assert result.summary["requests"]["failed"] > 10
     check(text("sglang", True, ROUTER, SLOW, clients, "faults: {name: crash, mtbf: 500ms, for: 200ms}"), 0)
+
+
+@pytest.mark.parametrize("role", ["prefill", "decode"])
+def test_ranks_that_step_together_on_one_side_only_are_refused(role: str) -> None:
+    lone, both = "dp: 2, ep: 2, engine: {name: sglang, enable_dp_attention: true}", "tp: 2, engine: sglang"
+    pools = [f"{{name: {r}, role: {r}, accelerator: h100-sxm, {lone if r == role else both}}}" for r in ("prefill", "decode")]
+    deployment = f"pools: [{', '.join(pools)}]"
+    made = BASE.format(model="deepseek-v2-lite", arrival="{process: burst}", requests=10, deployment=deployment)
+    with pytest.raises(sim.NotModelledError, match=r"decode\.dp|pools\[1\]\.dp|pools\.1\.dp"):
+        sim.run(sim.loads(made))

@@ -146,6 +146,7 @@ TIMES = {  # prefill first; decode first; decode first, but scheduled before it 
     "kv_arrived_s": [4.5, 3.25, 3.5, NAN, NAN],
     "decode_start_s": [5.0, 3.5, 3.75, NAN, NAN],
     "finish_s": [9.0, 5.0, 5.75, 2.0, NAN],
+    "first_token_s": [3.0, 3.0, 3.0, 2.0, NAN],
 }
 
 
@@ -164,6 +165,15 @@ def test_stages_of_a_request_add_to_its_time() -> None:
     assert found["decode"] == pytest.approx([4.0, 1.5, 2.0, 0.0, NAN], nan_ok=True)
     whole = sum(found.values())
     assert whole == pytest.approx(columns()["finish_s"], nan_ok=True)
+
+
+def test_a_prompt_that_the_decode_side_computes_itself_ends_with_the_first_token() -> None:
+    alone = {k: np.array(v[3:4]) for k, v in TIMES.items()} | {
+        "prefill_replica": np.array([-1]), "prefill_end_s": np.array([NAN]), "first_token_s": np.array([1.5]),
+    }  # fmt: skip
+    assert {k: v.tolist() for k, v in hand_over.stages(alone).items()} == {
+        "prefill_queue": [1.0], "prefill": [0.5], "decode_queue": [0.0], "transfer": [0.0], "decode": [0.5],
+    }  # fmt: skip
 
 
 def test_shares_of_the_stages_are_of_those_that_count() -> None:

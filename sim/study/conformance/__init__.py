@@ -39,10 +39,15 @@ def check(engine: str, paths: Sequence[Path]) -> Iterator[Case]:
     files = [file for path in paths for file in _files(module, Path(path))]
     for file in files:
         check_size(file, _LARGEST)
+        steps = 0
         try:
-            yield from module.check(file)
+            for case in module.check(file):
+                steps += case.steps
+                yield case
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, EOFError, OSError) as error:
             raise DataError(str(file), f"not a recording of {name}: {type(error).__name__} {error}") from error
+        if not steps:
+            raise DataError(str(file), "holds no step, so that nothing was compared")
 
 
 def _files(module: object, path: Path) -> list[Path]:
