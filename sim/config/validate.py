@@ -27,7 +27,26 @@ def settings(model: type[M], data: Mapping[str, object], field: str = "") -> M:
         value = getattr(made, name)
         if isinstance(value, int) and abs(value) > _LARGEST:  # compiled code has 64 bits, and adds to it
             raise ConfigError(_dotted(field, (name,)), value, "is too large for a whole number", f"-{_LARGEST} to {_LARGEST}")
+    _no_truths(made, data, field)
     return made
+
+
+def _no_truths(made: object, given: object, where: str) -> None:
+    """Raise `ConfigError` where ``true`` or ``false`` was given and a number was made of it (pydantic takes them as 1 and 0)."""
+    if isinstance(given, bool):
+        if isinstance(made, int | float) and not isinstance(made, bool):
+            raise ConfigError(where, given, "must be a number, not true or false")
+    elif isinstance(made, BaseModel) and isinstance(given, Mapping):
+        for name, field in type(made).model_fields.items():
+            key = name if name in given else field.alias
+            if key is not None and key in given:
+                _no_truths(getattr(made, name), given[key], _dotted(where, (key,)))
+    elif isinstance(made, Mapping) and isinstance(given, Mapping):
+        for key in made.keys() & given.keys():
+            _no_truths(made[key], given[key], _dotted(where, (key,)))
+    elif isinstance(made, list | tuple) and isinstance(given, list | tuple):
+        for i, (one, its) in enumerate(zip(made, given, strict=False)):
+            _no_truths(one, its, _dotted(where, (i,)))
 
 
 def _all_of(model: type[BaseModel], error: ValidationError, field: str) -> ConfigError:

@@ -5,6 +5,7 @@ import pickle
 import pytest
 from pydantic import ValidationError
 
+import sim
 import sim.config as config
 from sim.errors import ConfigError, DataError, ServesimError
 from tests.config.conftest import POOLS, TEXT
@@ -120,3 +121,23 @@ def test_one_source_one_place_unique_names(scenario):
     ):
         with pytest.raises(ConfigError):
             scenario(*overrides, text=text)
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ("deployment.engine.max_num_seqs=true", "deployment.engine.max_num_seqs"),
+        ("deployment.engine.gpu_memory_utilization=true", "deployment.engine.gpu_memory_utilization"),
+        ("slo.attainment=true", "slo.attainment"),
+        ("traffic.synthetic.lengths={kind: fixed, prompt_tokens: true, output_tokens: 5}", "traffic.synthetic.lengths"),
+        (
+            "traffic.synthetic.lengths={kind: uniform, prompt_tokens: [true, 9], output_tokens: [1, 5]}",
+            "traffic.synthetic.lengths",
+        ),
+        ("router={name: llm-d, non_cached_tokens: true}", "router.non_cached_tokens"),
+    ],
+)
+def test_truth_is_no_number(change, field):
+    with pytest.raises(ConfigError, match="not true or false|must be a valid integer") as told:
+        sim.run(config.load("quickstart", [change]))
+    assert told.value.field.startswith(field), told.value
