@@ -26,7 +26,7 @@ PARAMETERS = {
         "p",
         "wave_exponent",
         "k_half",
-    ),  # and tile_m where it is not 64
+    ),  # and tile_m where it is not 64, and reread_bytes where a kernel waits for its tiles
     "prefill": ("compute_efficiency", "bandwidth_efficiency", "floor_us", "length_half", "p"),
     "decode": (
         "compute_efficiency",
@@ -63,12 +63,17 @@ class Times(NamedTuple):
 def gemm(
     q: Parameters, hw: Machine, m: Numbers, n: Numbers, k: Numbers, weight_bytes: float = 2.0, act_bytes: float = 2.0
 ) -> Times:
-    """``m × k`` times ``k × n``: tiles of 64 × 128, a wave of tiles fills the multiprocessors. Bytes are per element; output in 16 bits."""
+    """``m × k`` times ``k × n``: tiles of 64 × 128, a wave of tiles fills the multiprocessors. Bytes are per element; output in 16 bits.
+
+    ``reread_bytes`` are read per FLOP, as tiles read their operands again, by kernels that do not compute meanwhile.
+    """
     tile = q[6] if len(q) > 6 else TILE_M
     mm, nn = np.ceil(m / tile) * tile, np.ceil(n / TILE_N) * TILE_N
     waves = mm / tile * nn / TILE_N / hw.sm
     filled = waves / np.ceil(waves)
     compute = 2.0 * mm * nn * k / (hw.peak * q[0]) * filled ** -q[4] * (1.0 + q[5] / k)
+    if len(q) > 7:
+        compute = compute + 2.0 * mm * nn * k * q[7] / hw.bandwidth
     memory = (act_bytes * m * k + weight_bytes * n * k + 2.0 * m * n) / (hw.bandwidth * q[1])
     return Times(q[2] * 1e-6 + _norm(q[3], compute, memory), compute, memory)
 

@@ -134,3 +134,13 @@ def test_windowed_layers_keep_a_window_and_a_micro_batch() -> None:
     split, unified = Sizes.of(m, 32768, 4, 4, 512), Sizes.of(m, 32768, 1, 4, 512)
     assert min(split.kv) == 4 * 1536 * token
     assert min(unified.kv) == 4608 * token  # four windows share one micro-batch
+
+
+@pytest.mark.parametrize(
+    ("card", "seconds"),
+    [("a100-sxm-80g", 0.175), ("l40s", 0.173), ("rtx-4090", 0.148), ("rtx-4000-ada", 0.443)],
+)
+def test_prompts_in_four_bits_wait_for_their_tiles(card: str, seconds: float) -> None:
+    """1,024 tokens of Llama 3 8B in Q4_K_M: XiongjieDai/GPU-Benchmarks-on-LLM-Inference. Cards with more FLOP/s per byte/s reach less of their peak."""
+    tables = _tables("llama-3-8b", "q4_k_m", card, _placed("llama-3-8b", "q4_k_m", 33))
+    assert 2 * _prompt(tables, 512) == pytest.approx(seconds, rel=0.12)
