@@ -68,7 +68,7 @@ def tally(answer: PlanAnswer) -> str:
     missed = sum(bool(x.refused) and bool(x.probes) for x in c)
     parts = [f"{len(c):,} {'candidate' if len(c) == 1 else 'candidates'}: {sum(bool(x.probes) for x in c):,} simulated"]
     if missed:
-        parts.append(f"{missed:,} of them hold the SLO at no size")
+        parts.append(f"{missed:,} of them {'holds' if missed == 1 else 'hold'} the SLO at no size")
     if refused:
         parts.append(f"{refused:,} impossible")
     if skipped:
@@ -164,7 +164,7 @@ def page(answer: PlanAnswer) -> Page:
         cards = [
             {"label": "deployment", "value": f"{w.size:,} × {w.candidate.label}"},
             {"label": answer.objective, "value": answer.amount(w), "note": _interval_note(answer, w)},
-            {"label": "accelerators", "value": f"{w.accelerators:,}"},
+            *([] if answer.objective == "accelerators" else [{"label": "accelerators", "value": f"{w.accelerators:,}"}]),
             {
                 "label": "effective attainment" if answer.several else "requests within the SLO",
                 "value": f"{w.attainment:.2%}",

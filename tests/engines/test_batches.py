@@ -3,9 +3,6 @@ can look."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +18,7 @@ from sim.engine.kv.radix_nodes import candidate
 from sim.engine.outline import addresses
 from sim.jit import _METHODS, JIT
 from sim.workload.table import RequestBlock
+from tests.engines import plain
 from tests.engines.test_withdraw import ENGINES, HISTOGRAM, pool
 
 in_python = pytest.mark.skipif(JIT, reason="run in plain Python below")
@@ -163,8 +161,4 @@ def test_the_device_evicts_in_the_order_of_its_strategy(policy: str, first: Any)
 
 @pytest.mark.skipif(not JIT, reason="is what is run here")
 def test_the_same_in_plain_python() -> None:
-    env = os.environ | {"NUMBA_DISABLE_JIT": "1"}
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", __file__], env=env, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout
+    plain.passes(__file__)

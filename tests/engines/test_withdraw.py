@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +15,7 @@ from sim.engine.withdraw import ABSENT, LEFT, STAYS, Exits
 from sim.fleet.build import plan
 from sim.jit import JIT
 from sim.workload.table import RequestBlock
+from tests.engines import plain
 
 PLAIN = Path(__file__).parents[1] / "plugins" / "plain_schedulers.py"
 HISTOGRAM = (3800, 1e-5, 200.0)
@@ -166,11 +164,7 @@ def test_a_process_that_dies_takes_all_it_had_with_it(name: str) -> None:
 
 @pytest.mark.skipif(not JIT, reason="is what is run here")
 def test_every_engine_in_plain_python() -> None:
-    env = os.environ | {"NUMBA_DISABLE_JIT": "1"}
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", __file__], env=env, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout
+    plain.passes(__file__)
 
 
 def test_whoever_leaves_from_among_those_who_wait_leaves_them_as_they_were() -> None:

@@ -206,7 +206,7 @@ def search(aim: Aim, found: Candidate) -> Part[Candidate]:
     if good is None:
         best = max(probes.values(), key=lambda p: (p.attainment, -p.size))
         reached = attained(f"{best.attainment:.2%}", several(found.planned), "the SLO")
-        note = f"the best of {len(probes)} sizes: with {best.size:,} {reached}"
+        note = f"the best of {len(probes)} sizes is {best.size:,}: {reached}"
         return replace(out, refused="no size holds the SLO", note=note)
     below = probes.get(good - 1)
     near = below.cost if below is not None and below.attainment >= found.required - NEAR else probes[good].cost
