@@ -59,9 +59,14 @@ def _all_of(model: type[BaseModel], error: ValidationError, field: str) -> Confi
     first, *more = [e for i, e in enumerate(told) if e.field not in {other.field for other in told[:i]}]
     if not more:
         return first
-    also = [f"also {e.field}: {e.problem}" + ("" if e.value is None else f" (got {shown(e.value)})") for e in more[:_SHOWN]]
+    also = [f"also {_one_of_more(e)}" for e in more[:_SHOWN]]
     also += [f"and {len(more) - _SHOWN} more"] if len(more) > _SHOWN else []
     return ConfigError(first.field, first.value, first.problem, first.allowed, "; ".join([h for h in [first.hint] if h] + also))
+
+
+def _one_of_more(e: ConfigError) -> str:
+    got = "" if e.value is None else f" (got {shown(e.value)})"
+    return f"{e.field}: {e.problem}{got}" + (f", {e.hint}" if e.hint else "")
 
 
 ELSEWHERE: Final = {
@@ -77,9 +82,24 @@ ELSEWHERE: Final = {
 """What other tools call a setting → where it is here."""
 
 
-def _meant(name: str, known: Sequence[str]) -> str:
-    at = ELSEWHERE.get(name.lower().replace("-", "_"))
-    return f"did you mean {at!r}?" if at else did_you_mean(name, known)
+def _meant(name: str, model: type[BaseModel], known: Sequence[str]) -> str:
+    """What a setting that is not known at its place may be: another tool's name, one nearly alike, or a setting of another place."""
+    if (at := ELSEWHERE.get(name.lower().replace("-", "_"))) is not None:
+        return f"did you mean {at!r}?"
+    places = [place for place in _places(model) if place.rpartition(".")[2] == name]
+    if places:
+        return f"it belongs at {min(places, key=lambda place: place.count('.'))!r}"
+    return did_you_mean(name, known)
+
+
+def _places(model: type[BaseModel], at: str = "", inside: tuple[type[BaseModel], ...] = ()) -> list[str]:
+    """Every setting below ``model``, dotted (those of plug-ins, which are chosen by name, are not of it)."""
+    found = []
+    for name, field in model.model_fields.items():
+        found.append(here := _dotted(at, (name,)))
+        if (part := _model_in(field.annotation)) is not None and part not in inside:
+            found += _places(part, here, (*inside, part))
+    return found
 
 
 def _translate(model: type[BaseModel], first: ErrorDetails, field: str) -> ConfigError:
@@ -87,7 +107,7 @@ def _translate(model: type[BaseModel], first: ErrorDetails, field: str) -> Confi
     value = first["input"]
     if first["type"] == "extra_forbidden":
         known = _keys(model, first["loc"][:-1])
-        return ConfigError(where, value, "unknown setting", ", ".join(known), _meant(str(first["loc"][-1]), known))
+        return ConfigError(where, value, "unknown setting", ", ".join(known), _meant(str(first["loc"][-1]), model, known))
     if first["type"] == "missing":
         return ConfigError(where, None, "is required")
     if first["type"] in ("model_type", "dict_type", "model_attributes_type"):

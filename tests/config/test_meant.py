@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 import sim
+import sim.config
 from sim.config.validate import ELSEWHERE
 from sim.errors import ConfigError, DataError, did_you_mean
 from sim.hardware import load_accelerator
@@ -24,6 +26,22 @@ def test_and_those_settings_exist(path: str) -> None:
         sim.load("closed-loop", [f"{path}={value}"])
     else:
         sim.load("quickstart", [f"{path}={value}"])
+
+
+def test_a_setting_in_the_wrong_section_is_told_where_it_belongs() -> None:
+    data = {
+        "traffic": {"arrival": {"process": "poisson", "rate": "6/s"}, "lengths": "azure-2023-conv"},
+        "deployment": {"engine": "vllm", "model": "llama-3.1-8b", "accelerator": "h100-sxm", "tensor_parallel": 2},
+    }
+    with pytest.raises(ConfigError) as error:
+        sim.config.loads(yaml.safe_dump(data))
+    for field, place in (
+        ("traffic.arrival", "it belongs at 'traffic.synthetic.arrival'"),
+        ("also traffic.lengths", "it belongs at 'traffic.synthetic.lengths'"),
+        ("also deployment.model", "it belongs at 'model'"),
+        ("also deployment.tensor_parallel", "did you mean 'deployment.tp'"),
+    ):
+        assert place in str(error.value).partition(field + ":")[2].partition("; also")[0]
 
 
 def test_what_begins_with_the_number_of_a_model_is_one_of_it() -> None:
