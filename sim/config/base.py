@@ -27,6 +27,8 @@ class Named(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="allow")
     key: ClassVar[str] = "name"
+    registered: ClassVar[str]
+    """Kind of what is named, in `sim.registry`."""
 
     @model_validator(mode="before")
     @classmethod
@@ -49,36 +51,42 @@ class Named(BaseModel):
 class Engine(Named):
     """The serving engine and its settings, spelled as the engine spells them."""
 
+    registered: ClassVar[str] = "engine"
     name: str = Field(description="name of the engine, or path/to/file.py:Class of your own")
 
 
 class Router(Named):
     """How requests are spread over the replicas."""
 
+    registered: ClassVar[str] = "router"
     name: str = Field(description="name of the router, or path/to/file.py:Class of your own")
 
 
 class Scaling(Named):
     """How many replicas there are, by load."""
 
+    registered: ClassVar[str] = "scaler"
     name: str = Field(description="name of the autoscaler, or path/to/file.py:Class of your own")
 
 
 class Admission(Named):
     """Who may go on to the replicas, in which order."""
 
+    registered: ClassVar[str] = "admission"
     name: str = Field(description="name of the admission policy, or path/to/file.py:Class of your own")
 
 
 class Clients(Named):
     """What clients do besides sending: time-outs, retries, hedging, leaving."""
 
+    registered: ClassVar[str] = "client"
     name: str = Field(description="name of the client, or path/to/file.py:Class of your own")
 
 
 class Fault(Named):
     """What breaks, when, and for how long."""
 
+    registered: ClassVar[str] = "fault"
     name: str = Field(description="name of the fault, or path/to/file.py:Class of your own")
 
 
@@ -86,6 +94,7 @@ class Arrival(Named):
     """When requests arrive."""
 
     key: ClassVar[str] = "process"
+    registered: ClassVar[str] = "arrival"
     process: str = Field(description="name of the arrival process")
 
 
@@ -93,4 +102,5 @@ class Lengths(Named):
     """How long prompts and outputs are."""
 
     key: ClassVar[str] = "kind"
+    registered: ClassVar[str] = "length"
     kind: str = Field(description="name of the length distribution")

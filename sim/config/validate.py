@@ -9,6 +9,8 @@ from typing import Annotated, Final, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from sim import registry
+from sim.config.base import Named
 from sim.errors import ConfigError, did_you_mean, shown
 
 M = TypeVar("M", bound=BaseModel)
@@ -66,7 +68,8 @@ def _all_of(model: type[BaseModel], error: ValidationError, field: str) -> Confi
 
 def _one_of_more(e: ConfigError) -> str:
     got = "" if e.value is None else f" (got {shown(e.value)})"
-    return f"{e.field}: {e.problem}{got}" + (f", {e.hint}" if e.hint else "")
+    allowed = f", allowed: {e.allowed}" if e.value is None and e.allowed else ""
+    return f"{e.field}: {e.problem}{got}{allowed}" + (f", {e.hint}" if e.hint else "")
 
 
 ELSEWHERE: Final = {
@@ -89,7 +92,9 @@ def _meant(name: str, model: type[BaseModel], known: Sequence[str]) -> str:
     places = [place for place in _places(model) if place.rpartition(".")[2] == name]
     if places:
         return f"it belongs at {min(places, key=lambda place: place.count('.'))!r}"
-    return did_you_mean(name, known)
+    if (alike := did_you_mean(name, known)) or "engine" not in known:
+        return alike
+    return "settings of the engine itself belong under 'engine'"
 
 
 def _places(model: type[BaseModel], at: str = "", inside: tuple[type[BaseModel], ...] = ()) -> list[str]:
@@ -109,7 +114,7 @@ def _translate(model: type[BaseModel], first: ErrorDetails, field: str) -> Confi
         known = _keys(model, first["loc"][:-1])
         return ConfigError(where, value, "unknown setting", ", ".join(known), _meant(str(first["loc"][-1]), model, known))
     if first["type"] == "missing":
-        return ConfigError(where, None, "is required")
+        return ConfigError(where, None, "is required", _names(_model_at(model, first["loc"][:-1]), str(first["loc"][-1])))
     if first["type"] in ("model_type", "dict_type", "model_attributes_type"):
         return ConfigError(where or "scenario", value, "must be a mapping", ", ".join(_keys(model, first["loc"])))
     if first["type"] == "tuple_type":
@@ -146,13 +151,24 @@ def _dotted(field: str, loc: Sequence[int | str]) -> str:
     return text
 
 
-def _keys(model: type[BaseModel], loc: Sequence[int | str]) -> list[str]:
-    """Names of the fields at a place inside a model."""
+def _model_at(model: type[BaseModel], loc: Sequence[int | str]) -> type[BaseModel] | None:
+    """The model of a place inside a model."""
     here: type[BaseModel] | None = model
     for part in loc:
         if here is not None and part in here.model_fields:
             here = _model_in(here.model_fields[str(part)].annotation)
+    return here
+
+
+def _keys(model: type[BaseModel], loc: Sequence[int | str]) -> list[str]:
+    """Names of the fields at a place inside a model."""
+    here = _model_at(model, loc)
     return list(here.model_fields) if here is not None else []
+
+
+def _names(here: type[BaseModel] | None, key: str) -> str:
+    """What may be named by ``key``, where a section is mostly a name."""
+    return ", ".join(registry.names(here.registered)) if here is not None and issubclass(here, Named) and key == here.key else ""
 
 
 def _model_in(annotation: object) -> type[BaseModel] | None:

@@ -44,6 +44,17 @@ def test_a_setting_in_the_wrong_section_is_told_where_it_belongs() -> None:
         assert place in str(error.value).partition(field + ":")[2].partition("; also")[0]
 
 
+def test_a_name_that_is_required_lists_what_there_is_and_the_engine_has_settings_of_its_own() -> None:
+    with pytest.raises(ConfigError, match=r"lengths\.kind: is required .*allowed: .*azure-2023-conv.*lognormal"):
+        sim.load("quickstart", ["traffic.synthetic.lengths={prompt_tokens: 3}"])
+    with pytest.raises(
+        ConfigError, match=r"deployment\.max_num_seqs: unknown .*; settings of the engine itself belong under 'engine'"
+    ):
+        sim.load("quickstart", ["deployment.max_num_seqs=4"])
+    with pytest.raises(ConfigError, match=r"also clients\.name: is required, allowed"):
+        sim.load("quickstart", ["clients={timeout: 3s}", "colour=red"])
+
+
 def test_what_begins_with_the_number_of_a_model_is_one_of_it() -> None:
     with pytest.raises(ConfigError, match="did you mean 'h100-sxm'"):
         load_accelerator("H100-SXM5-80GB")
