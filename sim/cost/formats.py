@@ -24,12 +24,15 @@ class Gemm:
 
 
 HALF = Gemm("bf16", ("gemm.bf16",), "bf16", 2.0, 2.0)
+FP16 = Gemm("fp16", ("gemm.bf16",), "bf16", 2.0, 2.0)  # as fast, but for kernels that sum up in 16 bits
 FLOAT = Gemm("fp32", ("gemm.fp32", "gemm.bf16"), "fp32", 4.0, 4.0)  # without tensor cores: PyTorch multiplies 32 bits in full
 
 
 def plain_format(m: ModelSpec) -> Gemm:
     """How linear layers that are not quantised run."""
-    return FLOAT if m.format.bytes_of(MLP) >= 4.0 else HALF
+    if m.format.bytes_of(MLP) >= 4.0:
+        return FLOAT
+    return FP16 if m.format.name == "fp16" else HALF
 
 
 def gemm_format(m: ModelSpec, a: Accelerator) -> Gemm:

@@ -146,6 +146,8 @@ class Kernels(Collectives):
         unit = fmt.unit if self.accelerator.supports(fmt.unit) or exact else op.unit
         if unit != op.unit and self.accelerator.supports(unit):
             hw = hw._replace(peak=self.accelerator.peak(unit))
+        if fmt.name == "fp16" and self.accelerator.supports(self.choice.machine.fp16_unit):
+            hw = hw._replace(peak=self.accelerator.peak(self.choice.machine.fp16_unit))
         weight = fmt.weight_bytes
         q = self.q(op)
         per_core = self.choice.machine.per_core_bandwidth

@@ -79,6 +79,7 @@ class Machine(Record):
     relative: bool = Field(
         False, description="parameters are relative to the accelerator's own datasheet figures, whichever it is"
     )
+    fp16_unit: str = Field("bf16", description="number format of peak_tflops for fp16 weights, where an accelerator has it")
     lends: tuple[Loan, ...] = Field((), description="kernels that other generations run too")
     others: tuple[str, ...] = Field((), description="systems asked for kernels that this one lacks")
     ranges: Ranges = Field(Ranges(), description="what the measurements cover")

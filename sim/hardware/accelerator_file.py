@@ -13,8 +13,8 @@ from sim.hardware.links import find_link, link_names
 from sim.profile_files import Graded, Record
 from sim.units import parse_bytes
 
-DTYPES = ("fp32", "tf32", "bf16", "fp16", "fp8", "int8", "fp4", "int4")
-"""Number formats of matrix units."""
+DTYPES = ("fp32", "tf32", "bf16", "fp16", "fp16_acc16", "fp8", "int8", "fp4", "int4")
+"""Number formats of matrix units; ``fp16_acc16``: fp16 that is summed up in 16 bits, where that is faster than in 32 (GeForce)."""
 _CPU = ("x86", "arm", "aarch64")
 
 
