@@ -139,6 +139,16 @@ class Sources(Section):
                 )
         return given
 
+    @model_validator(mode="before")
+    @classmethod
+    def _clients_that_wait_need_no_times(cls, given: object) -> object:
+        """``arrival`` may be left out where every request but the first follows an answer: it would be ignored."""
+        if not isinstance(given, Mapping) or not isinstance(loop := given.get("closed_loop"), Mapping) or loop.get("paced"):
+            return given
+        if isinstance(source := given.get("synthetic"), Mapping) and not {"arrival", "agents"} & source.keys():
+            return {**given, "synthetic": {**source, "arrival": {"process": "constant", "rate": "1/s"}}}
+        return given
+
     @property
     def waits(self) -> bool:
         """Whether any client waits for its answer before it asks again."""

@@ -279,6 +279,8 @@ class Scheduler(ABC, Generic[P]):
         """Tokens of one request that the KV memory must hold for the engine to start; None: it does not ask."""
         return None
 
+    context_setting: ClassVar[str] = ""
+    """The setting by which `max_context` is raised; empty: the model alone bounds it."""
     cut_context: ClassVar[tuple[str, ...]] = ()
     """Context settings that are accepted above the model's length and cut to it (what others refuse)."""
 

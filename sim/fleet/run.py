@@ -203,12 +203,12 @@ def fitting(plans: Sequence[Plan], traffic: Traffic, too_long: str) -> Traffic:
         tokens = block.prompt_tokens.astype(np.int64) + block.output_tokens
         if (tokens > limit).any():
             row = int(np.argmax(tokens > limit))
+            setting = tightest.scheduler.context_setting if limit < tightest.model.max_position else ""
             raise DataError(
                 "traffic",
                 f"request {at + row} has {block.prompt_tokens[row]} prompt + {block.output_tokens[row]} output tokens; "
                 f"{tightest.scheduler.name} accepts {limit} (model context {tightest.model.max_position})",
-                f"{'use a model with a longer context' if limit >= tightest.model.max_position else 'raise the limit of the engine'}"
-                ", or traffic.too_long=skip",
+                f"{f'raise the {setting} of the engine' if setting else 'use a model with a longer context'}, or traffic.too_long=skip",
             )
         at += len(block)
     return traffic

@@ -55,6 +55,21 @@ def test_a_name_that_is_required_lists_what_there_is_and_the_engine_has_settings
         sim.load("quickstart", ["clients={timeout: 3s}", "colour=red"])
 
 
+def test_clients_that_wait_need_no_arrival_times() -> None:
+    text = """
+model: llama-3.1-8b
+traffic: {synthetic: {lengths: {kind: fixed, prompt_tokens: 9, output_tokens: 9}, requests: 4}, closed_loop: {concurrency: 2}}
+deployment: {accelerator: h100-sxm, engine: vllm}
+"""
+    assert sim.config.loads(text).traffic.synthetic.arrival.process == "constant"
+    for without in (
+        text.replace("concurrency: 2", "concurrency: 2, paced: true"),
+        text.replace(", closed_loop: {concurrency: 2}", ""),
+    ):
+        with pytest.raises(ConfigError, match=r"arrival: is required"):
+            sim.config.loads(without)
+
+
 def test_what_begins_with_the_number_of_a_model_is_one_of_it() -> None:
     with pytest.raises(ConfigError, match="did you mean 'h100-sxm'"):
         load_accelerator("H100-SXM5-80GB")

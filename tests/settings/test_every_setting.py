@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+import sim
 from sim import registry
 from sim.config.reading import loads
 from sim.config.traffic import Traffic
 from sim.cost.profile import engine_lines, load_engine_profile
 from sim.engine.effect import every_setting, idle_settings, without_effect
+from sim.errors import DataError
 from sim.report.engine_page import show_engine
 from sim.resources import path as resource
 from sim.study.engine_page import engine_page
@@ -134,3 +136,27 @@ def test_only_what_the_user_wrote_is_named() -> None:
     params = registry.lookup("engine", "vllm", "engine").Params
     assert idle_settings(params(), ()) == []
     assert check_traffic([], Prepared(loads(scenario("vllm"))).traffic) == []
+
+
+@pytest.mark.parametrize("engine", [e for e in ENGINES if registry.lookup("engine", e, "engine").context_setting])
+def test_of_a_request_that_is_too_long_the_setting_to_raise_is_named(engine: str) -> None:
+    scheduler = registry.lookup("engine", engine, "engine")
+    setting = scheduler.context_setting
+    assert setting in scheduler.Params.model_fields
+    if scheduler.name == "ollama":  # shifts and truncates what is too long, unless told not to
+        engine = f"{{name: {engine}, context_shift: false, truncate: false, {setting}: 4096}}"
+    else:
+        engine = f"{{name: {engine}, {setting}: 4096}}"
+    accelerator = "ascend-910b3" if scheduler.name in ("mindie", "vllm-ascend") else "h100-sxm"
+    told = loads(
+        f"""
+model: llama-3.1-8b
+traffic: {{synthetic: {{arrival: {{process: poisson, rate: 1/s}}, lengths: {{kind: fixed, prompt_tokens: 5000, output_tokens: 9}}, requests: 3}}}}
+deployment: {{accelerator: {accelerator}, engine: {engine}}}
+"""
+    )
+    with pytest.raises(
+        DataError,
+        match=rf"request 0 has 5000 prompt .* accepts 4096 .*raise the {setting} of the engine, or traffic.too_long=skip",
+    ):
+        sim.run(told)

@@ -140,6 +140,7 @@ class Bladellm(Scheduler[BladellmParams]):
     """BladeLLM as vLLM V1 with its own settings and limits; documented and assumed rules are listed in the module."""
 
     name = "bladellm"
+    context_setting = "max_model_len"
     Params = BladellmParams
     version = "assumed"
     models = "BladeLLM (closed): settings and limits as documented by PAI, scheduling assumed as vLLM V1"

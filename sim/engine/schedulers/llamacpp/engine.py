@@ -30,6 +30,7 @@ class LlamaCpp(Scheduler[LlamaCppParams]):
     """llama-server: slots with longest-common-prefix choice, decode before prompts, context shift, prompt cache in RAM."""
 
     name = "llamacpp"
+    context_setting = "n_ctx"
     aliases = ("llama.cpp", "llama-server")
     Params = LlamaCppParams
     version = BUILD

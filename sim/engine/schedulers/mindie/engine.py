@@ -79,6 +79,7 @@ class Mindie(Scheduler[MindieParams]):
     """Huawei MindIE: separate prefill and decode batches, or chunked prefill; see the package's docstring."""
 
     name = "mindie"
+    context_setting = "maxSeqLen"
     aliases = ("mindie-llm", "mindie-service")
     Params = MindieParams
     version = NEWEST

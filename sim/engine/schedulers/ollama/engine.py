@@ -27,6 +27,7 @@ class Ollama(Scheduler[OllamaParams]):
     """Ollama with one model loaded: llama-server behind a semaphore (0.30 and later) or Ollama's own runners (to 0.24)."""
 
     name = "ollama"
+    context_setting = "OLLAMA_CONTEXT_LENGTH"
     Params = OllamaParams
     version = "0.33.0-rc2"
     models = (

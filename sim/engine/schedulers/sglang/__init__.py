@@ -93,6 +93,7 @@ class Sglang(Scheduler[SglangParams]):
     """SGLang: radix cache, overlap schedule, prefill-first batches."""
 
     name = "sglang"
+    context_setting = "context_length"
     Params = SglangParams
     version = "0.5.23"
     rule = SglangRule

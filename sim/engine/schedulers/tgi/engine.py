@@ -38,6 +38,7 @@ class Tgi(Scheduler[TgiParams]):
     """Hugging Face Text Generation Inference; see the package's docstring."""
 
     name = "tgi"
+    context_setting = "max_total_tokens"
     rule = TgiRule
     own_caches = ("sliding", "chunked")
     aliases = ("text-generation-inference",)

@@ -102,6 +102,7 @@ class Vllm(Scheduler[V]):
     """vLLM V1: one token budget for everything, paged KV, prefix caching, recompute preemption."""
 
     name = "vllm"
+    context_setting = "max_model_len"
     Params: ClassVar[type[VllmParams]] = VllmParams
     version = "0.33.0"
     models = (

@@ -41,6 +41,7 @@ class VllmV0(Scheduler[VllmV0Params]):
     """vLLM V0; see the package's docstring. ``vllm`` with a version of 0.2 to 0.7 is this engine."""
 
     name = "vllm-v0"
+    context_setting = "max_model_len"
     Params = VllmV0Params
     version = "0.2 to 0.7"
     models = (
