@@ -37,6 +37,12 @@ from sim.ledger import FAILED, FINISHED
 
 
 @inline
+def _used_blocks(s):
+    """Blocks of running requests. Those of a prefix that several share are held by each of them, yet there are no more than are not free."""
+    return min(s.held, s.kv.total - s.kv.free)
+
+
+@inline
 def _min_waiting(s):
     """Requests that must wait before the running ones are paused for them; NONE: any. In single precision, as upstream."""
     if s.waiting_tokens >= s.max_waiting:
@@ -86,7 +92,7 @@ def _plan(s):
     s.n += s.added
     _fill(s, next_place(s))
     s.g_running = s.n
-    s.g_kv_used = s.held
+    s.g_kv_used = _used_blocks(s)
     return BATCH
 
 
@@ -201,7 +207,7 @@ def _complete(s, p):
         s.phase = POLL
     s.added = 0
     s.g_running = s.n
-    s.g_kv_used = s.held
+    s.g_kv_used = _used_blocks(s)
 
 
 @outlined(TgiState)

@@ -89,7 +89,7 @@ class TgiState(EngineState):
     c_current: i8  # tokens of its next forward
     nb_tokens: i8  # of the last batch formed
     nb_blocks: i8
-    held: i8  # blocks of running requests
+    held: i8  # blocks of running requests, of a shared prefix once for each
     # per slot
     t_leaves: f8s  # when the client leaves (inf: never)
     t_logprobs: i8s  # 1: prompt log-probabilities are wanted, so no cached prefix
