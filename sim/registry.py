@@ -12,7 +12,7 @@ import inspect
 import pkgutil
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Final, TypeGuard, TypeVar
+from typing import Any, Final, Literal, TypeGuard, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -104,9 +104,25 @@ def lookup(kind: str, name: str, field: str = "") -> Any:
     if name not in _registered[kind]:
         _scan(kind)
     if name not in _registered[kind]:
-        raise UnknownNameError(field or kind, name, _registered[kind], "; ".join(_broken.get(kind, ())))
+        raise UnknownNameError(field or kind, name, _registered[kind], "; ".join([*_broken.get(kind, ()), *_choices(kind, name)]))
     cls = _registered[kind][name]
     return cls if plugins.is_own(cls.__module__) else _check(kind, cls, field or kind, name)
+
+
+def _choices(kind: str, name: str) -> list[str]:
+    """Where ``name`` is a choice of a setting of what there is: a policy is called a router by many."""
+    found = {
+        (str(getattr(cls, "name", "")), setting)
+        for cls in _registered[kind].values()
+        for setting, field in getattr(getattr(cls, "Params", None), "model_fields", {}).items()
+        if name in _literals(field.annotation)
+    }
+    return [f"{setting}={name} is a setting of {whose}" for whose, setting in sorted(found)[:3]]
+
+
+def _literals(annotation: object) -> set[object]:
+    inside = get_args(annotation)
+    return set(inside) if get_origin(annotation) is Literal else {x for a in inside for x in _literals(a)}
 
 
 def _guess(kind: str, name: str, field: str) -> None:

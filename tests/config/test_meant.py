@@ -70,6 +70,13 @@ deployment: {accelerator: h100-sxm, engine: vllm}
             sim.config.loads(without)
 
 
+def test_a_policy_of_a_router_is_told_whose_it_is() -> None:
+    with pytest.raises(
+        ConfigError, match=r"policy=cache_aware is a setting of sglang_router; policy=cache_aware is a setting of vllm_router"
+    ):
+        sim.run(sim.load("quickstart", ["router=cache_aware", "deployment.replicas=2"]))
+
+
 def test_what_begins_with_the_number_of_a_model_is_one_of_it() -> None:
     with pytest.raises(ConfigError, match="did you mean 'h100-sxm'"):
         load_accelerator("H100-SXM5-80GB")
