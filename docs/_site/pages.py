@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Iterator
 from math import exp
 from statistics import median
 from typing import Any
@@ -99,8 +100,18 @@ def commands() -> str:
     """Every command with its options."""
     command = typer.main.get_command(application())
     ctx = typer.Context(command, info_name="servesim")
+    for one in _all(command):
+        one.epilog = f"**Examples**:\n\n```sh\n{one.epilog}\n```" if one.epilog else None
     text = get_docs_for_click(obj=command, ctx=ctx, name="servesim", title="Commands")
-    return re.sub(r"\[default: (.*?)\]", r"(default: \1)", text)
+    text = re.sub(r"^\* `(\S+) <\S+>`", r"* `\1`", text, flags=re.M)  # the type of an argument
+    return re.sub(r" +\[(default: .*?|required)\]$", r" (\1)", text, flags=re.M)
+
+
+def _all(command: Any) -> Iterator[Any]:
+    """A command and those below it."""
+    yield command
+    for inner in getattr(command, "commands", {}).values():
+        yield from _all(inner)
 
 
 def scenario() -> str:

@@ -12,6 +12,8 @@ from typing import Annotated, Optional
 
 import typer
 
+HOW = "Running and saving"
+"""Section of the options that say nothing about the question."""
 Scenario = Annotated[
     str, typer.Argument(metavar="SCENARIO", help="A scenario file, or the name of a built-in one (see `servesim scenarios`).")
 ]
@@ -19,9 +21,15 @@ Overrides = Annotated[
     Optional[list[str]],
     typer.Option("--set", "-s", metavar="PATH=VALUE", help="Change one setting, e.g. deployment.replicas=2. Repeatable."),
 ]
-Out = Annotated[Optional[Path], typer.Option("--out", "-o", help="Folder of the result (default: servesim-results/NAME).")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
-NoSave = Annotated[bool, typer.Option("--no-save", help="Print only, write nothing.")]
+Seed = Annotated[Optional[int], typer.Option(metavar="N", help="Seed of all random streams, instead of the scenario's.")]
+Out = Annotated[
+    Optional[Path],
+    typer.Option(
+        "--out", "-o", metavar="FOLDER", help="Folder of the result (default: servesim-results/NAME).", rich_help_panel=HOW
+    ),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.", rich_help_panel=HOW)]
+NoSave = Annotated[bool, typer.Option("--no-save", help="Print only, write nothing.", rich_help_panel=HOW)]
 
 
 def say(quiet: bool, text: str) -> None:

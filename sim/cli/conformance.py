@@ -8,12 +8,12 @@ from typing import Annotated
 import typer
 
 from sim.cli import common
-from sim.cli.app import app
+from sim.cli.app import TRUST, command
 
 
-@app.command()
+@command(TRUST, "servesim conformance vllm recordings/")
 def conformance(
-    engine: Annotated[str, typer.Argument(help="vllm, sglang, tgi, …")],
+    engine: Annotated[str, typer.Argument(metavar="ENGINE", help="vllm, sglang, tgi …")],
     paths: Annotated[list[Path], typer.Argument(metavar="PATH…", help="Recordings, or folders of them.")],
     quiet: common.Quiet = False,
 ) -> None:

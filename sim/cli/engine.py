@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from sim.cli.app import app
+from sim.cli.app import LOOK, command
 
 
-@app.command("engine")
-def engine(name: Annotated[str, typer.Argument(help="vllm, sglang, tgi, …")]) -> None:
+@command(LOOK, "servesim engine vllm")
+def engine(name: Annotated[str, typer.Argument(metavar="ENGINE", help="vllm, sglang, tgi …")]) -> None:
     """Print the page of an engine: version, what is modelled and what is not, all settings, and those without effect on time."""
     from sim.report.engine_page import show_engine
     from sim.study.engine_page import engine_page

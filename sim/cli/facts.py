@@ -7,10 +7,10 @@ from typing import Annotated
 import typer
 
 from sim.cli import common
-from sim.cli.app import app
+from sim.cli.app import FILES, LOOK, command
 
 
-@app.command()
+@command(LOOK, "servesim memory quickstart", "servesim memory quickstart -s model=llama-3.3-70b -s deployment.tp=4")
 def memory(scenario: common.Scenario, set_: common.Overrides = None) -> None:
     """Print the memory budget of a deployment line by line, ending in the number of KV blocks."""
     import sim
@@ -19,9 +19,14 @@ def memory(scenario: common.Scenario, set_: common.Overrides = None) -> None:
     view.show(sim.memory(sim.load(scenario, set_ or ())))
 
 
-@app.command()
+@command(FILES, "servesim schema > scenario.schema.json")
 def schema(
-    kind: Annotated[str, typer.Argument(help="scenario, accelerator, link, engine-profile, servers or summary")] = "scenario",
+    kind: Annotated[
+        str,
+        typer.Argument(
+            metavar="KIND", help="scenario, accelerator, link, engine-profile, servers or summary (default: scenario)."
+        ),
+    ] = "scenario",
 ) -> None:
     """Print the JSON schema of a kind of file, for editors to complete from."""
     from sim.study.schemas import schema as make
@@ -29,7 +34,7 @@ def schema(
     typer.echo(common.json(make(kind)))
 
 
-@app.command()
+@command(LOOK)
 def scenarios() -> None:
     """List the built-in scenarios and the question each one answers."""
     from sim.config import built_in

@@ -6,13 +6,12 @@ from typing import Annotated
 
 import typer
 
-from sim.cli.app import app
+from sim.cli.app import LOOK, command, group
 
-profiles = typer.Typer(name="profiles", help="Hardware, models and engines with sources and grades.", no_args_is_help=True)
-app.add_typer(profiles)
+profiles = group("profiles", LOOK, "Hardware, models and engines with sources and grades.")
 
 
-@profiles.command("list")
+@command("Commands", name="list", of=profiles)
 def profiles_list() -> None:
     """List all built-in profiles."""
     from sim.report import profiles as view
@@ -21,7 +20,7 @@ def profiles_list() -> None:
     view.show_list(entries())
 
 
-@profiles.command("families")
+@command("Commands", name="families", of=profiles)
 def profiles_families() -> None:
     """List the model_type of every architecture that is modelled."""
     from sim.model.families import FAMILIES
@@ -29,8 +28,10 @@ def profiles_families() -> None:
     typer.echo("\n".join(sorted(FAMILIES)))
 
 
-@profiles.command("show")
-def profiles_show(name: Annotated[str, typer.Argument(help="h100-sxm, llama-3.1-8b, vllm, 'vllm 0.15', …")]) -> None:
+@command("Commands", "servesim profiles show h100-sxm", name="show", of=profiles)
+def profiles_show(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="h100-sxm, llama-3.1-8b, vllm, 'vllm 0.15' …")],
+) -> None:
     """Print every figure of a profile with its grade and source."""
     from sim.report import profiles as view
     from sim.study.profiles import show
@@ -38,7 +39,7 @@ def profiles_show(name: Annotated[str, typer.Argument(help="h100-sxm, llama-3.1-
     view.show_one(*show(name))
 
 
-@profiles.command("check")
+@command("Commands", name="check", of=profiles)
 def profiles_check() -> None:
     """Read every profile; exit 1 when one cannot be used or has a figure without a source."""
     from sim.study.profiles import check

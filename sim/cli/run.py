@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from sim.cli import common
-from sim.cli.app import app
+from sim.cli.app import ASK, command
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,25 +17,41 @@ if TYPE_CHECKING:
     from sim.report.exports import Export
 
 
-@app.command()
+@command(
+    ASK,
+    "servesim run quickstart",
+    "servesim run quickstart -s deployment.accelerator=l40s -s traffic.synthetic.arrival.rate=4/s",
+    "servesim run my.yaml --export vllm-bench,perfetto",
+)
 def run(
     scenario: common.Scenario,
     set_: common.Overrides = None,
     out: common.Out = None,
-    seed: Annotated[Optional[int], typer.Option(help="Seed of all random streams, instead of the scenario's.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON instead of tables.")] = False,
+    seed: common.Seed = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print the summary as JSON instead of tables.", rich_help_panel=common.HOW)
+    ] = False,
     quiet: common.Quiet = False,
     no_save: common.NoSave = False,
     replications: Annotated[
         Optional[int],
-        typer.Option("--replications", "-r", help="Runs under other random numbers, instead of one; as `servesim repeat`."),
+        typer.Option(
+            "--replications", "-r", metavar="N", help="Runs under other random numbers, instead of one; as `servesim repeat`."
+        ),
     ] = None,
     precision: Annotated[
         Optional[str], typer.Option(metavar="SHARE", help="Repeat until every interval is within so much of its value, e.g. 2%.")
     ] = None,
-    gate: Annotated[bool, typer.Option("--gate", help="Exit with 3 when the SLO is missed, for CI.")] = False,
+    gate: Annotated[
+        bool, typer.Option("--gate", help="Exit with 3 when the SLO is missed, for CI.", rich_help_panel=common.HOW)
+    ] = False,
     export: Annotated[
-        Optional[str], typer.Option(help="Also write the result as other tools do, with commas: vllm-bench, guidellm, perfetto …")
+        Optional[str],
+        typer.Option(
+            metavar="A,B,…",
+            help="Also write the result as other tools do: vllm-bench, guidellm, aiperf, perfetto, prometheus …",
+            rich_help_panel=common.HOW,
+        ),
     ] = None,
 ) -> None:
     """Simulate one scenario, print what its users would see, and save tables, figures and an HTML report."""

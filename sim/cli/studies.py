@@ -14,7 +14,8 @@ from pydantic.fields import FieldInfo
 
 from sim import registry
 from sim.cli import common
-from sim.cli.app import app
+from sim.cli.app import ASK, TRUST, app
+from sim.cli.help import Command
 from sim.study.base import Answer, Params, Study
 
 Many = Annotated[
@@ -29,21 +30,37 @@ Files = Annotated[
 ]
 Deployed = Annotated[
     Optional[str],
-    typer.Option(help="What was deployed, which results of benchmark tools do not say: a scenario file or name."),
+    typer.Option(
+        metavar="SCENARIO", help="What was deployed, which results of benchmark tools do not say: a scenario file or name."
+    ),
 ]
 Jobs = Annotated[
-    Optional[int], typer.Option("--jobs", "-j", help="Processes (default: as many as processors, where they pay off).")
+    Optional[int],
+    typer.Option(
+        "--jobs",
+        "-j",
+        metavar="N",
+        help="Processes (default: as many as processors, where they pay off).",
+        rich_help_panel=common.HOW,
+    ),
 ]
 Cluster = Annotated[
-    Optional[str], typer.Option(metavar="ADDRESS", help="Run on a cluster: ray://HOST:10001 or dask=tcp://HOST:8786.")
+    Optional[str],
+    typer.Option(
+        metavar="ADDRESS", help="Run on a cluster: ray://HOST:10001 or dask=tcp://HOST:8786.", rich_help_panel=common.HOW
+    ),
 ]
-Fresh = Annotated[bool, typer.Option("--fresh", help="Forget finished runs in the output folder and begin anew.")]
-Gate = Annotated[bool, typer.Option("--gate", help="Exit with 3 when the verdict is negative, for CI.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
+Fresh = Annotated[
+    bool, typer.Option("--fresh", help="Forget finished runs in the output folder and begin anew.", rich_help_panel=common.HOW)
+]
+Gate = Annotated[
+    bool, typer.Option("--gate", help="Exit with 3 when the verdict is negative, for CI.", rich_help_panel=common.HOW)
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.", rich_help_panel=common.HOW)]
 
 _COMMON: dict[str, tuple[object, object]] = {
     "set_": (common.Overrides, None),
-    "seed": (Annotated[Optional[int], typer.Option(help="Seed of all random streams, instead of the scenario's.")], None),
+    "seed": (common.Seed, None),
     "jobs": (Jobs, None),
     "cluster": (Cluster, None),
     "out": (common.Out, None),
@@ -73,7 +90,8 @@ def add(cls: type[Study[Params]]) -> None:
         [inspect.Parameter(n, kind, default=default, annotation=hint) for n, (hint, default) in parameters.items()]
     )
     command.__annotations__ = {n: hint for n, (hint, _) in parameters.items()}
-    app.command(cls.name)(command)
+    section = TRUST if cls.takes == "files" else ASK
+    app.command(cls.name, cls=Command, rich_help_panel=section, epilog="\n".join(cls.examples) or None)(command)
 
 
 def _extra(field: FieldInfo) -> JsonDict:
@@ -82,24 +100,34 @@ def _extra(field: FieldInfo) -> JsonDict:
 
 def _option(name: str, field: FieldInfo) -> object:
     """The option of a field. None is its default: what was not given is left to the study's own default, or to a study file."""
-    extra, choices = _extra(field), ""
+    extra = _extra(field)
     hint = _plain(field.annotation)
+    metavar = str(extra["metavar"]) if extra.get("metavar") else _METAVARS.get(hint)
     if get_origin(hint) is Literal:
-        choices, hint = f" ({', '.join(map(str, get_args(hint)))})", str
+        metavar, hint = "|".join(map(str, get_args(hint))), str
     if extra.get("list") or hint not in (bool, int, float, str):
         hint = list[str] if extra.get("list") else str
     default = "" if field.default_factory is not None or field.is_required() else _shown(extra.get("shown", field.default))
-    flags = [f"--{name.replace('_', '-')}", *([str(extra["option"])] if "option" in extra else [])]
-    metavar = str(extra["metavar"]) if extra.get("metavar") else None
-    if metavar and hint is float:
+    flag = name.replace("_", "-")
+    flags = [
+        f"--{flag}/--no-{flag}" if field.default is True else f"--{flag}",
+        *([str(extra["option"])] if "option" in extra else []),
+    ]
+    if extra.get("metavar") and hint is float:
         hint = str  # shares such as 2%
-    text = f"{field.description or name}{choices}{default}".replace("[", r"\[")  # help is markup, and servesim[search] is not
-    return Annotated[Optional[hint], typer.Option(*flags, help=text[0].upper() + text[1:], metavar=metavar, show_default=False)]
+    text = f"{field.description or name}{default}"
+    return Annotated[
+        Optional[hint], typer.Option(*flags, help=f"{text[0].upper()}{text[1:]}.", metavar=metavar, show_default=False)
+    ]
+
+
+_METAVARS = {int: "N", float: "NUMBER", str: "NAME"}
+"""What stands for a value of such a type."""
 
 
 def _shown(default: object) -> str:
     """Behind the help of an option."""
-    if default in (None, (), False):
+    if default in (None, ()) or isinstance(default, bool):
         return ""
     return f" (default: {','.join(map(str, default)) if isinstance(default, tuple) else default})"
 

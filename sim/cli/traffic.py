@@ -8,28 +8,29 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from sim.cli import common
-from sim.cli.app import app
+from sim.cli.app import FILES, command, group
 from sim.places import is_folder
 
 if TYPE_CHECKING:
     from sim.document import Json
 
-traffic = typer.Typer(name="traffic", help="Traffic files: what is in them, and other formats.", no_args_is_help=True)
-app.add_typer(traffic)
+traffic = group("traffic", FILES, "Traffic files: what is in them, and other formats.")
 
-Format = Annotated[str, typer.Option("--format", "-f", help="Format of the files: auto, or its name (auto tries them all).")]
+Format = Annotated[str, typer.Option("--format", "-f", metavar="NAME", help="Format of the files; auto tries all of them.")]
 Settings = Annotated[
     Optional[list[str]],
     typer.Option("--setting", metavar="NAME=VALUE", help="A setting of the format, e.g. block_tokens=16. Repeatable."),
 ]
 
 
-@traffic.command("describe")
+@command("Commands", "servesim traffic describe trace.jsonl", name="describe", of=traffic)
 def describe(
     files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Traffic files or folders.")],
     format_: Format = "auto",
     setting: Settings = None,
-    out: Annotated[Optional[Path], typer.Option("--out", "-o", help="Folder for report.html, summary.json and YAML.")] = None,
+    out: Annotated[
+        Optional[Path], typer.Option("--out", "-o", metavar="FOLDER", help="Folder for report.html, summary.json and YAML.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     quiet: common.Quiet = False,
 ) -> None:
@@ -49,16 +50,19 @@ def describe(
         common.say(quiet or json, f"Report: {target / 'report.html'}")
 
 
-@traffic.command("convert")
+@command("Commands", "servesim traffic convert trace.jsonl --to csv --out trace.csv", name="convert", of=traffic)
 def convert(
     files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Traffic files or folders.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The file to write (.gz, .zst pack), or a folder for several.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="PATH", help="The file to write (.gz, .zst pack), or a folder for several.")
+    ],
     to: Annotated[
-        str, typer.Option("--to", help="A format, such as csv, mooncake, azure-2023, burstgpt, vllm-custom, blis.")
+        str,
+        typer.Option("--to", metavar="NAME", help="A format, such as csv, mooncake, azure-2023, burstgpt, vllm-custom, blis."),
     ] = "csv",
     format_: Format = "auto",
     setting: Settings = None,
-    block_tokens: Annotated[int, typer.Option(help="Tokens of one hash id that is written.")] = 512,
+    block_tokens: Annotated[int, typer.Option(metavar="N", help="Tokens of one hash id that is written.")] = 512,
     quiet: common.Quiet = False,
 ) -> None:
     """Write traffic files in another format."""

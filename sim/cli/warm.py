@@ -7,15 +7,13 @@ from typing import Annotated, Optional
 import typer
 
 from sim.cli import common
-from sim.cli.app import app
+from sim.cli.app import FILES, command
 
 
-@app.command()
+@command(FILES, "servesim warm vllm sglang")
 def warm(
-    engines: Annotated[
-        Optional[list[str]], typer.Argument(metavar="[ENGINE…]", help="Engines by name; without one, all.")
-    ] = None,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Engines side by side.")] = 1,
+    engines: Annotated[Optional[list[str]], typer.Argument(metavar="ENGINE…", help="Engines by name; without one, all.")] = None,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, metavar="N", help="Engines side by side.")] = 1,
     quiet: common.Quiet = False,
 ) -> None:
     """Compile engines now, so that the first run does not have to: some 10 to 60 s of a processor for each, once per version."""

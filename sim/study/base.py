@@ -159,6 +159,7 @@ Steps = Generator[Sequence[Trial], list[Outcome], Answer]
 class Study(ABC, Generic[P]):
     """Base of all studies, generic in their options; see the module.
 
+    ``examples``: whole commands, for its help.
     ``takes``: ``one`` scenario or ``many``, or ``files``: paths of measurements, which its `Params` call ``paths``, and a scenario or none.
     ``report``: the module with ``screen(answer)``, what the terminal shows,
     ``files(answer, folder)``, which writes the report, and perhaps ``elsewhere(answer)``, which writes files that were asked for in other
@@ -167,6 +168,7 @@ class Study(ABC, Generic[P]):
 
     name: ClassVar[str]
     aliases: ClassVar[tuple[str, ...]] = ()
+    examples: ClassVar[tuple[str, ...]] = ()
     Params: ClassVar[type[Params]] = Params
     takes: ClassVar[Literal["one", "many", "files"]] = "one"
     report: ClassVar[str] = "sim.report.study"

@@ -32,5 +32,5 @@ Precision = Annotated[
 Confidence = Annotated[
     float,
     BeforeValidator(share),
-    Field(gt=0.5, lt=1, description="of every interval, e.g. 95%", json_schema_extra={"metavar": "SHARE"}),
+    Field(gt=0.5, lt=1, description="level of every interval", json_schema_extra={"metavar": "SHARE", "shown": "95%"}),
 ]

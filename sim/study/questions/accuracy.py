@@ -137,6 +137,7 @@ class Accuracy(Measured[AccuracyParams]):
     """
 
     name = "accuracy"
+    examples = ("servesim accuracy bench-results/ --scenario my.yaml",)
     Params = AccuracyParams
     report: ClassVar[str] = "sim.report.accuracy"
 

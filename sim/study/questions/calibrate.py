@@ -36,6 +36,7 @@ class Calibrate(Measured[CalibrateParams]):
     """Fit host overheads and efficiency factors to measured points; write them as an engine profile of your own."""
 
     name = "calibrate"
+    examples = ("servesim calibrate bench-results/ --scenario my.yaml -p mine.yaml",)
     Params = CalibrateParams
     report: ClassVar[str] = "sim.report.calibrate"
 

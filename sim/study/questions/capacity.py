@@ -222,6 +222,7 @@ class Capacity(Study[CapacityParams]):
     """
 
     name = "capacity"
+    examples = ("servesim capacity quickstart", "servesim capacity quickstart --replicas -s traffic.synthetic.arrival.rate=40/s")
     Params = CapacityParams
     report: ClassVar[str] = "sim.report.capacity"
 

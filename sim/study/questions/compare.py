@@ -165,6 +165,10 @@ class Compare(Study[CompareParams]):
     """Run several scenarios, or one over several settings, under the same traffic and say what differs, by how much and how surely."""
 
     name = "compare"
+    examples = (
+        "servesim compare quickstart quickstart-a100",
+        "servesim compare fleet --over router=least_outstanding,sglang_router,llm_d -r 10",
+    )
     Params = CompareParams
     takes: ClassVar[Literal["one", "many"]] = "many"
     report: ClassVar[str] = "sim.report.compare"

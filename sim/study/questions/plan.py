@@ -51,7 +51,9 @@ class PlanParams(Params):
     )
     objective: Literal["cost", "accelerators", "energy", "carbon"] = Field("cost", description="what the best one has least of")
     confidence: Confidence = 0.95
-    replications: StrictInt = Field(5, ge=1, le=1000, description="runs of each finalist, each under other random numbers")
+    replications: StrictInt = Field(
+        5, ge=1, le=1000, description="runs of each finalist, each under other random numbers", json_schema_extra={"option": "-r"}
+    )
     max_replicas: Count = Field(
         1024, description="most replicas that are tried; of several pools, multiples of their own numbers"
     )
@@ -62,15 +64,17 @@ class PlanParams(Params):
     )
     trials: StrictInt = Field(200, ge=1, le=100_000, description="candidates that Optuna may look at")
     storage: str | None = Field(
-        None, description="also keep Optuna's trials in this database (sqlite:///plan.db, any URL it knows), for its dashboard"
+        None,
+        description="also keep Optuna's trials in this database (sqlite:///plan.db, any URL it knows), for its dashboard",
+        json_schema_extra={"metavar": "URL"},
     )
-    lengths: Factor = Field(1.2, description="what if prompts and answers are longer by this factor; 1: not asked")
-    burst: Factor = Field(2.0, ge=1, description="what if load comes in waves of this height; 1: not asked")
-    rate: Factor = Field(1.2, description="what if so many times the requests come; 1: not asked")
+    lengths: Factor = Field(1.2, description="a worse world: prompts and answers longer by this factor; 1: not tried")
+    burst: Factor = Field(2.0, ge=1, description="a worse world: load in waves of this height; 1: not tried")
+    rate: Factor = Field(1.2, description="a worse world: so many times the requests; 1: not tried")
     step_time: Factor | None = Field(
         None,
-        description="what if every step takes so much longer; without, as long as the model's error on measured deployments of this kind allows; "
-        "1: not asked",
+        description="a worse world: every step so many times as long; 1: not tried (default: by how much measured deployments of this kind "
+        "were slower than predicted)",
     )
 
 
@@ -84,6 +88,9 @@ class Plan(Study[PlanParams]):
     """Find the cheapest deployment that holds the SLO, with confidence; say what breaks first and what if the world is worse."""
 
     name = "plan"
+    examples = (
+        "servesim plan quickstart -c deployment.accelerator=h100-sxm,l40s -c deployment.tp=1,2 -s economics.provider=aws",
+    )
     Params = PlanParams
     report: ClassVar[str] = "sim.report.plan"
 

@@ -88,6 +88,7 @@ class Repeat(Study[RepeatParams]):
     """Run one scenario several times under other random numbers: the mean of every figure, and how sure it is."""
 
     name = "repeat"
+    examples = ("servesim repeat quickstart --precision 5%",)
     Params = RepeatParams
     report: ClassVar[str] = "sim.report.repeat"
 

@@ -44,11 +44,11 @@ class SelectParams(Params):
     """What is compared."""
 
     engines: Names = Field(
-        (), description="engines to compare; all that are known without", json_schema_extra={"metavar": "A,B,…", "list": True}
+        (), description="engines to compare (default: all that are known)", json_schema_extra={"metavar": "A,B,…", "list": True}
     )
     accelerators: Names = Field(
         (),
-        description="accelerators to try; without, the scenario's and what the engine needs",
+        description="accelerators to try (default: the scenario's, and what an engine needs)",
         json_schema_extra={"metavar": "A,B,…", "list": True},
     )
     tp: Annotated[tuple[Count, ...], BeforeValidator(lambda v: [int(x) if str(x).isdigit() else x for x in _list(v)])] = Field(
@@ -56,7 +56,9 @@ class SelectParams(Params):
     )
     max_replicas: Count = Field(256, description="most replicas that are tried")
     screen: StrictInt = Field(2000, ge=100, le=2**31 - 1, description="requests of a run while deployments are compared roughly")
-    replications: StrictInt = Field(3, ge=1, le=1000, description="runs of the best deployment of each engine")
+    replications: StrictInt = Field(
+        3, ge=1, le=1000, description="runs of the best deployment of each engine", json_schema_extra={"option": "-r"}
+    )
     confidence: Confidence = 0.95
 
 
@@ -112,6 +114,10 @@ class Select(Study[SelectParams]):
     """Compare serving systems under this traffic on hardware that each can use, and recommend one, with the facts beside the figures."""
 
     name = "select"
+    examples = (
+        "servesim select quickstart",
+        "servesim select quickstart --engines vllm,sglang",
+    )
     Params = SelectParams
     report: ClassVar[str] = "sim.report.select"
 

@@ -58,7 +58,7 @@ class StressParams(Params):
         description="what grows: requests per second, the length of prompts and answers, the height of bursts, the rate of one class of "
         "clients, or how often things break",
     )
-    of: str | None = Field(None, description="with `along: class`: the class whose rate grows while the others stay as they are")
+    of: str | None = Field(None, description="with --along class: the class whose rate grows while the others stay as they are")
     most: float = Field(8.0, gt=1, le=1000, description="how many times the scenario's own load at most")
     spike: Annotated[tuple[float, float] | None, BeforeValidator(_spike)] = Field(
         (3.0, 60.0),
@@ -68,7 +68,9 @@ class StressParams(Params):
     hysteresis: bool = Field(
         True, description="also go up and down in steps, and compare the same load before and after an overload"
     )
-    replications: StrictInt = Field(3, ge=1, le=1000, description="runs at each load, each under other random numbers")
+    replications: StrictInt = Field(
+        3, ge=1, le=1000, description="runs at each load, each under other random numbers", json_schema_extra={"option": "-r"}
+    )
     confidence: Confidence = 0.95
 
 
@@ -153,6 +155,10 @@ class Stress(Study[StressParams]):
     """Raise the load until each target of the SLO breaks; say what gives first and how long a spike hurts."""
 
     name = "stress"
+    examples = (
+        "servesim stress quickstart --spike '3x for 60s'",
+        "servesim stress quickstart --along lengths",
+    )
     Params = StressParams
     report: ClassVar[str] = "sim.report.stress"
 

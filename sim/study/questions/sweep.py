@@ -27,8 +27,8 @@ class SweepParams(Params):
 
     over: Annotated[tuple[Domain, ...], BeforeValidator(domains)] = Field(
         (),
-        description="a setting and its values: a list, or a range with the number of values; repeatable",
-        json_schema_extra={"metavar": "PATH=A,B,… or PATH=LOW..HIGH:N", "list": True},
+        description="a setting and its values: a list A,B,… or LOW..HIGH:N, a range of N values; repeatable",
+        json_schema_extra={"metavar": "PATH=VALUES", "list": True},
     )
     points: tuple[dict[str, JsonValue], ...] = Field(
         (), description="explicit combinations, instead of over", json_schema_extra={"hidden": True}
@@ -116,6 +116,9 @@ class Sweep(Study[SweepParams]):
     """Run one scenario over many settings: grids, lists, Latin hypercube or Sobol points; one row per run."""
 
     name = "sweep"
+    examples = (
+        "servesim sweep quickstart --over deployment.engine.max_num_seqs=32,64,128 --over traffic.synthetic.arrival.rate=4/s..20/s:5",
+    )
     Params = SweepParams
     report: ClassVar[str] = "sim.report.sweep"
 
