@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, TypeVar
 
 import typer
 
 from sim.cli.help import Command, Group
+
+F = TypeVar("F", bound=Callable[..., None])
 
 app = typer.Typer(
     cls=Group,
@@ -25,7 +27,7 @@ ASK, TRUST, LOOK, FILES = "Answer a question", "Compare with measurements and re
 """Sections of the list of commands."""
 
 
-def command(section: str, *examples: str, name: str | None = None, of: typer.Typer = app) -> Callable[[Any], Any]:
+def command(section: str, *examples: str, name: str | None = None, of: typer.Typer = app) -> Callable[[F], F]:
     """Decorates a function that is a command of ``of``: where it is listed, and examples for its help."""
     return of.command(name, cls=Command, rich_help_panel=section, epilog="\n".join(examples) or None)
 

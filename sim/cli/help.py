@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from typer.core import TyperArgument, TyperCommand, TyperGroup
 
 if TYPE_CHECKING:
-    from typer import Context
+    from typer._click import Command as Called
+    from typer._click import Context, HelpFormatter
 
 _Rows = list[tuple[str, str]]
 _FIRST = ("Arguments", "Options")
@@ -25,11 +26,11 @@ class Command(TyperCommand):
         """``SCENARIO``, where the library writes ``{SCENARIO}``."""
         return [self.options_metavar or "", *_arguments(self, ctx)]
 
-    def format_options(self, ctx: Context, formatter: Any) -> None:
+    def format_options(self, ctx: Context, formatter: HelpFormatter) -> None:
         """Arguments, then options by section."""
         _parameters(self, ctx, formatter)
 
-    def format_epilog(self, ctx: Context, formatter: Any) -> None:
+    def format_epilog(self, ctx: Context, formatter: HelpFormatter) -> None:
         """Examples as they are typed, not wrapped."""
         _examples(self, formatter)
 
@@ -45,25 +46,25 @@ class Group(TyperGroup):
         """See `Command`."""
         return ["[OPTIONS] COMMAND …"]
 
-    def format_options(self, ctx: Context, formatter: Any) -> None:
+    def format_options(self, ctx: Context, formatter: HelpFormatter) -> None:
         """Commands first: they are what is looked for."""
         found = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
         rows = [(getattr(c, "rich_help_panel", None) or "Commands", (n, c.get_short_help_str())) for n, c in found if c]
         _sections(rows, formatter)
         _parameters(self, ctx, formatter)
 
-    def format_epilog(self, ctx: Context, formatter: Any) -> None:
+    def format_epilog(self, ctx: Context, formatter: HelpFormatter) -> None:
         """See `Command`."""
         _examples(self, formatter)
 
     get_short_help_str = Command.get_short_help_str
 
 
-def _arguments(command: Any, ctx: Context) -> list[str]:
-    return [p.metavar if p.required else f"[{p.metavar}]" for p in command.get_params(ctx) if isinstance(p, TyperArgument)]
+def _arguments(command: Called, ctx: Context) -> list[str]:
+    return [str(p.metavar) if p.required else f"[{p.metavar}]" for p in command.get_params(ctx) if isinstance(p, TyperArgument)]
 
 
-def _parameters(command: Any, ctx: Context, formatter: Any) -> None:
+def _parameters(command: Called, ctx: Context, formatter: HelpFormatter) -> None:
     rows: list[tuple[str, tuple[str, str]]] = []
     for p in command.get_params(ctx):
         if isinstance(p, TyperArgument):
@@ -74,7 +75,7 @@ def _parameters(command: Any, ctx: Context, formatter: Any) -> None:
     _sections(sorted(rows, key=lambda row: (*_FIRST, row[0]).index(row[0])), formatter)
 
 
-def _sections(rows: Iterable[tuple[str, tuple[str, str]]], formatter: Any) -> None:
+def _sections(rows: Iterable[tuple[str, tuple[str, str]]], formatter: HelpFormatter) -> None:
     titled: dict[str, _Rows] = {}
     for title, row in rows:
         titled.setdefault(title, []).append(row)
@@ -83,7 +84,7 @@ def _sections(rows: Iterable[tuple[str, tuple[str, str]]], formatter: Any) -> No
             formatter.write_dl(those)
 
 
-def _examples(command: Any, formatter: Any) -> None:
+def _examples(command: Called, formatter: HelpFormatter) -> None:
     if command.epilog:
         with formatter.section("Examples"):
             for line in command.epilog.splitlines():
