@@ -4,7 +4,8 @@ The record (`profiles/accuracy.yaml`, rebuilt by ``servesim accuracy PATH… --r
 measured deployment and what kind of deployment it was. An interval comes from all of them, each with a weight that says how much it is like
 the one in question: the same engine, version line, class of accelerator, kind of model, precision, measured kernels or those of another card.
 Where nothing is like it, everything counts alike: the interval is wide, and says so. How wide it must be to hold `LEVEL` of what was not seen
-is learned from deployments left out (`sim.metrics.conformal`).
+is learned from deployments judged by other sources of measurements (`sim.metrics.conformal`). An accelerator of which there is no record takes
+the errors of those that were simulated as if nobody had measured them (`UNMEASURED`), where the record has such.
 
 The prediction lies in its interval, even where all that is alike was measured on one side of it: moving the figure itself would tear it from
 the requests, steps and throughput that it follows from, and a band beside its own figure says less than one that begins there.
@@ -15,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -22,7 +24,7 @@ import yaml
 
 from sim.ledger import Values as Array
 from sim.metrics.conformal import LEVEL as LEVEL
-from sim.metrics.conformal import moved
+from sim.metrics.conformal import ends
 from sim.metrics.section import Section, keyed
 from sim.resources import path, read_yaml
 
@@ -36,6 +38,10 @@ _UNLIKE: Final[Mapping[str, float]] = {
     "engine": 0.1, "accelerator": 0.25, "line": 0.3, "kind": 0.4, "precision": 0.7, "kernels": 0.6, "load": 0.2,
 }  # fmt: skip
 """Weight of a deployment that differs in one property; several multiply."""
+_UNLIKE_ANYTHING: Final = 0.02
+"""Least weight: all are predicted by one model."""
+UNMEASURED: Final = "unmeasured"
+"""Class of accelerators that were simulated as if nobody had ever measured them."""
 METRICS: Final = {
     "ttft_s.mean": "ttft_s.mean",
     "ttft_s.p50": "ttft_s.mean",
@@ -70,11 +76,12 @@ class Kind(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """Spread of one metric in one deployment: logarithms of measured / predicted at `_QUANTILES`."""
+    """Spread of one metric in one deployment: logarithms of measured / predicted at `_QUANTILES`; who measured it, where that is known."""
 
     kind: Kind
     metric: str
     logs: tuple[float, ...]
+    source: str = ""
 
 
 class Interval(NamedTuple):
@@ -98,14 +105,16 @@ def family(accelerator: str) -> str:
     return parts[0]
 
 
-def spread(rows: Iterable[Row]) -> list[Entry]:
-    """One entry per deployment and metric: a deployment counts once, however many points it has."""
+def spread(rows: Iterable[Row], sources: Mapping[str, str] = MappingProxyType({})) -> list[Entry]:
+    """One entry per deployment and metric: a deployment counts once, however many points it has. ``sources``: deployment → who measured it."""
     found: dict[tuple[str, Kind, str], list[float]] = {}
     for kind, deployment, metric, ratio in rows:
         found.setdefault((deployment, kind, metric), []).append(ratio)
     return [
-        Entry(kind, metric, tuple(round(float(x), 4) for x in np.quantile(np.log(ratios), _QUANTILES)))
-        for (_, kind, metric), ratios in sorted(found.items())
+        Entry(
+            kind, metric, tuple(round(float(x), 4) for x in np.quantile(np.log(ratios), _QUANTILES)), sources.get(deployment, "")
+        )
+        for (deployment, kind, metric), ratios in sorted(found.items())
     ]
 
 
@@ -116,19 +125,26 @@ def _likeness(some: Sequence[Kind], others: Sequence[Kind]) -> Array:
     for name, unlike in _UNLIKE.items():
         mine, theirs = (np.array([str(p[name]) for p in kinds]) for kinds in told)
         out[mine[:, None] != theirs[None, :]] *= unlike
-    return out
+    return np.maximum(out, _UNLIKE_ANYTHING)
 
 
 def interval(entries: Iterable[Entry], kind: Kind, metric: str) -> Interval | None:
     """Where measured / predicted of ``metric`` lies, 1 included; None where the record has no such metric at all."""
     there = tuple(e for e in entries if e.metric == metric)
-    return _interval(there, kind) if there else None
+    measured = tuple(e for e in there if e.kind.accelerator != UNMEASURED)
+    if family(kind.accelerator) not in {family(e.kind.accelerator) for e in measured}:
+        left_out = tuple(e for e in there if e.kind.accelerator == UNMEASURED)
+        if len(left_out) >= FEWEST:
+            return _interval(left_out, kind._replace(accelerator=UNMEASURED, kernels="other"))
+    return _interval(measured, kind) if measured else None
 
 
 @lru_cache(256)
 def _interval(there: tuple[Entry, ...], kind: Kind) -> Interval:
     kinds = [e.kind for e in there]
-    low, high = moved(np.array([e.logs for e in there]), _likeness(kinds, kinds), _likeness([kind], kinds)[0])
+    sources = np.array([e.source or f"{i}" for i, e in enumerate(there)])
+    apart = np.where(sources[:, None] == sources[None, :], 0.0, _likeness(kinds, kinds))
+    low, high = ends(np.array([e.logs for e in there]), apart, _likeness([kind], kinds)[0])
     return Interval(float(np.exp(low)), float(np.exp(high)), *_named(there, kind))
 
 
@@ -177,6 +193,9 @@ def _named(there: Sequence[Entry], kind: Kind) -> tuple[int, str]:
     """The narrowest class with enough deployments, for people."""
     here = family(kind.accelerator)
     same = [e.kind for e in there if e.kind.engine == kind.engine]
+    if here == UNMEASURED:
+        words, members = (kind.engine, len(same)) if len(same) >= FEWEST else ("all engines", len(there))
+        return members, f"{words}, as if their accelerators had not been measured"
     for words, members in (
         (f"{kind.engine} on {here}", sum(family(k.accelerator) == here for k in same)),
         (kind.engine, len(same)),
@@ -186,14 +205,20 @@ def _named(there: Sequence[Entry], kind: Kind) -> tuple[int, str]:
     return len(there), "all engines"
 
 
-def coverage(rows: Iterable[Row]) -> dict[str, tuple[float, float, int]]:
-    """Metric → (share of deployments' points inside the interval that all other deployments give, median half width, deployments)."""
+def coverage(
+    rows: Iterable[Row], sources: Mapping[str, str] = MappingProxyType({}), whole: bool = False
+) -> dict[str, tuple[float, float, int]]:
+    """Metric → (share of deployments' points inside the interval that all other deployments give, median half width, deployments).
+
+    ``sources``: deployment → who measured it; ``whole``: all other sources give it.
+    """
     rows = list(rows)
     inside: dict[str, dict[str, list[bool]]] = {}
     widths: dict[str, list[float]] = {}
-    entries = {d: spread([r for r in rows if r[1] == d]) for d in dict.fromkeys(r[1] for r in rows)}
+    groups = {d: sources.get(d, d) if whole else d for d in dict.fromkeys(r[1] for r in rows)}
+    entries = {d: spread([r for r in rows if r[1] == d], sources) for d in groups}
     for out in sorted(entries):
-        others = [e for d, es in entries.items() if d != out for e in es]
+        others = [e for d, es in entries.items() if groups[d] != groups[out] for e in es]
         known: dict[tuple[Kind, str], Interval | None] = {}
         for kind, _, metric, ratio in (r for r in rows if r[1] == out):
             if (kind, metric) not in known:
@@ -216,7 +241,7 @@ def record() -> tuple[Entry, ...]:
         return ()
     found = read_yaml(file)["deployments"]
     return tuple(
-        Entry(Kind(*(d[name] for name in Kind._fields)), metric, tuple(logs))
+        Entry(Kind(*(d[name] for name in Kind._fields)), metric, tuple(logs), d.get("source", ""))
         for d in found
         for metric, logs in d["spread"].items()
     )
@@ -225,8 +250,8 @@ def record() -> tuple[Entry, ...]:
 def as_yaml(entries: Iterable[Entry], source: str) -> str:
     """The file of a record."""
     rows: list[dict[str, Any]] = []
-    for kind, metric, logs in entries:
-        row = kind._asdict() | {"accelerator": family(kind.accelerator)}
+    for kind, metric, logs, measured_by in entries:
+        row = kind._asdict() | {"accelerator": family(kind.accelerator)} | ({"source": measured_by} if measured_by else {})
         if not rows or {k: v for k, v in rows[-1].items() if k != "spread"} != row or metric in rows[-1]["spread"]:
             rows.append({**row, "spread": {}})
         rows[-1]["spread"][metric] = list(logs)

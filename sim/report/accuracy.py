@@ -46,12 +46,15 @@ def screen(report: AccuracyReport) -> Group:
     if report.skipped:
         parts.append(Text(f"{report.skipped} points left out by quality or overload", style="dim"))
     parts += [*study.warnings(report), errors(report.rows(), with_group=False)]
-    covered = report.coverage()
+    covered, of_sources = report.coverage(), report.coverage(whole=True)
     if covered and max(n for _, _, n in covered.values()) > model_error.FEWEST:
-        parts.append(Text(f"{model_error.LEVEL:.0%} interval of model error, each deployment judged by all others", style="bold"))
+        judged = "each deployment judged by all others, and by all other sources"
+        parts.append(Text(f"{model_error.LEVEL:.0%} interval of model error, {judged}", style="bold"))
         table = RichTable.grid(padding=(0, 2, 0, 0))
         for metric, (inside, half, n) in covered.items():
-            table.add_row(title(metric), f"{percent(inside)} inside", f"± {percent(half)}", f"{n} deployments")
+            others = of_sources.get(metric)
+            beside = ("", "") if others is None else (f"{percent(others[0])} inside", f"± {percent(others[1])}")
+            table.add_row(title(metric), f"{percent(inside)} inside", f"± {percent(half)}", *beside, f"{n} deployments")
         parts.append(table)
     left = report.left_out((*_PLOTTED, *STEPS))
     if left:
@@ -153,7 +156,7 @@ def write_record(report: AccuracyReport, file: Path) -> None:
     """``--record``: the spread of errors by class of deployments, as `sim.metrics.model_error` reads it."""
     ratios = report.ratios()
     source = f"servesim accuracy --record: {len({r[1] for r in ratios})} deployments, {len(report.simulated)} operating points"
-    text = model_error.as_yaml(model_error.spread(ratios), source)
+    text = model_error.as_yaml(report.entries(), source)
     output.write_file(file, lambda to: _text(to, text), "--record")
 
 

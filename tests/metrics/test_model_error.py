@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sim.metrics.model_error import FEWEST, LEVEL, Kind, as_yaml, coverage, family, interval, record, spread
+from sim.metrics.model_error import FEWEST, LEVEL, UNMEASURED, Kind, as_yaml, coverage, family, interval, record, spread
 
 H100 = Kind("vllm", "h100_sxm", "0.14")
 
@@ -147,3 +147,46 @@ def test_the_record_that_ships_tells_kinds_apart():
     tpot = interval(known, H100, "tpot_s.mean")
     assert tpot is not None
     assert tpot.low < 1.0 < tpot.high < 1.3
+
+
+def test_a_source_does_not_vouch_for_itself():
+    """Deployments of one source are off alike: for another source the interval is as wide as sources differ, not as those of one do."""
+    rng = np.random.default_rng(3)
+    sources, known = {}, []
+    for s, shift in enumerate(0.2 * rng.standard_normal(16)):
+        for d in range(4):
+            known += [(H100, f"{s}-{d}", "tpot_s.mean", float(np.exp(shift + 0.01 * rng.normal()))) for _ in range(3)]
+            sources[f"{s}-{d}"] = f"source {s}"
+
+    inside, half, n = coverage(known, sources, whole=True)["tpot_s.mean"]
+
+    assert n == 64
+    assert inside == pytest.approx(LEVEL, abs=0.1)
+    assert half > 1.2816 * 0.2
+
+
+def test_an_accelerator_without_a_record_takes_the_errors_of_those_left_out():
+    unmeasured = H100._replace(accelerator=UNMEASURED, kernels="other")
+    known = spread([*rows(20), *rows(20, kind=unmeasured, sd=0.4, seed=4)])
+
+    new = interval(known, H100._replace(accelerator="b900"), "tpot_s.mean")
+    old = interval(known, H100, "tpot_s.mean")
+
+    assert width(new) > 1.5 * width(old)
+    assert new.words == "vllm, as if their accelerators had not been measured"
+    assert old[2:] == (20, "vllm on h100")
+    assert old == interval(spread(rows(20)), H100, "tpot_s.mean")  # what was left out says nothing of what was not
+
+
+def test_the_record_holds_points_without_what_was_measured_of_their_accelerators():
+    from sim.study.accuracy import AccuracyReport, Outcome
+    from tests.study.test_accuracy import point
+
+    p = point(id="d/0", measured={"tpot_s.mean": 0.01})
+    report = AccuracyReport((Outcome(p, {"tpot_s.mean": 0.01}),), unmeasured=(Outcome(p, {"tpot_s.mean": 0.02}),))
+
+    own, left_out = report.entries()
+
+    assert (own.kind.accelerator, own.logs[2], own.source) == ("h100-sxm", 0.0, "d")
+    assert (left_out.kind.accelerator, left_out.kind.kernels, left_out.source) == (UNMEASURED, "other", "d")
+    assert left_out.logs[2] == pytest.approx(np.log(0.5), abs=1e-4)

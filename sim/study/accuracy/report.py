@@ -13,7 +13,7 @@ from sim.hardware import load_accelerator
 from sim.metrics import model_error
 from sim.model import load_model
 from sim.study.accuracy.deploy import Overrides, planned, profile_of
-from sim.study.accuracy.errors import STEPS, TARGETS, Outcome, Row, check_group, rows, title
+from sim.study.accuracy.errors import STEPS, TARGETS, Outcome, Row, check_group, rows, source, title
 from sim.study.accuracy.left_out import without_family, without_layout, without_source
 from sim.study.accuracy.point import QUALITIES, Point
 from sim.study.accuracy.predict import predict
@@ -87,18 +87,24 @@ class AccuracyReport:
 
     def ratios(self) -> list[model_error.Row]:
         """Measured / predicted of every figure that `sim.metrics.model_error` keeps a record of."""
-        wanted = set(model_error.METRICS.values())
-        kinds: dict[tuple[object, ...], model_error.Kind] = {}
-        return [
-            (_kind(o.point, kinds), o.point.deployment, m, o.point.measured[m] / v)
-            for o in self.simulated
-            for m, v in o.predicted.items()
-            if m in wanted and v > 0 and o.point.measured.get(m, 0.0) > 0
-        ]
+        return _ratios(self.simulated)
 
-    def coverage(self) -> dict[str, tuple[float, float, int]]:
-        """Of the intervals of model error, one deployment left out at a time: see `model_error.coverage`."""
-        return model_error.coverage(self.ratios())
+    def entries(self) -> list[model_error.Entry]:
+        """What the record keeps of these points, and, where accelerators were left out, of the same points without what was measured of them."""
+        left_out = [
+            (kind._replace(accelerator=model_error.UNMEASURED, kernels="other"), deployment, m, ratio)
+            for kind, deployment, m, ratio in _ratios([o for o in self.unmeasured if not o.reason])
+        ]
+        sources = self.sources()
+        return [*model_error.spread(self.ratios(), sources), *model_error.spread(left_out, sources)]
+
+    def sources(self) -> dict[str, str]:
+        """Deployment → who measured it."""
+        return {o.point.deployment: source(o.point) for o in self.simulated}
+
+    def coverage(self, whole: bool = False) -> dict[str, tuple[float, float, int]]:
+        """Of the intervals of model error, one deployment, or the ``whole`` source, left out at a time: see `model_error.coverage`."""
+        return model_error.coverage(self.ratios(), self.sources(), whole)
 
     def left_out(self, metrics: Sequence[str] | None = None) -> list[Row]:
         """Errors with the accelerator, the family of models or the source left out (see `left_out`), beside those of the same points."""
@@ -155,7 +161,8 @@ class AccuracyReport:
             "equal_load": [r.as_dict() for r in self.at_equal_load(tuple(TARGETS))],
             "capacity": [asdict(c) | {"error": c.error} for c in self.capacities()],
             "notes": [{"note": note, "points": n} for note, n in self.notes()],
-            "coverage": {m: {"inside": c, "half_width": w, "deployments": n} for m, (c, w, n) in self.coverage().items()},
+            "coverage": _covered(self.coverage()),
+            "coverage_of_sources": _covered(self.coverage(whole=True)),
             "not_simulated": [{"engine": e, "reason": r, "points": n} for e, r, n in self.reasons()],
         }
 
@@ -245,6 +252,21 @@ def outcome(point: Point, overrides: Overrides | None = None, seed: int = 0) -> 
     except ServesimError as error:
         return Outcome(point, {}, _short(error))
     return Outcome(point, predicted, "" if predicted else "nothing of what was measured is predicted")
+
+
+def _covered(found: Mapping[str, tuple[float, float, int]]) -> dict[str, Json]:
+    return {m: {"inside": c, "half_width": w, "deployments": n} for m, (c, w, n) in found.items()}
+
+
+def _ratios(outcomes: Iterable[Outcome]) -> list[model_error.Row]:
+    wanted = set(model_error.METRICS.values())
+    kinds: dict[tuple[object, ...], model_error.Kind] = {}
+    return [
+        (_kind(o.point, kinds), o.point.deployment, m, o.point.measured[m] / v)
+        for o in outcomes
+        for m, v in o.predicted.items()
+        if m in wanted and v > 0 and o.point.measured.get(m, 0.0) > 0
+    ]
 
 
 def kind_at(p: Point) -> model_error.Kind:
