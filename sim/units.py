@@ -74,10 +74,16 @@ def show_seconds(t: float) -> str:
     """``0.0123`` → ``12.3 ms``: three significant digits in the unit a person would use."""
     if not math.isfinite(t):
         return "–"
+    unit, scale = unit_for(t)
+    return f"{show_number(t / scale)} {unit}" if t else "0 s"
+
+
+def unit_for(t: float) -> tuple[str, float]:
+    """(unit, seconds of it) in which a person would say a time."""
     for unit, scale in (("h", 3600.0), ("min", 60.0), ("s", 1.0), ("ms", 1e-3)):
         if abs(t) >= scale * (2 if scale >= 60 else 1):
-            return f"{show_number(t / scale)} {unit}"
-    return f"{show_number(t / 1e-6)} µs" if t else "0 s"
+            return unit, scale
+    return "µs", 1e-6
 
 
 def show_bytes(n: float) -> str:

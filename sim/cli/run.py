@@ -82,7 +82,7 @@ def run(
             sure = worth(result)
             common.show(*view.caution(sure.stationary))
             terminal.show(result, sure=sure)
-            common.show(*view.one_run(sure))
+            common.show(*view.one_run(sure, result.summary))
         if target:
             for one in exports:
                 common.say(quiet or json, f"Export: {target / one.file}")

@@ -164,8 +164,6 @@ class Hosts(Station):
                 f"{t['model_waits']:,.0f} requests waited for their model, {t['model_wait_mean_s']:.1f} s on average, "
                 f"{t['model_wait_max_s']:.1f} s at most; reloading what had been unloaded took {t['model_reload_s']:,.1f} s"
             )
-        if self.busy:
-            out.append(f"{self.busy:,} requests were answered 503: OLLAMA_MAX_QUEUE requests waited for models already")
         if t["models_together_s"]:
             out.append(
                 f"for {t['models_together_s']:,.1f} s two models or more computed at once and shared the card evenly; "

@@ -151,7 +151,7 @@ def judge(facts: Judged) -> tuple[str, str]:
         if idle > _IDLE and not facts.get("spell"):
             return (
                 "queueing",
-                f"Queueing breaks first: {wait}, although the replicas idle {_share(idle)} of the time (bursts, or a limit on the batch).{tail}",
+                f"Queueing breaks first: {wait}, although the replicas idle {_share(idle)} of the time (bursts, or a limit on the batch).",
             )
         return "queueing", f"Queueing breaks first: {wait}; {takes}.{tail}"
     if facts.get("met") is False:

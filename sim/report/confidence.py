@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from rich.text import Text
 
-from sim.metrics.definitions import definition
+from sim.metrics.definitions import LATENCIES, definition
 from sim.report import words
 from sim.report.templating import Table
 
 if TYPE_CHECKING:
+    from sim.metrics.summary import Summary
     from sim.study.statistics.interval import Interval
     from sim.study.statistics.worth import Worth
 
@@ -33,28 +35,34 @@ TITLES: Final = {
 }
 
 
-def one_run(found: Worth) -> list[Text]:
-    """One line: the intervals of the figures that decide."""
+def one_run(found: Worth, summary: Summary) -> list[Text]:
+    """One line: the intervals of the figures that decide; times in the units of the table of ``summary``."""
     parts = []
     for path, (title, show) in SHOWN.items():
         interval = found.intervals.get(path)
         if interval is not None and math.isfinite(interval.high):  # others are in the footnote
+            row = path.split(".")[1]
+            if row in LATENCIES:
+                unit = words.unit_of(summary.latency[row])
+                show = partial(words.in_row, unit=unit)
             parts.append(f"{title} {span(interval, show)}")
     if not found.intervals:
         return [Text("Too few requests to say how sure these figures are: at least 100 are needed.", style="yellow")]
     known = f"One run, {found.level:.0%} intervals: {', '.join(parts)}. Other seeds: --replications 5."
     lines = [Text(known, style="dim")] if parts else []
-    return lines + [Text(f"{words.STAR} {sentence}", style="yellow") for sentence in few(found)]
+    return lines + [Text(f"{words.STAR} {sentence}", style="yellow") for sentence in few(found, summary)]
 
 
-def few(found: Worth) -> list[str]:
-    """Percentiles that nothing bounds from above, with what is known of them."""
+def few(found: Worth, summary: Summary) -> list[str]:
+    """Percentiles that nothing bounds from above, with what is known of them, in the units of the table of ``summary``."""
     out = []
     for key in ("ttft_s", "tpot_s", "e2e_s"):
         for name, title in (("p99", "p99"), ("p999", "p99.9")):
             interval = found.intervals.get(f"latency.{key}.{name}")
             if interval is not None and not math.isfinite(interval.high):
-                out.append(f"{title} of {definition(key).title} at least {words.seconds(interval.low)}")
+                out.append(
+                    f"{title} of {definition(key).title} at least {words.in_row(interval.low, words.unit_of(summary.latency[key]))}"
+                )
                 break
     return [f"Too few independent requests to bound from above: {'; '.join(out)}."] if out else []
 

@@ -206,7 +206,7 @@ def latency_table(s: Summary, sure: Worth) -> str:
         + ([row["slo"], row["met"]] if with_slo else [])
         for row in words.latency_rows(s, sure)
     ]
-    few = "".join(f'<p class="kicker">{words.STAR} {page.esc(x)}</p>' for x in confidence.few(sure))
+    few = "".join(f'<p class="kicker">{words.STAR} {page.esc(x)}</p>' for x in confidence.few(sure, s))
     return page.table(head, rows) + few
 
 

@@ -33,7 +33,6 @@ _BAR: Final = {
 }
 _BAR_WIDTH: Final = 60
 _MOST_CLASSES: Final = 12
-_MAX_WARNINGS: Final = 4
 _NARROW: Final = ("p999", "p90", "mean", "p95")
 """Columns of the latency table that go, one after the other, where the terminal is too narrow for all: a label never does, and no cell is cut."""
 
@@ -58,11 +57,7 @@ def screen(result: Result, sure: Worth | None = None) -> Group:
         Text(s.bottleneck.sentence),
     ]
     lines += [Text(f"· {note}") for note in result.notes]
-    shown = result.warnings[:_MAX_WARNINGS]
-    lines += [Text(f"! {w}", style="yellow") for w in shown]
-    if len(result.warnings) > len(shown):
-        more = words.counted(len(result.warnings) - len(shown), "more warning")
-        lines.append(Text(f"! {more} in the report and in summary.json", style="yellow"))
+    lines += [Text(f"! {w}", style="yellow") for w in result.warnings]
     return Group(*lines)
 
 

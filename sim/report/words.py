@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeVar
 
 from sim.metrics.definitions import LATENCIES, SLO_METRICS, definition
 from sim.metrics.model_error import LEVEL, whose
 from sim.metrics.section import Extra
-from sim.units import show_seconds, significant
+from sim.units import show_number, show_seconds, significant, unit_for
 
 if TYPE_CHECKING:
     from sim.metrics.latency import Distribution
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 E = TypeVar("E", bound=Extra)
 
 DASH: Final = "–"
+_POOL: Final = re.compile(r" \((.+)\)$")
 _FEW: Final = 4  # demands that a sentence names
 _MANY: Final = 0.03  # of the requests of a bad stretch: a queue that is worth a word
 _PEAK: Final = 1.3  # times the mean: a peak of the load, not its scatter
@@ -80,9 +82,17 @@ class Ends(Protocol):
         """The upper end."""
 
 
-def between(ends: Ends) -> str:
-    """``300 ms to 900 ms``, rounded outwards: what lies at an end is seen to lie inside."""
-    return f"{seconds(_rounded(ends.low, math.floor))} to {seconds(_rounded(ends.high, math.ceil))}"
+def between(ends: Ends, unit: tuple[str, float] | None = None) -> str:
+    """``300 to 900 ms``, rounded outwards: what lies at an end is seen to lie inside.
+
+    ``unit``: as of `unit_of`; without, that of the higher end, if it suits both.
+    """
+    name, scale = unit or unit_for(ends.high)
+    if unit is None and ends.low < scale / 10:
+        return f"{seconds(_rounded(ends.low, math.floor))} to {seconds(_rounded(ends.high, math.ceil))}"
+    return (
+        f"{show_number(_rounded(ends.low / scale, math.floor))} to {show_number(_rounded(ends.high / scale, math.ceil))} {name}"
+    )
 
 
 def _rounded(value: float, to: Callable[[float], float]) -> float:
@@ -91,6 +101,11 @@ def _rounded(value: float, to: Callable[[float], float]) -> float:
         return value
     places = 2 - math.floor(math.log10(value))
     return to(round(value * 10.0**places, 6)) / 10.0**places
+
+
+def in_row(value: float, unit: tuple[str, float]) -> str:
+    """A time in the unit of its row of the table."""
+    return f"{show_number(value / unit[1])} {unit[0]}"
 
 
 def unit_of(stats: Distribution) -> tuple[str, float]:
@@ -105,7 +120,9 @@ def required(value: float) -> str:
 
 
 def in_unit(value: float | None, scale: float, places: int) -> str:
-    """A cell of such a row; all cells of a row have the same decimals."""
+    """A cell of such a row; all cells of a row have the same decimals, but nothing at all is 0."""
+    if value == 0:
+        return "0"
     return f"{value / scale:,.{places}f}" if value is not None and math.isfinite(value) else DASH
 
 
@@ -250,7 +267,8 @@ _ERRORS: Final = {"ttft_s.p50": "TTFT p50", "ttft_s.p99": "TTFT p99", "tpot_s.p5
 def model_error(summary: Summary) -> str:
     """Intervals in which 4 of 5 real deployments like this one would be; empty where there is no record."""
     found = summary.model_error or {}
-    shown = [f"{title} {between(r)}" for key, title in _ERRORS.items() if (r := found.get(key))]
+    units = {key: unit_of(summary.latency[key]) for key in ("ttft_s", "tpot_s", "e2e_s")}  # those of the table
+    shown = [f"{title} {between(r, units[key.partition('.')[0]])}" for key, title in _ERRORS.items() if (r := found.get(key))]
     if not shown:
         return ""
     rate = found.get("output_tokens_per_s")
@@ -288,13 +306,30 @@ def counted(n: int, what: str) -> str:
 def subtitle(summary: Summary) -> str:
     """What was simulated, on one line: the facts of the context, and how many requests in how much time."""
     context = summary.context
-    skip = ("replicas", "accelerators")
-    facts = [str(v) for k, v in context.items() if k not in skip and v not in (None, "")]
+    facts = _facts({k: str(v) for k, v in context.items() if k not in ("replicas", "accelerators") and v not in (None, "")})
     count = context.get("accelerators", 1)
     if context.get("replicas", 1) > 1 and "deployment" not in context:
         facts.append(f"{counted(context['replicas'], 'replica')}, {counted(count, 'accelerator')}")
     facts.append(f"{counted(summary.requests.injected, 'request')} in {seconds(summary.duration_s)}")
     return " · ".join(facts)
+
+
+def _facts(context: Mapping[str, str]) -> list[str]:
+    """The facts in their order; those of pools, ``deployment (NAME)``, behind the pool's name, and once where pools are alike."""
+    whole, pools = [], dict[str, list[str]]()
+    for key, value in context.items():
+        pool = _POOL.search(key)
+        if pool is None:
+            whole.append((key, value))
+        else:
+            pools.setdefault(pool[1], []).append(value)
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for name, facts in pools.items():
+        alike.setdefault(tuple(facts), []).append(name)
+    told = [f"{', '.join(names)}{' each' if len(names) > 1 else ''}: {' · '.join(facts)}" for facts, names in alike.items()]
+    at = next((i for i, (key, _) in enumerate(whole) if key != "model"), len(whole))
+    values = [value for _, value in whole]
+    return [*values[:at], *told, *values[at:]]
 
 
 def evidence_line(summary: Summary) -> str:

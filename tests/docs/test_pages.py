@@ -14,7 +14,9 @@ from tests.documents import ROOT, blocks, files, steps, text_of
 ELSEWHERE = ("extending.md", "hardware.md")
 """Pages that tests of their own execute."""
 PAGES = sorted(p.relative_to(ROOT).as_posix() for p in [*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md")])
-EXECUTED = [p for p in PAGES if Path(p).name not in ELSEWHERE]
+TRANSLATED = {p: f"docs/how-to/{Path(p).name}" for p in PAGES if p.startswith("docs/zh/") and not p.endswith("/index.md")}
+"""Pages in Chinese, and what they are translations of."""
+EXECUTED = [p for p in PAGES if Path(p).name not in ELSEWHERE and p not in TRANSLATED]
 
 
 @pytest.mark.parametrize("page", [p for p in EXECUTED if steps(text_of(p)) or blocks(text_of(p), "python")])
@@ -32,6 +34,20 @@ def test_a_page_works_as_printed(page: str, servesim: Command) -> None:  # noqa:
             script = Path(f"block{i}.py")
             script.write_text(block, encoding="utf-8")
             runpy.run_path(str(script))
+
+
+@pytest.mark.parametrize("page", TRANSLATED)
+def test_a_translation_prints_what_is_executed_of_its_original(page: str) -> None:
+    here, there = text_of(page), text_of(TRANSLATED[page])
+    assert [words for words, _ in steps(here)] == [words for words, _ in steps(there)] != []
+    assert all(blocks(here, kind) == blocks(there, kind) for kind in ("yaml", "python", "csv", "json"))
+
+
+def test_commands_that_are_only_named_exist() -> None:
+    known = set(re.findall(r"^#+ `servesim ([a-z ]+)`$", _generated()["reference/commands.md"], re.M))
+    for page in EXECUTED:  # the others name studies of their own
+        for said in re.findall(r"`servesim ([a-z]+(?: (?:list|show|check|families|describe|convert))?)\b", text_of(page)):
+            assert said in known, f"{page}: servesim {said}"
 
 
 @pytest.mark.parametrize("page", PAGES)
