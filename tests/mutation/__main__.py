@@ -4,10 +4,10 @@
 
 Works on the checkout that it is run in and puts each file back: run it in a copy. ``--map NAME`` names what `covering` wrote, NAME.cov and NAME.json; kernels
 are plain Python, as only then it is known which test runs which line. Everything is imported and all tests are collected once; each mutant is tried in a
-process forked from that, which gets the changed functions (`inside`). Of each mutant the tests run that reach its line, those of its module and room first,
-then the quickest, as many as ``--budget`` CPU seconds allow. One that no test reaches has survived. Where the compiler is on, ``--kernels none`` leaves
-compiled files of the sample to a second call with the compiler off, ``--kernels only`` and the same ``--out``. ``--again`` tries those that survived
-once more; ``--also`` names files of tests that are newer than the maps.
+process forked from that, which gets the changed functions (`inside`). Of each mutant the tests run that reach its line, those of its module and room first
+(by their names, parameters included), then the quickest, as many as ``--budget`` CPU seconds allow. One that no test reaches has survived. Where the
+compiler is on, ``--kernels none`` leaves compiled files of the sample to a second call with the compiler off, ``--kernels only`` and the same ``--out``.
+``--again`` tries those that survived once more; ``--also`` names files of tests that are newer than the maps.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class Tests:
         about = {file.stem, file.parent.name, *file.relative_to(ROOT).parts[2:-1]}
 
         def far(name: str) -> bool:
-            return not any(word in name.partition("::")[0] for word in about)
+            return not any(word in name for word in about)
 
         turn: dict[str, int] = {}
         seen: Counter[str] = Counter()
@@ -128,11 +128,10 @@ class Tests:
             turn[name] = seen[name.partition("::")[0]]
             seen[name.partition("::")[0]] += 1
         chosen, total = [], 0.0
-        for name in sorted(turn, key=lambda n: (far(n), turn[n], self.seconds[n], n))[:most]:
-            if chosen and total + self.seconds[name] > budget:
-                break
-            chosen.append(name)
-            total += self.seconds[name]
+        for name in sorted(turn, key=lambda n: (far(n), turn[n], self.seconds[n], n)):
+            if len(chosen) < most and (not chosen or total + self.seconds[name] <= budget):
+                chosen.append(name)
+                total += self.seconds[name]
         return chosen, early
 
 

@@ -13,9 +13,9 @@ import json
 import sys
 
 from sim.jit import JIT
+from tests.recorded.everything import made, names
 from tests.recorded.kept import LONG, WHY, difference, keep, recorded, short
 from tests.recorded.trace import Trace
-from tests.recorded.worlds import made, names
 
 
 def main() -> int:

@@ -11,9 +11,10 @@ import pytest
 
 from sim.jit import JIT
 from tests.engines import plain
+from tests.recorded.everything import made, names
 from tests.recorded.kept import FOLDER, WHY, difference, recorded, short
 from tests.recorded.trace import trace
-from tests.recorded.worlds import made, names, worlds
+from tests.recorded.worlds import worlds
 from tests.scenarios.test_digests import KNOWN, arithmetic
 
 ONE_BY_ONE = ("as it is", "pressed", "talks")

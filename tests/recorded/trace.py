@@ -13,6 +13,7 @@ import pytest
 
 from sim.config.scenario import Scenario
 from sim.errors import ServesimError
+from sim.fleet.build import plan
 from sim.study import single
 from tests.recorded.fixed import fixed
 
@@ -130,6 +131,17 @@ def trace(scenario: dict[str, Any], summary: bool = False, multi_step: bool = Tr
     if summary:
         out["summary"] = list(flat("", told(result.summary)))
     return out
+
+
+def plans(scenario: dict[str, Any]) -> Trace:
+    """What is settled before anything runs: settings, memory, what is asked of step costs."""
+    costs: list[str] = []
+    with fixed(costs):
+        try:
+            found = plan(Scenario.model_validate(copy.deepcopy(scenario)))
+        except ServesimError as error:
+            return {"refused": [f"{type(error).__name__} {getattr(error, 'field', '')}"]}
+    return {"settings": settings_of(found), "memory": memory_of(found), "cost": costs}
 
 
 def told(summary: Any) -> dict[str, Any]:

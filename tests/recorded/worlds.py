@@ -9,9 +9,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sim import registry
-from sim.cost.profile import engine_lines
-from tests.recorded.trace import Trace, trace
 from tests.settings.traffic import ADAPTERS, EXPERTS, GROWING, PRIORITIES, TALK, sides, traffic
 from tests.settings.walk import Case, merged, nested
 
@@ -57,6 +54,16 @@ CARDS = {
     "vllm": ("a100-sxm-80g", "l4", "b200", "mi300x"), "sglang": ("a100-sxm-80g", "l4", "b200", "mi300x"), "tgi": ("l4",), "llamacpp": ("cpu-server", "l4"),
     "ollama": ("l4",), "vllm-v0": ("l4",), "mindie": ("ascend-910b4",), "vllm-ascend": ("ascend-910b4",), "bladellm": ("l20",),
 }  # fmt: skip
+VERSIONS: dict[str, tuple[str, ...]] = {
+    "sglang": ("0.2", "0.3", "0.4", "0.4.6", "0.5", "0.5.3"),
+    "tgi": ("0.8", "1.0", "1.4", "2.0", "2.2", "3.0"),
+    "vllm": ("0.1", "0.2.7", "0.6", "0.8", "0.9", "0.10", "0.11", "0.12", "0.13", "0.14", "0.19", "0.25"),
+    "vllm-ascend": ("0.7", "0.9", "0.9.2", "0.11", "0.14", "0.18", "0.21"),
+    "vllm-v0": ("0.1", "0.2", "0.2.7", "0.3", "0.4", "0.5", "0.5.2", "0.6", "0.6.2", "0.7", "0.8"),
+    "ollama": ("0.3", "0.12", "0.20"),
+    "mindie": ("1.0", "2.1"),
+}
+"""Of each engine some of either side of what its releases changed."""
 WIDE = ({"tp": 2}, {"pp": 2}, {"pp": 4}, {"dp": 2})
 
 
@@ -92,8 +99,8 @@ def of_engine(name: str) -> Iterator[tuple[str, World]]:
     yield "pressed", pressed(base, name)
     for setting, case in own.items():
         yield from of_setting(base, name, setting, case)
-    for line in engine_lines(registry.lookup("engine", name, "engine").profile or name) if "version" in cases else ():
-        yield f"{line}", with_engine(pressed(base, name), version=line)
+    for line in VERSIONS.get(name, ()):
+        yield line, with_engine(pressed(base, name), version=line)
     hard = pressed(base, name)
     yield "talks", merged(hard, {"traffic": None}, TALKS)
     yield "growing", merged(hard, {"traffic": None}, GROWING)
@@ -207,13 +214,3 @@ def worlds() -> dict[str, World]:
     """All by name, ``engine: what``."""
     out = {f"{name}: {what}": world for name in ENGINES for what, world in of_engine(name)}
     return out | {f"fleet: {what}": world for what, world in of_fleets()}
-
-
-def names() -> list[str]:
-    """Of all that is recorded."""
-    return list(worlds())
-
-
-def made(name: str) -> Trace:
-    """What becomes of it now."""
-    return trace(worlds()[name], summary=name.startswith("fleet"))
