@@ -81,7 +81,7 @@ class LineFigures(Record):
     eager_layer: Time = Field(None, description="launching the kernels of a layer one by one, beyond the captured sizes")
     eager_expert_layer: Time = Field(None, description="what a layer of experts adds to it")
     eager_expert_few: Time = Field(
-        None, description="the same in steps of fewer than 128 tokens (fused kernels; left out: the same)"
+        None, description="the same in steps of fewer than 128 tokens and without compilation (fused kernels; left out: the same)"
     )
     eager_layer_plain: Time = Field(None, description="the same with compilation switched off too (enforce_eager)")
     recurrent_layer: Time = Field(

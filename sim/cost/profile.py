@@ -37,7 +37,7 @@ class EngineProfile:
     there; ``client_chat`` and ``client_chat_serial`` are what a chat request adds to both (its template).
     ``host_scale_tp`` further seconds per step for each rank beyond the first.
     ``eager_expert_layer`` is what a layer of experts adds to ``eager_layer``: it launches several times as many kernels, and
-    ``eager_expert_few`` what it adds below 128 tokens (None: the same). ``eager_layer_plain``
+    ``eager_expert_few`` what it adds below 128 tokens, and without compilation (None: the same). ``eager_layer_plain``
     is ``eager_layer`` without compilation (``enforce_eager``; 0: not known). ``recurrent_layer`` is what a layer with a recurrent state adds in
     steps with prompts, whose chunked form no graph holds. ``piecewise_layer`` is a layer's attention, launched between graphs that leave it out
     (in steps with prompts, and with ``decode_graph`` piecewise); ``sinks_layer`` what it adds where sinks need Triton (before Hopper),
@@ -140,6 +140,8 @@ class EngineProfile:
             changes["graph_sizes"] = tuple(sorted(graph_sizes))
         if graphs is False:
             changes |= {"graph_sizes": (), "eager_layer": self.eager_layer_plain or max(self.eager_layer, _EAGER_LAYER)}
+            if self.eager_expert_few is not None:  # measured without graphs: prompts launch as many kernels as decode steps
+                changes["eager_expert_layer"] = self.eager_expert_few
         return replace(self, **changes)
 
     def for_chat(self) -> EngineProfile:

@@ -77,6 +77,7 @@ def test_settings_of_an_engine_change_its_profile():
     assert profile.adapted(overlap=True).overlap
     assert profile.adapted() == profile
     assert profile.adapted(graphs=False).graph_sizes == ()
+    assert profile.adapted(graphs=False).eager_expert_layer == profile.eager_expert_few < profile.eager_expert_layer
     assert profile.adapted(graph_sizes=(8, 4)).graph_sizes == (4, 8)
 
 

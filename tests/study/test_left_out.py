@@ -74,7 +74,7 @@ def test_flags_of_a_known_launcher_count_only_where_none_were_recorded():
     assert assumed_settings(point(**unknown | {"version": "0.5.1"}, assumed=silent)) == {}
     assert assumed_settings(point(**unknown | {"launcher": "me/mine"}, assumed=silent)) == {}
     assert assumed_settings(point(**unknown)) == {}
-    assert assumed_settings(point(engine="vllm", assumed=silent))["max_num_batched_tokens"] == 2048
+    assert assumed_settings(point(engine="vllm", assumed=silent)) == {}
     of_inferencex = {"engine": "vllm", "launcher": "SemiAnalysisAI/InferenceX", "weights": "mxfp4"}
     assert assumed_settings(point(**of_inferencex, version="0.18.0")) == {"VLLM_MXFP4_USE_MARLIN": True}
     assert assumed_settings(point(**of_inferencex, version="0.11.2")) == {}
@@ -124,6 +124,17 @@ def test_a_row_that_names_another_model_than_its_page_is_of_the_page():
     for other in ({"id": "gpustack-gpt-oss-120b-h100/4"}, {"launcher": "me/mine"}):
         same = point(**{**page, **other}, model="openai/gpt-oss-120b")
         assert as_measured(same) == same
+
+
+def test_a_step_of_a_generated_vllm_has_room_for_one_prompt_and_all_clients():
+    told = {"engine": "vllm", "launcher": "ai-dynamo/aiconfigurator", "assumed": ("engine launch flags not recorded",)}
+    loop = {"kind": "closed_loop", "concurrency": 64, "prompt_tokens": 4096, "output_tokens": 128}
+
+    assert assumed_settings(point(**told, model="qwen3-32b", traffic=loop)) == {
+        "max_num_batched_tokens": 4160,
+        "max_num_seqs": 64,
+    }
+    assert assumed_settings(point(**told, model="qwen3-32b", traffic={"kind": "burst"})) == {}
 
 
 def test_experts_that_were_launched_without_graphs():

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING
 
 from sim.cost.engine_figures import version_of
 from sim.model import load_model
+from sim.study.accuracy.lengths import longest
 from sim.study.accuracy.point import Point
 
 if TYPE_CHECKING:
     from sim.document import Json
 
-# What vLLM falls back to when another program than its own server starts it (`EngineArgs.get_batch_defaults` without a usage context). TTFT of
-# 90 such points fits this and not the server's 8,192 tokens.
-_EMBEDDED_VLLM = {"max_num_batched_tokens": 2048, "max_num_seqs": 128}
+_AICONFIGURATOR = "ai-dynamo/aiconfigurator"
 
 # `generator/rule_plugin/sglang.rule` of aiconfigurator: `agg enable_mixed_chunk = true`, with the command lines for SGLang from 0.5.6 on.
 _MIXED = {"enable_mixed_chunk": True}
@@ -84,13 +83,26 @@ def assumed_settings(point: Point) -> Mapping[str, Json]:
         return {_NPU_DRAFTS: int(point.traffic["concurrency"])} if "concurrency" in point.traffic else {}
     if not any("launch flags not recorded" in a for a in point.assumed):
         return {}
+    if point.launcher != _AICONFIGURATOR:
+        return {}
     if point.engine == "vllm":
-        graphless = version_of(point.version or "0")[:2] == (0, 12) and load_model(point.model).is_moe
-        return _EMBEDDED_VLLM | (_EAGER if graphless and point.launcher == "ai-dynamo/aiconfigurator" else {})
-    if (
-        point.engine == "sglang"
-        and point.launcher == "ai-dynamo/aiconfigurator"
-        and version_of(point.version or "0") >= (0, 5, 6)
-    ):
+        return _generated(point)
+    if point.engine == "sglang" and version_of(point.version or "0") >= (0, 5, 6):
         return _MIXED | (_FRACTION if version_of(point.version or "0") >= (0, 5, 8) else {})
     return {}
+
+
+def _generated(point: Point) -> dict[str, Json]:
+    """Settings of vLLM that aiconfigurator writes for so many clients: a step has room for one prompt and for all that decode.
+
+    Its rules (`generator/rule_plugin/vllm.rule`) take ``max_num_tokens`` from the batch and the prompt, later ones with 1,500 tokens more. 4,096-token
+    prompts of 128 clients (TTFT 1.4 s, 158 ms a token) leave no room for less, and TTFT of 90 points is a number of prompts' times whatever their
+    length: 5 % with one prompt a step, 16 % with steps of 2,048 tokens, 22 % with 1,500 tokens more, 64 % with the server's 8,192.
+    """
+    t = point.traffic
+    graphless = version_of(point.version or "0")[:2] == (0, 12) and load_model(point.model).is_moe
+    eager: dict[str, Json] = dict(_EAGER) if graphless else {}
+    if "concurrency" not in t:
+        return eager
+    clients = int(t["concurrency"])
+    return {"max_num_batched_tokens": longest(t["prompt_tokens"]) + clients, "max_num_seqs": clients} | eager
