@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from math import isfinite
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 from sim.errors import brief
 
@@ -43,9 +43,14 @@ def loads(text: str | bytes) -> Any:
     return json.loads(text, object_pairs_hook=once)
 
 
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Whether it is one; true and false are none, although Python counts with them."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def number(value: object) -> float:
     """A value that must be a number, as it is. Raises TypeError."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if is_number(value):
         return value
     raise TypeError(f"{value!r} is no number")
 
@@ -61,7 +66,7 @@ def at(data: Mapping[str, object], path: str) -> object:
 def number_at(data: Mapping[str, object], path: str) -> float | None:
     """The number at a path; None where there is none."""
     found = at(data, path)
-    return found if isinstance(found, int | float) and not isinstance(found, bool) else None
+    return found if is_number(found) else None
 
 
 def finite(value: Json) -> Json:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from types import UnionType
 from typing import Annotated, Final, TypeVar, Union, get_args, get_origin
 
@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 
 from sim import registry
 from sim.config.base import Named
+from sim.document import is_number
 from sim.errors import ConfigError, did_you_mean, shown
 
 M = TypeVar("M", bound=BaseModel)
@@ -36,7 +37,7 @@ def settings(model: type[M], data: Mapping[str, object], field: str = "") -> M:
 def _no_truths(made: object, given: object, where: str) -> None:
     """Raise `ConfigError` where ``true`` or ``false`` was given and a number was made of it (pydantic takes them as 1 and 0)."""
     if isinstance(given, bool):
-        if isinstance(made, int | float) and not isinstance(made, bool):
+        if is_number(made):
             raise ConfigError(where, given, "must be a number, not true or false")
     elif isinstance(made, BaseModel) and isinstance(given, Mapping):
         for name, field in type(made).model_fields.items():
@@ -53,7 +54,7 @@ def _no_truths(made: object, given: object, where: str) -> None:
 
 def _all_of(model: type[BaseModel], error: ValidationError, field: str) -> ConfigError:
     """One error of all; of a place that allows several forms the first."""
-    found = error.errors(include_url=False)
+    found = [e for e in error.errors(include_url=False) if not _long_enough(e)]
     misspelt = {e["loc"][:-1] for e in found if e["type"] == "extra_forbidden"}  # explains what is missing beside it
     found = [e for e in found if e["type"] != "missing" or e["loc"][:-1] not in misspelt]
     found.sort(key=lambda e: e["type"] != "extra_forbidden")
@@ -64,6 +65,12 @@ def _all_of(model: type[BaseModel], error: ValidationError, field: str) -> Confi
     also = [f"also {_one_of_more(e)}" for e in more[:_SHOWN]]
     also += [f"and {len(more) - _SHOWN} more"] if len(more) > _SHOWN else []
     return ConfigError(first.field, first.value, first.problem, first.allowed, "; ".join([h for h in [first.hint] if h] + also))
+
+
+def _long_enough(e: ErrorDetails) -> bool:
+    """Whether a list is called too short only because some of its items are wrong, which errors of their own say."""
+    given = e["input"]
+    return e["type"] == "too_short" and isinstance(given, Sized) and len(given) >= e.get("ctx", {}).get("min_length", 0)
 
 
 def _one_of_more(e: ConfigError) -> str:
@@ -119,9 +126,13 @@ def _translate(model: type[BaseModel], first: ErrorDetails, field: str) -> Confi
         return ConfigError(where or "scenario", value, "must be a mapping", ", ".join(_keys(model, first["loc"])))
     if first["type"] == "tuple_type":
         return ConfigError(where, value, "must be a list")
+    if first["type"] in ("too_short", "too_long"):
+        few = first["type"] == "too_short"
+        count = first["ctx"]["min_length" if few else "max_length"]
+        return ConfigError(where, value, f"must have at {'least' if few else 'most'} {count} item{'' if count == 1 else 's'}")
     choices = str(first.get("ctx", {}).get("expected", ""))
     is_text = first["type"] == "string_type" or f"'{value}'" in choices
-    if is_text and isinstance(value, int | float) and not isinstance(value, bool):
+    if is_text and is_number(value):
         return ConfigError(
             where, value, "must be text: YAML reads a bare number", hint=f'quote it, as in {where.rpartition(".")[2]}: "{value}"'
         )

@@ -215,7 +215,7 @@ def _time_went(s: Summary) -> str:
     out = page.bar("Time of the replicas", b.shares, WORDS, KIND_COLORS)
     titles = words.STAGES if "transfer" in b.request_time else _STAGE_TITLES
     out += page.bar("Time of a request, on average", b.request_time, titles, _STAGE_COLORS)
-    if b.kv_blocked is not None:
+    if b.kv_blocked is not None and b.kv_blocked >= 5e-4:
         out += f'<p class="caption">For {words.percent(b.kv_blocked)} of the time the head of the queue waited for KV memory.</p>'
     pools, tiers = words.extra(s, KvPools), words.extra(s, KvTiers)
     if pools is not None:

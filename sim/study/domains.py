@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, cast
 from pydantic import JsonValue
 
 from sim.config.text import parse
+from sim.document import is_number
 from sim.errors import ConfigError
 from sim.units import parse_rate, parse_seconds
 
@@ -148,7 +149,7 @@ def _range(path: str, value: Mapping[str, Json], where: str) -> Domain:
 
 def _number(value: Json, where: str) -> tuple[float, str]:
     """A number and its unit."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if is_number(value):
         return float(value), ""
     match = re.match(r"^\s*([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*(\S*)\s*$", str(value))
     try:

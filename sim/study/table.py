@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from sim.document import number
+from sim.document import is_number, number
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -70,7 +70,7 @@ def _column(values: list[object]) -> pa.Array:
     known = [v for v in values if v is not None]
     if known and all(isinstance(v, bool) for v in known):
         return pa.array(values, pa.bool_())
-    numbers = [v for v in known if isinstance(v, int | float) and not isinstance(v, bool)]
+    numbers = [v for v in known if is_number(v)]
     if len(numbers) < len(known) or not known:
         return pa.array([None if v is None else str(v) for v in values], pa.string())
     if all(isinstance(v, int) and abs(v) < 2**62 for v in numbers):

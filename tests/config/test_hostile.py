@@ -12,6 +12,7 @@ import sim.config as config
 from sim.config.text import dump, parse
 from sim.errors import ConfigError, DataError, ServesimError
 from sim.profile_files import parse_mapping
+from sim.workload.arrivals.mmpp import MmppParams
 from tests.config.conftest import POOLS, TEXT
 
 QUIET = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
@@ -138,3 +139,17 @@ def test_what_json_does_not_have_is_refused(value):
     for read in (lambda text: parse(text, "x"), lambda text: parse_mapping(text, "x", "test")):
         with pytest.raises(DataError, match="the tag"):
             read(f"a: {value}")
+
+
+@pytest.mark.parametrize(
+    ("rates", "said"),
+    [
+        ((1, -1), r"^x\.states\[1\]\.rate: must be greater than or equal to 0 \(got -1\)$"),
+        ((1,), r"^x\.states: must have at least 2 items"),
+        ((-1,), r"^x\.states\[0\]\.rate: must .*; also x\.states: must have at least 2 items"),
+        ((1,) * 65, r"^x\.states: must have at most 64 items"),
+    ],
+)
+def test_a_list_is_too_short_only_where_too_little_was_given(rates, said):
+    with pytest.raises(ConfigError, match=said):
+        config.settings(MmppParams, {"states": [{"rate": rate, "lasts": "10s"} for rate in rates]}, "x")

@@ -253,7 +253,9 @@ def test_bad_azure(read, text, rule):
         (lines([MOONCAKE[0] | {"hash_ids": [0, 1]}]), "line 1, column 'hash_ids'.*has 3 blocks"),
         (lines([MOONCAKE[0] | {"hash_ids": [0, 1, "2"]}]), "must be a list of whole numbers"),
         (lines([MOONCAKE[0] | {"hash_ids": "1"}]), "must be a list of whole numbers"),
-        ("[" * 100_000, "neither"),
+        ("[" * 100_000, "is a JSON array"),
+        (json.dumps([MOONCAKE[0]]), "is a JSON array; write its objects one a line"),
+        ("a,b\n1,2\n", "neither"),
         ('{"a":' + "[" * 100_000, "is not JSON"),
     ],
 )

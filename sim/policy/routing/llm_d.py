@@ -104,7 +104,9 @@ class _Asked:
 class _Own:
     """What the picker itself has counted: tokens in flight, where sessions are, who got a request that nobody had anything of."""
 
-    def __init__(self) -> None:
+    def __init__(self, sessions: bool) -> None:
+        """``sessions``: where they are matters. In reality each client keeps that, in a header, so nothing forgets it."""
+        self._with_sessions = sessions
         self.uncached = 0.0
         """Of the request that was chosen for last, at its endpoint."""
         self._tokens: dict[int, float] = {}
@@ -115,7 +117,7 @@ class _Own:
     def chosen(self, number: int, asked: _Asked, place: int) -> None:
         """An endpoint gets the request."""
         self.uncached = float(asked.uncached[place])
-        if asked.session >= 0:
+        if self._with_sessions and asked.session >= 0:
             self._sessions[asked.session] = number
         if not asked.matched.any():
             self._cold.pop(number, None)
@@ -167,7 +169,7 @@ class LlmD(Router):
         super().__init__(params, replicas, rng)
         self.hears = "token-load-scorer" in params.scorers
         self.decides = params.pd_decider == "prefix-based-pd-decider"
-        self._own = _Own()
+        self._own = _Own("session-affinity-scorer" in params.scorers)
         self._latest: tuple[Requests | None, int] = (None, -1)
         self._numbers: Sequence[int] = range(replicas)
         self._block = max(params.block_size_tokens, _LEAST_BLOCK)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from sim.document import is_number
 from sim.study.bench._document import Keys
 from sim.study.bench._run import Run, of_aggregates, of_figures, refusal
 from sim.study.bench._sent import Sent
@@ -51,7 +52,7 @@ def sent(config: Mapping[str, object]) -> tuple[int | None, float | None]:
         part = stack.pop()
         if isinstance(part, Mapping):
             for key, value in part.items():
-                if isinstance(value, int | float) and not isinstance(value, bool):
+                if is_number(value):
                     found.setdefault(str(key), value)
                 else:
                     stack.append(value)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sim.document import number
+from sim.document import is_number, number
 from sim.policy.gateways import dynamo, llmd
 from sim.policy.gateways.cache_aware import CacheAware, Settings
 from sim.policy.gateways.prompts import Letters
@@ -38,7 +38,7 @@ def _same(a: object, b: object) -> bool:
         return len(a) == len(b) and all(_same(x, y) for x, y in zip(a, b, strict=True))
     if isinstance(a, dict) and isinstance(b, dict):
         return all(_same(a.get(k, 0.0), b.get(k, 0.0)) for k in a.keys() | b.keys())
-    if isinstance(a, int | float) and isinstance(b, int | float) and not isinstance(a, bool):
+    if is_number(a) and is_number(b):
         return math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-12)
     return bool(a == b)
 

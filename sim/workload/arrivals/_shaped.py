@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field
 
 from sim.errors import ConfigError
-from sim.units import parse_rate
+from sim.units import parse_rate, show_number
 from sim.workload.arrivals._base import FASTEST, Arrival
 from sim.workload.table import BLOCK_ROWS
 
@@ -133,7 +133,7 @@ class Shaped(Arrival):
         expected = self.played.expected(self.rounds)
         if expected > _MOST:
             raise ConfigError(
-                "traffic.synthetic.arrival", type(self).name, f"brings {expected:,.3g} requests until it has been played",
+                "traffic.synthetic.arrival", type(self).name, f"brings {show_number(expected)} requests until it has been played",
                 allowed=f"at most {_MOST:,}", hint="shorten it, lower its rates, or say requests",
             )  # fmt: skip
         return max(_until(rng, expected), 1)
@@ -162,7 +162,7 @@ class Shaped(Arrival):
         if end - reached > _MOST_MORE:
             raise ConfigError(
                 "traffic.synthetic.requests", requests,
-                f"ends in {self.stage} {at + 1}, and {end - reached:,.3g} more come until that ends; a {self.stage} is played to its end",
+                f"ends in {self.stage} {at + 1}, and {show_number(end - reached)} more come until that ends; a {self.stage} is played to its end",
                 hint=f"shorten the {self.stage}",
             )  # fmt: skip
         total = max(_until(fresh(), end), requests)

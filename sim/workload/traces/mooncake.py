@@ -121,6 +121,8 @@ class Mooncake(Trace):
         if first.data.lstrip()[:1] == b"{":
             made = self._json(path)
         else:
+            if first.data.lstrip()[:1] == b"[":
+                first.fail("is a JSON array", "write its objects one a line, without brackets around all and commas between them")
             if b"hash_ids" not in first.data.lstrip().splitlines()[0]:
                 first.fail("is neither JSON lines nor a CSV table with hash_ids", "its first line must be a JSON object")
             wanted = {"arrival": ("arrival_s",), "prompt": ("input_tokens",), "output": ("output_tokens",), "hashes": HASHES}
