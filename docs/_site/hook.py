@@ -10,9 +10,7 @@ from mkdocs.structure.files import File, Files
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from pages import pages, record
-
-_RECORD = "<!-- record -->"
+from pages import pages
 
 
 def on_files(files: Files, config: Any) -> Files:
@@ -20,8 +18,3 @@ def on_files(files: Files, config: Any) -> Files:
     for path, text in pages().items():
         files.append(File.generated(config, path, content=text))
     return files
-
-
-def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Called for each page: the accuracy record is a table of the package."""
-    return markdown.replace(_RECORD, record()) if _RECORD in markdown else markdown

@@ -1,4 +1,7 @@
-"""Reference pages that the package writes of itself: nothing here can differ from what runs."""
+"""Reference pages that the package writes of itself: nothing here can differ from what runs.
+
+``python docs/_site/pages.py`` writes the tables of the accuracy page anew from the record.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import inspect
 import re
 from collections.abc import Iterator
 from math import exp
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -171,9 +175,33 @@ RECORDED = {
 """Figures of the accuracy record, and their titles."""
 
 
+def accuracy(text: str) -> str:
+    """The accuracy page with its tables as the record has them, each behind a comment with its name."""
+    for name, table in {"errors": errors, "record": record}.items():
+        text = re.sub(rf"(?<=<!-- {name} -->\n\n)(\|.*\n)+", lambda _, made=table: f"{made()}\n", text)
+    return text
+
+
+def errors() -> str:
+    """Absolute errors of the record's points, and with what is like them left out: median and 90th percentile."""
+    found = _recorded()["errors"]
+    groups = [g for g in found if g not in ("these points", "layout left out")]
+    rows = [f"| | {' | '.join(groups)} |", "|---" * (len(groups) + 1) + "|"]
+    for figure, title in RECORDED.items():
+        cells = [
+            f"{100 * found[g][figure][0]:.1f} %, {100 * found[g][figure][1]:.1f} %" if figure in found[g] else "" for g in groups
+        ]
+        rows.append(f"| {title} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def _recorded() -> Any:
+    return yaml.safe_load(resources.path("profiles", "accuracy.yaml").read_text(encoding="utf-8"))
+
+
 def record() -> str:
     """The accuracy record as a table: what was measured over what was predicted, by engine and accelerator."""
-    found = yaml.safe_load(resources.path("profiles", "accuracy.yaml").read_text(encoding="utf-8"))["deployments"]
+    found = _recorded()["deployments"]
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for one in found:
         groups.setdefault((one["engine"], one["accelerator"]), []).append(one["spread"])
@@ -235,3 +263,8 @@ def _cell(text: str) -> str:
 def _plain(text: str) -> str:
     """Docstrings mark code twice, Markdown once."""
     return re.sub(r"``([^`]+)``", r"`\1`", text).replace("<", "&lt;") if text else ""
+
+
+if __name__ == "__main__":
+    page = Path(__file__).parents[1] / "accuracy.md"
+    page.write_text(accuracy(page.read_text(encoding="utf-8")), encoding="utf-8")

@@ -247,8 +247,8 @@ def record() -> tuple[Entry, ...]:
     )
 
 
-def as_yaml(entries: Iterable[Entry], source: str) -> str:
-    """The file of a record."""
+def as_yaml(entries: Iterable[Entry], source: str, errors: Mapping[str, Mapping[str, Sequence[float]]] | None = None) -> str:
+    """The file of a record. ``errors``: of groups of points, by figure, what documents tell of them."""
     rows: list[dict[str, Any]] = []
     for kind, metric, logs, measured_by in entries:
         row = kind._asdict() | {"accelerator": family(kind.accelerator)} | ({"source": measured_by} if measured_by else {})
@@ -261,6 +261,10 @@ def as_yaml(entries: Iterable[Entry], source: str) -> str:
         f"# {source}\n"
     )
     lines = (yaml.safe_dump(row, sort_keys=False, width=1000, default_flow_style=True) for row in rows)
+    told = "".join(
+        f"  {name}: {yaml.safe_dump(dict(row), width=1000, default_flow_style=True)}" for name, row in (errors or {}).items()
+    )
+    head += f"errors:  # absolute: median, 90th percentile, points\n{told}" if told else ""
     return head + "deployments:\n" + "".join(f"- {line}" for line in lines)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -156,7 +157,10 @@ def write_record(report: AccuracyReport, file: Path) -> None:
     """``--record``: the spread of errors by class of deployments, as `sim.metrics.model_error` reads it."""
     ratios = report.ratios()
     source = f"servesim accuracy --record: {len({r[1] for r in ratios})} deployments, {len(report.simulated)} operating points"
-    text = model_error.as_yaml(report.entries(), source)
+    errors: dict[str, dict[str, list[float]]] = {}
+    for r in (*(replace(r, group="all points") for r in report.rows(None, _PLOTTED)), *report.left_out(_PLOTTED)):
+        errors.setdefault(r.group, {})[r.metric] = [round(r.median, 4), round(r.p90, 4), r.points]
+    text = model_error.as_yaml(report.entries(), source, errors)
     output.write_file(file, lambda to: _text(to, text), "--record")
 
 

@@ -81,6 +81,14 @@ def test_links_within_reference_pages_lead_to_headings() -> None:
         assert set(re.findall(r"\]\(#([^)]+)\)", text)) <= heads, path
 
 
+def test_the_accuracy_page_shows_the_record() -> None:
+    """What `python docs/_site/pages.py` writes."""
+    made = runpy.run_path(str(ROOT / "docs" / "_site" / "pages.py"))
+    text = text_of("docs/accuracy.md")
+    assert made["accuracy"](text) == text
+    assert all(table in text for table in (made["errors"](), made["record"]()))
+
+
 def test_every_engine_says_what_is_modelled_and_what_is_not() -> None:
     engines = re.split(r"^## ", _generated()["reference/engines.md"], flags=re.M)[1:]
     assert len(engines) == len({e.splitlines()[0] for e in engines}) >= 9

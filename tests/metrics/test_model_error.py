@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import yaml
 
 from sim.metrics.model_error import FEWEST, LEVEL, UNMEASURED, Kind, as_yaml, coverage, family, interval, record, spread
 
@@ -137,6 +138,7 @@ def test_a_record_is_written_from_points(tmp_path):
     text = (tmp_path / "accuracy.yaml").read_text()
     assert "9 deployments, 9 operating points" in text
     assert text.count("engine: vllm, accelerator: h100") == 9
+    assert yaml.safe_load(text)["errors"]["all points"] == {"tpot_s.mean": [0.0385, 0.0672, 9]}  # of 1 / 1.00 … 1 / 1.08
     assert report.coverage()["tpot_s.mean"][2] == 9
 
 
