@@ -165,6 +165,7 @@ def judge(facts: Judged) -> tuple[str, str]:
         step = f" ({show_seconds(step_s)} on average)" if step_s else ""
         if facts.get("spell"):
             return top, f"Steps were too long then{step}, not the queue; over the whole run {takes}."
+        step = step.replace(")", ", longer at times)")  # the mean may lie below the target that some requests miss
         return top, f"Steps are too long for the SLO{step}, not the queue: {of_steps}."
     return top, f"Nothing is saturated: {takes}, and limits first when load grows."
 

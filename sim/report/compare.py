@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -65,7 +66,7 @@ class Row:
         if not math.isfinite(interval.high):
             return f"{self.show(value)} (at least {self.show(interval.low)})"
         if self.path == "slo.attainment.joint":
-            return f"{self.show(value)} ± {percent(interval.half)}"
+            return f"{self.show(value)} ± {100 * interval.half:.2f} points"
         return f"{self.show(value)} ± {percent(interval.half / abs(value))}"
 
 
@@ -95,8 +96,8 @@ ROWS: Final = (
     Row("E2E p50", "latency.e2e_s.p50", words.seconds, "min"),
     Row("E2E p99", "latency.e2e_s.p99", words.seconds, "min", brief=True),
     Row("Queue, mean", "latency.queue_s.mean", words.seconds, "min"),
-    Row("Requests/s, whole run", "throughput.requests_per_s", words.number),
-    Row("Output tokens/s, whole run", "throughput.output_tokens_per_s", words.number),
+    Row("Requests/s with the drain", "throughput.requests_per_s", words.number),
+    Row("Output tokens/s with the drain", "throughput.output_tokens_per_s", words.number),
     Row("… per accelerator", "throughput.output_tokens_per_s_per_accelerator", words.number, "max", brief=True),
     Row("Accelerators", "context.accelerators", _count, "min"),
     Row("Unserved", "slo.unserved", _share, "min"),
@@ -179,6 +180,7 @@ def screen(answer: CompareAnswer) -> Group:
     lines = [*(Text(c, style="bold yellow") for c in answer.cautions()), *lines]
     lines += [Text(slo_line(answer)), table, Text(legend(answer), style="dim")]
     lines += [Text(f"! {n}", style="yellow") for n in answer.notes]
+    lines += study.warnings(answer)
     return Group(*lines)
 
 
@@ -248,8 +250,11 @@ def _differences(c: Against) -> Table:
     for path, d in c.differences.items():
         r = d.relative
         p = d.p if d.holm is None else d.holm
-        mood = "" if not d.significant else "yes" if (r.value < 0) == (FIGURES[path][1] == "lower") else "no"
-        cells = [percent(r.value, sign=True), f"{percent(r.low, sign=True)} to {percent(r.high, sign=True)}"]
+        mood = "" if not d.significant else "yes" if (d.relative.value < 0) == (FIGURES[path][1] == "lower") else "no"
+        show: Callable[[float], str] = partial(percent, sign=True)
+        if path == "slo.attainment.joint":  # as the verdict tells it
+            r, show = d.change, _points
+        cells = [show(r.value), f"{show(r.low)} to {show(r.high)}"]
         effect = words.DASH if d.as_dict()["effect"] is None else f"{d.effect:+.1f}"
         rows.append(
             [
@@ -261,6 +266,10 @@ def _differences(c: Against) -> Table:
             ]
         )
     return Table(["figure", "difference", "interval", "effect size (d)", "p"], rows)
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:+.1f} points".replace("-", "−")
 
 
 def figures(answer: CompareAnswer) -> list[Figure]:

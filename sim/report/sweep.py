@@ -37,7 +37,7 @@ COLUMNS: Final[dict[str, tuple[str, Show]]] = {
     "latency.ttft_s.p99": ("TTFT p99", words.seconds),
     "latency.tpot_s.p99": ("TPOT p99", words.seconds),
     "latency.e2e_s.p99": ("E2E p99", words.seconds),
-    "throughput.requests_per_s": ("requests/s, whole run", words.number),
+    "throughput.requests_per_s": ("requests/s with the drain", words.number),
     "throughput.output_tokens_per_s_per_accelerator": ("tokens/s/card", words.number),
     "utilisation.kv_peak": ("KV peak", lambda v: words.percent(v, 0)),
 }

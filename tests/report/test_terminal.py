@@ -107,7 +107,16 @@ def test_no_report_prints_figures_with_an_exponent() -> None:
     form = re.compile(r"\{[^{}]*:,?\.[2-5]g\}")
     found = [
         f"{file.name}: {line.strip()}"
-        for folder in ("report", "metrics", "study/questions", "study/stress", "study/plan", "cli")
+        for folder in (
+            "report",
+            "metrics",
+            "study/questions",
+            "study/statistics",
+            "study/stress",
+            "study/plan",
+            "workload/arrivals",
+            "cli",
+        )
         for file in sorted((Path(sim.__file__).parent / folder).rglob("*.py"))
         for line in file.read_text(encoding="utf-8").splitlines()
         if form.search(line) and "hover" not in line and "float(f" not in line and "100 *" not in line

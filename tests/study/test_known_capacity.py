@@ -17,6 +17,7 @@ from sim.study.questions.capacity import Capacity, CapacityAnswer, CapacityParam
 from sim.study.short import too_few, too_short
 from sim.study.statistics.replications import replicated
 from sim.study.variants import seed_of
+from sim.units import show_number
 from tests.study.world import OFFERED, World, ask, border, changed
 
 BREAKS = border()
@@ -83,7 +84,7 @@ def test_repetitions_start_where_the_first_ended_and_make_the_interval() -> None
     second = [abs(round(math.log(t.load["rate"] / found.found[0], 1.02))) for batch in asked[alone + 1 :] for t in batch]
     assert max(second) <= 7  # steps of 1, 2 and 4
     assert [p.value for p in found.probes] == sorted(p.value for p in found.probes)
-    assert f"from 4 repetitions. Every one of them held {found.safe:.3g}/s." in found.sentence()
+    assert f"from 4 repetitions. Every one of them held {show_number(found.safe, 4)}/s." in found.sentence()
     assert found.sentence().startswith(
         f"quickstart holds its SLO up to {found.answer:.3g} requests/s with 1 replica (1 × NVIDIA H100 SXM5 80GB); "
         f"95% interval {found.low:.3g} to {found.high:.3g}"

@@ -198,10 +198,12 @@ def test_the_words_of_a_difference() -> None:
         "0.1 %",
         "0.09 %",
     ]
-    assert percent(0.5, sign=True) == "+50 %" and percent(-0.5, sign=True) == "-50 %"
+    assert percent(0.5, sign=True) == "+50 %" and percent(-0.5, sign=True) == "−50 %"
     points = of([0.9, 0.91, 0.92], [0.95, 0.961, 0.97])
     assert points.verdict("met", points=True).startswith("raises met by 5 points ±")
     assert of([0.9, 0.9, 0.9], [0.901, 0.9, 0.899]).verdict("met", points=True) == "met unchanged (± 0.25 points)"
+    assert of([1.0, 1.0, 0.999], [0.0, 0.0, 0.001]).verdict("met", points=True).startswith("lowers met by 100 points ±")
+    assert of([1.0, 1.1, 1.0], [2000.0, 2210.0, 2001.0]).verdict("x").startswith("raises x to 2,00")
     assert "not shown to differ (+3.3 points ±" in of([0.8, 0.8, 0.8], [0.9, 0.8, 0.8]).verdict("met", points=True)
     far = of([1.0, 1.1, 1.2], [4.0, 4.41, 4.8])
     assert far.verdict("wait") == "raises wait to 4 times (3.99 to 4.02)"

@@ -168,7 +168,7 @@ class CapacityAnswer:
         text = f"{self.name} holds its SLO up to {show_number(self.answer)} requests/s{over}"
         if self.low is not None and self.high is not None:
             text += f"; {self.level:.0%} interval {show_number(self.low)} to {show_number(self.high)}, from {len(self.found)} repetitions."
-            return text + f" Every one of them held {show_number(self.safe)}/s." if self.safe is not None else text
+            return text + f" Every one of them held {show_number(self.safe, 4)}/s." if self.safe is not None else text
         within = f", to within {self.tolerance:.1%}" if self.tolerance else ""
         return text + (f" (one repetition{within}: another seed may give another answer)." if self.found else ".")
 

@@ -12,6 +12,7 @@ from scipy.special import stdtr
 
 from sim.study.statistics.interval import Interval
 from sim.study.statistics.replications import replicated
+from sim.units import show_number
 
 if TYPE_CHECKING:
     from sim.document import Json
@@ -44,7 +45,7 @@ class Difference:
         """``lowers p99 TTFT by 18 % ± 3 %``; ``points``: a share, whose change is told in percentage points."""
         share, half = self.relative.value, self.relative.half
         if points:
-            size, reach = (f"{round(100 * abs(v), 4):.2g}" for v in (self.change.value, self.change.half))
+            size, reach = (show_number(round(100 * abs(v), 4), 2) for v in (self.change.value, self.change.half))
             size += " points"
             near = 100 * (abs(self.change.value) + self.change.half) <= 0.5
         else:
@@ -53,7 +54,7 @@ class Difference:
         if self.significant:
             if not points and share > _FOLD - 1.0:
                 low, high = 1.0 + self.relative.low, 1.0 + self.relative.high
-                return f"raises {what} to {share + 1.0:.3g} times ({low:.3g} to {high:.3g})"
+                return f"raises {what} to {show_number(share + 1.0)} times ({show_number(low)} to {show_number(high)})"
             return f"{'lowers' if self.change.value < 0 else 'raises'} {what} by {size} ± {reach}"
         if near:
             return f"{what} unchanged (± {reach}{' points' * points})"
@@ -75,7 +76,7 @@ def percent(share: float, *, sign: bool = False) -> str:
     """Two digits, as one would say it."""
     value = 100.0 * share
     places = 0 if abs(value) >= 9.95 else 1 if abs(value) >= 0.095 else 2
-    return f"{value:{'+' if sign else ''}.{places}f} %"
+    return f"{value:{'+' if sign else ''}.{places}f} %".replace("-", "−")
 
 
 def paired_difference(first: Sequence[float], second: Sequence[float], level: float = 0.95) -> Difference | None:
