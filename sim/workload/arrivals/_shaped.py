@@ -178,7 +178,7 @@ class Shaped(Arrival):
         whole = self.rounds * float(np.sum(curve.seconds))
         if seconds >= 0.999 * whole:
             return ""
-        return f"traffic ends after {requests:,} requests, {seconds:,.4g} s into {whole:,.4g} s of {type(self).name} arrivals"
+        return f"traffic ends after {requests:,} requests, {show_number(seconds, 4)} s into {show_number(whole, 4)} s of {type(self).name} arrivals"
 
 
 def _until(rng: np.random.Generator, expected: float) -> int:
