@@ -13,7 +13,7 @@ from rich.text import Text
 from sim.metrics.definitions import definition
 from sim.report import study, words
 from sim.report.figures import BLUE, ORANGE, PALETTE, Figure, Layout, Trace, layout, level_line, rounded, time_axis
-from sim.report.fitting import plain_table
+from sim.report.fitting import Fitting
 from sim.report.templating import Cell, Page, Section, Table
 from sim.study.stress.curve import title_of
 from sim.units import show_number
@@ -44,14 +44,13 @@ def screen(answer: StressAnswer) -> Group:
     from sim.study.questions.stress import recovery_sentence
 
     style = {True: "bold green", False: "bold red", None: "bold"}[answer.verdict]
-    table = plain_table()
     curve = answer.curve
-    for i, title in enumerate((curve.unit, "SLO met", "TTFT\np50", "TTFT\np99", "TPOT\np99", "tokens/s", "")):
-        table.add_column(title, justify="left" if i == 6 else "right", overflow="fold")
+    heads = (curve.unit.replace(" ", "\n"), "SLO met", "TTFT\np50", "TTFT\np99", "TPOT\np99", "tokens/s", "")
+    table = Fitting(heads, (6,), spare=("TTFT\np50",))
     for p in curve.points:
         held = p.attainment["joint"][0] >= curve.required
         cells = [c.text.partition(" ± ")[0] for c in _cells(curve, p)]
-        table.add_row(*cells[:2], *cells[2:5], cells[6], cells[7], style="green" if held else "")
+        table.add(*cells[:5], *cells[6:8], style="green" if held else "")
     lines: list[RenderableType] = [Text(answer.sentence(), style=style), table]
     lines += [Text(line) for line in facts(answer)]
     lines += [Text(recovery_sentence(r), style="red" if r.stuck else "") for r in answer.recoveries]
