@@ -25,6 +25,7 @@ from sim.hardware import (
 )
 from sim.model import load_model
 from sim.model.load import model_names, model_profile
+from sim.units import show_bytes, show_number
 
 KINDS: Final = ("hardware", "model", "engine")
 GRADES: Final = ("measured", "fitted", "datasheet", "estimated")
@@ -86,10 +87,7 @@ def show(name: str) -> tuple[Entry, list[Fact]]:
         a = load_accelerator(name)
     except UnknownNameError:
         return _model(name)
-    facts = [
-        Fact(k, f"{f.value:g}" if isinstance(f.value, float) else str(f.value), f.evidence, f.source)
-        for k, f in a.figures.items()
-    ]
+    facts = [Fact(k, _with_unit(k, f.value), f.evidence, f.source) for k, f in a.figures.items()]
     note = ": ".join(part for part in _kernels(a) if part)
     return Entry("hardware", a.name, a.title, _count(f.grade for f in facts), note), facts
 
@@ -176,3 +174,14 @@ def _problems(profile: str, figures: Callable[[], Figures]) -> Iterator[tuple[st
             yield profile, f"{key}: grade {figure.evidence!r} is none of {', '.join(GRADES)}"
         if not str(figure.source).strip():
             yield profile, f"{key}: has no source"
+
+
+def _with_unit(name: str, value: object) -> str:
+    """A figure of an accelerator as a person would write it: ``362.05 TFLOP/s``, ``864 GB/s``, ``44.40 GiB``."""
+    if not isinstance(value, float):
+        return str(value)
+    if name.startswith("peak_flops"):
+        return f"{show_number(value / 1e12, 5)} TFLOP/s"
+    if name.endswith("bandwidth"):
+        return f"{show_number(value / 1e9, 5)} GB/s"
+    return show_bytes(value) if name.endswith("_bytes") else f"{value:g}"

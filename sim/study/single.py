@@ -195,9 +195,13 @@ def _at_once(traffic: TrafficSection) -> bool:
 
 def memory(scenario: Scenario) -> list[tuple[str, Budget | None]]:
     """Per pool: a heading, and the memory budget of one of its accelerators. Raises `ServesimError` for what `simulate` refuses."""
+    plans = Prepared(as_scenario(scenario)).plans
     return [
-        (f"{p.name}: {p.model.name} under {p.scheduler.name} on {p.accelerator.title}", _budget(p))
-        for p in Prepared(as_scenario(scenario)).plans
+        (
+            f"{f'{p.name}: ' if len(plans) > 1 else ''}{p.model.name} under {p.scheduler.name} on {p.accelerator.title}",
+            _budget(p),
+        )
+        for p in plans
     ]
 
 

@@ -124,7 +124,10 @@ def test_nothing_is_saturated_only_where_the_slo_is_met():
     assert judge(FACTS)[1].startswith("Nothing is saturated: memory bandwidth takes 60% of the time")
     assert judge(FACTS | {"met": None})[1].startswith("Nothing is saturated")
     missed = judge(FACTS | {"met": False})[1]
-    assert missed == "Steps are too long for the SLO (45 ms on average, longer at times), not the queue: memory bandwidth takes 60% of their time."
+    assert (
+        missed
+        == "Steps are too long for the SLO (45 ms on average, longer at times), not the queue: memory bandwidth takes 60% of their time."
+    )
     rarely = {"compute": 0.03, "memory_bandwidth": 0.06, "communication": 0.0, "host": 0.0, "other": 0.01, "idle": 0.9}
     assert judge(FACTS | {"met": False, "shares": rarely})[1] == missed  # an idle engine is not slow for that
     assert "then" in judge(FACTS | {"met": False, "spell": True})[1]

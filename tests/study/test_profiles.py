@@ -74,3 +74,13 @@ def test_a_profile_file_that_is_none(tmp_path):
 
     with pytest.raises(DataError, match="'lines' is missing"):
         load_engine_profile(str(file))
+
+
+def test_figures_of_an_accelerator_have_units_and_no_exponents():
+    _, facts = show("l40s")
+    values = {f.name: f.value for f in facts}
+
+    assert values["peak_flops.bf16"] == "362.05 TFLOP/s"
+    assert values["memory_bandwidth"] == "864 GB/s"
+    assert values["memory_bytes"] == "44.40 GiB"
+    assert not any("e+" in v for v in values.values())
