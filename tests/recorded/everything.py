@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import cache
 
 from tests.recorded.defaults import settled
+from tests.recorded.harder import several
 from tests.recorded.loads import loads
 from tests.recorded.records import known
 from tests.recorded.runs import runs
@@ -21,6 +22,7 @@ def _makers() -> dict[str, Callable[[], Trace]]:
     out = {name: of(world, name.startswith("fleet")) for name, world in worlds().items()}
     out |= {f"runs: {name}": of(world, True) for name, world in runs().items()}
     out |= {f"settings: {name}": maker for name, maker in settled().items()}
+    out |= {f"several: {name}": of(world, False) for name, world in several()}
     out |= {f"loads: {name}": maker for name, maker in loads().items()}
     return out | {f"records: {name}": maker for name, maker in known().items()}
 

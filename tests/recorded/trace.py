@@ -118,7 +118,8 @@ def trace(scenario: dict[str, Any], summary: bool = False, multi_step: bool = Tr
         patch.setattr("sim.config.to_yaml", lambda _: "")  # half of the time, and nobody reads it
         try:
             made = single.Prepared(Scenario.model_validate(copy.deepcopy(scenario) | {"record": {"max_points": POINTS}}))
-            planned = {"settings": settings_of(made.plans), "memory": memory_of(made.plans), "cost": costs}
+            noted = [note.partition(" ")[0] for note in made.notes]  # what it is about; the words are others' business
+            planned = {"settings": settings_of(made.plans), "notes": noted, "memory": memory_of(made.plans), "cost": costs}
             result = made.run(multi_step=multi_step)
         except ServesimError as error:
             return {"refused": [f"{type(error).__name__} {getattr(error, 'field', '')}"]}
