@@ -56,6 +56,10 @@ def columns(r: np.random.Generator, n: int, replicas: int, kind: str) -> dict[st
         names = ("prefill_end_s", "kv_allocated_s", "kv_arrived_s", "decode_start_s")
         out |= {k: np.where(refused, NAN, scheduled + p) for k, p in zip(names, parts, strict=True)}
         out["prefill_replica"] = r.integers(0, replicas, n).astype(np.int32)
+        ended = r.random(n) < 0.25  # with their first token, some where nothing is handed over
+        for name in names[1:]:
+            out[name][ended] = NAN
+        out["prefill_replica"][ended & (r.random(n) < 0.5)] = -1
     return out
 
 

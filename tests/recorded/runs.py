@@ -81,6 +81,18 @@ def own() -> Iterator[tuple[str, World]]:
         "who has no patience",
         merged(busy, {"clients": {"name": "openai", "timeout": "120ms", "max_retries": 3, "patience": {"mean": "1s"}}}),
     )
+    steady = {"traffic": traffic({"process": "poisson", "rate": "60/s"}, WAVES["traffic"]["synthetic"]["lengths"], 200)}
+    for at in ("500ms", "1s"):
+        fault = {"faults": {"name": "crash", "replica": 1, "at": at, "for": "400ms"}}
+        yield (
+            f"crash and recovery {at}",
+            merged(busy, {"traffic": None}, steady, fault, {"slo": {"ttft": "100ms", "tpot": None, "e2e": None}}),
+        )
+    stages = [{"rate": "6/s", "duration": "3s"}, {"rate": "90/s", "duration": "2s"}, {"rate": "6/s", "duration": "9s"}]
+    storm = traffic({"process": "stages", "stages": stages}, WAVES["traffic"]["synthetic"]["lengths"], 250)
+    for retries, stream in ((2, True), (6, False)):
+        clients = {"name": "openai", "timeout": "500ms", "max_retries": retries, "stream": stream}
+        yield f"storm {retries}", merged(ONE, {"traffic": None}, STRICT, {"traffic": storm, "clients": clients})
     yield "hedging", merged(busy, {"clients": {"name": "simple", "hedge_after": "40ms"}})
     yield "talks", merged(busy, {"traffic": None}, TALKS)
     yield "classes", merged(busy, {"traffic": None}, CLASSES)
