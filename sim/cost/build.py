@@ -324,7 +324,8 @@ class _Builder:
         k = np.zeros(step.N_CONSTANTS)
         joined = p.overlap_gap_ranks if tp > 1 else 0.0
         k[step.HOST_STEP] = p.host_step + p.host_scale_tp * (tp - 1) + (0.0 if p.overlap else joined)
-        k[step.HOST_ROW], k[step.HOST_PREFILL_ROW], k[step.HOST_TOKEN] = (p.host_row, p.host_prefill_row, p.host_token)
+        rows = p.host_row + (p.host_row_ranks if tp > 1 else 0.0)
+        k[step.HOST_ROW], k[step.HOST_PREFILL_ROW], k[step.HOST_TOKEN] = (rows, p.host_prefill_row, p.host_token)
         k[step.HOST_OVERLAP], k[step.HOST_GAP] = float(p.overlap), p.overlap_gap + joined
         k[step.DECODE_FLOOR] = decode[0, 0] + decode_window[0, 0]
         packed = any(isinstance(b.mixer, Attention) and b.mixer.sinks > 0 for b in m.blocks)  # Triton's kernel

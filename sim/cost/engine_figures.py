@@ -68,6 +68,7 @@ class LineFigures(Record):
     host_prefill_row: Time = Field(None, description="host work per row with prompt tokens")
     host_token: Time = Field(None, description="host work per token of the batch")
     host_scale_tp: Time = Field(None, description="further host work per step for each rank beyond the first")
+    host_row_ranks: Time = Field(None, description="further host work per row where there are several ranks")
     overlap: Flag = Field(None, description="the host prepares the next step while the device works")
     overlap_gap: Time = Field(None, description="what shows of the host's work where it overlaps")
     overlap_gap_ranks: Time = Field(None, description="more of it with several ranks")

@@ -35,7 +35,7 @@ class EngineProfile:
     ``client_request`` and ``client_first_token`` are what a client sees besides the engine: HTTP and tokenising before, detokenising and
     sending after. ``client_serial`` of the time before is work of the one API server process, a request after the other, so that bursts queue
     there; ``client_chat`` and ``client_chat_serial`` are what a chat request adds to both (its template).
-    ``host_scale_tp`` further seconds per step for each rank beyond the first.
+    ``host_scale_tp`` further seconds per step for each rank beyond the first, ``host_row_ranks`` per row where there are several.
     ``eager_expert_layer`` is what a layer of experts adds to ``eager_layer``: it launches several times as many kernels, and
     ``eager_expert_few`` what it adds below 128 tokens, and without compilation (None: the same). ``eager_layer_plain``
     is ``eager_layer`` without compilation (``enforce_eager``; 0: not known). ``recurrent_layer`` is what a layer with a recurrent state adds in
@@ -88,6 +88,7 @@ class EngineProfile:
     client_chat: float = 0.0
     client_chat_serial: float = 0.0
     overlap_gap_ranks: float = 0.0
+    host_row_ranks: float = 0.0
     eager_expert_layer: float = 0.0
     eager_expert_few: float | None = None
     eager_layer_plain: float = 0.0

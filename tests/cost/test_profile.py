@@ -12,8 +12,10 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sim.cost import launches
+from sim.cost import launches, step
+from sim.cost.build import build_tables
 from sim.cost.engine_figures import LineFigures
+from sim.cost.layout import Layout
 from sim.cost.profile import engine_profiles, load_engine_profile
 from sim.errors import ConfigError, DataError, UnknownNameError
 from sim.hardware import load_accelerator
@@ -64,6 +66,20 @@ def test_graphs_of_pieces_leave_attention_to_be_launched_layer_by_layer():
         True,
     ]
     assert host.adapted(graph_mode="NONE", graph_sizes=(1, 2)).graph_sizes == ()
+
+
+def test_ranks_of_v0_are_told_every_step_and_every_row():
+    host, later = (load_engine_profile("vllm", v, "a100-sxm-80g") for v in ("0.6.3", "0.8"))
+    assert host.host_row_ranks > 0.0 == later.host_row_ranks
+    assert load_engine_profile("vllm", "0.6.3", "mi300x").host_scale_tp == 0.0  # within what was fitted to its eight ranks
+    model, card = load_model("llama-3.1-70b"), load_accelerator("a100-sxm-80g")
+
+    def host_seconds(tp: int, rows: int) -> float:
+        k = build_tables(model, card, Layout(tp=tp), host, 512)[0].constants
+        return float(k[step.HOST_STEP] + rows * k[step.HOST_ROW])
+
+    assert host_seconds(8, 1) - host_seconds(4, 1) == pytest.approx(4 * host.host_scale_tp)
+    assert host_seconds(4, 64) - host_seconds(1, 64) == pytest.approx(3 * host.host_scale_tp + 64 * host.host_row_ranks)
 
 
 def test_vllm_ascend_launches_decode_steps_in_pieces_until_it_captures_them_whole():
