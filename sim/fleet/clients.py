@@ -62,12 +62,8 @@ class Clients(Station):
         raise NotImplementedError
 
     def totals(self) -> dict[str, float]:
-        """Who found no replica."""
+        """Who found no replica; `sim.study.reasons` says it in words."""
         return {"fleet_gateway_failed": float(self._unplaced)} if self._unplaced else {}
-
-    def notes(self) -> list[str]:
-        """The same in a sentence."""
-        return [f"{self._unplaced:,} requests found no replica in time and failed at the gateway"] if self._unplaced else []
 
     def _send(self, request: Request) -> None:
         if not self.then.arrive(request):

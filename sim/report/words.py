@@ -89,10 +89,18 @@ def between(ends: Ends, unit: tuple[str, float] | None = None) -> str:
     """
     name, scale = unit or unit_for(ends.high)
     if unit is None and ends.low < scale / 10:
-        return f"{seconds(_rounded(ends.low, math.floor))} to {seconds(_rounded(ends.high, math.ceil))}"
+        return course(_rounded(ends.low, math.floor), _rounded(ends.high, math.ceil))
     return (
         f"{show_number(_rounded(ends.low / scale, math.floor))} to {show_number(_rounded(ends.high / scale, math.ceil))} {name}"
     )
+
+
+def course(start: float, end: float) -> str:
+    """``1.67 to 2.27 min``; ``30 ms to 2 min``, where one unit does not suit both."""
+    name, scale = unit_for(end)
+    if start < scale / 10:
+        return f"{seconds(start)} to {seconds(end)}"
+    return f"{show_number(start / scale)} to {show_number(end / scale)} {name}"
 
 
 def _rounded(value: float, to: Callable[[float], float]) -> float:
@@ -231,7 +239,7 @@ def spell(summary: Summary) -> str:
     s = summary.spell
     if s is None:
         return ""
-    span = f"from {seconds(s.start_s)} to {seconds(s.end_s)} ({seconds(s.end_s - s.start_s)})"
+    span = f"from {course(s.start_s, s.end_s)} ({seconds(s.end_s - s.start_s)})"
     head = f"Bad {span}"
     if s.stretches > 1:
         head = f"Bad in {s.stretches} stretches, {seconds(s.bad_s)} together; worst {span}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from math import inf
@@ -279,8 +280,15 @@ def _of_scaled(record: RunRecord) -> RunRecord:
         {"what": f"cold start: {name}, {show_seconds(seconds)}", "grade": grade, "source": source}
         for name, seconds, grade, source in s.phases
     ]
-    context = {k: f"{s.least} to {v} ({s.scaler})" if k == "deployment" else v for k, v in record.context.items()}
+    context = {k: _ranged(str(v), s.least, s.scaler) if k == "deployment" else v for k, v in record.context.items()}
     return narrowed(replace(record, evidence=[*record.evidence, *rows], context=context))
+
+
+def _ranged(cards: str, least: int, scaler: str) -> str:
+    """``8 replicas × 2 = 16 × NVIDIA H100`` of a fleet that an autoscaler changes → ``1 to 8 replicas of 2 × NVIDIA H100 (hpa)``."""
+    found = re.fullmatch(r"(\d+ replicas)(?: × (\d+))? = \d+ × (.*)", cards)
+    many = f"{found[1]} of {found[2] or 1} × {found[3]}" if found else cards
+    return f"{least} to {many} ({scaler})"
 
 
 def _replica_names(plans: Sequence[Plan]) -> list[str]:
