@@ -12,7 +12,8 @@ from sim.streams import stream
 from sim.study.accuracy import AccuracyReport, Outcome, Point, accuracy, read_points
 from sim.study.accuracy.deploy import planned, profile_of
 from sim.study.accuracy.errors import rows
-from sim.study.accuracy.lengths import draw
+from sim.study.accuracy.launchers import as_measured
+from sim.study.accuracy.lengths import draw, longest
 from sim.study.accuracy.predict import predict
 from sim.study.accuracy.traffic import traffic_of
 from sim.study.accuracy.versions import release
@@ -94,6 +95,42 @@ def test_lengths_have_the_mean_that_was_reported():
     assert abs(lengths.mean() - 215.3) < 2
     with pytest.raises(NotModelledError, match="only the name"):
         draw({"trace": "secret", "mean": 3}, 5, stream(0, "t"), "prompt")
+
+
+def test_answers_that_end_by_themselves_are_unlike_within_their_limit():
+    for mean, most in ((62, 128), (648, 2048), (12_137, 16_384), (147, 150)):
+        lengths = draw({"mean": mean, "most": most}, 500, stream(0, "t"), "output")
+
+        assert lengths.mean() == pytest.approx(mean, rel=0.01)
+        assert lengths.min() >= 1
+        assert most * 0.9 < lengths.max() <= most
+        assert longest({"mean": mean, "most": most}) == most
+
+    alike = draw({"mean": 50, "most": 150, "spread": 0.1}, 500, stream(0, "t"), "output")
+    assert 50 < alike.max() < 80
+    assert draw({"mean": 60, "most": 150}, 1, stream(0, "t"), "output").tolist() == [60]
+
+
+def test_what_is_known_of_answers_that_nobody_forced_to_a_length():
+    burst = {"kind": "burst", "num_requests": 8, "prompt_tokens": 80, "output_tokens": 52}
+    told = as_measured(point(traffic=burst, assumed=("answers end naturally (up to 150 tokens): mean length used for all",)))
+    assert told.traffic["output_tokens"] == {"mean": 52.0, "most": 150, "spread": 0.13}
+
+    below = ("answers end naturally below --random-output-len: mean length used for all",)
+    pools = as_measured(point(traffic=LOOP | {"output_tokens": 648}, assumed=below, launcher="dstackai/benchmarks"))
+    assert pools.traffic["output_tokens"] == {"mean": 648.0, "most": 2048}
+    assert as_measured(point(traffic=burst, assumed=below)).traffic["output_tokens"] == 52  # nobody says where they were cut
+    assert as_measured(point(traffic=burst)).traffic["output_tokens"] == 52
+
+
+def test_the_first_of_a_burst_is_computed_alone_where_it_wakes_the_server():
+    burst = {"kind": "burst", "num_requests": 4, "prompt_tokens": 200, "output_tokens": 4}
+    measured = {"ttft_s.p50": 1.0, "ttft_s.p99": 1.0, "ttft_s.mean": 1.0}
+    own = predict(point(engine="tgi", version="2.3", traffic=burst, measured=measured))
+    assert own["ttft_s.mean"] < own["ttft_s.p50"] - 1e-3
+
+    one_round = predict(point(traffic=burst, measured=measured))
+    assert one_round["ttft_s.mean"] == pytest.approx(one_round["ttft_s.p99"])
 
 
 def test_replayed_prompts_are_the_same_content():

@@ -81,10 +81,12 @@ def test_flags_of_a_known_launcher_count_only_where_none_were_recorded():
     nightly = {"engine": "vllm-ascend", "assumed": ("baseline figure of a nightly performance test",)}
     assert assumed_settings(point(**nightly)) == {"compilation_config": {"cudagraph_mode": "FULL_DECODE_ONLY"}}
     assert assumed_settings(point(**nightly, settings={"enforce_eager": True})) == {}
-    drafts = {"device": "npu", "speculative": {"method": "eagle3"}}
-    page = {"engine": "sglang", "traffic": {"kind": "closed_loop", "concurrency": 156}}
-    assert assumed_settings(point(**page, settings=drafts)) == {"max_running_requests": 156}
-    assert assumed_settings(point(**page, settings={"device": "npu"})) == {}
+    page = {"engine": "sglang", "settings": {"device": "npu"}, "traffic": {"kind": "closed_loop", "concurrency": 80}}
+    given = assumed_settings(point(**page, tp=4, dp=4))
+    assert (given["max_running_requests"], given["cuda_graph_max_bs"], given["mem_fraction_static"]) == (80, 20, 0.72)
+    assert given["disable_radix_cache"] is True
+    assert assumed_settings(point(**page, tp=2))["mem_fraction_static"] == 0.86
+    assert assumed_settings(point(**page | {"settings": {}})) == {}
 
 
 def test_a_source_that_is_known_to_have_used_another_board_says_so():

@@ -1,10 +1,12 @@
-"""What is known of sources beyond what their points say: settings of servers that a program launched, and boards that were labelled wrongly.
+"""What is known of sources beyond what their points say: settings of servers that a program launched, boards that were labelled wrongly,
+answers that end by themselves.
 
-Neither is a parameter of the model: both say what was measured. Where a label is taken for another, the point says so in its notes.
+None is a parameter of the model: they say what was measured. Where a label is taken for another, the point says so in its notes.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING
 from sim.cost.engine_figures import version_of
 from sim.model import load_model
 from sim.study.accuracy.lengths import longest
-from sim.study.accuracy.point import Point
+from sim.study.accuracy.point import Lengths, Point
 
 if TYPE_CHECKING:
     from sim.document import Json
@@ -36,9 +38,9 @@ _MARLIN = {"VLLM_MXFP4_USE_MARLIN": True}
 # Every case of vllm-ascend's nightly tests sets FULL_DECODE_ONLY or FULL_AND_PIECEWISE (tests/e2e/nightly/single_node/models/configs).
 _NIGHTLY = {"compilation_config": {"cudagraph_mode": "FULL_DECODE_ONLY"}}
 
-# Commands of SGLang's page of best practice on Ascend let at least as many requests run as their benchmarks send (docs/platforms/ascend); its own
-# limit with drafts is 48.
-_NPU_DRAFTS = "max_running_requests"
+# Commands of SGLang's page of best practice on Ascend (docs/platforms/ascend/ascend_npu_best_practice.md): all let as many requests run as the benchmark
+# sends, without a radix cache, with 0.68 to 0.86 of the memory (mostly 0.72, on a single card 0.86) and prompts in one piece: 24,000 tokens and more a step.
+_NPU = {"disable_radix_cache": True, "chunked_prefill_size": 28672, "max_prefill_tokens": 32768}
 
 
 # Throughput pages of GPUStack's performance lab say "NVIDIA H100 GPUs" and in one place SXM. Whatever the engine (vLLM, SGLang, TensorRT-LLM)
@@ -53,9 +55,33 @@ _BOARDS = {("gpustack/gpustack", "h100-sxm", "burst"): "h100-pcie"}
 _MODELS = {("gpustack/gpustack", "gpustack-gpt-oss-20b-h100", "openai/gpt-oss-120b"): "openai/gpt-oss-20b"}
 
 
+# Points of answers that nobody forced to a length have the mean for all of them; in reality the longest of a burst says when it is through. Answers
+# "up to 150 tokens" are to prompts of one kind: bursts of 4 to 256 (TGI, Llama 3.1 405B) took as long as the longest being 1.2 to 1.4 times the mean.
+# Where prompts are random tokens (P/D ratios on H200), answers are as unlike as may be, up to one of the limits that
+# `comparison/pd_ratio/scripts` and its tables ask for.
+_NATURAL = re.compile(r"answers end naturally(?: \(up to (\d+) tokens\))?")
+_ALIKE = 0.13
+_LIMITS = {"dstackai/benchmarks": (128, 2048, 16384)}
+
+
 def as_measured(point: Point) -> Point:
-    """The point with the board and the model that its source really used."""
-    return _known_board(_known_model(point))
+    """The point with the board, the model and the lengths that its source really used."""
+    return _natural_lengths(_known_board(_known_model(point)))
+
+
+def _natural_lengths(point: Point) -> Point:
+    told = next((found for a in point.assumed if (found := _NATURAL.match(a))), None)
+    mean = point.traffic.get("output_tokens")
+    if told is None or not isinstance(mean, int | float) or point.traffic["kind"] == "static_batch":
+        return point
+    limits = (int(told[1]),) if told[1] else _LIMITS.get(point.launcher, ())
+    most = next((limit for limit in limits if limit >= mean), None)
+    if most is None:
+        return point
+    lengths: Lengths = {"mean": float(mean), "most": most}
+    if told[1]:
+        lengths["spread"] = _ALIKE
+    return replace(point, traffic={**point.traffic, "output_tokens": lengths})
 
 
 def _known_model(point: Point) -> Point:
@@ -79,8 +105,11 @@ def assumed_settings(point: Point) -> Mapping[str, Json]:
         return _NIGHTLY
     if point.launcher == "SemiAnalysisAI/InferenceX" and (point.engine, point.weights) == ("vllm", "mxfp4"):
         return _MARLIN if version_of(point.version or "0") >= (0, 13) else {}
-    if point.engine == "sglang" and point.settings.get("device") == "npu" and point.settings.get("speculative"):
-        return {_NPU_DRAFTS: int(point.traffic["concurrency"])} if "concurrency" in point.traffic else {}
+    if point.engine == "sglang" and point.settings.get("device") == "npu" and "concurrency" in point.traffic:
+        clients = int(point.traffic["concurrency"])
+        limits = {"max_running_requests": clients, "cuda_graph_max_bs": max(clients // point.dp, 1)}
+        card = point.tp * point.dp <= 2 and not point.disaggregated
+        return {**_NPU, "mem_fraction_static": 0.86 if card else 0.72, **limits}
     if not any("launch flags not recorded" in a for a in point.assumed):
         return {}
     if point.launcher != _AICONFIGURATOR:

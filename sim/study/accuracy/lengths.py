@@ -1,4 +1,4 @@
-"""Lengths of an operating point: a number, a range, or a data set of which only the mean is known."""
+"""Lengths of an operating point: a number, a range, a data set of which only the mean is known, or answers that end by themselves."""
 
 from __future__ import annotations
 
@@ -30,6 +30,10 @@ def draw(spec: float | Lengths, n: int, rng: np.random.Generator, role: str) -> 
         return rng.integers(int(low), int(high) + 1, n).astype(np.int32)
     if spec.get("trace") in _SHAPES and spec.get("mean"):
         return _lognormal(float(spec["mean"]), n, rng, *_SHAPES[spec["trace"]][role])
+    if "most" in spec and spec.get("mean"):
+        if spec.get("spread"):
+            return _lognormal(float(spec["mean"]), n, rng, spec["spread"], int(spec["most"]))
+        return _ended(float(spec["mean"]), int(spec["most"]), n, rng)
     raise NotModelledError(
         "traffic lengths",
         spec,
@@ -48,10 +52,31 @@ def _lognormal(mean: float, n: int, rng: np.random.Generator, sigma: float, most
     return np.clip(np.rint(low * shape), 4, most).astype(np.int32)
 
 
+def _ended(mean: float, most: int, n: int, rng: np.random.Generator) -> NDArray[np.int32]:
+    """Answers of 1 to ``most`` tokens with the wanted mean, of which nothing else is known: the distribution of largest entropy.
+
+    That is an exponential within the limits. Its quantiles are taken evenly and shuffled, as a burst of a few answers must be as unlike as so many are.
+    """
+    share = rng.permutation((np.arange(n) + 0.5) / n)
+    low, high = -50.0, 50.0  # of the rate, in widths of the range
+    for _ in range(60):
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if _between(share, middle, most).mean() > mean else (low, middle)
+    return np.clip(np.rint(_between(share, low, most)), 1, most).astype(np.int32)
+
+
+def _between(share: NDArray[np.float64], rate: float, most: int) -> NDArray[np.float64]:
+    """Quantiles of an exponential (``rate`` may be negative) cut to 1 … ``most``."""
+    part = share if abs(rate) < 1e-6 else -np.log1p(share * np.expm1(-rate)) / rate
+    return 1.0 + part * (most - 1)
+
+
 def longest(spec: float | Lengths) -> int:
     """Upper bound of a length."""
     if isinstance(spec, int | float):
         return int(spec)
     if "uniform" in spec:
         return int(spec["uniform"][1])
+    if "most" in spec:
+        return int(spec["most"])
     return max(most for _, most in _SHAPES.get(spec.get("trace", ""), _SHAREGPT).values())

@@ -23,11 +23,15 @@ LATENCIES = ("ttft_s", "tpot_s", "itl_s", "e2e_s", "step_s")
 
 
 class Lengths(TypedDict, total=False):
-    """``uniform``: lowest and highest; or the name of a data set (``trace``) and its ``mean``."""
+    """``uniform``: lowest and highest; or the name of a data set (``trace``) and its ``mean``; or the ``mean`` of answers cut at ``most``,
+    and the ``spread`` (sigma of the logarithm) of those that are alike.
+    """
 
     uniform: list[float]
     trace: str
     mean: float
+    most: int
+    spread: float
 
 
 class Stage(TypedDict):

@@ -19,6 +19,9 @@ from sim.workload.recorded import RecordedTraffic
 from sim.workload.table import RequestBlock
 from sim.workload.traces._columns import csv_pieces, maybe, numbers
 
+# Seconds between the requests of a burst. TGI's batching task is woken by the first and computes it alone (router `infer`, `batching_task`); API servers
+# of one event loop gather a burst in a round, whatever its requests are apart.
+_SENDING = {"tgi": 50e-6}
 _PREFIX_GROUPS = 10  # prompts of a ``unique_prompts`` run fall into so many groups with a common prefix
 
 
@@ -40,7 +43,8 @@ def traffic_of(point: Point, seed: int = 0) -> Traffic:
     if kind == "stages":
         return RecordedTraffic(_drawn(t, _stages(t, seed), seed))
     if kind == "burst":
-        return RecordedTraffic(_drawn(t, np.zeros(int(t["num_requests"])), seed))
+        sent = np.arange(int(t["num_requests"])) * _SENDING.get(point.engine, 0.0)
+        return RecordedTraffic(_drawn(t, sent, seed))
     raise DataError(point.id, f"unknown kind of traffic {kind!r}", "trace, closed_loop, stages, burst, static_batch")
 
 
