@@ -84,6 +84,7 @@ class LineFigures(Record):
     eager_expert_few: Time = Field(
         None, description="the same in steps of fewer than 128 tokens and without compilation (fused kernels; left out: the same)"
     )
+    eager_latent_layer: Time = Field(None, description="what a layer of latent attention adds to it")
     eager_layer_plain: Time = Field(None, description="the same with compilation switched off too (enforce_eager)")
     recurrent_layer: Time = Field(
         None,

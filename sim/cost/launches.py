@@ -31,7 +31,8 @@ def eager(p: EngineProfile, m: ModelSpec, tokens: Ints) -> Floats:
     """Seconds to launch the kernels of all layers in steps of ``tokens``; fused kernels for few tokens are fewer."""
     few = p.eager_expert_layer if p.eager_expert_few is None else p.eager_expert_few
     experts: Floats = np.where(tokens < GROUPED_FROM, few, p.eager_expert_layer) * sum(m.experts_in)
-    return p.eager_layer * m.layers + experts
+    latent = p.eager_latent_layer * m.layers if m.is_mla else 0.0
+    return p.eager_layer * m.layers + experts + latent
 
 
 def piecewise(p: EngineProfile, m: ModelSpec, a: Accelerator, prompts: bool = False) -> float:

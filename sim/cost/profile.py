@@ -37,7 +37,8 @@ class EngineProfile:
     there; ``client_chat`` and ``client_chat_serial`` are what a chat request adds to both (its template).
     ``host_scale_tp`` further seconds per step for each rank beyond the first, ``host_row_ranks`` per row where there are several.
     ``eager_expert_layer`` is what a layer of experts adds to ``eager_layer``: it launches several times as many kernels, and
-    ``eager_expert_few`` what it adds below 128 tokens, and without compilation (None: the same). ``eager_layer_plain``
+    ``eager_expert_few`` what it adds below 128 tokens, and without compilation (None: the same); ``eager_latent_layer`` one of latent
+    attention. ``eager_layer_plain``
     is ``eager_layer`` without compilation (``enforce_eager``; 0: not known). ``recurrent_layer`` is what a layer with a recurrent state adds in
     steps with prompts, whose chunked form no graph holds. ``piecewise_layer`` is a layer's attention, launched between graphs that leave it out
     (in steps with prompts, and with ``decode_graph`` piecewise); ``sinks_layer`` what it adds where sinks need Triton (before Hopper),
@@ -91,6 +92,7 @@ class EngineProfile:
     host_row_ranks: float = 0.0
     eager_expert_layer: float = 0.0
     eager_expert_few: float | None = None
+    eager_latent_layer: float = 0.0
     eager_layer_plain: float = 0.0
     recurrent_layer: float = 0.0
     mixed_group: float = 0.0

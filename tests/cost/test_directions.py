@@ -231,3 +231,31 @@ def test_windows_slow_single_requests_down_as_they_fill_on_a100():
     assert (short, full) == (pytest.approx(8.4, rel=0.06), pytest.approx(10.1, rel=0.06))
     assert longer == pytest.approx(full, rel=0.03)
     assert tpot("h100-sxm", 2048) < 1.05 * tpot("h100-sxm", 128)
+
+
+def vllm_ascend(version: str, **settings: Any) -> dict[str, Any]:
+    return {"name": "vllm-ascend", "version": version, "max_model_len": 20000, **settings}
+
+
+@pytest.mark.parametrize(
+    "settings", [{"version": "0.9.2"}, {"version": "0.11", "compilation_config": {"cudagraph_mode": "FULL_DECODE_ONLY"}}]
+)
+def test_few_active_weights_gain_little_on_ascend(settings: dict[str, Any]) -> None:
+    """vllm-ascend issue 4656 (0.11, whole decode steps in graphs, TP 4, 15,000 tokens): 32B 38 ms, 30B-A3B and 4B some 20."""
+    deployment = {"accelerator": "ascend-910b4", "tp": 4, "engine": vllm_ascend(**settings)}
+    dense, experts, small = (
+        ttft_and_tpot(model, deployment, 1, 15000, 100, 2)[1] for model in ("qwen3-32b", "qwen3-30b-a3b", "qwen3-4b")
+    )
+    assert small <= experts < dense
+    assert dense < 2.5 * experts  # eight times fewer weights are read
+    if "compilation_config" in settings:
+        assert (dense, experts) == (pytest.approx(0.038, rel=0.1), pytest.approx(0.020, rel=0.2))
+
+
+def test_beyond_its_largest_graph_kimi_k2_is_launched_layer_by_layer_on_ascend() -> None:
+    """vllm-ascend's page of Kimi K2 Thinking (0.20.2rc1, 16 dies of 910C, 12 sequences at most, so graphs for 1, 2, 4 and 8): ms a token."""
+    engine = vllm_ascend("0.20", max_num_seqs=12, max_num_batched_tokens=8192, enable_expert_parallel=True)
+    deployment = {"accelerator": "ascend-910c-die", "tp": 16, "ep": 16, "engine": engine}
+    for together, measured in ((1, 0.058), (4, 0.070), (8, 0.087), (10, 0.208)):
+        tpot = ttft_and_tpot("kimi-k2-thinking", deployment, together, 1024, 100, together)[1]
+        assert tpot == pytest.approx(measured, rel=0.15), together
