@@ -19,6 +19,8 @@ PAIRS = traffic(
     24,
     prefixes={"groups": 2, "shared_tokens": 64},
 )
+CROWD = traffic({"process": "burst"}, {"kind": "uniform", "prompt_tokens": [4, 40], "output_tokens": [1, 4]}, 300)
+"""More than arrays have room for at first."""
 NAMES = ("bladellm", "llamacpp", "mindie", "ollama", "sglang", "tgi", "vllm", "vllm-ascend", "vllm-v0")
 OF = {"mindie": ("qwen3-8b", "ascend-910b3"), "vllm-ascend": ("qwen3-8b", "ascend-910b3"), "bladellm": ("qwen3-8b", "h20")}
 CLOSE = {"clients": {"name": "openai", "timeout": "60ms", "max_retries": 1}}
@@ -100,6 +102,8 @@ def several() -> Iterator[tuple[str, World]]:
         hard = base(name)
         yield f"{name} equal", merged(hard, {"traffic": None}, {"traffic": EQUAL})
         yield f"{name} pairs", merged(hard, {"traffic": None}, {"traffic": PAIRS})
+        yield f"{name} crowd", merged(hard, {"traffic": None}, {"traffic": CROWD})
+        yield f"{name} crowd that goes", merged(hard, {"traffic": None}, {"traffic": CROWD}, LEAVING)
         for what, given in settings_of(name):
             under = with_engine(hard, **given)
             yield f"{name} {what} equal", merged(under, {"traffic": None}, {"traffic": EQUAL}, PRIORITIES)
@@ -128,6 +132,7 @@ def several() -> Iterator[tuple[str, World]]:
             pool["kv_blocks"] = BLOCKS[name] + (4 if name == "mindie" else 0)
         yield f"{name} sides growing", merged(few, {"traffic": None}, GROWING)
         yield f"{name} sides equal", merged(few, {"traffic": None}, {"traffic": EQUAL})
+        yield f"{name} sides, crowd", merged(few, {"traffic": None}, {"traffic": CROWD})
         yield f"{name} sides first", merged(few, PRIORITIES)
         yield f"{name} sides who goes early", merged(few, CLOSE)
     for name in BLOCK:

@@ -11,7 +11,7 @@ from sim.metrics.record import RunRecord
 from sim.metrics.result import summarise
 from sim.metrics.slo import Slo
 from tests.metrics.records import four_requests, record_of
-from tests.recorded.trace import Trace, flat, table, told
+from tests.recorded.trace import Trace, flat, table, told, without_words
 
 NAN = float("nan")
 SEEDS = 60
@@ -125,7 +125,7 @@ def odd(seed: int) -> RunRecord:
 def shown(record: RunRecord, warmup_s: float = 0.0) -> Trace:
     """Every figure, the table of requests with what follows from it, and the time series."""
     result = summarise(record, warmup_s, renderer=None)
-    lines = list(flat("", told(result.summary) | {"notes": result.notes}))
+    lines = list(flat("", told(result.summary) | {"notes": without_words(result.notes)}))
     return {"summary": lines, "requests": table(result.columns), "over time": list(flat("", result.series))}
 
 

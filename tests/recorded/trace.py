@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from itertools import groupby
@@ -147,9 +148,17 @@ def plans(scenario: dict[str, Any]) -> Trace:
 
 def told(summary: Any) -> dict[str, Any]:
     """All figures of a summary, but what evidence and warnings say in words."""
-    return {
-        k: v for k, v in summary.as_dict().items() if k not in ("evidence", "warnings", "notes", "scenario", "context", "version")
-    }
+    left_out = ("evidence", "warnings", "notes", "scenario", "context", "version")
+    return {k: without_words(v) for k, v in summary.as_dict().items() if k not in left_out}
+
+
+def without_words(value: Any) -> Any:
+    """Of sentences only their numbers: how they are worded is others' business."""
+    if isinstance(value, dict):
+        return {k: without_words(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_words(v) for v in value]
+    return " ".join(re.findall(r"[\d.,]*\d", value)) if isinstance(value, str) and " " in value else value
 
 
 def settings_of(plans: Any) -> list[str]:
