@@ -355,7 +355,9 @@ def test_the_decision_in_words() -> None:
 
 
 def test_nothing_holds_in_words() -> None:
-    assert told().sentence() == "Nothing was tried: the plan ended before its first run."
+    assert (
+        told().sentence() == "Nothing can be said yet: the plan was stopped before its first candidate was searched to the end."
+    )
     refused = [candidate(refused="too slow"), candidate(), candidate(refused="other")]
     assert (
         told(candidates=refused).sentence()

@@ -125,7 +125,7 @@ class PlanAnswer:
         if near is None:
             refused = [c for c in self.candidates if c.refused]
             if not refused:
-                return "Nothing was tried: the plan ended before its first run."
+                return "Nothing can be said yet: the plan was stopped before its first candidate was searched to the end."
             more = f" ({len(refused)} refused, the first because {refused[0].refused})"
             return "No candidate can be deployed so that it may hold the SLO" + more + "."
         best = max(near.probes, key=lambda p: (p.attainment, -p.size))

@@ -267,9 +267,7 @@ class Capacity(Study[CapacityParams]):
         """The first repetition alone, then the others side by side from where it ended."""
         from sim.study.plan.together import together
 
-        found: list[int | None] = []
-        ends: list[int | None] = []
-        interrupted = False
+        found, ends, interrupted = list[int | None](), list[int | None](), False
         try:
             first = yield from self._search(0, None)
             found = [first]
@@ -283,6 +281,8 @@ class Capacity(Study[CapacityParams]):
             for outcome in stopped.outcomes:
                 if "step_time" not in outcome.trial.settings:  # such probes are of another question
                     self._keep(outcome)
+            if not self._probes:
+                raise
             interrupted = True
         return self._answer(found, ends, interrupted)
 

@@ -73,7 +73,7 @@ class SweepAnswer:
 
     def sentence(self) -> str:
         """What came out, in words."""
-        runs = f"{len(self.rows):,} runs over {', '.join(p.rpartition('.')[2] for p in self.paths)}"
+        runs = f"{len(self.rows):,} run{'s' * (len(self.rows) != 1)} over {', '.join(p.rpartition('.')[2] for p in self.paths)}"
         parts = [
             runs
             + (f", {self.failed} failed" if self.failed else "")
