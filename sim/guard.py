@@ -57,7 +57,8 @@ def guarded(cls: type, base: type, everything: bool = False) -> type:
     """A class derived from a plug-in's ``cls``, which calls its own versions of what ``base`` declares under guard; ``everything``: ours too."""
     known: dict[str, Guard] = {}
     for parent in reversed(cls.__mro__):
-        known.update(parent.__dict__.get("guards", {}))
+        if plugins.is_own(parent.__module__):
+            known.update(parent.__dict__.get("guards", {}))
     space: dict[str, object] = {"__module__": cls.__module__, "__doc__": cls.__doc__, "__qualname__": cls.__qualname__}
     for name in {n for parent in base.__mro__[:-1] for n in vars(parent)} | {"__init__", *known}:
         if name.startswith("_") and name != "__init__":

@@ -84,8 +84,11 @@ def _broken(error: BaseException, path: Path) -> PluginError:
 
 
 def said(error: BaseException) -> str:
-    """An exception on one line, cut where it is very long."""
-    text = " ".join(str(error).split())
+    """An exception on one line, cut where it is very long; one that cannot be shown by its name."""
+    try:
+        text = " ".join(str(error).split())
+    except Exception:
+        text = ""
     text = text if len(text) <= 300 else text[:299] + "…"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, StrictInt
 
 from sim.config.base import Count, Engine, Section
 from sim.config.model import Model
@@ -35,7 +35,7 @@ class Deployment(Section):
         description="what joins servers, per accelerator: a link such as rdma-400g or tcp-25g, or the path of a YAML of your own; "
         "default: that of the node",
     )
-    replicas: Count = Field(1, description="number of engines")
+    replicas: Annotated[StrictInt, Field(ge=1, le=1_000_000)] = Field(1, description="number of engines")
     engine: Engine = Field(description="the serving engine and its settings")
     profile: str | None = Field(
         None,

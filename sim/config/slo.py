@@ -45,16 +45,15 @@ def _target(value: object) -> object:
 
 
 _SECONDS: Final[dict[str, Json]] = {"type": ["number", "string"]}
-Target = Annotated[
-    float | dict[str, float] | None,
-    BeforeValidator(_target),
-    Field(
-        json_schema_extra={
-            "anyOf": [_SECONDS, {"type": "object", "additionalProperties": _SECONDS}, {"type": "null"}],
-            "type": None,
-        }
-    ),
-]
+
+
+def _forms(schema: dict[str, Json]) -> None:
+    """What a target may be in a file: text too, which the type of the field does not say."""
+    schema.pop("type", None)
+    schema["anyOf"] = [_SECONDS, {"type": "object", "additionalProperties": _SECONDS}, {"type": "null"}]
+
+
+Target = Annotated[float | dict[str, float] | None, BeforeValidator(_target), Field(json_schema_extra=_forms)]
 """Seconds of every request, or of percentiles of all requests: ``2s``, ``{p95: 2s}``, ``{each: 10s, p50: 500ms}``."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Sized
+from math import isfinite
 from types import UnionType
 from typing import Annotated, Final, TypeVar, Union, get_args, get_origin
 
@@ -17,6 +18,8 @@ from sim.errors import ConfigError, did_you_mean, shown
 M = TypeVar("M", bound=BaseModel)
 
 _LARGEST: Final = 2**62
+_FAR: Final = 1e30
+"""Beyond this, and below one by it, products and quotients of a few settings leave float64."""
 _SHOWN: Final = 9
 
 
@@ -26,30 +29,42 @@ def settings(model: type[M], data: Mapping[str, object], field: str = "") -> M:
         made = model.model_validate(dict(data))
     except ValidationError as error:
         raise _all_of(model, error, field) from None
-    for name in made.model_fields_set & set(type(made).model_fields):
-        value = getattr(made, name)
-        if isinstance(value, int) and abs(value) > _LARGEST:  # compiled code has 64 bits, and adds to it
-            raise ConfigError(_dotted(field, (name,)), value, "is too large for a whole number", f"-{_LARGEST} to {_LARGEST}")
-    _no_truths(made, data, field)
+    _check_numbers(made, data, field)
     return made
 
 
-def _no_truths(made: object, given: object, where: str) -> None:
-    """Raise `ConfigError` where ``true`` or ``false`` was given and a number was made of it (pydantic takes them as 1 and 0)."""
-    if isinstance(given, bool):
-        if is_number(made):
-            raise ConfigError(where, given, "must be a number, not true or false")
+def _check_numbers(made: object, given: object, where: str) -> None:
+    """Raise `ConfigError` where a number was made of ``true`` (pydantic takes it as 1), or is one that products and quotients cannot hold.
+
+    What nobody gave is not looked at.
+    """
+    if is_number(made):
+        _check_number(made, given, where)
     elif isinstance(made, BaseModel) and isinstance(given, Mapping):
         for name, field in type(made).model_fields.items():
             key = name if name in given else field.alias
             if key is not None and key in given:
-                _no_truths(getattr(made, name), given[key], _dotted(where, (key,)))
+                _check_numbers(getattr(made, name), given[key], _dotted(where, (key,)))
     elif isinstance(made, Mapping) and isinstance(given, Mapping):
         for key in made.keys() & given.keys():
-            _no_truths(made[key], given[key], _dotted(where, (key,)))
+            _check_numbers(made[key], given[key], _dotted(where, (key,)))
     elif isinstance(made, list | tuple) and isinstance(given, list | tuple):
         for i, (one, its) in enumerate(zip(made, given, strict=False)):
-            _no_truths(one, its, _dotted(where, (i,)))
+            _check_numbers(one, its, _dotted(where, (i,)))
+
+
+def _check_number(made: float, given: object, where: str) -> None:
+    if isinstance(given, bool):
+        raise ConfigError(where, given, "must be a number, not true or false")
+    if isinstance(made, int):
+        if abs(made) > _LARGEST:  # compiled code has 64 bits, and adds to it
+            raise ConfigError(where, given, "is too large for a whole number", f"-{_LARGEST} to {_LARGEST}")
+    elif not isfinite(made):
+        raise ConfigError(where, given, "must be a finite number")
+    elif abs(made) > _FAR:
+        raise ConfigError(where, given, "is too large to compute with", f"up to {_FAR:g}")
+    elif 0 < abs(made) < 1 / _FAR:
+        raise ConfigError(where, given, "is too small to compute with", f"0, or at least {1 / _FAR:g}")
 
 
 def _all_of(model: type[BaseModel], error: ValidationError, field: str) -> ConfigError:

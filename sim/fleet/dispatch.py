@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sim.errors import ConfigError
 from sim.fleet.clock import Clock
 from sim.fleet.members import Members, anew
 from sim.fleet.request import Request
@@ -148,4 +149,9 @@ def rule_of(router: Router) -> Rule | None:
     owner = next(c for c in of.__mro__ if "rule" in vars(c))
     if "choose" not in vars(owner) or next(c for c in of.__mro__ if "choose" in vars(c)) is not owner:
         return None
-    return router.rule()
+    from sim import rules  # and with it the compiler
+
+    rule = router.rule()
+    if rule is not None and not isinstance(rule, rules.Rule):
+        raise ConfigError("router.name", router.name, f"has a `rule` that answers {repr(rule)[:80]}", "a sim.rules.Rule, or None")
+    return rule

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
-from sim import registry
+from sim import plugins, registry
+from sim.document import is_number
+from sim.errors import ConfigError
 from sim.fleet.by_model import models_of
 from sim.streams import stream
 
@@ -46,7 +49,27 @@ def make_router(section: Section, replicas: int, seed: int, name: str = "router"
     from sim.config import settings
 
     cls: type[Router] = registry.lookup("router", section.name, "router.name")
-    return cls(settings(cls.Params, section.settings, "router"), replicas, stream(seed, name))
+    made = cls(settings(cls.Params, section.settings, "router"), replicas, stream(seed, name))
+    if not plugins.is_own(cls.__module__):
+        _check(made, section.name)
+    return made
+
+
+def _check(router: Router, name: str) -> None:
+    """Raises `ConfigError` for a router of one's own that says what it cannot be."""
+    from sim.policy.router import SHORTEST_POLL
+    from sim.policy.router import Router as Base
+
+    if router.stateless and type(router).route is Base.route:
+        raise ConfigError("router.name", name, "says that it is stateless, but defines no `route`")
+    each = router.interval
+    if each is not None and not (is_number(each) and SHORTEST_POLL <= each < inf):
+        raise ConfigError(
+            "router.name",
+            name,
+            f"has the `interval` {each!r}, which is no time between two looks",
+            f"None, or at least {SHORTEST_POLL:g} s",
+        )
 
 
 def make_routers(plans: Sequence[Plan], section: Section, seed: int) -> list[Router]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sim import registry
 from sim.errors import ConfigError, NotModelledError
@@ -60,6 +60,17 @@ class ScalingPlan:
         return [replace(plan, replicas=pool.params.max) for plan, pool in zip(plans, self.pools, strict=True)]
 
 
+def _of_pools(value: object) -> dict[str, dict[str, Any]]:
+    """The ``pools`` of the section: by name, the settings of each that differ."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping) or not all(isinstance(of, Mapping) for of in value.values()):
+        raise ConfigError(
+            "scaling.pools", value, "must be a mapping of names of pools to the settings of each", "such as {decode: {max: 8}}"
+        )
+    return {str(name): dict(of) for name, of in value.items()}
+
+
 def plan_scaling(scenario: Scenario, plans: Sequence[Plan]) -> ScalingPlan | None:
     """The ``scaling`` section of a scenario. Raises `ConfigError`, `NotModelledError` for what cannot be scaled."""
     if scenario.scaling is None:
@@ -69,7 +80,7 @@ def plan_scaling(scenario: Scenario, plans: Sequence[Plan]) -> ScalingPlan | Non
     section = scenario.scaling
     cls: type[Scaler] = registry.lookup("scaler", section.name, "scaling.name")
     given = dict(section.settings)
-    own = given.pop("pools", None) or {}
+    own = _of_pools(given.pop("pools", None))
     known = [p.name for p in plans]
     for name in own:
         if scenario.pools is None or name not in known:

@@ -16,6 +16,8 @@ from sim.metrics.section import Section, keyed
 if TYPE_CHECKING:
     from sim.metrics.facts import Facts
 
+LATENCIES: Final = ("ttft_s", "tpot_s", "e2e_s", "ingress_s", "queue_s")
+"""Columns that `derive` adds to the request table."""
 PERCENTILES: Final = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0, "p999": 99.9}
 
 
@@ -52,15 +54,13 @@ class Latency(Section):
 
 def latency_of(facts: Facts) -> Latency:
     """Of a run."""
-    ttft, tpot, e2e, ingress, queue = (
-        describe(facts.of_finished(name)) for name in ("ttft_s", "tpot_s", "e2e_s", "ingress_s", "queue_s")
-    )
+    ttft, tpot, e2e, ingress, queue = (describe(facts.of_finished(name)) for name in LATENCIES)
     itl = describe_itl(facts.record.itl_hist, facts.record.totals)
     return Latency(ttft, tpot, itl, e2e, ingress, queue)
 
 
 def derive(columns: Mapping[str, Array]) -> dict[str, Array]:
-    """``ttft_s, tpot_s, e2e_s, ingress_s, queue_s`` (f8[n]) by `definitions`; NaN where a request has none.
+    """`LATENCIES` (f8[n]) by `definitions`; NaN where a request has none.
 
     Without ``taken_s`` an engine is taken to have a request as soon as it is sent.
     """

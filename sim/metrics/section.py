@@ -16,7 +16,8 @@ import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import field, fields
-from functools import cache
+from functools import cache, partial
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, Self
 
 if TYPE_CHECKING:
@@ -87,10 +88,10 @@ class Section(Mapping[str, Any]):
 
     @classmethod
     def from_dict(cls, data: Mapping[str, object]) -> Self:
-        """What `as_dict` gave. Raises KeyError for a section without one of its figures."""
+        """What `as_dict` gave. Raises KeyError for a section without one of its figures, TypeError for one of another type."""
         values = {}
         for name, found in fields_of(cls).items():
-            if name in data or not found.absent:
+            if name in _are(Mapping, data) or not found.absent:
                 values[found.name] = found.read(data[name])
         return cls(**values)
 
@@ -141,17 +142,28 @@ def fields_of(cls: type[Section]) -> dict[str, Field]:
 def _reader(hint: object) -> Callable[[Any], Any]:
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
-        inner = _reader(next(a for a in args if a is not type(None)))
+        some = [a for a in args if a is not type(None)]
+        inner = _reader(some[0]) if len(some) == 1 else partial(_are, tuple(t for a in some for t in _LIKE[a]))
         return lambda v: None if v is None else inner(v)
     if isinstance(hint, type) and issubclass(hint, Section):
         return hint.from_dict
     if origin is tuple:
         item = _reader(args[0])
-        return lambda v: tuple(item(x) for x in v)
+        return lambda v: tuple(item(x) for x in _are((list, tuple), v))
     if isinstance(origin, type) and issubclass(origin, Mapping):
         value = _reader(args[1])
-        return lambda v: {k: value(x) for k, x in v.items()}
-    return lambda v: v
+        return lambda v: {k: value(x) for k, x in _are(Mapping, v).items()}
+    return partial(_are, _LIKE[hint]) if hint in _LIKE else lambda v: v
+
+
+_LIKE: Final[Mapping[object, tuple[type, ...]]] = {int: (Integral,), float: (Real,), str: (str,), bool: (bool,)}
+
+
+def _are(kinds: type | tuple[type, ...], value: Any) -> Any:
+    """The value, of one of the kinds; truth is no number. Raises TypeError."""
+    if not isinstance(value, kinds) or (isinstance(value, bool) and kinds != (bool,)):
+        raise TypeError(f"{str(value)[:80]!r} is of another type than was saved")
+    return value
 
 
 _TYPES = {int: "integer", float: "number", str: "string", bool: "boolean", type(None): "null"}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import ExitStack
 from io import BufferedWriter
 from pathlib import Path
@@ -20,9 +20,12 @@ import numpy as np
 from sim import output
 from sim.document import loads
 from sim.errors import DataError, LawViolation
+from sim.ledger import REQUEST_COLUMNS
 from sim.ledger import Values as Array
 from sim.metrics.histogram import ITL_BINS, edges
+from sim.metrics.latency import LATENCIES
 from sim.metrics.on_disk import BLOCK_ROWS, HELD_ROWS, DiskTable
+from sim.metrics.series import COLUMNS as SERIES_COLUMNS
 from sim.metrics.summary import FORMAT, Summary
 from sim.metrics.summary_laws import check_result
 from sim.metrics.token_times import TokenTimes
@@ -153,6 +156,8 @@ def load(folder: Path) -> Result:
         for name in ("requests.parquet", "timeseries.parquet", "itl_histogram.csv", "scenario.yaml", *[_TIMES] * timed):
             _regular(folder / name)
         summary = Summary.from_dict(loads((folder / "summary.json").read_text(encoding="utf-8")))
+        _numbers(pq.read_schema(folder / "requests.parquet"), "requests", (*REQUEST_COLUMNS, *LATENCIES, "slo_met"))
+        _numbers(pq.read_schema(folder / "timeseries.parquet"), "time series", SERIES_COLUMNS)
         columns, series = _requests(folder / "requests.parquet"), _arrays(pq.read_table(folder / "timeseries.parquet"))
         hist = np.zeros(ITL_BINS)
         rows = _arrays(pyarrow.csv.read_csv(folder / "itl_histogram.csv"))
@@ -182,6 +187,18 @@ def load(folder: Path) -> Result:
 def _regular(path: Path) -> None:
     if not path.is_file():  # a pipe would be waited for, a folder is read as a table without rows
         raise OSError(f"{path.name} is no regular file" if path.exists() else f"{path.name} is missing")
+
+
+def _numbers(schema: pa.Schema, table: str, names: Sequence[str]) -> None:
+    """Raises ValueError where a column that every such table has is missing or holds something else than numbers."""
+    import pyarrow as pa
+
+    kinds = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean)
+    for name in names:
+        if schema.get_field_index(name) < 0:
+            raise ValueError(f"the {table} have no column {name!r}")
+        if not any(is_kind(schema.field(name).type) for is_kind in kinds):
+            raise ValueError(f"column {name!r} of the {table} holds no numbers")
 
 
 def _requests(path: Path) -> MutableMapping[str, Array]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from sim.errors import LawViolation
 from sim.ledger import Values as Array
+from sim.metrics.latency import LATENCIES
 
 _ROUNDING: Final = 1e-9
 _SHARES: Final = (
@@ -60,7 +61,7 @@ def _clients(columns: Mapping[str, Array]) -> None:
     """No client waits less than no time."""
     least = -_ROUNDING * max(1.0, float(np.nanmax(columns["arrival_s"], initial=0.0)))
     done = columns["status"] == 0
-    for name in ("ttft_s", "tpot_s", "e2e_s", "ingress_s", "queue_s"):
+    for name in LATENCIES:
         bad = columns[name] < least  # NaN compares false: there is none
         if bad.any():
             _fail(columns, f"{name} is never negative", bad)

@@ -63,7 +63,7 @@ class FaultParams(BaseModel):
 
     at: tuple[Seconds, ...] | None = Field(None, min_length=1, description="when it happens: a time, or several")
     for_: Seconds | None = Field(None, alias="for", gt=0, le=1e8, description="how long it lasts; null: as the fault says")
-    mtbf: Seconds | None = Field(None, gt=0, le=1e12, description="instead of at: mean time from a repair to the next failure")
+    mtbf: Seconds | None = Field(None, ge=0.01, le=1e12, description="instead of at: mean time from a repair to the next failure")
     repair: Literal["fixed", "exponential"] = Field("fixed", description="how the times of repair are distributed around ``for``")
 
     @field_validator("at", mode="before")

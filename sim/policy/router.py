@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, ClassVar, Final, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,6 +73,10 @@ class Relocation:
     request: int
     source: int
     destination: int
+
+
+SHORTEST_POLL: Final = 1e-3
+"""Seconds between two looks of a router at its engines at least: each look is work, for as long as an engine has any."""
 
 
 class RouterParams(BaseModel):

@@ -120,7 +120,7 @@ class Spot(BaseModel):
         120.0, le=1e6, description="time between the notice, at which a replica takes nothing new, and the end of its machine"
     )
     at: tuple[Seconds, ...] = Field((), max_length=10_000, description="times of notices, each for one replica")
-    mtbf: Seconds | None = Field(None, gt=0, le=1e9, description="mean time until a replica is taken back (exponential)")
+    mtbf: Seconds | None = Field(None, ge=0.01, le=1e9, description="mean time until a replica is taken back (exponential)")
     on_demand: int = Field(0, ge=0, le=1000, description="replicas that are on machines of their own and stay")
 
     @model_validator(mode="after")

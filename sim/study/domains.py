@@ -72,6 +72,8 @@ def domains(given: Mapping[str, Json] | str | Iterable[str], option: str = "over
     """
     if isinstance(given, Mapping):
         pairs = list(given.items())
+    elif not isinstance(given, Iterable):
+        raise ConfigError(option, given, "must be a mapping of settings to their values, or a list of PATH=VALUES")
     else:
         pairs = []
         for text in [given] if isinstance(given, str) else given:

@@ -5,12 +5,14 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 
 import sim
 import sim.config as config
 from sim import registry
 from sim.config.text import dump, parse
 from sim.errors import ConfigError, NotModelledError, UnknownNameError
+from sim.study.schemas import schema
 from tests.config.conftest import POOLS, TEXT
 
 EXTRAS = (
@@ -113,6 +115,11 @@ def test_traces_resolve_with_the_settings_of_their_format(tmp_path, scenario):
     assert config.loads(config.to_yaml(s)) == resolved
     with pytest.raises(UnknownNameError):
         config.resolve(scenario("traffic={trace: {format: cvs, path: t}}"))
+
+
+@pytest.mark.parametrize("kind", ["scenario", "accelerator", "link", "engine-profile", "servers", "summary"])
+def test_schemas_are_schemas(kind):
+    Draft202012Validator.check_schema(schema(kind))
 
 
 def test_the_schema_describes_everything_registered():

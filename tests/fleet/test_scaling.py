@@ -372,6 +372,8 @@ def test_levels_and_times_of_lives():
         ("router=vllm_dp", NotModelledError, "fixed set of replicas"),
         ("router={name: llumnix, enable_rescheduling: true}", NotModelledError, "scheduled ahead"),
         ("scaling.pools={main: {max: 2}}", ConfigError, r"scaling\.pools.*no pool"),
+        ("scaling.pools=0", ConfigError, r"scaling\.pools: must be a mapping"),
+        ("scaling.pools={main: 3}", ConfigError, r"scaling\.pools: must be a mapping"),
     ],
 )
 def test_what_cannot_be_scaled_is_refused(override, error, says):

@@ -89,11 +89,14 @@ def scenario(file: Path) -> None:
 
 
 def study(file: Path) -> None:
+    """As the study that stands in it, if that can be read, else as a comparison."""
     from sim import registry
     from sim.config import settings
 
-    cls = registry.lookup("study", "compare")
-    found, options = gather("compare", [str(file)])
+    text = file.read_bytes() if file.is_file() and file.stat().st_size < 1 << 20 else b""
+    name = next((n for n in STUDIES if f"study: {n}\n".encode() in text), "compare")
+    cls = registry.lookup("study", name)
+    found, options = gather(name, [str(file)])
     cls(found, settings(cls.Params, options))
 
 
@@ -212,6 +215,14 @@ class Mine(Router):
 """
 PRICES = ["accelerator,count,price_hour,currency,provider\nh100-sxm,8,20.5,USD,here\na100-sxm-80g,1,1.2,EUR,there\n"]
 STUDY = {"study": "compare", "scenarios": ["quickstart", "fleet"], "set": {"seed": 1}, "replications": 3}
+STUDIES: dict[str, dict[str, Any]] = {
+    "compare": STUDY,
+    "sweep": {"study": "sweep", "scenario": "quickstart", "over": {"deployment.tp": [1, 2]}, "replications": 2},
+    "plan": {"study": "plan", "scenario": "quickstart", "candidates": {"deployment.tp": [1, 2]}, "objective": "accelerators"},
+    "stress": {"study": "stress", "scenario": "quickstart", "spike": [3, 60], "replications": 3},
+    "capacity": {"study": "capacity", "scenario": "quickstart", "tolerance": 0.05},
+    "select": {"study": "select", "scenario": "quickstart", "tp": [1, 2]},
+}
 RUNS = [
     {"format": "servesim-study/1", "definition": {"study": "sweep"}, "code": "code"},
     {"key": "a", "data": {"x": 1}, "error": ""},
@@ -219,7 +230,7 @@ RUNS = [
 ]
 KINDS = [
     documents("scenario.yaml", scenarios(), given.as_yaml, scenario, names=False),
-    documents("study.yaml", [STUDY], given.as_yaml, study, names=False),
+    documents("study.yaml", list(STUDIES.values()), given.as_yaml, study, names=False),
     documents("profile.yaml", yamls("profiles/engines", "vllm", "mindie", "llama.cpp"), given.as_yaml, profile),
     documents("accelerator.yaml", yamls("profiles/hardware", "h100-sxm", "a10", "ascend-910b2"), given.as_yaml, accelerator),
     documents("network.yaml", yamls("profiles/links", "hccs-910b", "rdma-400g"), given.as_yaml, network, names=False),

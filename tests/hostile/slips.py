@@ -91,7 +91,7 @@ def _lines(content: bytes, chance: random.Random) -> bytes:
 
 def _twice(content: bytes, chance: random.Random) -> bytes:
     text = _text(content)
-    keys = list(re.finditer(r'"(\w+)"\s*:|^(\s*)(\w+):', text, re.MULTILINE))
+    keys = list(re.finditer(r'"(\w+)"[ \t]*:|^([ \t]*)(\w+):', text, re.MULTILINE))
     if not keys:
         return content + content
     key = chance.choice(keys)

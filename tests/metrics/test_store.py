@@ -1,8 +1,11 @@
 """A result on disk: whole or not there, the same bytes each time, equal when read back."""
 
+import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from sim.errors import ConfigError, DataError
@@ -94,3 +97,31 @@ def test_loading_something_else(tmp_path: Path) -> None:
         load_result(tmp_path / "nothing")
     with pytest.raises(DataError, match="not a servesim result"):
         load_result(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["requests", "timeseries"])
+@pytest.mark.parametrize("spoil", ["without", "words", "renamed"])
+def test_a_table_without_a_column_or_with_words_in_it_is_damaged(name: str, spoil: str, tmp_path: Path) -> None:
+    file = summarise(four_requests()).save(tmp_path / "out") / f"{name}.parquet"
+    table = pq.read_table(file)
+    column = {"requests": "output_tokens", "timeseries": "busy"}[name]
+    at = table.column_names.index(column)
+    if spoil == "without":
+        table = table.drop_columns([column])
+    elif spoil == "words":
+        table = table.set_column(at, column, pa.array(["x"] * table.num_rows))
+    else:
+        table = table.rename_columns([f"{c}_" if c == column else c for c in table.column_names])
+    pq.write_table(table, file)
+    with pytest.raises(DataError, match=f"damaged servesim result.*'{column}'"):
+        load_result(tmp_path / "out")
+
+
+@pytest.mark.parametrize("value", [[1.0], {}, "0.5", True])
+def test_a_summary_with_something_else_in_the_place_of_a_figure_is_damaged(value: object, tmp_path: Path) -> None:
+    file = summarise(four_requests()).save(tmp_path / "out") / "summary.json"
+    found = json.loads(file.read_text(encoding="utf-8"))
+    found["classes"][0]["ttft_p50_s"] = value
+    file.write_text(json.dumps(found), encoding="utf-8")
+    with pytest.raises(DataError, match="of another type than was saved"):
+        load_result(tmp_path / "out")

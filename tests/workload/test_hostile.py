@@ -120,7 +120,7 @@ def test_sections(arrival, lengths, more):
     seed=st.integers(0, 5),
     turns=st.integers(1, 9),
     rate=st.floats(0.01, 1000),
-    think=st.floats(0, 100),
+    think=st.just(0.0) | st.floats(1e-9, 100),
     cv=st.just(0.0) | st.floats(0.001, 5),
     requests=st.integers(1, 300),
     rows=st.integers(1, 400),

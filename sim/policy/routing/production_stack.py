@@ -44,7 +44,7 @@ class ProductionStackParams(RouterParams):
     kv_aware_threshold: int = Field(
         2000, ge=0, le=2**30, description="kvaware: tokens that may be missing from the cache of the engine"
     )
-    characters_per_token: float = Field(4.0, gt=0, le=128, description="how long a token is in characters")
+    characters_per_token: float = Field(4.0, ge=0.01, le=128, description="how long a token is in characters")
     max_instance_failover_reroute_attempts: int = Field(
         0,
         ge=0,

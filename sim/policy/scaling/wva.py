@@ -27,7 +27,7 @@ class WvaParams(LifeParams):
 
     interval: Seconds = Field(60.0, ge=0.1, le=1e6, description="time between two evaluations (GLOBAL_OPT_INTERVAL)")
     sample_interval: Seconds = Field(
-        15.0, gt=0, le=3600, description="time between two scrapes, of which the maximum counts (assumed)"
+        15.0, ge=0.1, le=3600, description="time between two scrapes, of which the maximum counts (assumed)"
     )
     kv_cache_threshold: float = Field(0.80, gt=0, le=1, description="share of KV memory from which on a replica is saturated")
     queue_length_threshold: float = Field(5.0, gt=0, le=1e9, description="waiting requests from which on a replica is saturated")

@@ -44,7 +44,7 @@ def check(engine: str, paths: Sequence[Path]) -> Iterator[Case]:
             for case in module.check(file):
                 steps += case.steps
                 yield case
-        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, EOFError, OSError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError, EOFError, OSError) as error:
             raise DataError(str(file), f"not a recording of {name}: {type(error).__name__} {error}") from error
         if not steps:
             raise DataError(str(file), "holds no step, so that nothing was compared")

@@ -357,6 +357,8 @@ def read_balancer(path: Path) -> list[Routed]:
 def compare_balancer(case: Routed, name: str) -> Case:
     """Replay one case up to the first choice that differs; a step is a routed request."""
     engines = int(case["num_engines"])
+    if not 0 < engines <= 65_536:
+        raise ValueError(f"num_engines must be 1 to 65,536 (got {engines})")
     balancer = Balancer(engines, case["client_count"], case.get("client_index", 0))
     balancer.start = case["start_index"]
     inflight = [0] * engines

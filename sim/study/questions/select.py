@@ -37,6 +37,12 @@ def _list(value: object) -> object:
     )
 
 
+def _counts(value: object) -> object:
+    """The same of whole numbers."""
+    words = _list(value)
+    return [int(word) if str(word).isdecimal() else word for word in words] if isinstance(words, list) else words
+
+
 Names = Annotated[tuple[str, ...], BeforeValidator(_list)]
 
 
@@ -51,7 +57,7 @@ class SelectParams(Params):
         description="accelerators to try (default: the scenario's, and what an engine needs)",
         json_schema_extra={"metavar": "A,B,…", "list": True},
     )
-    tp: Annotated[tuple[Count, ...], BeforeValidator(lambda v: [int(x) if str(x).isdigit() else x for x in _list(v)])] = Field(
+    tp: Annotated[tuple[Count, ...], BeforeValidator(_counts)] = Field(
         (1, 2, 4, 8), description="tensor-parallel widths to try", json_schema_extra={"metavar": "1,2,…", "list": True}
     )
     max_replicas: Count = Field(256, description="most replicas that are tried")

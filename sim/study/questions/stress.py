@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, cast
 
 from pydantic import BeforeValidator, Field, StrictInt, TypeAdapter
 
-from sim.document import finite, number
+from sim.document import finite, is_number, number
 from sim.errors import ConfigError, did_you_mean
 from sim.registry import register
 from sim.study.base import Interrupted, Params, Steps, Study, Trial, figures
@@ -39,6 +39,8 @@ def _spike(value: object) -> object:
     if value is None or (isinstance(value, str) and value.strip().lower() == "none"):
         return None
     if isinstance(value, list | tuple) and len(value) == 2:
+        if not all(is_number(part) for part in value):
+            raise ValueError("must be two numbers, or text like '3x for 60s'")
         factor, duration = float(value[0]), float(value[1])
     else:
         match = _SPIKE.match(str(value))

@@ -102,7 +102,7 @@ class SglangParams(EngineParams):
     disable_overlap_schedule: bool = Field(False, description="decide the next batch only when the last one is done")
     enable_mixed_chunk: bool = Field(False, description="running requests decode in the same batch as prompt chunks")
     prefill_max_requests: int | None = Field(None, ge=1, description="most requests in one prefill batch")
-    prefill_decode_interval: int = Field(0, ge=0, description="decisions after a prefill batch that make no other")
+    prefill_decode_interval: int = Field(0, ge=0, le=1_000_000, description="decisions after a prefill batch that make no other")
     prefill_decode_interval_min_bs: int = Field(0, ge=0, description="running requests below which the interval does not apply")
     min_free_slots_delay: int | None = Field(None, ge=1, description="free places to wait for before the next prefill batch")
     enable_priority_scheduling: bool = Field(
@@ -139,7 +139,7 @@ class SglangParams(EngineParams):
         description="probability that the next draft token is accepted, by any branch of the tree; by default estimated by algorithm, "
         "depth and tree (no setting of SGLang)",
     )
-    cuda_graph_max_bs: int | None = Field(None, ge=1, description="largest decode batch run as a CUDA graph")
+    cuda_graph_max_bs: int | None = Field(None, ge=1, le=65_536, description="largest decode batch run as a CUDA graph")
     disable_cuda_graph: bool = Field(False, description="no CUDA graphs: decode batches are not padded")
     pp_max_micro_batch_size: int | None = Field(
         None, ge=1, description="most running requests of one pipeline slot; default max_running_requests / pp"
