@@ -159,7 +159,7 @@ def write_record(report: AccuracyReport, file: Path) -> None:
     source = f"servesim accuracy --record: {len({r[1] for r in ratios})} deployments, {len(report.simulated)} operating points"
     errors: dict[str, dict[str, list[float]]] = {}
     for r in (*(replace(r, group="all points") for r in report.rows(None, _PLOTTED)), *report.left_out(_PLOTTED)):
-        errors.setdefault(r.group, {})[r.metric] = [round(r.median, 4), round(r.p90, 4), r.points]
+        errors.setdefault(r.group, {})[r.metric] = [round(r.median, 5), round(r.p90, 5), r.points]
     text = model_error.as_yaml(report.entries(), source, errors)
     output.write_file(file, lambda to: _text(to, text), "--record")
 

@@ -146,3 +146,10 @@ def _check_refs(node, whole):
     elif isinstance(node, list):
         for value in node:
             _check_refs(value, whole)
+
+
+def test_a_default_without_end_can_be_written_and_read_again(scenario):
+    s = scenario("router={name: ray_serve, prefix_aware: true}")
+    assert "imbalanced_threshold: .inf" in config.to_yaml(s)
+    for text in (config.to_yaml(s), TEXT + "router: {name: ray_serve, prefix_aware: true, imbalanced_threshold: .inf}\n"):
+        assert config.resolve(config.loads(text, ["deployment.replicas=2"])) is not None

@@ -138,7 +138,7 @@ def test_a_record_is_written_from_points(tmp_path):
     text = (tmp_path / "accuracy.yaml").read_text()
     assert "9 deployments, 9 operating points" in text
     assert text.count("engine: vllm, accelerator: h100") == 9
-    assert yaml.safe_load(text)["errors"]["all points"] == {"tpot_s.mean": [0.0385, 0.0672, 9]}  # of 1 / 1.00 … 1 / 1.08
+    assert yaml.safe_load(text)["errors"]["all points"] == {"tpot_s.mean": [0.03846, 0.06715, 9]}  # of 1 / 1.00 … 1 / 1.08
     assert report.coverage()["tpot_s.mean"][2] == 9
 
 
