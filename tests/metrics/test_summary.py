@@ -151,10 +151,13 @@ def test_growing_queue_is_named() -> None:
     for k in ("first_scheduled_s", "first_token_s", "finish_s"):
         r[k] += wait
 
-    b = summarise(record).summary["bottleneck"]
+    idle = summarise(record).summary["bottleneck"]
+    record.parts = record.parts * 20
+    busy = summarise(record).summary["bottleneck"]
 
-    assert b["limit"] == "queueing"
-    assert "above what the deployment serves" in b["sentence"]
+    assert idle["limit"] == busy["limit"] == "queueing"
+    assert "although the replicas idle" in idle["sentence"] and "above what the deployment serves" not in idle["sentence"]
+    assert "above what the deployment serves" in busy["sentence"]
 
 
 @pytest.mark.speed

@@ -13,7 +13,7 @@ from sim.study import room
 @pytest.mark.parametrize(
     ("setting", "says"),
     [
-        ("deployment.replicas=100000000", "deployment.replicas: so many engines would need about"),
+        ("deployment.replicas=1000000", "deployment.replicas: so many engines would need about"),
         ("traffic.synthetic.requests=2147483647", "traffic: so many requests would need about"),
     ],
 )

@@ -15,6 +15,7 @@ from typing import Any
 import sim
 from sim.study.base import Interrupted, Outcome, Trial, figures
 from sim.study.single import Prepared
+from tests.whole import formula
 
 OFFERED = 8.0
 """Requests/s of the scenario quickstart."""
@@ -33,7 +34,8 @@ def first_token(x: float) -> float:
 @cache
 def plain_figures() -> dict[str, Any]:
     """Figures of a small run, as a trial keeps them: what the world does not say is as here."""
-    return figures(Prepared(sim.load("quickstart", ["traffic.synthetic.requests=20", "record.timeseries=false"])).run())
+    with formula():
+        return figures(Prepared(sim.load("quickstart", ["traffic.synthetic.requests=20", "record.timeseries=false"])).run())
 
 
 def changed(**changes: Any) -> dict[str, Any]:
