@@ -115,7 +115,7 @@ def watched(function: Callable[..., R], guard: Guard, what: str) -> Callable[...
             raise PluginError(
                 file, line, what, f"answered {repr(result)[:80]}; allowed: what can be gone through", _about(guard, args)
             )
-        if guard.each or inspect.isgenerator(result):
+        if guard.each or (guard.answer is None and inspect.isgenerator(result)):
             return _each(iter(result), file, line, what, guard, args)
         if guard.answer is not None:
             try:

@@ -60,3 +60,29 @@ def test_it_cannot_take_its_guards_away(tmp_path: Path) -> None:
 def test_an_exception_that_cannot_be_shown_is_told_by_its_name(tmp_path: Path) -> None:
     with pytest.raises(PluginError, match=r"mine\.py:1[2-4].*Odd"):
         made(tmp_path, "", "raise Odd").run()
+
+
+@pytest.mark.parametrize(
+    ("setting", "text", "says"),
+    [
+        (
+            "traffic.synthetic.lengths",
+            "from sim.workload.lengths._base import Length\n\nclass Mine(Length):\n    name = 'mine'\n\n    def draw(self, rng, n):\n        yield 3\n",
+            r"Mine\.draw answered <generator .*allowed: two arrays",
+        ),
+        (
+            "admission",
+            (
+                "from sim.policy.admitting import Admission\n\nclass Mine(Admission):\n    name = 'mine'\n\n    def offer(self, ticket, snapshot):\n"
+                "        return True\n\n    def release(self, snapshot):\n        yield 0\n"
+            ),
+            r"Mine\.release answered <generator .*allowed: a list",
+        ),
+    ],
+)
+def test_a_generator_is_no_answer(setting: str, text: str, says: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(text)
+    value = f"[{file}:Mine]" if setting == "admission" else f"{file}:Mine"
+    with pytest.raises(PluginError, match=says):
+        Prepared(sim.load("quickstart", (f"{setting}={value}", "traffic.synthetic.requests=3"))).run()
