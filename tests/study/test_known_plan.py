@@ -285,6 +285,14 @@ def test_the_error_of_the_model_in_units(size: int, monkeypatch: pytest.MonkeyPa
     assert ask(band(quickstart(), OFFERED, size, 0.99, {}), World())[0] is None
 
 
+def test_an_end_that_one_run_wants_smaller_costs_what_its_size_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several runs asked for 6 where one holds with fewer even if steps are longer: the upper end is 6, and costs as much."""
+    monkeypatch.setattr(band_module, "step_error", lambda _: Interval(0.9, 1.1, 12, "vllm"))
+    found, _ = ask(band(quickstart(), OFFERED, 6, 0.99, {}), World(OFFERED))
+    assert found.low < found.high == 6
+    assert (found.cost_low, found.cost_high) == (2.5 * found.low, 2.5 * 6)
+
+
 def test_how_long_steps_may_take(monkeypatch: pytest.MonkeyPatch) -> None:
     for error, said in (
         (None, (1.1, "assumed: no measured deployment is on record")),

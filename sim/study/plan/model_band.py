@@ -76,16 +76,17 @@ def band(scenario: Scenario, rate: float, size: int, required: float, settings: 
                 )
             )
         )
-    (low, cost_low), (high, cost_high) = ends
+    low, high = ends[0][0] or size, ends[1][0]
+    at_least, at_most = min(low, size), None if high is None else max(high, size)  # one run may want less than several
+    cost_low, cost_high = _of(ends[0][1], low, at_least), _of(ends[1][1], high, at_most)
     return ModelBand(
-        min(low or size, size),
-        None if high is None else max(high, size),
-        (error.low, error.high),
-        error.deployments,
-        error.words,
-        cost_low=cost_low,
-        cost_high=cost_high,
+        at_least, at_most, (error.low, error.high), error.deployments, error.words, cost_low=cost_low, cost_high=cost_high
     )
+
+
+def _of(cost: float | None, units: int | None, others: int | None) -> float | None:
+    """What so many other units cost."""
+    return cost if cost is None or units == others or not units or not others else cost / units * others
 
 
 def _fewest(
