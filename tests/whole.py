@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 import sim
 from sim import fleet
@@ -130,3 +131,14 @@ def seen(scenario: Any, **how: Any) -> dict[str, Any]:
 def load(text: str, *overrides: str) -> Any:
     """A scenario."""
     return sim.loads(text, list(overrides))
+
+
+def in_order(columns: Mapping[str, NDArray[Any]]) -> None:
+    """Assert that what clients of answered requests see comes in the order of time; ``columns`` as in `RunResult.columns`, s."""
+    done = columns["status"] == 0
+    for before, after in (
+        ("arrival_s", "first_scheduled_s"),
+        ("first_scheduled_s", "first_token_s"),
+        ("first_token_s", "finish_s"),
+    ):
+        assert (columns[after][done] >= columns[before][done] - 1e-9).all(), (before, after)

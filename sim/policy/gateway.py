@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from sim.policy.router import SHORTEST_POLL, RouterParams
+from sim.policy.router import PollInterval, RouterParams
 from sim.units import Seconds
 
 
@@ -13,11 +13,9 @@ class GatewayParams(RouterParams):
 
     max_queue_size: int = Field(512, ge=1, description="requests in the buffer; a handler that finds it full tries again later")
     wait_queue_threads: int = Field(5, ge=1, description="requests in scheduling at once: a worker is blocked while it waits")
-    wait_queue_interval: Seconds = Field(1.0, ge=SHORTEST_POLL, description="pause before a handler tries a full buffer again")
+    wait_queue_interval: PollInterval = Field(1.0, description="pause before a handler tries a full buffer again")
     wait_scheduling_timeout: Seconds = Field(5.0, ge=0, description="time after which a request without an instance fails")
-    wait_scheduling_retry_interval: Seconds = Field(
-        1.0, ge=SHORTEST_POLL, description="pause between two tries to get an instance"
-    )
+    wait_scheduling_retry_interval: PollInterval = Field(1.0, description="pause between two tries to get an instance")
     retry_max_count: int = Field(
         0, ge=0, le=0, description="retries after a failed forward; only 0 is modelled, as nothing fails"
     )

@@ -9,16 +9,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Final, Protocol, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from sim.guard import Guard
 from sim.policy import answers
 from sim.policy.recovery import Recovery
 from sim.policy.requests import Requests
+from sim.units import Seconds
 
 if TYPE_CHECKING:
     from sim.policy.gateway import GatewayParams
@@ -77,6 +78,10 @@ class Relocation:
 
 SHORTEST_POLL: Final = 1e-3
 """Seconds between two looks of a router at its engines at least: each look is work, for as long as an engine has any."""
+PollInterval = Annotated[Seconds, Field(ge=SHORTEST_POLL)]
+"""Time between two looks, as a setting."""
+CharactersPerToken = Annotated[float, Field(ge=0.01, le=128, description="how long a token is in characters")]
+"""What routers that see text take a token for."""
 
 
 class RouterParams(BaseModel):

@@ -17,6 +17,7 @@ from sim.metrics.laws import check_laws
 from sim.study import single
 from sim.study.single import Prepared
 from tests.laws.test_little import most_at_once
+from tests.whole import in_order
 
 BASE = """
 model: {model}
@@ -210,13 +211,7 @@ def check(text: str, clients: int) -> Any:
         told = s["clients"]
         assert told["attempts"] >= count["injected"]
         assert told["given_up"] == count["rejected"] + count["failed"]
-    done = r["status"] == 0
-    for before, after in (
-        ("arrival_s", "first_scheduled_s"),
-        ("first_scheduled_s", "first_token_s"),
-        ("first_token_s", "finish_s"),
-    ):
-        assert (r[after][done] >= r[before][done] - 1e-9).all(), (before, after)
+    in_order(r)
     if clients:
         assert most_at_once({**r, "finish_s": np.where(np.isnan(r["finish_s"]), np.inf, r["finish_s"])}) <= clients
     for other in (run(text)[0], run(text, multi_step=False)[0]):

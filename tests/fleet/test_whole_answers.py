@@ -9,7 +9,7 @@ import pytest
 
 from tests.answers import same, worlds
 from tests.fleet.catalogue import LEAST, LOADS, SIDES, THREE, TWO, catalogue, world
-from tests.whole import load, seen
+from tests.whole import in_order, load, seen
 
 WORLDS = catalogue()
 
@@ -25,13 +25,8 @@ def obeys(found: dict[str, Any]) -> None:
     r, count = found["requests"], found["summary"]["requests"]
     assert sorted(r["id"]) == list(range(count["injected"]))
     assert count["injected"] == count["finished"] + count["rejected"] + count["failed"] + count["in_flight"]
+    in_order(r)
     done = r["status"] == 0
-    for before, after in (
-        ("arrival_s", "first_scheduled_s"),
-        ("first_scheduled_s", "first_token_s"),
-        ("first_token_s", "finish_s"),
-    ):
-        assert (r[after][done] >= r[before][done] - 1e-9).all(), (before, after)
     assert (r["output_tokens"][done] > 0).all() and (r["cached_tokens"] <= np.maximum(r["prompt_tokens"], 0)).all()
     sent = [line[2] for line in found["road"] if line[1].endswith("Engines.submit")]
     assert len(sent) == len(set(sent)) or any(

@@ -16,7 +16,7 @@ from sim.policy.llumnix.v1_predict import Profile
 from sim.policy.llumnix.v1_status import METRICS, Account, Status, decode_batch_size
 from sim.policy.migration import MigrationParams
 from sim.policy.requests import Requests
-from sim.policy.router import SHORTEST_POLL, Relocation, ReplicaFacts, Router, RouterParams, Snapshot
+from sim.policy.router import PollInterval, Relocation, ReplicaFacts, Router, RouterParams, Snapshot
 from sim.policy.routing._spans import spans_of
 from sim.units import Bytes, Seconds
 
@@ -63,7 +63,7 @@ class V1Params(RouterParams):
     scheduling_policy: Literal["load-balance", "flood", "slo", "round-robin"] = Field(
         "load-balance", description="how requests are spread"
     )
-    status_interval: Seconds = Field(0.05, ge=SHORTEST_POLL, description="time between two looks at the instances")
+    status_interval: PollInterval = Field(0.05, description="time between two looks at the instances")
     topk: int = Field(1, ge=1, description="draw among so many best instances")
     dispatch_neutral_load_metric: LoadMetric = Field("all_prefills_tokens_num", description="load of an instance")
     dispatch_neutral_load_threshold: float = Field(8192.0, gt=0, description="instances at or above are filtered out")
@@ -88,7 +88,7 @@ class V1Params(RouterParams):
     slo_profile: SloProfile | None = Field(None, description="profiled times that the slo policy predicts from")
     max_num_batched_tokens: int = Field(8192, ge=1, description="tokens of a prefill step that TTFT is predicted with")
     enable_rescheduling: bool = Field(False, description="migrate running requests")
-    rescheduling_interval: Seconds = Field(0.5, ge=SHORTEST_POLL, description="time between two looks for moves")
+    rescheduling_interval: PollInterval = Field(0.5, description="time between two looks for moves")
     rescheduling_policies: tuple[Rescheduling, ...] = Field(
         ("decode_load", "neutral_failover"), description="rules, in this order"
     )

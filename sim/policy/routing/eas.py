@@ -13,10 +13,9 @@ import numpy as np
 from pydantic import Field
 
 from sim.policy.gateway import GatewayParams
-from sim.policy.router import SHORTEST_POLL, RouterParams
+from sim.policy.router import PollInterval, RouterParams
 from sim.policy.routing._llumnix_v1 import V1Params, V1Router
 from sim.registry import register
-from sim.units import Seconds
 
 if TYPE_CHECKING:
     from sim.document import Json
@@ -39,9 +38,7 @@ class EasParams(RouterParams):
     policy: Literal["prefix-cache", "llm-metric-based", "least-request", "least-token"] = Field(
         "prefix-cache", description="how requests are spread"
     )
-    status_interval: Seconds = Field(
-        0.05, ge=SHORTEST_POLL, description="time between two reports of an agent (assumed: as Llumnix v1)"
-    )
+    status_interval: PollInterval = Field(0.05, description="time between two reports of an agent (assumed: as Llumnix v1)")
     load_threshold: float = Field(8192.0, gt=0, description="prompt tokens to compute from which on an instance counts as loaded")
     gateway: GatewayParams = Field(default_factory=_gateway, description="buffering and retry")
 

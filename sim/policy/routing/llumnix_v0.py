@@ -20,7 +20,7 @@ from sim.policy.llumnix.prefix import PrefixIndex, chunk_keys
 from sim.policy.llumnix.v0_load import METRICS, InstanceInfo
 from sim.policy.migration import MigrationParams
 from sim.policy.requests import Requests
-from sim.policy.router import SHORTEST_POLL, Relocation, ReplicaFacts, Router, RouterParams, Snapshot
+from sim.policy.router import PollInterval, Relocation, ReplicaFacts, Router, RouterParams, Snapshot
 from sim.policy.routing._spans import spans_of
 from sim.registry import register
 from sim.units import Bytes, Seconds
@@ -32,7 +32,7 @@ BANDWIDTH: Final = {"gloo": 8e9, "rayrpc": 4e9, "nccl": 25e9}
 class LlumnixV0Params(RouterParams):
     """Settings as Llumnix v0 spells them."""
 
-    polling_interval: Seconds = Field(0.05, ge=SHORTEST_POLL, description="time between two looks at the instances")
+    polling_interval: PollInterval = Field(0.05, description="time between two looks at the instances")
     dispatch_policy: Literal["load", "queue", "balanced", "flood", "rr", "cacheaware"] = Field(
         "load", description="how requests are spread"
     )

@@ -25,7 +25,7 @@ from sim.policy.motor import digs
 from sim.policy.motor.default import CacheAffinity, RoundRobin
 from sim.policy.motor.load import LoadCost, demand_of
 from sim.policy.requests import Requests
-from sim.policy.router import SHORTEST_POLL, Relocation, ReplicaFacts, RouterParams, Snapshot
+from sim.policy.router import PollInterval, Relocation, ReplicaFacts, RouterParams, Snapshot
 from sim.registry import register
 from sim.units import Seconds
 
@@ -58,7 +58,7 @@ class MotorParams(RouterParams):
     single_node_max_requests: int = Field(1000, ge=1, description="requests of a server at once")
     max_requests: int = Field(10_000, ge=1, description="requests at once; more are refused")
     schedule_timeout: Seconds = Field(600.0, gt=0, description="after so long a request without a server fails")
-    cluster_synchronization_seconds: Seconds = Field(1.0, ge=SHORTEST_POLL, description="time between two reports of the servers")
+    cluster_synchronization_seconds: PollInterval = Field(1.0, description="time between two reports of the servers")
     total_slots_num: int | None = Field(
         None, ge=1, description="requests of a full batch of a server (not Motor's own: it asks the server)"
     )

@@ -22,7 +22,7 @@ from sim.policy.gateways.production_stack import CHUNK, MOST_SETS, Arrivals, Has
 from sim.policy.gateways.prompts import Pieces
 from sim.policy.recovery import Recovery
 from sim.policy.requests import Requests
-from sim.policy.router import ReplicaFacts, Router, RouterParams, Snapshot
+from sim.policy.router import CharactersPerToken, ReplicaFacts, Router, RouterParams, Snapshot
 from sim.policy.routing._spans import spans_of
 from sim.registry import register
 
@@ -44,7 +44,7 @@ class ProductionStackParams(RouterParams):
     kv_aware_threshold: int = Field(
         2000, ge=0, le=2**30, description="kvaware: tokens that may be missing from the cache of the engine"
     )
-    characters_per_token: float = Field(4.0, ge=0.01, le=128, description="how long a token is in characters")
+    characters_per_token: CharactersPerToken = 4.0
     max_instance_failover_reroute_attempts: int = Field(
         0,
         ge=0,

@@ -16,7 +16,7 @@ from sim.policy.gateways.owner_tree import OwnerTree
 from sim.policy.gateways.prompts import Pieces
 from sim.policy.recovery import RAY
 from sim.policy.requests import Requests
-from sim.policy.router import Router, RouterParams, Snapshot
+from sim.policy.router import CharactersPerToken, Router, RouterParams, Snapshot
 from sim.policy.routing._spans import spans_of
 from sim.registry import register
 
@@ -33,7 +33,7 @@ class RayServeParams(RouterParams):
     eviction_threshold_chars: int = Field(400_000, ge=1, le=2**40, description="characters of a replica at which it is evicted")
     eviction_target_chars: int = Field(360_000, ge=0, le=2**40, description="and down to which")
     eviction_interval_secs: float = Field(10.0, gt=0, le=1e9, description="seconds between evictions")
-    characters_per_token: float = Field(4.0, ge=0.01, le=100, description="how long a token is in characters")
+    characters_per_token: CharactersPerToken = 4.0
 
 
 @register("router")

@@ -18,9 +18,8 @@ import numpy as np
 from pydantic import Field
 
 from sim.policy.requests import Requests
-from sim.policy.router import SHORTEST_POLL, Relocation, Router, RouterParams, Snapshot
+from sim.policy.router import PollInterval, Relocation, Router, RouterParams, Snapshot
 from sim.registry import register
-from sim.units import Seconds
 
 
 class SglangDpParams(RouterParams):
@@ -29,7 +28,7 @@ class SglangDpParams(RouterParams):
     load_balance_method: Literal["auto", "round_robin", "follow_bootstrap_room", "total_requests", "total_tokens"] = Field(
         "auto", description="what decides; auto: round_robin"
     )
-    load_watch_interval: Seconds = Field(0.1, ge=SHORTEST_POLL, description="time between two snapshots of the loads")
+    load_watch_interval: PollInterval = Field(0.1, description="time between two snapshots of the loads")
 
 
 @register("router")

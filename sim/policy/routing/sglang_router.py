@@ -28,7 +28,7 @@ from sim.policy.gateways.rings import HashRing
 from sim.policy.gateways.sglang import Buckets, Reported, least_load, prefix_hash
 from sim.policy.recovery import SMG
 from sim.policy.requests import Requests
-from sim.policy.router import SHORTEST_POLL, Relocation, ReplicaFacts, Router, RouterParams, Snapshot
+from sim.policy.router import CharactersPerToken, PollInterval, Relocation, ReplicaFacts, Router, RouterParams, Snapshot
 from sim.policy.routing._spans import spans_of
 from sim.registry import register
 
@@ -67,10 +67,8 @@ class SglangRouterParams(RouterParams):
     max_tree_size: int = Field(
         2**26, ge=1, le=2**40, description="characters that one worker may hold in the tree after an eviction"
     )
-    characters_per_token: float = Field(4.0, ge=0.01, le=100, description="how long a token is in characters")
-    load_monitor_interval: float = Field(
-        10.0, ge=SHORTEST_POLL, le=1e6, description="seconds between two reports of an engine's load"
-    )
+    characters_per_token: CharactersPerToken = 4.0
+    load_monitor_interval: PollInterval = Field(10.0, le=1e6, description="seconds between two reports of an engine's load")
     prefix_token_count: int = Field(256, ge=1, le=2**20, description="prefix_hash: tokens that are hashed")
     prefix_hash_load_factor: float = Field(
         1.25, ge=0, le=1e6, description="prefix_hash: load beyond which the ring's worker is passed over"

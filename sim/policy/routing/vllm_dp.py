@@ -23,9 +23,8 @@ from pydantic import Field
 
 from sim.errors import NotModelledError
 from sim.policy.requests import Requests
-from sim.policy.router import SHORTEST_POLL, Relocation, ReplicaFacts, Router, RouterParams, Snapshot
+from sim.policy.router import PollInterval, Relocation, ReplicaFacts, Router, RouterParams, Snapshot
 from sim.registry import register
-from sim.units import Seconds
 
 IDLE_INTERVAL: Final = 5.0
 """Seconds after which the coordinator publishes even if nothing changed."""
@@ -78,9 +77,7 @@ class Balancer:
 class VllmDpParams(RouterParams):
     """Settings of coordinator and front end."""
 
-    min_stats_update_interval: Seconds = Field(
-        0.1, ge=SHORTEST_POLL, description="least time between two publications of the engines' counts"
-    )
+    min_stats_update_interval: PollInterval = Field(0.1, description="least time between two publications of the engines' counts")
     api_server_count: int = Field(
         1, ge=1, le=1024, description="API servers, each with counts of its own; only 1 in front of replicas"
     )

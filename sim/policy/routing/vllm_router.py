@@ -20,7 +20,7 @@ from sim.policy.gateways.prompts import Letters, Pieces
 from sim.policy.gateways.rings import HashRing
 from sim.policy.recovery import SMG
 from sim.policy.requests import Requests
-from sim.policy.router import SHORTEST_POLL, Relocation, Router, RouterParams, Snapshot
+from sim.policy.router import PollInterval, Relocation, Router, RouterParams, Snapshot
 from sim.policy.routing._spans import spans_of
 from sim.policy.routing.sglang_router import _by_number
 from sim.registry import register
@@ -35,8 +35,8 @@ class VllmRouterParams(RouterParams):
     policy: Literal[
         "cache_aware", "round_robin", "random", "sticky_least_loaded", "power_of_two", "kv_aware", "consistent_hash"
     ] = Field("cache_aware", description="how a worker is chosen")
-    load_poll_interval: float = Field(
-        5.0, ge=SHORTEST_POLL, le=1e6, description="power_of_two: seconds between two reads of an engine's load"
+    load_poll_interval: PollInterval = Field(
+        5.0, le=1e6, description="power_of_two: seconds between two reads of an engine's load"
     )
     tokens: bool = Field(True, description="whether the router sees token ids; without them cache_aware is least load")
     cache_threshold: float = Field(0.3, ge=0, le=1, description="share of the prompt that must match for a hit (strictly more)")
