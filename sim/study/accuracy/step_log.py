@@ -145,6 +145,8 @@ def _table(path: Path, text: str) -> list[StepLog]:
     for number, row in enumerate(rows, 2):
         try:
             entries.append((_clock(row.get("time") or ""), *(float(row[c]) for c in COLUMNS)))
+        except KeyError as missing_cell:
+            raise DataError(f"{path}:{number}", f"has no cell in column {missing_cell}") from None
         except (TypeError, ValueError):
             raise DataError(f"{path}:{number}", "has a cell that is no number") from None
     return [_log(entries)]
