@@ -106,9 +106,11 @@ def watched(function: Callable[..., R], guard: Guard, what: str) -> Callable[...
                 given = {k: read_only(v) for k, v in given.items()}
         try:
             result: Any = _in_time(functools.partial(function, *shown, **given), guard.limited)
-        except (ServesimError, KeyboardInterrupt):
+        except ServesimError:
             raise
         except BaseException as error:
+            if plugins.is_interrupt(error):
+                raise
             about = _about(guard, args)
             raise failure(error, file, line, what, about) from error
         if guard.each and not isinstance(result, Iterable):
@@ -192,9 +194,11 @@ def _each(items: Iterator[A], file: str, line: int, what: str, guard: Guard, arg
             item = _in_time(functools.partial(next, items), guard.limited)
         except StopIteration:
             return
-        except (ServesimError, KeyboardInterrupt):
+        except ServesimError:
             raise
         except BaseException as error:
+            if plugins.is_interrupt(error):
+                raise
             raise failure(error, file, line, what, _about(guard, args)) from error
         problem = guard.answer(args[0], item) if guard.each and guard.answer is not None else ""
         if problem:
@@ -216,10 +220,10 @@ def conversation(steps: Generator[A, B, R], asked: Callable[[A], str], end: Call
             if problem:
                 raise PluginError(file, line, what, problem) from None
             return done.value  # type: ignore[no-any-return]
-        except (ServesimError, KeyboardInterrupt):
+        except ServesimError:
             raise
         except BaseException as error:
-            if error is thrown:
+            if error is thrown or plugins.is_interrupt(error):
                 raise
             raise failure(error, file, line, what) from error
         problem = asked(item)

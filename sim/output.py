@@ -6,6 +6,7 @@ comes next should this process not live to do it. `_LIST` says which files are o
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -83,7 +84,8 @@ def _real(path: str | Path, field: str) -> Path:
     try:
         at = Path(os.path.realpath(Path(path).expanduser()))  # a link stays one
         with suppress(FileNotFoundError, NotADirectoryError):
-            at.lstat()
+            if stat.S_ISLNK(at.lstat().st_mode):  # all links are followed, but for one that leads back to itself
+                raise OSError(errno.ELOOP, "is a link that leads back to itself")
         return at
     except (OSError, ValueError, RuntimeError) as error:
         raise ConfigError(field, str(path)[:200], f"cannot be made: {getattr(error, 'strerror', None) or error}") from None
@@ -115,7 +117,8 @@ def write_folder(folder: str | Path, fill: Callable[[Path], None], *, also: Iter
             with _locked(at):  # nobody sweeps it before it is held
                 stage = Path(tempfile.mkdtemp(prefix=_STAGE, dir=at))
                 held.enter_context(_locked(stage))
-            fill(stage)
+            with _naming(at):
+                fill(stage)
             marks = {file.name: _mark(file) for file in sorted(stage.iterdir())} | dict.fromkeys(also, "")
             (stage / _LIST).write_text(json.dumps({"files": marks}, indent=0), encoding="utf-8")
             with _locked(at):
@@ -167,7 +170,8 @@ def write_file(path: str | Path, fill: Callable[[Path], None], field: str = "out
                         _sweep(at.parent / name)
                 stage.touch()
                 held.enter_context(_locked(stage))
-            fill(stage)
+            with _naming(at):
+                fill(stage)
             if at.exists():
                 shutil.copymode(at, stage)
             stage.replace(at)
@@ -175,6 +179,17 @@ def write_file(path: str | Path, fill: Callable[[Path], None], field: str = "out
         stage.unlink(missing_ok=True)
         raise
     return at
+
+
+@contextmanager
+def _naming(at: Path) -> Iterator[None]:
+    """A disk that is full does not say which: the place is told with the error."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(at)
+        raise
 
 
 def _names(folder: Path) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import opcode
 import sys
 import traceback
 from collections.abc import Iterable, Iterator
@@ -25,6 +26,21 @@ _COMMON = frozenset(sys.stdlib_module_names) | {"sim", "numpy", "numba", "pydant
 def is_own(module: str) -> bool:
     """Whether a module is of this package; everything else is a plug-in's."""
     return module == "sim" or module.startswith("sim.")
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Whether this is Ctrl-C, and not a KeyboardInterrupt that a plug-in's own ``raise`` made.
+
+    A signal strikes between any two instructions; its traceback ends at a ``raise`` only in our own handler.
+    """
+    if not isinstance(error, KeyboardInterrupt):
+        return False
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    if last is None or is_own(str(last.tb_frame.f_globals.get("__name__"))):
+        return True
+    return opcode.opname[last.tb_frame.f_code.co_code[last.tb_lasti]] != "RAISE_VARARGS"
 
 
 def load_file(file: str, field: str) -> ModuleType:
@@ -53,7 +69,7 @@ def load_file(file: str, field: str) -> ModuleType:
         exec(compile(source, str(path), "exec", dont_inherit=True), module.__dict__)  # byte code kept on disk goes by date
     except BaseException as error:
         del sys.modules[name]
-        if isinstance(error, KeyboardInterrupt | PluginError):
+        if isinstance(error, PluginError) or is_interrupt(error):
             raise
         raise _broken(error, path) from error
     finally:

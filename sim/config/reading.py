@@ -56,7 +56,8 @@ def loads(text: str, overrides: Iterable[str] = (), source: str = "scenario", fo
         )
     overrides = list(overrides)
     if overrides:
-        raw.pop("expect", None)  # what is expected is expected of the scenario as written
+        for key in ("expect", "question"):  # what is asked and expected is of the scenario as written
+            raw.pop(key, None)
     for override in overrides:
         _override(raw, override)
     if "name" not in raw and source != "scenario":

@@ -152,6 +152,8 @@ def _translate(model: type[BaseModel], first: ErrorDetails, field: str) -> Confi
         return ConfigError(
             where, value, "must be text: YAML reads a bare number", hint=f'quote it, as in {where.rpartition(".")[2]}: "{value}"'
         )
+    if first["type"] in _PLAIN:
+        return ConfigError(where, value, _PLAIN[first["type"]], hint=_in_digits(value) if first["type"] in _WHOLE else "")
     message = first["msg"].removeprefix("Value error, ")
     allowed = ""
     if first["type"] in ("literal_error", "enum"):
@@ -162,6 +164,27 @@ def _translate(model: type[BaseModel], first: ErrorDetails, field: str) -> Confi
     if isinstance(value, Mapping):
         value = _short(value) if where else "the sections " + ", ".join(map(str, value))
     return ConfigError(where or "scenario", value, message, allowed)
+
+
+_WHOLE: Final = ("int_type", "int_parsing", "int_parsing_size", "int_from_float")
+_PLAIN: Final = dict.fromkeys(_WHOLE, "must be a whole number") | {
+    "int_parsing_size": "is too large for a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "finite_number": "must be a finite number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+}
+"""Kind of pydantic's error → what is told instead of its message, which speaks of parsing."""
+
+
+def _in_digits(value: object) -> str:
+    """What to write instead of ``1e4``, which YAML reads as text."""
+    try:
+        number = float(value) if isinstance(value, str) else 0.5
+    except ValueError:
+        return ""
+    return f"write its digits: {int(number)}" if number.is_integer() and abs(number) <= _LARGEST else ""
 
 
 def _short(value: Mapping[object, object]) -> dict[object, object]:

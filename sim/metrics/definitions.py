@@ -87,6 +87,7 @@ DEFINITIONS: Final[tuple[Metric, ...]] = (
         "requests that meet all their targets / duration",
         "run",
         _VLLM,
+        "Without start and drain where the run is long enough, else over all of it. "
         "Not the highest rate that a deployment holds: that is the answer of `servesim capacity`.",
     ),
     Metric("unserved", "Unserved", "share", "(rejected + failed) / (finished + rejected + failed)", "request", "guidellm"),

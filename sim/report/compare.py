@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -52,10 +52,10 @@ class Row:
     brief: bool = False
 
     def value(self, d: Deployment) -> float | None:
-        """The mean over repetitions, else the value of the first one; None where there is none."""
+        """The mean over repetitions; that of the first one where not all have it; None where there is none."""
         if self.path in d.intervals:
             return d.intervals[self.path].value
-        return number_at(d.summary, self.path)
+        return d.means.get(self.path, number_at(d.summary, self.path))
 
     def cell(self, d: Deployment) -> str:
         """The value, with half of its interval."""
@@ -80,6 +80,9 @@ def _share(value: float | None) -> str:
     return words.percent(value, 2)
 
 
+_GOODPUT: Final = "slo.goodput_requests_per_s"
+
+
 def _use(value: float | None) -> str:
     return words.percent(value, 0)
 
@@ -87,7 +90,7 @@ def _use(value: float | None) -> str:
 ROWS: Final = (
     Row("Requests within all targets", "slo.attainment.joint", _share, "max", brief=True),
     Row("Effective attainment", "slo.effective", _share, "max"),
-    Row("Goodput, requests/s", "slo.goodput_requests_per_s", words.number, "max"),
+    Row("Goodput/s without the drain", _GOODPUT, words.number, "max"),
     Row("TTFT p50", "latency.ttft_s.p50", words.seconds, "min"),
     Row("TTFT p99", "latency.ttft_s.p99", words.seconds, "min", brief=True),
     Row("TPOT p50", "latency.tpot_s.p50", words.seconds, "min"),
@@ -147,6 +150,12 @@ def shown(answer: CompareAnswer) -> list[Row]:
     """Rows that say something: effective attainment only where several things are demanded apart."""
     apart = any(len(d.summary.slo.demands) > 1 for d in answer.deployments)
     known = [r for r in ROWS if any(r.value(d) is not None for d in answer.deployments)]
+    whole = {
+        d.summary.steady.requests_per_s is None for d in answer.deployments
+    }  # too short to have anything but a start and a drain
+    if whole != {False}:
+        title = "Goodput/s with the drain" if whole == {True} else "Goodput/s"
+        known = [replace(r, title=title) if r.path == _GOODPUT else r for r in known]
     return [r for r in known if apart or r.path != "slo.effective"]
 
 

@@ -194,7 +194,7 @@ def _cost(e: Economics) -> str:
 
 
 def _list(sentences: Sequence[str], kind: str) -> str:
-    return f'<ul class="{kind}">{"".join(f"<li>{page.esc(w)}</li>" for w in sentences)}</ul>' if sentences else ""
+    return f'<ul class="{kind}">{"".join(f"<li>{page.told(w)}</li>" for w in sentences)}</ul>' if sentences else ""
 
 
 def latency_table(s: Summary, sure: Worth) -> str:

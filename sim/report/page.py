@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from sim.metrics.definitions import DEFINITIONS
 from sim.report.figures import Figure
-from sim.report.templating import render
+from sim.report.templating import render, told
 
 
 def esc(value: object) -> str:
@@ -77,7 +77,7 @@ def details(title: str, inner: str) -> str:
 def definition_table() -> str:
     """THE table of metrics."""
     rows = [
-        [esc(m.title), f"<code>{esc(m.key)}</code>", esc(m.unit), esc(m.formula), esc(m.note), esc(m.weight), esc(m.source)]
+        [esc(m.title), f"<code>{esc(m.key)}</code>", esc(m.unit), esc(m.formula), told(m.note), esc(m.weight), esc(m.source)]
         for m in DEFINITIONS
     ]
     return table(["metric", "key", "unit", "formula", "note", "over", "source"], rows, (1, 2, 3, 4, 5, 6))

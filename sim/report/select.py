@@ -115,4 +115,4 @@ FIGURES = (
     "Each engine in its best deployment: the fewest accelerators (the least money where prices are known) that hold the SLO. "
     "Within model error: where 4 of 5 real deployments like this one would be, by the record of measured ones."
 )
-FACTS = "What no simulation gives, as of the dates below; `recalled` facts were not read on a page: check them before you rely on them."
+FACTS = "What no simulation gives, as of the dates below; those whose confidence is “recalled” were not read on a page: check them before you rely on them."

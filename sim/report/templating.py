@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -13,6 +14,7 @@ from sim.report.figures import Figure
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from markupsafe import Markup
 
 # The browser itself refuses every request to a network: a report cannot call home by accident.
 _POLICY: Final = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
@@ -84,13 +86,22 @@ class Page:
         return render(template, f"{self.name} · servesim", figures, sortable=sortable, **context)
 
 
+def told(text: object) -> Markup:
+    """Text that is safe inside HTML; what stands between backticks is set as code."""
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+
+
 @cache
 def _environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    return Environment(
+    made = Environment(
         loader=PackageLoader("sim.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    made.filters["told"] = told
+    return made
 
 
 def render(template: str, title: str, figures: Sequence[Figure] = (), *, sortable: bool = False, **context: object) -> str:

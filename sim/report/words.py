@@ -83,24 +83,25 @@ class Ends(Protocol):
 
 
 def between(ends: Ends, unit: tuple[str, float] | None = None) -> str:
-    """``300 to 900 ms``, rounded outwards: what lies at an end is seen to lie inside.
-
-    ``unit``: as of `unit_of`; without, that of the higher end, if it suits both.
-    """
-    name, scale = unit or unit_for(ends.high)
-    if unit is None and ends.low < scale / 10:
-        return course(_rounded(ends.low, math.floor), _rounded(ends.high, math.ceil))
-    return (
-        f"{show_number(_rounded(ends.low / scale, math.floor))} to {show_number(_rounded(ends.high / scale, math.ceil))} {name}"
-    )
+    """``300 to 900 ms``, rounded outwards: what lies at an end is seen to lie inside. ``unit``: as of `unit_of`; without, as in `course`."""
+    first, last = _units(ends.low, ends.high, unit)
+    return _from_to(_rounded(ends.low / first[1], math.floor), first[0], _rounded(ends.high / last[1], math.ceil), last[0])
 
 
 def course(start: float, end: float) -> str:
     """``1.67 to 2.27 min``; ``30 ms to 2 min``, where one unit does not suit both."""
-    name, scale = unit_for(end)
-    if start < scale / 10:
-        return f"{seconds(start)} to {seconds(end)}"
-    return f"{show_number(start / scale)} to {show_number(end / scale)} {name}"
+    first, last = _units(start, end)
+    return _from_to(start / first[1], first[0], end / last[1], last[0])
+
+
+def _units(low: float, high: float, unit: tuple[str, float] | None = None) -> tuple[tuple[str, float], tuple[str, float]]:
+    """(name, seconds) of the unit of either end: that of the higher one, unless the lower is less than a tenth of it."""
+    last = unit or unit_for(high)
+    return (unit_for(low) if unit is None and 0 < low < last[1] / 10 else last), last
+
+
+def _from_to(low: float, first: str, high: float, last: str) -> str:
+    return f"{show_number(low)}{'' if first == last else f' {first}'} to {show_number(high)} {last}"
 
 
 def _rounded(value: float, to: Callable[[float], float]) -> float:

@@ -24,6 +24,9 @@ FIGURES: dict[str, tuple[str, str, bool]] = {
     "throughput.output_tokens_per_s_per_accelerator": ("tokens/s per accelerator", "higher", True),
 }
 """Path in the summary → name, which way is better, whether the verdict speaks of it. The corrected tests are those of the verdict."""
+BESIDE = ("slo.effective", "slo.unserved", "latency.itl_s.p99", "latency.e2e_s.p50", "latency.queue_s.mean", "context.accelerators",
+          "utilisation.kv_peak", "preemptions")  # fmt: skip
+"""What is told beside these: means over the repetitions, without an interval."""
 
 
 @dataclass

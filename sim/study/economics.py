@@ -125,6 +125,11 @@ def expense_of(
     return Expense(e.currency, total + electricity, electricity, used, paid, nodes, tuple(lines))
 
 
+def of_one(what: str) -> str:
+    """A line of a bill without how many: ``4 × aws p5…, 6.88 USD per hour each`` → ``aws p5…, 6.88 USD per hour each``."""
+    return what.partition(" × ")[2] if what.endswith(" each") else what
+
+
 def _bill(e: Economics, name: str, widths: Sequence[int]) -> Bill:
     own = _own(e, name)
     if own is not None:

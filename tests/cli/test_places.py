@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import sim
-from sim import kept_code
+from sim import kept_code, output
 from sim.errors import ServesimError
 from tests.cli.conftest import Command
 
@@ -74,6 +75,22 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_run(
         told = servesim(*words, "-o", closed / "r")
         assert told.code == 2 and "cannot be written" in told.err and "name another folder" in told.err, told
     assert list(closed.iterdir()) == []
+
+
+def test_a_place_that_is_a_loop_of_links_is_called_one(servesim: Command, tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    told = servesim(*RUN[:-1], "-o", "loop")
+    assert told.code == 2 and "is a link that leads back to itself (got 'loop')" in told.err, told
+
+
+def test_a_disk_that_is_full_is_named(tmp_path: Path) -> None:
+    def fill(_: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    for write, name in ((output.write_folder, "results"), (output.write_file, "out.csv")):
+        with pytest.raises(OSError, match=f"No space left on device: '{tmp_path / name}'"):
+            write(tmp_path / name, fill)
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_a_home_that_cannot_be_written_moves_compiled_code_to_a_folder_of_ones_own(closed: Path, tmp_path: Path) -> None:

@@ -42,6 +42,11 @@ def test_every_built_in_scenario_loads():
         assert question
 
 
+def test_a_scenario_that_is_changed_no_longer_asks_what_it_asked():
+    assert config.load("quickstart").question and not config.load("quickstart", ["deployment.tp=2"]).question
+    assert config.load("quickstart", ["question=Is it enough?"]).question == "Is it enough?"
+
+
 @pytest.mark.parametrize("name", ["x.yaml", ".hidden.yaml", "ä b.yaml", "1.5.yaml"])
 def test_a_file_names_its_scenario(tmp_path, name):
     (tmp_path / name).write_text(TEXT)
@@ -124,6 +129,23 @@ def test_one_source_one_place_unique_names(scenario):
 
 
 @pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("deployment.replicas=1e40", "must be a whole number (got '1e40')"),
+        ("traffic.synthetic.requests=1e4", "must be a whole number (got '1e4'); write its digits: 10000"),
+        ("deployment.engine.max_num_seqs=1.5", "must be a whole number (got 1.5)"),
+        ("deployment.engine.max_num_seqs=1.0e+40", "is too large for a whole number (got 1e+40)"),
+        ("deployment.engine.enable_prefix_caching=perhaps", "must be true or false (got 'perhaps')"),
+        ("slo.attainment=high", "must be a number (got 'high')"),
+    ],
+)
+def test_what_kind_of_value_a_setting_takes_is_said_in_plain_words(change, says):
+    with pytest.raises(ConfigError) as told:
+        sim.run(config.load("quickstart", [change]))
+    assert str(told.value) == f"{change.partition('=')[0]}: {says}"
+
+
+@pytest.mark.parametrize(
     ("change", "field"),
     [
         ("deployment.engine.max_num_seqs=true", "deployment.engine.max_num_seqs"),
@@ -138,6 +160,6 @@ def test_one_source_one_place_unique_names(scenario):
     ],
 )
 def test_truth_is_no_number(change, field):
-    with pytest.raises(ConfigError, match="not true or false|must be a valid integer") as told:
+    with pytest.raises(ConfigError, match="not true or false|must be a whole number") as told:
         sim.run(config.load("quickstart", [change]))
     assert told.value.field.startswith(field), told.value

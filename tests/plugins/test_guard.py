@@ -94,6 +94,7 @@ def test_what_is_shown_is_of_now(ask):
         ("return {}[row]", LINE, "raised KeyError: 1"),
         ("raise SystemExit(3)", LINE, "raised SystemExit: 3"),
         ("raise GeneratorExit", LINE, "raised GeneratorExit"),
+        ("raise KeyboardInterrupt", LINE, "raised KeyboardInterrupt"),
         ("snapshot.outstanding[0] = 0", LINE, "changes what it was only shown"),
         ("snapshot.gauges()[0] += 1", LINE, "changes what it was only shown"),
         ("snapshot.look()['running'] = 3", LINE, "TypeError"),
@@ -117,6 +118,12 @@ def test_a_bad_router_is_told_with_file_line_and_request(ask, tmp_path, body, li
     assert block.prompt_tokens.tolist() == [100, 200]
     assert block.output_tokens.tolist() == [10, 20]
     assert seen.outstanding.tolist() == [4, 2]
+
+
+def test_ctrl_c_while_a_router_decides_is_no_fault_of_the_router(ask):
+    router, seen, block = ask("import signal\nsignal.raise_signal(signal.SIGINT)\nreturn 0")
+    with pytest.raises(KeyboardInterrupt):
+        router.choose(seen, block, 1)
 
 
 @pytest.mark.parametrize(

@@ -270,6 +270,7 @@ def test_no_wait_at_all_is_zero_and_a_short_one_is_not() -> None:
 
 def test_both_ends_of_a_band_have_one_unit_and_lie_outside() -> None:
     band = SimpleNamespace(low=0.85444, high=132.01)
-    assert words.between(band) == "854 ms to 2.22 min"
+    assert words.between(band) == "854 ms to 2.21 min" and words.course(0.85444, 132.01) == "854 ms to 2.2 min"
+    assert words.between(SimpleNamespace(low=0.0, high=150.0)) == words.course(0.0, 150.0) == "0 to 2.5 min"
     assert words.between(band, ("s", 1.0)) == "0.854 to 133 s"
     assert words.between(SimpleNamespace(low=0.3, high=0.9)) == "300 to 900 ms"

@@ -13,7 +13,9 @@ import pytest
 import sim
 from sim.errors import ConfigError
 from sim.metrics.model_error import Interval
-from sim.study.against import FIGURES, Against, against
+from sim.metrics.steady import Steady
+from sim.report.compare import ROWS, shown
+from sim.study.against import BESIDE, FIGURES, Against, against
 from sim.study.base import Outcome, Trial
 from sim.study.plan import model_band as band_module
 from sim.study.plan.model_band import ModelBand
@@ -86,6 +88,25 @@ def test_the_difference_of_pairs_is_known_though_the_runs_scatter() -> None:
     alone, _ = compared({"8": 1.0, "16": 0.8})
     assert alone.verdict is True and alone.headline() == alone.comparisons[0].verdict
     assert compared({"8": 1.0, "16": 1.0})[0].verdict is None
+
+
+def test_what_is_told_beside_the_verdict_is_of_all_repetitions() -> None:
+    """Preemptions 0, 1, 2 …: the first run alone would say none."""
+
+    def world(trial: Trial) -> Outcome:
+        return Outcome(trial, seen(0.1, preemptions=int(trial.settings["replication"])))  # type: ignore[call-overload]
+
+    study = Compare([quickstart()], CompareParams(over={"deployment.engine.max_num_seqs": [8, 16]}, replications=4))
+    found, _ = ask(study.run(), world)
+    row = next(r for r in ROWS if r.path == "preemptions")
+    assert [row.value(d) for d in found.deployments] == [1.5, 1.5] and found.deployments[0].summary.preemptions == 0
+    assert {r.path for r in ROWS} <= {*FIGURES, *BESIDE}
+    said = []
+    for steady in ((1.0, 1.0), (1.0, None), (None, None)):
+        for d, rate in zip(found.deployments, steady, strict=True):
+            d.summary = replace(d.summary, steady=Steady(requests_per_s=rate))
+        said += [r.title for r in shown(found) if "oodput" in r.title]
+    assert said == ["Goodput/s without the drain", "Goodput/s", "Goodput/s with the drain"]
 
 
 def test_one_repetition_is_compared_in_stretches() -> None:

@@ -324,6 +324,9 @@ def test_the_winner_and_those_as_good() -> None:
     assert told.warnings[-1] == "As good by cost: 2 × tp 1; 2 × tp 1."
     assert told.unit == "USD per hour" and told.rate == OFFERED
     assert list(told.prices) and "h100-sxm" in str(told.prices[0]["what"])
+    sizes = {0: replace(a, size=2), 1: replace(b, size=3)}  # one price, however many of it are bought
+    told = answer(quickstart(), params, [f.candidate for f in sizes.values()], sizes, None, True, 7)
+    assert [p["what"] for p in told.prices] == [str(told.prices[0]["what"])] and not str(told.prices[0]["what"])[0].isdigit()
 
 
 def told(best: Final | None = None, **more: Any) -> PlanAnswer:

@@ -230,7 +230,7 @@ def test_a_study_asks_for_curve_spikes_and_steps_of_the_right_loads() -> None:
         assert out.data is not None
         seen = {"width_s": 1.0, "start_s": [0.0], "attainment": [None], "ttft_p99_s": [None], "requests": [0]}
         recovery = vars(Recovery(trial.load["rate"], 3.0, 20.0, 4.0, None, None, 5, False))
-        steps = {"steps": [1.0, 0.99, 0.9, 0.2, 0.5, 0.99, 1.0]} if "course" in trial.load else {}
+        steps = {"met_at_step": [1.0, 0.99, 0.9, 0.2, 0.5, 0.99, 1.0]} if "course" in trial.load else {}
         return Outcome(trial, {**out.data, "spike": {"windows": seen, "recovery": recovery}, **steps})
 
     found, _ = ask(study.run(), also)
@@ -389,7 +389,7 @@ def test_observed_of_a_run_are_its_windows() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sim.study.questions.stress.figures", lambda _: {})
         kept = Stress.observe(result, trial)  # type: ignore[arg-type]
-        steps = Stress.observe(result, replace(trial, load={"rate": 10.0, "course": ((100.0, 100.0), (1.0, 1.0))}))["steps"]  # type: ignore[arg-type]
+        steps = Stress.observe(result, replace(trial, load={"rate": 10.0, "course": ((100.0, 100.0), (1.0, 1.0))}))["met_at_step"]  # type: ignore[arg-type]
         assert set(Stress.observe(result, replace(trial, load={}))) == set()  # type: ignore[arg-type]
     assert kept["spike"]["recovery"]["recovered_s"] == 40.0 and kept["spike"]["recovery"]["expected_s"] == 30.0
     assert steps == [pytest.approx(1 - 30 / 50), 1.0]  # of the second half of each step

@@ -191,7 +191,7 @@ def kept(world_: World) -> Any:
             )
             more["spike"] = {"windows": windows, "recovery": vars(recovery)}
         if "course" in trial.load:
-            more["steps"] = [max(0.0, 1.0 - 0.1 * f * k) for k, f in enumerate(trial.load["course"][1])]
+            more["met_at_step"] = [max(0.0, 1.0 - 0.1 * f * k) for k, f in enumerate(trial.load["course"][1])]
         return Outcome(trial, {**out.data, **more})
 
     return perform

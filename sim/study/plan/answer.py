@@ -212,7 +212,7 @@ def answer(
 
 
 def _prices(e: Economics | None, objective: str, finals: Sequence[Final]) -> list[dict[str, Json]]:
-    """Where the amounts of the finalists come from, each once."""
+    """Where the amounts of the finalists come from, each once, however many servers one or the other has."""
     from sim.study import economics
     from sim.study.single import Prepared
 
@@ -223,7 +223,8 @@ def _prices(e: Economics | None, objective: str, finals: Sequence[Final]) -> lis
         try:
             plans = Prepared(_sized(f)).plans
             for line in economics.expense_of(e, economics.replica_widths(plans), None).lines:
-                out.setdefault(str(line["what"]), dict(line))
+                what = economics.of_one(str(line["what"]))
+                out.setdefault(what, {k: v for k, v in line.items() if k != "amount_hour"} | {"what": what})
         except ServesimError:
             continue
     return list(out.values())

@@ -16,7 +16,7 @@ from sim.config.base import Count
 from sim.document import number_at
 from sim.errors import ConfigError, ServesimError
 from sim.registry import register
-from sim.study.against import FIGURES, Against, against
+from sim.study.against import BESIDE, FIGURES, Against, against
 from sim.study.base import Outcome, Params, Steps, Study, Trial, figures
 from sim.study.domains import Domain, domains, grid, plain
 from sim.study.options import Confidence, Precision
@@ -73,7 +73,10 @@ class CompareParams(Params):
 
 @dataclass
 class Deployment:
-    """``values``: by figure, one for each repetition; ``intervals``: their means; ``summary``: of the first repetition."""
+    """``values``: by figure, one for each repetition; ``intervals``: their means; ``summary``: of the first repetition.
+
+    ``means``: of figures beside those, over the repetitions.
+    """
 
     name: str
     summary: Figures
@@ -85,6 +88,7 @@ class Deployment:
     warmup_s: float | None = None
     effective: list[float] = field(default_factory=list)
     """Attainment against all that is asked, for each repetition."""
+    means: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -334,6 +338,7 @@ class Compare(Study[CompareParams]):
                     next((s for o in runs if (s := _observed(o)["stationary"])), ""),
                     first["warmup_s"],
                     [float(o.figures.slo.effective or 0.0) for o in runs],
+                    _means([o.value() for o in runs], BESIDE),
                 )
             )
         if len(deployments) < 2:
@@ -346,6 +351,12 @@ class Compare(Study[CompareParams]):
         found = against([d.name for d in deployments], pairs, level)
         name = " · ".join(s.name for s in self.scenarios)
         return CompareAnswer(name, deployments, found, replications, level, not self.params.own_traffic, failed, notes, warnings)
+
+
+def _means(runs: Sequence[object], paths: Sequence[str]) -> dict[str, float]:
+    """Of the figures that every run has."""
+    found = {path: [v for run in runs if (v := number_at(run, path)) is not None] for path in paths}
+    return {path: sum(values) / len(runs) for path, values in found.items() if len(values) == len(runs)}
 
 
 def _observed(outcome: Outcome) -> Observed:

@@ -274,7 +274,7 @@ class Stress(Study[StressParams]):
         if course is not None:
             from sim.study.stress.hysteresis import judge as at_each_step
 
-            kept["steps"] = at_each_step(result.columns, course)
+            kept["met_at_step"] = at_each_step(result.columns, course)
         return kept
 
 

@@ -91,7 +91,7 @@ def measure(scenario: Scenario, capacity: float, replications: int, confidence: 
     runs = replications if is_random(s) else 1
     load: Load = {"rate": capacity, "course": (seconds, factors)}
     outcomes = yield [Trial(repeated(s, r), {"hysteresis": capacity, "replication": r}, load) for r in range(runs)]
-    return _found([cast("list[float | None]", o.value()["steps"]) for o in outcomes], capacity, seconds, confidence)
+    return _found([cast("list[float | None]", o.value()["met_at_step"]) for o in outcomes], capacity, seconds, confidence)
 
 
 def judge(columns: Mapping[str, Values], steps: Steps) -> list[float | None]:
