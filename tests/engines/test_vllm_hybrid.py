@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import signal
 import sys
 import time
 from pathlib import Path
@@ -24,6 +23,7 @@ from sim.study.conformance.vllm import compare, read, settings
 from sim.study.single import Prepared
 from tests.engines.vllm_hybrid_cases import scenario
 from tests.fuzz import enough
+from tests.within import Endless, within
 
 RECORDINGS = sorted((Path(__file__).parents[1] / "golden" / "vllm_hybrid").glob("*.jsonl.gz"))
 
@@ -57,25 +57,13 @@ def reference(shared: Path) -> Any:
     return hrefsim
 
 
-class _Endless(Exception):
-    pass
-
-
-def _alarm(*_: object) -> None:
-    raise _Endless
-
-
 def rows_of(model: Any, made: dict[str, Any]) -> list[dict[str, Any]] | None:
     """The model's rows; None where it asks for ever whether a request fits that never does."""
-    old = signal.signal(signal.SIGALRM, _alarm)
-    signal.setitimer(signal.ITIMER_REAL, 20)
     try:
-        return list(json.loads(json.dumps(model.HSim(made).run())))
-    except _Endless:
+        with within(20):
+            return list(json.loads(json.dumps(model.HSim(made).run())))
+    except Endless:
         return None
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, old)
 
 
 def differential(model: Any, seeds: range, steps: int) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import pytest
 from sim.study.conformance.vllm import compare
 from tests.fuzz import enough
 from tests.fuzz.vllm_scenarios import random_scenario, shrink
+from tests.within import Endless, within
 
 REFERENCE = Path(__file__).resolve().parents[2] / ".." / "shared" / "reference" / "vllm.py"
 
@@ -28,25 +28,13 @@ def reference() -> Any:
     return module
 
 
-class _Livelock(Exception):
-    pass
-
-
-def _alarm(*_: object) -> None:
-    raise _Livelock
-
-
 def rows_of(reference: Any, scenario: dict[str, Any]) -> list[dict[str, Any]] | None:
     """The reference's rows; None where the engine would ask for ever (a remote load that never fits)."""
-    old = signal.signal(signal.SIGALRM, _alarm)
-    signal.setitimer(signal.ITIMER_REAL, 10)
     try:
-        return list(json.loads(json.dumps(reference.Sim(scenario).run())))
-    except _Livelock:
+        with within(10):
+            return list(json.loads(json.dumps(reference.Sim(scenario).run())))
+    except Endless:
         return None
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, old)
 
 
 def fuzz(reference: Any, steps: int, seed: int) -> None:

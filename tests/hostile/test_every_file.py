@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import gzip
 import os
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,31 +16,19 @@ from sim.errors import ServesimError
 from tests.hostile.kinds import KINDS, Kind
 from tests.hostile.slips import slipped
 from tests.strategies import ANY
+from tests.within import within
 
 SECONDS = 20
+"""No file takes longer."""
 QUIET: dict[str, Any] = {"deadline": None, "suppress_health_check": list(HealthCheck), "database": None}
 pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")
 each = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 
 
-@contextmanager
-def in_time() -> Iterator[None]:
-    def late(*_: object) -> None:
-        raise TimeoutError(f"still reading after {SECONDS} s")
-
-    before = signal.signal(signal.SIGALRM, late)
-    signal.alarm(SECONDS)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
-
-
 def attempt(kind: Kind, folder: Path, content: bytes) -> None:
     file = folder / kind.name
     file.write_bytes(content)
-    with in_time():
+    with within(SECONDS):
         try:
             kind.read(file)
         except ServesimError as error:
@@ -119,7 +104,7 @@ def test_what_is_no_regular_file_is_refused(kind: Kind, what: str, tmp_path: Pat
         file.write_bytes(bomb())
     else:
         file.symlink_to(tmp_path / "nothing")
-    with in_time(), pytest.raises(ServesimError) as error:
+    with within(SECONDS), pytest.raises(ServesimError) as error:
         kind.read(file)
     assert len(str(error.value)) < 4000
 
