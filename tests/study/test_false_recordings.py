@@ -102,6 +102,27 @@ def of_llumnix() -> dict[str, Any]:
     return kept
 
 
+def of_prefixes() -> Any:
+    """Long prompts of which two begin alike: what counts from 256 characters on."""
+    urls = [f"http://e{i}:8000" for i in range(3)]
+    load = {urls[0]: 2.0, urls[1]: 1.0, urls[2]: 1.0}
+    a, b = "abcd" * 96, "abcd" * 64 + "dcba" * 40
+    return [
+        [urls, a, load, 0, urls, urls[1]],
+        [urls, b, load, 256, [urls[1]], urls[1]],
+        [urls, a, load | {urls[1]: 9.0}, 384, [urls[1]], urls[1]],
+    ]
+
+
+def of_rates() -> Any:
+    """Who has the fewest requests a second."""
+    urls = [f"http://e{i}:8000" for i in range(4)]
+    return [
+        [float(k), dict(zip(urls, rates, strict=True)), urls[0]]
+        for k, rates in enumerate(([0.0, 1, 2, 3], [1.0, 1, 2, 3], [3.0, 1, 2, 0]))
+    ]
+
+
 def first(file: str, most: int = ROWS) -> Any:
     """The first rows of a recorded router."""
     made = json.loads(text(file))
@@ -127,6 +148,8 @@ RECORDINGS: dict[str, tuple[str, str, Callable[[], Any], Callable[[Any], str], i
     "tgi, budgets": ("tgi", "d.json", lambda: json.loads(text("tgi/default_prefill_tokens.json"))[:2], json.dumps, 2),
     "mindie": ("mindie", "m.json", lambda: of_mindie("s01_prefill_first_default"), json.dumps, 1),
     "ollama": ("ollama", "unit_rows.json", lambda: json.loads(text("ollama/unit_rows.json.gz")), json.dumps, 1),
+    "router prodstack, long prompts": ("router", "prodstack_prefixaware_min256.json", of_prefixes, json.dumps, 2),
+    "router prodstack, rates": ("router", "prodstack_lowest_qps.json", of_rates, json.dumps, 2),
     **{f"rule {k}": ("router", "unit_rows.json", partial(rows_of, v[:2]), json.dumps, 2) for k, v in of_rules().items()},
     **{f"llumnix {k}": ("llumnix", "p.json", partial(rows_of, [v]), json.dumps, 1) for k, v in of_llumnix().items()},
     **{

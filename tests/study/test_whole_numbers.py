@@ -32,6 +32,7 @@ from sim.study.statistics.replications import bounds, needed, replicated
 from sim.study.statistics.stationary import judge
 from sim.study.statistics.throughput import throughput_interval
 from sim.study.statistics.truncation import mser, mser5
+from sim.study.store import differences
 from tests.answers import plain, same
 from tests.study.test_accuracy import BATCH, LOOP, RAW, folder
 from tests.whole import formula
@@ -253,6 +254,25 @@ def test_a_measured_point_is_as_recorded(name: str, tmp_path: Path) -> None:
 
     with formula():
         same("study-points", name, answer(told))
+
+
+def test_what_changed_between_any_two_structures_is_told_as_recorded() -> None:
+    some: list[Any] = [
+        {"a": 1, "b": {"c": [1, 2]}},
+        {"a": 2},
+        {},
+        [1, 2],
+        [1, 3],
+        [1],
+        [],
+        None,
+        1,
+        "x",
+        {"b": {"c": [1, 3]}},
+        {"b": 7},
+    ]
+    found = {f"{a} {b}": differences(a, b, where) for a in some for b in some for where in ("", "at")}
+    same("study-statistics", "differences", found)
 
 
 def test_lengths_that_are_drawn_are_as_recorded() -> None:
