@@ -64,8 +64,7 @@ class Collectives:
         op = self.find("all_reduce")
         if op is not None and link == self.accelerator.link and not self.proxy_reason and isinstance(op.residual, Residual):
             self.note("all-reduce", op, op.residual.known((ranks,)))
-            known = min(max(ranks, 2), 8)
-            return forms.all_reduce(op.q, size, known) * np.exp(op.residual.at((known,), np.maximum(size, 1.0)))
+            return _at_least_as_fast(op.q, op.residual, min(max(ranks, 2), 8), size)
         found = _measured(link)
         if found is None:
             # no measurement: ring at 72 % of what the group can send, two latencies
@@ -80,13 +79,9 @@ class Collectives:
         q[2], q[5] = q[2] * speed, q[5] * speed
         self.note("all-reduce", op, False, link.why)
         self.used["all-reduce"] = ("estimated", self.used["all-reduce"][1])
-        t = forms.all_reduce(q, size, ranks)
-        same = link.kind == reference.kind == "pcie"
-        return (
-            t * np.exp(op.residual.at((min(ranks, 8),), np.maximum(size, 1.0)))
-            if same and isinstance(op.residual, Residual)
-            else t
-        )
+        if link.kind == reference.kind == "pcie" and isinstance(op.residual, Residual):
+            return _at_least_as_fast(q, op.residual, ranks, size)
+        return forms.all_reduce(q, size, ranks)
 
     def all_to_all(self, tokens: Numbers, token_bytes: float, top_k: int, ranks: int, wires: Wires) -> Floats:
         """Seconds to send each of ``tokens`` of this rank to the ranks of its ``top_k`` experts (or to collect the results).
@@ -123,6 +118,19 @@ class Collectives:
             f"{link.name or link.kind}: latency and 80 % of bandwidth",
         )
         return link.latency + np.asarray(size, float) / (0.8 * link.bandwidth)
+
+
+def _at_least_as_fast(q: forms.Parameters, residual: Residual, ranks: int, size: Floats) -> Floats:
+    """Measured seconds, but of a message no more than any larger one took: single sizes stand out of a curve (4 KiB on eight A100: 15 µs, 16 KiB 7)."""
+
+    def measured(sizes: Floats) -> Floats:
+        t: Floats = forms.all_reduce(q, sizes, ranks) * np.exp(residual.at((min(ranks, 8),), np.maximum(sizes, 1.0)))
+        return t
+
+    grid = residual.axes[0]
+    least = np.minimum.accumulate(measured(grid)[::-1])[::-1]
+    t, last = measured(size), float(grid[-1])
+    return np.where(size < last, np.minimum(t, np.interp(size, grid, least)), t)
 
 
 def _measured(link: Link) -> tuple[FittedOperator, Link] | None:

@@ -49,11 +49,19 @@ def gemm_format(m: ModelSpec, a: Accelerator) -> Gemm:
         return Gemm("fp8", ("gemm.fp8", "gemm.fp8_block", "gemm.bf16"), "fp8", min(weight, 1.0), 1.0)
     if form.compute == "int8" and a.supports("int8"):
         return Gemm("int8", ("gemm.int8", "gemm.fp8", "gemm.bf16"), "int8", weight, 1.0)
-    if form.compute == "fp4" and not a.supports("fp4"):
-        raise NotModelledError("model.weights", form.name, f"{a.title} has no 4-bit matrix units", "fp8, awq-int4, mxfp4")
+    if form.compute == "fp4":
+        if a.supports("fp4"):
+            return Gemm(form.name, ("gemm.fp4", "gemm.fp8", "gemm.bf16"), "fp4", weight, weight)
+        if not _unpacks(a):
+            raise NotModelledError("model.weights", form.name, f"{a.title} has no 4-bit matrix units", "fp8, awq-int4, mxfp4")
     return Gemm(
         f"{form.name}, unpacked to 16 bits", (f"gemm.int{'4' if weight < 0.8 else '8_wo'}", "gemm.bf16"), "bf16", weight, 2.0
     )
+
+
+def _unpacks(a: Accelerator) -> bool:
+    """Whether 4-bit floats are unpacked to 16 bits where matrix units do not know them (vLLM: Marlin, from compute capability 7.5)."""
+    return a.vendor.lower() == "nvidia" and a.supports("bf16")
 
 
 def expert_format(m: ModelSpec, a: Accelerator) -> Gemm:
@@ -68,7 +76,10 @@ def expert_format(m: ModelSpec, a: Accelerator) -> Gemm:
     if m.format.compute == "fp8" and a.supports("fp8"):
         block = m.architecture.lower().startswith(_BLOCK_SCALED) or m.name.lower().startswith(_BLOCK_SCALED)
         tables = ("moe.fp8_block", "moe.fp8") if block else ("moe.fp8", "moe.fp8_block")
-        return Gemm("fp8 experts", (*tables, "moe.bf16"), "fp8", 1.0, 1.0)
+        return Gemm("fp8 experts", (*tables, "moe.bf16"), "fp8", min(weight, 1.0), 1.0)
+    if m.format.compute == "fp4" and a.supports("fp4"):
+        return Gemm("fp4 experts", ("moe.fp4", "moe.fp8", "moe.fp8_block", "moe.bf16"), "fp4", weight, weight)
     if m.format.compute == "int8":
         return Gemm("int8 experts", ("moe.int8", "moe.fp8", "moe.bf16"), "int8", weight, 1.0)
-    return Gemm("weight-only experts", ("moe.int4" if weight < 0.8 else "moe.int8_wo", "moe.bf16"), "bf16", weight, 2.0)
+    own = () if weight < 0.8 else ("moe.int8_wo",)  # both unpack weights on the way (Marlin)
+    return Gemm("weight-only experts", (*own, "moe.int4", "moe.bf16"), "bf16", weight, 2.0)
