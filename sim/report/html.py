@@ -14,6 +14,7 @@ from sim.metrics.sections.sessions import Sessions
 from sim.metrics.sections.tenants import Tenants
 from sim.report import confidence, page, words
 from sim.report.figures import BLUE, GREEN, GREY, MANY_REPLICAS, ORANGE, PURPLE, run_figures
+from sim.report.templating import told
 from sim.study.statistics import worth
 from sim.units import show_number
 
@@ -194,7 +195,7 @@ def _cost(e: Economics) -> str:
 
 
 def _list(sentences: Sequence[str], kind: str) -> str:
-    return f'<ul class="{kind}">{"".join(f"<li>{page.told(w)}</li>" for w in sentences)}</ul>' if sentences else ""
+    return f'<ul class="{kind}">{"".join(f"<li>{told(w)}</li>" for w in sentences)}</ul>' if sentences else ""
 
 
 def latency_table(s: Summary, sure: Worth) -> str:

@@ -6,7 +6,7 @@ are taken pair by pair. A single repetition (recorded traffic has no other) is c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypedDict, cast
 
@@ -353,7 +353,7 @@ class Compare(Study[CompareParams]):
         return CompareAnswer(name, deployments, found, replications, level, not self.params.own_traffic, failed, notes, warnings)
 
 
-def _means(runs: Sequence[object], paths: Sequence[str]) -> dict[str, float]:
+def _means(runs: Sequence[Mapping[str, object]], paths: Sequence[str]) -> dict[str, float]:
     """Of the figures that every run has."""
     found = {path: [v for run in runs if (v := number_at(run, path)) is not None] for path in paths}
     return {path: sum(values) / len(runs) for path, values in found.items() if len(values) == len(runs)}
