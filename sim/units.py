@@ -70,6 +70,11 @@ def show_number(value: float | None, digits: int = 3) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
+def show_share(share: float) -> str:
+    """``0.98996`` → ``98.99%``: a share that has to reach a bound is never rounded up to it."""
+    return f"{math.floor(share * 1e4 + 1e-6) / 1e2:.2f}%"
+
+
 def show_seconds(t: float) -> str:
     """``0.0123`` → ``12.3 ms``: three significant digits in the unit a person would use."""
     if not math.isfinite(t):

@@ -34,7 +34,7 @@ _SPARE: Final = ("E2E p99", "TTFT p50", "KV peak", "goodput/s")
 
 def _cells(s: Figures) -> list[str]:
     return [
-        words.percent(s.slo.attainment.get("joint"), 2),
+        words.met_cell(s.slo.attainment.get("joint")),
         words.number(words.rates(s).goodput_requests_per_s),
         words.seconds(s.latency.ttft.p50),
         words.seconds(s.latency.ttft.p99),

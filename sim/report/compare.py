@@ -88,8 +88,8 @@ def _use(value: float | None) -> str:
 
 
 ROWS: Final = (
-    Row("Requests within all targets", "slo.attainment.joint", _share, "max", brief=True),
-    Row("Effective attainment", "slo.effective", _share, "max"),
+    Row("Requests within all targets", "slo.attainment.joint", words.met_cell, "max", brief=True),
+    Row("Effective attainment", "slo.effective", words.met_cell, "max"),
     Row("Goodput/s without the drain", _GOODPUT, words.number, "max"),
     Row("TTFT p50", "latency.ttft_s.p50", words.seconds, "min"),
     Row("TTFT p99", "latency.ttft_s.p99", words.seconds, "min", brief=True),

@@ -265,7 +265,7 @@ def _groups(rows: Sequence[Row], title: str, more: Mapping[str, Sequence[float |
             page.esc(r.name),
             f"{r.requests:,}",
             f"{r.output_tokens:,}",
-            words.percent(r.attainment, 2),
+            words.met_cell(r.attainment),
             *(words.seconds(x) for x in (r.ttft_p50_s, r.ttft_p99_s, r.tpot_p50_s, r.tpot_p99_s, r.e2e_p50_s, r.e2e_p99_s)),
             *(words.percent(values[i], 0) for values in more.values()),
         ]

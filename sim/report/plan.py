@@ -16,7 +16,7 @@ from sim.report import study, words
 from sim.report.figures import BLUE, GREEN, Figure, Trace, layout, time_axis
 from sim.report.fitting import plain_table
 from sim.report.templating import Cell, Page, Section, Table
-from sim.units import show_number
+from sim.units import show_number, show_share
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -46,7 +46,14 @@ def screen(answer: PlanAnswer) -> Group:
         for f in answer.finals:
             cells = [c.text.partition(" (")[0].partition(" ± ")[0] for c in _final_cells(answer, f)]
             amount = f"{f.accelerators:,}" if answer.objective == "accelerators" else f"{f.cost:,.2f}"
-            row = (cells[0], amount, f"≥ {at_least(f.attainment_low)}" if f.runs > 1 else cells[3], cells[4], cells[6], cells[9])
+            row = (
+                cells[0],
+                amount,
+                f"≥ {show_share(f.attainment_low)}" if f.runs > 1 else cells[3],
+                cells[4],
+                cells[6],
+                cells[9],
+            )
             table.add_row(*row, style="bold" if f is answer.winner else "" if f.sure else "dim")
         lines.append(table)
         if (error := model_error(answer, answer.winner or answer.finals[0])) != "":
@@ -90,14 +97,16 @@ def limits(answer: PlanAnswer) -> list[str]:
     for w in lim.worse:
         what = _WORSE[w.what].format(w.factor - 1.0, w.factor) + (f" ({w.why})" if w.why else "")
         if w.holds:
-            out.append(f"With {what} it still holds: {attained(f'{w.attainment:.2%}', answer.several, 'the SLO')}.")
+            out.append(f"With {what} it still holds: {attained(show_share(w.attainment), answer.several, 'the SLO')}.")
         else:
             need = (
                 f"{w.size_needed:,} instead of {answer.winner.size:,} would hold"
                 if w.size_needed and answer.winner
                 else "twice as many do not hold either"
             )
-            out.append(f"With {what} it misses: {attained(f'only {w.attainment:.2%}', answer.several, 'the SLO')}; {need}.")
+            out.append(
+                f"With {what} it misses: {attained(f'only {show_share(w.attainment)}', answer.several, 'the SLO')}; {need}."
+            )
     return out
 
 
@@ -116,11 +125,6 @@ def model_error(answer: PlanAnswer, f: Finalist) -> str:
     return f"{shown} ({one.level:.0%} of {whose(one.deployments, one.words, ': {}')})"
 
 
-def at_least(share: float) -> str:
-    """A lower bound in per cent, never rounded up."""
-    return f"{math.floor(share * 1e4) / 1e2:.2f}%"
-
-
 def _final_cells(answer: PlanAnswer, f: Finalist) -> list[Cell]:
     from sim.study.plan.answer import size_of
 
@@ -134,12 +138,12 @@ def _final_cells(answer: PlanAnswer, f: Finalist) -> list[Cell]:
         found = answer.bands.get(size_of(f), {}).get(name)
         return Cell(words.DASH, mood="fact") if found is None else Cell(words.between(found), found.high, "fact")
 
-    low = f" (≥ {at_least(f.attainment_low)})" if f.runs > 1 else ""
+    low = f" (≥ {show_share(f.attainment_low)})" if f.runs > 1 else ""
     return [
         Cell(size_of(f), mood="best" if f is answer.winner else ""),
         Cell(f"{f.accelerators:,}", f.accelerators),
         Cell(answer.amount(f).removesuffix(f" {answer.unit}"), f.cost),
-        Cell(f"{f.attainment:.2%}{low}", f.attainment, "yes" if f.sure else "no"),
+        Cell(f"{show_share(f.attainment)}{low}", f.attainment, "yes" if f.sure else "no"),
         figure("ttft_p99_s", words.seconds),
         within("ttft_p99_s"),
         figure("tpot_p99_s", words.seconds),
@@ -167,8 +171,8 @@ def page(answer: PlanAnswer) -> Page:
             *([] if answer.objective == "accelerators" else [{"label": "accelerators", "value": f"{w.accelerators:,}"}]),
             {
                 "label": "effective attainment" if answer.several else "requests within the SLO",
-                "value": f"{w.attainment:.2%}",
-                "note": f"at least {at_least(w.attainment_low)} with {answer.confidence:.0%} confidence"
+                "value": show_share(w.attainment),
+                "note": f"at least {show_share(w.attainment_low)} with {answer.confidence:.0%} confidence"
                 if w.runs > 1
                 else "one run",
             },

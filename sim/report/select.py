@@ -11,6 +11,7 @@ from rich.text import Text
 from sim.report import study, words
 from sim.report.fitting import plain_table
 from sim.report.templating import Cell, Page, Section, Table
+from sim.units import show_share
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -30,7 +31,7 @@ def screen(answer: SelectAnswer) -> Group:
         price = [words.DASH if r.cost is None else f"{r.cost:,.2f}"] if answer.currency else []
         on = f"{r.size} × {r.accelerator} tp {r.tp}" if r.size else r.accelerator
         cards = (f"{r.accelerators:,}" if r.accelerators else words.DASH) + (f" ({r.within()})" if " " in r.within() else "")
-        cells = (cards, *price, f"{r.attainment:.2%}")
+        cells = (cards, *price, show_share(r.attainment))
         shown = [words.seconds(r.figures[k]) if k in r.figures else words.DASH for k in ("ttft_p99_s", "tpot_p50_s")]
         table.add_row(TITLES.get(r.engine, r.engine), on, *cells, *shown, style="" if r.holds else "dim")
     lines: list[RenderableType] = [Text(answer.english[0], style="bold green" if answer.verdict else "bold red"), table]
@@ -69,7 +70,7 @@ def page(answer: SelectAnswer) -> Page:
         else:
             figures.insert(1, Cell(words.DASH))
         within = Cell(r.within() or words.DASH)
-        met = Cell(f"{r.attainment:.2%}", r.attainment, "yes" if r.holds else "no")
+        met = Cell(show_share(r.attainment), r.attainment, "yes" if r.holds else "no")
         on = f"{r.size} × {r.accelerator}, tp {r.tp}" if r.size else words.DASH
         rows.append([TITLES.get(r.engine, r.engine), on, study.cell(r.accelerators), within, *price, met, *figures, r.why])
     known = {r.engine: facts(r.engine) for r in answer.rows}

@@ -16,7 +16,7 @@ from sim.report.figures import BLUE, ORANGE, PALETTE, Figure, Layout, Trace, lay
 from sim.report.fitting import Fitting
 from sim.report.templating import Cell, Page, Section, Table
 from sim.study.stress.curve import title_of
-from sim.units import show_number
+from sim.units import show_number, show_share
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -85,10 +85,6 @@ def _mean(mean: float, low: float, high: float, show: Callable[[float], str], mo
     return Cell(show(mean) + ("" if low == high else f" ± {show((high - low) / 2)}"), mean, mood)
 
 
-def _share(share: float) -> str:
-    return f"{share:.2%}"
-
-
 def _cells(curve: Curve, p: Point) -> list[Cell]:
     def figure(name: str, show: Callable[[float], str]) -> Cell:
         return _mean(*p.figures[name], show) if name in p.figures else Cell(words.DASH)
@@ -97,7 +93,7 @@ def _cells(curve: Curve, p: Point) -> list[Cell]:
     joint = p.attainment["joint"]
     return [
         Cell(show_number(load, 4), load),
-        _mean(*joint, _share, "yes" if joint[0] >= curve.required else "no"),
+        _mean(*joint, show_share, "yes" if joint[0] >= curve.required else "no"),
         figure("ttft_p50_s", words.seconds),
         figure("ttft_p99_s", words.seconds),
         figure("tpot_p99_s", words.seconds),
@@ -148,7 +144,7 @@ def page(answer: StressAnswer) -> Page:
 
 def _steps(found: Hysteresis) -> Table:
     rows = [
-        [Cell(show_number(v.rate, 4), v.rate), _mean(*v.up, _share), _mean(*v.down, _share, "no" if v.worse else "yes")]
+        [Cell(show_number(v.rate, 4), v.rate), _mean(*v.up, show_share), _mean(*v.down, show_share, "no" if v.worse else "yes")]
         for v in found.levels
     ]
     return Table(["requests/s", "SLO met on the way up", "on the way down"], rows)

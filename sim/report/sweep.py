@@ -31,7 +31,7 @@ _BRIEF: Final = (
 )
 Show = Callable[[float | None], str]
 COLUMNS: Final[dict[str, tuple[str, Show]]] = {
-    "slo.attainment.joint": ("SLO met", lambda v: words.percent(v, 2)),
+    "slo.attainment.joint": ("SLO met", words.met_cell),
     "slo.goodput_requests_per_s": ("goodput/s", words.number),
     "latency.ttft_s.p50": ("TTFT p50", words.seconds),
     "latency.ttft_s.p99": ("TTFT p99", words.seconds),

@@ -71,7 +71,7 @@ def _class_table(s: Summary) -> list[Fitting]:
     for row in rows:
         times = (words.seconds(x) for x in (row.ttft_p50_s, row.ttft_p99_s, row.tpot_p99_s, row.e2e_p99_s))
         style = {False: "red", True: "green", None: ""}[row.met]
-        table.add(row.name, f"{row.requests:,}", words.percent(row.attainment, 2), *times, style=style)
+        table.add(row.name, f"{row.requests:,}", words.met_cell(row.attainment), *times, style=style)
     return [table]
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeVar
 from sim.metrics.definitions import LATENCIES, SLO_METRICS, definition
 from sim.metrics.model_error import LEVEL, whose
 from sim.metrics.section import Extra
-from sim.units import show_number, show_seconds, significant, unit_for
+from sim.units import show_number, show_seconds, show_share, significant, unit_for
 
 if TYPE_CHECKING:
     from sim.metrics.latency import Distribution
@@ -155,7 +155,7 @@ def latency_rows(summary: Summary, sure: Worth | None = None) -> list[dict[str, 
                 row[p] += STAR
         target = slo.targets.get(key)
         row["slo"] = f"≤ {seconds(target)}" if target is not None else ""
-        row["met"] = percent(slo.attainment.get(key), 2) if target is not None else ""
+        row["met"] = met_cell(slo.attainment.get(key)) if target is not None else ""
         rows.append(row)
     return rows
 
@@ -232,7 +232,12 @@ def met_share(value: float | None) -> str:
     """``97.40%`` of requests that meet something; ``none`` and ``less than 0.01%`` where a rounded zero would say less."""
     if value == 0:
         return "none"
-    return "less than 0.01%" if value is not None and value < 5e-5 else percent(value, 2)
+    return "less than 0.01%" if value is not None and value < 5e-5 else met_cell(value)
+
+
+def met_cell(value: float | None) -> str:
+    """The same in a table, where nothing is ``0.00%``."""
+    return DASH if value is None or not math.isfinite(value) else show_share(value)
 
 
 def spell(summary: Summary) -> str:

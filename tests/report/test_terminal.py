@@ -274,3 +274,10 @@ def test_both_ends_of_a_band_have_one_unit_and_lie_outside() -> None:
     assert words.between(SimpleNamespace(low=0.0, high=150.0)) == words.course(0.0, 150.0) == "0 to 2.5 min"
     assert words.between(band, ("s", 1.0)) == "0.854 to 133 s"
     assert words.between(SimpleNamespace(low=0.3, high=0.9)) == "300 to 900 ms"
+
+
+def test_a_share_that_misses_by_a_little_does_not_look_as_if_it_held() -> None:
+    assert [words.met_share(x) for x in (0.98996, 0.99, 1.0, 0.0, 2e-5, 0.29)] == [
+        "98.99%", "99.00%", "100.00%", "none", "less than 0.01%", "29.00%"
+    ]  # fmt: skip
+    assert [words.met_cell(x) for x in (None, 0.0, 0.98996)] == ["–", "0.00%", "98.99%"]

@@ -15,7 +15,7 @@ from sim.metrics.slo import attained, several
 from sim.study.plan.candidate import Candidate, Probe
 from sim.study.plan.finals import Final, Limits
 from sim.study.plan.model_band import figures
-from sim.units import show_number
+from sim.units import show_number, show_share
 
 if TYPE_CHECKING:
     from sim.config.economics import Economics
@@ -97,14 +97,12 @@ class PlanAnswer:
         cards = f"{w.accelerators:,} accelerator" + ("s" if w.accelerators != 1 else "")
         amount = "" if self.objective == "accelerators" else f", {self.amount(w)}"
         at = f" at {show_number(self.rate, 4)} requests/s" if math.isfinite(self.rate) else ""
-        sure = attained(f"{w.attainment:.2%}", self.several)
+        sure = attained(show_share(w.attainment), self.several)
         if w.runs > 1:
             met = "all" if w.held == w.runs else f"{w.held}"
-            low = math.floor(w.attainment_low * 1e4) / 1e2  # a lower bound is never rounded up
             of = f"{w.runs}" if w.held == w.runs else f"of {w.runs}"
-            sure = (
-                f"{met} {of} runs met it, and {attained(f'at least {low:.2f}%', self.several)} ({self.confidence:.0%} confidence)"
-            )
+            least = attained(f"at least {show_share(w.attainment_low)}", self.several)
+            sure = f"{met} {of} runs met it, and {least} ({self.confidence:.0%} confidence)"
         best = {"cost": "cheapest", "accelerators": "smallest"}.get(self.objective, "best")
         return f"{size_of(w)} ({cards}{amount}) is the {best} that holds the SLO{at}: {sure}.{self._model()}"
 
@@ -131,7 +129,7 @@ class PlanAnswer:
         best = max(near.probes, key=lambda p: (p.attainment, -p.size))
         return (
             f"No candidate surely holds the SLO. The nearest is {best.size:,} × {near.label}: "
-            f"{attained(f'{best.attainment:.2%}', self.several)}, {near.required:.2%} is required."
+            f"{attained(show_share(best.attainment), self.several)}, {near.required:.2%} is required."
         )
 
     def as_dict(self) -> dict[str, Json]:

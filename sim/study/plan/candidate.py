@@ -17,6 +17,7 @@ from sim.study.base import Interrupted, Outcome, Trial
 from sim.study.plan.bound import Bound, of_scenario
 from sim.study.plan.together import Part
 from sim.study.single import Prepared
+from sim.units import show_share
 
 if TYPE_CHECKING:
     from sim.config.traffic import Synthetic
@@ -205,7 +206,7 @@ def search(aim: Aim, found: Candidate) -> Part[Candidate]:
     out = replace(found, probes=tuple(probes[n] for n in sorted(probes)))
     if good is None:
         best = max(probes.values(), key=lambda p: (p.attainment, -p.size))
-        reached = attained(f"{best.attainment:.2%}", several(found.planned), "the SLO")
+        reached = attained(show_share(best.attainment), several(found.planned), "the SLO")
         note = f"the best of {len(probes)} sizes is {best.size:,}: {reached}"
         return replace(out, refused="no size holds the SLO", note=note)
     below = probes.get(good - 1)

@@ -23,7 +23,7 @@ from sim.study.options import Confidence
 from sim.study.short import too_few, too_short
 from sim.study.slower import slower, step_error
 from sim.study.variants import check_replications, is_random, repeated
-from sim.units import show_number
+from sim.units import show_number, show_share
 
 if TYPE_CHECKING:
     from sim.config.scenario import Scenario
@@ -203,9 +203,9 @@ class CapacityAnswer:
         missed = ""
         if single:
             worst = min(single, key=lambda k: single[k])
-            missed = f"at {what} only {single[worst]:.2%} meet {definition(worst).title}. "
+            missed = f"at {what} only {show_share(single[worst])} meet {definition(worst).title}. "
         elif attained.get("joint") is not None:
-            missed = f"at {what} each target alone is met, but only {attained['joint']:.2%} meet all of them. "
+            missed = f"at {what} each target alone is met, but only {show_share(attained['joint'])} meet all of them. "
         return missed + first.summary.bottleneck.sentence.replace(
             "Nothing is saturated:", "No limit is hit, but steps have grown long:"
         )

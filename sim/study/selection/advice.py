@@ -12,6 +12,7 @@ from sim.metrics import model_error
 from sim.metrics.slo import attained
 from sim.study.plan.model_band import ModelBand
 from sim.study.within import Within
+from sim.units import show_share
 
 TITLES = {
     "vllm": "vLLM", "sglang": "SGLang", "tgi": "TGI", "ollama": "Ollama", "llamacpp": "llama.cpp", "mindie": "MindIE",
@@ -98,13 +99,17 @@ def advice(rows: Sequence[Row], currency: str, rate: float, stopped: bool = Fals
     english = [
         (
             f"Under this traffic ({rate:.4g} requests/s): {name}, {top.size} × {top.accelerator} tp {top.tp} "
-            f"({cards} accelerator{'s' if cards != 1 else ''}{money[0]}); {attained(f'{top.attainment:.2%}', top.apart, 'the SLO')}."
+            f"({cards} accelerator{'s' if cards != 1 else ''}{money[0]}); {attained(show_share(top.attainment), top.apart, 'the SLO')}."
         )
     ]
     chinese = [
         (
             f"在该流量下（{rate:.4g} 请求/秒）推荐 {name}：{top.size} × {top.accelerator}，tp {top.tp}（共 {cards} 张卡{money[1]}）；"
-            + (f"SLO 的有效达标率为 {top.attainment:.2%}。" if top.apart else f"{top.attainment:.2%} 的请求满足 SLO。")
+            + (
+                f"SLO 的有效达标率为 {show_share(top.attainment)}。"
+                if top.apart
+                else f"{show_share(top.attainment)} 的请求满足 SLO。"
+            )
         )
     ]
     if (m := top.model) is not None:

@@ -17,7 +17,7 @@ from sim.study.base import Load, Trial
 from sim.study.plan.together import Part
 from sim.study.statistics.replications import bounds
 from sim.study.variants import is_random, repeated
-from sim.units import show_number
+from sim.units import show_number, show_share
 
 if TYPE_CHECKING:
     from sim.config.scenario import Scenario
@@ -69,8 +69,8 @@ class Hysteresis:
             return f"{head} every load is served as well as before: no hysteresis."
         worst = max(bad, key=lambda level: level.lost[0])
         return (
-            f"{head} hysteresis: at {show_number(worst.rate, 4)} requests/s {worst.down[0]:.2%} of requests meet the SLO, {worst.up[0]:.2%} did before, "
-            "though the queue had time to be worked off."
+            f"{head} hysteresis: at {show_number(worst.rate, 4)} requests/s {show_share(worst.down[0])} of requests meet the SLO, "
+            f"{show_share(worst.up[0])} did before, though the queue had time to be worked off."
         )
 
 
