@@ -195,9 +195,11 @@ def _ask(cls: type[Study[Params]], given: dict[str, Any]) -> None:
 
 
 def _code(answer: Answer, gate: bool) -> int:
-    if getattr(answer, "answered", True) is False:
-        return 1
-    return 3 if gate and answer.verdict is False else 0
+    if (
+        gate and answer.verdict is False and not getattr(answer, "unbounded", False)
+    ):  # no load was too high: nothing speaks against it
+        return 3
+    return 1 if getattr(answer, "answered", True) is False else 0
 
 
 _built = {name: registry.lookup("study", name) for name in registry.names("study")}

@@ -28,12 +28,12 @@ _STEP = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
 def load(path: str | Path, overrides: Iterable[str] = ()) -> Scenario:
     """The scenario of a file, or of a built-in name (``quickstart``), with ``overrides`` such as ``deployment.tp=2`` applied.
 
-    Relative paths inside it count from the scenario's folder. *Raises*: `DataError` for a file that cannot be read, `ConfigError` for
-    whatever is wrong in it.
+    Relative paths inside it count from the scenario's folder, those given to a built-in one from the working directory.
+    *Raises*: `DataError` for a file that cannot be read, `ConfigError` for whatever is wrong in it.
     """
     file = _find(path)
     text = read_text(file, "a scenario")
-    return loads(text, overrides, str(path), file.resolve().parent)
+    return loads(text, overrides, str(path), None if file.is_relative_to(str(resource("scenarios"))) else file.resolve().parent)
 
 
 def as_scenario(given: object) -> Scenario:

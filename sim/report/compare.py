@@ -131,9 +131,9 @@ def best(row: Row, answer: CompareAnswer) -> set[int]:
 
 
 def _differs(row: Row, answer: CompareAnswer, i: int, top: int) -> bool:
-    """Whether the difference of two deployments is shown; figures without an interval differ by what is printed."""
+    """Whether the difference of two deployments is shown; of figures that nobody has tested only accelerators, which are counted."""
     if row.path not in FIGURES:
-        return True
+        return row.path == "context.accelerators"
     for k in {i, top} - {0}:
         against = next(c for c in answer.comparisons if c.second == answer.deployments[k].name)
         if row.path in against.differences and not against.differences[row.path].significant and 0 in (i, top):
@@ -264,7 +264,7 @@ def _differences(c: Against) -> Table:
         if path == "slo.attainment.joint":  # as the verdict tells it
             r, show = d.change, _points
         cells = [show(r.value), f"{show(r.low)} to {show(r.high)}"]
-        effect = words.DASH if d.as_dict()["effect"] is None else f"{d.effect:+.1f}"
+        effect = words.DASH if d.as_dict()["effect"] is None else f"{d.effect:+,.1f}".replace("-", "−")
         rows.append(
             [
                 FIGURES[path][0],

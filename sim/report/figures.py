@@ -180,7 +180,7 @@ def time_axis(low: float, high: float) -> Layout:
         step = next(m * size for m in (1, 2, 2.5, 5, 10) if m * size >= raw)
         ticks = [k * step for k in range(8) if k * step <= 1.05 * high]
     text = [seconds(float(f"{t:.6g}")) for t in ticks]
-    ends = [float(np.log10(low)) - 0.05, float(np.log10(high)) + 0.08] if log else [0.0, 1.05 * high]
+    ends = [float(np.log10(low)) - 0.08, float(np.log10(high)) + 0.08] if log else [0.0, 1.05 * high]
     return {"type": "log" if log else "linear", "tickvals": ticks, "ticktext": text, "range": ends}
 
 

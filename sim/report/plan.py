@@ -92,7 +92,7 @@ def limits(answer: PlanAnswer) -> list[str]:
     if lim.rate is not None and math.isfinite(lim.offered):
         room = lim.rate / lim.offered - 1.0
         out.append(
-            f"Head-room {room:.0%}: it holds up to {show_number(lim.rate, 4)} requests/s. What gives then: {lim.breaks or 'nothing within 64 times the load'}"
+            f"Head-room {room:.0%}: it holds up to {show_number(lim.rate, 4)} requests/s. Beyond: {lim.breaks or 'nothing gives within 64 times the load'}"
         )
     for w in lim.worse:
         what = _WORSE[w.what].format(w.factor - 1.0, w.factor) + (f" ({w.why})" if w.why else "")

@@ -27,6 +27,7 @@ DASH: Final = "–"
 _POOL: Final = re.compile(r" \((.+)\)$")
 _FEW: Final = 4  # demands that a sentence names
 _MANY: Final = 0.03  # of the requests of a bad stretch: a queue that is worth a word
+_NEVER_IDLE: Final = 0.9  # of the time
 _PEAK: Final = 1.3  # times the mean: a peak of the load, not its scatter
 STAR: Final = "*"
 """Behind a percentile that nothing bounds from above."""
@@ -286,10 +287,20 @@ def model_error(summary: Summary) -> str:
     if not shown:
         return ""
     rate = found.get("output_tokens_per_s")
-    if rate is not None and (summary.load is None or summary.load.share >= 1.0):  # else clients decide how much there is to do
-        shown.append(f"output tokens/s {number(_rounded(rate.low, math.floor))} to {number(_rounded(rate.high, math.ceil))}")
+    whole, printed = summary.throughput.output_tokens_per_s, rates(summary).output_tokens_per_s
+    if rate is not None and whole and printed and _decides_itself(summary):
+        low, high = (end * printed / whole for end in (rate.low, rate.high))  # about the rate that is printed, without the drain
+        shown.append(f"output tokens/s {number(_rounded(low, math.floor))} to {number(_rounded(high, math.ceil))}")
     row = found[next(k for k in _ERRORS if k in found)]
     return f"{', '.join(shown)} ({LEVEL:.0%} of {whose(row.deployments, row.deployed, ': {}')})"
+
+
+def _decides_itself(summary: Summary) -> bool:
+    """Whether the engines decide how many tokens come out, and not the clients: as much arrives as can be served, or nothing is ever idle."""
+    if summary.load is not None:
+        return summary.load.share >= 1.0
+    busy = summary.utilisation.busy
+    return busy is not None and busy > _NEVER_IDLE
 
 
 class Rates(NamedTuple):

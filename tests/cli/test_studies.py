@@ -53,11 +53,12 @@ def test_one_repetition_says_that_it_is_one(servesim: Command) -> None:
     assert "another seed may give another answer" in " ".join(done.out.split())
 
 
-def test_capacity_that_nothing_holds_exits_with_1(servesim: Command) -> None:
+@pytest.mark.parametrize(("more", "code"), [((), 1), (("--gate",), 3)])
+def test_capacity_that_nothing_holds_exits_with_1_and_for_ci_with_3(servesim: Command, more: tuple[str, ...], code: int) -> None:
     done = servesim(
-        "capacity", "quickstart", "--set", "traffic.synthetic.requests=50", "--set", "slo.ttft=1us", "--no-save", "-r", 1
+        "capacity", "quickstart", "--set", "traffic.synthetic.requests=50", "--set", "slo.ttft=1us", "--no-save", "-r", 1, *more
     )
-    assert done.code == 1
+    assert done.code == code
     assert "does not hold" in done.out
 
 

@@ -42,6 +42,12 @@ def test_every_built_in_scenario_loads():
         assert question
 
 
+def test_a_path_given_to_a_built_in_scenario_counts_from_the_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made = config.load("quickstart", ["traffic={trace: {path: gone.csv}}"])
+    assert made.traffic.trace.path == str(tmp_path / "gone.csv")
+
+
 def test_a_scenario_that_is_changed_no_longer_asks_what_it_asked():
     assert config.load("quickstart").question and not config.load("quickstart", ["deployment.tp=2"]).question
     assert config.load("quickstart", ["question=Is it enough?"]).question == "Is it enough?"

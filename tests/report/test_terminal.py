@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 import sim
+from sim.metrics.model_error import Spread
 from sim.metrics.result import Result
 from sim.metrics.slo import Slo
 from sim.report import capacity, compare, terminal, words
@@ -281,3 +282,18 @@ def test_a_share_that_misses_by_a_little_does_not_look_as_if_it_held() -> None:
         "98.99%", "99.00%", "100.00%", "none", "less than 0.01%", "29.00%"
     ]  # fmt: skip
     assert [words.met_cell(x) for x in (None, 0.0, 0.98996)] == ["–", "0.00%", "98.99%"]
+
+
+def test_the_band_of_the_throughput_is_about_the_rate_that_is_printed(make_result: Maker) -> None:
+    s = make_result(800, load=2.0).summary
+    whole = s.throughput.output_tokens_per_s
+    assert whole is not None
+    band = Spread(0.9 * whole, 1.1 * whole, "vllm on h100", 21)
+    s = replace(s, model_error={"ttft_s.p50": Spread(0.1, 0.2, "vllm on h100", 21), "output_tokens_per_s": band}, load=None)
+
+    def told(busy: float, rate: float) -> str:
+        steady = replace(s.steady, requests_per_s=1.0, output_tokens_per_s=rate)
+        return words.model_error(replace(s, steady=steady, utilisation=replace(s.utilisation, busy=busy)))
+
+    assert "output tokens/s 899 to 1,100 (" in told(0.99, 1000.0) or "output tokens/s 900 to 1,100 (" in told(0.99, 1000.0)
+    assert "output tokens/s" not in told(0.4, 1000.0)  # clients that think decide how much there is to do

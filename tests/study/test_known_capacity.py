@@ -17,7 +17,7 @@ from sim.study.questions.capacity import Capacity, CapacityAnswer, CapacityParam
 from sim.study.short import too_few, too_short
 from sim.study.statistics.replications import replicated
 from sim.study.variants import seed_of
-from sim.units import show_number
+from sim.units import show_number, show_share
 from tests.study.world import OFFERED, World, ask, border, changed
 
 BREAKS = border()
@@ -52,7 +52,7 @@ def test_the_rate_is_the_last_one_that_holds(serves: float, tolerance: float) ->
     assert above / found.answer == pytest.approx(1 + tolerance, rel=1e-5)
     assert (
         found.limit()
-        == f"at {above:.4g} requests/s only {World().attained(above / serves)['ttft_s']:.2%} meet TTFT. Busy to {above / serves:.2f}."
+        == f"at {above:.4g} requests/s only {show_share(World().attained(above / serves)['ttft_s'])} meet TTFT. Busy to {above / serves:.2f}."
     )
 
 

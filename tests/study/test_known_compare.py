@@ -15,6 +15,7 @@ from sim.errors import ConfigError
 from sim.metrics.model_error import Interval
 from sim.metrics.steady import Steady
 from sim.report.compare import ROWS, shown
+from sim.report.compare import best as marked
 from sim.study.against import BESIDE, FIGURES, Against, against
 from sim.study.base import Outcome, Trial
 from sim.study.plan import model_band as band_module
@@ -101,6 +102,11 @@ def test_what_is_told_beside_the_verdict_is_of_all_repetitions() -> None:
     row = next(r for r in ROWS if r.path == "preemptions")
     assert [row.value(d) for d in found.deployments] == [1.5, 1.5] and found.deployments[0].summary.preemptions == 0
     assert {r.path for r in ROWS} <= {*FIGURES, *BESIDE}
+    measured = replace(row, path="latency.itl_s.p99", best="min")
+    for d, other in zip(found.deployments, (0.1, 0.2), strict=True):
+        d.means["latency.itl_s.p99"] = d.means["context.accelerators"] = other
+    assert not marked(measured, found)  # nobody has tested whether it differs
+    assert marked(replace(measured, path="context.accelerators"), found) == {0}
     said = []
     for steady in ((1.0, 1.0), (1.0, None), (None, None)):
         for d, rate in zip(found.deployments, steady, strict=True):

@@ -24,6 +24,7 @@ from sim.study.plan.model_band import ModelBand, band
 from sim.study.questions.plan import Plan
 from sim.study.statistics.replications import bounds
 from sim.study.variants import seed_of
+from sim.units import show_share
 from tests.study.world import OFFERED, World, ask, border, first_token
 
 AIM = Aim("cost", 64, 300)
@@ -62,7 +63,7 @@ def test_no_size_below_the_least_and_none_above_the_most_is_tried() -> None:
     assert none.refused == "no size holds the SLO" and none.size is None
     assert [t.load["units"] for (t,) in asked] == [2, 4, 6]
     share = World().attained(OFFERED / (6 * 0.5))["joint"]
-    assert none.note == f"the best of 3 sizes is 6: {share:.2%} of requests meet the SLO"
+    assert none.note == f"the best of 3 sizes is 6: {show_share(share)} of requests meet the SLO"
     failed, _ = ask(search(AIM, candidate()), World(wrong=lambda _: "broken"))
     assert failed.refused == "broken" and failed.size is None
 

@@ -212,10 +212,7 @@ class Compare(Study[CompareParams]):
     def _varied(self) -> list[Scenario | ServesimError]:
         points = grid(self.params.over)
         made = variants(self.scenarios[0], points, [d.path for d in self.params.over if d.values])
-        self._labels = [
-            ", ".join(plain(v) if len(point) == 1 else f"{k.rpartition('.')[2]} {plain(v)}" for k, v in point.items())
-            for point in points
-        ]
+        self._labels = [", ".join(_label(k, v, len(point) == 1) for k, v in point.items()) for point in points]
         return [
             m if isinstance(m, Exception) else m.model_copy(update={"name": _fit(label)})
             for m, label in zip(made, self._labels, strict=True)
@@ -361,6 +358,11 @@ def _means(runs: Sequence[Mapping[str, object]], paths: Sequence[str]) -> dict[s
 
 def _observed(outcome: Outcome) -> Observed:
     return cast("Observed", outcome.value())
+
+
+def _label(path: str, value: Json, alone: bool) -> str:
+    """A value as a name; with that of its setting beside others, and where it says nothing by itself (``true``, ``null``)."""
+    return plain(value) if alone and not isinstance(value, bool | None) else f"{path.rpartition('.')[2]} {plain(value)}"
 
 
 def _fit(label: str) -> str:

@@ -76,7 +76,7 @@ def percent(share: float, *, sign: bool = False) -> str:
     """Two digits, as one would say it."""
     value = 100.0 * share
     places = 0 if abs(value) >= 9.95 else 1 if abs(value) >= 0.095 else 2
-    return f"{value:{'+' if sign else ''}.{places}f} %".replace("-", "−")
+    return f"{value:{'+' if sign else ''},.{places}f} %".replace("-", "−")
 
 
 def paired_difference(first: Sequence[float], second: Sequence[float], level: float = 0.95) -> Difference | None:
