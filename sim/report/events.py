@@ -101,17 +101,19 @@ def tier_figures(result: Result) -> list[Figure]:
     s = tiers.series if tiers is not None else None
     if s is None or len(s.time_s) < 2:
         return []
-    t = rounded(s.time_s, 6)
+    last = 2.0 * (s.time_s[-1] - s.time_s[-2]) - s.width_s  # seconds of the last bin, which ends with the run
+    shown = slice(None if last > s.width_s / 2 else -1)  # a rate over a few moments towers above all others
+    t = rounded(s.time_s[shown], 6)
     named = list(zip(s.tiers, (BLUE, ORANGE, PURPLE), strict=False))
-    found = [line(t, rounded(row.hit_tokens_per_s), MEDIA[row.name], color) for row, color in named]
+    found = [line(t, rounded(row.hit_tokens_per_s[shown]), MEDIA[row.name], color) for row, color in named]
     read: Layout = {"width": 1.6}
     written: Layout = {"width": 1.2, "dash": "dot"}
     moved = [
-        line(t, rounded([v / 1e9 for v in amounts]), f"{MEDIA[row.name]}, {way}", color, line=style)
+        line(t, rounded([v / 1e9 for v in amounts[shown]]), f"{MEDIA[row.name]}, {way}", color, line=style)
         for row, color in named
         for way, amounts, style in (("read", row.read_bytes_per_s, read), ("written", row.written_bytes_per_s, written))
     ]
-    held = [line(t, rounded([100 * v for v in row.used]), MEDIA[row.name], color) for row, color in named]
+    held = [line(t, rounded([100 * v for v in row.used[shown]]), MEDIA[row.name], color) for row, color in named]
     return [
         Figure("tier_hits", "KV found beyond the accelerators", "Prompt tokens found in each medium.",
                {"data": found, "layout": layout("simulated time (s)", "tokens per second")}),

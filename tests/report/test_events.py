@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 import sim
+from sim.metrics.sections.kv_tiers import KvTiers, TierSeries, TiersOverTime
+from sim.report.events import tier_figures
 from sim.report.exports.perfetto import events
 from sim.report.figures import run_figures
 
@@ -72,3 +75,14 @@ def test_it_survives_the_disk(result: Any, tmp_path: Any) -> None:
     back = sim.load_result(tmp_path / "r")
     assert back.summary["faults"]["incidents"][0]["hurt"] == result.summary["faults"]["incidents"][0]["hurt"]
     assert (back.columns["attempts"] == result.columns["attempts"]).all()
+
+
+def test_a_last_bin_of_a_few_moments_does_not_tower_above_all_others() -> None:
+    nothing = (0.0, 0.0, 0.0)
+    section = object.__new__(KvTiers)
+    for end, shown in ((20.5, 2), (24.0, 3)):  # of 10 s each, the last of 1 s, or of 8
+        series = TiersOverTime(10.0, (5.0, 15.0, end), (TierSeries("cpu", (1.0, 1.0, 99.0), nothing, nothing, nothing),))
+        object.__setattr__(section, "series", series)
+        result = SimpleNamespace(summary=SimpleNamespace(extras={KvTiers.name: section}))
+        for figure in tier_figures(cast("Any", result)):
+            assert all(len(cast("Any", trace)["x"]) == len(cast("Any", trace)["y"]) == shown for trace in figure.spec["data"])
