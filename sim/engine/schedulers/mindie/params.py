@@ -128,7 +128,7 @@ class MindieParams(EngineParams):
     tokenTimeout: int = Field(600, ge=1, le=3600, description="Seconds after which a request that gets no token is ended.")
     e2eTimeout: int = Field(600, ge=1, le=65535, description="Seconds after which a request is ended.")
     npuMemSize: float = Field(-1, ge=-1, description="GB of KV cache per NPU; −1: what NPU_MEMORY_FRACTION leaves.")
-    cpuMemSize: float = Field(0, ge=0, description="GB of host memory per NPU for swapped requests.")
+    cpuMemSize: float = Field(0, ge=0, le=2**20, description="GB of host memory per NPU for swapped requests.")
     npu_memory_fraction: float = Field(0.8, gt=0, le=1, description="Environment variable NPU_MEMORY_FRACTION.")
     plugin_params: PluginParams | None = Field(None, description="Plugins, also as JSON text.")
     async_scheduling: bool = Field(False, description="Environment variable MINDIE_ASYNC_SCHEDULING_ENABLE; only false.")

@@ -36,7 +36,7 @@ class VllmV0Params(EngineParams):
     block_size: int = Field(16, ge=1, le=1024, description="tokens per KV block")
     gpu_memory_utilization: float = Field(0.9, gt=0.0, le=1.0, description="share of GPU memory that vLLM may use")
     num_gpu_blocks_override: int | None = Field(None, ge=1, description="number of KV blocks, instead of what fits (from 0.4)")
-    swap_space: float = Field(4.0, ge=0.0, description="GiB of host memory per GPU for swapped blocks")
+    swap_space: float = Field(4.0, ge=0.0, le=2**20, description="GiB of host memory per GPU for swapped blocks")
     preemption_mode: Literal["recompute", "swap"] | None = Field(
         None, description="what happens to preempted requests (from 0.5); default recompute, as requests have one sequence here"
     )
