@@ -156,3 +156,19 @@ def test_prompts_in_16_bits_sum_up_in_16_bits(card: str, seconds: float) -> None
 def test_bf16_weights_sum_up_in_32_bits() -> None:
     fp16, bf16 = (_prompt(_tables("llama-3-8b", w, "rtx-4090", _placed("llama-3-8b", w, 33)), 512) for w in ("fp16", "bf16"))
     assert 1.5 < bf16 / fp16 < 2.0
+
+
+@pytest.mark.parametrize(
+    ("card", "model", "weights", "tokens_per_s"),
+    [
+        # llama.cpp pull request 3084 (7B) and brand-o/normiebench issue 40 (8B), 512 tokens
+        ("apple-m2-ultra", "llama-2-7b", "fp16", 1265),
+        ("apple-m2-ultra", "llama-2-7b", "q8_0", 1143),
+        ("apple-m2-ultra", "llama-2-7b", "q4_0", 1164),
+        ("apple-m1-max", "llama-3.1-8b", "q4_k_m", 500),
+    ],
+)
+def test_metal_unpacks_prompts_to_16_bits(card: str, model: str, weights: str, tokens_per_s: float) -> None:
+    layers = load_model(model).layers
+    tables = _tables(model, weights, card, _placed(model, weights, layers + 1))
+    assert 512 / _prompt(tables, 512) == pytest.approx(tokens_per_s, rel=0.15)
