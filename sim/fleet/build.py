@@ -21,6 +21,7 @@ from sim.engine.adapters import set_adapters
 from sim.engine.contract import Ranks, Scheduler, Site
 from sim.engine.seam import Group
 from sim.engine.state import add_pools, new_recorder
+from sim.engine.unfit import unfit
 from sim.errors import ConfigError, NotModelledError
 from sim.fleet.breakage import check_faults, make_faults
 from sim.fleet.checks import check_apart, check_host, check_sides
@@ -220,7 +221,7 @@ def _plan(section: Section, model: ModelSpec, name: str, field: str, traffic: Tr
     if profile.step_scatter > 0.0:
         sigma = f"steps scatter about their mean by {100 * profile.step_scatter:g} % (log-normal), as measured of this engine and accelerator"
         evidence = replace(evidence, notes=merge_notes(evidence.notes, [sigma]))
-    if warnings := list(scheduler.cache_notes(params, site)):
+    if warnings := [*unfit(scheduler.name, site), *scheduler.cache_notes(params, site)]:
         evidence = replace(evidence, notes=merge_notes(warnings, evidence.notes))
     return Plan(
         name, field, section.replicas, model, accelerator, layout, scheduler, params, site, budget, profile, cost, evidence,
