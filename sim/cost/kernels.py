@@ -318,12 +318,10 @@ def _unpacking(q: tuple[float, ...], hw: Machine, compute: float) -> tuple[Machi
 def _tile(there: Machine, here: Machine) -> float:
     """Rows of a tile where kernels stand in.
 
-    Fewer where there is less compute for a byte, of all cores or of one (where tiles do not fill them), so that reading weights for few rows stays as
-    near to the bandwidth as where they were measured.
+    Fewer where there is less compute for a byte, so that reading weights for few rows stays as near to the bandwidth as where they were measured.
     """
     balance = here.peak / here.bandwidth * there.bandwidth / there.peak
-    core = balance * there.sm / here.sm
-    return min(max(TILE_M * min(balance, core), _SMALLEST_TILE), TILE_M)
+    return min(max(TILE_M * balance, _SMALLEST_TILE), TILE_M)
 
 
 def _nearest_dim(dim: int) -> int:
