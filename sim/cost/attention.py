@@ -133,6 +133,7 @@ class _Surfaces:
             heads, kv_heads = mixer.heads // tp, max(-(-mixer.kv_heads // tp), 1)
             decode = self.kernels.decode(rows, context, heads, kv_heads, mixer.head_dim, self.kv, m.kv_element_bytes)
             decode = np.maximum(decode, self._whole_tiles(rows * context, heads, kv_heads, mixer.head_dim))
+            decode = np.maximum(decode, self.profile.serial_token * context)  # a head's context in one block
             prefill = self.kernels.prefill(rows, context, heads, kv_heads, mixer.head_dim, mixer.v_head_dim, self.kv)
             slower = self.profile.prefill_scale
             if mixer.sinks and a.generation in WITHOUT_SINKS:

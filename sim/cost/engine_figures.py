@@ -116,6 +116,10 @@ class LineFigures(Record):
     decode_tile: Amount = Field(
         None, description="query rows that decode attention computes per KV head, whatever the group (0: as measured)"
     )
+    serial_token: Time = Field(
+        None,
+        description="decode attention, per token of the context that one multiprocessor reads alone (kernels that split no context)",
+    )
     window_tile: Amount = Field(
         None, description="query rows of a tile where attention in a window is not split under FlashAttention 2 (0: as measured)"
     )

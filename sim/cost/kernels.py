@@ -37,6 +37,17 @@ _UNPACKED_PER_CORE, _UNPACKING_START, _UNPACKING_COMPUTE, _UNPACKING_FP8 = 33e9,
 _OLD_INSTRUCTIONS = 0.63
 _WARP_GROUPS, _SMALLEST_TILE = ("sm_90", "sm_100", "sm_103"), 16.0
 
+# Share of their bandwidth that long reads reach on cards with GDDR whose own figure is not known: 16-bit products of 1 to 8 rows of Llama 3.1 8B reach
+# 0.93 on RTX A6000 and 0.85 (output head 0.93) on RTX 3090 (LLMServingSim 5daddb21); served models 0.93 on RTX 4090 and 0.92 on A10G. Where error
+# correction is kept in the same memory it is less: 0.81 on A40 (Vidur 7d475133), 0.83 on L40S.
+_GDDR = 0.92
+
+# Share of the peak that 16-bit products reach where tensor cores add up at half rate (GeForce with fp32 sums, A10G, L20), which neither power nor
+# instructions hold back as much: 0.87 to 1.0 on RTX 3090 (Llama 3.1 8B, 1,024 and 2,048 rows, LLMServingSim 5daddb21), where RTX A6000 of full rate
+# reaches 0.7; 0.75 to 0.8 in prompts of up to 14,000 tokens to Mistral 7B and Llama 3 8B on A10G (TGI); 1,024 tokens of Qwen3 4B take 29 ms longer than
+# 128 on RTX 4090. Not so on Blackwell: 0.6 of RTX 5090's peak (vLLM issue 16515, 7,400 tokens/s of 8 B).
+_HALF_RATE, _HELD_BACK, _OF_ONE_MAKE = 0.8, ("gemm.", "prefill."), ("sm_86", "sm_89")
+
 # Products of expanded keys and values relative to those of latent ones, which SGLang's kernel was measured with: 192 + 128 against 576 + 512
 # elements a head. On H100 and H200 that makes 590 TFLOP/s of 173; TensorRT-LLM's expanded kernel was measured there at 540 to 600.
 _EXPANDED = (192 + 128) / (576 + 512)
@@ -97,6 +108,21 @@ class Kernels(Collectives):
             return op.q
         return (op.q[0], min(op.q[1], 0.9), op.q[2] * self._slower(op), *op.q[3:])
 
+    def _at_half_rate(self, op: FittedOperator) -> float:
+        """How much more of its peak this accelerator reaches where its tensor cores are at most half as fast, a clock, as those that were measured.
+
+        Those that were measured (L40S) wait for power and instructions; slower ones of the same make do not.
+        """
+        measured = machine_of(op.system).accelerators
+        gemm = load_stack(op.stack).get("gemm.bf16")
+        if not measured or gemm is None or self._own(op):
+            return 1.0
+        here, there = self.accelerator, load_accelerator(measured[0])
+        if here.generation not in _OF_ONE_MAKE or there.generation not in _OF_ONE_MAKE or not (here.clock and there.clock):
+            return 1.0
+        rates = [a.peak("bf16") / (a.sm_count * a.clock) for a in (here, there)]
+        return max(_HALF_RATE / gemm.q[0], 1.0) if rates[0] < 0.6 * rates[1] else 1.0
+
     def _slower(self, op: FittedOperator) -> float:
         """How much slower the clock is than where ``op`` was measured; 1.0 where it is not known of both."""
         measured = machine_of(op.system).accelerators
@@ -108,11 +134,18 @@ class Kernels(Collectives):
         if self._own(op) and not machine_of(op.system).relative:
             return op.machine
         a = self.accelerator
-        bandwidth = a.memory_bandwidth
-        if a.memory_efficiency and (measured := machine_of(op.system).accelerators):
-            there = load_accelerator(measured[0]).memory_efficiency
-            bandwidth *= a.memory_efficiency / there if there else 1.0
-        return Machine(a.peak(a.compute_dtype(op.unit)), bandwidth, float(a.sm_count))
+        peak = a.peak(a.compute_dtype(op.unit)) * (self._at_half_rate(op) if op.name.startswith(_HELD_BACK) else 1.0)
+        return Machine(peak, a.memory_bandwidth * self._reads(op), float(a.sm_count))
+
+    def _reads(self, op: FittedOperator) -> float:
+        """How much more of its bandwidth this accelerator reaches than where ``op`` was measured, by what long reads reach on both.
+
+        A kernel that reached more than long reads do (much of it from a cache) reaches no more than it did, or than long reads do here.
+        """
+        measured = machine_of(op.system).accelerators
+        here = self.accelerator.memory_efficiency or (_GDDR if self.accelerator.memory_type == "gddr" else 0.0)
+        there = load_accelerator(measured[0]).memory_efficiency if measured else 0.0
+        return min(here / there, max(1.0, here / op.q[1])) if here and there else 1.0
 
     def _cores(self, op: FittedOperator) -> Machine:
         """As `machine`, for decode attention: what it computes beside the tensor units (unpacking, softmax) goes with multiprocessors and clock.
@@ -179,8 +212,9 @@ class Kernels(Collectives):
         unit = fmt.unit if self.accelerator.supports(fmt.unit) or exact else op.unit
         if unit != op.unit and self.accelerator.supports(unit):
             hw = hw._replace(peak=self.accelerator.peak(unit))
-        if fmt.name == "fp16" and self.accelerator.supports(self.choice.machine.fp16_unit):
-            hw = hw._replace(peak=self.accelerator.peak(self.choice.machine.fp16_unit))
+        sums = self.choice.machine.fp16_unit
+        if fmt.name == "fp16" and sums != op.unit and self.accelerator.supports(sums):
+            hw = hw._replace(peak=self.accelerator.peak(sums))
         weight = fmt.weight_bytes
         q = self.q(op)
         per_core = self.choice.machine.per_core_bandwidth

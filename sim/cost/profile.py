@@ -48,6 +48,7 @@ class EngineProfile:
     ``expert_token``: what surrounds the kernels of a layer of experts that were measured (sorting, scattering, quantising), a step and a token.
     ``int4_expert_layer`` and ``int4_expert_token`` are what a layer of experts with 4-bit weights takes more than the kernels that were
     measured, a step and a token. ``decode_tile``: decode attention computes so many query rows per KV head, whatever the group (0: as measured).
+    ``serial_token``: what decode attention takes per token of the context where its kernel splits none (0: it splits).
     ``window_tile``: query rows of a tile of attention in a window that is not split (FlashAttention 2; 0: as measured).
     ``gemm_scale``, ``attention_scale``, ``comms_scale``: time of the kernels and collectives of this line relative to those that were
     measured: older releases had slower ones. ``compute_scale``: the compute of matrix products alone; ``prefill_scale``: attention of prompts beyond its
@@ -112,6 +113,7 @@ class EngineProfile:
     int4_expert_layer: float = 0.0
     int4_expert_token: float = 0.0
     decode_tile: float = 0.0
+    serial_token: float = 0.0
     window_tile: float = 0.0
     gemm_scale: float = 1.0
     compute_scale: float = 1.0
