@@ -145,7 +145,7 @@ class Kernels(Collectives):
         measured = machine_of(op.system).accelerators
         here = self.accelerator.memory_efficiency or (_GDDR if self.accelerator.memory_type == "gddr" else 0.0)
         there = load_accelerator(measured[0]).memory_efficiency if measured else 0.0
-        return min(here / there, max(1.0, here / op.q[1])) if here and there else 1.0
+        return min(here / there, max(1.0, here / self.q(op)[1])) if here and there else 1.0
 
     def _cores(self, op: FittedOperator) -> Machine:
         """As `machine`, for decode attention: what it computes beside the tensor units (unpacking, softmax) goes with multiprocessors and clock.
