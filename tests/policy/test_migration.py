@@ -115,8 +115,7 @@ def test_clients_that_wait_for_answers_get_them_wherever_their_request_went():
 
 
 def test_migration_rescues_scattered_memory():
-    rate = "traffic.synthetic.arrival.rate=2.4/s"
-    on, off = study(rate).run().summary, study(rate, "router.enable_migration=false").run().summary
+    on, off = study().run().summary, study("router.enable_migration=false").run().summary
 
     assert on["latency"]["ttft_s"]["p99"] < 0.6 * off["latency"]["ttft_s"]["p99"]
     assert on["latency"]["itl_s"]["max"] < 0.5 * off["latency"]["itl_s"]["max"]
@@ -133,7 +132,7 @@ def test_migration_without_need_does_harm_and_the_report_says_why():
 
 
 def test_a_destination_without_memory_refuses():
-    result = study(*EAGER, "deployment.kv_blocks=2010", "traffic.synthetic.arrival.rate=6/s").run()
+    result = study(*EAGER, "deployment.kv_blocks=2010", "traffic.synthetic.arrival.rate=12/s").run()
 
     assert result.summary["fleet"]["migrations_aborted"] > 0
     assert result.summary["requests"]["finished"] == 250
