@@ -13,9 +13,8 @@ from sim.cost.drafts import EAGLE3_VOCABULARY
 from sim.cost.evidence import Evidence, merge_notes
 from sim.cost.extras import DraftShare, Extras, extra_constants, pass_seconds
 from sim.cost.formats import Gemm, expert_format, gemm_format, plain_format
-from sim.cost.forms import busiest
 from sim.cost.kernels import Kernels
-from sim.cost.launches import chunked, eager, piecewise
+from sim.cost.launches import chunked, eager, piecewise, small_kernels
 from sim.cost.layout import Layout, Wires
 from sim.cost.profile import EngineProfile
 from sim.cost.recurrent import state_time
@@ -245,7 +244,7 @@ class _Builder:
     def _experts(self, columns: Floats, sizes: Floats, moe: MoeShape) -> None:
         m, layout = self.m, self.layout
         everyone = sizes * layout.dp  # data-parallel ranks step together, each with as many tokens
-        everyone = everyone * layout.expert_imbalance * busiest(everyone, moe.experts, moe.top_k, max(layout.ep, 1))
+        everyone = everyone * layout.expert_imbalance
         own = m.expert_form
         fmt = expert_format(replace(m, weights=own) if own else m, self.a)
         grouped = layout.ep > 1 and self.profile.all_to_all == "deepep"
@@ -275,14 +274,11 @@ class _Builder:
     def _small_kernels(self, columns: Floats, sizes: Floats) -> None:
         """Norms, rotary embedding, activation: a launch each, and the bytes they move."""
         m, tp = self.m, self.layout.tp
-        moe = sum(m.experts_in)
         inner = sum(b.mlp.width * (3.0 if b.mlp.gated else 2.0) for b in m.blocks if isinstance(b.mlp, Dense)) / tp
         heads = (m.heads // tp + 2 * -(-m.kv_heads // tp)) * m.head_dim
         per_token = m.layers * (8.0 * m.hidden + 2.0 * heads) + inner
-        launches = self.profile.small_kernels_per_layer * m.layers + 4.0 * moe
-        columns[:, SMALL] += launches * self.profile.small_kernel + sizes * per_token * self.act / (
-            _SMALL_EFFICIENCY * self.a.memory_bandwidth
-        )
+        moved = sizes * per_token * self.act / (_SMALL_EFFICIENCY * self.a.memory_bandwidth)
+        columns[:, SMALL] += small_kernels(self.profile, m) * self.profile.small_kernel + moved
 
     def _fill(self, columns: Floats, sizes: Floats, graphs: tuple[int, ...], prompts: bool = False) -> Floats:
         """The table by token count, padded to captured graph sizes; FLOOR where kernels are launched one by one."""

@@ -1,4 +1,4 @@
-"""What the host needs to launch kernels one by one: those of whole layers beyond the captured sizes, and those that graphs leave out."""
+"""Launches of kernels: what the host needs for those beyond the captured sizes and those that graphs leave out; how many small ones there are."""
 
 from __future__ import annotations
 
@@ -46,3 +46,9 @@ def piecewise(p: EngineProfile, m: ModelSpec, a: Accelerator, prompts: bool = Fa
 def chunked(p: EngineProfile, m: ModelSpec) -> float:
     """Seconds that steps with prompts take beside either, to launch the chunked form of recurrent layers: no graph holds it."""
     return p.recurrent_layer * sum(isinstance(b.mixer, Recurrent) for b in m.blocks)
+
+
+def small_kernels(p: EngineProfile, m: ModelSpec) -> float:
+    """How many norms, rotary embeddings, activations and copies all layers launch beside products, attention and collectives."""
+    latent = p.latent_kernels * m.layers if m.is_mla else 0.0
+    return p.small_kernels_per_layer * m.layers + latent + 4.0 * sum(m.experts_in)

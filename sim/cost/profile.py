@@ -38,7 +38,7 @@ class EngineProfile:
     ``host_scale_tp`` further seconds per step for each rank beyond the first, ``host_row_ranks`` per row where there are several.
     ``eager_expert_layer`` is what a layer of experts adds to ``eager_layer``: it launches several times as many kernels, and
     ``eager_expert_few`` what it adds below 128 tokens, and without compilation (None: the same); ``eager_latent_layer`` one of latent
-    attention. ``eager_layer_plain``
+    attention. ``latent_kernels``: how many small kernels such a layer has more than ``small_kernels_per_layer``. ``eager_layer_plain``
     is ``eager_layer`` without compilation (``enforce_eager``; 0: not known). ``recurrent_layer`` is what a layer with a recurrent state adds in
     steps with prompts, whose chunked form no graph holds. ``piecewise_layer`` is a layer's attention, launched between graphs that leave it out
     (in steps with prompts, and with ``decode_graph`` piecewise); ``sinks_layer`` what it adds where sinks need Triton (before Hopper),
@@ -95,6 +95,7 @@ class EngineProfile:
     eager_expert_few: float | None = None
     eager_latent_layer: float = 0.0
     eager_layer_plain: float = 0.0
+    latent_kernels: float = 0.0
     recurrent_layer: float = 0.0
     mixed_group: float = 0.0
     mxfp4_marlin: bool = False

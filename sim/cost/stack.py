@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from math import inf
 from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
@@ -31,7 +32,10 @@ class Reference(TypedDict):
 
 @dataclass(frozen=True)
 class FittedOperator:
-    """One entry of a fitted profile: parameters of the form, and the residual grid where there is one."""
+    """One entry of a fitted profile: parameters of the form, and the residual grid where there is one.
+
+    ``skewed_beyond``: of more experts than that, spread over ranks, the busiest rank was timed, under skewed routing.
+    """
 
     stack: str
     name: str
@@ -40,6 +44,7 @@ class FittedOperator:
     reference: Reference = field(hash=False)
     error: Mapping[str, float] = field(hash=False)
     residual: Residual | ShapeGrid | None = None
+    skewed_beyond: float = inf
 
     @property
     def system(self) -> str:
@@ -73,5 +78,8 @@ def load_stack(name: str) -> dict[str, FittedOperator]:
         elif axes:
             residual = ShapeGrid(axes, arrays[f"{key}/values"])
         q = tuple(entry["parameters"].values())
-        out[key] = FittedOperator(name, key, q, entry.get("unit", "bf16"), data["reference"], entry.get("error", {}), residual)
+        skewed = entry.get("skewed_beyond", inf)
+        out[key] = FittedOperator(
+            name, key, q, entry.get("unit", "bf16"), data["reference"], entry.get("error", {}), residual, skewed
+        )
     return out

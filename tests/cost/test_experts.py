@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -36,6 +38,28 @@ def test_the_busiest_rank_is_never_below_the_mean_or_above_everything() -> None:
         assert (found >= 1.0).all() and (found <= ranks).all()
         assert (np.diff(found) <= 1e-12).all()
     assert (forms.busiest(tokens, 256, 8, 1) == 1.0).all()
+
+
+@pytest.mark.parametrize(
+    ("framework", "model", "counted"),
+    [
+        ("vllm", "minimax-m2.5", False),  # 256 experts: the busiest rank was timed, under skewed routing
+        ("vllm", "mixtral-8x7b", True),  # 8 experts: even routing was timed
+        ("vllm-ascend", "qwen3-30b-a3b", True),  # nothing is known of how its experts were routed
+    ],
+)
+def test_the_busiest_rank_is_counted_once(framework: str, model: str, counted: bool) -> None:
+    card = load_accelerator("ascend-910b3" if framework == "vllm-ascend" else "h100-sxm")
+    m, kernels, tokens, ep = load_model(model), Kernels(card, framework), np.array([16.0, 512.0]), 4
+    shape, fmt = m.moe_shape(ep, ep, 1), expert_format(m, card)
+    assert shape is not None
+    op = kernels.find(*[t.replace("gemm", "moe") for t in fmt.tables])
+    assert op is not None and (shape.experts <= op.skewed_beyond) == counted
+    found = np.asarray(kernels.moe(fmt, tokens, shape, ep).total)
+    kernels.find = lambda *_: replace(op, skewed_beyond=0.0)  # type: ignore[method-assign]
+    as_timed = np.asarray(kernels.moe(fmt, tokens, shape, ep).total)
+
+    assert (found > as_timed).all() if counted else (found == as_timed).all()
 
 
 def test_small_batches_gain_less_from_spreading_experts() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -217,3 +217,17 @@ def test_whatever_a_file_holds_is_an_error_or_a_profile_of_finite_figures(tmp_pa
         return
     times = [getattr(profile, f.name) for f in fields(profile) if f.type == "float"]
     assert all(math.isfinite(t) and t >= 0.0 for t in times)
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang"])
+def test_latent_attention_launches_more_small_kernels(engine: str) -> None:
+    profile, latent, plain = load_engine_profile(engine), load_model("deepseek-v3"), load_model("qwen3-235b-a22b")
+    without = replace(profile, latent_kernels=0.0)
+
+    assert launches.small_kernels(profile, latent) == launches.small_kernels(without, latent) + 61 * profile.latent_kernels
+    assert launches.small_kernels(profile, plain) == launches.small_kernels(without, plain)
+    card, layout = load_accelerator("h200-sxm"), Layout(tp=8)
+    more, _ = build_tables(latent, card, layout, profile, 64)
+    less, _ = build_tables(latent, card, layout, without, 64)
+    added = (more.layers - less.layers)[1:, step.SMALL]
+    assert added == pytest.approx(61 * profile.latent_kernels * profile.small_kernel)

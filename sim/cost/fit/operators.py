@@ -16,7 +16,7 @@ from sim.ledger import Values
 
 
 class Result(TypedDict, total=False):
-    """A fitted operator: ``parameters``, the residual over ``axes`` by ``keys``, errors; and what `stacks` adds: formats, ``routing``."""
+    """A fitted operator: ``parameters``, the residual over ``axes`` by ``keys``, errors; and what `stacks` adds: formats, ``routing``, ``skewed_beyond``."""
 
     operator: Required[str]
     parameters: Required[Floats]
@@ -28,6 +28,7 @@ class Result(TypedDict, total=False):
     unit: str
     version: str
     routing: str
+    skewed_beyond: int
     weight_bytes: float
     act_bytes: float
 

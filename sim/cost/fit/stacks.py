@@ -101,9 +101,11 @@ Results = dict[str, operators.Result]
 # Routing of the measured experts, best first. Few experts are nearly evenly used (whole steps of Mixtral, 8 experts, agree with the even tables
 # within 3 %, with power-law ones they come out 10 to 20 % too slow); `operators.moe` makes it even by chance. Many experts are not: steps of
 # gpt-oss and MiniMax (128 and 256) are faster for few tokens, which wake fewer of them, and slower for prompts, as in the power-law tables.
-# Where experts are spread over ranks, the busiest rank is reckoned apart (`forms.busiest`): even tables, or it would count twice.
+# Where many experts are spread over ranks, the power-law tables time the rank with most tokens (aiconfigurator's collector moves it to the
+# front): ``skewed_beyond`` says so, or `forms.busiest` would count it twice. Bursts and loops to MiniMax M2.5 on four H100 lie on them.
 _EVEN = ("balanced", "power_law_1.01", "power_law_1.2", "unknown")
 _SKEWED = ("power_law_1.01", "balanced", "power_law_1.2", "unknown")
+_POWER_LAWS = ("power_law_1.01", "power_law_1.2")
 _FEW = 16
 
 
@@ -199,6 +201,8 @@ def _by_dtype(stack: dict[str, Any], folder: Path, table: str, check: bool) -> R
             d, routing = _routed(d)
             result = operators.moe(d, hw, weight, check)
             result["routing"] = routing
+            if (~d.even & (d.experts > _FEW) & (d.ep > 1) & d.distribution.astype(str).isin(_POWER_LAWS)).any():
+                result["skewed_beyond"] = _FEW
         else:
             result = operators.gemm(d, hw, weight, act, check)
         result["parameters"][2] += stack.get("quantise_us", {}).get(f"{table}.{label}", 0.0)
@@ -210,12 +214,12 @@ def _routed(d: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     """Rows of the routing that is nearest to that of real models, and what it is; ``even`` marks rows that `operators.moe` corrects."""
     parts, words = [], []
     for even, order in ((True, _EVEN), (False, _SKEWED)):
-        part = d[((d.experts <= _FEW) | (d.ep > 1)) == even]
+        part = d[(d.experts <= _FEW) == even]
         routing = next((r for r in order if (part.distribution.astype(str) == r).any()), None)
         if routing is not None:
             part = part[part.distribution.astype(str) == routing]
             parts.append(part.assign(even=routing == "balanced"))
-            words.append(f"{routing} ({f'up to {_FEW} experts, or spread over ranks' if even else f'beyond {_FEW} experts'})")
+            words.append(f"{routing} ({'up to' if even else 'beyond'} {_FEW} experts)")
     return pd.concat(parts), ", ".join(words)
 
 
@@ -274,7 +278,7 @@ def write(name: str, stack: dict[str, Any], results: Results, out: Path) -> None
     for key, r in results.items():
         names = forms.PARAMETERS[{"latent_prefill": "prefill", "latent_decode": "decode"}.get(r["operator"], r["operator"])]
         told: Mapping[str, object] = r
-        shown = ("unit", "version", "routing", "weight_bytes", "act_bytes", "rows", "error")
+        shown = ("unit", "version", "routing", "skewed_beyond", "weight_bytes", "act_bytes", "rows", "error")
         entry: dict[str, object] = {k: told[k] for k in shown if k in told}
         entry["parameters"] = {n: float(f"{v:.6g}") for n, v in zip(names, r["parameters"], strict=True)}
         entries[key] = entry
