@@ -10,7 +10,7 @@ import pytest
 from sim.errors import ConfigError
 from tests.answers import same, worlds
 from tests.fleet.catalogue import LEAST, LOADS, SIDES, THREE, TWO, catalogue, world
-from tests.fleet.mixed import MIXED
+from tests.fleet.mixed import MIXED, MOMENTS
 from tests.whole import in_order, load, seen
 
 WORLDS = catalogue()
@@ -58,10 +58,10 @@ def test_the_rates_of_classes_are_as_recorded() -> None:
     same("fleet-loads", "classes", seen(load(world("classes", TWO, LEAST)), classes={"chat": 2.0, "rest": 0.5}))
 
 
-@pytest.mark.parametrize("name", MIXED)
+@pytest.mark.parametrize("name", [*MIXED, *MOMENTS])
 def test_a_world_of_several_things_at_once_is_as_recorded(name: str) -> None:
     try:
-        found = seen(load(MIXED[name]))
+        found = seen(load((MIXED | MOMENTS)[name]))
     except ConfigError as refused:
         same("fleet-mixed", name, f"{type(refused).__name__}: {refused.field}")
         return
@@ -70,6 +70,6 @@ def test_a_world_of_several_things_at_once_is_as_recorded(name: str) -> None:
 
 
 def test_nothing_is_recorded_of_worlds_that_are_gone() -> None:
-    assert worlds("fleet-mixed") == set(MIXED)
+    assert worlds("fleet-mixed") == {*MIXED, *MOMENTS}
     for room in {room_of(name) for name in WORLDS}:
         assert worlds(room) == {name for name in WORLDS if room_of(name) == room}

@@ -37,8 +37,8 @@ from tests.mutation.mutants import Mutant, mutants
 
 ROOT = Path(__file__).resolve().parents[2]
 WAIT = 300
-"""Seconds by the clock for one mutant; one that takes longer never ends, which is noticed. A busy machine needs some patience: a minute of CPU time is
-the limit that counts (`_child`).
+"""Seconds by the clock for one mutant; one that takes longer never ends, which is noticed. A busy machine needs some patience: CPU time is the limit
+that counts, several times what the tests need without a mutant (`_child`).
 """
 PYTEST = ["-q", "--tb=no", "-p", "no:cacheprovider", "-o", "addopts=", "-W", "ignore:Module already imported"]
 
@@ -219,7 +219,7 @@ class Campaign:
         told, tell = os.pipe()
         child = os.fork()
         if child == 0:
-            _child(items, prepare, self.failed, tell)
+            _child(items, prepare, self.failed, tell, int(15 + 4 * self.given.budget))
         os.close(tell)
         end = time.monotonic() + WAIT
         while time.monotonic() < end:
@@ -262,14 +262,14 @@ def _preload() -> None:
             importlib.import_module(found.name)
 
 
-def _child(items: list[pytest.Item], prepare: Callable[[], bool], failed: set[str], tell: int) -> None:
+def _child(items: list[pytest.Item], prepare: Callable[[], bool], failed: set[str], tell: int, cpu: int) -> None:
     os.setpgid(0, 0)
     code = 1
     try:
         silent = os.open(os.devnull, os.O_WRONLY)
         os.dup2(silent, 1)
         os.dup2(silent, 2)
-        resource.setrlimit(resource.RLIMIT_CPU, (60, 65))
+        resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu + 5))
         resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
         if prepare():
             session = items[0].session
