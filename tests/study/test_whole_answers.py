@@ -24,7 +24,7 @@ from sim.study.questions.sweep import Sweep
 from sim.study.stress.recovery import Recovery
 from sim.study.variants import seed_of
 from tests.answers import plain, same
-from tests.fleet.catalogue import LEAST, MODELS, SIDES, THREE, TRAFFIC, TWO, world
+from tests.fleet.catalogue import CLIENTS, DOORS, LEAST, MODELS, ONE, RANKS, SCALERS, SIDES, THREE, TRAFFIC, TWO, world
 from tests.study.test_every_tool import RECORDS, write
 from tests.study.world import World, ask, changed
 from tests.whole import formula, load
@@ -296,6 +296,10 @@ RUNS: dict[str, str] = {
     "priced": world("plain", THREE, "economics: {accelerator_hour: {h100-sxm: 2.5}, electricity: 0.2, grid: DEU}"),
     "warm": world("even", THREE, "warmup: 100ms"),
     "busy": world("burst", THREE.replace("replicas: 3", "replicas: 1"), "until: 500ms"),
+    "faults": world("plain", THREE, LEAST, "faults: [{name: crash, at: 100ms}, {name: slow, mtbf: 1s, for: 100ms}]"),
+    "scaler": world("few", ONE, LEAST, f"scaling: {SCALERS['eas']}", f"clients: {CLIENTS[3]}"),
+    "doors": world("classes", THREE, LEAST, f"admission: {DOORS[3]}"),
+    "ranks": world("plain", RANKS, "faults: {name: rank}"),
 }
 
 
