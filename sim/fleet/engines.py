@@ -205,7 +205,6 @@ class Engines(Station):
         """Advance, choose, submit in one compiled call."""
         from sim.fleet.ahead import send_ahead
 
-        self.taken[0] += hi - lo
         send_ahead(self.groups[0], block, lo, hi, first, float(self.clock.now), choice, self._shifts)
 
     # -- running

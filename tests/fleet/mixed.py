@@ -75,6 +75,9 @@ def moments() -> dict[str, str]:
         for until in ("30ms", "200ms"):
             made[f"moment {k}, ranks cut off at {until}"] = world("burst", RANKS, f"router: {router}", f"until: {until}")
         made[f"moment {k}, ranks"] = world("classes", RANKS, f"router: {router}", f"faults: {FAULTS[2]}")
+    for k, router in enumerate((*ASKED, "kubernetes", "eas_tokenworks", "vllm_router")):
+        more = [f"clients: {CLIENTS[k % len(CLIENTS)]}", *(["until: 700ms"] if k % 2 else [])]
+        made[f"moment {k}, hosts"] = world("plain", HOSTS["three hosts"], f"router: {router}", *more)
     for engine, pools in SIDES.items():
         for k, least in enumerate((0, 1)):
             scaler = SCALERS["eas-zero"].replace("min: 0", f"min: {least}")
