@@ -182,7 +182,7 @@ def settings(scenario: Scenario) -> tuple[VllmParams, Site, int]:
             "transfer_per_token": float(connector["y_us"]),
             "idle_poll": float(e.get("idle_sleep_us", 1000)),
         }
-    extra = {"accept_pattern": scenario.get("accept_pattern", [0]), "recording": True}
+    extra = {"accept_pattern": scenario.get("accept_pattern") or [0], "recording": True}
     if "kv_plan" in scenario:
         extra["kv_plan"] = _vllm_groups.plan_of(scenario["kv_plan"], e["kv"])
     return VllmParams(**arguments), Site(pp=e.get("pipeline_parallel_size", 1), extra=extra), e["num_gpu_blocks"]
