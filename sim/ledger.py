@@ -65,7 +65,7 @@ class Column(NamedTuple):
 
 COLUMNS: Final = (
     Column("id", "id", "i8", "r_id", 0),
-    Column("replica", "replica", "i4", "", 0),
+    Column("replica", "replica", "i4", "", -1),  # none: turned away, or not there yet
     Column("arrival_s", "arrival", "f8", "r_sent", NAN),
     Column("taken_s", "taken", "f8", "r_taken", NAN),
     Column("first_scheduled_s", "first_scheduled", "f8", "r_first_scheduled", NAN),

@@ -272,10 +272,9 @@ class Attempts(Station):
             self._withdraw(live)
         call.live = []
         leg = call.request if attempt is None else attempt.leg
-        replica = max(leg.replica, 0)
         self._given_up.append(now)
-        self._fold(call, attempt, status, now, leg.number, replica)
-        self._close(call, now - self._away(leg), replica)
+        self._fold(call, attempt, status, now, leg.number, leg.replica)
+        self._close(call, now - self._away(leg), max(leg.replica, 0))
 
     def _fold(self, call: Call, attempt: Attempt | None, status: int, time: float, leg: int, replica: int) -> None:
         r = call.request
@@ -341,7 +340,7 @@ class Attempts(Station):
             if leg is not None and leg.number not in self._legs and leg.status != FINISHED:
                 leg = None  # it has failed below, and is to be sent elsewhere
             if leg is None or leg.number != number or call.tries > 1:
-                self._fold(call, None, IN_FLIGHT, np.nan, -1 if leg is None else leg.number, 0)
+                self._fold(call, None, IN_FLIGHT, np.nan, *((-1, -1) if leg is None else (leg.number, leg.replica)))
         out, waste = fold(rows, self._odd)
         self.record.close(waste, self._kinds, self._retries, self._second, self._failed, self._given_up)
         return out

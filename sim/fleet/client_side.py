@@ -48,8 +48,9 @@ class ClientSide:
 
     def shift(self, rows: dict[str, Values]) -> None:
         """Bring the times of the rows to what clients see; ``replica`` of a row says which pool it is of."""
+        replica = np.maximum(rows["replica"], 0)  # who reached none has been to the door
         for profile, lo, hi in zip(self._profiles, self._bounds, self._bounds[1:], strict=False):
-            mine = slice(None) if len(self._profiles) == 1 else (rows["replica"] >= lo) & (rows["replica"] < hi)
+            mine = slice(None) if len(self._profiles) == 1 else (replica >= lo) & (replica < hi)
             before = profile.before_engine(rows["prompt_tokens"][mine])
             for name in SEEN:
                 if name in rows:

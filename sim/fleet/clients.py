@@ -36,6 +36,8 @@ class Clients(Station):
         """Outcomes that stations on the road have to hear of."""
         self.look_up: Callable[[], bool] = lambda: False
         """Asked now and then; True: send no more."""
+        self.row_of: Callable[[int], int] = lambda replica: replica
+        """The number of a replica in results."""
         self.turned_away: list[tuple[Request, float]] = []
         self._clock, self._until, self._mix = clock, until, mix
         self._stopped = False
@@ -55,7 +57,14 @@ class Clients(Station):
     def rows(self) -> Iterable[Mapping[str, float]]:
         """Requests that were refused."""
         for r, end in self.turned_away:
-            yield request_row(id=r.number, arrival_s=r.arrival, finish_s=end, prompt_tokens=r.prompt_tokens, status=REJECTED)
+            yield request_row(
+                id=r.number,
+                replica=self.row_of(r.replica),
+                arrival_s=r.arrival,
+                finish_s=end,
+                prompt_tokens=r.prompt_tokens,
+                status=REJECTED,
+            )
 
     def labels(self) -> dict[str, Values]:
         """By name, [sent]: whose request each one is, those of `LABELS` that say something; without classes the model that it names is its class."""

@@ -184,7 +184,9 @@ class Engines(Station):
         return self._exits[pool]
 
     def row_of(self, replica: int) -> int:
-        """The (first) row of results of a replica."""
+        """The (first) row of results of a replica; −1 of none."""
+        if replica < 0:
+            return -1
         pool = self.pool_of[replica]
         return int(self.first_row[pool] + self.number_of[replica] * self.groups[pool].ranks)
 

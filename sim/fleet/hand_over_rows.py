@@ -58,7 +58,7 @@ class HandOverRows:
         return int(np.count_nonzero(np.where(decode, status != RETURNED, status != FINISHED)))
 
     def _decodes(self, replica: Array) -> Array:
-        found: Array = self._is_decode[replica]
+        found: Array = self._is_decode[replica] & (replica >= 0)
         return found
 
     def join(self, rows: Columns, times: Sequence[object]) -> Columns:

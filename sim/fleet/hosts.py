@@ -85,6 +85,7 @@ class _Door:
 
     def busy(self, request: Request) -> None:
         self._owner.busy += 1
+        request.replica = self._owner.replica(request.model, self._host)
         self._owner.refused(request, self._owner.now, busy=True)
 
     def unloaded(self, model: int) -> None:

@@ -52,7 +52,7 @@ class World:
         self._progress = progress or (lambda sent, finished: False)
         self._side = side
         link(self.stations)
-        clients.look_up = self._look_up
+        clients.look_up, clients.row_of = self._look_up, engines.row_of
         clients.asks = 0
         for station in self.stations:
             clients.asks |= station.watches

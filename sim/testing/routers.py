@@ -164,11 +164,11 @@ class RouterLaws:
         return sim.run(sim.load(self.scenario, [*base, *given, *self.overrides]))
 
     def test_every_request_is_accounted_for(self) -> None:
-        """In a whole run: finished, refused or failed, none in flight, each on a replica that exists."""
+        """In a whole run: finished, refused or failed, none in flight, each on a replica that exists or (−1) turned away before any."""
         result = self._run()
         assert len(result.requests) == self.requests
         assert (result.requests["status"] != "in flight").all() if result.requests["status"].dtype == object else True
-        assert set(result.requests["replica"]) <= set(range(self.replicas))
+        assert set(result.requests["replica"]) <= {-1, *range(self.replicas)}
 
     def test_a_run_gives_the_same_bytes_again(self) -> None:
         """In a whole run."""
