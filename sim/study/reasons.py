@@ -6,6 +6,7 @@ own says its reasons in ``reasons = {"queue": "…", "failed": "…"}``.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -35,7 +36,7 @@ def reasons(plans: Sequence[Plan], requests: Mapping[str, Values], totals: dict[
     at_gateway = int(totals.get("fleet_gateway_failed", 0))
     doors = {k.removesuffix(end): 0 for k in totals for end in _DOOR if k.endswith(end)}
     at_doors = sum(int(totals.get(door + end, 0)) for door in doors for end in _DOOR)
-    out = []
+    counts: Counter[tuple[str, str, str]] = Counter()
     bounds = np.cumsum([0, *(p.replicas * p.rank_count for p in plans)])
     for p, lo, hi in zip(plans, bounds, bounds[1:], strict=False):
         mine = np.ones(len(status), bool) if len(plans) == 1 else (replica >= lo) & (replica < hi)
@@ -52,9 +53,8 @@ def reasons(plans: Sequence[Plan], requests: Mapping[str, Values], totals: dict[
             (turned & ~long, "rejected", known.get("queue", "turned away at the door")),
             (failed, "failed", known.get("failed", "given up after they had been admitted")),
         ):
-            n = int(np.count_nonzero(rows))
-            if n:
-                out.append(_sentence(p.scheduler.name, n, kind, why))
+            counts[p.scheduler.name, kind, why] += int(np.count_nonzero(rows))
+    out = [_sentence(who, n, kind, why) for (who, kind, why), n in counts.items() if n]
     for door in doors:
         refused, late = (int(totals.get(door + end, 0)) for end in _DOOR)
         name = door.removeprefix("fleet_")
