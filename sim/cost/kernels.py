@@ -58,6 +58,12 @@ _EXPANDED = (192 + 128) / (576 + 512)
 _CACHED, _STREAMED = 2.5, 0.92
 
 
+def _measured_on(op: FittedOperator) -> Accelerator | None:
+    """The card on which an operator was timed, where the profile of its system names one."""
+    measured = machine_of(op.system).accelerators
+    return load_accelerator(measured[0]) if measured else None
+
+
 class Kernels(Collectives):
     """Operator times on ``accelerator`` with the kernels of ``framework`` (``vllm``, ``sglang``, ``vllm-ascend``).
 
@@ -113,11 +119,9 @@ class Kernels(Collectives):
 
         Those that were measured (L40S) wait for power and instructions; slower ones of the same make do not.
         """
-        measured = machine_of(op.system).accelerators
-        gemm = load_stack(op.stack).get("gemm.bf16")
-        if not measured or gemm is None or self._own(op):
+        here, there, gemm = self.accelerator, _measured_on(op), load_stack(op.stack).get("gemm.bf16")
+        if there is None or gemm is None or self._own(op):
             return 1.0
-        here, there = self.accelerator, load_accelerator(measured[0])
         if here.generation not in _OF_ONE_MAKE or there.generation not in _OF_ONE_MAKE or not (here.clock and there.clock):
             return 1.0
         rates = [a.peak("bf16") / (a.sm_count * a.clock) for a in (here, there)]
@@ -125,9 +129,8 @@ class Kernels(Collectives):
 
     def _slower(self, op: FittedOperator) -> float:
         """How much slower the clock is than where ``op`` was measured; 1.0 where it is not known of both."""
-        measured = machine_of(op.system).accelerators
-        here, there = self.accelerator.clock, load_accelerator(measured[0]).clock if measured else 0.0
-        return there / here if here and there else 1.0
+        here, there = self.accelerator, _measured_on(op)
+        return there.clock / here.clock if there is not None and here.clock and there.clock else 1.0
 
     def machine(self, op: FittedOperator) -> Machine:
         """Where ``op`` is to run: its own reference figures, or this accelerator's if it is a stand-in."""
@@ -142,21 +145,20 @@ class Kernels(Collectives):
 
         A kernel that reached more than long reads do (much of it from a cache) reaches no more than it did, or than long reads do here.
         """
-        measured = machine_of(op.system).accelerators
+        there = _measured_on(op)
         here = self.accelerator.memory_efficiency or (_GDDR if self.accelerator.memory_type == "gddr" else 0.0)
-        there = load_accelerator(measured[0]).memory_efficiency if measured else 0.0
-        return min(here / there, max(1.0, here / self.q(op)[1])) if here and there else 1.0
+        if there is None or not (here and there.memory_efficiency):
+            return 1.0
+        return min(here / there.memory_efficiency, max(1.0, here / self.q(op)[1]))
 
     def _cores(self, op: FittedOperator) -> Machine:
         """As `machine`, for decode attention: what it computes beside the tensor units (unpacking, softmax) goes with multiprocessors and clock.
 
         So it is no slower than these are, however few FLOP/s the tensor units have (GeForce cards add up in 32 bits at half the rate).
         """
-        hw, here = self.machine(op), self.accelerator
-        measured = machine_of(op.system).accelerators
-        if self._own(op) or not measured or not here.clock:
+        hw, here, there = self.machine(op), self.accelerator, _measured_on(op)
+        if self._own(op) or there is None or not here.clock:
             return hw
-        there = load_accelerator(measured[0])
         cores = here.clock * here.sm_count / (there.clock * there.sm_count) if there.clock else 0.0
         return hw._replace(peak=max(hw.peak, op.machine.peak * cores))
 
@@ -193,9 +195,8 @@ class Kernels(Collectives):
         """
         if machine_of(op.system).relative:
             return np.asarray(t, float)
-        a = self.accelerator
-        measured = machine_of(op.system).accelerators
-        cache = max(a.l2_bytes, load_accelerator(measured[0]).l2_bytes if measured else 0.0)
+        a, there = self.accelerator, _measured_on(op)
+        cache = max(a.l2_bytes, there.l2_bytes if there is not None else 0.0)
         least = np.asarray(size, float) / (a.memory_bandwidth * max(a.memory_efficiency, _STREAMED))
         streamed: Floats = np.where(np.asarray(size) <= _CACHED * cache, np.maximum(t, least), t)
         return streamed
