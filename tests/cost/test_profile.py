@@ -207,7 +207,7 @@ def test_figures_for_an_accelerator_hold_for_its_variants_only(tmp_path: Path) -
         max_size=5,
     )
 )
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_a_file_holds_is_an_error_or_a_profile_of_finite_figures(tmp_path: Path, figures: dict[str, Any]) -> None:
     file = tmp_path / "own.yaml"
     file.write_text(yaml.safe_dump({"base": "vllm", "lines": [{"from": "0.14"} | figures]}), encoding="utf-8")

@@ -220,7 +220,7 @@ def check(text: str, clients: int) -> Any:
     return result
 
 
-@settings(max_examples=WORLDS, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=WORLDS, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(worlds())
 def test_whatever_is_combined_obeys_the_laws(world: tuple[str, int]) -> None:
     text, clients = world

@@ -336,7 +336,7 @@ def worlds(draw):
     return given
 
 
-@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(worlds())
 def test_whatever_comes_and_goes_every_request_is_accounted_for(given_):
     result, _ = run(load(*given_))

@@ -235,7 +235,7 @@ VALUES = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=4))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_whatever_a_profile_holds_is_an_error_or_finite(changes: dict[str, object]) -> None:
     try:
         card = parse_accelerator(MINIMAL | changes, "mine.yaml")

@@ -20,7 +20,7 @@ from tests.within import within
 
 SECONDS = 20
 """No file takes longer."""
-QUIET: dict[str, Any] = {"deadline": None, "suppress_health_check": list(HealthCheck), "database": None}
+QUIET: dict[str, Any] = {"suppress_health_check": list(HealthCheck), "database": None}
 pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")
 each = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 

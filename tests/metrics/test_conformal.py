@@ -73,7 +73,7 @@ def test_of_what_is_off_further_more_is_expected():
     assert 2.5 * (high - low) < wide_high - wide_low
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     samples=st.integers(1, 12).flatmap(lambda n: arrays(float, (n, 3), elements=st.floats(-3, 3))),
     weight=st.floats(0.01, 1.0),

@@ -71,7 +71,7 @@ def numbers(m: ModelSpec) -> Any:
 WANTED = {row["name"]: numbers(spec_from_config(row["config"], "mine", beside=row["beside"])) for row in ROWS}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_a_spoilt_value_is_named_or_means_nothing(data: st.DataObject) -> None:
     row = data.draw(st.sampled_from(ROWS))
@@ -89,7 +89,7 @@ def test_a_spoilt_value_is_named_or_means_nothing(data: st.DataObject) -> None:
     assert harmless or found == WANTED[row["name"]], (row["name"], path, junk)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(data=st.data())
 def test_a_missing_key_gives_an_error_or_the_default_of_the_family(data: st.DataObject) -> None:
     row = data.draw(st.sampled_from(ROWS))
@@ -109,7 +109,7 @@ def test_a_missing_key_gives_an_error_or_the_default_of_the_family(data: st.Data
     assert model.kv_bytes_per_token() > 0
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers(-3, 10**6) | st.floats() | st.text(max_size=5),

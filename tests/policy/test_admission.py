@@ -69,7 +69,7 @@ def drive(made: Admission, tickets: list[Ticket], seen: Replicas | None = None, 
             out |= dict.fromkeys(gone, time)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.floats(0.0, 3.0), min_size=1, max_size=25),
     st.floats(0.2, 5.0),

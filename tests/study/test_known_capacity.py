@@ -242,7 +242,7 @@ def test_what_is_safe_and_the_words_of_one_repetition() -> None:
 
 
 @given(serves=st.floats(0.05, 500.0), tolerance=st.floats(0.005, 0.9))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_any_border_is_found_to_the_tolerance(serves: float, tolerance: float) -> None:
     found, _ = ask(study(replications=1, tolerance=tolerance, model_error=False).run(), World(serves))
     assert found.answer <= serves * BREAKS * (1 + 1e-5) and found.answer * (1 + tolerance) >= serves * BREAKS * (1 - 1e-5)

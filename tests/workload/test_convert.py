@@ -50,7 +50,7 @@ def blocks(draw, waits=False):
 
 
 @pytest.mark.parametrize("to", writable())
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(block=blocks())
 def test_what_is_written_is_read_again(tmp_path, monkeypatch, to, block):
     form = registry.lookup("trace", to)

@@ -12,9 +12,7 @@ from sim.errors import DataError, ServesimError
 from sim.workload import build_traffic
 from tests.workload.conftest import whole
 
-SLOW = settings(
-    deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+SLOW = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 FIELD = st.one_of(
     st.integers(-3, 10**19).map(str),
     st.floats().map(str),

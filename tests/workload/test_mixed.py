@@ -125,7 +125,7 @@ def test_a_trace_is_a_class_like_any_other(tmp_path):
     assert block.arrival_s[-1] == 49
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.lists(st.integers(0, 30), max_size=40), min_size=1, max_size=5), st.integers(1, 9))
 def test_merging_loses_nothing(streams, size):
     def blocks(k, times):

@@ -39,7 +39,7 @@ def one_by_one(monkeypatch):
 
 
 @given(st.lists(TALK, min_size=1, max_size=6), st.sampled_from(["first", "all"]), st.sampled_from([8, 40, 1 << 16]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_conversations(tmp_path_factory, talks, turns, size):
     folder = tmp_path_factory.mktemp("talks")
     rows = [{"id": k, "conversations": [{"from": who, "value": text} for who, text in talk]} for k, talk in enumerate(talks)]

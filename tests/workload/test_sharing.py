@@ -21,7 +21,7 @@ def by_hand(keys, tokens, begins, capacity):
     return found
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(1, 9), st.booleans()), min_size=1, max_size=40), st.integers(0, 40))
 def test_the_best_cache_is_the_one_found_by_hand(pieces, capacity):
     keys, tokens, begins = ([p[k] for p in pieces] for k in range(3))
