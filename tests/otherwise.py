@@ -20,7 +20,7 @@ def otherwise(document: Any, most: int = 9) -> Iterator[tuple[str, Any]]:
     for path in list(places(document)):
         inside, key = value_at(document, path[:-1]), path[-1]
         kept = inside[key]
-        for word, value in _others(kept)[:most]:
+        for word, value in [*_others(kept), *_beside(inside, key)][:most]:
             inside[key] = value
             yield f"{'/'.join(map(str, path))} {word}", document
         inside[key] = kept
@@ -38,10 +38,23 @@ def _others(value: Any) -> list[tuple[str, Any]]:
     if isinstance(value, int | float):
         return [("more", 3 * value + 1), ("none", 0), ("below", -1 - value)]
     if isinstance(value, str):
-        return [("other", f"x{value}"), ("empty", "")]
+        first, _, unit = value.partition(" ")
+        figure = [("nothing", f"0 {unit}")] if unit and first.replace(".", "", 1).isdecimal() else []
+        return [("other", f"x{value}"), ("empty", ""), *figure]
     if isinstance(value, list):
         return [("empty", []), ("reversed", value[::-1])] if len(value) > 1 else [("empty", [])]
     return [("none", None if isinstance(value, dict) else 1)]
+
+
+def _beside(inside: Any, key: Any) -> list[tuple[str, Any]]:
+    """What stands for another number at the two numbers before it: two moments, or two counts, that fall together."""
+    entries = list(inside.items() if isinstance(inside, dict) else enumerate(inside))
+    at = next(i for i, (name, _) in enumerate(entries) if name == key)
+    numbers = [(k, v) for k, v in entries[:at] if isinstance(v, int | float) and not isinstance(v, bool)]
+    mine = inside[key]
+    if isinstance(mine, bool) or not isinstance(mine, int | float):
+        return []
+    return [(f"as {k}", v) for k, v in numbers[-2:] if v != mine]
 
 
 def made_of(document: Any, read: Callable[[Any], Any], most: int = 9) -> dict[str, Any]:

@@ -7,7 +7,8 @@ are plain Python, as only then it is known which test runs which line. Everythin
 process forked from that, which gets the changed functions (`inside`). Of each mutant the tests run that reach its line, those of its module and room first
 (by their names, parameters included), then the quickest, as many as ``--budget`` CPU seconds allow. One that no test reaches has survived. Where the
 compiler is on, ``--kernels none`` leaves compiled files of the sample to a second call with the compiler off, ``--kernels only`` and the same ``--out``.
-``--again`` tries those that survived once more; ``--also`` names files of tests that are newer than the maps.
+``--again FIRST.jsonl`` is the second stage: what survived there, with a larger budget and into an ``--out`` of its own; the score counts both stages.
+``--also`` names files of tests that are newer than the maps.
 """
 
 from __future__ import annotations
@@ -35,6 +36,9 @@ from sim.jit import JIT
 from tests.mutation.inside import put
 from tests.mutation.mutants import Mutant, mutants
 
+Line = dict[str, Any]
+"""A mutant that was tried: key, verdict, number of tests, seconds."""
+NOTICED = ("noticed", "late")
 ROOT = Path(__file__).resolve().parents[2]
 WAIT = 300
 """Seconds by the clock for one mutant; one that takes longer never ends, which is noticed. A busy machine needs some patience: CPU time is the limit
@@ -54,7 +58,7 @@ def main() -> int:
     parser.add_argument(
         "--kernels", choices=("all", "only", "none"), default="all", help="of the sample, files of compiled code or others"
     )
-    parser.add_argument("--again", action="store_true")
+    parser.add_argument("--again", metavar="FIRST.jsonl", help="what survived there, instead of a sample")
     parser.add_argument("--also", action="append", default=[])
     parser.add_argument("--out", required=True)
     given = parser.parse_args()
@@ -63,22 +67,54 @@ def main() -> int:
     files = {name.partition("::")[0] for name in campaign.tests.seconds} | set(given.also)
     pytest.main([*PYTEST, *sorted(file for file in files if Path(file).exists())], plugins=[campaign])
     print("\n".join(campaign.told))
-    found = [json.loads(line)["verdict"] for line in Path(given.out).read_text().splitlines()]
-    noticed = sum(v in ("noticed", "late") for v in found)
-    told = ", ".join(f"{v} {found.count(v)}" for v in sorted(set(found)))
-    print(f"{given.room}: {noticed} of {len(found)} noticed ({noticed / max(len(found), 1):.0%}): {told}")
+    print(f"{given.room}: {score(*(lines_of(name) for name in (given.again, given.out) if name))}")
     return 0
 
 
+def lines_of(name: str) -> list[Line]:
+    """What a stage has found so far."""
+    file = Path(name)
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
+
+
+def survivors(lines: list[Line]) -> set[str]:
+    """Keys of what no test has noticed."""
+    return {line["key"] for line in lines if line["verdict"] not in NOTICED}
+
+
+def score(*stages: list[Line]) -> str:
+    """How many of all mutants were noticed, each by the verdict of the last stage that tried it, and by which stage."""
+    last = {line["key"]: line["verdict"] for stage in stages for line in stage}
+    found = list(last.values())
+    noticed = sum(v in NOTICED for v in found)
+    told = ", ".join(f"{v} {found.count(v)}" for v in sorted(set(found)))
+    by = " + ".join(str(sum(line["verdict"] in NOTICED for line in stage)) for stage in stages)
+    return f"{noticed} ({by}) of {len(found)} noticed ({noticed / max(len(found), 1):.0%}): {told}"
+
+
+def whole(room: str) -> list[tuple[Path, Mutant]]:
+    """All mutants of the room."""
+    return [(file, m) for file in sorted((ROOT / "sim" / room).rglob("*.py")) for m in mutants(file.read_text(encoding="utf-8"))]
+
+
 def drawn(room: str, number: int, seed: int) -> list[tuple[Path, Mutant]]:
-    """So many of all mutants of the room."""
-    whole = [(file, m) for file in sorted((ROOT / "sim" / room).rglob("*.py")) for m in mutants(file.read_text(encoding="utf-8"))]
-    return random.Random(seed).sample(whole, min(number, len(whole)))
+    """So many of them."""
+    found = whole(room)
+    return random.Random(seed).sample(found, min(number, len(found)))
+
+
+def kept(room: str, keys: set[str]) -> list[tuple[Path, Mutant]]:
+    """Those with these keys, each once: of an earlier version of the room as far as its lines are where they were."""
+    return list({key: x for x in reversed(whole(room)) if (key := _key(*x)) in keys}.values())[::-1]
 
 
 def _compiled(file: Path) -> bool:
     """Whether kernels are in it: with the compiler on nobody sees which test runs them, and no process takes changed ones."""
     return "@kernel" in file.read_text(encoding="utf-8")
+
+
+def _key(file: Path, mutant: Mutant) -> str:
+    return f"{file.relative_to(ROOT)}:{mutant.line}: {mutant.before} → {mutant.after}"
 
 
 class Tests:
@@ -142,20 +178,21 @@ class Campaign:
 
     def __init__(self, given: Any, tests: Tests) -> None:
         self.given, self.tests = given, tests
-        self.sample = [
-            x
-            for x in drawn(given.room, given.number, given.seed)
-            if given.kernels in ("all", "only" if _compiled(x[0]) else "none")
-        ]
         self.out = Path(given.out)
-        before = [json.loads(line) for line in self.out.read_text().splitlines()] if self.out.exists() else []
-        if given.again:
-            before = [line for line in before if line["verdict"] in ("noticed", "late")]
-            self.out.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in before))
-        self.known = {line["key"] for line in before}
         self.failed: set[str] = set()
         self.sound: set[str] = set()
         self.told: list[str] = []
+        known = {line["key"] for line in lines_of(given.out)}
+        if given.again:
+            keys = survivors(lines_of(given.again))
+            found = kept(given.room, keys)
+            if gone := sorted(keys - {_key(*x) for x in found}):
+                self.told.append(f"not in the room any more: {', '.join(gone)}")
+        else:
+            found = drawn(given.room, given.number, given.seed)
+        self.sample = [
+            x for x in found if _key(*x) not in known and given.kernels in ("all", "only" if _compiled(x[0]) else "none")
+        ]
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed:
@@ -180,14 +217,16 @@ class Campaign:
             self.sound |= chosen - self.failed
         session.testsfailed = 0
         for file, mutant in self.sample:
-            key = f"{file.relative_to(ROOT)}:{mutant.line}: {mutant.before} → {mutant.after}"
-            if key in self.known:
-                continue
             names, early = self.tests.of(file, mutant, self.given.budget, self.given.most)
             names = [*also, *(name for name in names if name in items and name not in also)]
             begun = time.monotonic()
             verdict = self.judged(file, mutant, early, [items[name] for name in names])
-            line = {"key": key, "verdict": verdict, "tests": len(names), "seconds": round(time.monotonic() - begun, 1)}
+            line = {
+                "key": _key(file, mutant),
+                "verdict": verdict,
+                "tests": len(names),
+                "seconds": round(time.monotonic() - begun, 1),
+            }
             with self.out.open("a", encoding="utf-8") as to:
                 to.write(json.dumps(line, ensure_ascii=False) + "\n")
         if self.failed:
