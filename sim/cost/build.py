@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 MAX_TABLE = 16384  # tokens: beyond, every GEMM is compute bound and time is linear
 MAX_SAMPLED = 1024
+_LARGE_MESSAGE = (
+    64 * 2**20
+)  # bytes: 58.7 MB (Bloom, 2,048 tokens) goes as smaller messages do, 67.1 MB (Llama 2 70B, 4,096) does not
 _SMALL_EFFICIENCY = (
     0.75  # share of memory bandwidth that norms, activations and rotary embeddings reach (assumed in the operator study)
 )
@@ -291,14 +294,16 @@ class _Builder:
             computed[: largest + 1] = captured[np.searchsorted(captured, wanted[: largest + 1])]
         table = np.column_stack([np.interp(computed, sizes, columns[:, j]) for j in range(5)])
         table[:, FLOOR] = np.where(
-            wanted > largest, eager(self.profile, self.m, wanted), piecewise(self.profile, self.m, self.a, prompts)
+            wanted > largest, eager(self.profile, self.m, wanted, prompts), piecewise(self.profile, self.m, self.a, prompts)
         )
         table[:, FLOOR] += chunked(self.profile, self.m) if prompts else 0.0
         table[0] = 0.0
         return np.ascontiguousarray(table)
 
     def _all_reduce(self, size: Numbers, ranks: int) -> Floats:
-        return self.kernels.all_reduce(size, ranks, self.wires) + self.profile.collective_start
+        t = self.kernels.all_reduce(size, ranks, self.wires) + self.profile.collective_start
+        forwarded = 2.0 * (ranks - 2) / ranks * np.asarray(size, float)  # what a rank of a ring passes on for others
+        return t + np.where(size >= _LARGE_MESSAGE, self.profile.large_reduce * np.maximum(forwarded, 0.0), 0.0)
 
     def _head(self) -> Floats:
         m, tp = self.m, self.layout.tp

@@ -84,6 +84,7 @@ class LineFigures(Record):
     eager_expert_few: Time = Field(
         None, description="the same in steps of fewer than 128 tokens and without compilation (fused kernels; left out: the same)"
     )
+    eager_prompt_layer: Time = Field(None, description="what a layer adds to it in steps with prompts")
     eager_latent_layer: Time = Field(None, description="what a layer of latent attention adds to it")
     eager_layer_plain: Time = Field(None, description="the same with compilation switched off too (enforce_eager)")
     recurrent_layer: Time = Field(
@@ -138,6 +139,7 @@ class LineFigures(Record):
     expert_scale: Factor = Field(None, description="the same for routed experts")
     comms_scale: Factor = Field(None, description="the same for collectives")
     collective_start: Time = Field(None, description="more for every collective than the measured ones take")
+    large_reduce: Time = Field(None, description="more for every byte that is passed on in all-reduces of 64 MiB and more")
     client_request: Time = Field(None, description="from the client to the engine: HTTP, tokenising")
     client_first_token: Time = Field(None, description="from the engine to the client: detokenising, sending")
     client_prompt_token: Time = Field(None, description="tokenising, per prompt token")

@@ -27,12 +27,13 @@ GROUPED_FROM = 128
 """Tokens from which on vLLM takes grouped products for 8-bit experts (DeepGEMM's alignment, ``fused_moe/deep_gemm_moe.py: _valid_deep_gemm_shape``)."""
 
 
-def eager(p: EngineProfile, m: ModelSpec, tokens: Ints) -> Floats:
-    """Seconds to launch the kernels of all layers in steps of ``tokens``; fused kernels for few tokens are fewer."""
+def eager(p: EngineProfile, m: ModelSpec, tokens: Ints, prompts: bool = False) -> Floats:
+    """Seconds to launch the kernels of all layers in steps of ``tokens``, with ``prompts`` or without; fused kernels for few tokens are fewer."""
     few = p.eager_expert_layer if p.eager_expert_few is None else p.eager_expert_few
     experts: Floats = np.where(tokens < GROUPED_FROM, few, p.eager_expert_layer) * sum(m.experts_in)
     latent = p.eager_latent_layer * m.layers if m.is_mla else 0.0
-    return p.eager_layer * m.layers + experts + latent
+    layer = p.eager_layer + (p.eager_prompt_layer if prompts else 0.0)
+    return layer * m.layers + experts + latent
 
 
 def piecewise(p: EngineProfile, m: ModelSpec, a: Accelerator, prompts: bool = False) -> float:

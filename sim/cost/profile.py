@@ -53,7 +53,8 @@ class EngineProfile:
     ``gemm_scale``, ``attention_scale``, ``comms_scale``: time of the kernels and collectives of this line relative to those that were
     measured: older releases had slower ones. ``compute_scale``: the compute of matrix products alone; ``prefill_scale``: attention of prompts beyond its
     launch; ``expert_scale``: routed experts; ``collective_start``: further seconds
-    of every collective.
+    of every collective; ``large_reduce``: of every byte that a rank passes on for others in all-reduces of 64 MiB and more.
+    ``eager_prompt_layer``: what a layer adds to ``eager_layer`` in steps with prompts.
     ``step_scatter``: standard deviation of the logarithm of a step's time about its mean (`sim.engine.scatter`; 0: not measured).
     ``band``: what is left of the model's error by metric, as `servesim calibrate` writes it.
     ``mixed_factor`` is how much longer decode attention takes in a step that also computes prompts, ``mixed_group`` the same for each query head of a
@@ -93,6 +94,7 @@ class EngineProfile:
     host_row_ranks: float = 0.0
     eager_expert_layer: float = 0.0
     eager_expert_few: float | None = None
+    eager_prompt_layer: float = 0.0
     eager_latent_layer: float = 0.0
     eager_layer_plain: float = 0.0
     latent_kernels: float = 0.0
@@ -123,6 +125,7 @@ class EngineProfile:
     expert_scale: float = 1.0
     comms_scale: float = 1.0
     collective_start: float = 0.0
+    large_reduce: float = 0.0
     band: Mapping[str, tuple[float, float, int]] = field(default_factory=dict, hash=False, compare=False, repr=False)
     figures: Mapping[str, Figure] = field(default_factory=dict, hash=False, compare=False, repr=False)
 

@@ -115,13 +115,13 @@ def test_figures_of_engines_hold_for_accelerators_whose_kernels_stand_in() -> No
     assert alike(card(compute_capability="8.0")) == ("mine", "a100-sxm-80g")
 
     def old(name: str) -> float:
-        return load_engine_profile("vllm", "0.2", *alike(load_accelerator(name))).attention_scale
+        return load_engine_profile("vllm", "0.2", *alike(load_accelerator(name))).comms_scale
 
     assert old("a800-sxm-80g") == old("a100-sxm-80g") != old("h100-sxm")
     assert old("h800-sxm") == old("h100-sxm") > 1.0
     # nobody measured it, and it ran the software of its time
-    assert old("h100-sxm") < old("l40s") == load_engine_profile("vllm", "0.2").attention_scale < old("a100-sxm-80g")
-    assert load_engine_profile("vllm", "0.6").attention_scale == 1.0
+    assert old("a100-sxm-80g") < old("l40s") == load_engine_profile("vllm", "0.2").comms_scale < old("h100-sxm")
+    assert load_engine_profile("vllm", "0.6").comms_scale == 1.0
 
 
 def test_mxfp4_experts_run_the_kernels_of_their_generation_whoever_else_stands_in() -> None:

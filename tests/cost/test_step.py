@@ -118,3 +118,29 @@ def test_sparse_attention_is_cheaper_than_dense_at_long_contexts():
     dense = new_table_cost(*made("deepseek-v3", "fp8", "h200-sxm", Layout(tp=8), "vllm")[0].packed())
 
     assert seconds(sparse, batch(32, 100_000)) < 0.8 * seconds(dense, batch(32, 100_000))
+
+
+def _prompts_of_2023(tp: int, sizes: tuple[int, ...], **figures: float) -> list[list[float]]:
+    """Parts of prompt steps of Llama 2 70B under vLLM of 2023 on A100s: a step of each number of tokens."""
+    profile = load_engine_profile("vllm", "0.1", "a100-sxm-80g").changed(figures)
+    layout = Layout(tp=tp, pp=1, dp=1, ep=1)
+    model, card = load_model("meta-llama/Llama-2-70b-hf"), load_accelerator("a100-sxm-80g")
+    tables, _ = build_tables(model, card, layout, profile, max(sizes))
+    return [[t, *parts] for t, parts in (plain_step_time(tables, batch(prompts=1, chunk=n)) for n in sizes)]
+
+
+@pytest.mark.parametrize(("tp", "longer"), [(2, False), (4, True), (8, True)])
+def test_all_reduces_of_64_mib_are_slower_where_ranks_pass_bytes_on_for_others(tp: int, longer: bool) -> None:
+    at = 1 + ledger.PART_COMMUNICATION
+    below, above = _prompts_of_2023(tp, (4033, 4096))  # 64 MiB are 4,096 tokens of 8,192 elements
+    smaller, usual = _prompts_of_2023(tp, (4033, 4096), large_reduce=0.0)
+
+    assert below[at] == smaller[at]
+    assert above[at] > 1.5 * usual[at] if longer else above[at] == usual[at]
+
+
+def test_short_prompts_wait_for_launches_that_decode_steps_do_not_have() -> None:
+    (short,) = _prompts_of_2023(8, (8,))
+    (without,) = _prompts_of_2023(8, (8,), eager_prompt_layer=0.0)
+
+    assert short[0] - without[0] == pytest.approx(80 * 0.29e-3, rel=0.1)
