@@ -9,6 +9,7 @@ Do not write ``from __future__ import annotations`` in a module that declares a 
 
 from __future__ import annotations
 
+import inspect
 import sys
 import typing
 from collections.abc import Callable
@@ -128,7 +129,7 @@ def struct(cls: type[T] | None = None, viewed: bool = False) -> type[T] | Callab
 def _struct(cls: Any, viewed: bool) -> Any:
     fields: dict[str, types.Type] = {}
     for base in reversed(cls.__mro__):
-        for name, kind in base.__dict__.get("__annotations__", {}).items():
+        for name, kind in inspect.get_annotations(base).items():
             if name in fields:
                 why = f"is a field of a class that this one derives from ({fields[name]})"
                 raise ConfigError(f"{cls.__module__}.{cls.__qualname__}.{name}", str(kind), why, hint="another name")
