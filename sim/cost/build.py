@@ -251,7 +251,10 @@ class _Builder:
         own = m.expert_form
         fmt = expert_format(replace(m, weights=own) if own else m, self.a)
         grouped = layout.ep > 1 and self.profile.all_to_all == "deepep"
-        t = self.kernels.moe(fmt, everyone, moe, max(layout.ep, 1), grouped)
+        if layout.ep <= 1 and self.profile.block_expert_floor and "block" in fmt.tables[0]:
+            t = self.kernels.moe_cutlass(everyone, moe, self.profile.block_expert_floor, self.profile.block_expert_copy)
+        else:
+            t = self.kernels.moe(fmt, everyone, moe, max(layout.ep, 1), grouped)
         self._add(columns, t, moe.layers * self.profile.expert_scale)
         columns[:, SMALL] += moe.layers * (self.profile.expert_layer + self.profile.expert_token * everyone)
         if fmt.weight_bytes < 0.9 and fmt.act_bytes >= 2.0:

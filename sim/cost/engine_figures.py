@@ -131,6 +131,10 @@ class LineFigures(Record):
     expert_token: Time = Field(None, description="the same, per token")
     int4_expert_layer: Time = Field(None, description="what 4-bit experts take beyond the measured kernels, per layer and step")
     int4_expert_token: Time = Field(None, description="the same, per token")
+    block_expert_floor: Time = Field(
+        None, description="a layer of 8-bit experts with block scales, before any byte is read (0: as measured)"
+    )
+    block_expert_copy: Time = Field(None, description="the same, per token and expert that it goes to")
     mxfp4_marlin: Flag = Field(None, description="mxfp4 experts run Marlin on Hopper too, as they do before it")
     gemm_scale: Factor = Field(None, description="time of matrix products relative to the measured kernels")
     compute_scale: Factor = Field(None, description="the same for their compute alone")
@@ -170,6 +174,9 @@ class Line(LineFigures):
     """A version line: it begins at ``from``; ``accelerators`` has figures for accelerators by their name or its beginning."""
 
     start: str = Field(alias="from", description="first version of the line")
+    continues: bool = Field(
+        False, description="the line before goes on under its name, with what it has on accelerators; only what is given differs"
+    )
     accelerators: dict[str, LineFigures] | None = Field(
         None, description="figures on certain accelerators, by name or the beginning of it"
     )

@@ -339,6 +339,23 @@ class Kernels(Collectives):
             self.used["experts"] = ("estimated", self.used["experts"][1] + f"; {names[0]} was not measured")
         return t
 
+    def moe_cutlass(self, tokens: Floats, shape: MoeShape, floor: float, copy: float) -> Times:
+        """Seconds of 8-bit experts with block scales on one rank by FlashInfer's CUTLASS kernels.
+
+        They sort, copy, quantise and add up in kernels of their own (``floor``; ``copy`` for each expert of a token), and read weights at full
+        bandwidth between.
+        """
+        a = self.accelerator
+        chosen = forms.active_experts(tokens, shape.experts, shape.top_k)
+        weights = (3.0 if shape.gated else 2.0) * shape.hidden * shape.intermediate
+        memory = floor + chosen * weights / a.memory_bandwidth
+        compute = copy * tokens * shape.top_k
+        self.used["experts"] = (
+            "fitted",
+            "MiniMax M2.5 on four H200 (vLLM 0.16): FlashInfer's CUTLASS experts, as no operator was measured",
+        )
+        return Times(memory + compute, compute, memory)
+
     def operators(self, parts: Mapping[str, tuple[str, float]]) -> tuple[Operator, ...]:
         """What was used, as evidence: ``parts`` gives (part, share of it) for each operator."""
         return tuple(Operator(name, part, *self.used[name], share) for name, (part, share) in parts.items() if name in self.used)

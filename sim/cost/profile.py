@@ -47,7 +47,9 @@ class EngineProfile:
     logprob_row``: what clients may ask of sampling (`sim.cost.sampling`; 0: not known). ``expert_layer`` and
     ``expert_token``: what surrounds the kernels of a layer of experts that were measured (sorting, scattering, quantising), a step and a token.
     ``int4_expert_layer`` and ``int4_expert_token`` are what a layer of experts with 4-bit weights takes more than the kernels that were
-    measured, a step and a token. ``decode_tile``: decode attention computes so many query rows per KV head, whatever the group (0: as measured).
+    measured, a step and a token. ``block_expert_floor`` and ``block_expert_copy``: such a layer in 8 bits with block scales, on one rank or cut over
+    several, by another kernel than was measured: before any weight is read, and for each expert of a token (0: as measured).
+    ``decode_tile``: decode attention computes so many query rows per KV head, whatever the group (0: as measured).
     ``serial_token``: what decode attention takes per token of the context where its kernel splits none (0: it splits).
     ``window_tile``: query rows of a tile of attention in a window that is not split (FlashAttention 2; 0: as measured).
     ``gemm_scale``, ``attention_scale``, ``comms_scale``: time of the kernels and collectives of this line relative to those that were
@@ -115,6 +117,8 @@ class EngineProfile:
     logprob_row: float = 0.0
     int4_expert_layer: float = 0.0
     int4_expert_token: float = 0.0
+    block_expert_floor: float = 0.0
+    block_expert_copy: float = 0.0
     decode_tile: float = 0.0
     serial_token: float = 0.0
     window_tile: float = 0.0
@@ -248,15 +252,16 @@ def engine_profiles() -> list[str]:
 
 
 def engine_lines(name: str) -> list[str]:
-    """First versions of the lines of an engine's profile, oldest first. Raises `UnknownNameError`, `DataError`."""
-    return [line.start for line in _read(name).lines]
+    """First versions of the lines of an engine's profile, oldest first, without what continues one. Raises `UnknownNameError`, `DataError`."""
+    return [line.start for line in _read(name).lines if not line.continues]
 
 
 def load_engine_profile(name: str, version: str | None = None, *accelerators: str) -> EngineProfile:
     """The line of an engine that ``version`` belongs to (None: the newest). Raises `ConfigError`, `DataError`.
 
     ``name``: a built-in profile, or the path of a ``*.yaml`` of the same form (`servesim calibrate` writes one), which is read again when it
-    was edited. A line begins at its ``from`` version; its figures replace those of the lines before it. Its ``accelerators`` section holds
+    was edited. A line begins at its ``from`` version; its figures replace those of the lines before it (one that ``continues`` keeps
+    its name). Its ``accelerators`` section holds
     figures for the first of ``accelerators`` that it has, by its name or the beginning of it; they hold for this line only. (`machines.alike`
     names those whose figures may stand in.)
     """
@@ -271,8 +276,8 @@ def load_engine_profile(name: str, version: str | None = None, *accelerators: st
         if start and wanted is not None and version_of(line.start) > wanted:
             break
         figures |= _given(line)
-        here = _here(line, accelerators)
-        start = line.start
+        here = (here if line.continues else {}) | _here(line, accelerators)
+        start = start if line.continues and start else line.start
     plain: dict[str, Any] = {}
     graded: dict[str, Figure] = {}
     for key, value in (figures | here).items():
