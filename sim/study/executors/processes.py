@@ -10,6 +10,7 @@ import os
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 from contextlib import suppress
@@ -100,6 +101,8 @@ class Processes:
         if self._pool is None or _headless(self._pool):
             from joblib.externals.loky import get_reusable_executor
 
+            # a worker whose memory has grown is replaced between two trials: nothing is lost, and nobody need act
+            warnings.filterwarnings("ignore", "A worker stopped while some jobs were given", UserWarning)
             pool = partial(
                 get_reusable_executor, max_workers=self._jobs, timeout=_IDLE_S, initializer=_settle, initargs=(os.getpid(),)
             )
