@@ -25,5 +25,5 @@ class Model(Section):
         if isinstance(value, str):
             return {"name": value}
         if isinstance(value, Mapping) and (value.get("name") is None) == (value.get("config") is None):
-            raise ValueError("needs exactly one of name and config")
+            raise ValueError("needs exactly one of name and config; null takes one away")
         return value

@@ -60,7 +60,7 @@ def _load(name_or_path: str, weights: str, kv_cache: str, field: str, contents: 
     if is_folder(file):
         native = file / "params.json"  # Mistral's own form
         file = native if is_file(native) and not is_there(file / "config.json") else file / "config.json"
-    if file.suffix == ".json" or is_there(file):
+    if file.suffix == ".json" or file.is_absolute() or is_there(file):  # no model's name begins with a slash
         beside = file.with_name("hf_quant_config.json")
         return spec_from_config(
             _read(file), _name_of(file), weights, kv_cache, str(file), field, _read(beside) if is_file(beside) else None

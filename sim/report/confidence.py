@@ -37,6 +37,8 @@ TITLES: Final = {
 
 def one_run(found: Worth, summary: Summary) -> list[Text]:
     """One line: the intervals of the figures that decide; times in the units of the table of ``summary``."""
+    if unsure := none(found):
+        return [Text(unsure, style="yellow")]
     parts = []
     for path, (title, show) in SHOWN.items():
         interval = found.intervals.get(path)
@@ -46,11 +48,18 @@ def one_run(found: Worth, summary: Summary) -> list[Text]:
                 unit = words.unit_of(summary.latency[row])
                 show = partial(words.in_row, unit=unit)
             parts.append(f"{title} {span(interval, show)}")
-    if not found.intervals:
-        return [Text("Too few requests to say how sure these figures are: at least 100 are needed.", style="yellow")]
     known = f"One run, {found.level:.0%} intervals: {', '.join(parts)}. Other seeds: --replications 5."
     lines = [Text(known, style="dim")] if parts else []
     return lines + [Text(f"{words.STAR} {sentence}", style="yellow") for sentence in few(found, summary)]
+
+
+def none(found: Worth) -> str:
+    """Why nothing is said of how sure one run is; empty where something is."""
+    if not found.intervals:
+        return "Too few requests to say how sure these figures are: at least 100 are needed."
+    if found.stationary:
+        return "How sure these figures are, a run that is not stationary cannot tell by itself. Other seeds do: --replications 5."
+    return ""
 
 
 def few(found: Worth, summary: Summary) -> list[str]:
@@ -58,7 +67,7 @@ def few(found: Worth, summary: Summary) -> list[str]:
     out = []
     for key in ("ttft_s", "tpot_s", "e2e_s"):
         for name, title in (("p99", "p99"), ("p999", "p99.9")):
-            interval = found.intervals.get(f"latency.{key}.{name}")
+            interval = found.shown().get(f"latency.{key}.{name}")
             if interval is not None and not math.isfinite(interval.high):
                 out.append(
                     f"{title} of {definition(key).title} at least {words.in_row(interval.low, words.unit_of(summary.latency[key]))}"

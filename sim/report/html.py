@@ -121,8 +121,8 @@ def _sessions(s: Sessions) -> str:
 
 def _sure(sure: Worth) -> str:
     """How much this one run is worth."""
-    if not sure.intervals:
-        return page.details("How sure", "<p>Too few requests to say how sure these figures are: at least 100 are needed.</p>")
+    if unsure := confidence.none(sure):
+        return page.details("How sure", f"<p>{page.esc(unsure)}</p>")
     found = confidence.table(sure)
     rows = [[page.esc(cell) for cell in row] for row in found.rows]
     return page.details(f"How sure: {sure.level:.0%} intervals of this one run", page.table(found.head, rows, (0,)))

@@ -142,7 +142,7 @@ def latency_rows(summary: Summary, sure: Worth | None = None) -> list[dict[str, 
     ``sure``: the intervals of one run (`sim.study.statistics.worth`); a percentile that too few requests bound has a star.
     """
     slo = summary.slo
-    intervals = {} if sure is None else sure.intervals
+    intervals = {} if sure is None else sure.shown()
     rows = []
     for key in LATENCIES:
         stats: Distribution = summary.latency[key]

@@ -60,6 +60,8 @@ def test_files_that_are_no_config(tmp_path: Path) -> None:
 
     with pytest.raises(DataError, match="no such file"):
         load_model(str(tmp_path / "absent.json"))
+    with pytest.raises(DataError, match="no such file"):
+        load_model(str(tmp_path / "absent"))
     with pytest.raises(DataError, match="no readable JSON"):
         load_model(str(tmp_path / "broken.json"))
     with pytest.raises(DataError, match="one JSON object"):

@@ -1,5 +1,6 @@
 """What is printed fits the screen and says what the numbers say."""
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,9 +13,11 @@ import sim
 from sim.metrics.model_error import Spread
 from sim.metrics.result import Result
 from sim.metrics.slo import Slo
-from sim.report import capacity, compare, terminal, words
+from sim.report import capacity, compare, confidence, terminal, words
 from sim.report.fitting import kept
 from sim.study.questions.capacity import CapacityAnswer, Probe
+from sim.study.statistics.interval import Interval
+from sim.study.statistics.worth import Worth
 from sim.units import show_number, show_seconds
 from tests.report.comparing import compared
 
@@ -297,3 +300,16 @@ def test_the_band_of_the_throughput_is_about_the_rate_that_is_printed(make_resul
 
     assert "output tokens/s 899 to 1,100 (" in told(0.99, 1000.0) or "output tokens/s 900 to 1,100 (" in told(0.99, 1000.0)
     assert "output tokens/s" not in told(0.4, 1000.0)  # clients that think decide how much there is to do
+
+
+def test_a_run_that_does_not_settle_says_nothing_of_how_sure_it_is(make_result: Maker) -> None:
+    summary = make_result(500).summary
+    some = {"level": 0.95, "method": "order statistics", "n": 500}
+    intervals = {"latency.ttft_s.p99": Interval(0.2, 0.1, 0.3, **some), "latency.e2e_s.p99": Interval(3.0, 2.0, math.inf, **some)}
+    sure, grows, few = Worth(0.95, "", None, intervals), Worth(0.95, "the queue grew", None, intervals), Worth(0.95, "", None, {})
+
+    assert [t.plain[:8] for t in confidence.one_run(sure, summary)] == ["One run,", "* Too fe"]
+    assert "a run that is not stationary cannot tell" in confidence.one_run(grows, summary)[0].plain
+    assert "at least 100 are needed" in confidence.one_run(few, summary)[0].plain
+    starred = [sum(words.STAR in str(r) for r in words.latency_rows(summary, w)) for w in (sure, grows)]
+    assert starred == [1, 0]

@@ -462,3 +462,13 @@ def test_a_card_without_a_price_is_not_the_cheapest() -> None:
     assert other.warnings == [
         "No price of l40s is known: engines on it are compared by accelerators; give economics.accelerator_hour or purchase."
     ]
+
+
+def test_what_is_compared_has_names_of_its_own_and_the_traffic_of_the_first() -> None:
+    with pytest.raises(ConfigError, match="is the name of two of the scenarios"):
+        Compare([quickstart(), quickstart()], CompareParams())
+    other = quickstart().model_copy(update={"name": "other", "seed": 5})
+    assert [s.seed for s in Compare([quickstart(), other], CompareParams()).made] == [0, 0]  # type: ignore[union-attr]
+    assert [s.seed for s in Compare([quickstart(), other], CompareParams(own_traffic=True)).made] == [0, 5]  # type: ignore[union-attr]
+    rates = Compare([quickstart()], CompareParams(over={"traffic.synthetic.arrival.rate": ["2/s", "3/s"]})).made
+    assert rates[0].traffic != rates[1].traffic  # type: ignore[union-attr]

@@ -33,6 +33,10 @@ class Worth:
     warmup_s: float | None
     intervals: dict[str, Interval]
 
+    def shown(self) -> dict[str, Interval]:
+        """The intervals of a run that settles; none of another, whose parts are not alike and so do not tell how sure the whole is."""
+        return {} if self.stationary else self.intervals
+
 
 def worth(result: Result, level: float = 0.95) -> Worth:
     """Of one run. Requests of the scenario's warm-up are left out, as they are from the figures."""
