@@ -24,3 +24,17 @@ def is_folder(path: Path) -> bool:
 def is_there(path: Path) -> bool:
     """Whether there is anything."""
     return os.path.exists(path)  # noqa: PTH110
+
+
+def files_below(folder: Path) -> list[Path]:
+    """Every regular file below a folder, in order; links to folders are followed, each folder that they lead to is looked into once."""
+    found: list[Path] = []
+    seen: set[str] = set()
+    for here, inner, names in os.walk(folder, followlinks=True):
+        inner.sort()
+        if (real := os.path.realpath(here)) in seen:
+            inner.clear()
+            continue
+        seen.add(real)
+        found += [path for name in names if is_file(path := Path(here, name))]
+    return sorted(found)

@@ -17,6 +17,7 @@ import pytest
 import sim
 from sim import kept_code, output
 from sim.errors import ServesimError
+from sim.places import files_below
 from tests.cli.conftest import Command
 
 RUN = ("run", "quickstart", "-s", "traffic.synthetic.requests=20", "-q", "--no-save")
@@ -135,3 +136,18 @@ def test_compiled_code_that_another_may_have_written_is_not_used(
         whose in ("own", "a link to nothing", "a file")
         or list((tmp_path / "elsewhere" if whose == "a link" else usual).iterdir()) == []
     )
+
+
+def test_folders_that_are_links_are_looked_into_once(tmp_path: Path) -> None:
+    elsewhere, here = tmp_path / "elsewhere", tmp_path / "here"
+    (elsewhere / "deep").mkdir(parents=True)
+    here.mkdir()
+    (elsewhere / "deep" / "points.jsonl").write_text("")
+    (here / "b.json").write_text("")
+    (here / "twice").symlink_to(elsewhere)
+    (here / "link").symlink_to(elsewhere)
+    (here / "round").symlink_to(here)
+    (here / "gone").symlink_to(tmp_path / "nowhere")
+
+    assert [str(p.relative_to(here)) for p in files_below(here)] == ["b.json", "link/deep/points.jsonl"]
+    assert files_below(here / "b.json") == []

@@ -11,7 +11,7 @@ import numpy as np
 
 from sim.errors import ConfigError, DataError
 from sim.ledger import Values
-from sim.places import is_folder
+from sim.places import files_below, is_folder
 from sim.study.accuracy.launchers import as_measured
 from sim.study.accuracy.point import Point, Told, read_folder
 from sim.study.accuracy.step_log import is_step_log, kinds, read_step_log, summary
@@ -61,7 +61,7 @@ def _file(path: Path, scenario: Scenario | None) -> Iterator[Point]:
 
 
 def _tree(folder: Path, scenario: Scenario | None) -> Iterator[Point]:
-    told = sorted(f.parent for f in folder.rglob("points.jsonl"))
+    told = sorted(f.parent for f in files_below(folder) if f.name == "points.jsonl")
     for there in told:
         yield from map(as_measured, read_folder(there))
     found = list(read_tree(folder, set(told)))
@@ -75,7 +75,7 @@ def _tree(folder: Path, scenario: Scenario | None) -> Iterator[Point]:
                 point = replace(point, notes=(*point.notes, left))
             known_here += 1
             yield replace(point, id=str(path.parent.relative_to(folder) / point.id))
-    for path in sorted(f for f in folder.rglob("*") if is_step_log(f)):
+    for path in (f for f in files_below(folder) if is_step_log(f)):
         known_here += 1
         point = _point(path, _steps(path), scenario)
         yield replace(point, id=str(path.parent.relative_to(folder) / point.id))

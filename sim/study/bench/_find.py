@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sim import registry
 from sim.errors import DataError
+from sim.places import files_below
 from sim.study.bench._base import Bench
 from sim.study.bench._document import Document
 from sim.study.bench._run import Run
@@ -54,7 +55,7 @@ def is_candidate(path: Path) -> bool:
 
 def read_tree(folder: Path, skip: set[Path]) -> Iterator[tuple[Path, list[Run] | None]]:
     """Every file below a folder that may be a result, with its runs, or None where no reader knows it. ``skip``: folders left out."""
-    files = [f for f in sorted(folder.rglob("*")) if f.is_file() and is_candidate(f) and not skip & set(f.parents)]
+    files = [f for f in files_below(folder) if is_candidate(f) and not skip & set(f.parents)]
     readers: dict[Path, Bench | None] = {}
     for file in files:
         try:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sim.errors import DataError, UnknownNameError
-from sim.places import is_file, is_folder
+from sim.places import files_below, is_file, is_folder
 from sim.study.conformance.base import Case, Difference
 from sim.workload.textfile import check_size
 
@@ -63,4 +63,4 @@ def _files(module: object, path: Path) -> list[Path]:
 
 
 def _all(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.rglob("*") if p.is_file() and p.name.endswith(_SUFFIXES))
+    return [p for p in files_below(folder) if p.name.endswith(_SUFFIXES)]

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from sim.document import loads
 from sim.errors import DataError
+from sim.places import files_below
 from sim.study.conformance.base import Case, Difference
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ _RUNS = 1024  # replays of one recording at most
 
 def recordings(folder: Path) -> list[Path]:
     """The recordings of a folder, by their file of steps."""
-    return sorted(p for p in folder.rglob("*") if p.name.endswith((_STEPS, _STEPS + ".gz")))
+    return [p for p in files_below(folder) if p.name.endswith((_STEPS, _STEPS + ".gz"))]
 
 
 def check(path: Path) -> Iterator[Case]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from sim.document import loads
 from sim.errors import DataError
+from sim.places import files_below
 from sim.study.conformance.base import Case, Difference
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ _MODES = ("", "PREFILL", "DECODE", "MIXED")
 def recordings(folder: Path) -> list[Path]:
     """Recordings of a folder; the settings belong to one of them."""
     names = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
-    return sorted(p for p in folder.rglob("*") if p.name.endswith(names) and p.name not in (SETTINGS, SETTINGS + ".gz"))
+    return [p for p in files_below(folder) if p.name.endswith(names) and p.name not in (SETTINGS, SETTINGS + ".gz")]
 
 
 def check(path: Path) -> Iterator[Case]:

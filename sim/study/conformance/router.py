@@ -13,6 +13,7 @@ from typing import Any
 
 from sim.document import loads
 from sim.errors import DataError
+from sim.places import files_below
 from sim.policy.gateways import dynamo
 from sim.policy.gateways import production_stack as stack
 from sim.policy.gateways.cache_aware import CacheAware, Settings
@@ -30,7 +31,7 @@ Rows = Iterator[tuple[object, object]]
 
 def recordings(folder: Path) -> list[Path]:
     """The recordings of a folder that can be replayed; queues of tenants and autoscalers among them."""
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name.endswith((".json", ".json.gz")))
+    files = [p for p in files_below(folder) if p.name.endswith((".json", ".json.gz"))]
     return [p for p in files if p.name.startswith(_UNIT_ROWS) or _replay_of(p) is not None]
 
 
