@@ -204,8 +204,12 @@ class Cache(FunctionCache):
                 data = None
         if data is None and file is not None and self._turn is None and outermost():
             self._turn = Turn(Path(f"{file._index_path}.lock"))
-            self._turn.take()
-            data = self._load_overload(sig, target_context)  # if somebody has compiled it in the meantime
+            try:
+                self._turn.take()
+                data = self._load_overload(sig, target_context)  # if somebody has compiled it in the meantime
+            except BaseException:  # Ctrl-C: nothing will be compiled that ends it
+                self.leave()
+                raise
             if data is not None:
                 self.leave()
             return data

@@ -49,6 +49,31 @@ def test_a_full_disk_keeps_nothing_and_stops_nobody(monkeypatch):
     assert twice(21) == 42
 
 
+def test_who_is_interrupted_before_it_compiles_gives_its_turn_up(monkeypatch):
+    left = []
+
+    class Interrupted(Turn):
+        def take(self):
+            super().take()
+            raise KeyboardInterrupt
+
+        def leave(self):
+            super().leave()
+            left.append(self)
+
+    @jit.kernel
+    def thrice(x):
+        return 3 * x
+
+    with monkeypatch.context() as patched:
+        patched.setattr(kept_code, "Turn", Interrupted)
+        patched.setattr(kept_code._File, "load", lambda self, key: None)
+        with pytest.raises(KeyboardInterrupt):
+            thrice(14)
+    assert len(left) == 1
+    assert thrice(14) == 42
+
+
 COMMON = """
 import sys
 sys.path.insert(0, {folder!r})
