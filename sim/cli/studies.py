@@ -53,9 +53,6 @@ Cluster = Annotated[
 Fresh = Annotated[
     bool, typer.Option("--fresh", help="Forget finished runs in the output folder and begin anew.", rich_help_panel=common.HOW)
 ]
-Gate = Annotated[
-    bool, typer.Option("--gate", help="Exit with 3 when the verdict is negative, for CI.", rich_help_panel=common.HOW)
-]
 Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.", rich_help_panel=common.HOW)]
 
 _COMMON: dict[str, tuple[object, object]] = {
@@ -65,7 +62,7 @@ _COMMON: dict[str, tuple[object, object]] = {
     "cluster": (Cluster, None),
     "out": (common.Out, None),
     "fresh": (Fresh, False),
-    "gate": (Gate, False),
+    "gate": (bool, False),
     "json": (Json, False),
     "quiet": (common.Quiet, False),
     "no_save": (common.NoSave, False),
@@ -84,7 +81,8 @@ def add(cls: type[Study[Params]]) -> None:
     if cls.takes == "files":
         parameters = {"paths": (Files, needed), "scenario": (Deployed, None)}
     parameters |= {name: (_option(name, f), None) for name, f in cls.Params.model_fields.items() if not _extra(f).get("hidden")}
-    parameters |= _COMMON
+    gate = typer.Option("--gate", help=f"Exit with 3 {cls.gate}, for CI.", rich_help_panel=common.HOW)
+    parameters |= _COMMON | {"gate": (Annotated[bool, gate], False)}
     kind = inspect.Parameter.KEYWORD_ONLY
     command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [inspect.Parameter(n, kind, default=default, annotation=hint) for n, (hint, default) in parameters.items()]

@@ -164,6 +164,7 @@ class Study(ABC, Generic[P]):
     ``report``: the module with ``screen(answer)``, what the terminal shows,
     ``files(answer, folder)``, which writes the report, and perhaps ``elsewhere(answer)``, which writes files that were asked for in other
     places; `sim.report.study` suits every answer.
+    ``gate``: when ``--gate`` exits with 3, in words.
     """
 
     name: ClassVar[str]
@@ -172,6 +173,7 @@ class Study(ABC, Generic[P]):
     Params: ClassVar[type[Params]] = Params
     takes: ClassVar[Literal["one", "many", "files"]] = "one"
     report: ClassVar[str] = "sim.report.study"
+    gate: ClassVar[str] = "when the verdict is negative"
 
     def __init__(self, scenarios: Sequence[Scenario], params: P) -> None:
         if self.takes == "one" and len(scenarios) != 1:

@@ -405,3 +405,8 @@ def test_a_pool_whose_manager_died_is_made_anew(capfd: pytest.CaptureFixture[str
     assert asked() == first
     assert not manager.is_alive()
     capfd.readouterr()
+
+
+def test_every_study_says_in_its_own_words_when_its_gate_closes() -> None:
+    words = [registry.lookup("study", name).gate for name in registry.names("study")]
+    assert Study.gate not in words and all(w.startswith("when ") for w in words)

@@ -140,6 +140,7 @@ class Accuracy(Measured[AccuracyParams]):
     examples = ("servesim accuracy bench-results/ --scenario my.yaml",)
     Params = AccuracyParams
     report: ClassVar[str] = "sim.report.accuracy"
+    gate: ClassVar[str] = "when a metric misses its aim"
 
     def __init__(self, scenarios: Sequence[Scenario], params: AccuracyParams, overrides: Overrides | None = None) -> None:
         from sim import output

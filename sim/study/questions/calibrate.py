@@ -39,6 +39,7 @@ class Calibrate(Measured[CalibrateParams]):
     examples = ("servesim calibrate bench-results/ --scenario my.yaml -p mine.yaml",)
     Params = CalibrateParams
     report: ClassVar[str] = "sim.report.calibrate"
+    gate: ClassVar[str] = "when the fit brings no error down"
 
     def __init__(self, scenarios: Sequence[Scenario], params: CalibrateParams) -> None:
         from sim import output

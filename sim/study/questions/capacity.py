@@ -225,6 +225,7 @@ class Capacity(Study[CapacityParams]):
     examples = ("servesim capacity quickstart", "servesim capacity quickstart --replicas -s traffic.synthetic.arrival.rate=40/s")
     Params = CapacityParams
     report: ClassVar[str] = "sim.report.capacity"
+    gate: ClassVar[str] = "when nothing holds the SLO (whether the rate found covers the scenario's own is not judged)"
 
     def __init__(self, scenarios: Sequence[Scenario], params: CapacityParams) -> None:
         from sim.metrics.slo import asked

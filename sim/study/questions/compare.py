@@ -176,6 +176,7 @@ class Compare(Study[CompareParams]):
     Params = CompareParams
     takes: ClassVar[Literal["one", "many"]] = "many"
     report: ClassVar[str] = "sim.report.compare"
+    gate: ClassVar[str] = "when something is worse than the first deployment or misses its SLO"
 
     def __init__(self, scenarios: Sequence[Scenario], params: CompareParams) -> None:
         super().__init__(scenarios, params)

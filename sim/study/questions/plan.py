@@ -93,6 +93,7 @@ class Plan(Study[PlanParams]):
     )
     Params = PlanParams
     report: ClassVar[str] = "sim.report.plan"
+    gate: ClassVar[str] = "when nothing holds the SLO"
 
     def __init__(self, scenarios: Sequence[Scenario], params: PlanParams) -> None:
         super().__init__(scenarios, params)

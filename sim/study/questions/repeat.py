@@ -91,6 +91,7 @@ class Repeat(Study[RepeatParams]):
     examples = ("servesim repeat quickstart --precision 5%",)
     Params = RepeatParams
     report: ClassVar[str] = "sim.report.repeat"
+    gate: ClassVar[str] = "when a run misses the SLO"
 
     def __init__(self, scenarios: Sequence[Scenario], params: RepeatParams) -> None:
         super().__init__(scenarios, params)

@@ -126,6 +126,7 @@ class Select(Study[SelectParams]):
     )
     Params = SelectParams
     report: ClassVar[str] = "sim.report.select"
+    gate: ClassVar[str] = "when no engine holds the SLO"
 
     def __init__(self, scenarios: Sequence[Scenario], params: SelectParams) -> None:
         super().__init__(scenarios, params)

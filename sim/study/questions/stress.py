@@ -163,6 +163,7 @@ class Stress(Study[StressParams]):
     )
     Params = StressParams
     report: ClassVar[str] = "sim.report.stress"
+    gate: ClassVar[str] = "when the SLO does not hold at the scenario's own load"
 
     def __init__(self, scenarios: Sequence[Scenario], params: StressParams) -> None:
         super().__init__(scenarios, params)

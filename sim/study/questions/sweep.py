@@ -121,6 +121,7 @@ class Sweep(Study[SweepParams]):
     )
     Params = SweepParams
     report: ClassVar[str] = "sim.report.sweep"
+    gate: ClassVar[str] = "when no setting holds the SLO"
 
     def __init__(self, scenarios: Sequence[Scenario], params: SweepParams) -> None:
         super().__init__(scenarios, params)
