@@ -24,6 +24,7 @@ from sim.cost.step import COMMS, COMPUTE, FLOOR, MEMORY, SMALL
 from sim.cost.tables import Tables
 from sim.errors import ConfigError
 from sim.hardware.accelerator import Accelerator
+from sim.hardware.accelerator import Evidence as Grade
 from sim.model.mixers import Attention
 from sim.model.mlps import Dense
 from sim.model.spec import LinearShape, ModelSpec
@@ -36,9 +37,8 @@ if TYPE_CHECKING:
 
 MAX_TABLE = 16384  # tokens: beyond, every GEMM is compute bound and time is linear
 MAX_SAMPLED = 1024
-_LARGE_MESSAGE = (
-    64 * 2**20
-)  # bytes: 58.7 MB (Bloom, 2,048 tokens) goes as smaller messages do, 67.1 MB (Llama 2 70B, 4,096) does not
+# bytes: 58.7 MB (Bloom, 2,048 tokens) goes as smaller messages do, 67.1 MB (Llama 2 70B, 4,096) does not
+_LARGE_MESSAGE = 64 * 2**20
 _SMALL_EFFICIENCY = (
     0.75  # share of memory bandwidth that norms, activations and rotary embeddings reach (assumed in the operator study)
 )
@@ -253,6 +253,7 @@ class _Builder:
         grouped = layout.ep > 1 and self.profile.all_to_all == "deepep"
         if layout.ep <= 1 and self.profile.block_expert_floor and "block" in fmt.tables[0]:
             t = self.kernels.moe_cutlass(everyone, moe, self.profile.block_expert_floor, self.profile.block_expert_copy)
+            self.kernels.used["experts"] = self._of_profile("block_expert_floor")
         else:
             t = self.kernels.moe(fmt, everyone, moe, max(layout.ep, 1), grouped)
         self._add(columns, t, moe.layers * self.profile.expert_scale)
@@ -370,14 +371,16 @@ class _Builder:
 
     # ---- evidence
 
+    def _of_profile(self, name: str) -> tuple[Grade, str]:
+        """Grade and source of a figure of the engine's profile."""
+        figure = self.profile.figures.get(name)
+        if figure is None:
+            return "estimated", ""
+        return figure.evidence, f"profiles/engines/{self.profile.engine}.yaml line {self.profile.line}: {figure.source}"
+
     def _evidence(self) -> Evidence:
         used = self.kernels.used
-        host = self.profile.figures.get("host_step")
-        used["host"] = (
-            (host.evidence, f"profiles/engines/{self.profile.engine}.yaml line {self.profile.line}: {host.source}")
-            if host
-            else ("estimated", "")
-        )
+        used["host"] = self._of_profile("host_step")
         used["small kernels"] = ("estimated", "launch time and bytes over 75 % of memory bandwidth")
         where: dict[str, tuple[str, float]] = {
             "prefill attention": ("attention_prefill", 1.0),

@@ -350,10 +350,6 @@ class Kernels(Collectives):
         weights = (3.0 if shape.gated else 2.0) * shape.hidden * shape.intermediate
         memory = floor + chosen * weights / a.memory_bandwidth
         compute = copy * tokens * shape.top_k
-        self.used["experts"] = (
-            "fitted",
-            "MiniMax M2.5 on four H200 (vLLM 0.16): FlashInfer's CUTLASS experts, as no operator was measured",
-        )
         return Times(memory + compute, compute, memory)
 
     def operators(self, parts: Mapping[str, tuple[str, float]]) -> tuple[Operator, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.mutation.__main__ import drawn, kept, lines_of, score, survivors
+from tests.mutation.__main__ import _key, drawn, kept, lines_of, score, survivors
 
 
 def test_the_second_stage_tries_what_survived_and_the_score_counts_each_mutant_once(tmp_path: Path) -> None:
@@ -20,8 +20,6 @@ def test_the_second_stage_tries_what_survived_and_the_score_counts_each_mutant_o
 
 
 def test_a_mutant_is_found_again_by_its_key() -> None:
-    from tests.mutation.__main__ import _key
-
     sample = drawn("study/selection", 5, 7)
     keys = {_key(*x) for x in sample}
     found = kept("study/selection", keys | {"sim/study/selection/gone.py:1: 0 → (1)"})

@@ -61,7 +61,8 @@ def _file(path: Path, scenario: Scenario | None) -> Iterator[Point]:
 
 
 def _tree(folder: Path, scenario: Scenario | None) -> Iterator[Point]:
-    told = sorted(f.parent for f in files_below(folder) if f.name == "points.jsonl")
+    files = files_below(folder)
+    told = sorted(f.parent for f in files if f.name == "points.jsonl")
     for there in told:
         yield from map(as_measured, read_folder(there))
     found = list(read_tree(folder, set(told)))
@@ -75,7 +76,7 @@ def _tree(folder: Path, scenario: Scenario | None) -> Iterator[Point]:
                 point = replace(point, notes=(*point.notes, left))
             known_here += 1
             yield replace(point, id=str(path.parent.relative_to(folder) / point.id))
-    for path in (f for f in files_below(folder) if is_step_log(f)):
+    for path in filter(is_step_log, files):
         known_here += 1
         point = _point(path, _steps(path), scenario)
         yield replace(point, id=str(path.parent.relative_to(folder) / point.id))
