@@ -295,10 +295,20 @@ def activation_bytes(model: ModelSpec, tokens: int, tp: int = 1, ep: int = 1, dp
     return tokens * 2.0 * (max(inner) + 4 * model.hidden)
 
 
-def peak_bytes(d: Deployment, tokens: int, sampled: int, per_logit: float = SORTING_SAMPLER) -> float:
-    """Peak of a pass that ends in sampling: the layers, or hidden states and the sampler, whichever is larger."""
-    sampler = 2.0 * tokens * d.model.hidden + sampled * d.model.vocab * per_logit
+def peak_bytes(d: Deployment, tokens: int, sampled: int, per_logit: float = SORTING_SAMPLER, held: float = 0.0) -> float:
+    """Peak of a pass that ends in sampling: the layers, or hidden states and the sampler, whichever is larger.
+
+    ``held``: bytes of the layers that are not given back before the sampler runs.
+    """
+    sampler = 2.0 * tokens * d.model.hidden + sampled * d.model.vocab * per_logit + held
     return max(activation_bytes(d.model, tokens, d.tp, d.ep, d.dp), sampler if sampled else 0.0)
+
+
+def workspace_bytes(d: Deployment, tokens: int) -> float:
+    """Buffers of experts between and after their two products, for every token of every rank that shares them, with all its experts."""
+    m = d.model
+    width = m.moe_intermediate / (max(d.tp * d.dp, d.ep) // d.ep)
+    return 2.0 * tokens * d.dp * m.top_k * (max(width, m.hidden) + max(2 * width, m.hidden))
 
 
 def communication_bytes(d: Deployment) -> float:
