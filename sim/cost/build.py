@@ -13,6 +13,7 @@ from sim.cost.drafts import EAGLE3_VOCABULARY
 from sim.cost.evidence import Evidence, merge_notes
 from sim.cost.extras import DraftShare, Extras, extra_constants, pass_seconds
 from sim.cost.formats import Gemm, expert_format, gemm_format, plain_format
+from sim.cost.fused import fused, linear_shapes, moe_shape
 from sim.cost.kernels import Kernels
 from sim.cost.launches import chunked, eager, piecewise, small_kernels
 from sim.cost.layout import Layout, Wires
@@ -39,9 +40,8 @@ MAX_TABLE = 16384  # tokens: beyond, every GEMM is compute bound and time is lin
 MAX_SAMPLED = 1024
 # bytes: 58.7 MB (Bloom, 2,048 tokens) goes as smaller messages do, 67.1 MB (Llama 2 70B, 4,096) does not
 _LARGE_MESSAGE = 64 * 2**20
-_SMALL_EFFICIENCY = (
-    0.75  # share of memory bandwidth that norms, activations and rotary embeddings reach (assumed in the operator study)
-)
+# share of memory bandwidth that norms, activations and rotary embeddings reach (assumed in the operator study)
+_SMALL_EFFICIENCY = 0.75
 
 NO_EXTRAS = Extras()
 
@@ -116,6 +116,7 @@ class _Builder:
         self.m, self.a, self.layout, self.profile = model, accelerator, layout, profile
         self.kernels = Kernels(accelerator, profile.kernels, profile.compute_scale, profile.mxfp4_marlin)
         self.wires = Wires.of(layout, accelerator)
+        self.fused = fused(model, accelerator, layout) if profile.fused_shared_experts else 0
         for width, n in (("tp", layout.tp), ("pp", layout.pp), ("dp", layout.dp), ("ep", layout.ep)):
             if n > 1 and self.wires.link.bandwidth <= 0.0 and self.wires.inside(n) > 1:
                 raise ConfigError(
@@ -174,8 +175,7 @@ class _Builder:
         """Rows of the experts alone, by tokens per rank: padded to captured graphs, and as they are."""
         sizes = self._sizes()
         columns = np.zeros((sizes.size, 5))
-        moe = self.m.moe_shape(self.layout.tp, self.layout.ep, self.layout.dp)
-        if moe is not None:
+        if moe := moe_shape(self.m, self.layout, self.fused):
             self._experts(columns, sizes, moe)
         padded, _ = self._filled(columns, _busy(self._columns()))
         return padded, self._fill(columns, sizes, ())
@@ -190,12 +190,12 @@ class _Builder:
         sizes = self._sizes()
         columns = np.zeros((sizes.size, 5))
         reduced = 0
-        for shape in m.linear_shapes(tp):
+        for shape in linear_shapes(m, tp, self.fused):
             fmt = self._format(shape)
             t = self.kernels.gemm("linear layers", fmt, sizes, shape.n, shape.k)
             self._add(columns, t, shape.repeat * shape.layers)
             reduced += shape.repeat * shape.layers if shape.all_reduce else 0
-        moe = m.moe_shape(tp, self.layout.ep, self.layout.dp)
+        moe = moe_shape(m, self.layout, self.fused)
         if moe is not None and experts:
             self._experts(columns, sizes, moe)
             reduced += moe.layers if self.layout.ep <= 1 and self.layout.dp == 1 else 0

@@ -135,6 +135,9 @@ class LineFigures(Record):
         None, description="a layer of 8-bit experts with block scales, before any byte is read (0: as measured)"
     )
     block_expert_copy: Time = Field(None, description="the same, per token and expert that it goes to")
+    fused_shared_experts: Flag = Field(
+        None, description="the shared expert of DeepSeek V3 and R1 is computed with the routed ones"
+    )
     mxfp4_marlin: Flag = Field(None, description="mxfp4 experts run Marlin on Hopper too, as they do before it")
     gemm_scale: Factor = Field(None, description="time of matrix products relative to the measured kernels")
     compute_scale: Factor = Field(None, description="the same for their compute alone")

@@ -182,11 +182,13 @@ def moe(
     ep: Numbers,
     element: float = 2.0,
     gates: float = 3.0,
+    shared: float = 0.0,
 ) -> Times:
-    """Routed experts of one rank: ``tokens`` of the whole expert-parallel group, ``width`` of an expert on this rank."""
+    """Routed experts of one rank, and ``shared`` ones beside them: ``tokens`` of the whole expert-parallel group, ``width`` of an expert on this rank."""
     active = active_experts(tokens, experts, top_k) / ep
     weights = gates * hidden * width
-    padded = active * np.maximum(tokens * top_k / ep / np.maximum(active, 1e-9), q[5])
+    padded = active * np.maximum(tokens * top_k / ep / np.maximum(active, 1e-9), q[5]) + shared * np.maximum(tokens, q[5])
+    active, top_k = active + shared, top_k + shared * ep
     compute = 2.0 * weights * padded / (hw.peak * q[0])
     memory = (element * active * weights * q[6] + 4.0 * tokens * hidden) / (hw.bandwidth * q[1])
     total = q[2] * 1e-6 + q[4] * 1e-9 * tokens * top_k / ep + _norm(q[3], compute, memory)

@@ -326,12 +326,12 @@ class Kernels(Collectives):
         key = (shape.hidden, shape.intermediate, shape.experts, shape.top_k, ep)
         if shape.experts <= op.skewed_beyond:
             tokens = tokens * forms.busiest(tokens, shape.experts, shape.top_k, ep)
-        t = forms.moe(self.q(op), hw, np.asarray(tokens, float), *key, fmt.weight_bytes, gates)
+        t = forms.moe(self.q(op), hw, np.asarray(tokens, float), *key, fmt.weight_bytes, gates, shape.shared)
         known = False
         if isinstance(op.residual, Residual) and exact and self.same_machine(op):
             known = op.residual.known(key)
             t = Times(t.total * np.exp(op.residual.at(key, tokens)), t.compute, t.memory)
-        chosen = forms.active_experts(np.asarray(tokens, float), shape.experts, shape.top_k) / ep
+        chosen = forms.active_experts(np.asarray(tokens, float), shape.experts, shape.top_k) / ep + shape.shared
         size = fmt.weight_bytes * gates * chosen * shape.hidden * shape.intermediate
         t = t._replace(total=self._from_memory(op, t.total, size))
         self.note("experts", op, known, "" if known else "expert shape between measured shapes")

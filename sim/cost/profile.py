@@ -60,7 +60,8 @@ class EngineProfile:
     ``step_scatter``: standard deviation of the logarithm of a step's time about its mean (`sim.engine.scatter`; 0: not measured).
     ``band``: what is left of the model's error by metric, as `servesim calibrate` writes it.
     ``mixed_factor`` is how much longer decode attention takes in a step that also computes prompts, ``mixed_group`` the same for each query head of a
-    KV head, where the kernel for prompts reads keys and values for each of them. ``mxfp4_marlin``: mxfp4 experts run Marlin on Hopper too. ``figures``
+    KV head, where the kernel for prompts reads keys and values for each of them. ``mxfp4_marlin``: mxfp4 experts run Marlin on Hopper too.
+    ``fused_shared_experts``: see `sim.cost.fused`. ``figures``
     has source and grade of each.
     """
 
@@ -102,6 +103,7 @@ class EngineProfile:
     latent_kernels: float = 0.0
     recurrent_layer: float = 0.0
     mixed_group: float = 0.0
+    fused_shared_experts: bool = False
     mxfp4_marlin: bool = False
     decode_graph: str = "full"  # "full" | "piecewise"
     piecewise_layer: float = 0.0

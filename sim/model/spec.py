@@ -51,6 +51,7 @@ class MoeShape(NamedTuple):
 
     ``experts`` of the model, ``local_experts`` held by this GPU, ``top_k`` chosen per token, each ``hidden × intermediate`` wide
     on this GPU (``intermediate`` is already divided by the tensor-parallel width of the experts), in ``layers`` layers.
+    ``shared`` more are computed with them, for every token (0: apart, as linear layers).
     """
 
     experts: int
@@ -60,6 +61,7 @@ class MoeShape(NamedTuple):
     intermediate: int
     gated: bool
     layers: int
+    shared: int = 0
 
 
 class KvGroup(NamedTuple):

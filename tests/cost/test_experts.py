@@ -179,3 +179,20 @@ def test_vllm_ran_experts_with_block_scales_by_cutlass_on_hopper_for_two_release
     scout = load_model("meta-llama/Llama-4-Scout-17B-16E-Instruct", "fp8")
     assert (experts("0.16", scout) == experts("0.14", scout)).all()  # no block scales
     assert load_engine_profile("vllm", "0.16", "h200-sxm").line == "0.14"
+
+
+def test_sglang_computes_the_shared_expert_of_deepseek_with_the_routed_ones() -> None:
+    """A kernel less in few tokens, about as much work in many; not where ranks hold whole experts, nor for other models."""
+
+    def layers(model: str, fused: bool, tokens: int, ep: int = 1) -> float:
+        card = load_accelerator("h200-sxm")
+        profile = replace(load_engine_profile("sglang", "0.5", "h200-sxm"), fused_shared_experts=fused)
+        tables, _ = build_tables(load_model(model), card, Layout(tp=8, ep=ep), profile, tokens)
+        return float(tables.layers_prompt[tokens, :4].sum())
+
+    assert load_engine_profile("sglang", "0.4.6").fused_shared_experts > load_engine_profile("sglang", "0.4").fused_shared_experts
+    few = layers("deepseek-r1", False, 8) - layers("deepseek-r1", True, 8)
+    assert 58 * 8e-6 < few < 58 * 20e-6
+    assert layers("deepseek-r1", True, 4096) == pytest.approx(layers("deepseek-r1", False, 4096), rel=0.05)
+    assert layers("deepseek-r1", True, 8, ep=8) == layers("deepseek-r1", False, 8, ep=8)
+    assert layers("kimi-k2", True, 8) == layers("kimi-k2", False, 8)
