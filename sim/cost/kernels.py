@@ -48,6 +48,10 @@ _GDDR = 0.92
 # 128 on RTX 4090. Not so on Blackwell: 0.6 of RTX 5090's peak (vLLM issue 16515, 7,400 tokens/s of 8 B).
 _HALF_RATE, _HELD_BACK, _OF_ONE_MAKE = 0.8, ("gemm.", "prefill."), ("sm_86", "sm_89")
 
+# Least µs of a layer of experts with 4-bit floats, whose kernels (TensorRT-LLM's) were not timed: DeepSeek R1 in nvfp4 on four and eight B300 under
+# SGLang 0.5.12, single requests (InferenceX pull request 3183).
+_FP4_EXPERTS_START = 15.0
+
 # Products of expanded keys and values relative to those of latent ones, which SGLang's kernel was measured with: 192 + 128 against 576 + 512
 # elements a head. On H100 and H200 that makes 590 TFLOP/s of 173; TensorRT-LLM's expanded kernel was measured there at 540 to 600.
 _EXPANDED = (192 + 128) / (576 + 512)
@@ -179,6 +183,14 @@ class Kernels(Collectives):
         here = self.accelerator.generation
         return bool(here) and here == machine_of(op.system).generation
 
+    def _kin(self, op: FittedOperator) -> bool:
+        """Whether ``op`` stands in from another generation that multiplies in the same way, so that shapes fit its tiles as they do here."""
+        return (
+            self.accelerator.generation in _WARP_GROUPS
+            and machine_of(op.system).generation in _WARP_GROUPS
+            and not self.same_machine(op)
+        )
+
     def _beyond_lender(self, op: FittedOperator) -> float:
         """How much more of its peak this machine reaches than the one that lends ``op``: as dense products do in 16 bits (power limits)."""
         if op.system == self.base or op.stack != self._lent.get(op.name):
@@ -296,6 +308,8 @@ class Kernels(Collectives):
     ) -> Floats:
         """Seconds of decode attention over the latent cache."""
         op = self.find(f"latent_decode.{kv}", "latent_decode.bf16")
+        if op is not None and kv == "fp8" and not self.same_machine(op):  # Hopper's widens them to 16 bits first
+            op = self.find("latent_decode.bf16")
         if op is None:  # no latent kernels of this vendor: ordinary decode of one KV head, all heads in its group
             return self.decode(rows, context, heads, 1, (latent + rope) // 2, kv, element)
         t = forms.latent_decode(self.q(op), self.machine(op), rows, context, heads, latent, rope, element).total
@@ -326,10 +340,13 @@ class Kernels(Collectives):
         key = (shape.hidden, shape.intermediate, shape.experts, shape.top_k, ep)
         if shape.experts <= op.skewed_beyond:
             tokens = tokens * forms.busiest(tokens, shape.experts, shape.top_k, ep)
-        t = forms.moe(self.q(op), hw, np.asarray(tokens, float), *key, fmt.weight_bytes, gates, shape.shared)
+        q = self.q(op)
+        if fmt.unit == "fp4" and not exact:
+            q = (*q[:2], min(q[2], _FP4_EXPERTS_START), *q[3:])
+        t = forms.moe(q, hw, np.asarray(tokens, float), *key, fmt.weight_bytes, gates, shape.shared)
         known = False
-        if isinstance(op.residual, Residual) and exact and self.same_machine(op):
-            known = op.residual.known(key)
+        if isinstance(op.residual, Residual) and exact and (self.same_machine(op) or self._kin(op)):
+            known = op.residual.known(key) and self.same_machine(op)
             t = Times(t.total * np.exp(op.residual.at(key, tokens)), t.compute, t.memory)
         chosen = forms.active_experts(np.asarray(tokens, float), shape.experts, shape.top_k) / ep + shape.shared
         size = fmt.weight_bytes * gates * chosen * shape.hidden * shape.intermediate
