@@ -139,6 +139,9 @@ class _Surfaces:
             if mixer.sinks and a.generation in WITHOUT_SINKS:
                 slower *= self.profile.sinks_prefill
             prefill = prefill + (slower - 1.0) * (prefill - prefill.min())
+            if self.profile.prefill_masked:
+                work = 2.0 * heads * (mixer.head_dim + mixer.v_head_dim) * rows * context**2
+                prefill = np.maximum(prefill, work / (self.profile.prefill_masked * a.peak("bf16")))
         return decode, prefill * (1.0 + (1.0 / a.sustained_compute - 1.0) * prefill / (prefill + _LONG_KERNEL))
 
     def _windowed(self, mixer: Mixer, window: float) -> tuple[Floats, Floats]:

@@ -15,7 +15,7 @@ from sim.cost.extras import DraftShare, Extras, extra_constants, pass_seconds
 from sim.cost.formats import Gemm, expert_format, gemm_format, plain_format
 from sim.cost.fused import fused, linear_shapes, moe_shape
 from sim.cost.kernels import Kernels
-from sim.cost.launches import chunked, eager, piecewise, small_kernels
+from sim.cost.launches import around_experts, chunked, eager, piecewise, small_kernels
 from sim.cost.layout import Layout, Wires
 from sim.cost.profile import EngineProfile
 from sim.cost.recurrent import state_time
@@ -257,9 +257,7 @@ class _Builder:
         else:
             t = self.kernels.moe(fmt, everyone, moe, max(layout.ep, 1), grouped)
         self._add(columns, t, moe.layers * self.profile.expert_scale)
-        columns[:, SMALL] += moe.layers * (self.profile.expert_layer + self.profile.expert_token * everyone)
-        if fmt.weight_bytes < 0.9 and fmt.act_bytes >= 2.0:
-            columns[:, SMALL] += moe.layers * (self.profile.int4_expert_layer + self.profile.int4_expert_token * everyone)
+        columns[:, SMALL] += moe.layers * around_experts(self.profile, moe, fmt, everyone, max(layout.ep, 1))
         group = max(layout.tp * layout.dp, layout.ep)
         if layout.ep <= 1 and layout.dp == 1:
             return
@@ -331,7 +329,8 @@ class _Builder:
         k[step.HOST_STEP] = p.host_step + p.host_scale_tp * (tp - 1) + (0.0 if p.overlap else joined)
         rows = p.host_row + (p.host_row_ranks if tp > 1 else 0.0)
         k[step.HOST_ROW], k[step.HOST_PREFILL_ROW], k[step.HOST_TOKEN] = (rows, p.host_prefill_row, p.host_token)
-        k[step.HOST_OVERLAP], k[step.HOST_GAP] = float(p.overlap), p.overlap_gap + joined
+        k[step.HOST_OVERLAP] = float(p.overlap) or p.host_ahead * step.HOST_AHEAD
+        k[step.HOST_GAP] = p.overlap_gap + joined
         k[step.DECODE_FLOOR] = decode[0, 0] + decode_window[0, 0]
         packed = any(isinstance(b.mixer, Attention) and b.mixer.sinks > 0 for b in m.blocks)  # Triton's kernel
         group = 0.0 if packed else p.mixed_group * m.heads / max(m.kv_heads, 1)

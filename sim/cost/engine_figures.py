@@ -71,6 +71,9 @@ class LineFigures(Record):
     host_row_ranks: Time = Field(None, description="further host work per row where there are several ranks")
     overlap: Flag = Field(None, description="the host prepares the next step while the device works")
     overlap_gap: Time = Field(None, description="what shows of the host's work where it overlaps")
+    host_ahead: Flag = Field(
+        None, description="without overlap: the host processes outputs between launches, and the device works behind all it does"
+    )
     overlap_gap_ranks: Time = Field(None, description="more of it with several ranks")
     graph_sizes: tuple[Annotated[StrictInt, Field(ge=1, le=_LARGEST_GRAPH)] | GraphRange, ...] | None = Field(
         None, description="token counts that graphs are captured for: numbers, and {from, to, step}"
@@ -129,6 +132,9 @@ class LineFigures(Record):
     latent_kernels: Amount = Field(None, description="how many more a layer of latent attention has")
     expert_layer: Time = Field(None, description="what surrounds the measured kernels of a layer of experts, per step")
     expert_token: Time = Field(None, description="the same, per token")
+    expert_group: Time = Field(
+        None, description="the same, per expert that has tokens: grouped products that take one expert after the other"
+    )
     int4_expert_layer: Time = Field(None, description="what 4-bit experts take beyond the measured kernels, per layer and step")
     int4_expert_token: Time = Field(None, description="the same, per token")
     block_expert_floor: Time = Field(
@@ -143,6 +149,10 @@ class LineFigures(Record):
     compute_scale: Factor = Field(None, description="the same for their compute alone")
     attention_scale: Factor = Field(None, description="the same for attention")
     prefill_scale: Factor = Field(None, description="more of it for attention of prompts, beyond its launch")
+    prefill_masked: Amount = Field(
+        None,
+        description="share of the matrix units' peak at which prompts attend where a mask covers the whole square (0: causal kernels)",
+    )
     expert_scale: Factor = Field(None, description="the same for routed experts")
     comms_scale: Factor = Field(None, description="the same for collectives")
     collective_start: Time = Field(None, description="more for every collective than the measured ones take")

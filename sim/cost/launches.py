@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sim.cost.formats import Gemm
+from sim.cost.forms import active_experts
 from sim.cost.profile import EngineProfile
 from sim.hardware.accelerator import Accelerator
 from sim.model.mixers import Attention
 from sim.model.recurrent import Recurrent
-from sim.model.spec import ModelSpec
+from sim.model.spec import ModelSpec, MoeShape
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,6 +49,16 @@ def piecewise(p: EngineProfile, m: ModelSpec, a: Accelerator, prompts: bool = Fa
 def chunked(p: EngineProfile, m: ModelSpec) -> float:
     """Seconds that steps with prompts take beside either, to launch the chunked form of recurrent layers: no graph holds it."""
     return p.recurrent_layer * sum(isinstance(b.mixer, Recurrent) for b in m.blocks)
+
+
+def around_experts(p: EngineProfile, shape: MoeShape, fmt: Gemm, tokens: Floats, ep: int) -> Floats:
+    """Seconds of one layer of experts beside the kernels that were measured. ``tokens`` of all ranks that share them."""
+    t: Floats = p.expert_layer + p.expert_token * tokens
+    if fmt.weight_bytes < 0.9 and fmt.act_bytes >= 2.0:
+        t = t + p.int4_expert_layer + p.int4_expert_token * tokens
+    if p.expert_group:
+        t = t + p.expert_group * active_experts(tokens, shape.experts, shape.top_k) / ep
+    return t
 
 
 def small_kernels(p: EngineProfile, m: ModelSpec) -> float:

@@ -56,6 +56,8 @@ def plain_together_time(
 
 def _wall(tables: Tables, device: float, floor: float, host: float) -> float:
     k = tables.constants
+    if k[s.HOST_OVERLAP] == s.HOST_AHEAD:
+        floor, host = floor + host, 0.0
     launched = (device**8 + floor**8) ** (1 / 8)
     return float(max(launched, host) + k[s.HOST_GAP] if k[s.HOST_OVERLAP] else launched + host)
 

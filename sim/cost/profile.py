@@ -29,7 +29,8 @@ class EngineProfile:
 
     *Units*: seconds. ``host_step`` per step, ``host_row`` per row, ``host_prefill_row`` per row with prompt tokens, ``host_token`` per
     token, ``sampler_row`` device time per sampled row; with ``overlap`` the host prepares the next step while the device works and only
-    ``overlap_gap`` shows, and ``overlap_gap_ranks`` more with several ranks. ``graph_sizes`` are the token counts that graphs are captured for:
+    ``overlap_gap`` shows, and ``overlap_gap_ranks`` more with several ranks; with ``host_ahead`` (and no ``overlap``) it processes the last step's outputs
+    between launches: the device works behind all of it. ``graph_sizes`` are the token counts that graphs are captured for:
     a batch is padded to the next one, beyond the last one kernels are launched one by one, ``eager_layer`` seconds a layer.
     ``graph_prefill`` says whether steps with prompt tokens use graphs too.
     ``client_request`` and ``client_first_token`` are what a client sees besides the engine: HTTP and tokenising before, detokenising and
@@ -45,7 +46,8 @@ class EngineProfile:
     ``sinks_prefill`` how much longer prompts take there.
     ``structured_row``: the mask of allowed tokens, per row that must follow a grammar (0: not modelled). ``filter_row, penalty_step, penalty_row,
     logprob_row``: what clients may ask of sampling (`sim.cost.sampling`; 0: not known). ``expert_layer`` and
-    ``expert_token``: what surrounds the kernels of a layer of experts that were measured (sorting, scattering, quantising), a step and a token.
+    ``expert_token``: what surrounds the kernels of a layer of experts that were measured (sorting, scattering, quantising), a step and a token;
+    ``expert_group`` for each expert that has tokens, where one follows the other.
     ``int4_expert_layer`` and ``int4_expert_token`` are what a layer of experts with 4-bit weights takes more than the kernels that were
     measured, a step and a token. ``block_expert_floor`` and ``block_expert_copy``: such a layer in 8 bits with block scales, on one rank or cut over
     several, by another kernel than was measured: before any weight is read, and for each expert of a token (0: as measured).
@@ -54,7 +56,8 @@ class EngineProfile:
     ``window_tile``: query rows of a tile of attention in a window that is not split (FlashAttention 2; 0: as measured).
     ``gemm_scale``, ``attention_scale``, ``comms_scale``: time of the kernels and collectives of this line relative to those that were
     measured: older releases had slower ones. ``compute_scale``: the compute of matrix products alone; ``prefill_scale``: attention of prompts beyond its
-    launch; ``expert_scale``: routed experts; ``collective_start``: further seconds
+    launch; ``prefill_masked``: share of the peak at which they attend to the whole square under a mask (0: causal kernels);
+    ``expert_scale``: routed experts; ``collective_start``: further seconds
     of every collective; ``large_reduce``: of every byte that a rank passes on for others in all-reduces of 64 MiB and more.
     ``eager_prompt_layer``: what a layer adds to ``eager_layer`` in steps with prompts.
     ``step_scatter``: standard deviation of the logarithm of a step's time about its mean (`sim.engine.scatter`; 0: not measured).
@@ -94,6 +97,7 @@ class EngineProfile:
     client_chat: float = 0.0
     client_chat_serial: float = 0.0
     overlap_gap_ranks: float = 0.0
+    host_ahead: bool = False
     host_row_ranks: float = 0.0
     eager_expert_layer: float = 0.0
     eager_expert_few: float | None = None
@@ -111,6 +115,7 @@ class EngineProfile:
     sinks_prefill: float = 1.0
     expert_layer: float = 0.0
     expert_token: float = 0.0
+    expert_group: float = 0.0
     structured_row: float = 0.0
     step_scatter: float = 0.0
     filter_row: float = 0.0
@@ -128,6 +133,7 @@ class EngineProfile:
     compute_scale: float = 1.0
     attention_scale: float = 1.0
     prefill_scale: float = 1.0
+    prefill_masked: float = 0.0
     expert_scale: float = 1.0
     comms_scale: float = 1.0
     collective_start: float = 0.0

@@ -47,6 +47,7 @@ DRAFT_TOKEN, DRAFT_STEP, ENCODER_TOKEN, LORA_STEP, LORA_TOKEN, BLOCK_COPY = 12, 
 DECODE_ROW_STATE, PREFILL_TOKEN_STATE, SPLIT_PREFILL, CONTEXT_TOKEN = 18, 19, 20, 21
 LORA_ADAPTER, LORA_LOAD, LORA_READ, ENCODER_PAIR = 22, 23, 24, 25
 N_CONSTANTS = 26
+HOST_AHEAD = 2.0  # value of HOST_OVERLAP where the device works behind all that the host does in a step (0: beside launches only, 1: steps overlap)
 
 PER_OCTAVE = 4
 ROWS_GRID = PER_OCTAVE * 11 + 1  # up to 2,048 rows
@@ -303,6 +304,9 @@ def wall_time(c, device, floor, host):
         return device
     k = c.data
     # kernels launched one by one: short ones wait for their launch, long ones hide the next; between the two bounds a smooth maximum
+    if k[HOST_OVERLAP] == HOST_AHEAD:  # the host's own work is one more launch
+        floor += host
+        host = 0.0
     total = sqrt(sqrt(sqrt(device**8 + floor**8))) if floor > 0.0 else device
     return max(total, host) + k[HOST_GAP] if k[HOST_OVERLAP] > 0.0 else total + host
 
