@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from sim.cost.residual import Numbers
 
 _TILE_PER_HEAD = 32  # query rows of a tile per head of the group
+# FlashAttention 3 cuts the context into blocks of so many keys (hopper/tile_size.h: pages of one token, 128 dimensions), and gives every
+# multiprocessor so many of all rows' blocks, a tenth more than its share, rounded up (flash_prepare_scheduler.cu).
+_BLOCK_KEYS, _BLOCK_MARGIN = 128, 1.1
 _TILE_EFFICIENCY = 0.95  # of the matrix units, as prompt attention of the same kernel (FlashAttention 3 on H20: 0.94)
 _UNSPLIT_EFFICIENCY = 0.3  # of one multiprocessor: gemma-3-4b on A100 (vLLM 0.10), 6 single requests of 256 to 4,160 tokens
 _FLASH_2 = ("sm_80", "sm_86", "sm_89", "sm_120")  # generations on which vLLM takes FlashAttention 2
@@ -132,7 +135,7 @@ class _Surfaces:
             assert isinstance(mixer, Attention)
             heads, kv_heads = mixer.heads // tp, max(-(-mixer.kv_heads // tp), 1)
             decode = self.kernels.decode(rows, context, heads, kv_heads, mixer.head_dim, self.kv, m.kv_element_bytes)
-            decode = np.maximum(decode, self._whole_tiles(rows * context, heads, kv_heads, mixer.head_dim))
+            decode = np.maximum(decode, self._whole_tiles(rows, context, heads, kv_heads, mixer.head_dim))
             decode = np.maximum(decode, self.profile.serial_token * context)  # a head's context in one block
             prefill = self.kernels.prefill(rows, context, heads, kv_heads, mixer.head_dim, mixer.v_head_dim, self.kv)
             slower = self.profile.prefill_scale
@@ -166,12 +169,17 @@ class _Surfaces:
         one = 4.0 * mixer.head_dim * tile * self.a.sm_count / (_UNSPLIT_EFFICIENCY * self.a.peak("bf16"))
         return context * one * np.maximum(self.rows * (mixer.heads // self.tp) / self.a.sm_count, 1.0)
 
-    def _whole_tiles(self, keys: Floats, heads: int, kv_heads: int, dim: int) -> Numbers:
-        """Least time of decode attention over ``keys`` cached tokens where it multiplies whole tiles: it shows where compute is scarce (H20)."""
+    def _whole_tiles(self, rows: Floats, context: Floats, heads: int, kv_heads: int, dim: int) -> Numbers:
+        """Least time of decode attention where it multiplies whole tiles of queries by whole blocks of keys, one after the other on a multiprocessor.
+
+        It shows where compute is scarce (H20).
+        """
         if not self.profile.decode_tile or self.a.generation != "sm_90":
             return 0.0
         tile = min(_TILE_PER_HEAD * heads / kv_heads, self.profile.decode_tile)
-        return keys * 4.0 * kv_heads * dim * tile / (_TILE_EFFICIENCY * self.a.peak("bf16"))
+        blocks = rows * kv_heads * np.ceil(context / _BLOCK_KEYS)
+        of_one = np.ceil(_BLOCK_MARGIN * blocks / self.a.sm_count)
+        return of_one * _BLOCK_KEYS * 4.0 * dim * tile * self.a.sm_count / (_TILE_EFFICIENCY * self.a.peak("bf16"))
 
     def _indexer(self, mixer: Attention | Latent | Compressed, rows: Floats, context: Floats) -> tuple[Floats, Floats]:
         """Scores of every cached token in one layer (DeepSeek V3.2): 8-bit keys, a small dot product per index head; decode and prompt."""

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 _UNPACKED_PER_CORE, _UNPACKING_START, _UNPACKING_COMPUTE, _UNPACKING_FP8 = 33e9, 6.0, 0.88, 0.72
 
 # Generations whose matrix units multiply 64 rows at a time (wgmma, tcgen05): elsewhere kernels choose tiles of 16 rows and more.
-# Kernels that do without (Marlin) reach 63 % of the peak on Hopper (arXiv 2402.13499).
+# Kernels that do without (Marlin) reach 63 % of the peak on Hopper (arXiv 2402.13499): so prompts to Qwen3 8B in AWQ under SGLang on H20 (0.59 of what they
+# reach in 16 bits), and its steps of one row, as compute is scarce there.
 _OLD_INSTRUCTIONS = 0.63
 _WARP_GROUPS, _SMALLEST_TILE = ("sm_90", "sm_100", "sm_103"), 16.0
 
@@ -236,7 +237,8 @@ class Kernels(Collectives):
             most = self.accelerator.sm_count * (per_core.half if weight >= 2.0 else per_core.quantised) / q[1]
             hw = hw._replace(bandwidth=min(hw.bandwidth, most))
         if not exact and weight < fmt.act_bytes:
-            hw, q = _unpacking(q, hw, _UNPACKING_FP8 if fmt.tables[0] == "gemm.fp8_wo" else _UNPACKING_COMPUTE)
+            compute = _UNPACKING_FP8 if fmt.tables[0] == "gemm.fp8_wo" else _UNPACKING_COMPUTE
+            hw, q = _unpacking(q, hw, min(compute, _OLD_INSTRUCTIONS) if a.generation == "sm_90" else compute)
         elif len(q) == 6 and not self._own(op) and a.generation not in _WARP_GROUPS:
             q = (*q, _tile(op.machine, hw))
         if not exact and fmt.unit == "fp32":
