@@ -75,7 +75,8 @@ class Point:
     ``measured`` maps ``ttft_s.mean``, ``output_tokens_per_s`` … to seconds or per second. ``inside`` says that the figures were taken
     inside the engine, without what a client adds; ``chat`` that clients called the chat endpoint. ``traffic`` and ``window`` are as in
     the file; a ``trace`` may carry its requests in ``columns`` instead of a file. ``settings`` are the engine's, by its own names.
-    ``launcher``: the project that ran the server, as ``owner/name``, where it is known.
+    ``launcher``: the project that ran the server, as ``owner/name``, where it is known. ``generator``: what sent the requests, in its
+    source's words.
     """
 
     id: str
@@ -103,6 +104,9 @@ class Point:
     inside: bool = False
     chat: bool = False
     launcher: str = ""
+    generator: str = ""
+    earlier: tuple[Told, ...] = ()
+    """Traffic that the same server had served before, where its prefix cache knows the prompts from there (`earlier`)."""
     folder: Path = Path()
     columns: Mapping[str, Values] | None = None
     logs: tuple[StepLog, ...] = ()
@@ -146,6 +150,7 @@ def _told(file: Path) -> dict[str, Any]:
         return {
             "inside": str(told.get("metrics", {}).get("ttft_s", "")).startswith("engine"),
             "chat": "chat" in str(told.get("load_generator", "")),
+            "generator": str(told.get("load_generator", "")),
             "launcher": _launcher(told.get("source") or {}),
         }
     except (OSError, ValueError, AttributeError, DataError):

@@ -12,12 +12,13 @@ import numpy as np
 from sim.config.base import Router
 from sim.errors import NotModelledError
 from sim.fleet.build import Plan
-from sim.fleet.run import execute, fitting
+from sim.fleet.run import Raw, execute, fitting
 from sim.ledger import FINISHED, Values
 from sim.metrics.histogram import ITL_BINS, ITL_LO, ITL_SCALE
 from sim.metrics.latency import derive, describe_itl
 from sim.study.accuracy import batch, passes
 from sim.study.accuracy.deploy import Overrides, check, fleet, planned, profile_of
+from sim.study.accuracy.earlier import alone, begins
 from sim.study.accuracy.point import Point
 from sim.study.accuracy.population import counted, counted_requests
 from sim.study.accuracy.step_log import kinds, step_seconds, summary
@@ -51,10 +52,7 @@ def predict(point: Point, overrides: Overrides | None = None, seed: int = 0) -> 
 
 
 def _simulated(point: Point, plans: list[Plan], seed: int) -> dict[str, float]:
-    traffic = fitting(plans, traffic_of(point, seed), "error")
-    router = Router(name="round_robin")
-    transfer = _transfer(point, plans) if point.disaggregated else None
-    raw = execute(plans, traffic, router, seed, bins=0, histogram=(ITL_BINS, ITL_LO, ITL_SCALE), until=inf, transfer=transfer)
+    raw = _run(point, plans, seed)
     requests = {k: v[_window(point, raw.requests)] for k, v in raw.requests.items()}
     if not (requests["status"] == FINISHED).any():
         raise NotModelledError("traffic", point.id, "no request of the measured window finishes")
@@ -65,9 +63,22 @@ def _simulated(point: Point, plans: list[Plan], seed: int) -> dict[str, float]:
             values[f"{key}.mean"] = float(sample.mean())
             values |= {f"{key}.{s}": float(np.percentile(sample, q)) for s, q in _STATISTICS.items()}
     if not point.window:
-        gaps = vars(describe_itl(raw.itl_hist, raw.totals))
+        before = alone(point) if any(k.startswith("itl_s") for k in point.measured) else None
+        hist, totals = raw.itl_hist, dict(raw.totals)
+        if before is not None:
+            first = _run(before, plans, seed)
+            hist = hist - first.itl_hist
+            totals |= {k: totals[k] - first.totals[k] for k in ("itl_count", "itl_sum_s")}
+        gaps = vars(describe_itl(hist, totals))
         values |= {f"itl_s.{k}": float(v) for k, v in gaps.items() if v is not None}
     return values | _throughput(counted_requests(point, requests))
+
+
+def _run(point: Point, plans: list[Plan], seed: int) -> Raw:
+    traffic = fitting(plans, traffic_of(point, seed), "error")
+    router = Router(name="round_robin")
+    transfer = _transfer(point, plans) if point.disaggregated else None
+    return execute(plans, traffic, router, seed, bins=0, histogram=(ITL_BINS, ITL_LO, ITL_SCALE), until=inf, transfer=transfer)
 
 
 def _transfer(point: Point, plans: list[Plan]) -> Transfer:
@@ -93,7 +104,7 @@ def _throughput(requests: dict[str, Values]) -> dict[str, float]:
 def _window(point: Point, requests: Mapping[str, Values]) -> Values:
     """Which requests the figures cover."""
     arrival = requests["arrival_s"]
-    keep = np.ones(len(arrival), bool)
+    keep = arrival >= begins(point)
     w = point.window
     if "stage" in w:
         starts = stage_starts(point.traffic)

@@ -12,6 +12,7 @@ import numpy as np
 from sim.errors import ConfigError, DataError
 from sim.ledger import Values
 from sim.places import files_below, is_folder
+from sim.study.accuracy.earlier import behind_others
 from sim.study.accuracy.launchers import as_measured
 from sim.study.accuracy.point import Point, Told, read_folder
 from sim.study.accuracy.step_log import is_step_log, kinds, read_step_log, summary
@@ -50,7 +51,7 @@ def read_points(paths: Iterable[str | Path], scenario: Scenario | None = None) -
 
 def _file(path: Path, scenario: Scenario | None) -> Iterator[Point]:
     if path.name == "points.jsonl":
-        yield from map(as_measured, read_folder(path.parent))
+        yield from behind_others(map(as_measured, read_folder(path.parent)))
         return
     if is_step_log(path):
         yield _point(path, _steps(path), scenario)
@@ -64,7 +65,7 @@ def _tree(folder: Path, scenario: Scenario | None) -> Iterator[Point]:
     files = files_below(folder)
     told = sorted(f.parent for f in files if f.name == "points.jsonl")
     for there in told:
-        yield from map(as_measured, read_folder(there))
+        yield from behind_others(map(as_measured, read_folder(there)))
     found = list(read_tree(folder, set(told)))
     unknown = [str(path.relative_to(folder)) for path, runs in found if runs is None and not is_step_log(path)]
     left = f"not read, as no benchmark result that is known: {', '.join(unknown[:5])}{' …' if len(unknown) > 5 else ''}"

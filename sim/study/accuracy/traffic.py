@@ -9,6 +9,7 @@ import numpy as np
 from sim.errors import DataError
 from sim.ledger import Values
 from sim.streams import stream
+from sim.study.accuracy.earlier import in_turn
 from sim.study.accuracy.lengths import draw
 from sim.study.accuracy.point import Point, Told
 from sim.study.accuracy.talks import conversations
@@ -43,9 +44,13 @@ def traffic_of(point: Point, seed: int = 0) -> Traffic:
     if kind == "stages":
         return RecordedTraffic(_drawn(t, _stages(t, seed), seed))
     if kind == "burst":
-        sent = np.arange(int(t["num_requests"])) * _SENDING.get(point.engine, 0.0)
-        return RecordedTraffic(_drawn(t, sent, seed))
+        bursts = [_burst(point, run, seed) for run in (*point.earlier, t)]
+        return RecordedTraffic(in_turn(bursts) if point.earlier else bursts[0])
     raise DataError(point.id, f"unknown kind of traffic {kind!r}", "trace, closed_loop, stages, burst, static_batch")
+
+
+def _burst(point: Point, t: Told, seed: int) -> RequestBlock:
+    return _drawn(t, np.arange(int(t["num_requests"])) * _SENDING.get(point.engine, 0.0), seed)
 
 
 def stage_starts(traffic: Told) -> list[float]:
