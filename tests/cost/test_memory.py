@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from sim.cost.ascend_memory import AscendRule
 from sim.cost.memory import GIB, Budget, Rule, activation_bytes, memory_budget
 from sim.cost.memory_rules import LlamaCppRule, MindieRule, SglangRule, TgiRule, VllmRule, capture_sizes
 from sim.errors import ConfigError
@@ -52,6 +53,15 @@ def test_blocks_of_measured_servers_within_three_per_cent() -> None:
 )
 def test_tokens_of_public_logs(model: str, accelerator: str, rule: Rule, tokens: int) -> None:
     assert budget(model, accelerator, rule).kv_tokens == pytest.approx(tokens, rel=0.01)
+
+
+def test_prompts_of_32000_tokens_that_run_at_once_on_910b() -> None:
+    """By the tail of TPOT of vllm-ascend 0.9.1 (V0, steps of 40,960 tokens): 7 of Qwen3 8B, 12 of Qwen3 30B-A3B on two cards."""
+    v0 = AscendRule(0.9, 40960, 256, 128, by_free_memory=True)
+
+    assert budget("qwen3-8b", "ascend-910b3", v0).kv_tokens // 32_100 == 7
+    assert budget("qwen3-30b-a3b", "ascend-910b3", v0, tp=2).kv_tokens / 32_100 == pytest.approx(12, abs=1.9)
+    assert budget("qwen3-8b", "ascend-910b3", AscendRule(0.9, 40960)).kv_tokens // 32_100 == 8
 
 
 def test_sglang_tokens_of_a_public_log() -> None:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
+from sim.cost.ascend_memory import AscendRule
+from sim.cost.engine_figures import version_of
+from sim.cost.memory_rules import VllmRule
 from sim.engine.contract import Ranks, Site
 from sim.engine.schedulers.vllm import Vllm
 from sim.engine.schedulers.vllm.state import new_vllm
@@ -15,6 +19,7 @@ from sim.errors import NotModelledError
 from sim.registry import register
 
 if TYPE_CHECKING:
+    from sim.cost.memory import Rule
     from sim.cost.profile import EngineProfile
     from sim.cost.step import StepCost
     from sim.engine.recorder import Recorder
@@ -50,6 +55,15 @@ class VllmAscend(Vllm[VllmAscendParams]):
     def layout(cls, params: VllmAscendParams, site: Site) -> None:
         """Its own planning of groups is not modelled."""
         return None
+
+    @classmethod
+    def memory_rule(cls, params: VllmAscendParams, site: Site) -> Rule | None:
+        """As vLLM's, with what differs on NPUs; before 0.9.2 V0 measures the peak."""
+        rule = super().memory_rule(params, site)
+        if not isinstance(rule, VllmRule):
+            return rule
+        given = {f.name: getattr(rule, f.name) for f in fields(rule)}
+        return AscendRule(**given, by_free_memory=version_of(params.version) < (0, 9, 2))
 
     @classmethod
     def balances(cls, params: VllmAscendParams) -> bool:
