@@ -14,15 +14,22 @@ from sim.hardware import load_accelerator
 
 @pytest.mark.parametrize("name", sorted(ELSEWHERE))
 def test_words_of_other_tools_lead_to_settings(name: str) -> None:
-    section = {"deployment": "deployment", "traffic": "traffic.synthetic"}[ELSEWHERE[name].split(".")[0]]
+    section = {"deployment": "deployment", "traffic": "traffic.synthetic", "model": "model"}[ELSEWHERE[name].split(".")[0]]
     with pytest.raises(ConfigError, match=rf"did you mean '{ELSEWHERE[name]}'"):
         sim.load("quickstart", [f"{section}.{name}=2"])
 
 
 @pytest.mark.parametrize("path", sorted(set(ELSEWHERE.values())))
 def test_and_those_settings_exist(path: str) -> None:
-    value = {"deployment.accelerator": "a100-sxm-80g", "traffic.synthetic.arrival.rate": "3/s"}.get(path, "2")
-    if "closed_loop" in path:
+    value = {
+        "deployment.accelerator": "a100-sxm-80g",
+        "traffic.synthetic.arrival.rate": "3/s",
+        "model.kv_cache": "fp8",
+        "model.weights": "fp8",
+    }.get(path, "2")
+    if path == "deployment.ep":
+        sim.load("moe-dp", [f"{path}=4"])
+    elif "closed_loop" in path:
         sim.load("closed-loop", [f"{path}={value}"])
     else:
         sim.load("quickstart", [f"{path}={value}"])

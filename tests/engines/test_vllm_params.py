@@ -62,7 +62,6 @@ def test_seqs_follow_a_small_budget():
             "max_num_batched_tokens",
         ),
         ({"max_num_seqs": 8, "max_num_active_seqs": 9}, ConfigError, "max_num_active_seqs"),
-        ({"stream_interval": 4}, NotModelledError, "stream_interval"),
         ({"version": "0.9", "watermark": 0.1}, ConfigError, "watermark"),
         ({"speculative_config": {}, "kv_transfer_config": {"kv_role": "kv_consumer"}}, NotModelledError, "speculative_config"),
     ],

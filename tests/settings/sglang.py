@@ -88,6 +88,7 @@ CASES: dict[str, Case] = {
         changes=PRIORITIES,
     ),
     "num_continuous_decode_steps": Case(4),
+    "stream_interval": Case(10),
     "ignore_eos": Case(True, engine=POOL),
     "random_seed": Case(7, engine={"schedule_policy": "random", **FEW}),
     "speculative_algorithm": Case("EAGLE"),

@@ -152,6 +152,12 @@ class SglangParams(EngineParams):
         8, ge=1, description="most adapters in one batch; requests without one count as one", json_schema_extra=needs("adapters")
     )
     max_lora_rank: int = Field(16, ge=1, le=512, description="rank of the adapters", json_schema_extra=needs("adapters"))
+    stream_interval: int = Field(
+        1,
+        ge=1,
+        description="tokens sent at once",
+        json_schema_extra=inert("tokens count when they are made; clients see so many at once"),
+    )
     scheduler_recv_interval: int = Field(1, ge=1, description="decode passes between two polls for new requests")
     enable_dp_attention: bool = Field(
         False, description="data-parallel ranks (deployment.dp) share the experts and step together"

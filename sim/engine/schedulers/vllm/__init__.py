@@ -115,7 +115,6 @@ class Vllm(Scheduler[V]):
     not_modelled = (
         "encoders of sound and video, the budget of the encoder cache",
         "structured output",
-        "stream_interval > 1",
         "enable_mamba_shared_prefix_checkpoint, DeepSeek-V4's own KV groups",
         "speculation or pipeline parallelism on a disaggregated side",
     )

@@ -151,7 +151,12 @@ class VllmParams(EngineParams):
     LMCACHE_CONFIG_FILE: LMCacheConfig | None = Field(
         None, description="what stands in LMCache's file of that name (environment variable)"
     )
-    stream_interval: int = Field(1, ge=1, description="only 1 is modelled")
+    stream_interval: int = Field(
+        1,
+        ge=1,
+        description="tokens sent at once",
+        json_schema_extra=inert("tokens count when they are made; clients see so many at once"),
+    )
     api_server_count: int | None = Field(
         None, ge=1, description="API servers in front of data-parallel ranks; by default one per rank"
     )
@@ -231,8 +236,6 @@ def refuse(params: VllmParams, site: Site) -> None:
         raise ConfigError(
             "engine.speculative_config.model", speculative.model, "a draft model goes with method draft_model, and only with it"
         )
-    if params.stream_interval != 1:
-        raise NotModelledError("engine.stream_interval", params.stream_interval, "chunked streaming is not modelled", "1")
     if params.performance_mode == "interactivity":
         raise NotModelledError(
             "engine.performance_mode", "interactivity", "its own graph sizes are not modelled", "balanced, throughput"
