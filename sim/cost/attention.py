@@ -24,7 +24,9 @@ _TILE_PER_HEAD = 32  # query rows of a tile per head of the group
 # FlashAttention 3 cuts the context into blocks of so many keys (hopper/tile_size.h: pages of one token, 128 dimensions), and gives every
 # multiprocessor so many of all rows' blocks, a tenth more than its share, rounded up (flash_prepare_scheduler.cu).
 _BLOCK_KEYS, _BLOCK_MARGIN = 128, 1.1
-_TILE_EFFICIENCY = 0.95  # of the matrix units, as prompt attention of the same kernel (FlashAttention 3 on H20: 0.94)
+_TILE_EFFICIENCY = (
+    1.0  # of the matrix units' datasheet figure; prompt attention of the same kernel reaches 0.94 (FlashAttention 3 on H20)
+)
 _UNSPLIT_EFFICIENCY = 0.3  # of one multiprocessor: gemma-3-4b on A100 (vLLM 0.10), 6 single requests of 256 to 4,160 tokens
 _FLASH_2 = ("sm_80", "sm_86", "sm_89", "sm_120")  # generations on which vLLM takes FlashAttention 2
 _LONG_KERNEL = 50e-6  # seconds of prompt attention in a layer from which on it is taken to be bound by compute
@@ -135,7 +137,7 @@ class _Surfaces:
             assert isinstance(mixer, Attention)
             heads, kv_heads = mixer.heads // tp, max(-(-mixer.kv_heads // tp), 1)
             decode = self.kernels.decode(rows, context, heads, kv_heads, mixer.head_dim, self.kv, m.kv_element_bytes)
-            decode = np.maximum(decode, self._whole_tiles(rows, context, heads, kv_heads, mixer.head_dim))
+            decode = np.maximum(decode, decode.min() + self._whole_tiles(rows, context, heads, kv_heads, mixer.head_dim))
             decode = np.maximum(decode, self.profile.serial_token * context)  # a head's context in one block
             prefill = self.kernels.prefill(rows, context, heads, kv_heads, mixer.head_dim, mixer.v_head_dim, self.kv)
             slower = self.profile.prefill_scale
@@ -170,9 +172,9 @@ class _Surfaces:
         return context * one * np.maximum(self.rows * (mixer.heads // self.tp) / self.a.sm_count, 1.0)
 
     def _whole_tiles(self, rows: Floats, context: Floats, heads: int, kv_heads: int, dim: int) -> Numbers:
-        """Least time of decode attention where it multiplies whole tiles of queries by whole blocks of keys, one after the other on a multiprocessor.
+        """Least time of decode attention, beyond its launch, where it multiplies whole tiles of queries by whole blocks of keys.
 
-        It shows where compute is scarce (H20).
+        A multiprocessor takes one block after the other. It shows where compute is scarce (H20).
         """
         if not self.profile.decode_tile or self.a.generation != "sm_90":
             return 0.0

@@ -54,6 +54,8 @@ def chunked(p: EngineProfile, m: ModelSpec) -> float:
 def around_experts(p: EngineProfile, shape: MoeShape, fmt: Gemm, tokens: Floats, ep: int) -> Floats:
     """Seconds of one layer of experts beside the kernels that were measured. ``tokens`` of all ranks that share them."""
     t: Floats = p.expert_layer + p.expert_token * tokens
+    if fmt.act_bytes < 2.0:
+        t = t + p.expert_quantising
     if fmt.weight_bytes < 0.9 and fmt.act_bytes >= 2.0:
         t = t + p.int4_expert_layer + p.int4_expert_token * tokens
     if p.expert_group:
