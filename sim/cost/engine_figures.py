@@ -104,6 +104,9 @@ class LineFigures(Record):
     sampler_step: Time = Field(None, description="sampling, per step (device)")
     sampler_row: Time = Field(None, description="sampling, per sampled row (device)")
     step_scatter: Amount = Field(None, description="standard deviation of the logarithm of a step's time, where it was measured")
+    draft_step: Time = Field(None, description="further host work of a server that speculates, per step")
+    draft_row: Time = Field(None, description="the same, per row")
+    draft_pass: Time = Field(None, description="choosing tokens after a pass of the draft, beside its layers and head (device)")
     filter_row: Time = Field(
         None, description="part of sampling that filtering by top-k and top-p takes, per row and 131,072 tokens of vocabulary"
     )

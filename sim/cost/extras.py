@@ -92,7 +92,7 @@ def extra_constants(
         one, many = passes
         per_row = max(many - one, 0.0) / 63.0
         times = extras.draft_tokens if extras.draft_passes is None else extras.draft_passes
-        k[step.DRAFT_STEP], k[step.DRAFT_TOKEN] = times * (one - per_row), per_row
+        k[step.DRAFT_STEP], k[step.DRAFT_TOKEN] = times * (one - per_row + profile.draft_pass), per_row
     if extras.lora_rank:
         k |= _adapter_constants(m, a, layout, profile, extras.lora_rank)
     if (

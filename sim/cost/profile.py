@@ -60,6 +60,7 @@ class EngineProfile:
     ``expert_scale``: routed experts; ``collective_start``: further seconds
     of every collective; ``large_reduce``: of every byte that a rank passes on for others in all-reduces of 64 MiB and more.
     ``eager_prompt_layer``: what a layer adds to ``eager_layer`` in steps with prompts.
+    ``draft_step`` and ``draft_row``: further host work where drafts are verified; ``draft_pass``: choosing tokens after each pass of the draft.
     ``step_scatter``: standard deviation of the logarithm of a step's time about its mean (`sim.engine.scatter`; 0: not measured).
     ``band``: what is left of the model's error by metric, as `servesim calibrate` writes it.
     ``mixed_factor`` is how much longer decode attention takes in a step that also computes prompts, ``mixed_group`` the same for each query head of a
@@ -119,6 +120,9 @@ class EngineProfile:
     expert_group: float = 0.0
     structured_row: float = 0.0
     step_scatter: float = 0.0
+    draft_step: float = 0.0
+    draft_row: float = 0.0
+    draft_pass: float = 0.0
     filter_row: float = 0.0
     penalty_step: float = 0.0
     penalty_row: float = 0.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sim.cost.drafts import acceptance, estimate_note
+from sim.cost.profile import load_engine_profile
 from sim.engine.contract import Site
 from sim.engine.schedulers.mindie.params import PluginParams
 from sim.engine.schedulers.sglang import Sglang, SglangParams
@@ -67,6 +68,17 @@ def test_sglang_needs_a_draft_model_for_standalone_only():
         speculative(speculative_algorithm="STANDALONE")
     with pytest.raises(ConfigError, match="speculative_draft_model_path"):
         speculative(speculative_algorithm="EAGLE", speculative_draft_model_path="llama-3.2-1b")
+
+
+def test_the_host_of_a_server_that_speculates_has_more_to_do():
+    profile = load_engine_profile("sglang", "0.5.3", "h100-sxm")
+    alone, drafts = (
+        Sglang.host(Sglang.resolve(SglangParams(version="0.5.3", speculative_algorithm=a), Site()), profile)
+        for a in (None, "EAGLE3")
+    )
+    assert drafts.host_step - alone.host_step == pytest.approx(profile.draft_step) and profile.draft_step > 0.0
+    assert drafts.host_row - alone.host_row == pytest.approx(profile.draft_row) and profile.draft_row > 0.0
+    assert alone.overlap and not drafts.overlap
 
 
 def test_look_ahead_accepts_at_most_one_n_gram():

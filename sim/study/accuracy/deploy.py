@@ -177,7 +177,7 @@ def _settings(point: Point) -> dict[str, Json]:
             raise NotModelledError(f"settings.{name}", value, f"is not modelled for {point.engine}")
         given[name] = value
     if "version" in known and version is not None:
-        given["version"] = ".".join(version.split(".")[:2])
+        given["version"] = ".".join(version.split(".")[:3])
     if "block_size" in known and point.block_size:
         given["block_size"] = point.block_size
     given = {**assumed_settings(point), **given}

@@ -260,8 +260,13 @@ class Sglang(Scheduler[SglangParams]):
 
     @classmethod
     def host(cls, params: SglangParams, profile: EngineProfile) -> EngineProfile:
-        """The profile with the decode graphs of these settings: batches are padded to the next one, larger ones are launched kernel by kernel."""
+        """The profile with the decode graphs of these settings: batches are padded to the next one, larger ones are launched kernel by kernel.
+
+        A server that speculates has more to do on the host.
+        """
         made = super().host(params, profile)
+        if params.speculative_algorithm is not None:
+            made = made.changed({"host_step": made.host_step + made.draft_step, "host_row": made.host_row + made.draft_row})
         if not made.graph_sizes or params.cuda_graph_max_bs is None:
             return made
         verified = params.speculative_num_draft_tokens if params.speculative_algorithm else 1
