@@ -118,6 +118,8 @@ _FORMATS = (
     _gguf("q2_k", _Q2, (_Q3 + _Q4) / 2, _Q6),
 )
 WEIGHT_FORMATS: Mapping[str, WeightFormat] = MappingProxyType({f.name: f for f in _FORMATS})
+GGUF_FORMATS = ("bf16", "fp16", "fp32", "mxfp4", *(f.name for f in _FORMATS if f.source.startswith(_GGML)))
+"""What a GGUF file may hold of these."""
 WEIGHT_ALIASES: Mapping[str, str] = MappingProxyType(
     {
         "bfloat16": "bf16", "float16": "fp16", "half": "fp16", "f16": "fp16", "float32": "fp32", "f32": "fp32",

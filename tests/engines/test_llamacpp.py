@@ -18,6 +18,7 @@ from sim.cost.memory import memory_budget
 from sim.engine.contract import Site
 from sim.engine.schedulers.llamacpp import LlamaCpp, LlamaCppParams
 from sim.engine.schedulers.llamacpp.params import placement
+from sim.engine.schedulers.ollama import Ollama, OllamaParams
 from sim.errors import ConfigError, DataError, NotModelledError
 from sim.hardware import load_accelerator
 from sim.ledger import FAILED, FINISHED, REJECTED
@@ -201,7 +202,7 @@ def test_plain_python_gives_the_same_bytes() -> None:
 
 
 def test_defaults_follow_the_server() -> None:
-    site = Site(load_model("llama-3.1-8b", weights="int4"), load_accelerator("rtx-4090"))
+    site = Site(load_model("llama-3.1-8b", weights="q4_k_m"), load_accelerator("rtx-4090"))
     p = LlamaCpp.resolve(LlamaCppParams(), site)
     assert (p.n_parallel, p.kv_unified, p.n_batch, p.n_ubatch) == (4, True, 2048, 512)
     assert 4096 <= p.n_ctx <= 131072
@@ -220,13 +221,21 @@ def test_defaults_follow_the_server() -> None:
     ],
 )
 def test_what_is_not_modelled_is_refused(settings: dict[str, Any], field: str) -> None:
-    site = Site(load_model("llama-3.1-8b", weights="int4"), load_accelerator("rtx-4090"))
+    site = Site(load_model("llama-3.1-8b", weights="q4_k_m"), load_accelerator("rtx-4090"))
     with pytest.raises(NotModelledError, match=field):
         LlamaCpp.resolve(LlamaCppParams(**settings), site)
 
 
 def _site(model: str, weights: str, accelerator: str = "rtx-4090", tp: int = 1) -> Site:
     return Site(load_model(model, weights=weights), load_accelerator(accelerator), tp)
+
+
+@pytest.mark.parametrize(("weights", "nearest"), [("awq", "q4_k_m"), ("fp8", "q8_0"), ("gptq-int3", "q3_k_m")])
+@pytest.mark.parametrize(("engine", "params"), [(LlamaCpp, LlamaCppParams()), (Ollama, OllamaParams())])
+def test_weights_that_no_gguf_file_holds_are_refused(engine: Any, params: Any, weights: str, nearest: str) -> None:
+    with pytest.raises(ConfigError, match=r"q4_k_m.*nearest in size is " + nearest) as refused:
+        engine.resolve(params, _site("llama-3.1-8b", weights))
+    assert refused.value.field == "model.weights"
 
 
 def test_what_does_not_fit_on_the_card_is_placed_on_the_processor() -> None:

@@ -106,7 +106,7 @@ def test_a_long_prompt_takes_ollamarunners_batch_but_not_llamarunners() -> None:
 
 
 def test_defaults_follow_memory() -> None:
-    model = load_model("llama-3.1-8b", weights="int4")
+    model = load_model("llama-3.1-8b", weights="q4_k_m")
     p = Ollama.resolve(OllamaParams(), Site(model, load_accelerator("rtx-4090")))
     assert (p.OLLAMA_NUM_PARALLEL, p.num_ctx, p.num_batch) == (1, 32768, 1024)
     small = Ollama.resolve(OllamaParams(), Site(model, load_accelerator("rtx-4000-ada")))
@@ -124,7 +124,7 @@ def test_defaults_follow_memory() -> None:
     ],
 )
 def test_what_cannot_be_run_is_refused(settings: dict[str, Any], error: type[Exception], text: str) -> None:
-    site = Site(load_model("llama-3.1-8b", weights="int4"), load_accelerator("rtx-4090"))
+    site = Site(load_model("llama-3.1-8b", weights="q4_k_m"), load_accelerator("rtx-4090"))
     with pytest.raises(error, match=text):
         Ollama.resolve(OllamaParams(**settings), site)
 

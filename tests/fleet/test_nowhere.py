@@ -45,6 +45,8 @@ def test_who_an_ollama_answers_503_is_of_the_model_that_was_asked_for() -> None:
     result = sim.run(sim.load("ollama-three-models", ["traffic.synthetic.requests=300"]))
     told = result.summary.as_dict()
     rejected = told["requests"]["rejected"]
-    assert rejected > 0 and sum(f"{rejected} request" in sentence for sentence in told["warnings"]) == 1, told["warnings"]
+    assert rejected > 0 and sum(f"{rejected} requests rejected" in sentence for sentence in told["warnings"]) == 1, told[
+        "warnings"
+    ]
     assert [row["requests"] for row in told["classes"]] == of_replicas(result)
     assert [row["attainment"] for row in told["classes"]] == [row["attainment"] for row in told["replicas"]]

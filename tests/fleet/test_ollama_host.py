@@ -97,7 +97,7 @@ def test_two_fit_and_the_third_pushes_them_out_once_they_are_idle():
         (13.0, "evict", 1),
         (drained[1] + UNLOAD, "unloaded", 1),
         (15.0, "load", 2),
-        (18.5, "ready", 2),
+        (18.75, "ready", 2),
     ]
     assert sum(what == "evict" for _, what, _ in b.log()) == 2
 

@@ -14,6 +14,7 @@ from sim.engine.effect import inert
 from sim.engine.releases import refuse_release
 from sim.engine.schedulers.llamacpp.fit import fit_context, place
 from sim.errors import ConfigError, NotModelledError
+from sim.model.quant import EXPERT, GGUF_FORMATS, MLP, WEIGHT_FORMATS
 
 if TYPE_CHECKING:
     from sim.model.spec import ModelSpec
@@ -124,7 +125,24 @@ def _check(p: LlamaCppParams, site: Site) -> None:
         raise NotModelledError(f"{_FIELD}.cont_batching", False, "batches that wait for each other are not modelled", "true")
     if p.n_predict != -1:
         raise NotModelledError(f"{_FIELD}.n_predict", p.n_predict, "the limit is the traffic's", "-1")
+    check_weights(site.model)
     check_windows(site.model, p.swa_full)
+
+
+def check_weights(model: ModelSpec | None) -> None:
+    """Raise `ConfigError` for weights that no GGUF file holds; of the formats it may hold the one of the nearest size is named."""
+    if model is None or model.format.name in GGUF_FORMATS:
+        return
+    here = model.format.bytes_of(EXPERT if model.is_moe else MLP)
+    small = [WEIGHT_FORMATS[name] for name in ("q4_k_m", *GGUF_FORMATS) if WEIGHT_FORMATS[name].compute == "int8"]
+    nearest = min(small, key=lambda f: abs(f.bytes_of(MLP) - here))
+    raise ConfigError(
+        "model.weights",
+        model.format.name,
+        "llama.cpp, and Ollama with it, reads GGUF files, which hold no such weights",
+        ", ".join(GGUF_FORMATS),
+        f"the nearest in size is {nearest.name}",
+    )
 
 
 WINDOWED = ("gemma2", "gemma3", "gemma4", "gptoss", "cohere2", "exaone4", "olmo3")

@@ -12,7 +12,7 @@ from sim.cost.placement import Placement
 from sim.engine.contract import EngineParams, Site
 from sim.engine.releases import refuse_release
 from sim.engine.schedulers.llamacpp.fit import on_host, place
-from sim.engine.schedulers.llamacpp.params import PAD, LlamaCppParams, check_windows
+from sim.engine.schedulers.llamacpp.params import PAD, LlamaCppParams, check_weights, check_windows
 from sim.engine.schedulers.ollama.context import ONE_SLOT_FAMILIES, default_num_ctx
 from sim.engine.schedulers.ollama.layout import Shard, create_layout, reserve
 from sim.engine.schedulers.ollama.placement import FlashAttention, Gpu, automatic_batch, predicted_vram
@@ -200,6 +200,7 @@ def _check(p: OllamaParams, site: Site) -> None:
         raise ConfigError(f"{_FIELD}.OLLAMA_MULTIUSER_CACHE", True, "llama-server has no such cache", "false, or another runner")
     if site.model is None:
         return
+    check_weights(site.model)
     check_windows(site.model)
     if site.model.is_hybrid and p.runner != "llama-server":
         raise NotModelledError(
