@@ -350,7 +350,9 @@ class Kernels(Collectives):
         if isinstance(op.residual, Residual) and exact and (self.same_machine(op) or self._kin(op)):
             known = op.residual.known(key) and self.same_machine(op)
             t = Times(t.total * np.exp(op.residual.at(key, tokens)), t.compute, t.memory)
-        chosen = forms.active_experts(np.asarray(tokens, float), shape.experts, shape.top_k) / ep + shape.shared
+        awake = forms.active_experts(np.asarray(tokens, float), shape.experts, shape.top_k)
+        t = t._replace(total=t.total * forms.resemblance(awake, shape.experts))
+        chosen = awake / ep + shape.shared
         size = fmt.weight_bytes * gates * chosen * shape.hidden * shape.intermediate
         t = t._replace(total=self._from_memory(op, t.total, size))
         self.note("experts", op, known, "" if known else "expert shape between measured shapes")
