@@ -303,9 +303,10 @@ class _Builder:
         return np.ascontiguousarray(table)
 
     def _all_reduce(self, size: Numbers, ranks: int) -> Floats:
-        t = self.kernels.all_reduce(size, ranks, self.wires) + self.profile.collective_start
-        forwarded = 2.0 * (ranks - 2) / ranks * np.asarray(size, float)  # what a rank of a ring passes on for others
-        return t + np.where(size >= _LARGE_MESSAGE, self.profile.large_reduce * np.maximum(forwarded, 0.0), 0.0)
+        p, others = self.profile, max(ranks - 2, 0) / ranks
+        t = self.kernels.all_reduce(size, ranks, self.wires) + p.collective_start + p.collective_ranks * others
+        forwarded = 2.0 * others * np.asarray(size, float)  # what a rank of a ring passes on for others
+        return t + np.where(size >= _LARGE_MESSAGE, p.large_reduce * forwarded, 0.0)
 
     def _head(self) -> Floats:
         m, tp = self.m, self.layout.tp

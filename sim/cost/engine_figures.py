@@ -160,6 +160,9 @@ class LineFigures(Record):
     expert_scale: Factor = Field(None, description="the same for routed experts")
     comms_scale: Factor = Field(None, description="the same for collectives")
     collective_start: Time = Field(None, description="more for every collective than the measured ones take")
+    collective_ranks: Time = Field(
+        None, description="more for every all-reduce among more than two ranks, times (ranks - 2) / ranks: they wait for the last"
+    )
     large_reduce: Time = Field(None, description="more for every byte that is passed on in all-reduces of 64 MiB and more")
     client_request: Time = Field(None, description="from the client to the engine: HTTP, tokenising")
     client_first_token: Time = Field(None, description="from the engine to the client: detokenising, sending")

@@ -58,7 +58,8 @@ class EngineProfile:
     measured: older releases had slower ones. ``compute_scale``: the compute of matrix products alone; ``prefill_scale``: attention of prompts beyond its
     launch; ``prefill_masked``: share of the peak at which they attend to the whole square under a mask (0: causal kernels);
     ``expert_scale``: routed experts; ``collective_start``: further seconds
-    of every collective; ``large_reduce``: of every byte that a rank passes on for others in all-reduces of 64 MiB and more.
+    of every collective, ``collective_ranks`` of those among more than two ranks;
+    ``large_reduce``: of every byte that a rank passes on for others in all-reduces of 64 MiB and more.
     ``eager_prompt_layer``: what a layer adds to ``eager_layer`` in steps with prompts.
     ``draft_step`` and ``draft_row``: further host work where drafts are verified; ``draft_pass``: choosing tokens after each pass of the draft.
     ``step_scatter``: standard deviation of the logarithm of a step's time about its mean (`sim.engine.scatter`; 0: not measured).
@@ -142,6 +143,7 @@ class EngineProfile:
     expert_scale: float = 1.0
     comms_scale: float = 1.0
     collective_start: float = 0.0
+    collective_ranks: float = 0.0
     large_reduce: float = 0.0
     band: Mapping[str, tuple[float, float, int]] = field(default_factory=dict, hash=False, compare=False, repr=False)
     figures: Mapping[str, Figure] = field(default_factory=dict, hash=False, compare=False, repr=False)
