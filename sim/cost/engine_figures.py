@@ -136,6 +136,7 @@ class LineFigures(Record):
     expert_layer: Time = Field(None, description="what surrounds the measured kernels of a layer of experts, per step")
     expert_token: Time = Field(None, description="the same, per token")
     expert_quantising: Time = Field(None, description="the same, more per step where activations are quantised")
+    expert_element: Time = Field(None, description="the same, per token and element of its hidden width")
     expert_group: Time = Field(
         None, description="the same, per expert that has tokens: grouped products that take one expert after the other"
     )

@@ -56,6 +56,7 @@ def around_experts(p: EngineProfile, shape: MoeShape, fmt: Gemm, tokens: Floats,
     t: Floats = p.expert_layer + p.expert_token * tokens
     if fmt.act_bytes < 2.0:
         t = t + p.expert_quantising
+    t = t + p.expert_element * shape.hidden * tokens
     if fmt.weight_bytes < 0.9 and fmt.act_bytes >= 2.0:
         t = t + p.int4_expert_layer + p.int4_expert_token * tokens
     if p.expert_group:

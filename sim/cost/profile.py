@@ -47,6 +47,7 @@ class EngineProfile:
     ``structured_row``: the mask of allowed tokens, per row that must follow a grammar (0: not modelled). ``filter_row, penalty_step, penalty_row,
     logprob_row``: what clients may ask of sampling (`sim.cost.sampling`; 0: not known). ``expert_layer`` and
     ``expert_token``: what surrounds the kernels of a layer of experts that were measured (sorting, scattering, quantising), a step and a token;
+    ``expert_element`` for each element of a token's hidden width, as rows are quantised, copied to their experts and added up;
     ``expert_group`` for each expert that has tokens, where one follows the other; ``expert_quantising`` more a step where activations are quantised.
     ``int4_expert_layer`` and ``int4_expert_token`` are what a layer of experts with 4-bit weights takes more than the kernels that were
     measured, a step and a token. ``block_expert_floor`` and ``block_expert_copy``: such a layer in 8 bits with block scales, on one rank or cut over
@@ -118,6 +119,7 @@ class EngineProfile:
     expert_layer: float = 0.0
     expert_token: float = 0.0
     expert_quantising: float = 0.0
+    expert_element: float = 0.0
     expert_group: float = 0.0
     structured_row: float = 0.0
     step_scatter: float = 0.0

@@ -12,6 +12,7 @@ from sim.cost import forms
 from sim.cost.build import build_tables
 from sim.cost.formats import HALF, Gemm, expert_format
 from sim.cost.kernels import Kernels
+from sim.cost.launches import around_experts
 from sim.cost.layout import Layout
 from sim.cost.profile import load_engine_profile
 from sim.cost.stack import load_stack
@@ -196,3 +197,23 @@ def test_sglang_computes_the_shared_expert_of_deepseek_with_the_routed_ones() ->
     assert layers("deepseek-r1", True, 4096) == pytest.approx(layers("deepseek-r1", False, 4096), rel=0.05)
     assert layers("deepseek-r1", True, 8, ep=8) == layers("deepseek-r1", False, 8, ep=8)
     assert layers("kimi-k2", True, 8) == layers("kimi-k2", False, 8)
+
+
+def test_what_surrounds_experts_grows_with_tokens_and_the_hidden_width() -> None:
+    """As much a token of DeepSeek (7,168 wide) as of 3.5 tokens of Qwen3 30B-A3B (2,048), under vLLM of either scheduling."""
+    card, tokens = load_accelerator("h200-sxm"), np.array([1000.0])
+    for version in ("0.11", "0.15"):
+        profile = load_engine_profile("vllm", version, "h200-sxm")
+        added = []
+        for name in ("deepseek-r1", "qwen3-30b-a3b"):
+            m = load_model(name)
+            shape = m.moe_shape(1, 1, 1)
+            assert shape is not None
+            with_it, without = (
+                around_experts(p, shape, expert_format(m, card), tokens, 1)[0]
+                for p in (profile, replace(profile, expert_element=0.0))
+            )
+            added.append(with_it - without)
+        assert added[0] == pytest.approx(1000 * 7168 * profile.expert_element)
+        assert added == pytest.approx([3.5 * added[1], added[1]])
+        assert added[1] > 0
