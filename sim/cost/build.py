@@ -15,7 +15,7 @@ from sim.cost.extras import DraftShare, Extras, extra_constants, pass_seconds
 from sim.cost.formats import Gemm, expert_format, gemm_format, plain_format
 from sim.cost.fused import fused, linear_shapes, moe_shape
 from sim.cost.kernels import Kernels
-from sim.cost.launches import around_experts, chunked, eager, piecewise, small_kernels
+from sim.cost.launches import around_experts, chunked, eager, piecewise, quantised_inputs, small_kernels
 from sim.cost.layout import Layout, Wires
 from sim.cost.profile import EngineProfile
 from sim.cost.recurrent import state_time
@@ -282,8 +282,9 @@ class _Builder:
         inner = sum(b.mlp.width * (3.0 if b.mlp.gated else 2.0) for b in m.blocks if isinstance(b.mlp, Dense)) / tp
         heads = (m.heads // tp + 2 * -(-m.kv_heads // tp)) * m.head_dim
         per_token = m.layers * (8.0 * m.hidden + 2.0 * heads) + inner
-        moved = sizes * per_token * self.act / (_SMALL_EFFICIENCY * self.a.memory_bandwidth)
-        columns[:, SMALL] += small_kernels(self.profile, m) * self.profile.small_kernel + moved
+        kernels, quantised = quantised_inputs(self.profile, m, tp)
+        moved = sizes * (per_token * self.act + quantised) / (_SMALL_EFFICIENCY * self.a.memory_bandwidth)
+        columns[:, SMALL] += (small_kernels(self.profile, m) + kernels) * self.profile.small_kernel + moved
 
     def _fill(self, columns: Floats, sizes: Floats, graphs: tuple[int, ...], prompts: bool = False) -> Floats:
         """The table by token count, padded to captured graph sizes; FLOOR where kernels are launched one by one."""
@@ -330,8 +331,7 @@ class _Builder:
         k[step.HOST_STEP] = p.host_step + p.host_scale_tp * (tp - 1) + (0.0 if p.overlap else joined)
         rows = p.host_row + (p.host_row_ranks if tp > 1 else 0.0)
         k[step.HOST_ROW], k[step.HOST_PREFILL_ROW], k[step.HOST_TOKEN] = (rows, p.host_prefill_row, p.host_token)
-        k[step.HOST_OVERLAP] = float(p.overlap) or p.host_ahead * step.HOST_AHEAD
-        k[step.HOST_GAP] = p.overlap_gap + joined
+        k[step.HOST_OVERLAP], k[step.HOST_GAP] = float(p.overlap) or p.host_ahead * step.HOST_AHEAD, p.overlap_gap + joined
         k[step.DECODE_FLOOR] = decode[0, 0] + decode_window[0, 0]
         packed = any(isinstance(b.mixer, Attention) and b.mixer.sinks > 0 for b in m.blocks)  # Triton's kernel
         group = 0.0 if packed else p.mixed_group * m.heads / max(m.kv_heads, 1)

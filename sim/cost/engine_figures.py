@@ -132,6 +132,9 @@ class LineFigures(Record):
     )
     small_kernel: Time = Field(None, description="launching one norm, activation or rotary kernel in a graph")
     small_kernels_per_layer: Amount = Field(None, description="how many of them a layer has")
+    quantise_inputs: Flag = Field(
+        None, description="inputs of products in 8-bit integers are quantised by kernels of their own (npu_dynamic_quant)"
+    )
     latent_kernels: Amount = Field(None, description="how many more a layer of latent attention has")
     expert_layer: Time = Field(None, description="what surrounds the measured kernels of a layer of experts, per step")
     expert_token: Time = Field(None, description="the same, per token")

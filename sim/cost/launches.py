@@ -11,6 +11,7 @@ from sim.cost.forms import active_experts
 from sim.cost.profile import EngineProfile
 from sim.hardware.accelerator import Accelerator
 from sim.model.mixers import Attention
+from sim.model.mlps import Dense
 from sim.model.recurrent import Recurrent
 from sim.model.spec import ModelSpec, MoeShape
 
@@ -62,6 +63,16 @@ def around_experts(p: EngineProfile, shape: MoeShape, fmt: Gemm, tokens: Floats,
     if p.expert_group:
         t = t + p.expert_group * active_experts(tokens, shape.experts, shape.top_k) / ep
     return t
+
+
+def quantised_inputs(p: EngineProfile, m: ModelSpec, tp: int) -> tuple[float, float]:
+    """Kernels that quantise the inputs of products in 8 bits, of all layers, and bytes that they move for a token: 16 bits are read, 8 are written."""
+    if not p.quantise_inputs or m.format.compute != "int8":
+        return 0.0, 0.0
+    wide = sum(b.mlp.width for b in m.blocks if isinstance(b.mlp, Dense)) / tp
+    dense = sum(isinstance(b.mlp, Dense) for b in m.blocks)
+    elements = m.layers * (m.hidden + m.heads * m.head_dim / tp) + dense * m.hidden + wide
+    return 2.0 * (m.layers + dense), 3.0 * elements
 
 
 def small_kernels(p: EngineProfile, m: ModelSpec) -> float:

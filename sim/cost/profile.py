@@ -49,6 +49,7 @@ class EngineProfile:
     ``expert_token``: what surrounds the kernels of a layer of experts that were measured (sorting, scattering, quantising), a step and a token;
     ``expert_element`` for each element of a token's hidden width, as rows are quantised, copied to their experts and added up;
     ``expert_group`` for each expert that has tokens, where one follows the other; ``expert_quantising`` more a step where activations are quantised.
+    ``quantise_inputs``: kernels of their own quantise the inputs of products in 8-bit integers.
     ``int4_expert_layer`` and ``int4_expert_token`` are what a layer of experts with 4-bit weights takes more than the kernels that were
     measured, a step and a token. ``block_expert_floor`` and ``block_expert_copy``: such a layer in 8 bits with block scales, on one rank or cut over
     several, by another kernel than was measured: before any weight is read, and for each expert of a token (0: as measured).
@@ -121,6 +122,7 @@ class EngineProfile:
     expert_quantising: float = 0.0
     expert_element: float = 0.0
     expert_group: float = 0.0
+    quantise_inputs: bool = False
     structured_row: float = 0.0
     step_scatter: float = 0.0
     draft_step: float = 0.0

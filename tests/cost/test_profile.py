@@ -105,6 +105,19 @@ def test_the_device_works_behind_all_that_the_host_does_where_outputs_are_proces
     assert load_engine_profile("vllm-ascend", "0.9.2", "ascend-910b3").host_ahead is False
 
 
+def test_inputs_of_8_bit_products_are_quantised_by_kernels_of_their_own_on_ascend():
+    """Qwen3 32B in W8A8 on four dies of a 910C: four more small kernels a layer."""
+    model, card = load_model("qwen3-32b", "w8a8"), load_accelerator("ascend-910c-die")
+    host = load_engine_profile("vllm-ascend", "0.19", "ascend-910c-die")
+    with_them, without = (
+        build_tables(model, card, Layout(tp=4), replace(host, quantise_inputs=on), 64)[0].layers.reshape(-1, 5)
+        for on in (True, False)
+    )
+
+    assert (with_them - without)[1, step.SMALL] == pytest.approx(4 * 64 * host.small_kernel, rel=0.01)
+    assert launches.quantised_inputs(host, load_model("qwen3-32b"), 4) == (0.0, 0.0)
+
+
 def test_settings_of_an_engine_change_its_profile():
     profile = load_engine_profile("vllm", "0.12")
 
