@@ -174,14 +174,18 @@ class _Surfaces:
     def _whole_tiles(self, rows: Floats, context: Floats, heads: int, kv_heads: int, dim: int) -> Numbers:
         """Least time of decode attention, beyond its launch, where it multiplies whole tiles of queries by whole blocks of keys.
 
-        A multiprocessor takes one block after the other. It shows where compute is scarce (H20).
+        A multiprocessor takes one block after the other. Nothing is added where reading a block takes longer than computing it: that was measured.
         """
         if not self.profile.decode_tile or self.a.generation != "sm_90":
             return 0.0
         tile = min(_TILE_PER_HEAD * heads / kv_heads, self.profile.decode_tile)
+        block = _BLOCK_KEYS * 2.0 * dim * self.a.sm_count
+        peak = self.a.peak(self.a.compute_dtype("fp8") if self.kv == "fp8" else "bf16")
+        compute = block * 2.0 * tile / (_TILE_EFFICIENCY * peak)
+        if compute <= block * self.m.kv_element_bytes / self.a.memory_bandwidth:
+            return 0.0
         blocks = rows * kv_heads * np.ceil(context / _BLOCK_KEYS)
-        of_one = np.ceil(_BLOCK_MARGIN * blocks / self.a.sm_count)
-        return of_one * _BLOCK_KEYS * 4.0 * dim * tile * self.a.sm_count / (_TILE_EFFICIENCY * self.a.peak("bf16"))
+        return np.ceil(_BLOCK_MARGIN * blocks / self.a.sm_count) * compute
 
     def _indexer(self, mixer: Attention | Latent | Compressed, rows: Floats, context: Floats) -> tuple[Floats, Floats]:
         """Scores of every cached token in one layer (DeepSeek V3.2): 8-bit keys, a small dot product per index head; decode and prompt."""
