@@ -19,11 +19,17 @@ if TYPE_CHECKING:
     from sim.document import Json
 
 
+# Told by a digest or a path, or where there is something to tell; what sent the requests decides nothing by itself.
+_BY_OTHER_WORDS = ("columns", "logs", "scenario", "folder", "earlier", "generator")
+
+
 def plain(point: Point) -> dict[str, Json]:
     """The point as plain data: what is measured of single requests as a digest, a file of requests by its path."""
     from sim.config.resolving import resolved
 
-    told = {f.name: getattr(point, f.name) for f in fields(point) if f.name not in ("columns", "logs", "scenario", "folder")}
+    told = {f.name: getattr(point, f.name) for f in fields(point) if f.name not in _BY_OTHER_WORDS}
+    if point.earlier:
+        told["earlier"] = list(point.earlier)
     told["columns"] = None if point.columns is None else joblib.hash(point.columns)
     told["logs"] = joblib.hash(point.logs) if point.logs else None
     told["scenario"] = None if point.scenario is None else resolved(point.scenario)
