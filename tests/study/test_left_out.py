@@ -132,10 +132,7 @@ def test_a_step_of_a_generated_vllm_has_room_for_one_prompt_and_all_clients():
     told = {"engine": "vllm", "launcher": "ai-dynamo/aiconfigurator", "assumed": ("engine launch flags not recorded",)}
     loop = {"kind": "closed_loop", "concurrency": 64, "prompt_tokens": 4096, "output_tokens": 128}
 
-    assert assumed_settings(point(**told, model="qwen3-32b", traffic=loop)) == {
-        "max_num_batched_tokens": 4160,
-        "max_num_seqs": 64,
-    }
+    assert assumed_settings(point(**told, model="qwen3-32b", traffic=loop)) == {"max_num_batched_tokens": 4160}
     assert assumed_settings(point(**told, model="qwen3-32b", traffic={"kind": "burst"})) == {}
 
 
