@@ -43,7 +43,7 @@ def sides(engine: str) -> str:
 
 def hosts(n: int) -> str:
     engine = "{name: ollama, num_ctx: 8192, OLLAMA_MAX_QUEUE: 4}"
-    models = ["{name: llama-3.1-8b, weights: q4_k_m}", "{name: qwen3-14b, weights: int4}"]
+    models = ["{name: llama-3.1-8b, weights: q4_k_m}", "{name: qwen3-14b, weights: q4_k_m}"]
     pools = [
         f"{{name: {k}, model: {m}, replicas: {n}, accelerator: rtx-4090, engine: {engine}}}"
         for k, m in zip("ab", models, strict=True)

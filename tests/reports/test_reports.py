@@ -22,5 +22,5 @@ def test_every_report_can_be_read_and_names_its_thread() -> None:
 def test_they_are_predicted_as_well_as_they_were() -> None:
     """Medians of absolute errors; bounds a little above what was measured when they were written."""
     found = {row.metric: row for row in accuracy([FOLDER]).rows()}
-    for metric, most in (("tpot_s.mean", 0.10), ("output_tokens_per_s", 0.15), ("ttft_s.mean", 0.30)):
+    for metric, most in (("tpot_s.mean", 0.12), ("output_tokens_per_s", 0.15), ("ttft_s.mean", 0.30)):
         assert found[metric].median < most, metric

@@ -457,7 +457,11 @@ def test_what_a_point_becomes_in_settings() -> None:
         settings={"max_num_seqs": 64, "attention_backend": "x", "cudagraph_mode": "FULL", "cudagraph_capture_sizes": [1]},
         block_size=32,
     )
-    assert (plain["max_num_seqs"], plain["version"], plain["block_size"]) == (64, "0.15", 32) and "attention_backend" not in plain
+    assert (plain["max_num_seqs"], plain["version"], plain["block_size"]) == (
+        64,
+        "0.15.1",
+        32,
+    ) and "attention_backend" not in plain
     assert plain["compilation_config"] == {"cudagraph_mode": "FULL", "cudagraph_capture_sizes": [1]}
     with pytest.raises(NotModelledError, match="is not modelled for vllm"):
         given(settings={"no_such": 1})
